@@ -1,0 +1,1 @@
+"""driftloop: what its services share."""

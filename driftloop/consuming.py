@@ -1,0 +1,225 @@
+"""The consume loop, and what it promises.
+
+- Each event is handed to the handler in order of its partition, and again after a crash: an offset is committed only
+  when the handler has said that everything before it has had its effect. Effects must bear being repeated.
+- A message that is no event goes to ``<topic>.dlq`` with its origin and the error, and the handler is told that its
+  offset holds nothing. So many of them that the reader must be wrong stop the loop with :class:`TooManyUnreadable`:
+  the messages of that run are neither moved nor committed, and the next start meets them again.
+- An exception of the handler ends the loop: nothing is committed for that event, and it is delivered again.
+- SIGTERM, through ``stop``: the loop polls no more, the handler keeps or abandons what it holds, offsets stay true.
+- Revoked partitions: the handler forgets what it holds of them; their next owner reads it again.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from threading import Event as Flag
+from typing import NamedTuple, Protocol
+
+import structlog
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import CommitFailedError
+from prometheus_client import Counter
+
+from driftloop.events import Event, Message, Unreadable, read
+from driftloop.producing import Publisher
+from driftloop.settings import DeadLetters, Kafka
+from driftloop.telemetry import Health
+
+log = structlog.get_logger(__name__)
+
+CONSUMED = Counter("driftloop_consumed_events_total", "Events handed to the service's handler.", ["topic"])
+DEAD_LETTERS = Counter("driftloop_dead_letters_total", "Messages moved to the dead-letter topic.", ["topic"])
+
+
+@dataclass(frozen=True)
+class Received:
+    """An event and where it lay; without an event, a message that went to the dead letters."""
+
+    topic: str
+    partition: int
+    offset: int
+    event: Event | None
+
+
+class Final(NamedTuple):
+    """Everything of the partition before ``offset`` has had its effect."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Handler(Protocol):
+    """What a service does with its events. Called by one thread."""
+
+    def handle(self, received: Received) -> Iterable[Final]:
+        """Takes one event; says what is final now, which need not be this event."""
+
+    def idle(self) -> Iterable[Final]:
+        """Called after each poll, at least twice a second while no event is being handled."""
+
+    def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
+        """The (topic, partition) pairs belong to somebody else from now on."""
+
+
+class TooManyUnreadable(Exception):
+    """The limit of dead letters is reached: the service must stop, and nobody may catch this."""
+
+
+def dead_letter_topic(topic: str) -> str:
+    """Where a topic's unreadable messages go."""
+    return f"{topic}.dlq"
+
+
+def consumer(
+    kafka: Kafka, topics: Collection[str], group: str, instance: str, longest_handling_seconds: float = 300
+) -> KafkaConsumer:
+    """A consumer for :class:`Loop`: commits by hand, sees committed transactions only.
+
+    ``instance`` makes the membership static: after a quick restart the same partitions come back without a
+    rebalance, and a killed process' partitions move on after the session timeout.
+    """
+    made = KafkaConsumer(
+        bootstrap_servers=kafka.bootstrap_servers.split(","),
+        client_id=f"driftloop-{group}",
+        group_id=group,
+        group_instance_id=f"{group}-{instance}",
+        session_timeout_ms=int(kafka.session_timeout_seconds * 1000),
+        heartbeat_interval_ms=int(kafka.session_timeout_seconds * 1000 / 3),
+        max_poll_interval_ms=int(longest_handling_seconds * 1000),
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        allow_auto_create_topics=False,
+    )
+    return made
+
+
+class Loop:
+    """Poll, handle, commit what is final; see the module's promises."""
+
+    def __init__(
+        self,
+        consumer: KafkaConsumer,
+        topics: Collection[str],
+        handler: Handler,
+        publisher: Publisher,
+        limits: DeadLetters,
+        health: Health,
+    ) -> None:
+        """``publisher`` carries dead letters; ``health`` gets a beat each round."""
+        self._consumer = consumer
+        self._handler = handler
+        self._publisher = publisher
+        self._limits = limits
+        self._health = health
+        self._unread: list[tuple[ConsumerRecord, Unreadable]] = []  # the run that is not moved yet
+        self._in_a_row = 0
+        self._last: deque[bool] = deque(maxlen=limits.among)
+        consumer.subscribe(topics=list(topics), listener=_Listener(self))
+
+    def run(self, stop: Flag) -> None:
+        """Until ``stop`` is set. Raises what the handler raises, and :class:`TooManyUnreadable`."""
+        while not stop.is_set():
+            polled = self._consumer.poll(timeout_ms=500)
+            self._health.beat()
+            for records in polled.values():
+                for record in records:
+                    if stop.is_set():
+                        return
+                    self._commit(self._take(record))
+            if not polled:  # the run of unreadable messages ends here, for now
+                self._commit(self._move_unread())
+            self._commit(self._handler.idle())
+
+    def _take(self, record: ConsumerRecord) -> list[Final]:
+        try:
+            event = read(record.value, record.headers)
+        except Unreadable as error:
+            self._unread.append((record, error))
+            self._in_a_row += 1
+            self._last.append(True)
+            self._refuse_too_many(record, error)
+            return []
+        final = self._move_unread()
+        self._in_a_row = 0
+        self._last.append(False)
+        CONSUMED.labels(record.topic).inc()
+        final += self._handler.handle(Received(record.topic, record.partition, record.offset, event))
+        return final
+
+    def _refuse_too_many(self, record: ConsumerRecord, error: Unreadable) -> None:
+        limits = self._limits
+        share = sum(self._last) / limits.among
+        if self._in_a_row <= limits.consecutive and share <= limits.share:
+            return
+        raise TooManyUnreadable(
+            f"{self._in_a_row} messages in a row and {sum(self._last)} of the last {limits.among} cannot be read, the "
+            f"latest at {record.topic}[{record.partition}]@{record.offset}: {error}. Stopped instead of moving a topic "
+            f"to the dead letters: mend the reader or the writer, or raise DRIFTLOOP_DEAD_LETTERS__CONSECUTIVE "
+            f"({limits.consecutive}) or DRIFTLOOP_DEAD_LETTERS__SHARE ({limits.share:g})."
+        ) from error
+
+    def _move_unread(self) -> list[Final]:
+        final: list[Final] = []
+        moved, self._unread = self._unread, []
+        self._publisher.wait(
+            [
+                self._publisher.send_raw(dead_letter_topic(record.topic), _dead_letter(record, error))
+                for record, error in moved
+            ]
+        )
+        for record, error in moved:
+            DEAD_LETTERS.labels(record.topic).inc()
+            log.warning(
+                "unreadable message moved",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                error=str(error),
+            )
+            final += self._handler.handle(Received(record.topic, record.partition, record.offset, None))
+        return final
+
+    def _commit(self, finals: Iterable[Final]) -> None:
+        offsets = {
+            TopicPartition(final.topic, final.partition): OffsetAndMetadata(final.offset, "", -1) for final in finals
+        }
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets)
+        except CommitFailedError:
+            # The partitions went to another member while the effect was under way: it repeats the effect.
+            log.warning("offsets not committed, the partitions have moved", offsets=str(offsets))
+
+    def forget(self, partitions: Collection[TopicPartition]) -> None:
+        """The partitions are gone: so is what was held of them."""
+        gone = {(partition.topic, partition.partition) for partition in partitions}
+        self._unread = [(r, e) for r, e in self._unread if (r.topic, r.partition) not in gone]
+        self._handler.revoked(gone)
+
+
+class _Listener(ConsumerRebalanceListener):
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        self._loop.forget(revoked)
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        log.info("partitions assigned", partitions=sorted(f"{p.topic}-{p.partition}" for p in assigned))
+
+
+def _dead_letter(record: ConsumerRecord, error: Unreadable) -> Message:
+    """The message as it was, with where it lay and why it could not be read in headers of their own."""
+    origin = {
+        "dlq_topic": record.topic,
+        "dlq_partition": record.partition,
+        "dlq_offset": record.offset,
+        "dlq_error": error,
+    }
+    headers = [*record.headers, *((name, str(value).encode()) for name, value in origin.items())]
+    return Message(record.key, record.value, headers)

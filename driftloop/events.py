@@ -1,0 +1,242 @@
+"""The five events, and how each is written to Kafka and read back: CloudEvents 1.0 in binary mode.
+
+A value is the JSON of one model; the headers repeat its id and time and carry its type with its version and its
+source. A type only ever gains optional fields, so readers ignore what they do not know and events of every version
+ever written stay readable.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from typing import ClassVar, Literal, NamedTuple
+
+from cloudevents.core.base import BaseCloudEvent
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, to_binary_event
+from cloudevents.core.exceptions import CloudEventValidationError
+from cloudevents.core.v1.event import CloudEvent
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from uuid_utils import uuid7
+
+Topic = Literal["predictions", "outcomes", "drift", "retrain", "models"]
+Cell = float | int | bool | str | datetime | None
+
+
+def new_id() -> str:
+    """A UUIDv7: unique, and in order of time."""
+    return str(uuid7())
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+class Event(BaseModel, frozen=True):
+    """What every event has. ``time`` is when what it tells of happened."""
+
+    type: ClassVar[str]
+    topic: ClassVar[Topic]
+
+    id: str = Field(default_factory=new_id)
+    time: AwareDatetime = Field(default_factory=now)
+
+    @property
+    def key(self) -> str:
+        """What Kafka chooses the partition by."""
+        return self.id
+
+
+class Prediction(Event, frozen=True):
+    """A request was answered."""
+
+    type = "driftloop.prediction.v1"
+    topic = "predictions"
+
+    model: str
+    version: str
+    features: dict[str, list[Cell]]
+    """Values by column; all columns have a value, or null, for each row."""
+    predictions: list[float]
+    """One a row."""
+
+
+class Outcome(Event, frozen=True):
+    """What really happened to one row of a prediction became known, at ``time``."""
+
+    type = "driftloop.outcome.v1"
+    topic = "outcomes"
+
+    prediction_id: str
+    index: int = Field(ge=0)
+    """The row in the prediction's request."""
+    outcome: float
+
+    @property
+    def key(self) -> str:
+        """The prediction's id: corrections of an outcome stay in order."""
+        return self.prediction_id
+
+
+class Window(BaseModel, frozen=True):
+    """A slice of one partition, named by its offsets: the same name, the same rows."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+
+    @property
+    def name(self) -> str:
+        """The window's identity, usable in a path; names of a partition sort as its offsets do."""
+        return f"{self.topic}-{self.partition}-{self.first_offset:012}-{self.last_offset:012}"
+
+
+class Finding(BaseModel, frozen=True):
+    """One statistic of one column in a window."""
+
+    column: str
+    method: str
+    value: float | None
+    """Missing where the window has no value to compare."""
+    threshold: float
+    drifted: bool
+
+
+class Drift(Event, frozen=True):
+    """A window of one version's predictions was judged."""
+
+    type = "driftloop.drift.v1"
+    topic = "drift"
+
+    window: Window
+    model: str
+    version: str
+    rows: int
+    starts: AwareDatetime
+    """The time of the window's earliest prediction."""
+    ends: AwareDatetime
+    """The time of the window's latest prediction."""
+    verdict: Literal["quiet", "alarm", "unjudged"]
+    why: str
+    """The verdict in words."""
+    score: float | None = None
+    """How unusual the window is: the largest standardised statistic."""
+    limit: float | None = None
+    """The score above which it alarms."""
+    findings: list[Finding] = []
+    archive: str
+    """Where the window's rows lie."""
+
+    @property
+    def key(self) -> str:
+        """The model: a model's verdicts stay in order."""
+        return self.model
+
+    @property
+    def drifted(self) -> list[str]:
+        """Columns with a finding above its threshold."""
+        return sorted({finding.column for finding in self.findings if finding.drifted})
+
+
+class DataSelection(BaseModel, frozen=True, extra="forbid"):
+    """Which rows a retraining may use. Days are the use case's own, ``end`` is not included."""
+
+    start: date | None = None
+    end: date | None = None
+    without_days: list[date] = []
+    archive: bool = True
+    """Whether predictions whose outcomes are known are added to the dataset's rows."""
+
+
+class Retrain(Event, frozen=True):
+    """Somebody asks for a new version."""
+
+    type = "driftloop.retrain.v1"
+    topic = "retrain"
+
+    model: str
+    trigger: Literal["manual", "drift", "schedule"]
+    reason: str
+    """Why, in words."""
+    asked_by: str
+    data: DataSelection = DataSelection()
+
+    @property
+    def key(self) -> str:
+        """The model: its retrains are taken in order."""
+        return self.model
+
+
+class ModelChange(Event, frozen=True):
+    """A retraining reached a state. ``promoted``, ``rejected`` and ``failed`` are final."""
+
+    type = "driftloop.model.v1"
+    topic = "models"
+
+    retrain_id: str
+    model: str
+    version: str | None = None
+    """The challenger, once it is registered."""
+    state: Literal["training", "promoted", "rejected", "failed", "rolled_back"]
+    why: str
+    champion: dict[str, float] = {}
+    """Figures of the version that served until now, on the rows that were held out."""
+    challenger: dict[str, float] = {}
+    """Figures of the new version on the same rows."""
+
+    @property
+    def key(self) -> str:
+        """The model: its states stay in order."""
+        return self.model
+
+    @property
+    def final(self) -> bool:
+        """Whether the retraining is over."""
+        return self.state != "training"
+
+
+EVENTS: dict[str, type[Event]] = {
+    event.type: event for event in (Prediction, Outcome, Drift, Retrain, ModelChange)
+}
+
+
+class Unreadable(ValueError):
+    """The message is no event of ours, and never will be: it belongs to the dead letters."""
+
+
+class Message(NamedTuple):
+    """What Kafka carries."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def write(event: Event, source: str) -> Message:
+    """The event as Kafka carries it; ``source`` says which service it comes from."""
+    attributes = {
+        "type": event.type,
+        "source": f"/driftloop/{source}",
+        "id": event.id,
+        "time": event.time,
+        "datacontenttype": "application/json",
+    }
+    message = to_binary_event(CloudEvent(attributes, event.model_dump_json().encode()))
+    return Message(event.key.encode(), message.value, list(message.headers.items()))
+
+
+def read(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:
+    """The event in a Kafka message. Raises :class:`Unreadable`, which says what is wrong with it."""
+    try:
+        # Only the headers go through the library: the value is parsed once, by its own model.
+        envelope: BaseCloudEvent = from_binary_event(KafkaMessage(dict(headers), None, b""))
+    except (CloudEventValidationError, ValueError) as error:
+        raise Unreadable(f"no CloudEvent in the headers: {error}") from error
+    model = EVENTS.get(envelope.get_type())
+    if model is None:
+        raise Unreadable(f"unknown type {envelope.get_type()!r}; known are {', '.join(EVENTS)}")
+    try:
+        return model.model_validate_json(value or b"")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "value"
+        raise Unreadable(f"not a {model.type}: {where}: {first['msg']}") from error

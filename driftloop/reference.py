@@ -1,0 +1,53 @@
+"""What a version was trained on, as far as its windows are compared with it: a sample of rows and a drift profile.
+
+The trainer writes it before the version can be named by an alias; the drift worker reads it by the version that an
+event carries. So a new version brings its own reference, and nothing has to be told to anybody.
+"""
+
+from typing import NamedTuple
+
+import pandas as pd
+from pydantic import ValidationError
+
+from driftloop.drift.calibration import Profile
+from driftloop.storage import Bucket
+
+
+class Reference(NamedTuple):
+    """A version's reference."""
+
+    sample: pd.DataFrame
+    profile: Profile
+
+
+class NoReference(Exception):
+    """The version has no reference that could be read; says which object is missing or wrong."""
+
+
+def folder(model: str, version: str) -> str:
+    """Where a version's reference lies in the bucket."""
+    return f"references/{model}/{version}"
+
+
+def write(bucket: Bucket, model: str, version: str, reference: Reference) -> str:
+    """Writes a version's reference; returns its address."""
+    at = folder(model, version)
+    bucket.write_parquet(f"{at}/sample.parquet", reference.sample)
+    bucket.write(f"{at}/profile.json", reference.profile.model_dump_json().encode())
+    return bucket.url(at)
+
+
+def read(bucket: Bucket, model: str, version: str) -> Reference:
+    """A version's reference. Raises :class:`NoReference`."""
+    at = folder(model, version)
+    try:
+        profile = Profile.model_validate_json(bucket.read(f"{at}/profile.json"))
+        sample = bucket.read_parquet(f"{at}/sample.parquet")
+    except FileNotFoundError as error:
+        raise NoReference(f"version {version} of {model} has no reference: {bucket.url(at)} lacks a file") from error
+    except (ValidationError, OSError, ValueError) as error:
+        raise NoReference(f"the reference of version {version} of {model} cannot be read: {error}") from error
+    absent = [column for column in profile.kinds if column not in sample.columns]
+    if absent:
+        raise NoReference(f"the reference of version {version} of {model} lacks {', '.join(absent)}")
+    return Reference(sample, profile)

@@ -1,0 +1,93 @@
+"""The MLflow registry: which version serves, and loading a version without trusting what it says of itself."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import skops.io
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from skops.io.exceptions import UntrustedTypesFoundException
+
+from driftloop import settings
+
+# A server that is away is met again at the next poll: no use in MLflow's own ten minutes of tries.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+FLAVOR = "sklearn"
+TRUSTED_TYPES = (
+    # what scikit-learn's gradient boosting and column transformer hold beside skops' own list of safe types
+    "functools.partial",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.utils.validation.check_array",
+)
+
+
+class StoredModel(NamedTuple):
+    """A version as it lies in the registry."""
+
+    estimator: Any
+    """A scikit-learn estimator."""
+    signature: ModelSignature
+    example: pd.DataFrame | None
+
+
+class Refused(Exception):
+    """The version cannot be served; says why."""
+
+
+class Registry:
+    """One registered model and the alias that names its version in service."""
+
+    def __init__(self, registry: settings.Registry) -> None:
+        """Connects at the first use."""
+        self.model = registry.model
+        self.alias = registry.alias
+        self._uri = registry.uri
+        self.client = MlflowClient(tracking_uri=registry.uri, registry_uri=registry.uri)
+
+    def champion(self) -> str | None:
+        """The version behind the alias; ``None`` while there is none."""
+        try:
+            return str(self.client.get_model_version_by_alias(self.model, self.alias).version)
+        except MlflowException as error:
+            if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"):
+                return None  # no such model yet, or a model without the alias
+            raise
+
+    def load(self, version: str, trusted: Sequence[str] = TRUSTED_TYPES) -> StoredModel:
+        """Fetches and loads a version.
+
+        Only skops is read, with the caller's list of trusted types: a pickle runs whatever its author wrote, and the
+        list that is stored with a model is its author's too. Raises :class:`Refused`.
+        """
+        with tempfile.TemporaryDirectory(prefix="driftloop-model-") as folder:
+            fetched = Path(
+                download_artifacts(f"models:/{self.model}/{version}", dst_path=folder, tracking_uri=self._uri)
+            )
+            return read(fetched, trusted)
+
+
+def read(folder: Path, trusted: Sequence[str]) -> StoredModel:
+    """Loads a model from its folder. Raises :class:`Refused`."""
+    stored = Model.load(str(folder))
+    flavor = stored.flavors.get(FLAVOR)
+    if flavor is None or flavor.get("serialization_format") != "skops":
+        raise Refused("only scikit-learn models saved with serialization_format='skops' are loaded")
+    if stored.signature is None or stored.signature.inputs is None:
+        raise Refused("the model has no signature: log it with one, requests are checked against it")
+    try:
+        estimator = skops.io.load(folder / flavor["pickled_model"], trusted=list(trusted))
+    except UntrustedTypesFoundException as error:
+        raise Refused(f"{error} (the setting DRIFTLOOP_PREDICTOR__TRUSTED_TYPES)") from error
+    example = stored.load_input_example(str(folder))
+    return StoredModel(estimator, stored.signature, example if isinstance(example, pd.DataFrame) else None)

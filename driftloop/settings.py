@@ -1,0 +1,111 @@
+"""Settings: environment variables with the prefix ``DRIFTLOOP_``, nested with ``__``; a wrong one stops the start.
+
+Sections that several services read stand here; a service's own section stands in its folder.
+"""
+
+import socket
+import sys
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "DRIFTLOOP_"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel, extra="forbid", frozen=True):
+    """A group of settings; an unknown name in it is an error, since it is probably a misspelt one."""
+
+
+class Kafka(Section):
+    """How to reach the broker and how to behave as its client."""
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="broker addresses, host:port separated by commas")
+    session_timeout_seconds: float = Field(
+        10, ge=6, description="a killed service's partitions are free after this long; brokers refuse less than 6"
+    )
+    send_timeout_seconds: float = Field(10, gt=0, description="how long an event may take to reach the broker")
+
+
+class Topics(Section):
+    """Physical names of the topics, and how ``driftloop topics create`` makes them."""
+
+    predictions: str = "predictions"
+    outcomes: str = "outcomes"
+    drift: str = "drift"
+    retrain: str = "retrain"
+    models: str = "models"
+    partitions: int = Field(1, ge=1, description="partitions of predictions and outcomes: drift workers that can share")
+    replication: int = Field(1, ge=1, description="copies of each partition; 3 on a cluster")
+    retention_days: float = Field(7, gt=0, description="how long the broker keeps predictions and outcomes")
+
+    def names(self) -> list[str]:
+        """All physical names."""
+        return [self.predictions, self.outcomes, self.drift, self.retrain, self.models]
+
+
+class DeadLetters(Section):
+    """When so much cannot be read that the reader, not the events, must be wrong."""
+
+    consecutive: int = Field(20, ge=0, description="unreadable events in a row that are moved; one more stops the service")
+    share: Share = Field(0.2, description="share of unreadable events among the last ones that stops the service")
+    among: int = Field(200, ge=1, description="how many events that share is taken of")
+
+
+class Storage(Section):
+    """The bucket with references, archive, datasets and artifacts."""
+
+    bucket: str = Field("driftloop", description="name of the GCS bucket")
+    endpoint: str | None = Field(None, description="address of a server that speaks GCS's protocol, instead of GCS")
+
+
+class Registry(Section):
+    """The MLflow server and what is served of it."""
+
+    uri: str = Field("http://127.0.0.1:5000", description="address of the MLflow server")
+    model: str = Field(description="name of the registered model, such as flights")
+    alias: str = Field("champion", description="the alias that names the version in service")
+
+
+class WindowSettings(Section):
+    """What a window of predictions is; the trainer learns what is normal for just this shape."""
+
+    rows: int = Field(1_000, ge=10, description="a window closes when it has this many rows")
+    quiet_seconds: float = Field(60, gt=0, description="a window closes when nothing has come for this long")
+    fewest_share: Share = Field(0.5, description="a version with a smaller share of a window's rows is not judged")
+    false_alarm_rate: float = Field(0.01, gt=0, lt=0.5, description="share of windows that may alarm by chance")
+
+
+class Settings(BaseSettings):
+    """What every service needs."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True)
+
+    kafka: Kafka = Kafka()
+    topics: Topics = Topics()
+    instance: str = Field(socket.gethostname(), description="this process' name among those of its service")
+
+
+class Server(Section):
+    """Where a service listens."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: Port
+
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def load(settings: type[S]) -> S:
+    """The settings from the environment; names what is wrong and ends the process (exit code 2) where they are not."""
+    try:
+        return settings()
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False):
+            name = PREFIX + "__".join(map(str, problem["loc"])).upper()
+            print(f"{name}: {problem['msg']}", file=sys.stderr)
+        raise SystemExit(2) from None

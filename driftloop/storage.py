@@ -1,0 +1,65 @@
+"""The bucket, and what lies where in it.
+
+    references/<model>/<version>/   sample and drift profile of a version
+    events/<topic>/<window>.parquet archived slices
+    datasets/                       DVC's remote
+    mlflow/                         the MLflow server's artifacts
+"""
+
+import os
+from collections.abc import Iterator
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from driftloop.settings import Storage
+
+
+class Bucket:
+    """A GCS bucket. Paths are relative to it; a written object appears whole or not at all."""
+
+    def __init__(self, storage: Storage) -> None:
+        """Connects on the first use; with ``storage.endpoint``, to that server and without credentials."""
+        if storage.endpoint:
+            # Asked for the bucket's kind of namespace, a server that only speaks GCS's protocol leaves gcsfs waiting.
+            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        import gcsfs  # only now: it reads its environment when it is imported
+
+        self.name = storage.bucket
+        self._files = (
+            gcsfs.GCSFileSystem(token="anon", endpoint_url=storage.endpoint, use_listings_cache=False)
+            if storage.endpoint
+            else gcsfs.GCSFileSystem(use_listings_cache=False)
+        )
+
+    def url(self, path: str) -> str:
+        """The path's gs:// address."""
+        return f"gs://{self.name}/{path}"
+
+    def exists(self, path: str) -> bool:
+        """Whether there is an object at ``path``."""
+        return bool(self._files.exists(f"{self.name}/{path}"))
+
+    def write(self, path: str, content: bytes) -> None:
+        """Writes an object, in place of the one that was there."""
+        self._files.pipe_file(f"{self.name}/{path}", content)
+
+    def read(self, path: str) -> bytes:
+        """An object's content. Raises :class:`FileNotFoundError` where there is none."""
+        return bytes(self._files.cat_file(f"{self.name}/{path}"))
+
+    def write_parquet(self, path: str, frame: pd.DataFrame) -> None:
+        """Writes a frame without its index."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink)
+        self.write(path, sink.getvalue().to_pybytes())
+
+    def read_parquet(self, path: str) -> pd.DataFrame:
+        """The frame at ``path``."""
+        return pq.read_table(pa.BufferReader(self.read(path))).to_pandas()
+
+    def read_folder(self, path: str) -> Iterator[pd.DataFrame]:
+        """The frames of the Parquet files of a folder, in order of name; none where there is no such folder."""
+        for file in sorted(self._files.glob(f"{self.name}/{path}/*.parquet")):
+            yield self.read_parquet(file.removeprefix(f"{self.name}/"))

@@ -1,0 +1,115 @@
+"""What a service tells of itself: structured logs, metrics, whether it is alive and whether it can work."""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+
+def configure_logging(service: str) -> None:
+    """One JSON object a line on standard error, from this service and from the libraries it uses."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso"),
+    ]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("kafka").setLevel(logging.WARNING)  # its connections are of interest only when they fail
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+
+
+class Health:
+    """Liveness is progress, beaten by the loop itself; readiness is "I can do my work now". Both say why not."""
+
+    def __init__(self, stale_seconds: float = 60) -> None:
+        """``stale_seconds`` without a beat count as stuck."""
+        self._stale_seconds = stale_seconds
+        self._last_beat = time.monotonic()
+        self._missing: dict[str, str] = {"start": "starting"}
+
+    def beat(self) -> None:
+        """The loop made progress."""
+        self._last_beat = time.monotonic()
+
+    def started(self) -> None:
+        """Everything is wired; from here on only what :meth:`lacks` names is in the way."""
+        self._missing.pop("start", None)
+
+    def lacks(self, part: str, why: str) -> None:
+        """The service cannot work without ``part``."""
+        self._missing[part] = why
+
+    def has(self, part: str) -> None:
+        """``part`` is there."""
+        self._missing.pop(part, None)
+
+    @property
+    def stuck(self) -> str | None:
+        """Why the service does not count as alive."""
+        silent = time.monotonic() - self._last_beat
+        return f"no progress for {silent:.0f} s" if silent > self._stale_seconds else None
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Why the service cannot work, by part; empty when it can."""
+        return dict(self._missing)
+
+
+def routes(health: Health) -> APIRouter:
+    """``/metrics``, ``/healthz`` and ``/readyz``: the same for every service."""
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/healthz", summary="Alive: makes progress")
+    def healthz() -> JSONResponse:
+        stuck = health.stuck
+        return JSONResponse({"alive": stuck is None, "why": stuck}, 200 if stuck is None else 503)
+
+    @router.get("/readyz", summary="Ready: can do its work")
+    def readyz() -> JSONResponse:
+        missing = health.missing
+        return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
+
+    return router
+
+
+@contextmanager
+def served(app: FastAPI, host: str, port: int) -> Iterator[None]:
+    """Serves ``app`` beside a loop that owns the main thread, until the block ends."""
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, name="http", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(timeout=5)

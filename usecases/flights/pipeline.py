@@ -1,0 +1,18 @@
+"""The model of late arrivals: built-in parts only, so that it can be stored without pickle."""
+
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+
+def pipeline(numbers: tuple[str, ...], categories: tuple[str, ...]) -> Pipeline:
+    """Gradient boosted trees; levels that training has not seen count as missing, as do empty fields."""
+    encoder = OrdinalEncoder(
+        handle_unknown="use_encoded_value", unknown_value=float("nan"), encoded_missing_value=float("nan")
+    )
+    columns = ColumnTransformer([("categories", encoder, list(categories)), ("numbers", "passthrough", list(numbers))])
+    trees = HistGradientBoostingClassifier(
+        categorical_features=list(range(len(categories))), learning_rate=0.05, max_iter=150, random_state=0
+    )
+    return Pipeline([("columns", columns), ("trees", trees)])
