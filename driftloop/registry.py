@@ -24,6 +24,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 FLAVOR = "sklearn"
+RETRAIN = "retrain_id"  # tags of a version
+OUTCOME = "outcome"
 TRUSTED_TYPES = (
     # what scikit-learn's gradient boosting and column transformer hold beside skops' own list of safe types
     "functools.partial",
@@ -52,7 +54,7 @@ class Registry:
         """Connects at the first use."""
         self.model = registry.model
         self.alias = registry.alias
-        self._uri = registry.uri
+        self.uri = registry.uri
         self.client = MlflowClient(tracking_uri=registry.uri, registry_uri=registry.uri)
 
     def champion(self) -> str | None:
@@ -64,6 +66,29 @@ class Registry:
                 return None  # no such model yet, or a model without the alias
             raise
 
+    def create_version(self, source: str, run_id: str, retrain_id: str) -> str:
+        """Registers a logged model as a new version that no alias names; returns its number."""
+        if not self.client.search_registered_models(f"name = '{self.model}'"):
+            self.client.create_registered_model(self.model)
+        created = self.client.create_model_version(self.model, source, run_id, tags={RETRAIN: retrain_id})
+        return str(created.version)
+
+    def record(self, version: str, change: str, why: str) -> None:
+        """Writes how the version's retrain ended onto the version, where the MLflow UI shows it."""
+        self.client.update_model_version(self.model, version, why)
+        self.client.set_model_version_tag(self.model, version, OUTCOME, change)
+
+    def outcome_of(self, retrain_id: str) -> str | None:
+        """What :meth:`record` wrote for a retrain; ``None`` where it has not ended."""
+        for version in self.client.search_model_versions(f"name = '{self.model}' and tags.{RETRAIN} = '{retrain_id}'"):
+            if OUTCOME in version.tags:
+                return str(version.tags[OUTCOME])
+        return None
+
+    def promote(self, version: str) -> None:
+        """Moves the alias: the version goes into service with the predictors' next look."""
+        self.client.set_registered_model_alias(self.model, self.alias, version)
+
     def load(self, version: str, trusted: Sequence[str] = TRUSTED_TYPES) -> StoredModel:
         """Fetches and loads a version.
 
@@ -72,7 +97,7 @@ class Registry:
         """
         with tempfile.TemporaryDirectory(prefix="driftloop-model-") as folder:
             fetched = Path(
-                download_artifacts(f"models:/{self.model}/{version}", dst_path=folder, tracking_uri=self._uri)
+                download_artifacts(f"models:/{self.model}/{version}", dst_path=folder, tracking_uri=self.uri)
             )
             return read(fetched, trusted)
 

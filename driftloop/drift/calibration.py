@@ -122,8 +122,3 @@ def _cross_fitted_scores(measured: Floats, starts: npt.NDArray[np.int64], floors
         location, scale = _gumbel(measured[apart], floors)
         scores[quarter] = np.nanmax((measured[quarter] - location) / scale, axis=1)
     return scores
-
-
-def value_of(normal: Normal, values: Mapping[Check, float]) -> float:
-    """The value of the statistic that ``normal`` speaks of."""
-    return values[Check(normal.column, normal.method)]

@@ -1,0 +1,20 @@
+"""The drift worker's settings."""
+
+from pydantic import Field
+
+from driftloop.settings import DeadLetters, Server, Settings, Storage, WindowSettings
+
+
+class DriftWorker(Server):
+    """Where its pages and metrics are served."""
+
+    port: int = Field(8001, ge=1, le=65535)
+
+
+class DriftWorkerSettings(Settings):
+    """Everything that the drift worker reads from the environment."""
+
+    storage: Storage = Storage()
+    window: WindowSettings = WindowSettings()
+    dead_letters: DeadLetters = DeadLetters()
+    drift_worker: DriftWorker = DriftWorker()

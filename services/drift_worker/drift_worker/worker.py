@@ -1,0 +1,76 @@
+"""What the worker does with its events: slices, then archive, then verdicts, then the offsets are final."""
+
+import time
+from collections.abc import Collection, Iterable
+
+import structlog
+
+from driftloop.consuming import Final, Received
+from driftloop.events import Drift, Outcome, Prediction
+from driftloop.producing import Publisher
+from driftloop.storage import Bucket
+from drift_worker import archive, metrics
+from drift_worker.judging import Judging
+from drift_worker.windows import Slice, Slicing
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Closes slices of predictions and of outcomes; the former are judged, both are archived.
+
+    A slice's effects bear being repeated: its archive file and its verdicts have its name. On SIGTERM open slices are
+    abandoned; the next start reads them again.
+    """
+
+    def __init__(self, slicing: Slicing, judging: Judging, bucket: Bucket, publisher: Publisher) -> None:
+        """Nothing is open."""
+        self._slicing = slicing
+        self._judging = judging
+        self._bucket = bucket
+        self._publisher = publisher
+
+    def handle(self, received: Received) -> Iterable[Final]:
+        """Takes one event; final is the slice that it closes."""
+        closed = self._slicing.add(received, time.monotonic())
+        return [self._close(closed)] if closed else []
+
+    def idle(self) -> Iterable[Final]:
+        """Closes what has been quiet for long enough."""
+        return [self._close(closed) for closed in self._slicing.quiet(time.monotonic())]
+
+    def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Forgets the open slices of these partitions."""
+        self._slicing.forget(partitions)
+
+    def _close(self, closed: Slice) -> Final:
+        predictions = [event for event in closed.events if isinstance(event, Prediction)]
+        outcomes = [event for event in closed.events if isinstance(event, Outcome)]
+        if predictions:
+            rows = archive.prediction_rows(predictions)
+            at = archive.write(self._bucket, closed.window, rows)
+            verdicts = [
+                self._judging.verdict(closed.window, str(model), str(version), of_version, at)
+                for (model, version), of_version in rows.groupby(["model", "version"])
+            ]
+            self._publisher.publish(*verdicts)
+            for verdict in verdicts:
+                _measure(verdict)
+            metrics.SECONDS.observe(time.monotonic() - closed.touched)
+        if outcomes:
+            archive.write(self._bucket, closed.window, archive.outcome_rows(outcomes))
+        return Final(closed.topic, closed.partition, closed.last_offset + 1)
+
+
+def _measure(verdict: Drift) -> None:
+    version = (verdict.model, verdict.version)
+    metrics.WINDOWS.labels(*version, verdict.verdict).inc()
+    metrics.ROWS.labels(*version).inc(verdict.rows)
+    if verdict.score is not None and verdict.limit is not None:
+        metrics.SCORE.labels(*version).set(verdict.score)
+        metrics.LIMIT.labels(*version).set(verdict.limit)
+    for finding in verdict.findings:
+        if finding.value is not None:
+            metrics.STATISTIC.labels(*version, finding.column, finding.method).set(finding.value)
+        metrics.THRESHOLD.labels(*version, finding.column, finding.method).set(finding.threshold)
+    log.info("window judged", window=verdict.window.name, version=verdict.version, verdict=verdict.verdict, why=verdict.why)

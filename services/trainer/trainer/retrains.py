@@ -1,0 +1,131 @@
+"""The life of a retrain event: dataset, training, gate, promotion."""
+
+import time
+from collections.abc import Collection, Iterable
+
+import numpy as np
+import pandas as pd
+import structlog
+
+from driftloop.consuming import Final, Received
+from driftloop.events import ModelChange, Retrain
+from driftloop.producing import Publisher
+from driftloop.registry import Registry
+from driftloop.storage import Bucket
+from trainer import dataset, gate, metrics, training
+from trainer.settings import TrainerSettings
+
+log = structlog.get_logger(__name__)
+
+
+class Retrains:
+    """Handles the retrain events of one model, one at a time; each ends in one final state on ``models``.
+
+    An event is final when its last state is published. Delivered again, a finished one is told again and not repeated.
+    """
+
+    def __init__(self, settings: TrainerSettings, registry: Registry, bucket: Bucket, publisher: Publisher) -> None:
+        """Nothing is read before the first event."""
+        self._settings = settings
+        self._use_case = settings.use_case
+        self._registry = registry
+        self._bucket = bucket
+        self._publisher = publisher
+
+    def handle(self, received: Received) -> Iterable[Final]:
+        """Runs one retrain to its end, which may take minutes."""
+        retrain = received.event
+        if isinstance(retrain, Retrain) and retrain.model == self._use_case.name:
+            self._run(retrain)
+        return [Final(received.topic, received.partition, received.offset + 1)]
+
+    def idle(self) -> Iterable[Final]:
+        """Nothing is held between events."""
+        return []
+
+    def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Nothing is held between events."""
+
+    def _run(self, retrain: Retrain) -> None:
+        began = time.monotonic()
+        done = self._registry.outcome_of(retrain.id)
+        if done is not None:
+            change = ModelChange.model_validate_json(done)
+            if change.state == "promoted" and change.version is not None:
+                self._registry.promote(change.version)  # the alias may not have moved yet when the trainer was killed
+        else:
+            self._tell(retrain, "training", f"asked for by {retrain.asked_by}: {retrain.reason}")
+            change = self._train(retrain)
+        self._publisher.publish(change)
+        metrics.RETRAINS.labels(retrain.trigger, change.state).inc()
+        metrics.SECONDS.observe(time.monotonic() - began)
+        log.info("retrain over", retrain=retrain.id, state=change.state, version=change.version, why=change.why)
+
+    def _train(self, retrain: Retrain) -> ModelChange:
+        try:
+            return self._prove(retrain)
+        except Exception as error:  # whatever a dataset or a pipeline raises: the asker is told, and serving goes on
+            log.exception("retrain failed", retrain=retrain.id)
+            return self._change(retrain, "failed", None, f"{type(error).__name__}: {error}")
+
+    def _prove(self, retrain: Retrain) -> ModelChange:
+        settings, use_case = self._settings, self._use_case
+        champion = self._registry.champion()
+
+        base = dataset.pull(settings.storage, use_case.pointer)
+        archive = dataset.archived(self._bucket, settings.topics.predictions, settings.topics.outcomes, use_case)
+        rows = dataset.select(use_case, base, archive, retrain.data)
+        # The first version has nobody to be compared with, so it may learn from everything.
+        learn, held_out = dataset.split(use_case, rows, settings.gate.held_out_days if champion else 0)
+        dataset.check(use_case, learn)
+
+        challenger = training.register(use_case, self._registry, self._bucket, retrain, learn, settings.window)
+        metrics.ROWS.labels(use_case.name).set(challenger.rows)
+
+        decision = gate.FIRST
+        if champion is not None:
+            decision = self._compare(champion, challenger.estimator, held_out)
+            metrics.HELD_OUT.labels(use_case.name, "champion").set(decision.champion["roc_auc"])
+            metrics.HELD_OUT.labels(use_case.name, "challenger").set(decision.challenger["roc_auc"])
+        change = self._change(
+            retrain, "promoted" if decision.promote else "rejected", challenger.version, decision.why, decision
+        )
+        # The outcome stands on the version before the alias moves, so that a repeated event finds it.
+        self._registry.record(challenger.version, change.model_dump_json(), change.why)
+        if decision.promote:
+            self._registry.promote(challenger.version)
+        return change
+
+    def _compare(self, champion: str, challenger: object, held_out: pd.DataFrame) -> gate.Decision:
+        use_case = self._use_case
+        features = held_out[use_case.features]
+        return gate.decide(
+            held_out[use_case.outcome].to_numpy(dtype=float),
+            _probabilities(self._registry.load(champion).estimator, features),
+            _probabilities(challenger, features),
+            pd.to_datetime(use_case.days(held_out[use_case.time])).map(pd.Timestamp.toordinal).to_numpy(),
+            level=self._settings.gate.level,
+            margin=self._settings.gate.margin,
+        )
+
+    def _change(
+        self, retrain: Retrain, state: str, version: str | None, why: str, decision: gate.Decision = gate.FIRST
+    ) -> ModelChange:
+        return ModelChange.model_validate(
+            {
+                "retrain_id": retrain.id,
+                "model": retrain.model,
+                "state": state,
+                "version": version,
+                "why": why,
+                "champion": decision.champion,
+                "challenger": decision.challenger,
+            }
+        )
+
+    def _tell(self, retrain: Retrain, state: str, why: str) -> None:
+        self._publisher.publish(self._change(retrain, state, None, why))
+
+
+def _probabilities(estimator: object, features: pd.DataFrame) -> np.ndarray:  # type: ignore[type-arg]
+    return np.asarray(estimator.predict_proba(features))[:, 1]  # type: ignore[attr-defined]

@@ -1,0 +1,34 @@
+"""The trainer's settings."""
+
+from pydantic import Field, ImportString, SecretStr
+
+from driftloop.settings import DeadLetters, Registry, Section, Server, Settings, Share, Storage, WindowSettings
+from driftloop.usecase import UseCase
+
+
+class Gate(Section):
+    """What a challenger has to show before the alias moves."""
+
+    held_out_days: int = Field(14, ge=2, description="the latest days with outcomes, kept from the challenger")
+    level: Share = Field(0.95, description="level of the interval of the difference")
+    margin: float = Field(0.0, description="the interval's lower end must lie above this")
+
+
+class Trainer(Server):
+    """Where its API listens and who may use it."""
+
+    port: int = Field(8002, ge=1, le=65535)
+    api_key: SecretStr = Field(min_length=8, description="what POST /retrain wants as X-API-Key")
+    longest_training_seconds: float = Field(3_600, gt=0, description="after this long the trainer counts as stuck")
+
+
+class TrainerSettings(Settings):
+    """Everything that the trainer reads from the environment."""
+
+    use_case: ImportString[UseCase] = Field(description="module:name of the use case, such as usecases.flights:usecase")
+    registry: Registry
+    storage: Storage = Storage()
+    window: WindowSettings = WindowSettings()
+    dead_letters: DeadLetters = DeadLetters()
+    gate: Gate = Gate()
+    trainer: Trainer

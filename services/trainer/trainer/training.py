@@ -1,0 +1,101 @@
+"""A challenger: trained, logged to MLflow with all that it came from, and registered with its reference."""
+
+from typing import NamedTuple
+
+import git
+import mlflow
+import pandas as pd
+from mlflow.models import infer_signature
+
+from driftloop import reference
+from driftloop.drift.calibration import calibrate, sample
+from driftloop.events import Retrain
+from driftloop.reference import Reference
+from driftloop.registry import TRUSTED_TYPES, Registry
+from driftloop.settings import WindowSettings
+from driftloop.storage import Bucket
+from driftloop.usecase import UseCase
+
+EXAMPLE_ROWS = 5
+
+
+class Challenger(NamedTuple):
+    """A registered version that no alias names yet."""
+
+    version: str
+    estimator: object
+    rows: int
+    """Labelled rows that it was trained on."""
+
+
+def train(use_case: UseCase, learn: pd.DataFrame) -> tuple[object, int]:
+    """A fitted pipeline and the number of labelled rows that it saw."""
+    labelled = learn[learn[use_case.outcome].notna()]
+    estimator = use_case.pipeline().fit(labelled[use_case.features], labelled[use_case.outcome].astype(int))
+    return estimator, len(labelled)
+
+
+def learn_reference(use_case: UseCase, learn: pd.DataFrame, window: WindowSettings) -> Reference:
+    """What windows of the new version will be compared with: all rows of its time, whether their outcome is known."""
+    rows = learn[use_case.features].reset_index(drop=True)
+    days = pd.to_datetime(use_case.days(learn[use_case.time])).map(pd.Timestamp.toordinal).reset_index(drop=True)
+    profile = calibrate(
+        rows,
+        days,
+        {column: use_case.kind(column) for column in use_case.features},
+        rows=window.rows,
+        false_alarm_rate=window.false_alarm_rate,
+    )
+    return Reference(sample(rows), profile)
+
+
+def register(
+    use_case: UseCase, registry: Registry, bucket: Bucket, retrain: Retrain, learn: pd.DataFrame, window: WindowSettings
+) -> Challenger:
+    """Trains, logs, registers and writes the reference, in this order: only MLflow knows the version's number, and no
+    event can name the version before the alias does."""
+    estimator, rows = train(use_case, learn)
+    learned = learn_reference(use_case, learn, window)
+    first = learn[use_case.features].head(EXAMPLE_ROWS)
+    signature = infer_signature(learn[use_case.features], pd.Series([0.5], name="prediction"))
+    mlflow.set_tracking_uri(registry.uri)
+    mlflow.set_experiment(use_case.name)
+    with mlflow.start_run(run_name=f"retrain {retrain.id}") as run:
+        mlflow.set_tags(
+            {
+                "retrain_id": retrain.id,
+                "reason": retrain.reason,
+                "asked_by": retrain.asked_by,
+                "git_revision": git_revision(),
+            }
+        )
+        mlflow.log_params(
+            {
+                "data_pointer": use_case.pointer.read_text(),
+                "data_selection": retrain.data.model_dump_json(),
+                "rows": rows,
+                "first_time": str(learn[use_case.time].min()),
+                "last_time": str(learn[use_case.time].max()),
+            }
+        )
+        logged = mlflow.sklearn.log_model(
+            estimator,
+            name="model",
+            signature=signature,
+            input_example=first,
+            serialization_format="skops",
+            skops_trusted_types=list(TRUSTED_TYPES),
+            pyfunc_predict_fn="predict_proba",
+            pip_requirements=["scikit-learn", "skops", "pandas"],
+        )
+    version = registry.create_version(logged.model_uri, run.info.run_id, retrain.id)
+    reference.write(bucket, use_case.name, version, learned)
+    return Challenger(version, estimator, rows)
+
+
+def git_revision() -> str:
+    """The revision of the code that trains; empty where there is no repository."""
+    try:
+        return git.Repo(search_parent_directories=True).head.commit.hexsha
+    except (git.InvalidGitRepositoryError, ValueError):
+        return ""
