@@ -73,15 +73,13 @@ def dead_letter_topic(topic: str) -> str:
     return f"{topic}.dlq"
 
 
-def consumer(
-    kafka: Kafka, topics: Collection[str], group: str, instance: str, longest_handling_seconds: float = 300
-) -> KafkaConsumer:
+def consumer(kafka: Kafka, group: str, instance: str, longest_handling_seconds: float = 300) -> KafkaConsumer:
     """A consumer for :class:`Loop`: commits by hand, sees committed transactions only.
 
     ``instance`` makes the membership static: after a quick restart the same partitions come back without a
     rebalance, and a killed process' partitions move on after the session timeout.
     """
-    made = KafkaConsumer(
+    return KafkaConsumer(
         bootstrap_servers=kafka.bootstrap_servers.split(","),
         client_id=f"driftloop-{group}",
         group_id=group,
@@ -94,7 +92,6 @@ def consumer(
         isolation_level="read_committed",
         allow_auto_create_topics=False,
     )
-    return made
 
 
 class Loop:
@@ -202,7 +199,7 @@ class Loop:
         self._handler.revoked(gone)
 
 
-class _Listener(ConsumerRebalanceListener):
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
 

@@ -5,9 +5,11 @@ source. A type only ever gains optional fields, so readers ignore what they do n
 ever written stay readable.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from typing import ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, to_binary_event
@@ -16,8 +18,19 @@ from cloudevents.core.v1.event import CloudEvent
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from uuid_utils import uuid7
 
+if TYPE_CHECKING:
+    import pandas as pd  # the broker's clients need not have it
+
 Topic = Literal["predictions", "outcomes", "drift", "retrain", "models"]
 Cell = float | int | bool | str | datetime | None
+
+
+def as_columns(frame: pd.DataFrame) -> dict[str, list[Cell]]:
+    """A frame's values by column, its missing ones as null."""
+    return {
+        str(name): [None if missing else cell for cell, missing in zip(column.tolist(), column.isna(), strict=True)]
+        for name, column in frame.items()
+    }
 
 
 def new_id() -> str:
@@ -194,9 +207,7 @@ class ModelChange(Event, frozen=True):
         return self.state != "training"
 
 
-EVENTS: dict[str, type[Event]] = {
-    event.type: event for event in (Prediction, Outcome, Drift, Retrain, ModelChange)
-}
+EVENTS: dict[str, type[Event]] = {event.type: event for event in (Prediction, Outcome, Drift, Retrain, ModelChange)}
 
 
 class Unreadable(ValueError):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlflow
 import pandas as pd
 import skops.io
 from mlflow import MlflowClient
@@ -22,6 +23,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard error has the log, one line each
 
 FLAVOR = "sklearn"
 RETRAIN = "retrain_id"  # tags of a version
@@ -54,7 +56,9 @@ class Registry:
         """Connects at the first use."""
         self.model = registry.model
         self.alias = registry.alias
-        self.uri = registry.uri
+        # models:/ addresses are looked up where the whole process looks them up.
+        mlflow.set_tracking_uri(registry.uri)
+        mlflow.set_registry_uri(registry.uri)
         self.client = MlflowClient(tracking_uri=registry.uri, registry_uri=registry.uri)
 
     def champion(self) -> str | None:
@@ -66,12 +70,9 @@ class Registry:
                 return None  # no such model yet, or a model without the alias
             raise
 
-    def create_version(self, source: str, run_id: str, retrain_id: str) -> str:
+    def create_version(self, source: str, retrain_id: str) -> str:
         """Registers a logged model as a new version that no alias names; returns its number."""
-        if not self.client.search_registered_models(f"name = '{self.model}'"):
-            self.client.create_registered_model(self.model)
-        created = self.client.create_model_version(self.model, source, run_id, tags={RETRAIN: retrain_id})
-        return str(created.version)
+        return str(mlflow.register_model(source, self.model, tags={RETRAIN: retrain_id}).version)
 
     def record(self, version: str, change: str, why: str) -> None:
         """Writes how the version's retrain ended onto the version, where the MLflow UI shows it."""
@@ -96,10 +97,8 @@ class Registry:
         list that is stored with a model is its author's too. Raises :class:`Refused`.
         """
         with tempfile.TemporaryDirectory(prefix="driftloop-model-") as folder:
-            fetched = Path(
-                download_artifacts(f"models:/{self.model}/{version}", dst_path=folder, tracking_uri=self.uri)
-            )
-            return read(fetched, trusted)
+            fetched = download_artifacts(f"models:/{self.model}/{version}", dst_path=folder)
+            return read(Path(fetched), trusted)
 
 
 def read(folder: Path, trusted: Sequence[str]) -> StoredModel:

@@ -8,7 +8,7 @@ import sys
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 PREFIX = "DRIFTLOOP_"
 
@@ -50,7 +50,9 @@ class Topics(Section):
 class DeadLetters(Section):
     """When so much cannot be read that the reader, not the events, must be wrong."""
 
-    consecutive: int = Field(20, ge=0, description="unreadable events in a row that are moved; one more stops the service")
+    consecutive: int = Field(
+        20, ge=0, description="unreadable events in a row that are moved; one more stops the service"
+    )
     share: Share = Field(0.2, description="share of unreadable events among the last ones that stops the service")
     among: int = Field(200, ge=1, description="how many events that share is taken of")
 
@@ -75,7 +77,9 @@ class WindowSettings(Section):
 
     rows: int = Field(1_000, ge=10, description="a window closes when it has this many rows")
     quiet_seconds: float = Field(60, gt=0, description="a window closes when nothing has come for this long")
-    fewest_share: Share = Field(0.5, description="a version with a smaller share of a window's rows is not judged")
+    fewest_share: Share = Field(
+        0.9, description="a version with a smaller share of a window's rows is not judged: few rows vary more"
+    )
     false_alarm_rate: float = Field(0.01, gt=0, lt=0.5, description="share of windows that may alarm by chance")
 
 
@@ -96,7 +100,6 @@ class Server(Section):
     port: Port
 
 
-
 S = TypeVar("S", bound=BaseSettings)
 
 
@@ -106,6 +109,17 @@ def load(settings: type[S]) -> S:
         return settings()
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
-            name = PREFIX + "__".join(map(str, problem["loc"])).upper()
-            print(f"{name}: {problem['msg']}", file=sys.stderr)
+            for place in _places(settings, problem["loc"]):
+                print(f"{PREFIX}{'__'.join(map(str, place)).upper()}: {problem['msg']}", file=sys.stderr)
         raise SystemExit(2) from None
+    except SettingsError as error:  # a value that should be JSON and is not
+        print(f"{PREFIX}…: {error}: {error.__cause__}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _places(settings: type[BaseSettings], place: tuple[int | str, ...]) -> list[tuple[int | str, ...]]:
+    """The variables to set: for a section that is missing as a whole, those of its fields that have no default."""
+    section = settings.model_fields[str(place[0])].annotation
+    if len(place) > 1 or not (isinstance(section, type) and issubclass(section, Section)):
+        return [place]
+    return [(*place, name) for name, field in section.model_fields.items() if field.is_required()] or [place]

@@ -1,9 +1,9 @@
 """The bucket, and what lies where in it.
 
-    references/<model>/<version>/   sample and drift profile of a version
-    events/<topic>/<window>.parquet archived slices
-    datasets/                       DVC's remote
-    mlflow/                         the MLflow server's artifacts
+references/<model>/<version>/   sample and drift profile of a version
+events/<topic>/<window>.parquet archived slices
+datasets/                       DVC's remote
+mlflow/                         the MLflow server's artifacts
 """
 
 import os
@@ -24,11 +24,11 @@ class Bucket:
         if storage.endpoint:
             # Asked for the bucket's kind of namespace, a server that only speaks GCS's protocol leaves gcsfs waiting.
             os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        import gcsfs  # only now: it reads its environment when it is imported
+        import gcsfs  # noqa: PLC0415  # only now: it reads its environment when it is imported
 
         self.name = storage.bucket
         self._files = (
-            gcsfs.GCSFileSystem(token="anon", endpoint_url=storage.endpoint, use_listings_cache=False)
+            gcsfs.GCSFileSystem(token="anon", endpoint_url=storage.endpoint, use_listings_cache=False)  # noqa: S106  # no secret
             if storage.endpoint
             else gcsfs.GCSFileSystem(use_listings_cache=False)
         )
@@ -57,7 +57,8 @@ class Bucket:
 
     def read_parquet(self, path: str) -> pd.DataFrame:
         """The frame at ``path``."""
-        return pq.read_table(pa.BufferReader(self.read(path))).to_pandas()
+        frame: pd.DataFrame = pq.read_table(pa.BufferReader(self.read(path))).to_pandas()
+        return frame
 
     def read_folder(self, path: str) -> Iterator[pd.DataFrame]:
         """The frames of the Parquet files of a folder, in order of name; none where there is no such folder."""

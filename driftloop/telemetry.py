@@ -16,8 +16,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 def configure_logging(service: str) -> None:
     """One JSON object a line on standard error, from this service and from the libraries it uses."""
+
+    def name_service(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {"service": service, **event}
+
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        name_service,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso"),
@@ -41,7 +45,6 @@ def configure_logging(service: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(service=service)
 
 
 class Health:

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from pydantic import Field, ImportString
+from pydantic_settings import NoDecode
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,12 @@ class UseCase:
 
     def days(self, times: pd.Series) -> pd.Series:
         """The day, as the use case counts days, of each time."""
-        return times.dt.tz_convert(self.timezone).dt.date
+        local: pd.Series = times.dt.tz_convert(self.timezone).dt.date
+        return local
+
+    def day_numbers(self, times: pd.Series) -> npt.NDArray[np.int64]:
+        """The same as consecutive numbers."""
+        return np.array([day.toordinal() for day in self.days(times)], dtype=np.int64)
 
     def between(
         self,
@@ -65,3 +74,10 @@ class UseCase:
         if end is not None:
             keep &= days < end
         return frame[keep]
+
+
+UseCaseSetting = Annotated[
+    ImportString[UseCase],
+    NoDecode,  # the variable holds a name, not JSON
+    Field(description="module:name of the use case, such as usecases.flights:usecase"),
+]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel
 
-from driftloop.drift.statistics import Check, Kind, Method, checks, statistics
+from driftloop.drift.statistics import Kind, Method, checks, statistics
 
 Floats = npt.NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def sample(reference: pd.DataFrame) -> pd.DataFrame:
 
 def calibrate(
     reference: pd.DataFrame,
-    days: pd.Series,
+    days: npt.NDArray[np.int64],
     kinds: Mapping[str, Kind],
     *,
     rows: int,
@@ -70,7 +70,7 @@ def calibrate(
 ) -> Profile:
     """Learns a profile from a reference.
 
-    ``reference`` is in order of time with an index from 0, ``days`` the ordinal day of each row, ``rows`` the length
+    ``reference`` is in order of time with an index from 0, ``days`` the number of each row's day, ``rows`` the length
     of the windows that will be judged. Each window is compared with the reference's sample without the rows within
     ``neighbourhood`` days of the window, since the window that will be judged is not in the reference either.
 
@@ -82,12 +82,11 @@ def calibrate(
             f"{FEWEST * rows - len(reference)} more rows are needed, or a shorter window (DRIFTLOOP_WINDOW__ROWS)"
         )
     compared = sample(reference)
-    at = days.to_numpy()
-    sample_days = at[compared.index]
+    sample_days = days[compared.index]
     starts = np.arange(0, len(reference) - rows + 1, max(rows // STEPS, 1))
     measured = np.empty((len(starts), len(checks(kinds))))
     for i, start in enumerate(starts):
-        first, last = at[start] - neighbourhood, at[start + rows - 1] + neighbourhood
+        first, last = days[start] - neighbourhood, days[start + rows - 1] + neighbourhood
         others = compared[(sample_days < first) | (sample_days > last)]
         window = reference.iloc[start : start + rows]
         measured[i] = list(statistics(kinds, others, window).values())

@@ -31,8 +31,11 @@ class Judgement(NamedTuple):
 
 
 def judge(profile: Profile, values: Mapping[Check, float]) -> Judgement:
-    """One limit holds the whole window's rate of false alarms; a column's threshold is its location plus the limit's
-    number of scales, so the window alarms just when a column does."""
+    """Holds a window's statistics against a profile.
+
+    One limit holds the whole window's rate of false alarms; a column's threshold is its location plus the limit's
+    number of scales, so the window alarms just when a column does.
+    """
     score, findings = -math.inf, []
     for normal in profile.normals:
         value = values[Check(normal.column, normal.method)]

@@ -50,8 +50,8 @@ class Judging:
         if profile.rows != self._window.rows:
             return base.model_copy(
                 update={
-                    "why": f"windows here have {self._window.rows} rows (DRIFTLOOP_WINDOW__ROWS), but version {version} "
-                    f"was calibrated for {profile.rows}"
+                    "why": f"windows here have {self._window.rows} rows (DRIFTLOOP_WINDOW__ROWS), but version "
+                    f"{version} was calibrated for {profile.rows}"
                 }
             )
         judgement = judge(profile, statistics(profile.kinds, reference.sample, rows))
@@ -59,9 +59,7 @@ class Judging:
             update={
                 "verdict": "alarm" if judgement.alarm else "quiet",
                 "why": f"score {judgement.score:.1f}, limit {profile.limit:.1f}"
-                + "".join(
-                    f"; {f.column}: {f.method} {f.value:.3g} > {f.threshold:.3g}" for f in judgement.drifted
-                ),
+                + "".join(f"; {f.column}: {f.method} {f.value:.3g} > {f.threshold:.3g}" for f in judgement.drifted),
                 "score": judgement.score,
                 "limit": profile.limit,
                 "findings": judgement.findings,

@@ -10,6 +10,8 @@ STATISTIC = Gauge(
     "driftloop_drift_statistic", "A column's statistic in the latest window.", ["model", "version", "column", "method"]
 )
 THRESHOLD = Gauge(
-    "driftloop_drift_threshold", "The statistic's value above which the column drifted.", ["model", "version", "column", "method"]
+    "driftloop_drift_threshold",
+    "The statistic's value above which the column drifted.",
+    ["model", "version", "column", "method"],
 )
 SECONDS = Summary("driftloop_drift_window_seconds", "From a window's last event to its verdict on the topic.")

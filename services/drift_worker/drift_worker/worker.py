@@ -5,13 +5,13 @@ from collections.abc import Collection, Iterable
 
 import structlog
 
+from drift_worker import archive, metrics
+from drift_worker.judging import Judging
+from drift_worker.windows import Slice, Slicing
 from driftloop.consuming import Final, Received
 from driftloop.events import Drift, Outcome, Prediction
 from driftloop.producing import Publisher
 from driftloop.storage import Bucket
-from drift_worker import archive, metrics
-from drift_worker.judging import Judging
-from drift_worker.windows import Slice, Slicing
 
 log = structlog.get_logger(__name__)
 
@@ -73,4 +73,6 @@ def _measure(verdict: Drift) -> None:
         if finding.value is not None:
             metrics.STATISTIC.labels(*version, finding.column, finding.method).set(finding.value)
         metrics.THRESHOLD.labels(*version, finding.column, finding.method).set(finding.threshold)
-    log.info("window judged", window=verdict.window.name, version=verdict.version, verdict=verdict.verdict, why=verdict.why)
+    log.info(
+        "window judged", window=verdict.window.name, version=verdict.version, verdict=verdict.verdict, why=verdict.why
+    )

@@ -72,7 +72,12 @@ def create(model: str, champion: Champion, publisher: Publisher, health: Health,
     app = FastAPI(title=f"driftloop: {model}", summary="Predictions that are watched.", lifespan=lifespan)
     app.include_router(routes(health))
 
-    @app.post("/predict", response_model=Predictions, tags=["predictions"], responses={503: {"description": "No version or no broker"}})
+    @app.post(
+        "/predict",
+        response_model=Predictions,
+        tags=["predictions"],
+        responses={503: {"description": "No version or no broker"}},
+    )
     async def predict(request: Request, driftloop_time: Time = None) -> Predictions:
         """Answers with a prediction for each instance; the request's event is published before the answer."""
         serving = champion.serving
@@ -141,7 +146,9 @@ async def _publish(publisher: Publisher, *events: Prediction | Outcome) -> None:
 
 def _openapi(app: FastAPI, serving: Serving | None) -> dict[str, Any]:
     """The page with the request's schema of the version in service."""
-    page = get_openapi(title=app.title, version=serving.version if serving else "none", summary=app.summary, routes=app.routes)
+    page = get_openapi(
+        title=app.title, version=serving.version if serving else "none", summary=app.summary, routes=app.routes
+    )
     body: dict[str, Any] = {"type": "object"}
     if serving is not None:
         body = serving.schema.request.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -20,9 +20,7 @@ def main() -> None:
     champion = Champion(Registry(settings.registry), mine.trusted_types, mine.max_rows, health)
     publisher = Publisher(settings.kafka, settings.topics, "predictor")
     app = create(settings.registry.model, champion, publisher, health, mine.poll_seconds)
-    uvicorn.run(
-        app, host=mine.host, port=mine.port, log_config=None, access_log=False, timeout_graceful_shutdown=10
-    )
+    uvicorn.run(app, host=mine.host, port=mine.port, log_config=None, access_log=False, timeout_graceful_shutdown=10)
 
 
 if __name__ == "__main__":

@@ -66,13 +66,11 @@ def schema(signature: ModelSignature, example: pd.DataFrame | None, max_rows: in
         f"column_{i}": (kind, Field(alias=name)) if required else (kind | None, Field(default=None, alias=name))
         for i, (name, (kind, _, required)) in enumerate(types.items())
     }
-    row = create_model(
-        "Instance", __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False), **fields
-    )
+    row = create_model("Instance", __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False), **fields)
     first = [] if example is None else json.loads(example.head(1).to_json(orient="records"))
     request = create_model(
         "Instances",
         __config__=ConfigDict(extra="forbid", json_schema_extra={"example": {"instances": first}}),
-        instances=(list[row], Field(min_length=1, max_length=max_rows)),  # type: ignore[valid-type]
+        instances=(list[row], Field(min_length=1, max_length=max_rows)),
     )
     return Schema(request, {name: dtype for name, (_, dtype, _) in types.items()})

@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 from mlflow.exceptions import MlflowException
 
-from driftloop.events import Cell
+from driftloop.events import Cell, as_columns
 from driftloop.registry import Refused, Registry, StoredModel
 from driftloop.telemetry import Health
 from predictor import metrics
@@ -86,9 +86,8 @@ class Champion:
     def _checked(self, version: str, stored: StoredModel) -> Serving:
         serving = Serving(version, schema(stored.signature, stored.example, self._max_rows), stored.estimator)
         if stored.example is not None:
-            example = stored.example.astype(object).where(stored.example.notna(), None)
             try:
-                serving.score({column: example[column].tolist() for column in serving.schema.dtypes})
+                serving.score(as_columns(stored.example[list(serving.schema.dtypes)]))
             except (KeyError, TypeError, ValueError) as error:
                 raise Refused(f"it does not answer its own input example: {error}") from error
         return serving

@@ -22,5 +22,3 @@ class PredictorSettings(Settings):
 
     registry: Registry
     predictor: Predictor = Predictor()
-
-

@@ -1,5 +1,6 @@
 """The rows to train on: a dataset under DVC, and archived predictions whose outcomes have become known."""
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from driftloop.events import DataSelection
 from driftloop.settings import Storage
 from driftloop.storage import Bucket
 from driftloop.usecase import UseCase
+
+logging.getLogger("dvc").setLevel(logging.WARNING)  # it tells of each repository made, and ours live for seconds
 
 DATASETS = "datasets"  # DVC's remote, in the bucket
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,14 +97,14 @@ class Retrains:
             self._registry.promote(challenger.version)
         return change
 
-    def _compare(self, champion: str, challenger: object, held_out: pd.DataFrame) -> gate.Decision:
+    def _compare(self, champion: str, challenger: Any, held_out: pd.DataFrame) -> gate.Decision:
         use_case = self._use_case
         features = held_out[use_case.features]
         return gate.decide(
             held_out[use_case.outcome].to_numpy(dtype=float),
             _probabilities(self._registry.load(champion).estimator, features),
             _probabilities(challenger, features),
-            pd.to_datetime(use_case.days(held_out[use_case.time])).map(pd.Timestamp.toordinal).to_numpy(),
+            use_case.day_numbers(held_out[use_case.time]),
             level=self._settings.gate.level,
             margin=self._settings.gate.margin,
         )
@@ -127,5 +128,5 @@ class Retrains:
         self._publisher.publish(self._change(retrain, state, None, why))
 
 
-def _probabilities(estimator: object, features: pd.DataFrame) -> np.ndarray:  # type: ignore[type-arg]
-    return np.asarray(estimator.predict_proba(features))[:, 1]  # type: ignore[attr-defined]
+def _probabilities(estimator: Any, features: pd.DataFrame) -> gate.Floats:
+    return np.asarray(estimator.predict_proba(features), dtype=np.float64)[:, 1]

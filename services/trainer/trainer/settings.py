@@ -1,9 +1,9 @@
 """The trainer's settings."""
 
-from pydantic import Field, ImportString, SecretStr
+from pydantic import Field, SecretStr
 
 from driftloop.settings import DeadLetters, Registry, Section, Server, Settings, Share, Storage, WindowSettings
-from driftloop.usecase import UseCase
+from driftloop.usecase import UseCaseSetting
 
 
 class Gate(Section):
@@ -25,7 +25,7 @@ class Trainer(Server):
 class TrainerSettings(Settings):
     """Everything that the trainer reads from the environment."""
 
-    use_case: ImportString[UseCase] = Field(description="module:name of the use case, such as usecases.flights:usecase")
+    use_case: UseCaseSetting
     registry: Registry
     storage: Storage = Storage()
     window: WindowSettings = WindowSettings()

@@ -38,10 +38,9 @@ def train(use_case: UseCase, learn: pd.DataFrame) -> tuple[object, int]:
 def learn_reference(use_case: UseCase, learn: pd.DataFrame, window: WindowSettings) -> Reference:
     """What windows of the new version will be compared with: all rows of its time, whether their outcome is known."""
     rows = learn[use_case.features].reset_index(drop=True)
-    days = pd.to_datetime(use_case.days(learn[use_case.time])).map(pd.Timestamp.toordinal).reset_index(drop=True)
     profile = calibrate(
         rows,
-        days,
+        use_case.day_numbers(learn[use_case.time]),
         {column: use_case.kind(column) for column in use_case.features},
         rows=window.rows,
         false_alarm_rate=window.false_alarm_rate,
@@ -52,15 +51,16 @@ def learn_reference(use_case: UseCase, learn: pd.DataFrame, window: WindowSettin
 def register(
     use_case: UseCase, registry: Registry, bucket: Bucket, retrain: Retrain, learn: pd.DataFrame, window: WindowSettings
 ) -> Challenger:
-    """Trains, logs, registers and writes the reference, in this order: only MLflow knows the version's number, and no
-    event can name the version before the alias does."""
+    """Trains, logs, registers and writes the reference, in this order.
+
+    Only MLflow knows the version's number, and no event can name the version before the alias does.
+    """
     estimator, rows = train(use_case, learn)
     learned = learn_reference(use_case, learn, window)
     first = learn[use_case.features].head(EXAMPLE_ROWS)
     signature = infer_signature(learn[use_case.features], pd.Series([0.5], name="prediction"))
-    mlflow.set_tracking_uri(registry.uri)
     mlflow.set_experiment(use_case.name)
-    with mlflow.start_run(run_name=f"retrain {retrain.id}") as run:
+    with mlflow.start_run(run_name=f"retrain {retrain.id}"):
         mlflow.set_tags(
             {
                 "retrain_id": retrain.id,
@@ -88,7 +88,7 @@ def register(
             pyfunc_predict_fn="predict_proba",
             pip_requirements=["scikit-learn", "skops", "pandas"],
         )
-    version = registry.create_version(logged.model_uri, run.info.run_id, retrain.id)
+    version = registry.create_version(logged.model_uri, retrain.id)
     reference.write(bucket, use_case.name, version, learned)
     return Challenger(version, estimator, rows)
 

@@ -1,0 +1,78 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+SERVICES := predictor drift_worker trainer producer
+PROJECTS := pyproject.toml $(SERVICES:%=services/%/pyproject.toml)
+LOCKS := requirements.txt $(SERVICES:%=services/%/requirements.txt)
+
+# The machine's uv, or one of our own.
+UV := $(shell command -v uv || echo .uv/bin/uv)
+UV_VERSION := 0.13.9
+PYTHON := .venv/bin/python
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock" --no-emit-package driftloop
+
+.PHONY: help
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+.PHONY: demo
+demo: setup ## the closed loop on real data: serving, drift, retraining, a hot swap
+	@$(PYTHON) -m stack.demo
+
+.PHONY: up
+up: setup ## start the whole system on this machine; Ctrl-C stops it
+	@exec $(PYTHON) -m stack.up
+
+.PHONY: test
+test: check ## all checks and tests
+	@$(PYTHON) -m pytest
+
+.PHONY: check
+check: setup check-locks ## format, lint, types, import boundaries, locks
+	@.venv/bin/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/lint-imports > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+	@.venv/bin/mypy
+
+.PHONY: check-locks
+check-locks: $(UV)
+	@set -e; new=$$(mktemp -d); trap 'rm -rf $$new' EXIT; \
+	for lock in $(LOCKS); do mkdir -p $$new/$$(dirname $$lock); cp $$lock $$new/$$lock; done; \
+	$(MAKE) --no-print-directory -s lock INTO=$$new/; \
+	for lock in $(LOCKS); do cmp -s $$lock $$new/$$lock || { echo "$$lock is stale: run make lock"; exit 1; }; done
+
+.PHONY: format
+format: setup ## format the code
+	@.venv/bin/ruff format --quiet . && .venv/bin/ruff check --fix --quiet .
+
+# Pins stay where they are as long as they fit; `make lock UPGRADE=--upgrade` takes the newest of all.
+.PHONY: lock
+lock: $(UV) ## renew the locks: one for everything, one a service with the same versions
+	@$(COMPILE) $(UPGRADE) --all-extras --group dev $(PROJECTS) -o $(INTO)requirements.txt
+	@for service in $(SERVICES); do \
+		$(COMPILE) services/$$service/pyproject.toml -c $(INTO)requirements.txt \
+			-o $(INTO)services/$$service/requirements.txt || exit 1; done
+
+.PHONY: setup
+setup: .venv/installed .kafka/installed ## install everything into .venv and .kafka
+
+.venv/installed: $(UV) requirements.txt $(PROJECTS)
+	@test -x $(PYTHON) || $(UV) venv --quiet --python ">=3.11,<3.14" .venv
+	@echo "installing into .venv"
+	@$(UV) pip sync --quiet --require-hashes --python $(PYTHON) requirements.txt
+	@$(UV) pip install --quiet --no-deps --python $(PYTHON) -e . $(SERVICES:%=-e services/%)
+	@touch $@
+
+.kafka/installed: stack/kafka.py | .venv/installed
+	@echo "installing Kafka into .kafka"
+	@$(PYTHON) -m stack.kafka
+	@touch $@
+
+.uv/bin/uv:
+	@echo "installing uv into .uv"
+	@python3 -m venv .uv && .uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+.PHONY: clean
+clean: ## remove the stack's data
+	@rm -rf .stack

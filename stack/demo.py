@@ -1,0 +1,275 @@
+"""``make demo``: the closed loop on real data, from a first version to a proven one that was swapped in."""
+
+import asyncio
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import httpx
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from driftloop import topics
+from driftloop.events import DataSelection, Drift, ModelChange
+from driftloop.settings import load
+from producer.replay import Replay, Tally
+from stack.running import CannotStart, Stack
+from stack.settings import StackSettings
+from usecases.flights import usecase
+
+JANUARY, APRIL = date(2013, 1, 1), date(2013, 4, 1)
+JULY, AUGUST = date(2013, 7, 1), date(2013, 8, 1)
+HELD_BACK = [JANUARY + timedelta(days=day) for day in range(4, 90, 9)]  # every ninth day: rows of the same season
+HELD_OUT_DAYS = 16  # the second half of July: what the challenger is judged on
+QUIET_SECONDS = 3.0  # a stream's last, unfinished window need not wait for the usual minute
+ROWS_PER_REQUEST = 50
+PATIENCE_SECONDS = 120
+
+console = Console(highlight=False)
+
+
+class Broken(Exception):
+    """The loop did not close; says where."""
+
+
+def main() -> int:
+    """Runs the demo on an empty stack; 0 only if the loop closed."""
+    settings = load(StackSettings)
+    folder = settings.stack.folder
+    for data in ("kafka", "gcs", "mlflow"):  # what an earlier demo learned would spoil this one
+        shutil.rmtree(folder / data, ignore_errors=True)
+    extra = {
+        "DRIFTLOOP_GATE__HELD_OUT_DAYS": str(HELD_OUT_DAYS),
+        "DRIFTLOOP_WINDOW__QUIET_SECONDS": str(QUIET_SECONDS),
+        "DRIFTLOOP_PREDICTOR__POLL_SECONDS": "1",
+    }
+    began = time.monotonic()
+    try:
+        phase("Starting Kafka, a GCS server, MLflow and the services")
+        with Stack(settings, lambda line: console.print(f"  {line}"), extra) as stack:
+            figures, wrong = asyncio.run(Demo(stack).run())
+    except (CannotStart, Broken) as error:
+        console.print(f"[red]{error}[/]")
+        return 1
+    figures["seconds"] = round(time.monotonic() - began, 1)
+    result = folder / "demo.json"
+    result.write_text(json.dumps(figures, indent=2) + "\n")
+    for problem in wrong:
+        console.print(f"[red]the loop did not close: {problem}[/]")
+    if not wrong:
+        console.print(f"[green]the loop closed[/] in {figures['seconds']:.0f} s")
+    print(result)
+    return 1 if wrong else 0
+
+
+def phase(title: str) -> None:
+    """Says what happens now."""
+    console.print(f"\n[bold]{title}[/]")
+
+
+class Demo:
+    """The demo's phases, in order, and what they leave to be counted."""
+
+    def __init__(self, stack: Stack) -> None:
+        """Nothing has been streamed."""
+        self.stack = stack
+        self.rows = usecase.rows()
+        self.tallies: dict[str, Tally] = {}
+        self.windows: dict[str, list[Drift]] = {}
+
+    async def run(self) -> tuple[dict[str, Any], list[str]]:
+        """The figures, and why the loop did not close, if it did not."""
+        phase("1  Training version 1 on January to March, some whole days held back")
+        first = DataSelection(start=JANUARY, end=APRIL, without_days=HELD_BACK, archive=False)
+        await self.retrain("the first version", first)
+        await self.until_serving("1")
+
+        phase("2  Streaming the days that were held back: nothing has changed, so no alarm")
+        quarter = usecase.between(self.rows, JANUARY, APRIL)
+        held_back = quarter[usecase.days(quarter[usecase.time]).isin(HELD_BACK)]
+        await self.stream("held back", held_back)
+
+        phase("3  Streaming July, with outcomes: the season has changed")
+        july = usecase.between(self.rows, JULY, AUGUST)
+        await self.stream("July", july)
+
+        phase("4  Asking for a retrain; requests of one row go on while version 2 is trained, proven and swapped in")
+        asked_at = time.time()
+        two = await self.retrain_under_load(DataSelection(start=JANUARY, end=APRIL))
+
+        phase("5  Streaming the second half of July once more, to version 2")
+        days = sorted(usecase.days(july[usecase.time]).unique())
+        await self.stream("July again", usecase.between(july, days[-HELD_OUT_DAYS]))
+
+        figures = self.figures(two, asked_at)
+        console.print(summary(figures, self.windows))
+        return figures, problems(figures)
+
+    async def retrain(self, reason: str, data: DataSelection) -> ModelChange:
+        """Asks for a retrain and waits for its end, which must be a promotion."""
+        change = await asyncio.to_thread(self.stack.retrain, reason, data, tell_change)
+        if change.state != "promoted":
+            raise Broken(f"the retrain {change.retrain_id} was {change.state}: {change.why}")
+        return change
+
+    async def retrain_under_load(self, data: DataSelection) -> ModelChange:
+        """Asks for a retrain while requests flow, until the new version answers."""
+        rows = usecase.between(self.rows, AUGUST)
+        replay = Replay(usecase, self.stack.parts["predictor"].url, rate=None, outcomes_after=None, patience_seconds=0)
+        flow = asyncio.create_task(replay.run(rows))
+        change = await self.retrain("July looks different", data)
+        await self.until_serving(str(change.version))
+        before = len(replay.tally.answers)
+        while len(replay.tally.answers) < before + 200:  # and a little on, for answers of the new version
+            await asyncio.sleep(0.1)
+            if flow.done():
+                flow.result()
+                raise Broken("the rows ended before the swap did")
+        replay.stop()
+        self.tallies["the swap"] = await flow
+        await self.judged("the swap")
+        return change
+
+    async def until_serving(self, version: str) -> None:
+        """Waits until the predictor is ready with the version."""
+        series = f'driftloop_predictor_version_in_service{{model="flights",version="{version}"}} 1.0'
+        await self.until(lambda: series in self.metrics(), f"version {version} in service")
+
+    def metrics(self) -> str:
+        """The predictor's metrics, as Prometheus would read them."""
+        return httpx.get(self.stack.parts["predictor"].url + "/metrics").text
+
+    async def stream(self, name: str, rows: pd.DataFrame) -> None:
+        """Streams rows with their outcomes and waits until all of them are judged."""
+        replay = Replay(usecase, self.stack.parts["predictor"].url, rows_per_request=ROWS_PER_REQUEST, rate=None)
+        with Progress(TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
+            task = bar.add_task(name, total=len(rows))
+
+            def progress(tally: Tally, at: datetime) -> None:
+                bar.update(task, completed=tally.rows, description=f"{at:%Y-%m-%d %H:%M}")
+
+            self.tallies[name] = await replay.run(rows, progress)
+        await self.judged(name)
+
+    async def judged(self, name: str) -> None:
+        """Waits until nothing is left to be judged or archived, and shows the new verdicts."""
+        stack = self.stack
+
+        def nothing_left() -> bool:
+            behind = topics.lag(stack.kafka, ["drift_worker"]).get("drift_worker", {})
+            expected = {f"{stack.topics.predictions}-0"} | (
+                {f"{stack.topics.outcomes}-0"} if any(tally.outcomes for tally in self.tallies.values()) else set()
+            )
+            return expected <= set(behind) and not any(behind.values())
+
+        await self.until(nothing_left, "everything is judged and archived")
+        known = {verdict.id for verdicts in self.windows.values() for verdict in verdicts}
+        events = topics.latest(stack.kafka, stack.topics.drift, 10_000)
+        new = [event for event in events if isinstance(event, Drift) and event.id not in known]
+        self.windows[name] = new
+        for verdict in new:
+            color = {"alarm": "red", "quiet": "green"}.get(verdict.verdict, "yellow")
+            console.print(
+                f"  {verdict.starts:%m-%d}–{verdict.ends:%m-%d} {verdict.rows:>5} rows v{verdict.version} "
+                f"[{color}]{verdict.verdict}[/] {', '.join(verdict.drifted) or verdict.why}"
+            )
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Waits for a condition, which is looked at off the event loop."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not await asyncio.to_thread(condition):
+            if ended := self.stack.ended():
+                raise Broken(f"{', '.join(ended)} ended; the logs are in {self.stack.folder / 'logs'}")
+            if time.monotonic() > deadline:
+                raise Broken(f"waited {PATIENCE_SECONDS} s in vain: {what}")
+            await asyncio.sleep(0.5)
+
+    def figures(self, two: ModelChange, asked_at: float) -> dict[str, Any]:
+        """Counts what happened; ``two`` is version 2's promotion, asked for at ``asked_at``."""
+        stack, tallies, windows = self.stack, self.tallies.values(), self.windows
+        answers = [answer for tally in tallies for answer in tally.answers]
+        swap = self.tallies["the swap"].answers
+        first_new = next(answer.at for answer in swap if answer.version == two.version)
+        events = topics.latest(stack.kafka, stack.topics.predictions, 10**9)
+        again = min(verdict.starts for verdict in windows["July again"])
+        return {
+            "requests": len(answers),
+            "failures": sum(answer.status != 200 for answer in answers) + sum(t.retried.total() for t in tallies),
+            "events": len(events),
+            "distinct_events": len({event.id for event in events}),
+            "quiet_windows": judged(windows["held back"]),
+            "quiet_alarms": alarms(windows["held back"]),
+            "july_windows": judged(windows["July"]),
+            "july_alarms": alarms(windows["July"]),
+            "july_columns": sorted({column for verdict in windows["July"] for column in verdict.drifted}),
+            "july_again_windows": judged(windows["July again"]),
+            "july_again_alarms": alarms(windows["July again"]),
+            "july_again_alarms_of_version_1": alarms([v for v in windows["July"] if v.ends > again]),
+            "auc_version_1": two.champion["roc_auc"],
+            "auc_version_2": two.challenger["roc_auc"],
+            "auc_rows": int(two.challenger["rows"]),
+            "seconds_to_swap": round(first_new - asked_at, 1),
+            "longest_answer_in_swap_ms": round(1000 * max(a.seconds for a in swap if abs(a.at - first_new) <= 2), 1),
+        }
+
+
+def judged(verdicts: list[Drift]) -> int:
+    """How many windows could be judged."""
+    return sum(verdict.verdict != "unjudged" for verdict in verdicts)
+
+
+def alarms(verdicts: list[Drift]) -> int:
+    """How many windows alarmed."""
+    return sum(verdict.verdict == "alarm" for verdict in verdicts)
+
+
+def problems(figures: dict[str, Any]) -> list[str]:
+    """Where the figures are not those of a closed loop."""
+    wrong = {
+        "requests failed": figures["failures"] > 0,
+        "events on the topic and requests differ": not (
+            figures["requests"] == figures["events"] == figures["distinct_events"]
+        ),
+        "no window was judged in the quiet phase": figures["quiet_windows"] == 0,
+        "an alarm in the quiet phase": figures["quiet_alarms"] > 0,
+        "July went unnoticed": figures["july_alarms"] < figures["july_windows"] / 2 or not figures["july_columns"],
+        "version 2 is no better": figures["auc_version_2"] <= figures["auc_version_1"],
+        "version 2 is not far quieter than version 1": figures["july_again_windows"] == 0
+        or figures["july_again_alarms"] > figures["july_again_alarms_of_version_1"] / 4,
+    }
+    return [problem for problem, is_so in wrong.items() if is_so]
+
+
+def tell_change(change: ModelChange) -> None:
+    """One line for a state of a retrain."""
+    console.print(f"  {change.state}{f' (version {change.version})' if change.version else ''}: {change.why}")
+
+
+def summary(figures: dict[str, Any], windows: dict[str, list[Drift]]) -> Table:
+    """The table at the end."""
+    table = Table(title="What happened", show_header=False, title_justify="left")
+    table.add_row("requests", f"{figures['requests']:,}")
+    table.add_row("failures", str(figures["failures"]))
+    table.add_row("events on the topic", f"{figures['events']:,}")
+    for name, verdicts in windows.items():
+        for version in sorted({verdict.version for verdict in verdicts}):
+            of_version = [verdict for verdict in verdicts if verdict.version == version]
+            table.add_row(f"alarms, {name}, version {version}", f"{alarms(of_version)} of {judged(of_version)} windows")
+    table.add_row("drifted columns in July", ", ".join(figures["july_columns"]))
+    table.add_row(
+        f"ROC AUC on {figures['auc_rows']:,} rows that neither saw",
+        f"version 1 {figures['auc_version_1']:.3f}, version 2 {figures['auc_version_2']:.3f}",
+    )
+    table.add_row("retrain event to first new answer", f"{figures['seconds_to_swap']} s")
+    table.add_row("longest answer around the swap", f"{figures['longest_answer_in_swap_ms']} ms")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

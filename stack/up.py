@@ -1,0 +1,57 @@
+"""``make up``: starts the whole system on this machine and keeps it running until Ctrl-C."""
+
+import signal
+import sys
+import threading
+from datetime import date
+
+from driftloop.events import DataSelection
+from driftloop.settings import load
+from stack.running import CannotStart, Stack
+from stack.settings import StackSettings
+
+FIRST_VERSION = DataSelection(start=date(2013, 1, 1), end=date(2013, 4, 1))
+
+
+def main() -> int:
+    """Starts, trains a first version where there is none, waits for a signal or for a part to end, stops."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        with Stack(load(StackSettings), tell) as stack:
+            if stack.registry.champion() is None:
+                tell("no version yet: training the first on January to March 2013")
+                stack.retrain("the first version", FIRST_VERSION, lambda change: tell(f"{change.state}: {change.why}"))
+            tell(addresses(stack))
+            while not stop.wait(1):
+                if ended := stack.ended():
+                    tell(f"{', '.join(ended)} ended; the logs are in {stack.folder / 'logs'}")
+                    return 1
+    except CannotStart as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        tell("stopped")
+    return 0
+
+
+def tell(line: str) -> None:
+    """One line, at once."""
+    print(line, flush=True)
+
+
+def addresses(stack: Stack) -> str:
+    """What to open, and how to point commands at this stack."""
+    url = {name: part.url for name, part in stack.parts.items()}
+    return f"""
+predictor     {url["predictor"]}/docs
+drift worker  {url["drift_worker"]}/docs
+trainer       {url["trainer"]}/docs   X-API-Key: {stack.environment["DRIFTLOOP_TRAINER__API_KEY"]}
+MLflow        {url["mlflow"]}
+Kafka         {stack.kafka.bootstrap_servers}
+Ctrl-C stops everything; the data stays in {stack.settings.stack.folder} (make clean removes it).
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
