@@ -32,7 +32,7 @@ def main() -> None:
     slicing = Slicing(settings.window.rows, settings.window.quiet_seconds)
     worker = Worker(slicing, Judging(bucket, settings.window), bucket, publisher)
     topics = [settings.topics.predictions, settings.topics.outcomes]
-    source = consumer(settings.kafka, "drift_worker", settings.instance)
+    source = consumer(settings.kafka, settings.drift_worker.group, settings.instance)
     with served(app, settings.drift_worker.host, settings.drift_worker.port):
         try:
             loop = Loop(source, topics, worker, publisher, settings.dead_letters, health)

@@ -9,6 +9,7 @@ class DriftWorker(Server):
     """Where its pages and metrics are served."""
 
     port: int = Field(8001, ge=1, le=65535)
+    group: str = Field("drift_worker", description="consumer group; workers of one group share the partitions")
 
 
 class DriftWorkerSettings(Settings):

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from driftloop.events import as_columns
 from driftloop.usecase import UseCase
@@ -161,7 +161,7 @@ class Replay:
     async def _post(self, client: httpx.AsyncClient, path: str, body: dict[str, Any], at: datetime) -> httpx.Response:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type((Refused, httpx.TransportError)),
-            wait=wait_exponential_jitter(initial=0.2, max=2),
+            wait=wait_random_exponential(multiplier=0.2, max=2),
             stop=stop_after_delay(self._patience_seconds),
             reraise=True,
         ):

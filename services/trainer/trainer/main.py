@@ -27,7 +27,7 @@ def main() -> None:
     publisher = Publisher(settings.kafka, settings.topics, "trainer")
     retrains = Retrains(settings, Registry(settings.registry), Bucket(settings.storage), publisher)
     topics = [settings.topics.retrain]
-    source = consumer(settings.kafka, f"trainer-{model}", settings.instance, mine.longest_training_seconds)
+    source = consumer(settings.kafka, f"{mine.group}-{model}", settings.instance, mine.longest_training_seconds)
     with served(create(model, mine.api_key, publisher, health), mine.host, mine.port):
         try:
             loop = Loop(source, topics, retrains, publisher, settings.dead_letters, health)

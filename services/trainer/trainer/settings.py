@@ -18,6 +18,7 @@ class Trainer(Server):
     """Where its API listens and who may use it."""
 
     port: int = Field(8002, ge=1, le=65535)
+    group: str = Field("trainer", description="consumer group; one trainer of it takes the events of its models")
     api_key: SecretStr = Field(min_length=8, description="what POST /retrain wants as X-API-Key")
     longest_training_seconds: float = Field(3_600, gt=0, description="after this long the trainer counts as stuck")
 

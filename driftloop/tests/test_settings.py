@@ -1,0 +1,62 @@
+"""Wrong settings stop the start and are named."""
+
+import pytest
+
+from driftloop.settings import Kafka, Registry, Section, Settings, load
+
+
+class Mine(Section):
+    """A section of a service."""
+
+    port: int
+    key: str
+    width: int = 3
+
+
+class MySettings(Settings):
+    """A service's settings."""
+
+    registry: Registry
+    mine: Mine
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({}, ["DRIFTLOOP_REGISTRY__MODEL", "DRIFTLOOP_MINE__PORT", "DRIFTLOOP_MINE__KEY"]),
+        ({"DRIFTLOOP_MINE__PORT": "x", "DRIFTLOOP_MINE__KEY": "k"}, ["DRIFTLOOP_MINE__PORT: Input should be a valid"]),
+        ({"DRIFTLOOP_KAFKA__BOOTSTRAP": "x"}, ["DRIFTLOOP_KAFKA__BOOTSTRAP: Extra inputs are not permitted"]),
+        ({"DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS": "1"}, ["DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS"]),
+        ({"DRIFTLOOP_KAFKA": "no json"}, ['"kafka"']),
+    ],
+)
+def test_a_wrong_or_missing_setting_is_named_and_stops_the_start(
+    environment: dict[str, str],
+    named: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as stopped:
+        load(MySettings)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    for name in named:
+        assert name in printed
+
+
+def test_settings_are_read_from_nested_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLOOP_REGISTRY__MODEL", "flights")
+    monkeypatch.setenv("DRIFTLOOP_MINE__PORT", "1")
+    monkeypatch.setenv("DRIFTLOOP_MINE__KEY", "k")
+    monkeypatch.setenv("DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS", "a:1,b:2")
+    settings = load(MySettings)
+    assert settings.kafka == Kafka(bootstrap_servers="a:1,b:2")
+    assert settings.mine == Mine(port=1, key="k")
+
+
+def test_every_setting_is_described() -> None:
+    for section in (Kafka, Registry):
+        for name, field in section.model_fields.items():
+            assert field.description, name

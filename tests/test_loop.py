@@ -1,0 +1,279 @@
+"""The loop on the real stack. These tests follow one another: each leaves the version that the next one needs."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pandas as pd
+import pytest
+
+from driftloop import topics
+from driftloop.events import DataSelection, Drift, ModelChange, Prediction
+from driftloop.reference import read
+from driftloop.storage import Bucket
+from stack.running import Stack
+from tests.conftest import WINDOW_ROWS
+from usecases.flights import usecase
+
+FEW_DAYS = DataSelection(start=date(2013, 1, 1), end=date(2013, 2, 8), archive=False)
+SUMMER = DataSelection(start=date(2013, 6, 1), end=date(2013, 8, 1), archive=False)
+
+FLIGHT = {
+    **{"sched_dep_time": 1720, "distance": 1400, "temp": 75.2, "dewp": 66.0, "humid": 73.0, "wind_dir": 200.0},
+    **{"wind_speed": 11.5, "wind_gust": None, "precip": 0.0, "pressure": 1011.8, "visib": 10.0, "day_of_week": 3},
+    **{"carrier": "UA", "origin": "EWR", "dest": "IAH"},
+}
+
+
+T = TypeVar("T")
+
+
+def until(found: Callable[[], T | None], what: str, seconds: float = 60) -> T:
+    """Waits for a condition and returns what it found."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (value := found()) is not None:
+            return value
+        time.sleep(0.2)
+    raise AssertionError(f"waited {seconds:g} s in vain: {what}")
+
+
+def predict(stack: Stack, *instances: dict[str, Any]) -> httpx.Response:
+    return httpx.post(stack.parts["predictor"].url + "/predict", json={"instances": list(instances)}, timeout=30)
+
+
+def command(stack: Stack, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Runs an installed command with the settings of the stack."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name(words[0])), *words[1:]],
+        env={**os.environ, **stack.environment, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def serving(stack: Stack, version: str) -> bool | None:
+    answer = predict(stack, FLIGHT)
+    return True if answer.status_code == 200 and answer.json()["version"] == version else None
+
+
+def test_before_the_first_version_the_predictor_says_what_is_missing(stack: Stack) -> None:
+    answer = predict(stack, FLIGHT)
+    assert answer.status_code == 503
+    assert "no version of flights has the alias champion yet" in answer.json()["detail"]
+    assert httpx.get(stack.parts["predictor"].url + "/readyz").status_code == 503
+
+
+def test_a_retrain_event_brings_the_first_version_into_service(stack: Stack) -> None:
+    done = command(
+        stack,
+        *("driftloop", "retrain", "--reason", "the first version", "--wait", "--no-archive"),
+        *("--from", "2013-01-01", "--to", "2013-04-01"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "promoted version 1: the first version" in done.stdout
+    until(lambda: serving(stack, "1"), "version 1 answers")
+
+
+def test_a_request_is_an_event(stack: Stack) -> None:
+    answer = predict(stack, FLIGHT, {**FLIGHT, "carrier": "DL"}).json()
+    assert (answer["model"], answer["version"], len(answer["predictions"])) == ("flights", "1", 2)
+    assert all(0 < prediction < 1 for prediction in answer["predictions"])
+    (event,) = [e for e in topics.latest(stack.kafka, "predictions", 100) if e.id == answer["id"]]
+    assert isinstance(event, Prediction)
+    assert event.version == "1"
+    assert event.predictions == answer["predictions"]
+    assert event.features == {name: [FLIGHT[name], "DL" if name == "carrier" else FLIGHT[name]] for name in FLIGHT}
+
+
+def test_a_prediction_is_what_the_named_version_gives_offline(stack: Stack) -> None:
+    answer = predict(stack, FLIGHT).json()
+    stored = stack.registry.load("1")
+    offline = stored.estimator.predict_proba(pd.DataFrame([FLIGHT], columns=usecase.features))[0, 1]
+    assert answer["predictions"][0] == pytest.approx(offline, abs=1e-12)
+
+
+def test_a_wrong_request_is_refused_with_instance_and_field_and_is_no_event(stack: Stack) -> None:
+    before = len(topics.latest(stack.kafka, "predictions", 10**6))
+    wrong = predict(stack, FLIGHT, {**FLIGHT, "distance": "far"})
+    assert wrong.status_code == 422
+    (problem,) = wrong.json()["detail"]
+    assert problem["loc"] == ["body", "instances", 1, "distance"]
+    assert "integer" in problem["msg"]
+    assert len(topics.latest(stack.kafka, "predictions", 10**6)) == before
+
+
+def test_the_api_page_shows_the_signature_with_an_example(stack: Stack) -> None:
+    page = httpx.get(stack.parts["predictor"].url + "/openapi.json").json()
+    body = page["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    row = page["components"]["schemas"]["Instance"]
+    assert set(row["properties"]) == set(usecase.features)
+    assert {"temp", "wind_gust"}.isdisjoint(row["required"])
+    assert predict(stack, *body["example"]["instances"]).status_code == 200
+
+
+def test_a_window_of_events_gets_a_verdict_and_a_file_in_the_archive(stack: Stack) -> None:
+    produced = command(
+        stack, "driftloop-producer", *("--from", "2013-01-10", "--to", "2013-01-13", "--rate", "max", "--rows", "50")
+    )
+    assert produced.returncode == 0, produced.stdout + produced.stderr
+    assert "status    200: " in produced.stdout
+    assert "version   1: " in produced.stdout
+    assert "p50" in produced.stdout
+
+    def judged() -> Drift | None:
+        found = [e for e in topics.latest(stack.kafka, "drift", 100) if isinstance(e, Drift)]
+        return next((e for e in found if e.verdict != "unjudged" and e.starts.date() == date(2013, 1, 10)), None)
+
+    verdict = until(judged, "a verdict")
+    assert verdict.verdict == "quiet", verdict.why
+    assert verdict.rows >= WINDOW_ROWS
+    assert {finding.column for finding in verdict.findings} == set(usecase.features)
+    bucket = Bucket(stack.storage)
+    rows = bucket.read_parquet(verdict.archive.removeprefix(f"gs://{bucket.name}/"))
+    assert set(usecase.features) | {"id", "row", "time", "model", "version", "prediction"} == set(rows.columns)
+    assert verdict.rows <= len(rows)
+    metrics = httpx.get(stack.parts["drift_worker"].url + "/metrics").text
+    assert 'driftloop_drift_window_score{model="flights",version="1"}' in metrics
+
+
+def test_the_reference_of_a_version_lies_in_the_bucket(stack: Stack) -> None:
+    reference = read(Bucket(stack.storage), "flights", "1")
+    assert list(reference.sample.columns) == usecase.features
+    assert reference.profile.rows == WINDOW_ROWS
+    assert {normal.column for normal in reference.profile.normals} == set(usecase.features)
+
+
+def test_a_changed_season_alarms_and_the_columns_are_named(stack: Stack) -> None:
+    produced = command(
+        stack, "driftloop-producer", *("--from", "2013-07-10", "--to", "2013-07-13", "--rate", "max", "--rows", "50")
+    )
+    assert produced.returncode == 0, produced.stdout + produced.stderr
+
+    def alarm() -> Drift | None:
+        found = [e for e in topics.latest(stack.kafka, "drift", 100) if isinstance(e, Drift)]
+        return next((e for e in found if e.verdict == "alarm" and e.starts.month == 7), None)
+
+    assert "temp" in until(alarm, "an alarm").drifted
+
+
+def test_a_worse_challenger_is_rejected_and_the_champion_goes_on(stack: Stack) -> None:
+    url = stack.parts["trainer"].url + "/retrain"
+    body = {"reason": "a few days only", "data": FEW_DAYS.model_dump(mode="json")}
+    assert httpx.post(url, json=body).status_code == 401
+    with topics.following(stack.kafka, "models") as changes:
+        asked = httpx.post(url, json=body, headers={"X-API-Key": stack.environment["DRIFTLOOP_TRAINER__API_KEY"]})
+        assert asked.status_code == 202
+        states = states_of(changes, asked.json()["id"])
+    assert [change.state for change in states] == ["training", "rejected"]
+    assert "not above 0" in states[-1].why
+    assert stack.registry.champion() == "1"
+    assert serving(stack, "1")
+
+
+def test_a_retrain_that_cannot_be_done_fails_with_its_reason(stack: Stack) -> None:
+    done = command(
+        stack,
+        *("driftloop", "retrain", "--reason", "nothing there", "--wait", "--no-archive"),
+        *("--from", "2014-06-01"),
+    )
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "failed: UnfitData: 0 days have outcomes" in done.stdout
+    assert serving(stack, "1")
+
+
+def test_a_better_challenger_is_swapped_in_under_load_without_a_failed_request(stack: Stack) -> None:
+    stop = threading.Event()
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=stack.parts["predictor"].url, timeout=30) as client:
+            while not stop.is_set():
+                answers.append(client.post("/predict", json={"instances": [FLIGHT]}))
+
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    try:
+        change = stack.retrain("it is summer", SUMMER, lambda _: None)
+        assert change.state == "promoted", change.why
+        until(lambda: answers[-1].json().get("version") == change.version or None, "the new version answers")
+    finally:
+        stop.set()
+        for asker in askers:
+            asker.join()
+
+    assert {answer.status_code for answer in answers} == {200}
+    versions = [answer.json()["version"] for answer in answers]
+    assert set(versions) == {"1", change.version}
+    assert change.challenger["roc_auc"] > change.champion["roc_auc"]
+    events = {e.id: e for e in topics.latest(stack.kafka, "predictions", 10**6) if isinstance(e, Prediction)}
+    for answer in answers:
+        body = answer.json()
+        assert (events[body["id"]].version, events[body["id"]].predictions) == (body["version"], body["predictions"])
+
+
+def test_the_version_tells_its_story_in_the_registry(stack: Stack) -> None:
+    version = stack.registry.client.get_model_version_by_alias("flights", "champion")
+    run = stack.registry.client.get_run(version.run_id)
+    assert "ROC AUC" in version.description
+    assert run.data.tags["reason"] == "it is summer"
+    assert run.data.params["data_pointer"] == usecase.pointer.read_text()
+
+
+def test_outcomes_reach_the_archive(stack: Stack) -> None:
+    answer = predict(stack, FLIGHT).json()
+    reported = httpx.post(
+        stack.parts["predictor"].url + "/outcomes",
+        json={"outcomes": [{"id": answer["id"], "index": 0, "outcome": 1}]},
+    )
+    assert (reported.status_code, reported.json()) == (202, {"accepted": 1})
+
+    def archived() -> pd.DataFrame | None:
+        frames = list(Bucket(stack.storage).read_folder("events/outcomes"))
+        rows = pd.concat(frames) if frames else pd.DataFrame({"id": []})
+        found = rows[rows["id"] == answer["id"]]
+        return found if len(found) else None
+
+    assert until(archived, "the outcome in the archive")["outcome"].tolist() == [1.0]
+
+
+def test_a_wrong_outcome_is_refused_with_its_field(stack: Stack) -> None:
+    refused = httpx.post(
+        stack.parts["predictor"].url + "/outcomes", json={"outcomes": [{"id": "x", "index": -1, "outcome": 1}]}
+    )
+    assert refused.status_code == 422
+    assert refused.json()["detail"][0]["loc"] == ["body", "outcomes", 0, "index"]
+
+
+def test_status_shows_how_things_stand(stack: Stack) -> None:
+    shown = command(stack, "driftloop", "status")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert f"models:/flights@champion is version {stack.registry.champion()}" in shown.stdout
+    for word in ("alarm", "temp", "promoted", "rejected", "failed", "predictions-0"):
+        assert word in shown.stdout
+
+
+def test_topics_are_made_once(stack: Stack) -> None:
+    again = command(stack, "driftloop", "topics", "create")
+    assert (again.returncode, again.stdout.strip()) == (0, "all topics are there")
+
+
+def states_of(changes: Any, retrain_id: str) -> list[ModelChange]:
+    """The states of one retrain, up to its end."""
+    states = []
+    for change in changes:
+        if isinstance(change, ModelChange) and change.retrain_id == retrain_id:
+            states.append(change)
+            if change.final:
+                return states
+    raise AssertionError("the topic has no end")

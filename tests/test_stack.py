@@ -1,0 +1,115 @@
+"""Starting and stopping: what is in the way is named, and nothing is left behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stack.running import MARK, CannotStart, Stack, leftovers
+from stack.settings import Ports, Service, StackSettings
+from tests.conftest import free_ports
+from tests.test_loop import until
+
+
+def elsewhere(folder: Path) -> StackSettings:
+    kafka, controller, gcs, mlflow, *services = free_ports(7)
+    return StackSettings(
+        stack=Ports(
+            folder=folder, kafka_port=kafka, kafka_controller_port=controller, gcs_port=gcs, mlflow_port=mlflow
+        ),
+        predictor=Service(port=services[0]),
+        drift_worker=Service(port=services[1]),
+        trainer=Service(port=services[2]),
+    )
+
+
+def test_a_port_in_use_is_named_with_who_needs_it_and_the_setting(tmp_path: Path) -> None:
+    settings = elsewhere(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", settings.trainer.port))
+        taken.listen()
+        with pytest.raises(CannotStart) as refused, Stack(settings, print):
+            pass
+    assert f"port {settings.trainer.port} is in use, and trainer needs it" in str(refused.value)
+    assert "DRIFTLOOP_TRAINER__PORT" in str(refused.value)
+
+
+def test_a_second_stack_on_the_same_data_is_refused(stack: Stack) -> None:
+    settings = elsewhere(stack.folder)
+    with pytest.raises(CannotStart, match=f"runs already, as process {os.getpid()}"), Stack(settings, print):
+        pass
+    assert not stack.ended()
+
+
+def test_what_a_killed_stack_left_behind_is_found_by_its_mark(tmp_path: Path) -> None:
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    left = subprocess.Popen(sleeper, env={**os.environ, MARK: str(tmp_path)})
+    other = subprocess.Popen(sleeper, env={**os.environ, MARK: str(tmp_path / "other")})
+    try:
+        until(lambda: list(leftovers(tmp_path)) or None, "the process")
+        assert [process.pid for process in leftovers(tmp_path)] == [left.pid]
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(("number", "killed"), [(signal.SIGINT, False), (signal.SIGKILL, True)])
+def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next(
+    tmp_path: Path, number: signal.Signals, killed: bool
+) -> None:
+    settings = elsewhere(tmp_path)
+    environment = {
+        **os.environ,
+        "DRIFTLOOP_STACK__FOLDER": str(tmp_path),
+        "DRIFTLOOP_STACK__KAFKA_PORT": str(settings.stack.kafka_port),
+        "DRIFTLOOP_STACK__KAFKA_CONTROLLER_PORT": str(settings.stack.kafka_controller_port),
+        "DRIFTLOOP_STACK__GCS_PORT": str(settings.stack.gcs_port),
+        "DRIFTLOOP_STACK__MLFLOW_PORT": str(settings.stack.mlflow_port),
+        "DRIFTLOOP_PREDICTOR__PORT": str(settings.predictor.port),
+        "DRIFTLOOP_DRIFT_WORKER__PORT": str(settings.drift_worker.port),
+        "DRIFTLOOP_TRAINER__PORT": str(settings.trainer.port),
+    }
+    up = subprocess.Popen([sys.executable, "-m", "stack.up"], env=environment, stdout=subprocess.PIPE, text=True)
+    until(lambda: len(leftovers(tmp_path)) >= 3 or None, "the first parts run")
+    up.send_signal(number)
+    up.wait(timeout=60)
+    if killed:
+        assert leftovers(tmp_path)
+        stack = Stack(settings, print)
+        stack._end_leftovers()
+        stack._check_ports()
+    until(lambda: not leftovers(tmp_path) or None, "nothing runs")
+
+
+@pytest.mark.parametrize("service", ["predictor", "drift_worker", "trainer"])
+def test_a_service_stops_cleanly_on_sigterm(stack: Stack, service: str) -> None:
+    port = free_ports(1)[0]
+    settings = {
+        f"DRIFTLOOP_{service.upper()}__PORT": str(port),
+        f"DRIFTLOOP_{service.upper()}__GROUP": f"stopping-{service}",
+        "DRIFTLOOP_INSTANCE": "stopping",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"{service}.main"],
+        env={**os.environ, **stack.environment, **settings},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def listening() -> bool | None:
+        with socket.socket() as probe:
+            return True if probe.connect_ex(("127.0.0.1", port)) == 0 else None
+
+    until(listening, f"{service} listens")
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=30)
+    assert process.returncode == 0, log[-2000:]
+    assert time.monotonic() - began < 15
+    assert "Traceback" not in log
