@@ -10,7 +10,6 @@ from typing import Annotated
 import structlog
 import typer
 from kafka.errors import KafkaError
-from mlflow.exceptions import MlflowException
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +17,6 @@ from rich.table import Table
 from driftloop import topics
 from driftloop.events import DataSelection, Drift, ModelChange, Retrain
 from driftloop.producing import Publisher, Unavailable
-from driftloop.registry import Registry
 from driftloop.settings import Registry as RegistrySettings
 from driftloop.settings import Settings, load
 
@@ -98,11 +96,15 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
     """Show the version in service, the last windows and retrains, and what is not consumed yet."""
     settings = load(OperatorSettings)
     model = settings.registry.model
+    champion = _champion(settings)
     with _reachable(settings):
-        champion = Registry(settings.registry).champion()
         verdicts = [e for e in topics.latest(settings.kafka, settings.topics.drift, windows) if isinstance(e, Drift)]
         changes = [e for e in topics.latest(settings.kafka, settings.topics.models, 10) if isinstance(e, ModelChange)]
-        lags = topics.lag(settings.kafka, ["drift_worker", f"trainer-{model}"])
+        names = settings.topics
+        lags = {
+            "drift_worker": topics.lag(settings.kafka, "drift_worker", [names.predictions, names.outcomes]),
+            f"trainer-{model}": topics.lag(settings.kafka, f"trainer-{model}", [names.retrain]),
+        }
     named = f"version {champion}" if champion else 'no version yet: driftloop retrain --reason "the first" --wait'
     out.print(f"models:/{model}@{settings.registry.alias} is {named}", highlight=False)
 
@@ -131,7 +133,7 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
     for group, partitions in lags.items():
         for partition, behind in sorted(partitions.items()):
             table.add_row(group, partition, str(behind))
-    out.print(table if lags else "nothing has been consumed yet")
+    out.print(table)
 
 
 @topics_app.command("create")
@@ -146,9 +148,25 @@ def create() -> None:
     out.print("made " + ", ".join(made) if made else "all topics are there")
 
 
+def _champion(settings: OperatorSettings) -> str | None:
+    """The version in service; a registry that does not answer is a line that names the setting."""
+    # MLflow takes seconds to import, and only this needs it.
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    from driftloop.registry import Registry  # noqa: PLC0415
+
+    try:
+        return Registry(settings.registry).champion()
+    except MlflowException as error:
+        out.print(
+            f"no answer from MLflow at {settings.registry.uri} (DRIFTLOOP_REGISTRY__URI): {error}", highlight=False
+        )
+        raise typer.Exit(UNREACHABLE) from error
+
+
 @contextmanager
 def _reachable(settings: Settings) -> Iterator[None]:
-    """Turns a broker or a registry that does not answer into a line that names the setting."""
+    """Turns a broker that does not answer into a line that names the setting."""
     try:
         yield
     except (KafkaError, Unavailable) as error:
@@ -157,7 +175,4 @@ def _reachable(settings: Settings) -> Iterator[None]:
             f"{type(error).__name__} {error}",
             highlight=False,
         )
-        raise typer.Exit(UNREACHABLE) from error
-    except MlflowException as error:
-        out.print(f"no answer from MLflow (DRIFTLOOP_REGISTRY__URI): {error}", highlight=False)
         raise typer.Exit(UNREACHABLE) from error

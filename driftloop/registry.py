@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 
 import mlflow
 import pandas as pd
-import skops.io
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from skops.io.exceptions import UntrustedTypesFoundException
 
 from driftloop import settings
 
@@ -103,6 +101,9 @@ class Registry:
 
 def read(folder: Path, trusted: Sequence[str]) -> StoredModel:
     """Loads a model from its folder. Raises :class:`Refused`."""
+    import skops.io  # noqa: PLC0415  # takes seconds, and most users of the registry load nothing
+    from skops.io.exceptions import UntrustedTypesFoundException  # noqa: PLC0415
+
     stored = Model.load(str(folder))
     flavor = stored.flavors.get(FLAVOR)
     if flavor is None or flavor.get("serialization_format") != "skops":

@@ -1,6 +1,6 @@
 """The topics: made by command, never in passing; read here by people's commands, in a group by services."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,22 +33,19 @@ def create(kafka: Kafka, topics: Topics) -> list[str]:
         admin.close()
 
 
-def lag(kafka: Kafka, groups: list[str]) -> dict[str, dict[str, int]]:
-    """Events that each group has not made final yet, by partition; a group that never committed is left out."""
+def lag(kafka: Kafka, group: str, names: Collection[str]) -> dict[str, int]:
+    """Events of the topics ``names`` that the group has not made final yet, by partition."""
     admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers.split(","))
     try:
-        committed = {group: admin.list_group_offsets({group: None}).get(group, {}) for group in groups}
+        committed = admin.list_group_offsets({group: None}).get(group, {})
     finally:
         admin.close()
     with _reader(kafka) as consumer:
-        return {
-            group: {
-                f"{partition.topic}-{partition.partition}": end - offsets[partition].offset
-                for partition, end in consumer.end_offsets(list(offsets)).items()
-            }
-            for group, offsets in committed.items()
-            if offsets
-        }
+        partitions = [TopicPartition(name, n) for name in names for n in consumer.partitions_for_topic(name) or ()]
+        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    # A group that has committed nothing yet reads from the beginning.
+    done = {p: committed[p].offset if p in committed else begins[p] for p in partitions}
+    return {f"{p.topic}-{p.partition}": ends[p] - done[p] for p in partitions}
 
 
 def latest(kafka: Kafka, topic: str, count: int) -> list[Event]:

@@ -162,11 +162,8 @@ class Demo:
         stack = self.stack
 
         def nothing_left() -> bool:
-            behind = topics.lag(stack.kafka, ["drift_worker"]).get("drift_worker", {})
-            expected = {f"{stack.topics.predictions}-0"} | (
-                {f"{stack.topics.outcomes}-0"} if any(tally.outcomes for tally in self.tallies.values()) else set()
-            )
-            return expected <= set(behind) and not any(behind.values())
+            behind = topics.lag(stack.kafka, "drift_worker", [stack.topics.predictions, stack.topics.outcomes])
+            return not any(behind.values())
 
         await self.until(nothing_left, "everything is judged and archived")
         known = {verdict.id for verdicts in self.windows.values() for verdict in verdicts}

@@ -1,8 +1,15 @@
 """One real stack for all end-to-end tests, on ports of its own, where what is quiet or held out is short."""
 
+import os
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
 
+import httpx
 import pytest
 
 from stack.running import Stack
@@ -10,6 +17,9 @@ from stack.settings import Ports, Service, StackSettings
 
 WINDOW_ROWS = 1_000
 HELD_OUT_DAYS = 12
+
+
+T = TypeVar("T")
 
 
 def free_ports(count: int) -> list[int]:
@@ -21,6 +31,44 @@ def free_ports(count: int) -> list[int]:
     for probe in probes:
         probe.close()
     return ports
+
+
+FLIGHT = {
+    **{"sched_dep_time": 1720, "distance": 1400, "temp": 75.2, "dewp": 66.0, "humid": 73.0, "wind_dir": 200.0},
+    **{"wind_speed": 11.5, "wind_gust": None, "precip": 0.0, "pressure": 1011.8, "visib": 10.0, "day_of_week": 3},
+    **{"carrier": "UA", "origin": "EWR", "dest": "IAH"},
+}
+
+
+def until(found: Callable[[], T | None], what: str, seconds: float = 60) -> T:
+    """Waits for a condition and returns what it found."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (value := found()) is not None:
+            return value
+        time.sleep(0.2)
+    raise AssertionError(f"waited {seconds:g} s in vain: {what}")
+
+
+def predict(stack: Stack, *instances: dict[str, Any]) -> httpx.Response:
+    return httpx.post(stack.parts["predictor"].url + "/predict", json={"instances": list(instances)}, timeout=30)
+
+
+def command(stack: Stack, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Runs an installed command with the settings of the stack."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name(words[0])), *words[1:]],
+        env={**os.environ, **stack.environment, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def serving(stack: Stack, version: str) -> bool | None:
+    answer = predict(stack, FLIGHT)
+    return True if answer.status_code == 200 and answer.json()["version"] == version else None
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +100,17 @@ def stack(settings: StackSettings) -> Iterator[Stack]:
     }
     with Stack(settings, print, extra) as stack:
         yield stack
+
+
+@pytest.fixture(scope="session")
+def version_1(stack: Stack) -> str:
+    """The first version, trained on January to March and in service."""
+    done = command(
+        stack,
+        *("driftloop", "retrain", "--reason", "the first version", "--wait", "--no-archive"),
+        *("--from", "2013-01-01", "--to", "2013-04-01"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "promoted version 1: the first version" in done.stdout
+    until(lambda: serving(stack, "1"), "version 1 answers")
+    return "1"

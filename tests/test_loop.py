@@ -1,14 +1,8 @@
-"""The loop on the real stack. These tests follow one another: each leaves the version that the next one needs."""
+"""The loop on the real stack: request to event, event to verdict, retrain event to swap."""
 
-import os
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable
 from datetime import date
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import pandas as pd
@@ -19,69 +13,13 @@ from driftloop.events import DataSelection, Drift, ModelChange, Prediction
 from driftloop.reference import read
 from driftloop.storage import Bucket
 from stack.running import Stack
-from tests.conftest import WINDOW_ROWS
+from tests.conftest import FLIGHT, WINDOW_ROWS, command, predict, serving, until
 from usecases.flights import usecase
 
 FEW_DAYS = DataSelection(start=date(2013, 1, 1), end=date(2013, 2, 8), archive=False)
 SUMMER = DataSelection(start=date(2013, 6, 1), end=date(2013, 8, 1), archive=False)
 
-FLIGHT = {
-    **{"sched_dep_time": 1720, "distance": 1400, "temp": 75.2, "dewp": 66.0, "humid": 73.0, "wind_dir": 200.0},
-    **{"wind_speed": 11.5, "wind_gust": None, "precip": 0.0, "pressure": 1011.8, "visib": 10.0, "day_of_week": 3},
-    **{"carrier": "UA", "origin": "EWR", "dest": "IAH"},
-}
-
-
-T = TypeVar("T")
-
-
-def until(found: Callable[[], T | None], what: str, seconds: float = 60) -> T:
-    """Waits for a condition and returns what it found."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if (value := found()) is not None:
-            return value
-        time.sleep(0.2)
-    raise AssertionError(f"waited {seconds:g} s in vain: {what}")
-
-
-def predict(stack: Stack, *instances: dict[str, Any]) -> httpx.Response:
-    return httpx.post(stack.parts["predictor"].url + "/predict", json={"instances": list(instances)}, timeout=30)
-
-
-def command(stack: Stack, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Runs an installed command with the settings of the stack."""
-    return subprocess.run(
-        [str(Path(sys.executable).with_name(words[0])), *words[1:]],
-        env={**os.environ, **stack.environment, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
-def serving(stack: Stack, version: str) -> bool | None:
-    answer = predict(stack, FLIGHT)
-    return True if answer.status_code == 200 and answer.json()["version"] == version else None
-
-
-def test_before_the_first_version_the_predictor_says_what_is_missing(stack: Stack) -> None:
-    answer = predict(stack, FLIGHT)
-    assert answer.status_code == 503
-    assert "no version of flights has the alias champion yet" in answer.json()["detail"]
-    assert httpx.get(stack.parts["predictor"].url + "/readyz").status_code == 503
-
-
-def test_a_retrain_event_brings_the_first_version_into_service(stack: Stack) -> None:
-    done = command(
-        stack,
-        *("driftloop", "retrain", "--reason", "the first version", "--wait", "--no-archive"),
-        *("--from", "2013-01-01", "--to", "2013-04-01"),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "promoted version 1: the first version" in done.stdout
-    until(lambda: serving(stack, "1"), "version 1 answers")
+pytestmark = pytest.mark.usefixtures("version_1")
 
 
 def test_a_request_is_an_event(stack: Stack) -> None:
@@ -168,6 +106,7 @@ def test_a_changed_season_alarms_and_the_columns_are_named(stack: Stack) -> None
 
 def test_a_worse_challenger_is_rejected_and_the_champion_goes_on(stack: Stack) -> None:
     url = stack.parts["trainer"].url + "/retrain"
+    champion = str(stack.registry.champion())
     body = {"reason": "a few days only", "data": FEW_DAYS.model_dump(mode="json")}
     assert httpx.post(url, json=body).status_code == 401
     with topics.following(stack.kafka, "models") as changes:
@@ -176,8 +115,8 @@ def test_a_worse_challenger_is_rejected_and_the_champion_goes_on(stack: Stack) -
         states = states_of(changes, asked.json()["id"])
     assert [change.state for change in states] == ["training", "rejected"]
     assert "not above 0" in states[-1].why
-    assert stack.registry.champion() == "1"
-    assert serving(stack, "1")
+    assert stack.registry.champion() == champion
+    assert serving(stack, champion)
 
 
 def test_a_retrain_that_cannot_be_done_fails_with_its_reason(stack: Stack) -> None:
@@ -188,7 +127,7 @@ def test_a_retrain_that_cannot_be_done_fails_with_its_reason(stack: Stack) -> No
     )
     assert done.returncode == 4, done.stdout + done.stderr
     assert "failed: UnfitData: 0 days have outcomes" in done.stdout
-    assert serving(stack, "1")
+    assert serving(stack, str(stack.registry.champion()))
 
 
 def test_a_better_challenger_is_swapped_in_under_load_without_a_failed_request(stack: Stack) -> None:
