@@ -171,8 +171,7 @@ def _reachable(settings: Settings) -> Iterator[None]:
         yield
     except (KafkaError, Unavailable) as error:
         out.print(
-            f"no answer from Kafka at {settings.kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): "
-            f"{type(error).__name__} {error}",
+            f"no answer from Kafka at {settings.kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): {error}",
             highlight=False,
         )
         raise typer.Exit(UNREACHABLE) from error

@@ -80,7 +80,7 @@ def consumer(kafka: Kafka, group: str, instance: str, longest_handling_seconds: 
     rebalance, and a killed process' partitions move on after the session timeout.
     """
     return KafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers.split(","),
+        **kafka.connection,
         client_id=f"driftloop-{group}",
         group_id=group,
         group_instance_id=f"{group}-{instance}",

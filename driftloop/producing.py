@@ -23,20 +23,25 @@ class Publisher:
     """
 
     def __init__(self, kafka: Kafka, topics: Topics, source: str) -> None:
-        """Connects at once. ``source`` is the service that events come from."""
+        """Connects at once; ``source`` is the service that events come from. Raises :class:`Unavailable`."""
         self._topics = topics
         self._source = source
-        self._timeout = kafka.send_timeout_seconds
-        self._producer = KafkaProducer(
-            bootstrap_servers=kafka.bootstrap_servers.split(","),
-            client_id=f"driftloop-{source}",
-            acks="all",
-            enable_idempotence=True,
-            request_timeout_ms=int(self._timeout * 500),  # two tries fit into the time for delivery
-            delivery_timeout_ms=int(self._timeout * 1000),
-            max_block_ms=int(self._timeout * 1000),
-            allow_auto_create_topics=False,
-        )
+        self._timeout = kafka.timeout_seconds
+        try:
+            self._producer = KafkaProducer(
+                **kafka.connection,
+                client_id=f"driftloop-{source}",
+                acks="all",
+                enable_idempotence=True,
+                request_timeout_ms=int(self._timeout * 500),  # two tries fit into the time for delivery
+                delivery_timeout_ms=int(self._timeout * 1000),
+                max_block_ms=int(self._timeout * 1000),
+                allow_auto_create_topics=False,
+            )
+        except KafkaError as error:
+            raise Unavailable(
+                f"no broker answers at {kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): {error}"
+            ) from error
 
     def send(self, event: Event) -> FutureRecordMetadata:
         """Hands the event to the sender. Returning does not mean that it is published: the future does."""

@@ -5,7 +5,7 @@ Sections that several services read stand here; a service's own section stands i
 
 import socket
 import sys
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -27,7 +27,15 @@ class Kafka(Section):
     session_timeout_seconds: float = Field(
         10, ge=6, description="a killed service's partitions are free after this long; brokers refuse less than 6"
     )
-    send_timeout_seconds: float = Field(10, gt=0, description="how long an event may take to reach the broker")
+    timeout_seconds: float = Field(10, gt=0, description="how long the broker may take to answer or to take an event")
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """What each of kafka-python's clients is told of the broker."""
+        return {
+            "bootstrap_servers": self.bootstrap_servers.split(","),
+            "bootstrap_timeout_ms": int(self.timeout_seconds * 1000),
+        }
 
 
 class Topics(Section):
@@ -110,7 +118,8 @@ def load(settings: type[S]) -> S:
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
             for place in _places(settings, problem["loc"]):
-                print(f"{PREFIX}{'__'.join(map(str, place)).upper()}: {problem['msg']}", file=sys.stderr)
+                name = f"{PREFIX}{'__'.join(map(str, place)).upper()}: " if place else ""
+                print(f"{name}{problem['msg']}", file=sys.stderr)
         raise SystemExit(2) from None
     except SettingsError as error:  # a value that should be JSON and is not
         print(f"{PREFIX}…: {error}: {error.__cause__}", file=sys.stderr)
@@ -119,7 +128,9 @@ def load(settings: type[S]) -> S:
 
 def _places(settings: type[BaseSettings], place: tuple[int | str, ...]) -> list[tuple[int | str, ...]]:
     """The variables to set: for a section that is missing as a whole, those of its fields that have no default."""
+    if len(place) != 1:
+        return [place]
     section = settings.model_fields[str(place[0])].annotation
-    if len(place) > 1 or not (isinstance(section, type) and issubclass(section, Section)):
+    if not (isinstance(section, type) and issubclass(section, Section)):
         return [place]
     return [(*place, name) for name, field in section.model_fields.items() if field.is_required()] or [place]

@@ -107,10 +107,17 @@ def routes(health: Health) -> APIRouter:
 
 @contextmanager
 def served(app: FastAPI, host: str, port: int) -> Iterator[None]:
-    """Serves ``app`` beside a loop that owns the main thread, until the block ends."""
+    """Serves ``app`` beside a loop that owns the main thread, until the block ends.
+
+    Raises :class:`OSError` where it cannot listen.
+    """
     server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, name="http", daemon=True)
     thread.start()
+    while not server.started:
+        thread.join(timeout=0.05)
+        if not thread.is_alive():
+            raise OSError(f"cannot listen on {host}:{port}: is the port in use? (the setting DRIFTLOOP_…__PORT)")
     try:
         yield
     finally:

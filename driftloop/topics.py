@@ -15,7 +15,7 @@ DAY_MS = 24 * 3600 * 1000
 
 def create(kafka: Kafka, topics: Topics) -> list[str]:
     """Makes the topics, and one for each one's dead letters; returns those that were not there yet."""
-    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers.split(","))
+    admin = KafkaAdminClient(**kafka.connection)
     try:
         there = set(admin.list_topics())
         wanted: dict[str, dict[str, Any]] = {}
@@ -35,7 +35,7 @@ def create(kafka: Kafka, topics: Topics) -> list[str]:
 
 def lag(kafka: Kafka, group: str, names: Collection[str]) -> dict[str, int]:
     """Events of the topics ``names`` that the group has not made final yet, by partition."""
-    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers.split(","))
+    admin = KafkaAdminClient(**kafka.connection)
     try:
         committed = admin.list_group_offsets({group: None}).get(group, {})
     finally:
@@ -93,7 +93,7 @@ def _events(consumer: KafkaConsumer, timeout_ms: int) -> list[Event]:
 @contextmanager
 def _reader(kafka: Kafka) -> Iterator[KafkaConsumer]:
     consumer = KafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers.split(","),
+        **kafka.connection,
         enable_auto_commit=False,
         isolation_level="read_committed",
         allow_auto_create_topics=False,

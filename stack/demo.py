@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from rich.table import Table
 from driftloop import topics
 from driftloop.events import DataSelection, Drift, ModelChange
 from driftloop.settings import load
-from producer.replay import Replay, Tally
+from producer.replay import Refused, Replay, Tally
 from stack.running import CannotStart, Stack
 from stack.settings import StackSettings
 from usecases.flights import usecase
@@ -40,6 +41,7 @@ class Broken(Exception):
 
 def main() -> int:
     """Runs the demo on an empty stack; 0 only if the loop closed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = load(StackSettings)
     folder = settings.stack.folder
     for data in ("kafka", "gcs", "mlflow"):  # what an earlier demo learned would spoil this one
@@ -54,9 +56,12 @@ def main() -> int:
         phase("Starting Kafka, a GCS server, MLflow and the services")
         with Stack(settings, lambda line: console.print(f"  {line}"), extra) as stack:
             figures, wrong = asyncio.run(Demo(stack).run())
-    except (CannotStart, Broken) as error:
+    except (CannotStart, Broken, Refused, httpx.HTTPError) as error:
         console.print(f"[red]{error}[/]")
         return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
     figures["seconds"] = round(time.monotonic() - began, 1)
     result = folder / "demo.json"
     result.write_text(json.dumps(figures, indent=2) + "\n")

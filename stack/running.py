@@ -68,20 +68,23 @@ class Stack:
         """Starts everything; returns when each part can do its work. Raises :class:`CannotStart`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._only_one()
+        pool = ThreadPoolExecutor()
         try:
             self._end_leftovers()
             self._check_ports()
-            with ThreadPoolExecutor() as pool:
-                slow = pool.submit(self.start, "mlflow")
-                list(pool.map(self.start, ["kafka", "gcs"]))
-                topics.create(self.kafka, self.topics)
-                seeded = pool.submit(self._seed)
-                started = [pool.submit(self.start, name) for name in ("trainer", "drift_worker", "predictor")]
-                for future in (slow, seeded, *started):
-                    future.result()
+            slow = pool.submit(self.start, "mlflow")
+            list(pool.map(self.start, ["kafka", "gcs"]))
+            topics.create(self.kafka, self.topics)
+            seeded = pool.submit(self._seed)
+            started = [pool.submit(self.start, name) for name in ("trainer", "drift_worker", "predictor")]
+            for future in (slow, seeded, *started):
+                future.result()
         except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
             self.stop()
             raise
+        pool.shutdown()
+        self._write_environment()
         return self
 
     def __exit__(
@@ -144,6 +147,11 @@ class Stack:
                 if change is None and self.ended():
                     raise CannotStart(f"{', '.join(self.ended())} ended (logs: {self.folder / 'logs'})")
         raise AssertionError("the topic has no end")
+
+    def _write_environment(self) -> None:
+        """What ``source`` reads, so that commands find this stack."""
+        lines = [f"export {name}={value}" for name, value in self.environment.items()]
+        (self.folder / "env").write_text("\n".join(lines) + "\n")
 
     def _log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"

@@ -2,7 +2,7 @@
 
 import signal
 import sys
-import threading
+import time
 from datetime import date
 
 from driftloop.events import DataSelection
@@ -15,15 +15,15 @@ FIRST_VERSION = DataSelection(start=date(2013, 1, 1), end=date(2013, 4, 1))
 
 def main() -> int:
     """Starts, trains a first version where there is none, waits for a signal or for a part to end, stops."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Stack(load(StackSettings), tell) as stack:
             if stack.registry.champion() is None:
                 tell("no version yet: training the first on January to March 2013")
                 stack.retrain("the first version", FIRST_VERSION, lambda change: tell(f"{change.state}: {change.why}"))
             tell(addresses(stack))
-            while not stop.wait(1):
+            while True:
+                time.sleep(1)
                 if ended := stack.ended():
                     tell(f"{', '.join(ended)} ended; the logs are in {stack.folder / 'logs'}")
                     return 1
@@ -49,6 +49,7 @@ drift worker  {url["drift_worker"]}/docs
 trainer       {url["trainer"]}/docs   X-API-Key: {stack.environment["DRIFTLOOP_TRAINER__API_KEY"]}
 MLflow        {url["mlflow"]}
 Kafka         {stack.kafka.bootstrap_servers}
+For commands in another shell: source {stack.settings.stack.folder}/env
 Ctrl-C stops everything; the data stays in {stack.settings.stack.folder} (make clean removes it).
 """
 

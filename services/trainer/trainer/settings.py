@@ -1,6 +1,8 @@
 """The trainer's settings."""
 
-from pydantic import Field, SecretStr
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
 
 from driftloop.settings import DeadLetters, Registry, Section, Server, Settings, Share, Storage, WindowSettings
 from driftloop.usecase import UseCaseSetting
@@ -33,3 +35,12 @@ class TrainerSettings(Settings):
     dead_letters: DeadLetters = DeadLetters()
     gate: Gate = Gate()
     trainer: Trainer
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if self.registry.model != self.use_case.name:
+            raise ValueError(
+                f"DRIFTLOOP_REGISTRY__MODEL is {self.registry.model}, but DRIFTLOOP_USE_CASE is about "
+                f"{self.use_case.name}"
+            )
+        return self
