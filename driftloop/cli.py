@@ -111,7 +111,8 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
     table = Table("window", "version", "rows", "from", "to", "verdict", "score", "limit", "drifted", title="Windows")
     for verdict in verdicts:
         table.add_row(
-            verdict.window.name,
+            f"{verdict.window.topic}-{verdict.window.partition} {verdict.window.first_offset}–"
+            f"{verdict.window.last_offset}",
             verdict.version,
             str(verdict.rows),
             f"{verdict.starts:%Y-%m-%d %H:%M}",

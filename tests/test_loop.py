@@ -1,5 +1,6 @@
 """The loop on the real stack: request to event, event to verdict, retrain event to swap."""
 
+import re
 import threading
 from datetime import date
 from typing import Any
@@ -57,6 +58,16 @@ def test_the_api_page_shows_the_signature_with_an_example(stack: Stack) -> None:
     assert set(row["properties"]) == set(usecase.features)
     assert {"temp", "wind_gust"}.isdisjoint(row["required"])
     assert predict(stack, *body["example"]["instances"]).status_code == 200
+
+
+def test_the_api_page_needs_no_foreign_host(stack: Stack) -> None:
+    for service in ("predictor", "drift_worker", "trainer"):
+        url = stack.parts[service].url
+        sources = re.findall(r'(?:src|href)="([^"]+)"', httpx.get(f"{url}/docs").text)
+        assert any(source.endswith(".js") for source in sources)
+        for source in sources:
+            assert source.startswith("/")
+            assert httpx.get(url + source).status_code == 200
 
 
 def test_a_window_of_events_gets_a_verdict_and_a_file_in_the_archive(stack: Stack) -> None:

@@ -1,13 +1,21 @@
 """The model of late arrivals: built-in parts only, so that it can be stored without pickle."""
 
-from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OrdinalEncoder
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 def pipeline(numbers: tuple[str, ...], categories: tuple[str, ...]) -> Pipeline:
     """Gradient boosted trees; levels that training has not seen count as missing, as do empty fields."""
+    # scikit-learn takes seconds to import, and who only wants the use case's rows trains nothing.
+    from sklearn.compose import ColumnTransformer  # noqa: PLC0415
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
+    from sklearn.pipeline import Pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import OrdinalEncoder  # noqa: PLC0415
+
     encoder = OrdinalEncoder(
         handle_unknown="use_encoded_value", unknown_value=float("nan"), encoded_missing_value=float("nan")
     )

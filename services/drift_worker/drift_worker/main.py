@@ -1,6 +1,6 @@
 """Starts the drift worker."""
 
-from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from drift_worker.judging import Judging
 from drift_worker.settings import DriftWorkerSettings
@@ -19,7 +19,7 @@ def main() -> None:
     settings = load(DriftWorkerSettings)
     configure_logging("drift_worker")
     mine, health = settings.drift_worker, Health()
-    app = FastAPI(title="driftloop drift worker")
+    app = FastAPIOffline(title="driftloop drift worker")
     app.include_router(routes(health))
     bucket = Bucket(settings.storage)
     publisher = Publisher(settings.kafka, settings.topics, "drift_worker")

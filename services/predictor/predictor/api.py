@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from threadpoolctl import threadpool_limits
 
@@ -69,7 +70,7 @@ def create(model: str, champion: Champion, publisher: Publisher, health: Health,
         scoring.shutdown()
         publisher.close()
 
-    app = FastAPI(title=f"driftloop: {model}", summary="Predictions that are watched.", lifespan=lifespan)
+    app = FastAPIOffline(title=f"driftloop: {model}", summary="Predictions that are watched.", lifespan=lifespan)
     app.include_router(routes(health))
 
     @app.post(

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Security
 from fastapi.security import APIKeyHeader
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from driftloop.events import DataSelection, Retrain
@@ -30,7 +31,7 @@ class Asked(BaseModel):
 
 def create(model: str, api_key: SecretStr, publisher: Publisher, health: Health) -> FastAPI:
     """The application."""
-    app = FastAPI(title=f"driftloop trainer: {model}")
+    app = FastAPIOffline(title=f"driftloop trainer: {model}")
     app.include_router(routes(health))
     header = APIKeyHeader(name="X-API-Key", auto_error=False)
 
