@@ -57,7 +57,7 @@ def create(model: str, champion: Champion, publisher: Publisher, health: Health,
     """The application. It looks the alias up every ``poll_seconds`` as long as it runs."""
     # One thread owns the model. It gets one OpenMP thread, since the trees wait for one another at a barrier a tree
     # and beside a busy event loop that takes ten times as long.
-    scoring = ThreadPoolExecutor(1, "scoring", initializer=lambda: threadpool_limits(1) and None)
+    scoring = ThreadPoolExecutor(1, "scoring", initializer=threadpool_limits, initargs=(1,))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,9 +87,12 @@ def create(model: str, champion: Champion, publisher: Publisher, health: Health,
         try:
             instances = serving.schema.request.model_validate_json(await request.body())
         except ValidationError as error:
-            # The same shape as FastAPI's own: what, where, and what was given.
+            # The shape of FastAPI's own, without what was given: that may be anything, even no JSON.
             raise RequestValidationError(
-                [{**e, "loc": ("body", *e["loc"])} for e in error.errors(include_url=False, include_context=False)]
+                [
+                    {**e, "loc": ("body", *e["loc"])}
+                    for e in error.errors(include_url=False, include_context=False, include_input=False)
+                ]
             ) from error
         columns = serving.schema.columns(instances)
         scores = await asyncio.get_running_loop().run_in_executor(scoring, serving.score, columns)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pandas as pd
 from mlflow.models import ModelSignature
@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from driftloop.events import Cell
 from driftloop.registry import Refused
 
-TYPES: dict[DataType, tuple[type, str]] = {
+TYPES: dict[DataType, tuple[Any, str]] = {
     # MLflow's type: what JSON may hold, and the column's dtype where no value is missing
     DataType.double: (float, "float64"),
     DataType.float: (float, "float32"),
-    DataType.long: (int, "int64"),
-    DataType.integer: (int, "int32"),
+    DataType.long: (Annotated[int, Field(ge=-(2**63), lt=2**63)], "int64"),
+    DataType.integer: (Annotated[int, Field(ge=-(2**31), lt=2**31)], "int32"),
     DataType.boolean: (bool, "bool"),
     DataType.string: (str, "object"),
     DataType.datetime: (datetime, "datetime64[ns]"),
