@@ -41,7 +41,8 @@ class Broken(Exception):
 
 def main() -> int:
     """Runs the demo on an empty stack; 0 only if the loop closed."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell in the background starts us with it ignored
+        signal.signal(number, signal.default_int_handler)
     settings = load(StackSettings)
     folder = settings.stack.folder
     for data in ("kafka", "gcs", "mlflow"):  # what an earlier demo learned would spoil this one
@@ -261,8 +262,11 @@ def summary(figures: dict[str, Any], windows: dict[str, list[Drift]]) -> Table:
     table.add_row("events on the topic", f"{figures['events']:,}")
     for name, verdicts in windows.items():
         for version in sorted({verdict.version for verdict in verdicts}):
-            of_version = [verdict for verdict in verdicts if verdict.version == version]
-            table.add_row(f"alarms, {name}, version {version}", f"{alarms(of_version)} of {judged(of_version)} windows")
+            of_version = [v for v in verdicts if v.version == version and v.verdict != "unjudged"]
+            if of_version:
+                table.add_row(
+                    f"alarms, {name}, version {version}", f"{alarms(of_version)} of {len(of_version)} windows"
+                )
     table.add_row("drifted columns in July", ", ".join(figures["july_columns"]))
     table.add_row(
         f"ROC AUC on {figures['auc_rows']:,} rows that neither saw",

@@ -15,7 +15,8 @@ FIRST_VERSION = DataSelection(start=date(2013, 1, 1), end=date(2013, 4, 1))
 
 def main() -> int:
     """Starts, trains a first version where there is none, waits for a signal or for a part to end, stops."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell in the background starts us with it ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         with Stack(load(StackSettings), tell) as stack:
             if stack.registry.champion() is None:
