@@ -10,8 +10,8 @@ from typing import Annotated
 import structlog
 import typer
 from kafka.errors import KafkaError
-from pydantic import Field
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from driftloop import topics
@@ -34,7 +34,7 @@ COLORS = {"promoted": "green", "quiet": "green", "alarm": "red", "failed": "red"
 class OperatorSettings(Settings):
     """What the command reads from the environment."""
 
-    registry: RegistrySettings = Field(default_factory=lambda: RegistrySettings(model="flights"))
+    registry: RegistrySettings
 
 
 @app.callback()
@@ -80,10 +80,11 @@ def retrain(
             if isinstance(change, ModelChange) and change.retrain_id == event.id:
                 version = f" version {change.version}" if change.version else ""
                 out.print(
-                    f"[{COLORS.get(change.state, 'cyan')}]{change.state}[/]{version}: {change.why}", highlight=False
+                    f"[{COLORS.get(change.state, 'cyan')}]{change.state}[/]{version}: {escape(change.why)}",
+                    highlight=False,
                 )
                 if change.final:
-                    raise typer.Exit(EXIT[change.state])
+                    raise typer.Exit(EXIT.get(change.state, EXIT["failed"]))
             if time.monotonic() > deadline:
                 out.print(
                     f"no end after {timeout_minutes:g} minutes; it goes on, and its end stands in driftloop status"
@@ -120,14 +121,16 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
             f"[{COLORS.get(verdict.verdict, 'yellow')}]{verdict.verdict}[/]",
             "" if verdict.score is None else f"{verdict.score:.1f}",
             "" if verdict.limit is None else f"{verdict.limit:.1f}",
-            ", ".join(verdict.drifted) or ("" if verdict.verdict != "unjudged" else verdict.why),
+            ", ".join(verdict.drifted) or ("" if verdict.verdict != "unjudged" else escape(verdict.why)),
         )
     out.print(table if verdicts else "no windows yet")
 
     table = Table("time", "retrain", "version", "state", "why", title="Retrains")
     for change in changes:
         state = f"[{COLORS.get(change.state, 'cyan')}]{change.state}[/]"
-        table.add_row(f"{change.time:%Y-%m-%d %H:%M:%S}", change.retrain_id, change.version or "", state, change.why)
+        table.add_row(
+            f"{change.time:%Y-%m-%d %H:%M:%S}", change.retrain_id, change.version or "", state, escape(change.why)
+        )
     out.print(table if changes else "no retrains yet")
 
     table = Table("group", "partition", "events behind", title="Lag")

@@ -88,6 +88,7 @@ def consumer(kafka: Kafka, group: str, instance: str, longest_handling_seconds: 
         heartbeat_interval_ms=int(kafka.session_timeout_seconds * 1000 / 3),
         max_poll_interval_ms=int(longest_handling_seconds * 1000),
         enable_auto_commit=False,
+        max_poll_records=100,  # what is handled between two polls, of which the broker allows only so much time
         auto_offset_reset="earliest",
         isolation_level="read_committed",
         allow_auto_create_topics=False,
@@ -106,7 +107,7 @@ class Loop:
         limits: DeadLetters,
         health: Health,
     ) -> None:
-        """``publisher`` carries dead letters; ``health`` gets a beat each round."""
+        """``publisher`` carries dead letters; ``health`` gets a beat each event and each round."""
         self._consumer = consumer
         self._handler = handler
         self._publisher = publisher
@@ -132,6 +133,7 @@ class Loop:
             self._commit(self._handler.idle())
 
     def _take(self, record: ConsumerRecord) -> list[Final]:
+        self._health.beat()
         try:
             event = read(record.value, record.headers)
         except Unreadable as error:

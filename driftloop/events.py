@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
 from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, to_binary_event
 from cloudevents.core.exceptions import CloudEventValidationError
 from cloudevents.core.v1.event import CloudEvent
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, FiniteFloat, ValidationError, model_validator
 from uuid_utils import uuid7
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 Topic = Literal["predictions", "outcomes", "drift", "retrain", "models"]
 Cell = float | int | bool | str | datetime | None
+
+
+RESERVED = frozenset({"id", "row", "time", "model", "version", "prediction"})
+"""Columns of an archived prediction beside its features, which may not have these names."""
 
 
 def as_columns(frame: pd.DataFrame) -> dict[str, list[Cell]]:
@@ -43,14 +47,19 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+# What Parquet and pandas can hold: nanoseconds since 1970 end in 2262, and a row is a number of 64 bits.
+Time = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
+Row = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class Event(BaseModel, frozen=True):
     """What every event has. ``time`` is when what it tells of happened."""
 
     type: ClassVar[str]
     topic: ClassVar[Topic]
 
-    id: str = Field(default_factory=new_id)
-    time: AwareDatetime = Field(default_factory=now)
+    id: str = Field(default_factory=new_id, max_length=256, pattern=r"^[a-zA-Z0-9_./:-]+$")
+    time: Time = Field(default_factory=now)
 
     @property
     def key(self) -> str:
@@ -71,6 +80,13 @@ class Prediction(Event, frozen=True):
     predictions: list[float]
     """One a row."""
 
+    @model_validator(mode="after")
+    def _same_rows(self) -> Self:
+        rows = {name: len(column) for name, column in self.features.items() if len(column) != len(self.predictions)}
+        if rows:
+            raise ValueError(f"{len(self.predictions)} predictions, but columns of another length: {rows}")
+        return self
+
 
 class Outcome(Event, frozen=True):
     """What really happened to one row of a prediction became known, at ``time``."""
@@ -79,9 +95,9 @@ class Outcome(Event, frozen=True):
     topic = "outcomes"
 
     prediction_id: str
-    index: int = Field(ge=0)
+    index: Row
     """The row in the prediction's request."""
-    outcome: float
+    outcome: FiniteFloat
 
     @property
     def key(self) -> str:
@@ -124,9 +140,9 @@ class Drift(Event, frozen=True):
     model: str
     version: str
     rows: int
-    starts: AwareDatetime
+    starts: Time
     """The time of the window's earliest prediction."""
-    ends: AwareDatetime
+    ends: Time
     """The time of the window's latest prediction."""
     verdict: Literal["quiet", "alarm", "unjudged"]
     why: str

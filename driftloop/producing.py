@@ -76,8 +76,9 @@ class Publisher:
             if not future.done():  # whoever waited may be gone
                 future.set_result(None) if error is None else future.set_exception(error)
 
-        for event, done in zip(events, published, strict=True):
-            sent = self.send(event)
+        # Handing over waits where the broker is away or the buffer full: not in the event loop.
+        handed = await asyncio.to_thread(lambda: [self.send(event) for event in events])
+        for sent, done in zip(handed, published, strict=True):
             sent.add_callback(lambda _, done=done: loop.call_soon_threadsafe(settle, done, None))
             sent.add_errback(lambda error, done=done: loop.call_soon_threadsafe(settle, done, error))
         try:

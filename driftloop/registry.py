@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stand
 FLAVOR = "sklearn"
 RETRAIN = "retrain_id"  # tags of a version
 OUTCOME = "outcome"
+LEARNED_UNTIL = "last_time"  # parameter of a run
 TRUSTED_TYPES = (
     # what scikit-learn's gradient boosting and column transformer hold beside skops' own list of safe types
     "functools.partial",
@@ -84,6 +85,17 @@ class Registry:
                 return str(version.tags[OUTCOME])
         return None
 
+    def log_figures(self, run_id: str, role: str, figures: Mapping[str, float]) -> None:
+        """Logs what the gate measured as metrics of the challenger's run."""
+        for name, value in figures.items():
+            self.client.log_metric(run_id, f"{role}_{name}", value)
+
+    def learned_until(self, version: str) -> pd.Timestamp:
+        """The time of the latest row that a version has learned from; the year 1970 where its run does not say."""
+        run_id = self.client.get_model_version(self.model, version).run_id
+        known = self.client.get_run(run_id).data.params.get(LEARNED_UNTIL) if run_id else None
+        return pd.Timestamp(known or 0, tz=None if known else "UTC")
+
     def promote(self, version: str) -> None:
         """Moves the alias: the version goes into service with the predictors' next look."""
         self.client.set_registered_model_alias(self.model, self.alias, version)
@@ -114,5 +126,9 @@ def read(folder: Path, trusted: Sequence[str]) -> StoredModel:
         estimator = skops.io.load(folder / flavor["pickled_model"], trusted=list(trusted))
     except UntrustedTypesFoundException as error:
         raise Refused(f"{error} (the setting DRIFTLOOP_PREDICTOR__TRUSTED_TYPES)") from error
+    except (
+        Exception
+    ) as error:  # a broken file, or one of another scikit-learn, fails in as many ways as there are types
+        raise Refused(f"the model's file cannot be loaded: {type(error).__name__}: {error}") from error
     example = stored.load_input_example(str(folder))
     return StoredModel(estimator, stored.signature, example if isinstance(example, pd.DataFrame) else None)

@@ -37,5 +37,7 @@ def consume(
             health.started()
             loop.run(stop)
     finally:
-        consumer.close(autocommit=False)
-        publisher.close()
+        try:
+            consumer.close(autocommit=False)
+        finally:
+            publisher.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import signal
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -44,9 +44,10 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell in the background starts us with it ignored
         signal.signal(number, signal.default_int_handler)
     settings = load(StackSettings)
-    folder = settings.stack.folder
-    for data in ("kafka", "gcs", "mlflow"):  # what an earlier demo learned would spoil this one
-        shutil.rmtree(folder / data, ignore_errors=True)
+    result = settings.stack.folder / "demo.json"
+    # A folder of its own, emptied first: what was learned before would spoil the demo, and is not the demo's to delete.
+    ours = settings.stack.model_copy(update={"folder": settings.stack.folder / "demo"})
+    settings = settings.model_copy(update={"stack": ours})
     extra = {
         "DRIFTLOOP_GATE__HELD_OUT_DAYS": str(HELD_OUT_DAYS),
         "DRIFTLOOP_WINDOW__QUIET_SECONDS": str(QUIET_SECONDS),
@@ -55,7 +56,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         phase("Starting Kafka, a GCS server, MLflow and the services")
-        with Stack(settings, lambda line: console.print(f"  {line}"), extra) as stack:
+        with Stack(settings, lambda line: console.print(f"  {line}"), extra, fresh=True) as stack:
             figures, wrong = asyncio.run(Demo(stack).run())
     except (CannotStart, Broken, Refused, httpx.HTTPError) as error:
         console.print(f"[red]{error}[/]")
@@ -64,7 +65,6 @@ def main() -> int:
         console.print("stopped")
         return 130
     figures["seconds"] = round(time.monotonic() - began, 1)
-    result = folder / "demo.json"
     result.write_text(json.dumps(figures, indent=2) + "\n")
     for problem in wrong:
         console.print(f"[red]the loop did not close: {problem}[/]")
@@ -180,7 +180,7 @@ class Demo:
             color = {"alarm": "red", "quiet": "green"}.get(verdict.verdict, "yellow")
             console.print(
                 f"  {verdict.starts:%m-%d}–{verdict.ends:%m-%d} {verdict.rows:>5} rows v{verdict.version} "
-                f"[{color}]{verdict.verdict}[/] {', '.join(verdict.drifted) or verdict.why}"
+                f"[{color}]{verdict.verdict}[/] {escape(', '.join(verdict.drifted) or verdict.why)}"
             )
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
@@ -251,7 +251,7 @@ def problems(figures: dict[str, Any]) -> list[str]:
 
 def tell_change(change: ModelChange) -> None:
     """One line for a state of a retrain."""
-    console.print(f"  {change.state}{f' (version {change.version})' if change.version else ''}: {change.why}")
+    console.print(escape(f"  {change.state}{f' (version {change.version})' if change.version else ''}: {change.why}"))
 
 
 def summary(figures: dict[str, Any], windows: dict[str, list[Drift]]) -> Table:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -40,8 +41,19 @@ class CannotStart(Exception):
 class Stack:
     """The whole system. Use in a ``with`` statement: nothing is left running after it."""
 
-    def __init__(self, settings: StackSettings, tell: Callable[[str], None], extra: Mapping[str, str] = {}) -> None:
-        """Nothing is started. ``tell`` gets one line a part; ``extra`` are further settings of the services."""
+    def __init__(
+        self,
+        settings: StackSettings,
+        tell: Callable[[str], None],
+        extra: Mapping[str, str] = {},
+        *,
+        fresh: bool = False,
+    ) -> None:
+        """Nothing is started.
+
+        ``tell`` gets one line a part; ``extra`` are further settings of the services; ``fresh`` deletes what an
+        earlier stack left in the folder.
+        """
         self.settings = settings
         self.folder = settings.stack.folder.resolve()
         self.kafka = Kafka(bootstrap_servers=f"127.0.0.1:{settings.stack.kafka_port}")
@@ -62,6 +74,8 @@ class Stack:
         }
         self.executors: dict[str, TCPExecutor | HTTPExecutor] = {}
         self._tell = tell
+        self._fresh = fresh
+        self._stopping = False
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
@@ -72,6 +86,9 @@ class Stack:
         try:
             self._end_leftovers()
             self._check_ports()
+            if self._fresh:
+                for name in ("kafka", "gcs", "mlflow"):
+                    shutil.rmtree(self.folder / name, ignore_errors=True)
             slow = pool.submit(self.start, "mlflow")
             list(pool.map(self.start, ["kafka", "gcs"]))
             topics.create(self.kafka, self.topics)
@@ -80,7 +97,10 @@ class Stack:
             for future in (slow, seeded, *started):
                 future.result()
         except BaseException:
+            self._stopping = True
             pool.shutdown(wait=False, cancel_futures=True)
+            self._stop_parts()  # a start that waits for its part ends with it
+            pool.shutdown()
             self.stop()
             raise
         pool.shutdown()
@@ -97,6 +117,8 @@ class Stack:
         """Starts one part and waits until it is ready."""
         part, began = self.parts[name], time.monotonic()
         part.prepare()
+        if self._stopping:
+            return
         log = self._log(name)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as output:
@@ -119,13 +141,17 @@ class Stack:
         self._tell(f"{part.name:<13} ready after {time.monotonic() - began:.0f} s")
 
     def stop(self) -> None:
-        """Stops what runs, those that depend on others first."""
-        for name in reversed([name for name in self.parts if name in self.executors]):
-            with suppress(ProcessFinishedWithError):  # Java and MLflow tell of SIGTERM in their exit code
-                self.executors.pop(name).stop()
+        """Stops what runs and lets go of the folder."""
+        self._stop_parts()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def _stop_parts(self) -> None:
+        """Those that depend on others first."""
+        for name in reversed([name for name in self.parts if name in self.executors]):
+            with suppress(ProcessFinishedWithError):  # Java and MLflow tell of SIGTERM in their exit code
+                self.executors.pop(name).stop()
 
     def ended(self) -> list[str]:
         """Parts that have ended by themselves."""

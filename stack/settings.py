@@ -1,14 +1,11 @@
 """The stack's settings: ports, and where its data lies."""
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from driftloop.settings import PREFIX, Section
-
-Port = Annotated[int, Field(ge=1, le=65535)]
+from driftloop.settings import PREFIX, Port, Section
 
 
 class Ports(Section):

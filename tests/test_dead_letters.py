@@ -17,6 +17,7 @@ from driftloop.consuming import Final, Loop, Received, TooManyUnreadable, consum
 from driftloop.events import Outcome
 from driftloop.producing import Publisher
 from driftloop.settings import DeadLetters, Topics
+from driftloop.storage import Bucket
 from driftloop.telemetry import Health
 from stack.running import Stack
 from tests.conftest import FLIGHT, free_ports, predict, until
@@ -190,10 +191,11 @@ def test_the_running_worker_moves_what_it_cannot_read_and_goes_on(stack: Stack) 
     assert until(moved, "the dead letter").value == b"not an event"
     answer = predict(stack, FLIGHT).json()
 
-    def consumed() -> bool | None:
-        return not any(topics.lag(stack.kafka, "drift_worker", ["predictions"]).values()) or None
+    def archived() -> bool | None:
+        frames = Bucket(stack.storage).read_folder("events/predictions")
+        return any(answer["id"] in set(frame["id"]) for frame in frames) or None
 
-    until(consumed, f"{answer['id']} is archived")
+    until(archived, f"{answer['id']} is archived")
 
 
 def test_a_worker_that_meets_too_many_stops_and_says_so(source: Source) -> None:

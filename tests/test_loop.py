@@ -17,7 +17,7 @@ from stack.running import Stack
 from tests.conftest import FLIGHT, WINDOW_ROWS, command, predict, serving, until
 from usecases.flights import usecase
 
-FEW_DAYS = DataSelection(start=date(2013, 1, 1), end=date(2013, 2, 8), archive=False)
+FEW_DAYS = DataSelection(start=date(2013, 3, 5), end=date(2013, 4, 13), archive=False)
 SUMMER = DataSelection(start=date(2013, 6, 1), end=date(2013, 8, 1), archive=False)
 
 pytestmark = pytest.mark.usefixtures("version_1")

@@ -76,15 +76,21 @@ def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next
         "DRIFTLOOP_TRAINER__PORT": str(settings.trainer.port),
     }
     up = subprocess.Popen([sys.executable, "-m", "stack.up"], env=environment, stdout=subprocess.PIPE, text=True)
-    until(lambda: len(leftovers(tmp_path)) >= 3 or None, "the first parts run")
-    up.send_signal(number)
-    up.wait(timeout=60)
-    if killed:
-        assert leftovers(tmp_path)
-        stack = Stack(settings, print)
-        stack._end_leftovers()
-        stack._check_ports()
-    until(lambda: not leftovers(tmp_path) or None, "nothing runs")
+    try:
+        until(lambda: len(leftovers(tmp_path)) >= 3 or None, "the first parts run")
+        up.send_signal(number)
+        up.wait(timeout=60)
+        if killed:
+            assert leftovers(tmp_path)
+            stack = Stack(settings, print)
+            stack._end_leftovers()
+            stack._check_ports()
+        until(lambda: not leftovers(tmp_path) or None, "nothing runs")
+    finally:
+        up.kill()
+        up.communicate()
+        for process in leftovers(tmp_path):
+            process.kill()
 
 
 @pytest.mark.parametrize("service", ["predictor", "drift_worker", "trainer"])

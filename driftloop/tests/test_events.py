@@ -83,6 +83,11 @@ EXAMPLES: dict[str, Event] = {
 }
 
 
+def changed(name: str, **fields: object) -> bytes:
+    """An event's value with other fields."""
+    return json.dumps({**json.loads(write(EXAMPLES[name], "test").value or b""), **fields}).encode()
+
+
 def test_every_type_has_an_example_and_a_golden_file() -> None:
     assert set(EXAMPLES) == set(EVENTS)
     assert set(EVENTS) <= {file.stem for file in GOLDEN.glob("*.json")}
@@ -121,6 +126,26 @@ def test_a_reader_ignores_fields_that_a_later_version_added() -> None:
         (b"no json", write(EXAMPLES["driftloop.outcome.v1"], "test").headers, "not a driftloop.outcome.v1"),
         (b'{"outcome": 1}', write(EXAMPLES["driftloop.outcome.v1"], "test").headers, "prediction_id"),
         (None, write(EXAMPLES["driftloop.outcome.v1"], "test").headers, "not a driftloop.outcome.v1"),
+        (
+            changed("driftloop.outcome.v1", outcome=None),
+            write(EXAMPLES["driftloop.outcome.v1"], "test").headers,
+            "outcome",
+        ),
+        (
+            changed("driftloop.outcome.v1", index=2**31),
+            write(EXAMPLES["driftloop.outcome.v1"], "test").headers,
+            "index",
+        ),
+        (
+            changed("driftloop.outcome.v1", time="2500-01-01T00:00:00Z"),
+            write(EXAMPLES["driftloop.outcome.v1"], "test").headers,
+            "time",
+        ),
+        (
+            changed("driftloop.prediction.v1", predictions=[0.5]),
+            write(EXAMPLES["driftloop.prediction.v1"], "test").headers,
+            "1 predictions, but columns of another length",
+        ),
     ],
 )
 def test_what_is_no_event_is_unreadable_and_says_why(

@@ -10,17 +10,27 @@ from driftloop.storage import Bucket
 
 def prediction_rows(events: Sequence[Prediction]) -> pd.DataFrame:
     """One row an instance: its id, row, time, model, version and prediction, then its features."""
-    frames = []
-    for event in events:
-        frame = pd.DataFrame(event.features)
-        frame.insert(0, "id", event.id)
-        frame.insert(1, "row", range(len(frame)))
-        frame.insert(2, "time", pd.Timestamp(event.time).tz_convert("UTC"))
-        frame.insert(3, "model", event.model)
-        frame.insert(4, "version", event.version)
-        frame.insert(5, "prediction", event.predictions)
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    if not events:
+        return pd.DataFrame()
+    rows = pd.DataFrame(
+        {
+            "id": [event.id for event in events for _ in event.predictions],
+            "row": [row for event in events for row in range(len(event.predictions))],
+            "time": pd.to_datetime([event.time for event in events for _ in event.predictions], utc=True),
+            "model": [event.model for event in events for _ in event.predictions],
+            "version": [event.version for event in events for _ in event.predictions],
+            "prediction": [prediction for event in events for prediction in event.predictions],
+        }
+    )
+    columns = {name for event in events for name in event.features}
+    for name in sorted(columns):
+        cells = [cell for event in events for cell in event.features.get(name, [None] * len(event.predictions))]
+        column = pd.Series(cells)
+        if pd.api.types.infer_dtype(column, skipna=True).startswith("mixed") and column.dtype == object:
+            # versions of a slice may differ in a column's type, and a file has one
+            column = column.map(str, na_action="ignore")
+        rows[name] = column
+    return rows
 
 
 def outcome_rows(events: Sequence[Outcome]) -> pd.DataFrame:

@@ -19,8 +19,9 @@ log = structlog.get_logger(__name__)
 class Worker:
     """Closes slices of predictions and of outcomes; the former are judged, both are archived.
 
-    A slice's effects bear being repeated: its archive file and its verdicts have its name. On SIGTERM open slices are
-    abandoned; the next start reads them again.
+    A slice's effects bear being repeated: its archive file and its verdicts have its name. (One that silence closed
+    may be cut elsewhere when it is read again after a crash.) On SIGTERM open slices are abandoned; the next start
+    reads them again.
     """
 
     def __init__(self, slicing: Slicing, judging: Judging, bucket: Bucket, publisher: Publisher) -> None:

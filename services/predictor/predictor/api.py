@@ -11,17 +11,17 @@ from fastapi import FastAPI, Header, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from threadpoolctl import threadpool_limits
 
-from driftloop.events import Outcome, Prediction, now
+from driftloop.events import Outcome, Prediction, Row, Time, now
 from driftloop.producing import Publisher, Unavailable
 from driftloop.telemetry import Health, routes
 from predictor import metrics
 from predictor.serving import Champion, Serving
 
-Time = Annotated[
-    AwareDatetime | None,
+When = Annotated[
+    Time | None,
     Header(alias="Driftloop-Time", description="When it happened, where that is not now: for replays of the past."),
 ]
 
@@ -41,8 +41,8 @@ class Known(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: str = Field(min_length=1)
-    index: int = Field(ge=0)
-    outcome: float
+    index: Row
+    outcome: FiniteFloat
 
 
 class Outcomes(BaseModel):
@@ -63,12 +63,14 @@ def create(model: str, champion: Champion, publisher: Publisher, health: Health,
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         polling = asyncio.create_task(_poll(champion, health, poll_seconds))
         health.started()
-        yield
-        polling.cancel()
-        with suppress(asyncio.CancelledError):
-            await polling
-        scoring.shutdown()
-        publisher.close()
+        try:
+            yield
+        finally:
+            polling.cancel()
+            with suppress(asyncio.CancelledError):
+                await polling
+            scoring.shutdown()
+            publisher.close()
 
     app = FastAPIOffline(title=f"driftloop: {model}", summary="Predictions that are watched.", lifespan=lifespan)
     app.include_router(routes(health))
@@ -79,7 +81,7 @@ def create(model: str, champion: Champion, publisher: Publisher, health: Health,
         tags=["predictions"],
         responses={503: {"description": "No version or no broker"}},
     )
-    async def predict(request: Request, driftloop_time: Time = None) -> Predictions:
+    async def predict(request: Request, driftloop_time: When = None) -> Predictions:
         """Answers with a prediction for each instance; the request's event is published before the answer."""
         serving = champion.serving
         if serving is None:
@@ -105,7 +107,7 @@ def create(model: str, champion: Champion, publisher: Publisher, health: Health,
         return Predictions(id=event.id, model=model, version=serving.version, predictions=scores)
 
     @app.post("/outcomes", status_code=202, tags=["predictions"])
-    async def outcomes(body: Outcomes, driftloop_time: Time = None) -> dict[str, int]:
+    async def outcomes(body: Outcomes, driftloop_time: When = None) -> dict[str, int]:
         """Takes what really happened to earlier predictions; the last one known of a row counts."""
         known_at = driftloop_time or now()
         await _publish(
@@ -120,10 +122,14 @@ def create(model: str, champion: Champion, publisher: Publisher, health: Health,
         if request.url.path != "/predict":
             return await answer(request)  # type: ignore[no-any-return]
         began = time.perf_counter()
-        response: Response = await answer(request)
-        metrics.SECONDS.observe(time.perf_counter() - began)
-        metrics.REQUESTS.labels(response.status_code, getattr(request.state, "version", "")).inc()
-        return response
+        status = 500  # unless there is an answer
+        try:
+            response: Response = await answer(request)
+            status = response.status_code
+            return response
+        finally:
+            metrics.SECONDS.observe(time.perf_counter() - began)
+            metrics.REQUESTS.labels(status, getattr(request.state, "version", "")).inc()
 
     def openapi() -> dict[str, Any]:
         return _openapi(app, champion.serving)

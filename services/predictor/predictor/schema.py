@@ -10,7 +10,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import DataType
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from driftloop.events import Cell
+from driftloop.events import RESERVED, Cell
 from driftloop.registry import Refused
 
 TYPES: dict[DataType, tuple[Any, str]] = {
@@ -61,6 +61,8 @@ def schema(signature: ModelSignature, example: pd.DataFrame | None, max_rows: in
         types = {str(column.name): (*TYPES[column.type], column.required) for column in signature.inputs}
     except (KeyError, AttributeError) as error:
         raise Refused(f"the signature has a column of a type that JSON rows cannot carry: {error}") from error
+    if taken := RESERVED & types.keys():
+        raise Refused(f"the signature has columns with names that the archive needs: {', '.join(sorted(taken))}")
     fields: dict[str, Any] = {
         # Attributes have names of our own: a column may be named like a method, or not be a Python name at all.
         f"column_{i}": (kind, Field(alias=name)) if required else (kind | None, Field(default=None, alias=name))

@@ -88,8 +88,8 @@ class Champion:
         if stored.example is not None:
             try:
                 serving.score(as_columns(stored.example[list(serving.schema.dtypes)]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise Refused(f"it does not answer its own input example: {error}") from error
+            except Exception as error:  # an estimator is somebody else's code
+                raise Refused(f"it does not answer its own input example: {type(error).__name__}: {error}") from error
         return serving
 
     def _lacks(self, why: str) -> None:

@@ -78,7 +78,7 @@ def stream(
         outcomes_after=timedelta(hours=outcomes_after_hours) if outcomes else None,
     )
     console = Console(stderr=True)
-    began = time.monotonic()
+    began, whole = time.monotonic(), True
     try:
         with Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
@@ -91,9 +91,10 @@ def stream(
 
             asyncio.run(_until_stopped(replay, chosen, progress))
     except (Refused, httpx.HTTPError) as error:
+        whole = False
         console.print(f"given up: {error} (DRIFTLOOP_PRODUCER__PREDICTOR_URL is {settings.producer.predictor_url})")
     report(replay.tally, time.monotonic() - began)
-    raise typer.Exit(0 if replay.tally.rows and set(replay.tally.by_status()) == {200} else 1)
+    raise typer.Exit(0 if whole and set(replay.tally.by_status()) == {200} else 1)
 
 
 async def _until_stopped(replay: Replay, rows: pd.DataFrame, progress: Callable[[Tally, datetime], None]) -> None:

@@ -98,3 +98,10 @@ def test_too_few_days_are_told_with_the_number_that_is_missing() -> None:
 def test_one_class_cannot_be_trained_on() -> None:
     with pytest.raises(UnfitData, match="1 different values in 8"):
         dataset.check(USE_CASE, days(date(2013, 1, 1), 4))
+
+
+def test_the_champion_must_not_have_learned_from_what_it_is_judged_on() -> None:
+    held_out = days(date(2013, 1, 5), 2)
+    dataset.check_unseen(USE_CASE, held_out, pd.Timestamp("2013-01-05 11:59", tz="UTC"))
+    with pytest.raises(UnfitData, match="2 of 4 held-out rows are not later"):
+        dataset.check_unseen(USE_CASE, held_out, pd.Timestamp("2013-01-06 04:00", tz="UTC"))

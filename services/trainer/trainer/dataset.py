@@ -84,11 +84,11 @@ def archived(bucket: Bucket, predictions: str, outcomes: str, use_case: UseCase)
     ]
 
 
-def select(use_case: UseCase, base: pd.DataFrame, archive: pd.DataFrame, data: DataSelection) -> pd.DataFrame:
+def select(use_case: UseCase, base: pd.DataFrame, archive: pd.DataFrame | None, data: DataSelection) -> pd.DataFrame:
     """What an event asks for, in order of time: the dataset's rows of its days, and the archive's, if it wants them."""
     columns = [use_case.time, *use_case.features, use_case.outcome]
     chosen = use_case.between(base, data.start, data.end, data.without_days)[columns]
-    if data.archive and len(archive):
+    if archive is not None and len(archive):
         chosen = pd.concat([chosen, archive[columns]], ignore_index=True)
     chosen = chosen.astype({use_case.outcome: "float64"})
     return chosen.sort_values(use_case.time, kind="stable", ignore_index=True)
@@ -113,11 +113,22 @@ def split(use_case: UseCase, rows: pd.DataFrame, held_out_days: int) -> tuple[pd
     return rows[days < first], rows[(days >= first) & labelled]
 
 
-def check(use_case: UseCase, learn: pd.DataFrame) -> None:
-    """Raises :class:`UnfitData` where no model could come of the rows."""
-    outcomes = learn[use_case.outcome].dropna()
+def check(use_case: UseCase, rows: pd.DataFrame) -> None:
+    """Raises :class:`UnfitData` where the rows have one outcome only: neither training nor a ROC AUC comes of them."""
+    outcomes = rows[use_case.outcome].dropna()
     if outcomes.nunique() < 2:
         raise UnfitData(
             f"{use_case.outcome} has {outcomes.nunique()} different values in {len(outcomes)} labelled rows; "
             "two are needed"
+        )
+
+
+def check_unseen(use_case: UseCase, held_out: pd.DataFrame, learned_until: pd.Timestamp) -> None:
+    """Raises :class:`UnfitData` where the champion has learned from rows of the time that both are to be judged on."""
+    seen = int((held_out[use_case.time] <= learned_until).sum())
+    if seen:
+        raise UnfitData(
+            f"the champion has learned from rows up to {learned_until:%Y-%m-%d %H:%M}, and {seen} of {len(held_out)} "
+            "held-out rows are not later: outcomes of later days are needed, or fewer held-out days "
+            "(DRIFTLOOP_GATE__HELD_OUT_DAYS)"
         )

@@ -22,7 +22,8 @@ log = structlog.get_logger(__name__)
 class Retrains:
     """Handles the retrain events of one model, one at a time; each ends in one final state on ``models``.
 
-    An event is final when its last state is published. Delivered again, a finished one is told again and not repeated.
+    An event is final when its last state is published. Delivered again, one that brought a version is told again and
+    not repeated; one that failed is tried again.
     """
 
     def __init__(self, settings: TrainerSettings, registry: Registry, bucket: Bucket, publisher: Publisher) -> None:
@@ -52,11 +53,12 @@ class Retrains:
         done = self._registry.outcome_of(retrain.id)
         if done is not None:
             change = ModelChange.model_validate_json(done)
-            if change.state == "promoted" and change.version is not None:
-                self._registry.promote(change.version)  # the alias may not have moved yet when the trainer was killed
         else:
             self._tell(retrain, "training", f"asked for by {retrain.asked_by}: {retrain.reason}")
             change = self._train(retrain)
+        # Outside of what may fail: where the alias cannot be moved, the event is delivered again and finds its outcome.
+        if change.state == "promoted" and change.version is not None:
+            self._registry.promote(change.version)
         self._publisher.publish(change)
         metrics.RETRAINS.labels(retrain.trigger, change.state).inc()
         metrics.SECONDS.observe(time.monotonic() - began)
@@ -74,11 +76,19 @@ class Retrains:
         champion = self._registry.champion()
 
         base = dataset.pull(settings.storage, use_case.pointer)
-        archive = dataset.archived(self._bucket, settings.topics.predictions, settings.topics.outcomes, use_case)
+        names = settings.topics
+        archive = (
+            dataset.archived(self._bucket, names.predictions, names.outcomes, use_case)
+            if retrain.data.archive
+            else None
+        )
         rows = dataset.select(use_case, base, archive, retrain.data)
         # The first version has nobody to be compared with, so it may learn from everything.
         learn, held_out = dataset.split(use_case, rows, settings.gate.held_out_days if champion else 0)
         dataset.check(use_case, learn)
+        if champion is not None:
+            dataset.check(use_case, held_out)
+            dataset.check_unseen(use_case, held_out, self._registry.learned_until(champion))
 
         challenger = training.register(use_case, self._registry, self._bucket, retrain, learn, settings.window)
         metrics.ROWS.labels(use_case.name).set(challenger.rows)
@@ -88,13 +98,13 @@ class Retrains:
             decision = self._compare(champion, challenger.estimator, held_out)
             metrics.HELD_OUT.labels(use_case.name, "champion").set(decision.champion["roc_auc"])
             metrics.HELD_OUT.labels(use_case.name, "challenger").set(decision.challenger["roc_auc"])
+            self._registry.log_figures(challenger.run_id, "champion", decision.champion)
+            self._registry.log_figures(challenger.run_id, "challenger", decision.challenger)
         change = self._change(
             retrain, "promoted" if decision.promote else "rejected", challenger.version, decision.why, decision
         )
         # The outcome stands on the version before the alias moves, so that a repeated event finds it.
         self._registry.record(challenger.version, change.model_dump_json(), change.why)
-        if decision.promote:
-            self._registry.promote(challenger.version)
         return change
 
     def _compare(self, champion: str, challenger: Any, held_out: pd.DataFrame) -> gate.Decision:

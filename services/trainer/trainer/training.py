@@ -1,5 +1,6 @@
 """A challenger: trained, logged to MLflow with all that it came from, and registered with its reference."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import git
@@ -11,7 +12,7 @@ from driftloop import reference
 from driftloop.drift.calibration import calibrate, sample
 from driftloop.events import Retrain
 from driftloop.reference import Reference
-from driftloop.registry import TRUSTED_TYPES, Registry
+from driftloop.registry import LEARNED_UNTIL, TRUSTED_TYPES, Registry
 from driftloop.settings import WindowSettings
 from driftloop.storage import Bucket
 from driftloop.usecase import UseCase
@@ -23,6 +24,7 @@ class Challenger(NamedTuple):
     """A registered version that no alias names yet."""
 
     version: str
+    run_id: str
     estimator: object
     rows: int
     """Labelled rows that it was trained on."""
@@ -60,7 +62,7 @@ def register(
     first = learn[use_case.features].head(EXAMPLE_ROWS)
     signature = infer_signature(learn[use_case.features], pd.Series([0.5], name="prediction"))
     mlflow.set_experiment(use_case.name)
-    with mlflow.start_run(run_name=f"retrain {retrain.id}"):
+    with mlflow.start_run(run_name=f"retrain {retrain.id}") as run:
         mlflow.set_tags(
             {
                 "retrain_id": retrain.id,
@@ -75,7 +77,7 @@ def register(
                 "data_selection": retrain.data.model_dump_json(),
                 "rows": rows,
                 "first_time": str(learn[use_case.time].min()),
-                "last_time": str(learn[use_case.time].max()),
+                LEARNED_UNTIL: str(learn[use_case.time].max()),
             }
         )
         logged = mlflow.sklearn.log_model(
@@ -90,12 +92,12 @@ def register(
         )
     version = registry.create_version(logged.model_uri, retrain.id)
     reference.write(bucket, use_case.name, version, learned)
-    return Challenger(version, estimator, rows)
+    return Challenger(version, str(run.info.run_id), estimator, rows)
 
 
 def git_revision() -> str:
     """The revision of the code that trains; empty where there is no repository."""
     try:
-        return git.Repo(search_parent_directories=True).head.commit.hexsha
+        return git.Repo(Path(__file__).parent, search_parent_directories=True).head.commit.hexsha
     except (git.InvalidGitRepositoryError, ValueError):
         return ""
