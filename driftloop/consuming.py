@@ -132,6 +132,13 @@ class Loop:
                 self._commit(self._move_unread())
             self._commit(self._handler.idle())
 
+    def close(self) -> None:
+        """Leaves the topics, then sends what is under way."""
+        try:
+            self._consumer.close(autocommit=False)
+        finally:
+            self._publisher.close()
+
     def _take(self, record: ConsumerRecord) -> list[Final]:
         self._health.beat()
         try:

@@ -6,9 +6,9 @@ from drift_worker.judging import Judging
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.windows import Slicing
 from drift_worker.worker import Worker
-from driftloop.consuming import consumer
+from driftloop.consuming import Loop, consumer
 from driftloop.producing import Publisher
-from driftloop.service import consume
+from driftloop.service import run
 from driftloop.settings import load
 from driftloop.storage import Bucket
 from driftloop.telemetry import Health, configure_logging, routes
@@ -24,16 +24,15 @@ def main() -> None:
     bucket = Bucket(settings.storage)
     publisher = Publisher(settings.kafka, settings.topics, "drift_worker")
     slicing = Slicing(settings.window.rows, settings.window.quiet_seconds)
-    consume(
+    loop = Loop(
         consumer(settings.kafka, mine.group, settings.instance),
         [settings.topics.predictions, settings.topics.outcomes],
         Worker(slicing, Judging(bucket, settings.window), bucket, publisher),
-        publisher=publisher,
-        limits=settings.dead_letters,
-        health=health,
-        app=app,
-        server=mine,
+        publisher,
+        settings.dead_letters,
+        health,
     )
+    run(loop, app, mine, health)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Starts the trainer."""
 
-from driftloop.consuming import consumer
+from driftloop.consuming import Loop, consumer
 from driftloop.producing import Publisher
 from driftloop.registry import Registry
-from driftloop.service import consume
+from driftloop.service import run
 from driftloop.settings import load
 from driftloop.storage import Bucket
 from driftloop.telemetry import Health, configure_logging
@@ -19,16 +19,15 @@ def main() -> None:
     mine, model = settings.trainer, settings.use_case.name
     health = Health(stale_seconds=mine.longest_training_seconds)
     publisher = Publisher(settings.kafka, settings.topics, "trainer")
-    consume(
+    loop = Loop(
         consumer(settings.kafka, f"{mine.group}-{model}", settings.instance, mine.longest_training_seconds),
         [settings.topics.retrain],
         Retrains(settings, Registry(settings.registry), Bucket(settings.storage), publisher),
-        publisher=publisher,
-        limits=settings.dead_letters,
-        health=health,
-        app=create(model, mine.api_key, publisher, health),
-        server=mine,
+        publisher,
+        settings.dead_letters,
+        health,
     )
+    run(loop, create(model, mine.api_key, publisher, health), mine, health)
 
 
 if __name__ == "__main__":
