@@ -177,6 +177,8 @@ def test_the_version_tells_its_story_in_the_registry(stack: Stack) -> None:
     run = stack.registry.client.get_run(version.run_id)
     assert "ROC AUC" in version.description
     assert run.data.tags["reason"] == "it is summer"
+    assert run.data.metrics["challenger_roc_auc"] > run.data.metrics["champion_roc_auc"]
+    assert run.data.tags["git_revision"]
     assert run.data.params["data_pointer"] == usecase.pointer.read_text()
 
 
