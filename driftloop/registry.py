@@ -116,19 +116,19 @@ def read(folder: Path, trusted: Sequence[str]) -> StoredModel:
     import skops.io  # noqa: PLC0415  # takes seconds, and most users of the registry load nothing
     from skops.io.exceptions import UntrustedTypesFoundException  # noqa: PLC0415
 
-    stored = Model.load(str(folder))
-    flavor = stored.flavors.get(FLAVOR)
-    if flavor is None or flavor.get("serialization_format") != "skops":
-        raise Refused("only scikit-learn models saved with serialization_format='skops' are loaded")
-    if stored.signature is None or stored.signature.inputs is None:
-        raise Refused("the model has no signature: log it with one, requests are checked against it")
     try:
+        stored = Model.load(str(folder))
+        flavor = stored.flavors.get(FLAVOR)
+        if flavor is None or flavor.get("serialization_format") != "skops":
+            raise Refused("only scikit-learn models saved with serialization_format='skops' are loaded")
+        if stored.signature is None or stored.signature.inputs is None:
+            raise Refused("the model has no signature: log it with one, requests are checked against it")
         estimator = skops.io.load(folder / flavor["pickled_model"], trusted=list(trusted))
+        example = stored.load_input_example(str(folder))
+    except Refused:
+        raise
     except UntrustedTypesFoundException as error:
         raise Refused(f"{error} (the setting DRIFTLOOP_PREDICTOR__TRUSTED_TYPES)") from error
-    except (
-        Exception
-    ) as error:  # a broken file, or one of another scikit-learn, fails in as many ways as there are types
-        raise Refused(f"the model's file cannot be loaded: {type(error).__name__}: {error}") from error
-    example = stored.load_input_example(str(folder))
+    except Exception as error:  # broken files, or those of other versions, fail in as many ways as there are types
+        raise Refused(f"the model's files cannot be loaded: {type(error).__name__}: {error}") from error
     return StoredModel(estimator, stored.signature, example if isinstance(example, pd.DataFrame) else None)

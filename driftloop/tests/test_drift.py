@@ -78,7 +78,7 @@ def test_a_change_alarms_and_its_column_is_named_first(
     reference: pd.DataFrame, profile: Profile, column: str, change: object
 ) -> None:
     window = rows(ROWS, seed=7)
-    window[column] = change(window)  # type: ignore[operator]
+    window[column] = change(window)  # type: ignore[operator]  # a lambda of the table above
     judgement = judge(profile, statistics(KINDS, sample(reference), window))
     assert judgement.alarm
     assert judgement.score > profile.limit

@@ -22,6 +22,7 @@ def save(folder: Path, estimator: object, serialization_format: str = "skops", *
         serialization_format=serialization_format,
         signature=infer_signature(FRAME) if signature else None,
         skops_trusted_types=list(TRUSTED_TYPES) if serialization_format == "skops" else None,
+        input_example=FRAME.head(2) if signature else None,  # MLflow infers a signature from it
         pip_requirements=["scikit-learn"],
     )
     return folder / "model"
@@ -52,8 +53,9 @@ def test_a_model_without_a_signature_is_refused(tmp_path: Path) -> None:
         read(folder, TRUSTED_TYPES)
 
 
-def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["model.skops", "MLmodel", "input_example.json"])
+def test_a_broken_file_is_refused(tmp_path: Path, file: str) -> None:
     folder = save(tmp_path, LogisticRegression().fit(FRAME, OUTCOMES))
-    (folder / "model.skops").write_bytes((folder / "model.skops").read_bytes()[:100])
-    with pytest.raises(Refused, match="cannot be loaded: BadZipFile"):
+    (folder / file).write_bytes((folder / file).read_bytes()[:60] + b"\x00{")
+    with pytest.raises(Refused, match="cannot be loaded"):
         read(folder, TRUSTED_TYPES)

@@ -58,7 +58,7 @@ def published() -> Published:
 
 @pytest.fixture
 def client(champion: Always, published: Published) -> Iterator[TestClient]:
-    app = create("m", champion, published, Health(), poll_seconds=60)  # type: ignore[arg-type]
+    app = create("m", champion, published, Health(), poll_seconds=60)  # type: ignore[arg-type]  # a stand-in
     with TestClient(app) as client:
         yield client
 

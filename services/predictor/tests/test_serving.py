@@ -58,7 +58,7 @@ def health() -> Health:
 
 @pytest.fixture
 def champion(versions: Versions, health: Health) -> Champion:
-    return Champion(versions, [], 10, health)  # type: ignore[arg-type]
+    return Champion(versions, [], 10, health)  # type: ignore[arg-type]  # a stand-in
 
 
 def test_without_a_version_the_predictor_is_not_ready_and_says_so(champion: Champion, health: Health) -> None:

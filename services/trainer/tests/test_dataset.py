@@ -58,12 +58,12 @@ def test_the_last_outcome_known_of_a_row_counts() -> None:
         predictions=[asked(("a", 0, "m"), ("a", 1, "m"), ("b", 0, "m")), asked(("a", 0, "m"), ("c", 0, "other"))],
         outcomes=[known(("a", 0, "2013-07-03", 1.0)), known(("a", 0, "2013-07-02", 0.0), ("b", 0, "2013-07-02", 0.0))],
     )
-    rows = dataset.archived(bucket, "predictions", "outcomes", USE_CASE)  # type: ignore[arg-type]
+    rows = dataset.archived(bucket, "predictions", "outcomes", USE_CASE)  # type: ignore[arg-type]  # a stand-in
     assert rows["y"].fillna(-1).tolist() == [1.0, -1.0, 0.0]
 
 
 def test_an_empty_archive_adds_no_rows() -> None:
-    rows = dataset.archived(Archive(), "predictions", "outcomes", USE_CASE)  # type: ignore[arg-type]
+    rows = dataset.archived(Archive(), "predictions", "outcomes", USE_CASE)  # type: ignore[arg-type]  # a stand-in
     assert len(dataset.select(USE_CASE, days(date(2013, 1, 1), 3), rows, DataSelection())) == 6
 
 

@@ -28,7 +28,7 @@ def published() -> Published:
 
 @pytest.fixture
 def client(published: Published) -> TestClient:
-    return TestClient(create("flights", SecretStr("open sesame"), published, Health()))  # type: ignore[arg-type]
+    return TestClient(create("flights", SecretStr("open sesame"), published, Health()))  # type: ignore[arg-type]  # a stand-in
 
 
 def test_a_retrain_with_the_key_is_published(client: TestClient, published: Published) -> None:

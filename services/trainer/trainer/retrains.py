@@ -54,7 +54,8 @@ class Retrains:
         if done is not None:
             change = ModelChange.model_validate_json(done)
         else:
-            self._tell(retrain, "training", f"asked for by {retrain.asked_by}: {retrain.reason}")
+            why = f"asked for by {retrain.asked_by}: {retrain.reason}"
+            self._publisher.publish(self._change(retrain, "training", None, why))
             change = self._train(retrain)
         # Outside of what may fail: where the alias cannot be moved, the event is delivered again and finds its outcome.
         if change.state == "promoted" and change.version is not None:
@@ -133,9 +134,6 @@ class Retrains:
                 "challenger": decision.challenger,
             }
         )
-
-    def _tell(self, retrain: Retrain, state: str, why: str) -> None:
-        self._publisher.publish(self._change(retrain, state, None, why))
 
 
 def _probabilities(estimator: Any, features: pd.DataFrame) -> gate.Floats:
