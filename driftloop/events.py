@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Topic = Literal["predictions", "outcomes", "drift", "retrain", "models"]
 Cell = float | int | bool | str | datetime | None
+Score = float | str | list[float | str]
+"""What a model says of a row: a probability or number, a class by its name, or one of these for each output."""
 
 
 RESERVED = frozenset({"id", "row", "time", "model", "version", "prediction"})
@@ -77,7 +79,7 @@ class Prediction(Event, frozen=True):
     version: str
     features: dict[str, list[Cell]]
     """Values by column; all columns have a value, or null, for each row."""
-    predictions: list[float]
+    predictions: list[Score]
     """One a row."""
 
     @model_validator(mode="after")
@@ -238,17 +240,37 @@ class Message(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
-def write(event: Event, source: str) -> Message:
+class Written(NamedTuple):
+    """An event as text: all that :func:`message` needs, so that it can be kept and sent later."""
+
+    type: str
+    id: str
+    time: str
+    key: str
+    value: bytes
+
+
+def written(event: Event) -> Written:
+    """The event as text."""
+    return Written(event.type, event.id, event.time.isoformat(), event.key, event.model_dump_json().encode())
+
+
+def message(event: Written, source: str) -> Message:
     """The event as Kafka carries it; ``source`` says which service it comes from."""
     attributes = {
         "type": event.type,
         "source": f"/driftloop/{source}",
         "id": event.id,
-        "time": event.time,
+        "time": datetime.fromisoformat(event.time),
         "datacontenttype": "application/json",
     }
-    message = to_binary_event(CloudEvent(attributes, event.model_dump_json().encode()))
-    return Message(event.key.encode(), message.value, list(message.headers.items()))
+    headers = to_binary_event(CloudEvent(attributes)).headers
+    return Message(event.key.encode(), event.value, list(headers.items()))
+
+
+def write(event: Event, source: str) -> Message:
+    """The event as Kafka carries it; ``source`` says which service it comes from."""
+    return message(written(event), source)
 
 
 def read(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -15,6 +17,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from driftloop import settings
+from driftloop.settings import TRUSTED_TYPES
 
 # A server that is away is met again at the next poll: no use in MLflow's own ten minutes of tries.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -27,12 +30,6 @@ FLAVOR = "sklearn"
 RETRAIN = "retrain_id"  # tags of a version
 OUTCOME = "outcome"
 LEARNED_UNTIL = "last_time"  # parameter of a run
-TRUSTED_TYPES = (
-    # what scikit-learn's gradient boosting and column transformer hold beside skops' own list of safe types
-    "functools.partial",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    "sklearn.utils.validation.check_array",
-)
 
 
 class StoredModel(NamedTuple):
@@ -40,8 +37,19 @@ class StoredModel(NamedTuple):
 
     estimator: Any
     """A scikit-learn estimator."""
-    signature: ModelSignature
-    example: pd.DataFrame | None
+    description: Model
+    """What MLflow's own tools know of it, its signature among them."""
+    example: pd.DataFrame | npt.NDArray[Any] | None
+
+    @property
+    def signature(self) -> ModelSignature:
+        """The columns that it takes."""
+        return self.description.signature
+
+    @property
+    def predict_fn(self) -> str:
+        """The estimator's method that answers, such as ``predict`` or ``predict_proba``."""
+        return str(self.description.flavors.get("python_function", {}).get("predict_fn", "predict"))
 
 
 class Refused(Exception):
@@ -101,18 +109,30 @@ class Registry:
         self.client.set_registered_model_alias(self.model, self.alias, version)
 
     def load(self, version: str, trusted: Sequence[str] = TRUSTED_TYPES) -> StoredModel:
-        """Fetches and loads a version.
-
-        Only skops is read, with the caller's list of trusted types: a pickle runs whatever its author wrote, and the
-        list that is stored with a model is its author's too. Raises :class:`Refused`.
-        """
+        """Fetches and loads a version; see :meth:`fetch` and :func:`read`."""
         with tempfile.TemporaryDirectory(prefix="driftloop-model-") as folder:
-            fetched = download_artifacts(f"models:/{self.model}/{version}", dst_path=folder)
-            return read(Path(fetched), trusted)
+            return read(self.fetch(version, Path(folder)), trusted)
+
+    def fetch(self, version: str, into: Path) -> Path:
+        """Copies a version's files below the folder ``into``; returns the model's own folder.
+
+        Raises :class:`Refused` where the registry answers and the version or its files are not there, and otherwise
+        what MLflow raises: the registry or the store is out of reach.
+        """
+        try:
+            return Path(download_artifacts(f"models:/{self.model}/{version}", dst_path=str(into)))
+        except MlflowException as error:
+            if error.get_http_status_code() == 404 or error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise Refused(f"the registry does not have it: {error}") from error
+            raise
 
 
 def read(folder: Path, trusted: Sequence[str]) -> StoredModel:
-    """Loads a model from its folder. Raises :class:`Refused`."""
+    """Loads a model from its folder.
+
+    Only skops is read, with the caller's list of trusted types: a pickle runs whatever its author wrote, and the
+    list that is stored with a model is its author's too. Raises :class:`Refused`.
+    """
     import skops.io  # noqa: PLC0415  # takes seconds, and most users of the registry load nothing
     from skops.io.exceptions import UntrustedTypesFoundException  # noqa: PLC0415
 
@@ -131,4 +151,4 @@ def read(folder: Path, trusted: Sequence[str]) -> StoredModel:
         raise Refused(f"{error} (the setting DRIFTLOOP_PREDICTOR__TRUSTED_TYPES)") from error
     except Exception as error:  # broken files, or those of other versions, fail in as many ways as there are types
         raise Refused(f"the model's files cannot be loaded: {type(error).__name__}: {error}") from error
-    return StoredModel(estimator, stored.signature, example if isinstance(example, pd.DataFrame) else None)
+    return StoredModel(estimator, stored, example if isinstance(example, pd.DataFrame | np.ndarray) else None)

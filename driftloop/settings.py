@@ -12,6 +12,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 PREFIX = "DRIFTLOOP_"
 
+TRUSTED_TYPES = (
+    # what scikit-learn's gradient boosting and column transformer hold beside skops' own list of safe types
+    "functools.partial",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.utils.validation.check_array",
+)
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 

@@ -1,17 +1,26 @@
 """What a service tells of itself: structured logs, metrics, whether it is alive and whether it can work."""
 
 import logging
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
 
@@ -57,6 +66,7 @@ class Health:
         self._stale_seconds = stale_seconds
         self._last_beat = time.monotonic()
         self._missing: dict[str, str] = {"start": "starting"}
+        self._warnings: dict[str, str] = {}
 
     def beat(self) -> None:
         """The loop made progress."""
@@ -74,6 +84,14 @@ class Health:
         """``part`` is there."""
         self._missing.pop(part, None)
 
+    def warns(self, part: str, why: str) -> None:
+        """The service works, and somebody should look at ``part``."""
+        self._warnings[part] = why
+
+    def heeds(self, part: str) -> None:
+        """What :meth:`warns` said of ``part`` is over."""
+        self._warnings.pop(part, None)
+
     @property
     def stuck(self) -> str | None:
         """Why the service does not count as alive."""
@@ -85,14 +103,23 @@ class Health:
         """Why the service cannot work, by part; empty when it can."""
         return dict(self._missing)
 
+    @property
+    def warnings(self) -> dict[str, str]:
+        """What somebody should look at, by part."""
+        return dict(self._warnings)
 
-def routes(health: Health) -> APIRouter:
-    """``/metrics``, ``/healthz`` and ``/readyz``: the same for every service."""
+
+def routes(health: Health, measure: Callable[[], None] = lambda: None) -> APIRouter:
+    """``/metrics``, ``/healthz`` and ``/readyz``: the same for every service.
+
+    ``measure`` sets what is measured when it is asked for.
+    """
     router = APIRouter(tags=["operation"])
 
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     def metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        measure()
+        return Response(generate_latest(_metrics()), media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/healthz", summary="Alive: makes progress")
     def healthz() -> JSONResponse:
@@ -102,9 +129,32 @@ def routes(health: Health) -> APIRouter:
     @router.get("/readyz", summary="Ready: can do its work")
     def readyz() -> JSONResponse:
         missing = health.missing
-        return JSONResponse({"ready": not missing, "missing": missing}, 503 if missing else 200)
+        body = {"ready": not missing, "missing": missing, "warnings": health.warnings}
+        return JSONResponse(body, 503 if missing else 200)
 
     return router
+
+
+def _metrics() -> CollectorRegistry:
+    """This process' metrics; where several processes write to one folder, all of theirs."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
+        return REGISTRY
+    for file in Path(folder).glob("gauge_live*_*.db"):  # what a killed process says of itself is no longer so
+        owner = int(file.stem.rsplit("_", 1)[1])
+        if not _alive(owner):
+            mark_process_dead(owner, folder)  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @contextmanager

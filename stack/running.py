@@ -87,7 +87,7 @@ class Stack:
             self._end_leftovers()
             self._check_ports()
             if self._fresh:
-                for name in ("kafka", "gcs", "mlflow"):
+                for name in ("kafka", "gcs", "mlflow", "predictor"):
                     shutil.rmtree(self.folder / name, ignore_errors=True)
             slow = pool.submit(self.start, "mlflow")
             list(pool.map(self.start, ["kafka", "gcs"]))

@@ -23,6 +23,7 @@ def environment(settings: StackSettings) -> dict[str, str]:
         "DRIFTLOOP_REGISTRY__MODEL": MODEL,
         "DRIFTLOOP_USE_CASE": USE_CASE,
         "DRIFTLOOP_PREDICTOR__PORT": str(settings.predictor.port),
+        "DRIFTLOOP_PREDICTOR__FOLDER": str(ours.folder.resolve() / "predictor"),
         "DRIFTLOOP_DRIFT_WORKER__PORT": str(settings.drift_worker.port),
         "DRIFTLOOP_TRAINER__PORT": str(settings.trainer.port),
         "DRIFTLOOP_TRAINER__API_KEY": API_KEY,

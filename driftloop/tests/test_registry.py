@@ -9,7 +9,8 @@ from mlflow.models import infer_signature
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from driftloop.registry import TRUSTED_TYPES, Refused, read
+from driftloop.registry import Refused, read
+from driftloop.settings import TRUSTED_TYPES
 
 FRAME = pd.DataFrame({"x": [float(n) for n in range(40)]})
 OUTCOMES = [0, 1] * 20

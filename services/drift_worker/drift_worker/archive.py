@@ -1,10 +1,11 @@
 """Closed slices as Parquet files in the bucket: one a slice, its rows in columns."""
 
+import json
 from collections.abc import Sequence
 
 import pandas as pd
 
-from driftloop.events import Outcome, Prediction, Window
+from driftloop.events import Cell, Outcome, Prediction, Score, Window
 from driftloop.storage import Bucket
 
 
@@ -19,18 +20,24 @@ def prediction_rows(events: Sequence[Prediction]) -> pd.DataFrame:
             "time": pd.to_datetime([event.time for event in events for _ in event.predictions], utc=True),
             "model": [event.model for event in events for _ in event.predictions],
             "version": [event.version for event in events for _ in event.predictions],
-            "prediction": [prediction for event in events for prediction in event.predictions],
+            "prediction": _one_type([prediction for event in events for prediction in event.predictions]),
         }
     )
     columns = {name for event in events for name in event.features}
     for name in sorted(columns):
         cells = [cell for event in events for cell in event.features.get(name, [None] * len(event.predictions))]
-        column = pd.Series(cells)
-        if pd.api.types.infer_dtype(column, skipna=True).startswith("mixed") and column.dtype == object:
-            # versions of a slice may differ in a column's type, and a file has one
-            column = column.map(str, na_action="ignore")
-        rows[name] = column
+        rows[name] = _one_type(cells)
     return rows
+
+
+def _one_type(cells: Sequence[Cell | Score]) -> pd.Series:
+    """Versions of a slice may differ in a column's type, and a file has one; several outputs are a text of JSON."""
+    column = pd.Series(list(cells))
+    if column.dtype == object and column.map(lambda cell: isinstance(cell, list)).any():
+        return column.map(json.dumps)
+    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=True).startswith("mixed"):
+        return column.map(str, na_action="ignore")
+    return column
 
 
 def outcome_rows(events: Sequence[Outcome]) -> pd.DataFrame:

@@ -1,26 +1,41 @@
-"""Starts the predictor."""
+"""Starts the predictor: its relay beside it, and the processes that answer."""
+
+import os
+import signal
+import tempfile
 
 import uvicorn
 
-from driftloop.producing import Publisher
-from driftloop.registry import Registry
 from driftloop.settings import load
-from driftloop.telemetry import Health, configure_logging
-from predictor.api import create
-from predictor.serving import Champion
 from predictor.settings import PredictorSettings
 
 
 def main() -> None:
-    """Settings, registry, broker, application; uvicorn ends it on SIGTERM once open requests are answered."""
-    settings = load(PredictorSettings)
-    configure_logging("predictor")
-    mine = settings.predictor
-    health = Health()
-    champion = Champion(Registry(settings.registry), mine.trusted_types, mine.max_rows, health)
-    publisher = Publisher(settings.kafka, settings.topics, "predictor")
-    app = create(settings.registry.model, champion, publisher, health, mine.poll_seconds)
-    uvicorn.run(app, host=mine.host, port=mine.port, log_config=None, access_log=False, timeout_graceful_shutdown=10)
+    """Returns on SIGTERM or SIGINT, once open requests are answered and the relay has drained the outbox."""
+    mine = load(PredictorSettings).predictor
+    # uvicorn shuts down on a signal and then raises it once more, which would end us before the relay.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    with tempfile.TemporaryDirectory(prefix="driftloop-metrics-") as metrics:
+        # Before anything imports prometheus_client, which decides then where metrics are kept: all processes of the
+        # predictor write to one folder.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+        from driftloop.telemetry import configure_logging  # noqa: PLC0415
+        from predictor import supervision  # noqa: PLC0415
+
+        configure_logging("predictor")
+        with supervision.relay():
+            uvicorn.run(
+                "predictor.app:create",
+                factory=True,
+                workers=mine.workers,
+                host=mine.host,
+                port=mine.port,
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=10,
+                timeout_worker_healthcheck=30,
+            )
 
 
 if __name__ == "__main__":

@@ -1,86 +1,78 @@
-"""What the predictor answers, and what it publishes before."""
+"""What the predictor answers, and what it keeps before."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from mlflow.models import infer_signature
-from sklearn.linear_model import LogisticRegression
 
-from driftloop.events import Event, Outcome, Prediction
-from driftloop.producing import Unavailable
-from driftloop.telemetry import Health
-from predictor.api import create
-from predictor.schema import schema
-from predictor.serving import Serving
+from driftloop.events import Outcome, Prediction
+from predictor import settings
+from predictor.outbox import Outbox
+from predictor_stand_in import Always, events, serving
 
-FRAME = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "n": [1, 2, 3, 4]})
-SIGNATURE = infer_signature(FRAME)
 ROW = {"x": 1.5, "n": 2}
 
 
-class Always:
-    """Stands in for the champion: one version that is never swapped."""
-
-    def __init__(self) -> None:
-        estimator = LogisticRegression().fit(FRAME, [0, 0, 1, 1])
-        self.serving: Serving | None = Serving("7", schema(SIGNATURE, FRAME.head(1), max_rows=3), estimator)
-
-    def refresh(self) -> None:
-        pass
-
-
-class Published(list[Event]):
-    """Stands in for the broker."""
-
-    away = False
-
-    async def publish_async(self, *events: Event) -> None:
-        if self.away:
-            raise Unavailable("no answer for 10 s")
-        self.extend(events)
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.fixture
-def champion() -> Always:
-    return Always()
-
-
-@pytest.fixture
-def published() -> Published:
-    return Published()
-
-
-@pytest.fixture
-def client(champion: Always, published: Published) -> Iterator[TestClient]:
-    app = create("m", champion, published, Health(), poll_seconds=60)  # type: ignore[arg-type]  # a stand-in
-    with TestClient(app) as client:
-        yield client
-
-
-def test_an_answer_and_its_event_say_the_same(client: TestClient, published: Published) -> None:
+def test_an_answer_and_its_event_say_the_same(client: TestClient, outbox: Outbox) -> None:
     answer = client.post("/predict", json={"instances": [ROW, ROW]}).json()
-    (event,) = published
+    (event,) = events(outbox)
     assert isinstance(event, Prediction)
     assert answer == {"id": event.id, "model": "m", "version": "7", "predictions": event.predictions}
     assert event.features == {"x": [1.5, 1.5], "n": [2, 2]}
 
 
-def test_a_replay_says_when_its_rows_happened(client: TestClient, published: Published) -> None:
+def test_a_replay_says_when_its_rows_happened(client: TestClient, outbox: Outbox) -> None:
     client.post("/predict", json={"instances": [ROW]}, headers={"Driftloop-Time": "2013-07-01T05:00:00Z"})
-    assert published[0].time == datetime(2013, 7, 1, 5, tzinfo=UTC)
+    assert events(outbox)[0].time == datetime(2013, 7, 1, 5, tzinfo=UTC)
 
 
-def test_without_its_event_a_request_is_not_answered(client: TestClient, published: Published) -> None:
-    published.away = True
-    refused = client.post("/predict", json={"instances": [ROW]})
-    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
-    assert "could not be published" in refused.json()["detail"]
+def test_a_full_outbox_refuses_requests_and_says_which_setting_decides(
+    client_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    full = Outbox(tmp_path / "full", settings.Outbox(max_events=1))
+    with client_of(full) as client:
+        assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
+        for path, body in (
+            ("/predict", {"instances": [ROW]}),
+            ("/outcomes", {"outcomes": [{"id": "a", "index": 0, "outcome": 1}]}),
+        ):
+            refused = client.post(path, json=body)
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
+            assert "DRIFTLOOP_OUTBOX__MAX_EVENTS" in refused.json()["detail"]
+        full.trim(10**6)
+        assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
+
+
+def test_a_full_outbox_may_be_set_to_drop(client_of: Callable[..., Any], tmp_path: Path) -> None:
+    full = Outbox(tmp_path / "full", settings.Outbox(max_events=1, when_full="drop"))
+    with client_of(full) as client:
+        before = client.get("/metrics").text
+        for _ in range(3):
+            assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
+        assert len(events(full)) == 1
+        assert dropped(client.get("/metrics").text) == dropped(before) + 2
+
+
+def dropped(metrics: str) -> float:
+    (line,) = [line for line in metrics.splitlines() if line.startswith("driftloop_outbox_dropped_total ")]
+    return float(line.split()[1])
+
+
+def test_an_event_that_the_broker_would_not_take_is_refused_alone(
+    client_of: Callable[..., Any], champion: Always, tmp_path: Path
+) -> None:
+    small = Outbox(tmp_path / "small", settings.Outbox(max_event_bytes=1_000))
+    with client_of(small, max_rows=1_000) as client:
+        assert champion.serving is not None
+        champion.serving = serving(champion.serving.stored.estimator, max_rows=1_000)
+        refused = client.post("/predict", json={"instances": [ROW] * 200})
+        assert refused.status_code == 413
+        assert "DRIFTLOOP_OUTBOX__MAX_EVENT_BYTES" in refused.json()["detail"]
+        assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -99,18 +91,66 @@ def test_without_its_event_a_request_is_not_answered(client: TestClient, publish
     ],
 )
 def test_what_is_no_request_is_a_422_that_says_where_and_no_event(
-    client: TestClient, published: Published, body: bytes, place: list[str | int]
+    client: TestClient, outbox: Outbox, body: bytes, place: list[str | int]
 ) -> None:
     refused = client.post("/predict", content=body)
     assert refused.status_code == 422
     assert refused.json()["detail"][0]["loc"] == place
-    assert not published
+    assert not events(outbox)
+    assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
 
 
-def test_outcomes_are_published_one_a_row(client: TestClient, published: Published) -> None:
+def test_a_time_that_is_none_is_a_422(client: TestClient) -> None:
+    refused = client.post("/predict", json={"instances": [ROW]}, headers={"Driftloop-Time": "yesterday"})
+    assert refused.status_code == 422
+    assert refused.json()["detail"][0]["loc"] == ["header", "Driftloop-Time"]
+
+
+def test_a_body_over_the_limit_is_a_413_whether_it_says_so_or_not(client_of: Callable[..., Any]) -> None:
+    with client_of(max_body_bytes=100) as client:
+        said = client.post("/predict", content=b" " * 101)
+        unsaid = client.post("/predict", content=iter([b" " * 60, b" " * 60]))
+        assert (said.status_code, unsaid.status_code) == (413, 413)
+        assert "DRIFTLOOP_PREDICTOR__MAX_BODY_BYTES" in said.json()["detail"]
+        assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
+
+
+def test_a_compressed_body_is_a_415(client: TestClient) -> None:
+    assert client.post("/predict", content=b"x", headers={"Content-Encoding": "gzip"}).status_code == 415
+
+
+def test_another_method_is_no_prediction(client: TestClient) -> None:
+    refused = client.put("/predict", json={"instances": [ROW]})
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
+    assert client.get("/predict").status_code in (404, 405)
+
+
+def test_rows_that_the_model_cannot_score_are_a_422_with_the_reason(client: TestClient, champion: Always) -> None:
+    class Odd:
+        def predict(self, frame: Any) -> Any:
+            return np.where(frame["x"] > 1, np.nan, 0.5)
+
+    champion.serving = serving(Odd(), method="predict")
+    refused = client.post("/predict", json={"instances": [ROW]})
+    assert refused.status_code == 422
+    assert "not a finite number" in refused.json()["detail"]
+    assert client.post("/predict", json={"instances": [{"x": 0.5, "n": 1}]}).status_code == 200
+
+
+def test_a_fault_of_the_predictor_is_a_500_and_the_next_request_works(
+    client: TestClient, champion: Always, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert champion.serving is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(champion.serving.schema, "parse", None)
+        assert client.post("/predict", json={"instances": [ROW]}).status_code == 500
+    assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
+
+
+def test_outcomes_are_published_one_a_row(client: TestClient, outbox: Outbox) -> None:
     body = {"outcomes": [{"id": "a", "index": 0, "outcome": 1}, {"id": "a", "index": 1, "outcome": 0}]}
     assert client.post("/outcomes", json=body).status_code == 202
-    assert [(e.prediction_id, e.index, e.outcome) for e in published if isinstance(e, Outcome)] == [
+    assert [(e.prediction_id, e.index, e.outcome) for e in events(outbox) if isinstance(e, Outcome)] == [
         ("a", 0, 1.0),
         ("a", 1, 0.0),
     ]
@@ -118,7 +158,7 @@ def test_outcomes_are_published_one_a_row(client: TestClient, published: Publish
 
 def test_the_page_follows_the_version_in_service(client: TestClient, champion: Always) -> None:
     page = client.get("/openapi.json").json()
-    body = page["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body = page["components"]["schemas"]["Instances"]
     assert page["info"]["version"] == "7"
     assert body["example"] == {"instances": [{"x": 0.0, "n": 1}]}
     assert page["components"]["schemas"]["Instance"]["required"] == ["x", "n"]
@@ -130,5 +170,12 @@ def test_requests_are_counted_by_status_and_version(client: TestClient) -> None:
     client.post("/predict", json={"instances": [ROW]})
     client.post("/predict", json={})
     metrics = client.get("/metrics").text
-    assert 'driftloop_predictor_requests_total{status="200",version="7"}' in metrics
-    assert 'driftloop_predictor_requests_total{status="422",version=""}' in metrics
+    assert 'driftloop_predictor_requests_total{protocol="predict",status="200",version="7"}' in metrics
+    assert 'driftloop_predictor_requests_total{protocol="predict",status="422",version=""}' in metrics
+
+
+def test_models_shows_what_is_in_service(client: TestClient, champion: Always) -> None:
+    shown = client.get("/models").json()
+    assert (shown["model"], shown["version"], shown["named_by"], shown["refused"]) == ("m", "7", "alias", None)
+    champion.serving = None
+    assert client.get("/models").json()["version"] is None

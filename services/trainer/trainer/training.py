@@ -12,8 +12,8 @@ from driftloop import reference
 from driftloop.drift.calibration import calibrate, sample
 from driftloop.events import Retrain
 from driftloop.reference import Reference
-from driftloop.registry import LEARNED_UNTIL, TRUSTED_TYPES, Registry
-from driftloop.settings import WindowSettings
+from driftloop.registry import LEARNED_UNTIL, Registry
+from driftloop.settings import TRUSTED_TYPES, WindowSettings
 from driftloop.storage import Bucket
 from driftloop.usecase import UseCase
 

@@ -1,0 +1,72 @@
+"""One process that answers: everything that it needs, wired."""
+
+import asyncio
+import gc
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+
+from driftloop.registry import Registry
+from driftloop.settings import load
+from driftloop.telemetry import Health, configure_logging
+from predictor import announcements, api
+from predictor.batching import Batcher
+from predictor.front import Front
+from predictor.outbox import Outbox
+from predictor.protocols import paths
+from predictor.serving import Champion
+from predictor.settings import PredictorSettings
+from predictor.versions import Versions
+
+
+def create() -> Front:
+    """The ASGI application, from the environment's settings."""
+    settings = load(PredictorSettings)
+    configure_logging("predictor")
+    mine = settings.predictor
+    health = Health()
+    registry = Registry(settings.registry)
+    versions = Versions(mine.folder / "models" / registry.model, registry.fetch)
+    champion = Champion(registry, versions, mine, health)
+    outbox = Outbox(mine.folder, settings.outbox)
+    batcher = Batcher(registry.model, outbox, mine.max_batch_rows, mine.max_queued_rows)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        stop = threading.Event()
+        following = threading.Thread(
+            target=announcements.follow,
+            args=(settings, registry.model, champion.refresh, stop),
+            name="announcements",
+            daemon=True,
+        )
+        following.start()
+        polling = asyncio.create_task(_poll(champion, health, mine.poll_seconds))
+        health.started()
+        try:
+            yield
+        finally:
+            stop.set()
+            polling.cancel()
+            with suppress(asyncio.CancelledError):
+                await polling
+            batcher.close()
+            outbox.close()
+
+    app = api.create(registry.model, champion, batcher, outbox, health, lifespan)
+    return Front(app, paths(registry.model), champion, batcher, registry.model, mine)
+
+
+async def _poll(champion: Champion, health: Health, seconds: float) -> None:
+    frozen = False
+    while True:
+        await asyncio.to_thread(champion.refresh)
+        if champion.serving is not None and not frozen:
+            # What is loaded by now stays: a garbage collection that looks at all of it stops everything for 150 ms.
+            gc.collect()
+            gc.freeze()
+            frozen = True
+        health.beat()
+        await asyncio.sleep(seconds)

@@ -1,0 +1,46 @@
+"""The relay as a child process: started again when it ends, and ended with the predictor."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+RESTART_SECONDS = 0.5  # a relay that cannot start does not fill the log
+STOP_SECONDS = 8  # longer than the relay takes to drain
+
+
+@contextmanager
+def relay() -> Iterator[None]:
+    """A relay runs as long as the block does."""
+    stop = threading.Event()
+    children: list[subprocess.Popen[bytes]] = []
+
+    def keep_running() -> None:
+        while not stop.is_set():
+            # Its standard input ends when this process does, however that ends.
+            child = subprocess.Popen([sys.executable, "-m", "predictor.relay"], stdin=subprocess.PIPE)
+            children[:] = [child]
+            code = child.wait()
+            if not stop.is_set():
+                log.error("the relay has ended and is started again", code=code)
+                stop.wait(RESTART_SECONDS)
+
+    thread = threading.Thread(target=keep_running, name="relay", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.close()
+            try:
+                child.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        thread.join(STOP_SECONDS)
