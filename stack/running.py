@@ -4,9 +4,11 @@ import fcntl
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,13 +24,9 @@ from driftloop.producing import Publisher
 from driftloop.registry import Registry
 from driftloop.settings import Kafka, Storage, Topics
 from driftloop.settings import Registry as RegistrySettings
-from driftloop.storage import Bucket
 from stack import gcs, kafka, mlflow, services
 from stack.part import Part
 from stack.settings import StackSettings
-from trainer import dataset
-from usecases.flights import usecase
-from usecases.flights.dataset import PARQUET
 
 MARK = "STACK_FOLDER"  # stands in the environment of every process of a stack, so that what is left can be found
 START_SECONDS = 120
@@ -47,12 +45,13 @@ class Stack:
         tell: Callable[[str], None],
         extra: Mapping[str, str] = {},
         *,
+        only: Sequence[str] = services.NAMES,
         fresh: bool = False,
     ) -> None:
         """Nothing is started.
 
-        ``tell`` gets one line a part; ``extra`` are further settings of the services; ``fresh`` deletes what an
-        earlier stack left in the folder.
+        ``tell`` gets one line a part; ``extra`` are further settings of the services; ``only`` are the services that
+        it starts; ``fresh`` deletes what an earlier stack left in the folder.
         """
         self.settings = settings
         self.folder = settings.stack.folder.resolve()
@@ -74,6 +73,7 @@ class Stack:
         }
         self.executors: dict[str, TCPExecutor | HTTPExecutor] = {}
         self._tell = tell
+        self._only = only
         self._fresh = fresh
         self._stopping = False
         self._lock: IO[str] | None = None
@@ -83,24 +83,35 @@ class Stack:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._only_one()
         pool = ThreadPoolExecutor()
+        under_way: list[Future[None]] = []
+
+        def begin(work: Callable[..., None], *words: str) -> Future[None]:
+            under_way.append(pool.submit(work, *words))
+            return under_way[-1]
+
         try:
             self._end_leftovers()
             self._check_ports()
             if self._fresh:
                 for name in ("kafka", "gcs", "mlflow", "predictor"):
                     shutil.rmtree(self.folder / name, ignore_errors=True)
-            slow = pool.submit(self.start, "mlflow")
-            list(pool.map(self.start, ["kafka", "gcs"]))
+            begin(self.start, "mlflow")
+            for future in [begin(self.start, name) for name in ("kafka", "gcs")]:
+                future.result()
             topics.create(self.kafka, self.topics)
-            seeded = pool.submit(self._seed)
-            started = [pool.submit(self.start, name) for name in ("trainer", "drift_worker", "predictor")]
-            for future in (slow, seeded, *started):
+            if "trainer" in self._only:
+                begin(self._seed)
+            for name in self._only:
+                begin(self.start, name)
+            for future in under_way:
                 future.result()
         except BaseException:
             self._stopping = True
             pool.shutdown(wait=False, cancel_futures=True)
-            self._stop_parts()  # a start that waits for its part ends with it
-            pool.shutdown()
+            # A start that waits for its part ends when that is killed; one that was about to begin follows.
+            while wait(under_way, timeout=0.2).not_done:
+                for process in leftovers(self.folder):
+                    process.kill()
             self.stop()
             raise
         pool.shutdown()
@@ -141,17 +152,13 @@ class Stack:
         self._tell(f"{part.name:<13} ready after {time.monotonic() - began:.0f} s")
 
     def stop(self) -> None:
-        """Stops what runs and lets go of the folder."""
-        self._stop_parts()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def _stop_parts(self) -> None:
-        """Those that depend on others first."""
+        """Stops what runs, those that depend on others first, and lets go of the folder."""
         for name in reversed([name for name in self.parts if name in self.executors]):
             with suppress(ProcessFinishedWithError):  # Java and MLflow tell of SIGTERM in their exit code
                 self.executors.pop(name).stop()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def ended(self) -> list[str]:
         """Parts that have ended by themselves."""
@@ -218,18 +225,18 @@ class Stack:
                     ) from error
 
     def _seed(self) -> None:
-        """Puts the use case's dataset into the bucket, where DVC looks for it."""
-        pointer = usecase.pointer.read_text()
-        digest = pointer.split("md5: ")[1].split()[0]
-        if Bucket(self.storage).exists(f"{dataset.DATASETS}/files/md5/{digest[:2]}/{digest[2:]}"):
-            return
-        usecase.rows()
-        pushed = dataset.push(self.storage, PARQUET)
-        if pushed != pointer:
-            raise CannotStart(
-                f"{PARQUET} is not what {usecase.pointer} points to: delete it, and it is built again; "
-                f"or keep it and write this to the pointer:\n{pushed}"
-            )
+        """The use case's dataset, in a process of its own: DVC goes on trying for long when the bucket is gone."""
+        done = subprocess.run(
+            [sys.executable, "-m", "stack.seed"],
+            env={**os.environ, **self.environment, MARK: str(self.folder)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,  # Ctrl-C is ours
+        )
+        if done.returncode:
+            raise CannotStart(f"the dataset is not in the bucket: {done.stderr.strip()[-1000:]}")
 
 
 def leftovers(folder: Path) -> Collection[psutil.Process]:

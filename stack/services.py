@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from stack.part import Part
 from stack.settings import StackSettings
 
+NAMES = ("trainer", "drift_worker", "predictor")
+"""The services that run; the producer is a command."""
 BUCKET = "driftloop"
 MODEL = "flights"
 USE_CASE = "usecases.flights:usecase"
@@ -32,7 +34,7 @@ def environment(settings: StackSettings) -> dict[str, str]:
 
 
 def parts(settings: StackSettings, environment: Mapping[str, str]) -> dict[str, Part]:
-    """The services that run; the producer is a command. The predictor is ready once a version has the alias."""
+    """The services. The predictor is ready once a version has the alias."""
     return {
         name: Part(
             name=name.replace("_", " "),
@@ -42,5 +44,5 @@ def parts(settings: StackSettings, environment: Mapping[str, str]) -> dict[str, 
             ready_path="/readyz" if name != "predictor" else "/healthz",
             environment=environment,
         )
-        for name in ("predictor", "drift_worker", "trainer")
+        for name in NAMES
     }

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import tempfile
 
 import uvicorn
@@ -13,9 +14,9 @@ from predictor.settings import PredictorSettings
 def main() -> None:
     """Returns on SIGTERM or SIGINT, once open requests are answered and the relay has drained the outbox."""
     mine = load(PredictorSettings).predictor
-    # uvicorn shuts down on a signal and then raises it once more, which would end us before the relay.
+    # uvicorn shuts down on a signal and then raises it once more, which by default would end us before the relay.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="driftloop-metrics-") as metrics:
         # Before anything imports prometheus_client, which decides then where metrics are kept: all processes of the
         # predictor write to one folder.
