@@ -1,0 +1,1 @@
+"""Benchmarks: each is one command, with its peers in the same run and its figures in a table."""

@@ -1,0 +1,88 @@
+"""The parts of the real stack that the predictor needs: broker, storage, registry; without trainer and drift worker."""
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from benchmarks.model import MODEL, Saved
+from benchmarks.processes import Server
+from driftloop import topics
+from predictor.settings import Predictor
+from stack.running import Stack, leftovers
+from stack.settings import Ports, Service, StackSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".stack" / "benchmark"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@contextmanager
+def running(tell: Callable[[str], None]) -> Iterator[Stack]:
+    """Kafka, GCS and MLflow, empty at the start and stopped at the end, with the topics made."""
+    kafka, controller, gcs, mlflow_port, predictor, drift_worker, trainer = free_ports(7)
+    stack = Stack(
+        StackSettings(
+            stack=Ports(
+                folder=FOLDER,
+                kafka_port=kafka,
+                kafka_controller_port=controller,
+                gcs_port=gcs,
+                mlflow_port=mlflow_port,
+            ),
+            predictor=Service(port=predictor),
+            drift_worker=Service(port=drift_worker),
+            trainer=Service(port=trainer),
+        ),
+        tell,
+    )
+    for process in leftovers(stack.folder):
+        process.kill()
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    try:
+        for name in ("kafka", "gcs", "mlflow"):
+            stack.start(name)
+        topics.create(stack.kafka, stack.topics)
+        yield stack
+    finally:
+        stack.stop()
+
+
+def register(stack: Stack, saved: Saved) -> str:
+    """Puts a saved model into the registry as it is; returns the number of its version, which no alias names yet."""
+    registry = stack.registry
+    mlflow.set_experiment(MODEL)
+    with mlflow.start_run() as run:
+        mlflow.log_artifacts(str(saved.folder), "model")
+    try:
+        registry.client.create_registered_model(MODEL)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = registry.client.create_model_version(MODEL, f"{run.info.artifact_uri}/model", run_id=str(run.info.run_id))
+    return str(version.version)
+
+
+def predictor(stack: Stack) -> Server:
+    """The predictor on these parts, not started. It keeps what it keeps from one start to the next."""
+    part = stack.parts["predictor"]
+    environment = dict(part.environment)
+    if "folder" in Predictor.model_fields:
+        environment["DRIFTLOOP_PREDICTOR__FOLDER"] = str(stack.folder / "predictor")
+    return Server(
+        "driftloop", part.command, environment, f"{part.url}/readyz", stack.folder / "logs" / "predictor.log", ROOT
+    )

@@ -1,0 +1,61 @@
+"""How a benchmark takes its options, and how it tells its figures: progress, tables, and a file for other programs."""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+LIBRARIES = ("scikit-learn", "mlflow", "skops", "pandas", "numpy", "fastapi", "uvicorn", "pydantic")
+
+console = Console(highlight=False, width=None if os.isatty(1) else 140)
+_began = time.monotonic()
+
+
+def options(description: str) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short runs: do they work, rather than how fast are they")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures and details to this file")
+    return parser
+
+
+def tell(line: str) -> None:
+    """A line of progress."""
+    console.print(f"{time.monotonic() - _began:6.0f} s  {line}")
+
+
+def warn(line: str) -> None:
+    """A line that nobody should miss."""
+    console.print(f"[bold red]{line}[/]")
+
+
+def table(title: str, *columns: str) -> Table:
+    """A table whose first column is words and whose others are numbers."""
+    made = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="right" if number else "left")
+    return made
+
+
+def finish(
+    name: str, figures: Mapping[str, float], goals: Mapping[str, str], details: Mapping[str, Any], file: Path | None
+) -> None:
+    """Shows the figures beside their goals, in words, and writes them with the details to ``file``."""
+    shown = table(f"{name}: figures", "figure", "value", "goal")
+    for figure, value in figures.items():
+        shown.add_row(figure, f"{value:,.3f}".rstrip("0").rstrip("."), goals.get(figure, ""))
+    console.print(shown)
+    if file is not None:
+        machine = {"processors": os.cpu_count(), "system": platform.system(), "python": platform.python_version()}
+        libraries = {library: version(library) for library in LIBRARIES}
+        content = {"figures": figures, **details, "machine": machine, "libraries": libraries}
+        file.write_text(json.dumps(content, indent=2) + "\n")
+        tell(f"written: {file}")
