@@ -16,6 +16,7 @@ PINS = {
         "uvloop==0.21.0",  # with later ones, which make no event loop unasked, MLServer's workers end at their start
     ),
     "bentoml": ("bentoml==1.4.40", *MODEL_LIBRARIES),
+    "kserve": ("kserve==0.21.0",),  # its client, for the tests: it needs older CloudEvents than we do
 }
 
 
