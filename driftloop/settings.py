@@ -3,8 +3,10 @@
 Sections that several services read stand here; a service's own section stands in its folder.
 """
 
+import argparse
 import socket
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -48,11 +50,11 @@ class Kafka(Section):
 class Topics(Section):
     """Physical names of the topics, and how ``driftloop topics create`` makes them."""
 
-    predictions: str = "predictions"
-    outcomes: str = "outcomes"
-    drift: str = "drift"
-    retrain: str = "retrain"
-    models: str = "models"
+    predictions: str = Field("predictions", description="name of the topic of answers")
+    outcomes: str = Field("outcomes", description="name of the topic of what really happened")
+    drift: str = Field("drift", description="name of the topic of verdicts on windows")
+    retrain: str = Field("retrain", description="name of the topic of retrains that are asked for")
+    models: str = Field("models", description="name of the topic of how retrains end")
     partitions: int = Field(1, ge=1, description="partitions of predictions and outcomes: drift workers that can share")
     replication: int = Field(1, ge=1, description="copies of each partition; 3 on a cluster")
     retention_days: float = Field(7, gt=0, description="how long the broker keeps predictions and outcomes")
@@ -112,10 +114,35 @@ class Server(Section):
     """Where a service listens."""
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: Port
+    port: Port = Field(description="port to listen on")
 
 
 S = TypeVar("S", bound=BaseSettings)
+
+
+def command_line(settings: type[S], about: str, example: str) -> S:
+    """The settings of a service's command, whose only option is ``--help``: it lists them all.
+
+    ``example`` is a line of the shell. Ends the process as :func:`load` does.
+    """
+    parser = argparse.ArgumentParser(
+        description=f"{about}\n\nexample:\n  {example}\n\nsettings, as environment variables:\n"
+        + "\n".join(variables(settings)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args()
+    return load(settings)
+
+
+def variables(settings: type[BaseModel], prefix: str = PREFIX) -> Iterator[str]:
+    """Every variable that is read, with what it means and what it is by default."""
+    for name, field in settings.model_fields.items():
+        variable = f"{prefix}{name.upper()}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from variables(field.annotation, f"{variable}__")
+            continue
+        default = "to be set" if field.is_required() else f"by default {field.get_default(call_default_factory=True)}"
+        yield f"  {variable}\n      {field.description} ({default})"
 
 
 def load(settings: type[S]) -> S:

@@ -1,6 +1,7 @@
 """Starting and stopping: what is in the way is named, and nothing is left behind."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,20 +13,7 @@ import httpx
 import pytest
 
 from stack.running import MARK, CannotStart, Stack, leftovers
-from stack.settings import Ports, Service, StackSettings
-from tests.conftest import FLIGHT, free_ports, until
-
-
-def elsewhere(folder: Path) -> StackSettings:
-    kafka, controller, gcs, mlflow, *services = free_ports(7)
-    return StackSettings(
-        stack=Ports(
-            folder=folder, kafka_port=kafka, kafka_controller_port=controller, gcs_port=gcs, mlflow_port=mlflow
-        ),
-        predictor=Service(port=services[0]),
-        drift_worker=Service(port=services[1]),
-        trainer=Service(port=services[2]),
-    )
+from tests.conftest import FLIGHT, elsewhere, free_ports, until
 
 
 def test_a_port_in_use_is_named_with_who_needs_it_and_the_setting(tmp_path: Path) -> None:
@@ -121,6 +109,17 @@ def test_a_service_stops_cleanly_on_sigterm(stack: Stack, service: str) -> None:
     assert "Application shutdown complete" in stopping
     assert time.monotonic() - began < 15
     assert "Traceback" not in stopping
+
+
+@pytest.mark.parametrize("service", ["predictor", "drift_worker", "trainer"])
+def test_help_describes_every_setting_and_gives_an_example(service: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"{service}.main", "--help"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "example:" in done.stdout
+    settings = re.findall(r"^  (DRIFTLOOP_\w+)\n      (.+) \((by default .*|to be set)\)$", done.stdout, re.MULTILINE)
+    assert len(settings) == len(re.findall(r"^  DRIFTLOOP_\w+$", done.stdout, re.MULTILINE)) > 10
+    assert all(description != "None" for _, description, _ in settings)
 
 
 def test_a_predictor_without_a_version_says_what_is_missing(stack: Stack) -> None:

@@ -9,14 +9,17 @@ from drift_worker.worker import Worker
 from driftloop.consuming import Loop, consumer
 from driftloop.producing import Publisher
 from driftloop.service import run
-from driftloop.settings import load
+from driftloop.settings import command_line
 from driftloop.storage import Bucket
 from driftloop.telemetry import Health, configure_logging, routes
+
+ABOUT = "Compares windows of predictions with the reference of the version that answered."
+EXAMPLE = "DRIFTLOOP_STORAGE__BUCKET=my-bucket driftloop-drift-worker"
 
 
 def main() -> None:
     """Settings, broker, bucket, and the loop over predictions and outcomes."""
-    settings = load(DriftWorkerSettings)
+    settings = command_line(DriftWorkerSettings, ABOUT, EXAMPLE)
     configure_logging("drift_worker")
     mine, health = settings.drift_worker, Health()
     app = FastAPIOffline(title="driftloop drift worker")

@@ -2,13 +2,13 @@
 
 from pydantic import Field
 
-from driftloop.settings import DeadLetters, Server, Settings, Storage, WindowSettings
+from driftloop.settings import DeadLetters, Port, Server, Settings, Storage, WindowSettings
 
 
 class DriftWorker(Server):
     """Where its pages and metrics are served."""
 
-    port: int = Field(8001, ge=1, le=65535)
+    port: Port = Field(8001, description="port to listen on")
     group: str = Field("drift_worker", description="consumer group; workers of one group share the partitions")
 
 

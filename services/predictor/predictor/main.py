@@ -7,13 +7,16 @@ import tempfile
 
 import uvicorn
 
-from driftloop.settings import load
+from driftloop.settings import command_line
 from predictor.settings import PredictorSettings
+
+ABOUT = "Answers requests for predictions with the version that an alias names, and keeps an event of each answer."
+EXAMPLE = "DRIFTLOOP_REGISTRY__URI=http://localhost:5000 DRIFTLOOP_REGISTRY__MODEL=flights driftloop-predictor"
 
 
 def main() -> None:
     """Returns on SIGTERM or SIGINT, once open requests are answered and the relay has drained the outbox."""
-    mine = load(PredictorSettings).predictor
+    mine = command_line(PredictorSettings, ABOUT, EXAMPLE).predictor
     # uvicorn shuts down on a signal and then raises it once more, which by default would end us before the relay.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))

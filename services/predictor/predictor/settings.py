@@ -5,13 +5,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from driftloop.settings import TRUSTED_TYPES, Registry, Section, Server, Settings
+from driftloop.settings import TRUSTED_TYPES, Port, Registry, Section, Server, Settings
 
 
 class Predictor(Server):
     """Where it listens, what it takes and which version it serves."""
 
-    port: int = Field(8000, ge=1, le=65535)
+    port: Port = Field(8000, description="port to listen on")
     workers: int = Field(1, ge=1, description="processes that answer; each loads the model, all share the outbox")
     folder: Path = Field(Path(".driftloop"), description="local disk for the outbox and the last good version")
     version: str | None = Field(None, min_length=1, description="a version to serve always, instead of the alias' one")

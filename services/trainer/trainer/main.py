@@ -4,17 +4,20 @@ from driftloop.consuming import Loop, consumer
 from driftloop.producing import Publisher
 from driftloop.registry import Registry
 from driftloop.service import run
-from driftloop.settings import load
+from driftloop.settings import command_line
 from driftloop.storage import Bucket
 from driftloop.telemetry import Health, configure_logging
 from trainer.api import create
 from trainer.retrains import Retrains
 from trainer.settings import TrainerSettings
 
+ABOUT = "Trains when a retrain event asks for it, and promotes what proves itself."
+EXAMPLE = "DRIFTLOOP_USE_CASE=usecases.flights:usecase … driftloop-trainer"
+
 
 def main() -> None:
     """Settings, broker, registry, bucket, API, and the loop over retrain events."""
-    settings = load(TrainerSettings)
+    settings = command_line(TrainerSettings, ABOUT, EXAMPLE)
     configure_logging("trainer")
     mine, model = settings.trainer, settings.use_case.name
     health = Health(stale_seconds=mine.longest_training_seconds)

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from driftloop.settings import DeadLetters, Registry, Section, Server, Settings, Share, Storage, WindowSettings
+from driftloop.settings import DeadLetters, Port, Registry, Section, Server, Settings, Share, Storage, WindowSettings
 from driftloop.usecase import UseCaseSetting
 
 
@@ -19,7 +19,7 @@ class Gate(Section):
 class Trainer(Server):
     """Where its API listens and who may use it."""
 
-    port: int = Field(8002, ge=1, le=65535)
+    port: Port = Field(8002, description="port to listen on")
     group: str = Field("trainer", description="consumer group; one trainer of it takes the events of its models")
     api_key: SecretStr = Field(min_length=8, description="what POST /retrain wants as X-API-Key")
     longest_training_seconds: float = Field(3_600, gt=0, description="after this long the trainer counts as stuck")
