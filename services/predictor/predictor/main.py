@@ -37,6 +37,7 @@ def main() -> None:
                 port=mine.port,
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,  # nobody asks who the client is
                 timeout_graceful_shutdown=10,
                 timeout_worker_healthcheck=30,
             )
