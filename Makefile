@@ -28,6 +28,10 @@ up: setup ## start the whole system on this machine; Ctrl-C stops it
 test: check ## all checks and tests
 	@$(PYTHON) -m pytest
 
+.PHONY: faults
+faults: setup ## the predictor under many more faults than make test has
+	@FAULTS_KILLS=20 FAULTS_RESTARTS=5 FAULTS_AWAY_SECONDS=60 $(PYTHON) -m pytest tests/test_promise.py -s
+
 .PHONY: check
 check: setup check-locks ## format, lint, types, import boundaries, locks
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }

@@ -1,4 +1,4 @@
-"""A client that remembers each answer: when it was asked for and given, its status, version, id and prediction.
+"""A client that remembers each answer: when it came and about which row, its status, version, id and prediction.
 
 A process of its own, written to take little of the machine: HTTP/1.1 over kept connections, nothing more.
 """
@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import uvloop
 
 LAST_ANSWER_SECONDS = 15  # after the end, for what is still under way
-RECONNECT_SECONDS = 0.05
+RETRY_SECONDS = 0.05  # after a connection or a request was refused: a server that starts needs the processor too
 
 
 class Answers(NamedTuple):
@@ -30,6 +31,8 @@ class Answers(NamedTuple):
     start: npt.NDArray[np.float64]
     """Seconds since 1970."""
     end: npt.NDArray[np.float64]
+    row: npt.NDArray[np.int64]
+    """Which of the bodies was sent."""
     status: npt.NDArray[np.int64]
     """0 where no answer came."""
     version: npt.NDArray[np.str_]
@@ -44,9 +47,23 @@ class Answers(NamedTuple):
 
 
 @contextmanager
-def asking(url: str, bodies: Path, connections: int, seconds: float, file: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """The client as a process; see :func:`collect`. Ended at the end of the block, if it has not ended itself."""
-    options = ["--connections", str(connections), "--seconds", f"{seconds:g}", "--out", str(file)]
+def asking(
+    url: str, bodies: Path, connections: int, seconds: float, file: Path, pause: float = 0
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """The client as a process; see :func:`collect`. It stops asking after so many seconds, or when it is terminated.
+
+    Killed at the end of the block, if it has not ended by then.
+    """
+    options = [
+        "--connections",
+        str(connections),
+        "--seconds",
+        f"{seconds:g}",
+        "--out",
+        str(file),
+        "--pause",
+        f"{pause:g}",
+    ]
     process = subprocess.Popen([sys.executable, __file__, url, str(bodies), *options])
     try:
         yield process
@@ -67,13 +84,16 @@ def collect(process: "subprocess.Popen[bytes]", seconds: float, file: Path) -> A
 
 
 class _Run:
-    def __init__(self, requests: list[bytes], host: str, port: int, stop_at: float) -> None:
-        self.requests = itertools.cycle(requests)
-        self.host, self.port, self.stop_at = host, port, stop_at
-        self.answers: list[tuple[float, float, int, str, str, float]] = []
+    def __init__(self, requests: list[bytes], host: str, port: int, stop_at: float, pause: float) -> None:
+        self.requests = itertools.cycle(enumerate(requests))
+        self.host, self.port, self.stop_at, self.pause = host, port, stop_at, pause
+        self.answers: list[tuple[float, float, int, int, str, str, float]] = []
         self.open: set[_Connection] = set()
         self.waiting: set[_Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        self.stop_at = 0
 
     @property
     def over(self) -> bool:
@@ -86,8 +106,8 @@ class _Run:
                 return
             except OSError:
                 now = time.time()
-                self.answers.append((now, now, 0, "", "", np.nan))
-                await asyncio.sleep(RECONNECT_SECONDS)
+                self.answers.append((now, now, -1, 0, "", "", np.nan))
+                await asyncio.sleep(RETRY_SECONDS)
 
     def reconnect(self) -> None:
         task = asyncio.get_running_loop().create_task(self.connect())
@@ -100,6 +120,7 @@ class _Connection(asyncio.Protocol):
         self.run = run
         self.buffer = b""
         self.began = 0.0
+        self.row = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's has its methods, and another class
@@ -107,12 +128,13 @@ class _Connection(asyncio.Protocol):
         self.ask()
 
     def ask(self) -> None:
-        if self.run.over:
+        if self.run.over or self.transport.is_closing():
             self.transport.close()
             return
         self.run.waiting.add(self)
         self.began = time.time()
-        self.transport.write(next(self.run.requests))
+        self.row, request = next(self.run.requests)
+        self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -133,6 +155,8 @@ class _Connection(asyncio.Protocol):
         self.note(status, answer["version"], answer["id"], answer["predictions"][0])
         if b"\r\nconnection: close" in lowered:
             self.transport.close()
+        elif pause := RETRY_SECONDS if status == 503 else self.run.pause:
+            asyncio.get_running_loop().call_later(pause, self.ask)
         else:
             self.ask()
 
@@ -145,10 +169,11 @@ class _Connection(asyncio.Protocol):
 
     def note(self, status: int, version: str, identity: str, prediction: float) -> None:
         self.run.waiting.discard(self)
-        self.run.answers.append((self.began, time.time(), status, version, identity, prediction))
+        self.run.answers.append((self.began, time.time(), self.row, status, version, identity, prediction))
 
 
 async def _ask(run: _Run, connections: int) -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run.stop)
     await asyncio.gather(*(run.connect() for _ in range(connections)))
     while not run.over:
         await asyncio.sleep(0.1)
@@ -169,6 +194,7 @@ def main() -> None:
     parser.add_argument("bodies", type=Path, help="a file of request bodies, one a line, sent in turn")
     parser.add_argument("--connections", type=int, default=64, help="each waits for its answer (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="how long (default: %(default)s)")
+    parser.add_argument("--pause", type=float, default=0, help="seconds between an answer and the next request")
     parser.add_argument("--out", type=Path, required=True, help="where the answers go, as NumPy arrays (.npz)")
     options = parser.parse_args()
     url = urlsplit(options.url)
@@ -178,7 +204,7 @@ def main() -> None:
         f"Content-Length: {len(line.encode())}\r\n\r\n{line}".encode()
         for line in options.bodies.read_text().splitlines()
     ]
-    run = _Run(requests, host, port, time.monotonic() + options.seconds)
+    run = _Run(requests, host, port, time.monotonic() + options.seconds, options.pause)
     uvloop.run(_ask(run, options.connections))
     columns = zip(*run.answers, strict=True) if run.answers else ([] for _ in Answers._fields)
     arrays = dict(zip(Answers._fields, map(np.array, columns), strict=True))

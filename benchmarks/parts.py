@@ -1,7 +1,6 @@
 """The parts of the real stack that the predictor needs: broker, storage, registry; without trainer and drift worker."""
 
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from benchmarks.model import MODEL, Saved
-from benchmarks.processes import Server
+from benchmarks.processes import Server, free_ports
 from driftloop import topics
 from predictor.settings import Predictor
 from stack.running import Stack, leftovers
@@ -18,17 +17,6 @@ from stack.settings import Ports, Service, StackSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".stack" / "benchmark"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
@@ -19,6 +20,17 @@ STOP_SECONDS = 15
 IDLE_SECONDS = 15  # more than 128 requests take, one after the other
 IDLE_SHARE = 0.15  # of a processor: what looks around now and then does not reach this
 POLL_SECONDS = 0.02  # well below what a start takes
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on, all different."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
 
 
 class DidNotStart(Exception):

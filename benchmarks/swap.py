@@ -7,7 +7,7 @@ the registry, fetching, loading, warming up and the swap itself.
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +17,11 @@ import numpy.typing as npt
 
 from benchmarks import client, load, model, parts, report
 from benchmarks.client import Answers
-from benchmarks.model import Saved
+from benchmarks.comparison import compare
 from benchmarks.peers import servers
 from benchmarks.processes import DidNotStart, ended_in_order
 from benchmarks.report import tell
 from benchmarks.topic import Arrivals
-from driftloop.events import Cell, Prediction
 from stack.running import CannotStart, Stack
 
 GOALS = {"failures": "0", "p99_ratio": "≤ 1.5", "wrong_predictions": "0", "events_lost": "0"}
@@ -34,8 +33,6 @@ SECONDS_APART = 7.3
 FIRST_SECONDS = 6  # of load before the first swap
 WARM_UP_SECONDS = 2  # of these, which are not counted: those of a predictor that has just started
 AFTER_SECONDS = 1.0  # a swap counts for this long after the first new answer
-TOLERANCE = 1e-12  # sums of the same numbers; a row's do not depend on its batch
-CHUNK = 20_000  # events that are compared at once
 
 
 class Swap(NamedTuple):
@@ -51,19 +48,6 @@ class Swap(NamedTuple):
     def end(self) -> float:
         """When the swap does not count any more."""
         return max(self.at + 1, (self.first_answer or self.at + SECONDS_APART) + AFTER_SECONDS)
-
-
-class Comparison(NamedTuple):
-    """Events on the topic beside the versions' own predictions, and beside the answers."""
-
-    events: int
-    wrong_predictions: int
-    """Events with a prediction that the version they name does not give for their features."""
-    events_lost: int
-    """Answers whose event is not on the topic."""
-    events_doubled: int
-    answers_differ: int
-    """Answers that name another version or prediction than their event."""
 
 
 def main() -> int:
@@ -92,16 +76,15 @@ def measure(swaps: int) -> tuple[dict[str, float], dict[str, Any]]:
         versions = {parts.register(stack, one): one for one in saved}
         names = list(versions)
         stack.registry.promote(names[0])
-        bodies = load.write_bodies(
-            parts.FOLDER / "requests" / "swap", (servers.instances([row]) for row in model.rows(model.WINTER))
-        )
+        rows = model.rows(model.WINTER)
+        bodies = load.write_bodies(parts.FOLDER / "requests" / "swap", (servers.instances([row]) for row in rows))
         with parts.predictor(stack), Arrivals(stack.kafka, stack.topics.predictions) as arrivals:
             answers, moved = under_load(stack, bodies, list(islice(cycle([*names[1:], names[0]]), swaps)))
             tell(f"{len(answers.status):,} requests; waiting for their events")
             answered = int((answers.status == 200).sum())
             arrivals.settle(answered)
             tell("comparing all events with what their versions give offline")
-            compared = compare(arrivals.events(), versions, answers)
+            compared = compare(arrivals.events(), versions, answers, rows)
 
     inside = within(answers, moved) & (answers.status == 200)
     warm = answers.start > answers.start.min() + WARM_UP_SECONDS
@@ -171,50 +154,6 @@ def within(answers: Answers, swaps: Sequence[Swap]) -> npt.NDArray[np.bool_]:
     for swap in swaps:
         inside |= (answers.end >= swap.at) & (answers.start <= swap.end)
     return inside
-
-
-def compare(events: Iterator[Prediction], versions: Mapping[str, Saved], answers: Answers) -> Comparison:
-    """Each event with its version's own predictions, and with its answer."""
-    good = answers.status == 200
-    answered = {
-        str(name): (str(version), float(prediction))
-        for name, version, prediction in zip(
-            answers.id[good], answers.version[good], answers.prediction[good], strict=True
-        )
-    }
-    seen: set[str] = set()
-    count = wrong = doubled = differ = 0
-    waiting: dict[str, list[Prediction]] = {version: [] for version in versions}
-    for event in events:
-        count += 1
-        doubled += event.id in seen
-        seen.add(event.id)
-        if event.id in answered:
-            differ += answered[event.id] != (event.version, event.predictions[0])
-        if event.version not in versions:
-            wrong += 1
-            continue
-        waiting[event.version].append(event)
-        if len(waiting[event.version]) == CHUNK:
-            wrong += wrong_ones(waiting[event.version], versions[event.version])
-            waiting[event.version] = []
-    wrong += sum(wrong_ones(rest, versions[version]) for version, rest in waiting.items())
-    return Comparison(count, wrong, len(answered.keys() - seen), doubled, differ)
-
-
-def wrong_ones(events: Sequence[Prediction], saved: Saved) -> int:
-    """Events whose predictions are not what the pipeline gives for their features."""
-    if not events:
-        return 0
-    columns: dict[str, list[Cell]] = {name: [] for name in events[0].features}
-    for event in events:
-        for name, cells in event.features.items():
-            columns[name] += cells
-    right = saved.of(model.frame(columns, saved.signature))
-    said = np.array([score for event in events for score in event.predictions], dtype=float)
-    off = np.abs(said - right) > TOLERANCE
-    rows = np.repeat(np.arange(len(events)), [len(event.predictions) for event in events])
-    return len(np.unique(rows[off]))
 
 
 if __name__ == "__main__":

@@ -71,17 +71,12 @@ def serving(stack: Stack, version: str) -> bool | None:
     return True if answer.status_code == 200 and answer.json()["version"] == version else None
 
 
-@pytest.fixture(scope="session")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> StackSettings:
-    """Settings of the tests' stack."""
+def elsewhere(folder: Path) -> StackSettings:
+    """A stack on ports of its own."""
     kafka, controller, gcs, mlflow, predictor, drift_worker, trainer = free_ports(7)
     return StackSettings(
         stack=Ports(
-            folder=tmp_path_factory.mktemp("stack"),
-            kafka_port=kafka,
-            kafka_controller_port=controller,
-            gcs_port=gcs,
-            mlflow_port=mlflow,
+            folder=folder, kafka_port=kafka, kafka_controller_port=controller, gcs_port=gcs, mlflow_port=mlflow
         ),
         predictor=Service(port=predictor),
         drift_worker=Service(port=drift_worker),
@@ -90,7 +85,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> StackSettings:
 
 
 @pytest.fixture(scope="session")
-def stack(settings: StackSettings) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The running stack, empty at the start."""
     extra = {
         "DRIFTLOOP_WINDOW__ROWS": str(WINDOW_ROWS),
@@ -98,7 +93,7 @@ def stack(settings: StackSettings) -> Iterator[Stack]:
         "DRIFTLOOP_GATE__HELD_OUT_DAYS": str(HELD_OUT_DAYS),
         "DRIFTLOOP_PREDICTOR__POLL_SECONDS": "0.5",
     }
-    with Stack(settings, print, extra) as stack:
+    with Stack(elsewhere(tmp_path_factory.mktemp("stack")), print, extra) as stack:
         yield stack
 
 

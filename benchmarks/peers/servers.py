@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.load import TIMEOUT_SECONDS
 from benchmarks.model import MODEL, Row, Saved
-from benchmarks.parts import ROOT, free_ports
+from benchmarks.parts import ROOT
 from benchmarks.peers.environments import environment
-from benchmarks.processes import Server
+from benchmarks.processes import Server, free_ports
 
 # One OpenMP thread each: on few processors the trees' threads wait for one another and for the event loop. driftloop's
 # predictor does the same by itself.

@@ -6,7 +6,9 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header, HTTPException
+from fastapi import APIRouter, FastAPI, Header, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -15,11 +17,12 @@ from driftloop.telemetry import Health, routes
 from predictor import discovery, metrics, page
 from predictor.batching import Batcher
 from predictor.outbox import NotKept, Outbox
+from predictor.protocols.own import MOST_MISTAKES
 from predictor.serving import Champion
 
 When = Annotated[
     Time | None,
-    Header(alias="Driftloop-Time", description="When it happened, where that is not now: for replays of the past."),
+    Header(alias="Driftloop-Time", description=page.TIME),
 ]
 MOST_OUTCOMES = 10_000
 
@@ -78,6 +81,8 @@ def create(
         metrics.WAITING.set(depth.events)
         metrics.AGE.set(depth.age_seconds)
 
+    # FastAPI's own answer repeats what was given, which may be what JSON or UTF-8 cannot say.
+    app.exception_handler(RequestValidationError)(_not_valid)
     app.include_router(routes(health, measure))
     app.include_router(_predictor_routes(model, champion, outbox))
     app.include_router(discovery.router(model, champion, health))
@@ -89,10 +94,15 @@ def create(
     return app
 
 
+async def _not_valid(_: Request, error: RequestValidationError) -> JSONResponse:
+    details = [{name: problem[name] for name in ("type", "loc", "msg")} for problem in error.errors()]
+    return JSONResponse({"detail": details[:MOST_MISTAKES]}, 422)
+
+
 def _predictor_routes(model: str, champion: Champion, outbox: Outbox) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/outcomes", status_code=202, tags=["predictions"])
+    @router.post("/outcomes", status_code=202, tags=["predictions"], responses=page.problems(page.DETAIL))
     async def outcomes(body: Outcomes, driftloop_time: When = None) -> dict[str, int]:
         """Takes what really happened to earlier predictions; the last one known of a row counts."""
         known_at = driftloop_time or now()

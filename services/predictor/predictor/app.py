@@ -18,6 +18,7 @@ from predictor.outbox import Outbox
 from predictor.protocols import paths
 from predictor.serving import Champion
 from predictor.settings import PredictorSettings
+from predictor.supervision import end_with_the_predictor
 from predictor.versions import Versions
 
 
@@ -25,6 +26,7 @@ def create() -> Front:
     """The ASGI application, from the environment's settings."""
     settings = load(PredictorSettings)
     configure_logging("predictor")
+    end_with_the_predictor()
     mine = settings.predictor
     health = Health()
     registry = Registry(settings.registry)

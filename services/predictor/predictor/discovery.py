@@ -11,6 +11,9 @@ from driftloop.telemetry import Health
 from predictor.protocols.inference_v2 import tensors
 from predictor.serving import Champion
 
+NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready"}}
+PROBLEMS: dict[int | str, dict[str, Any]] = {404: {"description": "No such model, or version"}, **NOT_READY}
+
 
 def router(model: str, champion: Champion, health: Health) -> APIRouter:
     """The Open Inference Protocol's, KServe V1's and MLflow's own."""
@@ -33,18 +36,18 @@ def router(model: str, champion: Champion, health: Health) -> APIRouter:
         """The server's name, version and extensions."""
         return {"name": "driftloop", "version": installed("driftloop"), "extensions": ["binary_tensor_data"]}
 
-    @router.get("/v2/health/live", tags=["Open Inference Protocol"])
+    @router.get("/v2/health/live", tags=["Open Inference Protocol"], responses={503: {"description": "It is stuck"}})
     def live() -> JSONResponse:
         """Whether the process makes progress."""
         return JSONResponse({"live": health.stuck is None}, 200 if health.stuck is None else 503)
 
-    @router.get("/v2/health/ready", tags=["Open Inference Protocol"])
+    @router.get("/v2/health/ready", tags=["Open Inference Protocol"], responses=NOT_READY)
     def server_ready() -> JSONResponse:
         """Whether requests for predictions are answered."""
         return JSONResponse({"ready": ready()}, 200 if ready() else 503)
 
-    @router.get("/v2/models/{name}", tags=["Open Inference Protocol"])
-    @router.get("/v2/models/{name}/versions/{version}", tags=["Open Inference Protocol"])
+    @router.get("/v2/models/{name}", tags=["Open Inference Protocol"], responses=PROBLEMS)
+    @router.get("/v2/models/{name}/versions/{version}", tags=["Open Inference Protocol"], responses=PROBLEMS)
     def metadata(name: str, version: str | None = None) -> JSONResponse:
         """The tensors that the model takes and gives."""
         if refusal := unknown(name, version):
@@ -68,8 +71,8 @@ def router(model: str, champion: Champion, health: Health) -> APIRouter:
             }
         )
 
-    @router.get("/v2/models/{name}/ready", tags=["Open Inference Protocol"])
-    @router.get("/v2/models/{name}/versions/{version}/ready", tags=["Open Inference Protocol"])
+    @router.get("/v2/models/{name}/ready", tags=["Open Inference Protocol"], responses=PROBLEMS)
+    @router.get("/v2/models/{name}/versions/{version}/ready", tags=["Open Inference Protocol"], responses=PROBLEMS)
     def model_ready(name: str, version: str | None = None) -> JSONResponse:
         """Whether the model answers."""
         return unknown(name, version) or JSONResponse({"name": name, "ready": ready()}, 200 if ready() else 503)
@@ -81,23 +84,28 @@ def router(model: str, champion: Champion, health: Health) -> APIRouter:
         """The front answers for the model that is here."""
         return unknown(name, version) or JSONResponse({"error": "not found"}, 404)
 
+    @router.get("/", tags=["KServe V1"])
+    def root() -> dict[str, str]:
+        """What KServe's client takes for a sign of life."""
+        return {"status": "alive"}
+
     @router.get("/v1/models", tags=["KServe V1"])
     def models() -> dict[str, list[str]]:
         """The one model."""
         return {"models": [model]}
 
-    @router.get("/v1/models/{name}", tags=["KServe V1"])
+    @router.get("/v1/models/{name}", tags=["KServe V1"], responses=PROBLEMS)
     def model_v1(name: str) -> JSONResponse:
         """Whether the model answers."""
         return unknown(name) or JSONResponse({"name": name, "ready": ready()}, 200 if ready() else 503)
 
-    @router.get("/ping", tags=["MLflow"])
-    @router.get("/health", tags=["MLflow"])
+    @router.get("/ping", tags=["MLflow"], response_class=PlainTextResponse, responses=NOT_READY)
+    @router.get("/health", tags=["MLflow"], response_class=PlainTextResponse, responses=NOT_READY)
     def ping() -> Response:
         """Whether the model answers."""
         return PlainTextResponse("\n", 200 if ready() else 503)
 
-    @router.get("/version", tags=["MLflow"])
+    @router.get("/version", tags=["MLflow"], response_class=PlainTextResponse)
     def mlflow_version() -> Response:
         """MLflow's version."""
         return PlainTextResponse(MLFLOW)

@@ -1,4 +1,4 @@
-"""The one way in of requests for predictions: limits, protocol, batch, answer, in this order.
+"""The one way in: limits for every request; protocol, batch and answer for those for predictions, in this order.
 
 Plain ASGI before the FastAPI application: a request's way through its routing and middleware costs more than all else
 that is done for one row.
@@ -12,12 +12,13 @@ from time import perf_counter
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from driftloop.events import Time, now
 from predictor import metrics
 from predictor.batching import Batcher, QueueFull
 from predictor.outbox import NotKept, TooLarge
+from predictor.protocols.own import Own
 from predictor.protocols.protocol import Problem, Reply, WireFormat
 from predictor.serving import Champion, Unscorable
 from predictor.settings import Predictor
@@ -27,11 +28,12 @@ log = structlog.get_logger(__name__)
 TIME_HEADER = b"driftloop-time"
 RETRY_AFTER = b"2"  # seconds; a queue is empty again, and a version looked up, about then
 VERSIONED = re.compile(r"(?P<before>/v2/models/[^/]+)/versions/(?P<version>[^/]+)(?P<after>/infer)")
+OTHERS = Own()  # the words of what is no request for predictions
 _time: TypeAdapter[datetime] = TypeAdapter(Time)
 
 
 class Front:
-    """Answers POST requests on the paths of the protocols, and hands everything else to the application."""
+    """Answers on the paths of the protocols, and hands everything else to the application, its body read."""
 
     def __init__(
         self,
@@ -52,31 +54,34 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        protocol = None
-        if scope["type"] == "http":
-            protocol = self._paths.get(scope["path"]) or self._paths.get(self._without_version(scope["path"]))
-        if protocol is None or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        protocol = self._paths.get(scope["path"]) or self._paths.get(self._without_version(scope["path"]))
+        if protocol is None:
+            await self._elsewhere(scope, receive, send)
             return
         began = perf_counter()
         status, version = 500, ""  # unless there is an answer
         try:
             status, version, reply = await self._reply(protocol, scope, receive)
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": status,
-                    "headers": [
-                        (b"content-type", reply.content_type),
-                        (b"content-length", b"%d" % len(reply.body)),
-                        *reply.headers,
-                    ],
-                }
-            )
-            await send({"type": "http.response.body", "body": reply.body})
+            await _send(send, status, reply)
         finally:
             metrics.SECONDS.observe(perf_counter() - began)
             metrics.REQUESTS.labels(protocol.name, status, version).inc()
+
+    async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await self._body(dict(scope["headers"]), receive)
+        except Problem as problem:
+            await _send(send, problem.status, _refusal(OTHERS, problem))
+            return
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def once() -> Message:
+            return whole.pop() if whole else await receive()
+
+        await self._app(scope, once, send)
 
     @staticmethod
     def _without_version(path: str) -> str:
@@ -87,17 +92,10 @@ class Front:
         try:
             version, reply = await self._answer(protocol, scope, receive)
         except Problem as problem:
-            headers: list[tuple[bytes, bytes]] = []
-            if problem.retry:
-                headers.append((b"retry-after", RETRY_AFTER))
-            if problem.status in (408, 413):  # what is left of the body will not be read
-                headers.append((b"connection", b"close"))
-            if problem.status == 405:
-                headers.append((b"allow", b"POST"))
-            return problem.status, "", Reply(protocol.refuse(problem), tuple(headers))
+            return problem.status, "", _refusal(protocol, problem)
         except Exception:
             log.exception("a request failed", path=scope["path"])
-            return 500, "", Reply(protocol.refuse(Problem(500, "the predictor failed; its log says why")))
+            return 500, "", _refusal(protocol, Problem(500, "the predictor failed; its log says why"))
         return 200, version, reply
 
     async def _answer(self, protocol: WireFormat, scope: Scope, receive: Receive) -> tuple[str, Reply]:
@@ -116,16 +114,15 @@ class Front:
             asked = await asyncio.to_thread(protocol.read, serving, body, headers)
         else:
             asked = protocol.read(serving, body, headers)
-        if not 0 < asked.rows <= self._settings.max_rows:
+        if not 0 < asked.rows <= (most := self._settings.max_rows):
             raise Problem(
-                422,
-                f"a request has 1 to {self._settings.max_rows} rows (DRIFTLOOP_PREDICTOR__MAX_ROWS), and this one "
-                f"{asked.rows}",
+                422 if asked.rows else protocol.wrong,
+                f"a request has 1 to {most} rows (DRIFTLOOP_PREDICTOR__MAX_ROWS), and this one {asked.rows}",
             )
         try:
             answer = await self._batcher.score(serving, asked.columns, asked.rows, time)
         except Unscorable as error:
-            raise Problem(422, str(error)) from error
+            raise Problem(protocol.wrong, str(error)) from error
         except TooLarge as error:
             raise Problem(413, str(error)) from error
         except (QueueFull, NotKept) as error:
@@ -164,6 +161,27 @@ class Front:
                 "(DRIFTLOOP_PREDICTOR__BODY_SECONDS)",
             ) from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _refusal(protocol: WireFormat, problem: Problem) -> Reply:
+    headers: list[tuple[bytes, bytes]] = []
+    if problem.retry:
+        headers.append((b"retry-after", RETRY_AFTER))
+    if problem.status in (408, 413):  # what is left of the body will not be read
+        headers.append((b"connection", b"close"))
+    if problem.status == 405:
+        headers.append((b"allow", b"POST"))
+    return Reply(protocol.refuse(problem), tuple(headers))
+
+
+async def _send(send: Send, status: int, reply: Reply) -> None:
+    headers = [
+        (b"content-type", reply.content_type),
+        (b"content-length", b"%d" % len(reply.body)),
+        *reply.headers,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
 
 
 def _happened(headers: Mapping[bytes, bytes]) -> datetime:

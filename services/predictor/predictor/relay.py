@@ -23,7 +23,7 @@ from kafka.errors import KafkaError
 
 from driftloop.events import EVENTS, Written, message
 from driftloop.settings import load
-from driftloop.telemetry import configure_logging
+from driftloop.telemetry import Health, configure_logging
 from predictor import metrics
 from predictor.outbox import NotKept, Outbox
 from predictor.settings import RelaySettings
@@ -33,6 +33,10 @@ log = structlog.get_logger(__name__)
 MOST_AT_ONCE = 2_000  # events a transaction: what outlasts a retry within the broker's limit of a minute by far
 PAUSE_SECONDS = 0.2  # between two transactions: one costs the broker 10 ms, whether for one event or for many
 RETRY_SECONDS = 1.0
+# Far more than a transaction takes. kafka-python waits without a limit for the end of one that a broker's restart has
+# caught, and may wait for ever; another relay aborts it and repeats it.
+STUCK_SECONDS = 30
+RECONNECT_MS = 1_000  # between tries while the broker is away; kafka-python would let it wait for half a minute
 DRAIN_SECONDS = 5.0  # to go on after the predictor's end; what is left then is relayed after the next start
 
 
@@ -50,6 +54,7 @@ class Relay:
             group_id=outbox.name,
             enable_auto_commit=False,
             isolation_level="read_committed",
+            reconnect_backoff_max_ms=RECONNECT_MS,
             allow_auto_create_topics=False,
         )
         try:
@@ -62,6 +67,7 @@ class Relay:
                 batch_size=500_000,
                 request_timeout_ms=timeout_ms,
                 max_block_ms=timeout_ms * 3,
+                reconnect_backoff_max_ms=RECONNECT_MS,
                 allow_auto_create_topics=False,
             )
         except BaseException:
@@ -111,10 +117,11 @@ class Relay:
         self._consumer.close(autocommit=False)
 
 
-def run(settings: RelaySettings, stop: threading.Event) -> None:
+def run(settings: RelaySettings, stop: threading.Event, health: Health) -> None:
     """Relays until ``stop`` is set and nothing is left. A broker that is away is waited for."""
     outbox = Outbox(settings.predictor.folder, settings.outbox, durable=False)
     while not stop.is_set():
+        health.beat()
         try:
             relay = Relay(settings, outbox)
         except KafkaError as error:
@@ -125,6 +132,7 @@ def run(settings: RelaySettings, stop: threading.Event) -> None:
         try:
             log.info("relaying", outbox=outbox.name, waiting=outbox.depth().events)
             while relay.step() or not stop.is_set():
+                health.beat()
                 stop.wait(PAUSE_SECONDS)
         except (KafkaError, NotKept) as error:
             log.warning("relaying begins anew", error=f"{type(error).__name__}: {error}")
@@ -150,6 +158,13 @@ def main() -> None:
     settings = load(RelaySettings)
     configure_logging("relay")
     stop = threading.Event()
+    health = Health(STUCK_SECONDS)
+
+    def end_when_stuck() -> None:
+        while (why := health.stuck) is None:
+            time.sleep(1)
+        log.error("the relay is stuck and ends, so that another begins", why=why)
+        os._exit(1)
 
     def end_with_the_predictor() -> None:
         sys.stdin.buffer.read()
@@ -159,7 +174,9 @@ def main() -> None:
 
     threading.Thread(target=end_with_the_predictor, daemon=True).start()
     with alone(settings.predictor.folder):
-        run(settings, stop)
+        health.beat()  # the wait for another relay to end is none of ours
+        threading.Thread(target=end_when_stuck, daemon=True).start()
+        run(settings, stop, health)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import DataType
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from driftloop.events import RESERVED, Cell
@@ -58,6 +59,12 @@ TYPES: dict[DataType, Type] = {
 }
 
 
+def list_of(kind: Any, *, allow_inf_nan: bool) -> TypeAdapter[Any]:
+    """Permits values of a type and no others; the first other one is named, and the rest is not looked at."""
+    values = Annotated[list[kind], FailFast()]
+    return TypeAdapter(values, config=ConfigDict(strict=True, allow_inf_nan=allow_inf_nan))
+
+
 class Column(NamedTuple):
     """A column of the signature."""
 
@@ -73,6 +80,9 @@ class Schema:
         """``example`` is shown on the API page; with ``tensor`` the estimator is given an array, not a frame."""
         self.columns = {column.name: column for column in columns}
         self.tensor = tensor
+        self._cells: dict[str, TypeAdapter[Any]] = {
+            column.name: list_of(column.type.json | None, allow_inf_nan=False) for column in columns
+        }
         row = _record(
             "Instance",
             {
@@ -104,7 +114,8 @@ class Schema:
     def given(self, frame: pd.DataFrame | npt.NDArray[Any]) -> Columns:
         """A frame's or array's cells, missing ones as null; columns that are not in it are missing as a whole.
 
-        Raises :class:`ValueError` for what an event cannot say: an infinite number.
+        Raises :class:`ValueError` for what an event cannot say: an infinite number, or an object of another type than
+        the column's.
         """
         if isinstance(frame, np.ndarray):
             frame = pd.DataFrame(frame, columns=list(self.columns))
@@ -116,8 +127,20 @@ class Schema:
             column = frame[name]
             if column.dtype.kind == "f" and np.isinf(column).any():
                 raise ValueError(f"the column {name} has an infinite value")
-            columns[name] = [None if none else cell for cell, none in zip(column.tolist(), column.isna(), strict=True)]
+            cells = [None if none else cell for cell, none in zip(column.tolist(), column.isna(), strict=True)]
+            columns[name] = self._checked(name, cells) if column.dtype == object else cells
         return columns
+
+    def _checked(self, name: str, cells: list[Cell]) -> list[Cell]:
+        try:
+            checked: list[Cell] = self._cells[name].validate_python(cells)
+            to_json(checked)
+        except ValidationError as error:
+            (first,) = error.errors()
+            raise ValueError(f"the column {name}, row {first['loc'][0]}: {first['msg']}") from error
+        except PydanticSerializationError as error:  # half of a surrogate pair
+            raise ValueError(f"the column {name} has a text that is no Unicode") from error
+        return checked
 
     def frame(self, columns: Columns) -> pd.DataFrame | npt.NDArray[Any]:
         """Columns as the estimator takes them."""

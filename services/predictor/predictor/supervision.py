@@ -1,5 +1,8 @@
-"""The relay as a child process: started again when it ends, and ended with the predictor."""
+"""The predictor's processes: the relay is started again when it ends, and all end with the one that started them."""
 
+import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -44,3 +47,19 @@ def relay() -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 child.kill()
         thread.join(STOP_SECONDS)
+
+
+def end_with_the_predictor() -> None:
+    """Ends this process as SIGTERM does when the one that started it is killed, where they are several that answer.
+
+    It would keep the port otherwise, and nothing would relay what it promises.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

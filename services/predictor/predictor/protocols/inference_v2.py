@@ -5,20 +5,20 @@ https://github.com/kserve/open-inference-protocol
 """
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from mlflow.models.utils import _enforce_schema
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from predictor.batching import Answer
 from predictor.output import Output
 from predictor.protocols.own import invalid
 from predictor.protocols.protocol import Asked, Headers, Problem, Reply
-from predictor.schema import Schema
+from predictor.schema import Schema, list_of
 from predictor.serving import Serving
 
 LENGTH = b"inference-header-content-length"
@@ -30,6 +30,13 @@ DTYPES = {
     **{f"FP{bits}": f"float{bits}" for bits in (16, 32, 64)},
     "BYTES": "object",
 }
+CELLS: dict[str, TypeAdapter[Any]] = {
+    datatype: list_of(kind, allow_inf_nan=True)
+    for datatype in DTYPES
+    for start, kind in {"BOOL": bool, "INT": int, "UINT": int, "FP": float | None, "BYTES": str | None}.items()
+    if datatype.startswith(start)
+}
+"""What JSON may hold: numpy would make a number of a text, true of any other, and 1 of 1.5."""
 DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 MOST_ROWS = 2**31
 
@@ -64,8 +71,8 @@ class Infer(BaseModel):
 
     id: str | None = None
     parameters: Parameters = Parameters()
-    inputs: list[Input] = Field(min_length=1)
-    outputs: list[Wanted] = []
+    inputs: Annotated[list[Input], FailFast(), Field(min_length=1)]
+    outputs: Annotated[list[Wanted], FailFast()] = []
 
 
 class Tensor(NamedTuple):
@@ -81,6 +88,7 @@ class InferenceV2:
 
     name = "v2"
     slow = True
+    wrong = 400
 
     def read(self, serving: Serving, body: bytes, headers: Headers) -> Asked:
         """The inputs as columns, of the types that MLflow's schema enforcement permits."""
@@ -104,9 +112,8 @@ class InferenceV2:
         wanted = {output.name: output.parameters.binary_data for output in request.outputs}
         outputs: list[dict[str, Any]] = []
         binary: list[bytes] = []
-        for name, datatype, array in tensors(answer.output):
-            if wanted and name not in wanted:
-                continue
+        given = tensors(answer.output)
+        for name, datatype, array in [tensor for tensor in given if tensor.name in wanted] or given:
             output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
             if wanted.get(name, request.parameters.binary_data_output):
                 binary.append(_binary(array))
@@ -144,8 +151,10 @@ def tensors(output: Output) -> list[Tensor]:
 
 def _arrays(inputs: list[Input], binary: memoryview) -> dict[str, npt.NDArray[Any]]:
     """The inputs by name, each with its shape."""
-    arrays = {}
+    arrays: dict[str, npt.NDArray[Any]] = {}
     for one in inputs:
+        if one.name in arrays:
+            raise ValueError(f"the input {one.name} is there twice")
         if any(not 0 <= length < MOST_ROWS for length in one.shape):
             raise ValueError(f"the input {one.name} has the shape {one.shape}")
         count = math.prod(one.shape)
@@ -155,17 +164,27 @@ def _arrays(inputs: list[Input], binary: memoryview) -> dict[str, npt.NDArray[An
                 raise ValueError(f"the input {one.name} has {size} bytes, and {len(binary)} are left of the body")
             array, binary = _from_binary(binary[:size], one.datatype), binary[size:]
         elif one.data is not None:
-            array = np.array(_flat(one.data), dtype=DTYPES[one.datatype])
+            array = np.array(_cells(one), dtype=DTYPES[one.datatype])
         else:
             raise ValueError(f"the input {one.name} has neither data nor binary_data_size")
         if array.size != count:
             raise ValueError(f"the input {one.name} has {array.size} values, and its shape {one.shape} {count}")
         arrays[one.name] = array.reshape(one.shape)
+    if binary:
+        raise ValueError(f"{len(binary)} bytes are left behind the last input")
     return arrays
 
 
-def _flat(data: list[Any]) -> list[Any]:
-    return [cell for row in data for cell in row] if data and isinstance(data[0], list) else data
+def _cells(one: Input) -> list[Any]:
+    """The values in JSON, whose rows may be lists."""
+    cells = one.data or []
+    if cells and all(isinstance(row, list) for row in cells):
+        cells = [cell for row in cells for cell in row]
+    try:
+        return CELLS[one.datatype].validate_python(cells)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        (first,) = error.errors()
+        raise ValueError(f"the input {one.name}, value {first['loc'][0]}: {first['msg']}") from error
 
 
 def _from_binary(data: memoryview, datatype: str) -> npt.NDArray[Any]:

@@ -16,6 +16,7 @@ class KServeV1:
 
     name = "v1"
     slow = False
+    wrong = 400
 
     def read(self, serving: Serving, body: bytes, headers: Headers) -> Asked:  # noqa: ARG002
         """The instances' columns."""
@@ -27,7 +28,8 @@ class KServeV1:
                 instances = [_named(list(schema.columns), number, row) for number, row in enumerate(instances)]
             columns = schema.parse(to_json({"instances": instances}))
         except ValidationError as error:
-            raise Problem(400, invalid(error).message) from error
+            too_many = error.errors()[0]["loc"] == ("instances",) and error.errors()[0]["type"] == "too_long"
+            raise Problem(422 if too_many else self.wrong, invalid(error).message) from error
         except (ValueError, TypeError, KeyError) as error:
             raise Problem(400, f'expected {{"instances": [row, …]}}: {type(error).__name__}: {error}') from error
         return Asked(columns, len(instances))

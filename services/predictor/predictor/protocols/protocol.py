@@ -7,6 +7,8 @@ from predictor.batching import Answer
 from predictor.schema import Columns
 from predictor.serving import Serving
 
+MOST_WORDS = 2_000  # characters of a message: what other people's libraries say may repeat the whole request
+
 Headers = Mapping[bytes, bytes]
 """A request's headers, their names in lower case."""
 
@@ -15,14 +17,31 @@ class Problem(Exception):
     """A request that is not answered with a prediction."""
 
     def __init__(
-        self, status: int, message: str, details: list[dict[str, Any]] | None = None, *, retry: bool = False
+        self,
+        status: int,
+        message: str,
+        details: list[dict[str, Any]] | None = None,
+        *,
+        code: str | None = None,
+        retry: bool = False,
     ) -> None:
-        """``details`` names the fields, as pydantic's errors do; with ``retry`` the same may work a little later."""
+        """``details`` names the fields, as pydantic's errors do; ``code`` is MLflow's name for the kind of problem.
+
+        With ``retry`` the same may work a little later.
+        """
         super().__init__(message)
         self.status = status
-        self.message = message
+        self.message = _printable(message)
         self.details = details
+        self.code = code
         self.retry = retry
+
+
+def _printable(message: str) -> str:
+    """As UTF-8 can say it, and without the middle of a long one."""
+    if len(message) > MOST_WORDS:
+        message = f"{message[: MOST_WORDS // 2]} … {message[-MOST_WORDS // 2 :]}"
+    return message.encode(errors="replace").decode()
 
 
 class Asked(NamedTuple):
@@ -49,6 +68,8 @@ class WireFormat(Protocol):
     """Its label in the metrics."""
     slow: bool
     """Whether reading takes so long that it must not hold up the event loop."""
+    wrong: int
+    """The status of what is understood and is no request that the model can answer."""
 
     def read(self, serving: Serving, body: bytes, headers: Headers) -> Asked:
         """Raises :class:`Problem` for what is no request to this version."""

@@ -1,0 +1,169 @@
+"""Other people's clients work unchanged: MLflow's, Triton's and KServe's."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from driftloop.events import Prediction, as_columns
+from predictor.outbox import Outbox
+from predictor_stand_in import Always, events, saved, taken, wines
+
+ROWS = 7
+DATATYPES = {"alcohol": "FP64", "malic_acid": "FP64", "proline": "INT64", "hue": "BYTES"}
+
+
+class Served(NamedTuple):
+    """A server's address, some rows, and what its model says of them when it is asked directly."""
+
+    address: str
+    rows: pd.DataFrame
+    probabilities: npt.NDArray[Any]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("saved") / "model", *wines(), method="predict_proba")
+
+
+@pytest.fixture
+def served(folder: Path, champion: Always, server: str) -> Served:
+    champion.serving = taken(folder, max_rows=100)
+    estimator, frame = wines()
+    rows = frame.head(ROWS)
+    return Served(server.removeprefix("http://"), rows, estimator.predict_proba(rows))
+
+
+@pytest.fixture
+def triton(served: Served) -> Iterator[Any]:
+    with InferenceServerClient(served.address) as client:
+        yield client
+
+
+def features(outbox: Outbox) -> list[dict[str, list[Any]]]:
+    return [event.features for event in events(outbox) if isinstance(event, Prediction)]
+
+
+def test_mlflows_client_is_answered_with_what_the_model_says(served: Served, outbox: Outbox) -> None:
+    host, port = served.address.split(":")
+    client = ScoringServerClient(host, int(port))
+    client.wait_server_ready(timeout=5)
+    assert client.get_version()
+    answer = client.invoke(served.rows).get_predictions(predictions_format="ndarray")
+    assert answer == pytest.approx(served.probabilities, abs=1e-12)
+    assert features(outbox) == [as_columns(served.rows)]
+    with pytest.raises(Exception, match=r"error code 400.*Model is missing inputs.*hue"):
+        client.invoke(served.rows.drop(columns="hue"))
+
+
+def test_tritons_client_finds_server_and_model(triton: Any, champion: Always) -> None:
+    assert triton.is_server_live()
+    assert triton.is_server_ready()
+    assert triton.is_model_ready("m")
+    assert triton.is_model_ready("m", "7")
+    assert not triton.is_model_ready("another")
+    assert not triton.is_model_ready("m", "8")
+    assert "binary_tensor_data" in triton.get_server_metadata()["extensions"]
+    described = triton.get_model_metadata("m")
+    assert {one["name"]: one["datatype"] for one in described["inputs"]} == DATATYPES
+    assert described["outputs"] == [{"name": "output-1", "datatype": "FP64", "shape": [-1, 3]}]
+    champion.serving = None
+    assert not triton.is_server_ready()
+    assert not triton.is_model_ready("m")
+
+
+def tensors(rows: pd.DataFrame, *, binary: bool) -> list[Any]:
+    inputs = []
+    for name, datatype in DATATYPES.items():
+        one = InferInput(name, [len(rows), 1], datatype)
+        one.set_data_from_numpy(rows[[name]].to_numpy(), binary_data=binary)
+        inputs.append(one)
+    return inputs
+
+
+@pytest.mark.parametrize("binary_in", [False, True])
+@pytest.mark.parametrize("binary_out", [False, True])
+def test_tritons_client_is_answered_with_what_the_model_says(
+    served: Served, triton: Any, outbox: Outbox, binary_in: bool, binary_out: bool
+) -> None:
+    rows = served.rows if binary_in else served.rows.fillna(2.5)  # Triton's client writes no NaN into JSON
+    wanted = [InferRequestedOutput("output-1", binary_data=binary_out)]
+    answer = triton.infer("m", tensors(rows, binary=binary_in), outputs=wanted, request_id="mine")
+    assert answer.get_response()["id"] == "mine"
+    assert ("binary_data_size" in answer.get_output("output-1").get("parameters", {})) == binary_out
+    expected = served.probabilities if binary_in else wines()[0].predict_proba(rows)
+    assert answer.as_numpy("output-1") == pytest.approx(expected, abs=1e-12)
+    assert features(outbox) == [as_columns(rows)]
+
+
+def test_tritons_client_may_name_no_output_or_the_version(served: Served, triton: Any) -> None:
+    inputs = tensors(served.rows, binary=True)
+    for version in ("", "7"):
+        answer = triton.infer("m", inputs, model_version=version)
+        assert answer.as_numpy("output-1") == pytest.approx(served.probabilities, abs=1e-12)
+
+
+def test_tritons_client_may_send_all_columns_as_one_matrix(
+    server: str, champion: Always, outbox: Outbox, tmp_path: Path
+) -> None:
+    estimator, frame = wines()
+    numbers = frame[["alcohol", "malic_acid"]]
+    only = estimator.named_steps["histgradientboostingclassifier"].fit(numbers, estimator.predict(frame))
+    champion.serving = taken(saved(tmp_path / "model", only, numbers), max_rows=100)
+    matrix = numbers.head(ROWS).to_numpy()
+    one = InferInput("matrix", list(matrix.shape), "FP64")
+    one.set_data_from_numpy(matrix)
+    with InferenceServerClient(server.removeprefix("http://")) as client:
+        answer = client.infer("m", [one])
+    assert answer.as_numpy("output-1").ravel().tolist() == only.predict(numbers.head(ROWS)).tolist()
+    assert features(outbox) == [as_columns(numbers.head(ROWS))]
+
+
+def test_tritons_client_is_told_what_is_wrong(served: Served, triton: Any, outbox: Outbox) -> None:
+    inputs = tensors(served.rows, binary=True)
+    for name, asked, version, message in (
+        ("m", inputs[:-1], "", r"\[400\].*hue"),
+        ("m", [*inputs[:-1], tensors(served.rows.head(1), binary=True)[-1]], "", r"\[400\].*as many rows"),
+        ("m", inputs, "8", r"\[404\].*version 7 is in service"),
+        ("another", inputs, "", r"\[404\].*the model here is m"),
+    ):
+        with pytest.raises(InferenceServerException, match=message):
+            triton.infer(name, asked, version)
+    assert not events(outbox)
+
+
+def test_kserves_client_is_answered_with_what_the_model_says(
+    served: Served, outbox: Outbox, tmp_path: Path, programs_of: Callable[[str], Path]
+) -> None:
+    columns = as_columns(served.rows.fillna(2.5))  # KServe's client reads no NaN in JSON
+    asked = {
+        "v1": {"instances": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]},
+        "v2": {name: (datatype, columns[name]) for name, datatype in DATATYPES.items()},
+    }
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    script = Path(__file__).with_name("kserve_client.py")
+    command = [
+        str(programs_of("kserve") / "python"),
+        str(script),
+        f"http://{served.address}",
+        str(tmp_path / "asked.json"),
+    ]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    expected = wines()[0].predict_proba(served.rows.fillna(2.5))
+    for asked_as in ("v1", "v2", "v2 binary"):
+        assert np.array(answers.pop(asked_as)) == pytest.approx(expected, abs=1e-12), asked_as
+    assert "alcohol: Field required" in answers.pop("v1 refused")
+    assert "hue" in answers.pop("v2 refused")
+    assert set(answers.values()) == {True}, answers
+    assert features(outbox) == [columns] * 3

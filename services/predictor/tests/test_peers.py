@@ -1,0 +1,291 @@
+"""The same saved model behind MLflow's own server and MLServer: they and the predictor answer the same."""
+
+import gzip
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from mlflow.models import infer_signature
+
+from benchmarks.processes import Server, free_ports
+from driftloop.events import as_columns
+from predictor import settings
+from predictor.outbox import Outbox
+from predictor_stand_in import Always, saved, taken, wines
+
+ROOT = Path(__file__).resolve().parents[3]
+ESTIMATOR, FRAME = wines()
+ROWS = FRAME.head(6)
+COLUMNS = as_columns(ROWS)
+RECORDS = [dict(zip(COLUMNS, row, strict=True)) for row in zip(*COLUMNS.values(), strict=True)]
+WHOLE = [record for record in RECORDS if None not in record.values()]
+SPLIT: dict[str, Any] = {"columns": list(COLUMNS), "data": [list(record.values()) for record in RECORDS]}
+DATATYPES = {"alcohol": "FP64", "malic_acid": "FP64", "proline": "INT64", "hue": "BYTES"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    signature = infer_signature(FRAME, ESTIMATOR.predict_proba(FRAME))  # MLServer wants to know the outputs too
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    return saved(folder, ESTIMATOR, FRAME, "predict_proba", signature=signature)
+
+
+@pytest.fixture(scope="module")
+def mlflow(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    command = [str(ROOT / ".venv/bin/mlflow"), "models", "serve", "--model-uri", str(model), "--port", str(port)]
+    environment = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    log = tmp_path_factory.mktemp("mlflow") / "log"
+    with Server("mlflow", [*command, "--env-manager", "local"], environment, f"{url}/ping", log, ROOT):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def mlserver(
+    model: Path, tmp_path_factory: pytest.TempPathFactory, programs_of: Callable[[str], Path]
+) -> Iterator[str]:
+    programs, ports, folder = programs_of("mlserver"), free_ports(3), tmp_path_factory.mktemp("mlserver")
+    where = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
+    model_settings = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(model)}}
+    (folder / "settings.json").write_text(json.dumps({"host": "127.0.0.1", "parallel_workers": 0, **where}))
+    (folder / "model-settings.json").write_text(json.dumps({"name": "m", **model_settings}))
+    url = f"http://127.0.0.1:{ports[0]}/v2/models/m"
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [str(programs / "mlserver"), "start", "."]
+    with Server("mlserver", command, environment, f"{url}/ready", folder / "log", folder):
+        yield f"{url}/infer"
+
+
+@pytest.fixture(scope="module")
+def ours(model: Path, serve: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    champion = Always()
+    champion.serving = taken(model, max_rows=100)
+    with serve(champion, Outbox(tmp_path_factory.mktemp("ours"), settings.Outbox())) as url:
+        yield url
+
+
+def split(**changed: Any) -> str:
+    return json.dumps({"dataframe_split": SPLIT | changed})
+
+
+def rows(**changed: Any) -> list[dict[str, Any]]:
+    """The rows, the first one with other values."""
+    return [WHOLE[0] | changed, *WHOLE[1:]]
+
+
+def without(name: str) -> list[dict[str, Any]]:
+    return [{other: value for other, value in record.items() if other != name} for record in WHOLE]
+
+
+JSON, CSV = "application/json", "text/csv"
+ANSWERED: dict[str, tuple[str, str]] = {
+    "dataframe_split": (split(), JSON),
+    "dataframe_split with an index": (split(index=[5, 4, 3, 2, 1, 0]), JSON),
+    "dataframe_split, columns in another order": (
+        split(columns=SPLIT["columns"][::-1], data=[row[::-1] for row in SPLIT["data"]]),
+        JSON,
+    ),
+    "dataframe_records": (json.dumps({"dataframe_records": RECORDS}), JSON),
+    "one record": (json.dumps({"dataframe_records": RECORDS[:1]}), JSON),
+    "instances": (json.dumps({"instances": WHOLE}), JSON),
+    "inputs": (json.dumps({"inputs": COLUMNS}), JSON),
+    "inputs, rows": (json.dumps({"inputs": WHOLE}), JSON),
+    "csv": (ROWS.to_csv(index=False), CSV),
+    "csv with an index": (ROWS.to_csv(), CSV),
+    "charset": (split(), "application/json; charset=utf-8"),
+    "params that are not in the signature": (json.dumps({"dataframe_split": SPLIT, "params": {"a": 1}}), JSON),
+    "another key": (json.dumps({"dataframe_split": SPLIT, "other": 1}), JSON),
+    "an extra column": (json.dumps({"dataframe_records": rows(more=1)}), JSON),
+    "NaN": (json.dumps({"dataframe_records": rows(malic_acid=math.nan)}), JSON),
+    "an integer for a double": (json.dumps({"dataframe_records": rows(alcohol=13)}), JSON),
+    "a double for a long": (json.dumps({"dataframe_records": rows(proline=1000.5)}), JSON),
+    "a text for a double": (json.dumps({"dataframe_records": rows(alcohol="13.5")}), JSON),
+    "true for a double": (json.dumps({"inputs": rows(alcohol=True)}), JSON),
+    "a signature name": (json.dumps({"instances": WHOLE, "signature_name": "x"}), JSON),
+    "params that are none": (json.dumps({"dataframe_split": SPLIT, "params": 5}), JSON),
+    "a long that MLflow's cast wraps around": (json.dumps({"dataframe_records": rows(proline=2**63)}), JSON),
+    "an unknown word": (json.dumps({"dataframe_records": rows(hue="blau")}), JSON),
+}
+REFUSED: dict[str, tuple[str | bytes, str, int]] = {
+    "no JSON": ("hello", JSON, 400),
+    "nothing": ("", JSON, 400),
+    "half of it": (split()[:-5], JSON, 400),
+    "a list": ("[]", JSON, 400),
+    "null": ("null", JSON, 400),
+    "an empty object": ("{}", JSON, 400),
+    "an unknown key": (json.dumps({"rows": RECORDS}), JSON, 400),
+    "two formats": (json.dumps({"instances": WHOLE, "inputs": COLUMNS}), JSON, 400),
+    "split without data": (json.dumps({"dataframe_split": {"columns": list(COLUMNS)}}), JSON, 400),
+    "split with more keys": (split(more=1), JSON, 400),
+    "split that is a list": (json.dumps({"dataframe_split": RECORDS}), JSON, 400),
+    "records that are an object": (json.dumps({"dataframe_records": COLUMNS}), JSON, 400),
+    "records that are a number": (json.dumps({"dataframe_records": 5}), JSON, 400),
+    "a row too short": (split(data=[[1.0, 2.0, 3]]), JSON, 400),
+    "a row too long": (split(data=[[1.0, 2.0, 3, "rot", 5]]), JSON, 400),
+    "columns of several lengths": (json.dumps({"inputs": COLUMNS | {"hue": ["rot"]}}), JSON, 400),
+    "a missing column": (json.dumps({"dataframe_records": without("hue")}), JSON, 400),
+    "a missing column of instances": (json.dumps({"instances": without("hue")}), JSON, 400),
+    "a missing column of inputs": (json.dumps({"inputs": {"alcohol": [1.0]}}), JSON, 400),
+    "a missing column of csv": (ROWS.drop(columns="hue").to_csv(), CSV, 400),
+    "a word for a double": (json.dumps({"dataframe_records": rows(alcohol="much")}), JSON, 400),
+    "a word for a long": (json.dumps({"instances": rows(proline="much")}), JSON, 400),
+    "a word for a double in csv": (ROWS.assign(alcohol="much").to_csv(), CSV, 400),
+    "null for a long": (json.dumps({"dataframe_records": rows(proline=None)}), JSON, 400),
+    "too large a long": (json.dumps({"dataframe_records": rows(proline=2**70)}), JSON, 400),
+    "an object for a double": (json.dumps({"dataframe_records": rows(alcohol={"a": 1})}), JSON, 400),
+    "no csv": ('"\n', CSV, 400),
+    "empty csv": ("", CSV, 400),
+    "a list for a word": (json.dumps({"instances": rows(hue=["rot"])}), JSON, 400),
+    "no rows of records": ('{"dataframe_records": []}', JSON, 400),
+    "no rows of split": (split(data=[]), JSON, 400),
+    "no rows of csv": (",".join(COLUMNS), CSV, 400),
+    "inputs null": ('{"inputs": null}', JSON, 400),
+    "instances that are a number": ('{"instances": 5}', JSON, 400),
+    "an index that is a number": (split(index=5), JSON, 400),
+    "for a language model": ('{"messages": [{"role": "user", "content": "?"}]}', JSON, 400),
+    "too large a long of instances": (json.dumps({"instances": rows(proline=2**63)}), JSON, 400),
+    "bytes that are no text": (b'{"inputs": "\xff"}', JSON, 400),
+    "bytes that are no text in csv": (b"alcohol\n\xff", CSV, 400),
+    "another content type": (split(), "application/xml", 415),
+    "another charset": (split(), "application/json; charset=latin-1", 415),
+    "another parameter": (split(), "application/json; format=pandas-split", 415),
+}
+
+
+def record(**changed: Any) -> bytes:
+    return json.dumps({"dataframe_records": rows(**changed)}).encode()
+
+
+def instances(**changed: Any) -> bytes:
+    return json.dumps({"instances": rows(**changed)}).encode()
+
+
+def ask(url: str, body: str | bytes, kind: str) -> httpx.Response:
+    return httpx.post(f"{url}/invocations", content=body, headers={"Content-Type": kind}, timeout=60)
+
+
+@pytest.mark.parametrize("name", ANSWERED)
+def test_what_mlflow_answers_is_answered_the_same(ours: str, mlflow: str, name: str) -> None:
+    wanted, said = ask(mlflow, *ANSWERED[name]), ask(ours, *ANSWERED[name])
+    assert (said.status_code, said.text) == (wanted.status_code, wanted.text)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_mlflow_refuses_is_refused_with_the_same_status_and_code(ours: str, mlflow: str, name: str) -> None:
+    body, kind, status = REFUSED[name]
+    wanted, said = ask(mlflow, body, kind), ask(ours, body, kind)
+    assert (wanted.status_code, said.status_code) == (status, status), (wanted.text, said.text)
+    if wanted.headers["Content-Type"] == "application/json":
+        assert said.json()["error_code"] == wanted.json()["error_code"], (wanted.text, said.text)
+
+
+# What both refuse, or only one of them: body, headers, MLflow's status and ours.
+DIFFERENT: dict[str, tuple[bytes, dict[str, str], int, int]] = {
+    # A client's mistakes that MLflow's server takes for its own.
+    "no content type": (split().encode(), {}, 500, 415),
+    "nested too deeply": (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", {"Content-Type": JSON}, 500, 400),
+    # What an event, whose columns have types and whose text is UTF-8, cannot say.
+    "infinite": (record(alcohol=math.inf), {"Content-Type": JSON}, 200, 400),
+    "half a surrogate pair": (record(hue="\ud800"), {"Content-Type": JSON}, 200, 400),
+    "a number for a word": (record(hue=5), {"Content-Type": JSON}, 200, 400),
+    "true for a word": (record(hue=True), {"Content-Type": JSON}, 200, 400),
+    # What costs more than it is worth.
+    "a text that is filled up": (instances(hue="a" * 3_000_000), {"Content-Type": JSON}, 200, 413),
+    "UTF-16": (split().encode("utf-16"), {"Content-Type": JSON}, 200, 400),
+    "parquet": (ROWS.to_parquet(), {"Content-Type": "application/vnd.apache.parquet"}, 200, 415),
+    "compressed": (gzip.compress(split().encode()), {"Content-Type": JSON, "Content-Encoding": "gzip"}, 400, 415),
+    # What HTTP says of content types.
+    "an upper case content type": (split().encode(), {"Content-Type": "Application/JSON"}, 415, 200),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_where_we_differ_from_mlflow_we_know_it(ours: str, mlflow: str, name: str) -> None:
+    body, headers, mlflows, status = DIFFERENT[name]
+    wanted, said = (
+        httpx.post(f"{url}/invocations", content=body, headers=headers, timeout=60) for url in (mlflow, ours)
+    )
+    assert (wanted.status_code, said.status_code) == (mlflows, status), (wanted.text, said.text)
+    assert status == 200 or said.json()["message"]
+
+
+def tensors(parameters: dict[str, Any] | None = None, **changed: dict[str, Any]) -> dict[str, Any]:
+    """The rows in the Open Inference Protocol, some inputs changed; one that is None is left out."""
+    inputs = []
+    for name, datatype in DATATYPES.items():
+        data = [record[name] for record in WHOLE]
+        kind = {"parameters": {"content_type": "str"}} if datatype == "BYTES" else {}
+        one = {"name": name, "shape": [len(data), 1], "datatype": datatype, "data": data, **kind}
+        inputs.append(one | changed.get(name, {}))
+    return {"inputs": inputs, **({"parameters": parameters} if parameters else {})}
+
+
+FRAMED = {"content_type": "pd"}
+# Body, MLServer's status and ours.
+V2: dict[str, tuple[Any, int, int]] = {
+    "by column": (tensors(FRAMED), 200, 200),
+    "with an id": (tensors(FRAMED) | {"id": "mine"}, 200, 200),
+    "flat shapes": (tensors(FRAMED, **{name: {"shape": [len(WHOLE)]} for name in DATATYPES}), 200, 200),
+    "nested data": (tensors(FRAMED, alcohol={"data": [[r["alcohol"]] for r in WHOLE]}), 200, 200),
+    "columns in another order": ({"inputs": tensors()["inputs"][::-1], "parameters": FRAMED}, 200, 200),
+    "content types of each": (
+        tensors(FRAMED, **{n: {"parameters": {"content_type": "np"}} for n in ("alcohol", "malic_acid", "proline")}),
+        200,
+        200,
+    ),
+    "an extra column": (
+        {
+            "parameters": FRAMED,
+            "inputs": [
+                *tensors()["inputs"],
+                {"name": "more", "shape": [len(WHOLE), 1], "datatype": "FP64", "data": [1.0] * len(WHOLE)},
+            ],
+        },
+        200,
+        200,
+    ),
+    "null": (tensors(FRAMED, malic_acid={"data": [None] * len(WHOLE)}), 200, 200),
+    "FP32 for a double": (tensors(FRAMED, alcohol={"datatype": "FP32", "data": [12.5] * len(WHOLE)}), 200, 200),
+    "an unknown word": (tensors(FRAMED, hue={"data": ["blau"] * len(WHOLE)}), 200, 200),
+    "an output that is named": (tensors(FRAMED) | {"outputs": [{"name": "output-1"}]}, 200, 200),
+    "no JSON": ("hello", 422, 400),
+    "no inputs": ({}, 422, 400),
+    "empty inputs": ({"inputs": []}, 500, 400),
+    "a missing column": ({"inputs": tensors()["inputs"][:-1], "parameters": FRAMED}, 500, 400),
+    "an unknown datatype": (tensors(FRAMED, alcohol={"datatype": "FP8"}), 422, 400),
+    "too few values": (tensors(FRAMED, alcohol={"data": [1.0]}), 500, 400),
+    "rows of several lengths": (tensors(FRAMED, alcohol={"data": [1.0], "shape": [1, 1]}), 200, 400),
+    "a negative shape": (tensors(FRAMED, alcohol={"shape": [-1, 1]}), 200, 400),
+    "no data": (tensors(FRAMED, alcohol={"data": None}), 500, 400),
+    "a word for a double": (tensors(FRAMED, alcohol={"data": ["much"] * len(WHOLE)}), 500, 400),
+    "a double for a long": (tensors(FRAMED, proline={"datatype": "FP64", "data": [1.5] * len(WHOLE)}), 500, 400),
+    "half an integer": (tensors(FRAMED, proline={"data": [1.5] * len(WHOLE)}), 200, 400),
+    "an output that is unknown": (tensors(FRAMED) | {"outputs": [{"name": "nothing"}]}, 200, 200),
+    "an input that is there twice": (
+        {"inputs": [*tensors()["inputs"], tensors()["inputs"][0]], "parameters": FRAMED},
+        200,
+        400,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", V2)
+def test_mlserver_and_we_answer_the_same_or_know_where_not(ours: str, mlserver: str, name: str) -> None:
+    body, mlservers, status = V2[name]
+    wanted = httpx.post(mlserver, json=body, timeout=60)
+    said = httpx.post(f"{ours}/v2/models/m/infer", json=body)
+    assert (wanted.status_code, said.status_code) == (mlservers, status), (wanted.text, said.text)
+    if status == 200:
+        (theirs,), (output,) = wanted.json()["outputs"], said.json()["outputs"]
+        for part in ("name", "shape", "datatype"):
+            assert output[part] == theirs[part]
+        assert output["data"] == pytest.approx(theirs["data"], abs=1e-12)
+        assert said.json()["id"] == body.get("id", said.json()["id"])
+    else:
+        assert said.json()["error"]
