@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
 from cloudevents.core.base import BaseCloudEvent
@@ -120,16 +121,35 @@ class Window(BaseModel, frozen=True):
         """The window's identity, usable in a path; names of a partition sort as its offsets do."""
         return f"{self.topic}-{self.partition}-{self.first_offset:012}-{self.last_offset:012}"
 
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """The window of a name, or of the path of a file that has it."""
+        topic, partition, first, last = PurePosixPath(name).stem.rsplit("-", 3)
+        return cls(topic=topic, partition=int(partition), first_offset=int(first), last_offset=int(last))
+
 
 class Finding(BaseModel, frozen=True):
     """One statistic of one column in a window."""
 
     column: str
     method: str
+    windows: int = 1
+    """How many consecutive windows, this one the last of them, the statistic is of."""
     value: float | None
     """Missing where the window has no value to compare."""
     threshold: float
     drifted: bool
+    weight: float = 0.0
+    """How unusual it is, in limits, times how much the model leans on the column: what to look at first."""
+
+
+class Fact(BaseModel, frozen=True):
+    """Something odd about a column's values in a window, beside the verdict."""
+
+    column: str
+    kind: Literal["out_of_range", "unseen_levels", "constant", "all_missing", "another_type"]
+    share: float
+    """Of the window's rows."""
 
 
 class Drift(Event, frozen=True):
@@ -153,7 +173,11 @@ class Drift(Event, frozen=True):
     """How unusual the window is: the largest standardised statistic."""
     limit: float | None = None
     """The score above which it alarms."""
+    rolling_score: float | None = None
+    """The same for this window and those before it, taken as one; missing where too few came before."""
+    rolling_limit: float | None = None
     findings: list[Finding] = []
+    facts: list[Fact] = []
     archive: str
     """Where the window's rows lie."""
 

@@ -1,4 +1,4 @@
-"""What a version was trained on, as far as its windows are compared with it: a sample of rows and a drift profile.
+"""What a version was trained on, as far as its windows are compared with it: rows and a drift profile.
 
 The trainer writes it before the version can be named by an alias; the drift worker reads it by the version that an
 event carries. So a new version brings its own reference, and nothing has to be told to anybody.
@@ -6,17 +6,23 @@ event carries. So a new version brings its own reference, and nothing has to be 
 
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
 from driftloop.drift.calibration import Profile
 from driftloop.storage import Bucket
 
+MOST_ROWS = 200_000  # more would only be larger: distances to every second row are the same
+PREDICTION = "prediction"
+"""The column of what the version itself says: it is compared like a feature."""
+
 
 class Reference(NamedTuple):
     """A version's reference."""
 
-    sample: pd.DataFrame
+    rows: pd.DataFrame
+    """Features and prediction, in order of time."""
     profile: Profile
 
 
@@ -32,7 +38,7 @@ def folder(model: str, version: str) -> str:
 def write(bucket: Bucket, model: str, version: str, reference: Reference) -> str:
     """Writes a version's reference; returns its address."""
     at = folder(model, version)
-    bucket.write_parquet(f"{at}/sample.parquet", reference.sample)
+    bucket.write_parquet(f"{at}/rows.parquet", thinned(reference.rows))
     bucket.write(f"{at}/profile.json", reference.profile.model_dump_json().encode())
     return bucket.url(at)
 
@@ -42,12 +48,19 @@ def read(bucket: Bucket, model: str, version: str) -> Reference:
     at = folder(model, version)
     try:
         profile = Profile.model_validate_json(bucket.read(f"{at}/profile.json"))
-        sample = bucket.read_parquet(f"{at}/sample.parquet")
+        rows = bucket.read_parquet(f"{at}/rows.parquet")
     except FileNotFoundError as error:
         raise NoReference(f"version {version} of {model} has no reference: {bucket.url(at)} lacks a file") from error
     except (ValidationError, OSError, ValueError) as error:
         raise NoReference(f"the reference of version {version} of {model} cannot be read: {error}") from error
-    absent = [column for column in profile.kinds if column not in sample.columns]
+    absent = [column for column in profile.kinds if column not in rows.columns]
     if absent:
         raise NoReference(f"the reference of version {version} of {model} lacks {', '.join(absent)}")
-    return Reference(sample, profile)
+    return Reference(rows, profile)
+
+
+def thinned(rows: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:
+    """At most so many rows, evenly spaced, in their order."""
+    if len(rows) <= most:
+        return rows
+    return rows.iloc[np.linspace(0, len(rows) - 1, most).astype(int)]

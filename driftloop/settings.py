@@ -99,6 +99,11 @@ class WindowSettings(Section):
     )
     false_alarm_rate: float = Field(0.01, gt=0, lt=0.5, description="share of windows that may alarm by chance")
 
+    @property
+    def fewest(self) -> int:
+        """Rows of a version that make a window of it."""
+        return int(self.rows * self.fewest_share)
+
 
 class Settings(BaseSettings):
     """What every service needs."""

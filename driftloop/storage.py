@@ -1,6 +1,6 @@
 """The bucket, and what lies where in it.
 
-references/<model>/<version>/   sample and drift profile of a version
+references/<model>/<version>/   rows and drift profile of a version
 events/<topic>/<window>.parquet archived slices
 datasets/                       DVC's remote
 mlflow/                         the MLflow server's artifacts
@@ -60,7 +60,11 @@ class Bucket:
         frame: pd.DataFrame = pq.read_table(pa.BufferReader(self.read(path))).to_pandas()
         return frame
 
+    def names(self, path: str) -> list[str]:
+        """The paths that begin with ``path``, in order."""
+        return sorted(file.removeprefix(f"{self.name}/") for file in self._files.glob(f"{self.name}/{path}*"))
+
     def read_folder(self, path: str) -> Iterator[pd.DataFrame]:
         """The frames of the Parquet files of a folder, in order of name; none where there is no such folder."""
-        for file in sorted(self._files.glob(f"{self.name}/{path}/*.parquet")):
-            yield self.read_parquet(file.removeprefix(f"{self.name}/"))
+        for file in self.names(f"{path}/"):
+            yield self.read_parquet(file)

@@ -99,9 +99,12 @@ def test_a_window_of_events_gets_a_verdict_and_a_file_in_the_archive(stack: Stac
 
 def test_the_reference_of_a_version_lies_in_the_bucket(stack: Stack) -> None:
     reference = read(Bucket(stack.storage), "flights", "1")
-    assert list(reference.sample.columns) == usecase.features
+    compared = {*usecase.features, "prediction"}
+    assert set(reference.rows.columns) == compared
     assert reference.profile.rows == WINDOW_ROWS
-    assert {normal.column for normal in reference.profile.normals} == set(usecase.features)
+    for span in reference.profile.spans:
+        assert {normal.column for normal in span.normals} == compared
+    assert set(reference.profile.importance) == set(usecase.features)
 
 
 def test_a_changed_season_alarms_and_the_columns_are_named(stack: Stack) -> None:

@@ -2,19 +2,21 @@
 
 Hours are autocorrelated, categories with many levels are sparse, and columns move together; a fixed threshold knows
 none of it. So each statistic's location and scale are learned from the reference's own consecutive windows, and one
-limit for the whole window holds the rate of false alarms.
+limit for all columns together holds the rate of false alarms. Windows are judged by themselves, and together with the
+ones before them: what is too little to see in a day shows in three.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel
+from scipy.spatial.distance import jensenshannon
 
-from driftloop.drift.statistics import Kind, Method, checks, statistics
+from driftloop.drift.statistics import LEAST_SD, NAN, Floats, Kind, Method, checks, commonest_share, numbers
 
-Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 EULER = 0.5772  # mean of a standard Gumbel law
 FLOORS: dict[Method, float] = {  # a statistic that never moved still needs a scale
@@ -23,10 +25,12 @@ FLOORS: dict[Method, float] = {  # a statistic that never moved still needs a sc
     "missing_share": 0.005,
     "commonest_share": 0.05,
 }
-STEPS = 4  # windows slide by a quarter of their length: more of them, at little cost
+SPANS = (1, 3)  # windows that are judged together
+STEPS = 10  # windows slide by a tenth of their length
+MOST_WINDOWS = 2_000  # of a span; more would only take longer
 QUARTERS = 4  # parts of the reference's time for cross-fitting
 FEWEST = 20  # windows without overlap; below, a 1 % limit would be a guess
-SAMPLE = 5_000  # rows that windows are compared with; evidently's cost grows with them, its values hardly change
+LEVELS = 2_048  # different numbers; a column with more is rounded to as many quantiles, here only
 
 
 class Normal(BaseModel, frozen=True):
@@ -38,67 +42,93 @@ class Normal(BaseModel, frozen=True):
     scale: float
 
 
+class Span(BaseModel, frozen=True):
+    """What is normal for a number of consecutive windows that are judged together."""
+
+    windows: int
+    limit: float
+    """The score above which they alarm."""
+    normals: list[Normal]
+
+
 class Profile(BaseModel, frozen=True):
     """A reference's drift profile: kept beside the reference, read by whoever judges a window against it."""
 
     rows: int
     """Rows of a window: another length has other statistics."""
     false_alarm_rate: float
-    limit: float
-    """The window's score above which it alarms."""
+    """Share of windows that alarm though nothing has changed, all spans together."""
     kinds: dict[str, Kind]
-    normals: list[Normal]
+    spans: list[Span]
+    importance: dict[str, float] = {}
+    """How much the model leans on each feature: what its quality loses when the feature is shuffled."""
 
 
 class TooFewRows(ValueError):
     """The reference has too few windows to learn from."""
 
 
-def sample(reference: pd.DataFrame) -> pd.DataFrame:
-    """The rows that windows are compared with, in the reference's order; the index still says where they stood."""
-    return reference.sample(n=min(SAMPLE, len(reference)), random_state=0).sort_index()
-
-
 def calibrate(
     reference: pd.DataFrame,
-    days: npt.NDArray[np.int64],
+    days: Integers,
     kinds: Mapping[str, Kind],
     *,
     rows: int,
     false_alarm_rate: float,
     neighbourhood: int = 3,
+    importance: Mapping[str, float] = {},
 ) -> Profile:
     """Learns a profile from a reference.
 
-    ``reference`` is in order of time with an index from 0, ``days`` the number of each row's day, ``rows`` the length
-    of the windows that will be judged. Each window is compared with the reference's sample without the rows within
-    ``neighbourhood`` days of the window, since the window that will be judged is not in the reference either.
-
-    Raises :class:`TooFewRows` with the number of rows that are missing.
+    ``reference`` is in order of time, ``days`` the number of each row's day, ``rows`` the length of the windows that
+    will be judged. Each window is compared with the reference without the rows within ``neighbourhood`` days of it,
+    since the window that will be judged is not in the reference either. A span that the reference has too few windows
+    for is left out; raises :class:`TooFewRows`, with the number of rows that are missing, where that is every span.
     """
     if len(reference) < FEWEST * rows:
         raise TooFewRows(
             f"a reference of {len(reference)} rows is too small to learn what windows of {rows} rows look like: "
             f"{FEWEST * rows - len(reference)} more rows are needed, or a shorter window (DRIFTLOOP_WINDOW__ROWS)"
         )
-    compared = sample(reference)
-    sample_days = days[compared.index]
-    starts = np.arange(0, len(reference) - rows + 1, max(rows // STEPS, 1))
-    measured = np.empty((len(starts), len(checks(kinds))))
-    for i, start in enumerate(starts):
-        first, last = days[start] - neighbourhood, days[start + rows - 1] + neighbourhood
-        others = compared[(sample_days < first) | (sample_days > last)]
-        window = reference.iloc[start : start + rows]
-        measured[i] = list(statistics(kinds, others, window).values())
-
-    floors = np.array([FLOORS[check.method] for check in checks(kinds)])
-    location, scale = _gumbel(measured, floors)
-    scores = _cross_fitted_scores(measured, starts, floors, rows)
+    spans = [span for span in SPANS if len(reference) >= FEWEST * rows * span]
     return Profile(
         rows=rows,
         false_alarm_rate=false_alarm_rate,
-        limit=float(np.quantile(scores, 1 - false_alarm_rate)),
         kinds=dict(kinds),
+        spans=[
+            _span(reference, days, kinds, span, rows, false_alarm_rate / len(spans), neighbourhood) for span in spans
+        ],
+        importance=dict(importance),
+    )
+
+
+def _span(
+    reference: pd.DataFrame,
+    days: Integers,
+    kinds: Mapping[str, Kind],
+    windows: int,
+    rows: int,
+    rate: float,
+    neighbourhood: int,
+) -> Span:
+    length = rows * windows
+    last = len(reference) - length
+    starts = np.arange(0, last + 1, max(rows // STEPS, 1, last // MOST_WINDOWS))
+    near = np.column_stack(
+        [
+            np.searchsorted(days, days[starts] - neighbourhood, side="left"),
+            np.searchsorted(days, days[starts + length - 1] + neighbourhood, side="right"),
+        ]
+    )
+    measured = np.column_stack(
+        [_measured(reference[column], kind, starts, length, near) for column, kind in kinds.items()]
+    )
+    floors = np.array([FLOORS[check.method] for check in checks(kinds)])
+    location, scale = _gumbel(measured, floors)
+    scores = _cross_fitted_scores(measured, starts, floors, length)
+    return Span(
+        windows=windows,
+        limit=float(np.quantile(scores, 1 - rate)),
         normals=[
             Normal(column=check.column, method=check.method, location=float(mu), scale=float(b))
             for check, mu, b in zip(checks(kinds), location, scale, strict=True)
@@ -106,18 +136,79 @@ def calibrate(
     )
 
 
+def _measured(column: pd.Series, kind: Kind, starts: Integers, length: int, near: Integers) -> Floats:
+    """A column's statistics, in the order of its checks, for each window against the reference without what is near."""
+    measure, codes, levels = _numbers(column) if kind == "number" else _categories(column)
+    whole, missing = np.bincount(codes[codes >= 0], minlength=levels), np.cumsum(np.concatenate([[0], codes < 0]))
+
+    def counts(first: int, end: int) -> Integers:
+        part = codes[first:end]
+        return np.bincount(part[part >= 0], minlength=levels)
+
+    result = []
+    for start, (first, end) in zip(starts.tolist(), near.tolist(), strict=True):
+        others = len(codes) - (end - first)
+        missing_others = (missing[-1] - missing[end] + missing[first]) / others if others else NAN
+        missing_share = abs((missing[start + length] - missing[start]) / length - missing_others)
+        result.append(measure(counts(start, start + length), whole - counts(first, end), start, length, missing_share))
+    return np.array(result)
+
+
+Measure = Callable[[Integers, Integers, int, int, float], tuple[float, ...]]
+
+
+def _numbers(column: pd.Series) -> tuple[Measure, Integers, int]:
+    """A measure of counts by level, each row's level (−1 where it is missing), and how many levels there are."""
+    values = numbers(column)
+    present = ~np.isnan(values)
+    grid = np.unique(values[present])
+    exact = len(grid) <= LEVELS
+    if not exact:
+        grid = np.unique(np.quantile(grid, np.linspace(0, 1, LEVELS)))
+    codes = np.full(len(values), -1, dtype=np.int64)
+    codes[present] = np.searchsorted((grid[:-1] + grid[1:]) / 2, values[present])
+    steps = np.diff(grid)
+
+    def measure(window: Integers, others: Integers, start: int, length: int, missing: float) -> tuple[float, ...]:
+        m, n = window.sum(), others.sum()
+        if not m or not n:
+            return NAN, missing, NAN
+        mean = others @ grid / n
+        norm = max(np.sqrt(others @ (grid - mean) ** 2 / n), LEAST_SD)
+        distance = np.abs(np.cumsum(window)[:-1] / m - np.cumsum(others)[:-1] / n) @ steps / norm
+        part = values[start : start + length]
+        commonest = window.max() / m if exact else commonest_share(np.sort(part[~np.isnan(part)]))
+        return distance, missing, commonest
+
+    return measure, codes, len(grid)
+
+
+def _categories(column: pd.Series) -> tuple[Measure, Integers, int]:
+    codes, levels = pd.factorize(column)
+
+    def measure(window: Integers, others: Integers, _: int, __: int, missing: float) -> tuple[float, ...]:
+        if not window.any() or not others.any():
+            return NAN, missing
+        return float(jensenshannon(window, others)), missing
+
+    return measure, codes.astype(np.int64), len(levels)
+
+
 def _gumbel(measured: Floats, floors: Floats) -> tuple[Floats, Floats]:
     """Location and scale by the method of moments, a column each; statistics without a value are left out."""
-    spread = np.nan_to_num(np.nanstd(measured, axis=0))
+    known = ~np.isnan(measured)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, measured, 0).sum(axis=0) / count
+    spread = np.sqrt(np.where(known, (measured - mean) ** 2, 0).sum(axis=0) / count)
     scale = np.maximum(spread * np.sqrt(6) / np.pi, floors)
-    return np.nan_to_num(np.nanmean(measured, axis=0)) - EULER * scale, scale
+    return mean - EULER * scale, scale
 
 
-def _cross_fitted_scores(measured: Floats, starts: npt.NDArray[np.int64], floors: Floats, rows: int) -> Floats:
+def _cross_fitted_scores(measured: Floats, starts: Integers, floors: Floats, length: int) -> Floats:
     """Each window's score by location and scale of the other quarters of time, without windows that overlap it."""
     scores = np.empty(len(starts))
     for quarter in np.array_split(np.arange(len(starts)), QUARTERS):
-        apart = (starts + rows <= starts[quarter[0]]) | (starts >= starts[quarter[-1]] + rows)
+        apart = (starts + length <= starts[quarter[0]]) | (starts >= starts[quarter[-1]] + length)
         location, scale = _gumbel(measured[apart], floors)
         scores[quarter] = np.nanmax((measured[quarter] - location) / scale, axis=1)
     return scores

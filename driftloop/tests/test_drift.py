@@ -6,14 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from evidently import DataDefinition, Dataset, Report
+from evidently.legacy.calculations.stattests import jensenshannon_stat_test, wasserstein_stat_test
+from evidently.legacy.core import ColumnType
 from evidently.metrics import ValueDrift
 
-from driftloop.drift.calibration import FEWEST, Profile, TooFewRows, calibrate, sample
+from driftloop.drift.calibration import FEWEST, LEVELS, Profile, TooFewRows, calibrate
+from driftloop.drift.facts import facts
 from driftloop.drift.judging import judge
-from driftloop.drift.statistics import Check, Kind, statistic, statistics
+from driftloop.drift.statistics import METHODS, Check, Kind, Method, Prepared, prepared, statistics
 
 KINDS: dict[str, Kind] = {"level": "number", "sensor": "number", "color": "category"}
 ROWS = 200
+TINY = 1e-12
 
 
 def rows(count: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
@@ -27,7 +31,12 @@ def rows(count: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def reference() -> pd.DataFrame:
-    return rows(10_000, seed=1)
+    return rows(13_000, seed=1)
+
+
+@pytest.fixture(scope="module")
+def ready(reference: pd.DataFrame) -> Prepared:
+    return prepared(KINDS, reference)
 
 
 @pytest.fixture(scope="module")
@@ -37,31 +46,84 @@ def profile(reference: pd.DataFrame) -> Profile:
 
 
 @pytest.mark.parametrize(("column", "method"), [("level", "wasserstein"), ("color", "jensenshannon")])
-def test_distances_are_those_of_evidentlys_report(column: str, method: str) -> None:
+def test_distances_are_those_of_evidentlys_report(column: str, method: Method) -> None:
     reference, window = rows(2_000, seed=1), rows(500, seed=2, shift=0.5)
     window.loc[:40, column] = None
     definition = DataDefinition(numerical_columns=["level"], categorical_columns=["color"])
     metric = ValueDrift(column=column, method=method)
     snapshot = Report([metric]).run(Dataset.from_pandas(window, definition), Dataset.from_pandas(reference, definition))
     (found,) = [result.value for result in snapshot.metric_results.values()]
-    check = Check(column, "wasserstein" if column == "level" else "jensenshannon")
-    assert statistic(check, reference[column], window[column]) == pytest.approx(found, abs=1e-12)
+    values = statistics(prepared(KINDS, reference), window)
+    assert values[Check(column, method)] == pytest.approx(found, abs=TINY)
 
 
-def test_a_window_without_values_has_no_distance_but_a_missing_share() -> None:
-    reference, window = rows(1_000, seed=1), rows(100, seed=2)
-    window["level"] = np.nan
-    values = statistics(KINDS, reference, window)
+RANDOM = np.random.default_rng(0)
+NUMBERS = {
+    "normal": (RANDOM.normal(size=5_000), RANDOM.normal(size=1_000)),
+    "ties": (RANDOM.integers(0, 10, 5_000), RANDOM.integers(-2, 12, 1_000)),
+    "two constants": (np.ones(100), np.full(50, 3.0)),
+    "the same constant": (np.ones(100), np.ones(50)),
+    "one row": (RANDOM.normal(size=100), np.array([5.0])),
+    "a reference of one row": (np.array([1.0]), RANDOM.normal(size=7)),
+    "missing": (np.where(np.arange(900) % 3, RANDOM.normal(size=900), np.nan), RANDOM.normal(size=300)),
+    "far from zero": (RANDOM.normal(size=1_000) + 1e12, RANDOM.normal(size=1_000) + 1e12),
+    "huge": (RANDOM.normal(size=1_000) * 1e150, RANDOM.normal(size=1_000) * 1e150),
+    "over many orders": (RANDOM.lognormal(0, 5, size=5_000), RANDOM.lognormal(0, 5, size=900)),
+    "apart": (RANDOM.normal(size=500), RANDOM.normal(size=500) + 1e6),
+    "infinite precision lost": (np.array([1e15, 1e15 + 1, 0.1]), np.array([0.3, 1e15])),
+}
+
+
+@pytest.mark.parametrize(("reference", "window"), NUMBERS.values(), ids=NUMBERS)
+def test_the_distance_of_numbers_is_evidentlys(reference: np.ndarray, window: np.ndarray) -> None:
+    before, now = pd.Series(reference, dtype=float), pd.Series(window, dtype=float)
+    found = wasserstein_stat_test(before.dropna(), now.dropna(), ColumnType.Numerical, None).drift_score
+    ready = prepared({"x": "number"}, before.to_frame("x"))
+    values = statistics(ready, now.to_frame("x"))
+    assert values[Check("x", "wasserstein")] == pytest.approx(found, rel=TINY, abs=TINY)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_distance_of_categories_is_evidentlys(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    before = pd.Series([f"level {n}" for n in random.integers(0, 1 + seed * 3, 2_000)])
+    now = pd.Series([f"level {n}" for n in random.integers(seed, 2 + seed * 4, 1 + seed * 20)])
+    found = jensenshannon_stat_test(before, now, ColumnType.Categorical, None).drift_score
+    values = statistics(prepared({"x": "category"}, before.to_frame("x")), now.to_frame("x"))
+    assert values[Check("x", "jensenshannon")] == pytest.approx(found, abs=TINY)
+
+
+def test_a_window_without_values_has_no_distance_but_a_missing_share(ready: Prepared) -> None:
+    window = rows(100, seed=2).assign(level=np.nan, color=None)
+    values = statistics(ready, window)
     assert math.isnan(values[Check("level", "wasserstein")])
-    assert values[Check("level", "missing_share")] == 1.0
+    assert math.isnan(values[Check("color", "jensenshannon")])
+    assert values[Check("level", "missing_share")] == values[Check("color", "missing_share")] == 1.0
 
 
-def test_windows_of_the_same_stream_are_quiet(reference: pd.DataFrame, profile: Profile) -> None:
-    compared = sample(reference)
-    scores = [
-        judge(profile, statistics(KINDS, compared, rows(ROWS, seed=100 + i))).score > profile.limit for i in range(200)
-    ]
-    assert sum(scores) <= 8  # 1 % of 200 and three standard deviations of a day's luck more
+@pytest.mark.parametrize("levels", [LEVELS // 2, 20_000])
+def test_what_is_learned_of_a_column_is_what_its_windows_measure(levels: int) -> None:
+    """Location and scale come from windows by level, judged ones from sorted values: both are the same statistics."""
+    random = np.random.default_rng(3)
+    frame = pd.DataFrame({"x": random.integers(0, levels, 8_000) / levels})
+    days = np.arange(len(frame)) // 100
+    learned = calibrate(frame, days, {"x": "number"}, rows=ROWS, false_alarm_rate=0.01, neighbourhood=-1)
+    ready = prepared({"x": "number"}, frame)
+    starts = range(0, len(frame) - ROWS + 1, ROWS // 10)
+    measured = np.array([list(statistics(ready, frame.iloc[at : at + ROWS]).values()) for at in starts])
+    normal = {n.method: n for n in learned.spans[0].normals}
+    for number, method in enumerate(METHODS["number"]):
+        mean = normal[method].location + 0.5772 * normal[method].scale
+        assert mean == pytest.approx(measured[:, number].mean(), rel=0.01, abs=1e-4)
+
+
+@pytest.mark.parametrize("windows", [1, 3])
+def test_windows_of_the_same_stream_are_quiet(ready: Prepared, profile: Profile, windows: int) -> None:
+    alarms = 0
+    for i in range(200):
+        judgement = judge(profile, {windows: statistics(ready, rows(ROWS * windows, seed=100 + i))})
+        alarms += judgement.alarm
+    assert alarms <= 12  # 1 % of 200, and the luck of a reference of 65 windows, or of 21
 
 
 @pytest.mark.parametrize(
@@ -75,27 +137,69 @@ def test_windows_of_the_same_stream_are_quiet(reference: pd.DataFrame, profile: 
     ids=["shifted", "missing", "frozen", "renamed"],
 )
 def test_a_change_alarms_and_its_column_is_named_first(
-    reference: pd.DataFrame, profile: Profile, column: str, change: object
+    ready: Prepared, profile: Profile, column: str, change: object
 ) -> None:
     window = rows(ROWS, seed=7)
     window[column] = change(window)  # type: ignore[operator]  # a lambda of the table above
-    judgement = judge(profile, statistics(KINDS, sample(reference), window))
+    judgement = judge(profile, {1: statistics(ready, window)})
     assert judgement.alarm
-    assert judgement.score > profile.limit
+    assert judgement.spans[0].score > judgement.spans[0].limit
     assert judgement.drifted[0].column == column
 
 
-def test_a_column_without_values_alarms_by_its_missing_share(reference: pd.DataFrame, profile: Profile) -> None:
-    window = rows(ROWS, seed=7)
-    window["level"] = np.nan
-    judgement = judge(profile, statistics(KINDS, sample(reference), window))
+def test_windows_together_show_what_one_does_not(ready: Prepared, profile: Profile) -> None:
+    found = {1: 0, 3: 0}
+    for seed in range(40):
+        changed = rows(ROWS * 3, seed=200 + seed)
+        changed["sensor"] += 0.15
+        for windows in found:
+            judgement = judge(profile, {windows: statistics(ready, changed.iloc[-ROWS * windows :])})
+            found[windows] += "sensor" in {finding.column for finding in judgement.drifted}
+    assert found[3] > 2 * found[1]
+
+
+def test_what_the_model_leans_on_comes_first(ready: Prepared, profile: Profile) -> None:
+    window = rows(ROWS, seed=7).assign(sensor=0.1)
+    window["level"] += 40
+    leaning = profile.model_copy(update={"importance": {"sensor": 0.2, "level": 0.001}})
+    values = {1: statistics(ready, window)}
+    assert judge(profile, values).drifted[0].column == "level"
+    assert judge(leaning, values).drifted[0].column == "sensor"
+
+
+def test_a_column_without_values_alarms_by_its_missing_share(ready: Prepared, profile: Profile) -> None:
+    window = rows(ROWS, seed=7).assign(level=np.nan)
+    judgement = judge(profile, {1: statistics(ready, window)})
     assert (judgement.drifted[0].column, judgement.drifted[0].method) == ("level", "missing_share")
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "kind"),
+    [
+        ("level", lambda window: window["level"] * 1.8 + 32, "out_of_range"),
+        ("color", lambda window: window["color"].str.upper(), "unseen_levels"),
+        ("color", lambda _: "red", "constant"),
+        ("sensor", lambda _: 0.1, "constant"),
+        ("level", lambda _: np.nan, "all_missing"),
+    ],
+)
+def test_what_is_odd_about_a_column_is_a_fact(ready: Prepared, column: str, change: object, kind: str) -> None:
+    window = rows(ROWS, seed=7)
+    assert facts(ready, window) == []
+    window[column] = change(window)  # type: ignore[operator]  # a lambda of the table above
+    assert [(fact.column, fact.kind) for fact in facts(ready, window)] == [(column, kind)]
 
 
 def test_a_small_reference_says_how_many_rows_are_missing() -> None:
     few = rows(FEWEST * ROWS - 30, seed=1)
     with pytest.raises(TooFewRows, match="30 more rows"):
         calibrate(few, np.arange(len(few)) // 100, KINDS, rows=ROWS, false_alarm_rate=0.01)
+
+
+def test_a_reference_too_small_for_windows_together_judges_single_ones() -> None:
+    some = rows(FEWEST * ROWS * 2, seed=1)
+    learned = calibrate(some, np.arange(len(some)) // 100, KINDS, rows=ROWS, false_alarm_rate=0.01)
+    assert [span.windows for span in learned.spans] == [1]
 
 
 def test_a_profile_survives_its_json(profile: Profile) -> None:

@@ -54,6 +54,20 @@ def outcome_rows(events: Sequence[Outcome]) -> pd.DataFrame:
 
 def write(bucket: Bucket, window: Window, rows: pd.DataFrame) -> str:
     """Writes a slice's rows under its name; again is the same file. Returns its address."""
-    path = f"events/{window.topic}/{window.name}.parquet"
-    bucket.write_parquet(path, rows)
-    return bucket.url(path)
+    bucket.write_parquet(path(window), rows)
+    return bucket.url(path(window))
+
+
+def read(bucket: Bucket, window: Window) -> pd.DataFrame:
+    """A slice's rows. Raises :class:`FileNotFoundError`."""
+    return bucket.read_parquet(path(window))
+
+
+def windows(bucket: Bucket, topic: str, partition: int) -> list[Window]:
+    """The slices of a partition that are in the archive, in order of their offsets."""
+    return [Window.named(name) for name in bucket.names(f"events/{topic}/{topic}-{partition}-")]
+
+
+def path(window: Window) -> str:
+    """Where a slice lies in the bucket."""
+    return f"events/{window.topic}/{window.name}.parquet"

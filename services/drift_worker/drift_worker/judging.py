@@ -1,23 +1,35 @@
 """From a slice's rows of one version to its verdict."""
 
+from typing import Any, NamedTuple
+
 import pandas as pd
 
+from drift_worker.history import History
+from driftloop.drift.facts import facts
 from driftloop.drift.judging import judge
-from driftloop.drift.statistics import statistics
-from driftloop.events import Drift, Window
+from driftloop.drift.statistics import Prepared, prepared, statistics
+from driftloop.events import Drift, Fact, Window
 from driftloop.reference import NoReference, Reference, read
 from driftloop.settings import WindowSettings
 from driftloop.storage import Bucket
 
 
+class Known(NamedTuple):
+    """A version's reference, ready for windows."""
+
+    reference: Reference
+    prepared: Prepared
+
+
 class Judging:
     """Judges rows against the reference of their version; references are read once."""
 
-    def __init__(self, bucket: Bucket, window: WindowSettings) -> None:
+    def __init__(self, bucket: Bucket, window: WindowSettings, history: History) -> None:
         """No reference is read yet."""
         self._bucket = bucket
         self._window = window
-        self._references: dict[tuple[str, str], Reference] = {}
+        self._history = history
+        self._known: dict[tuple[str, str], Known] = {}
 
     def verdict(self, window: Window, model: str, version: str, rows: pd.DataFrame, archive: str) -> Drift:
         """The verdict on a version's rows of a window: the same for the same window, whenever it is given.
@@ -36,37 +48,70 @@ class Judging:
             why="",
             archive=archive,
         )
-        fewest = int(self._window.rows * self._window.fewest_share)
-        if len(rows) < fewest:
-            return base.model_copy(update={"why": f"too few rows: {len(rows)}, and {fewest} are needed"})
         try:
-            reference = self._reference(model, version)
-        except NoReference as error:
-            return base.model_copy(update={"why": str(error)})
-        profile = reference.profile
-        absent = [column for column in profile.kinds if column not in rows.columns]
-        if absent:
-            return base.model_copy(update={"why": f"the window lacks {', '.join(absent)}, which the reference has"})
-        if profile.rows != self._window.rows:
-            return base.model_copy(
-                update={
-                    "why": f"windows here have {self._window.rows} rows (DRIFTLOOP_WINDOW__ROWS), but version "
-                    f"{version} was calibrated for {profile.rows}"
-                }
-            )
-        judgement = judge(profile, statistics(profile.kinds, reference.sample, rows))
+            known = self._reference(model, version)
+            rows, odd = self._fitting(known, version, rows)
+        except Unjudged as reason:
+            return base.model_copy(update={"why": str(reason)})
+        profile = known.reference.profile
+        columns = list(profile.kinds)
+        values = {1: statistics(known.prepared, rows)}
+        for span in profile.spans[1:]:
+            before = self._history.before(window, model, version, span.windows - 1)
+            if before is not None:
+                together = pd.concat([one[columns] for one in (*before, rows)], ignore_index=True)
+                values[span.windows] = statistics(known.prepared, together)
+        judgement = judge(profile, values)
+        single, *rolling = judgement.spans
         return base.model_copy(
             update={
                 "verdict": "alarm" if judgement.alarm else "quiet",
-                "why": f"score {judgement.score:.1f}, limit {profile.limit:.1f}"
-                + "".join(f"; {f.column}: {f.method} {f.value:.3g} > {f.threshold:.3g}" for f in judgement.drifted),
-                "score": judgement.score,
-                "limit": profile.limit,
+                "why": "; ".join(
+                    [f"score {single.score:.1f}, limit {single.limit:.1f}"]
+                    + [f"with the {j.windows - 1} before it {j.score:.1f}, limit {j.limit:.1f}" for j in rolling]
+                    + [f"{f.column}: {f.method} {f.value:.3g} > {f.threshold:.3g}" for f in judgement.drifted]
+                ),
+                "score": single.score,
+                "limit": single.limit,
+                "rolling_score": rolling[0].score if rolling else None,
+                "rolling_limit": rolling[0].limit if rolling else None,
                 "findings": judgement.findings,
+                "facts": [*odd, *facts(known.prepared, rows)],
             }
         )
 
-    def _reference(self, model: str, version: str) -> Reference:
-        if (model, version) not in self._references:
-            self._references[model, version] = read(self._bucket, model, version)
-        return self._references[model, version]
+    def _reference(self, model: str, version: str) -> Known:
+        if (model, version) not in self._known:
+            try:
+                reference = read(self._bucket, model, version)
+            except NoReference as error:
+                raise Unjudged(str(error)) from error
+            self._known[model, version] = Known(reference, prepared(reference.profile.kinds, reference.rows))
+        return self._known[model, version]
+
+    def _fitting(self, known: Known, version: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Fact]]:
+        """The rows in the reference's types, and the columns whose type had to be changed for that."""
+        profile = known.reference.profile
+        fewest = self._window.fewest
+        if len(rows) < fewest:
+            raise Unjudged(f"too few rows: {len(rows)}, and {fewest} are needed")
+        if absent := [column for column in profile.kinds if column not in rows.columns]:
+            raise Unjudged(f"the window lacks {', '.join(absent)}, which the reference has")
+        if profile.rows != self._window.rows:
+            raise Unjudged(
+                f"windows here have {self._window.rows} rows (DRIFTLOOP_WINDOW__ROWS), but version {version} was "
+                f"calibrated for {profile.rows}"
+            )
+        fitting: dict[str, Any] = {}
+        odd = []
+        for column, kind in profile.kinds.items():
+            cells = rows[column]
+            if kind == "number" and not pd.api.types.is_numeric_dtype(cells):
+                fitting[column] = pd.to_numeric(cells, errors="coerce").astype("float64")
+                if share := float((fitting[column].isna() & cells.notna()).mean()):
+                    odd.append(Fact(column=column, kind="another_type", share=share))
+        return rows.assign(**fitting), odd
+
+
+class Unjudged(Exception):
+    """The rows cannot be judged; says why."""

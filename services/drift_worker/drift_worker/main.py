@@ -2,6 +2,7 @@
 
 from fastapi_offline import FastAPIOffline
 
+from drift_worker.history import History
 from drift_worker.judging import Judging
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.windows import Slicing
@@ -26,11 +27,12 @@ def main() -> None:
     app.include_router(routes(health))
     bucket = Bucket(settings.storage)
     publisher = Publisher(settings.kafka, settings.topics, "drift_worker")
+    history = History(bucket, settings.window.fewest)
     slicing = Slicing(settings.window.rows, settings.window.quiet_seconds)
     loop = Loop(
         consumer(settings.kafka, mine.group, settings.instance),
         [settings.topics.predictions, settings.topics.outcomes],
-        Worker(slicing, Judging(bucket, settings.window), bucket, publisher),
+        Worker(slicing, Judging(bucket, settings.window, history), history, bucket, publisher),
         publisher,
         settings.dead_letters,
         health,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 import structlog
 
 from drift_worker import archive, metrics
+from drift_worker.history import History
 from drift_worker.judging import Judging
 from drift_worker.windows import Slice, Slicing
 from driftloop.consuming import Final, Received
@@ -24,10 +25,13 @@ class Worker:
     reads them again.
     """
 
-    def __init__(self, slicing: Slicing, judging: Judging, bucket: Bucket, publisher: Publisher) -> None:
+    def __init__(
+        self, slicing: Slicing, judging: Judging, history: History, bucket: Bucket, publisher: Publisher
+    ) -> None:
         """Nothing is open."""
         self._slicing = slicing
         self._judging = judging
+        self._history = history
         self._bucket = bucket
         self._publisher = publisher
 
@@ -41,8 +45,10 @@ class Worker:
         return [self._close(closed) for closed in self._slicing.quiet(time.monotonic())]
 
     def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
-        """Forgets the open slices of these partitions."""
+        """Forgets the open slices of these partitions, and what came before them."""
         self._slicing.forget(partitions)
+        for topic, partition in partitions:
+            self._history.forget(topic, partition)
 
     def _close(self, closed: Slice) -> Final:
         predictions = [event for event in closed.events if isinstance(event, Prediction)]
@@ -54,6 +60,7 @@ class Worker:
                 self._judging.verdict(closed.window, str(model), str(version), of_version, at)
                 for (model, version), of_version in rows.groupby(["model", "version"])
             ]
+            self._history.add(closed.window, rows)
             self._publisher.publish(*verdicts)
             for verdict in verdicts:
                 _measure(verdict)
@@ -70,10 +77,14 @@ def _measure(verdict: Drift) -> None:
     if verdict.score is not None and verdict.limit is not None:
         metrics.SCORE.labels(*version).set(verdict.score)
         metrics.LIMIT.labels(*version).set(verdict.limit)
+    if verdict.rolling_score is not None and verdict.rolling_limit is not None:
+        metrics.ROLLING_SCORE.labels(*version).set(verdict.rolling_score)
+        metrics.ROLLING_LIMIT.labels(*version).set(verdict.rolling_limit)
     for finding in verdict.findings:
+        what = (finding.column, finding.method, str(finding.windows))
         if finding.value is not None:
-            metrics.STATISTIC.labels(*version, finding.column, finding.method).set(finding.value)
-        metrics.THRESHOLD.labels(*version, finding.column, finding.method).set(finding.threshold)
+            metrics.STATISTIC.labels(*version, *what).set(finding.value)
+        metrics.THRESHOLD.labels(*version, *what).set(finding.threshold)
     log.info(
         "window judged", window=verdict.window.name, version=verdict.version, verdict=verdict.verdict, why=verdict.why
     )

@@ -1,23 +1,25 @@
 """A challenger: trained, logged to MLflow with all that it came from, and registered with its reference."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import git
 import mlflow
 import pandas as pd
 from mlflow.models import infer_signature
+from sklearn.inspection import permutation_importance
 
 from driftloop import reference
-from driftloop.drift.calibration import calibrate, sample
+from driftloop.drift.calibration import calibrate
 from driftloop.events import Retrain
-from driftloop.reference import Reference
+from driftloop.reference import PREDICTION, Reference, thinned
 from driftloop.registry import LEARNED_UNTIL, Registry
 from driftloop.settings import TRUSTED_TYPES, WindowSettings
 from driftloop.storage import Bucket
 from driftloop.usecase import UseCase
 
 EXAMPLE_ROWS = 5
+IMPORTANCE_ROWS = 5_000  # enough to tell which features count, in two seconds
 
 
 class Challenger(NamedTuple):
@@ -30,24 +32,43 @@ class Challenger(NamedTuple):
     """Labelled rows that it was trained on."""
 
 
-def train(use_case: UseCase, learn: pd.DataFrame) -> tuple[object, int]:
+def train(use_case: UseCase, learn: pd.DataFrame) -> tuple[Any, int]:
     """A fitted pipeline and the number of labelled rows that it saw."""
     labelled = learn[learn[use_case.outcome].notna()]
     estimator = use_case.pipeline().fit(labelled[use_case.features], labelled[use_case.outcome].astype(int))
     return estimator, len(labelled)
 
 
-def learn_reference(use_case: UseCase, learn: pd.DataFrame, window: WindowSettings) -> Reference:
-    """What windows of the new version will be compared with: all rows of its time, whether their outcome is known."""
-    rows = learn[use_case.features].reset_index(drop=True)
+def learn_reference(use_case: UseCase, estimator: Any, learn: pd.DataFrame, window: WindowSettings) -> Reference:
+    """What windows of the new version will be compared with: all rows of its time, whether their outcome is known.
+
+    What it predicts for them is a column too. That it has learned from these rows makes no difference to speak of:
+    predictions of models that had not (each quarter by one of the others) alarmed as rarely.
+    """
+    rows = learn[use_case.features].assign(**{PREDICTION: estimator.predict_proba(learn[use_case.features])[:, 1]})
     profile = calibrate(
         rows,
         use_case.day_numbers(learn[use_case.time]),
-        {column: use_case.kind(column) for column in use_case.features},
+        {**{column: use_case.kind(column) for column in use_case.features}, PREDICTION: "number"},
         rows=window.rows,
         false_alarm_rate=window.false_alarm_rate,
+        importance=importance(use_case, estimator, learn),
     )
-    return Reference(sample(rows), profile)
+    return Reference(rows, profile)
+
+
+def importance(use_case: UseCase, estimator: Any, learn: pd.DataFrame) -> dict[str, float]:
+    """By how much the ROC AUC falls when a feature is shuffled, on evenly spaced rows."""
+    labelled = thinned(learn[learn[use_case.outcome].notna()], IMPORTANCE_ROWS)
+    found = permutation_importance(
+        estimator,
+        labelled[use_case.features],
+        labelled[use_case.outcome].astype(int),
+        scoring="roc_auc",
+        n_repeats=2,
+        random_state=0,
+    )
+    return dict(zip(use_case.features, found.importances_mean.tolist(), strict=True))
 
 
 def register(
@@ -58,7 +79,7 @@ def register(
     Only MLflow knows the version's number, and no event can name the version before the alias does.
     """
     estimator, rows = train(use_case, learn)
-    learned = learn_reference(use_case, learn, window)
+    learned = learn_reference(use_case, estimator, learn, window)
     first = learn[use_case.features].head(EXAMPLE_ROWS)
     signature = infer_signature(learn[use_case.features], pd.Series([0.5], name="prediction"))
     mlflow.set_experiment(use_case.name)

@@ -1,0 +1,59 @@
+"""The windows before a window: the same whether the worker has just judged them or reads them from the archive."""
+
+import pandas as pd
+
+from drift_worker import archive
+from driftloop.events import Window
+from driftloop.storage import Bucket
+
+
+class History:
+    """A partition's latest windows, one version's rows each."""
+
+    def __init__(self, bucket: Bucket, fewest: int, most: int = 2) -> None:
+        """``fewest`` rows of a version make a window count; ``most`` windows are kept a partition."""
+        self._bucket = bucket
+        self._fewest = fewest
+        self._most = most
+        self._kept: dict[tuple[str, int], list[tuple[Window, pd.DataFrame]]] = {}
+
+    def before(self, window: Window, model: str, version: str, count: int) -> list[pd.DataFrame] | None:
+        """The version's rows of the ``count`` windows before this one, the oldest first.
+
+        ``None`` where they do not follow one another without a gap, or one of them has too few rows of the version.
+        """
+        kept = self._follow_up_to(window)
+        if len(kept) < count:
+            return None
+        chosen = []
+        for _, rows in kept[-count:]:
+            of_version = rows[(rows["model"] == model) & (rows["version"] == version)]
+            if len(of_version) < self._fewest:
+                return None
+            chosen.append(of_version)
+        return chosen
+
+    def add(self, window: Window, rows: pd.DataFrame) -> None:
+        """A window's rows of all versions, once it has been judged."""
+        kept = self._follow_up_to(window)
+        self._kept[window.topic, window.partition] = [*kept, (window, rows)][-self._most :]
+
+    def forget(self, topic: str, partition: int) -> None:
+        """The partition is somebody else's."""
+        self._kept.pop((topic, partition), None)
+
+    def _follow_up_to(self, window: Window) -> list[tuple[Window, pd.DataFrame]]:
+        key = (window.topic, window.partition)
+        kept = self._kept.get(key, [])
+        if not kept or kept[-1][0].last_offset + 1 != window.first_offset:
+            kept = self._kept[key] = self._from_archive(window)
+        return kept
+
+    def _from_archive(self, window: Window) -> list[tuple[Window, pd.DataFrame]]:
+        found: list[tuple[Window, pd.DataFrame]] = []
+        first = window.first_offset
+        for one in reversed(archive.windows(self._bucket, window.topic, window.partition)):
+            if one.last_offset == first - 1 and len(found) < self._most:
+                found.insert(0, (one, archive.read(self._bucket, one)))
+                first = one.first_offset
+        return found
