@@ -114,7 +114,8 @@ class Front:
             asked = await asyncio.to_thread(protocol.read, serving, body, headers)
         else:
             asked = protocol.read(serving, body, headers)
-        if not 0 < asked.rows <= (most := self._settings.max_rows):
+        most = self._settings.max_rows
+        if not 0 < asked.rows <= most:
             raise Problem(
                 422 if asked.rows else protocol.wrong,
                 f"a request has 1 to {most} rows (DRIFTLOOP_PREDICTOR__MAX_ROWS), and this one {asked.rows}",
