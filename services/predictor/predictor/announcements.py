@@ -23,6 +23,7 @@ def follow(settings: Settings, model: str, refresh: Callable[[], None], stop: Ev
     while not stop.is_set():
         try:
             with topics.following(settings.kafka, settings.topics.models) as changes:
+                refresh()  # what was announced while nobody listened
                 for change in changes:
                     if stop.is_set():
                         return
