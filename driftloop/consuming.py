@@ -1,31 +1,34 @@
 """The consume loop, and what it promises.
 
 - Each event is handed to the handler in order of its partition, and again after a crash: an offset is committed only
-  when the handler has said that everything before it has had its effect. Effects must bear being repeated.
-- A message that is no event goes to ``<topic>.dlq`` with its origin and the error, and the handler is told that its
-  offset holds nothing. So many of them that the reader must be wrong stop the loop with :class:`TooManyUnreadable`:
-  the messages of that run are neither moved nor committed, and the next start meets them again.
+  when the handler has said that everything before it has had its effect. The events that it publishes by saying so go
+  into the same transaction: readers of committed transactions see each once. Other effects must bear being repeated.
+- A message that is no event goes to ``<topic>.dlq`` with its origin and the error, in the transaction that commits its
+  offset, and the handler is told that its offset holds nothing. So many of them that the reader must be wrong stop the
+  loop with :class:`TooManyUnreadable`: the messages of that run are neither moved nor committed, and the next start
+  meets them again.
 - An exception of the handler ends the loop: nothing is committed for that event, and it is delivered again.
 - SIGTERM, through ``stop``: the loop polls no more, the handler keeps or abandons what it holds, offsets stay true.
-- Revoked partitions: the handler forgets what it holds of them; their next owner reads it again.
+- Revoked partitions: the handler forgets what it holds of them; their next owner reads it again. A transaction that
+  meets a change of owners is given up, and everything since the last one is handled again.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from threading import Event as Flag
 from typing import NamedTuple, Protocol
 
 import structlog
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import CommitFailedError
 from prometheus_client import Counter
 
 from driftloop.events import Event, Message, Unreadable, read
-from driftloop.producing import Publisher
 from driftloop.settings import DeadLetters, Kafka
 from driftloop.telemetry import Health
+from driftloop.transactions import Addressed, Moved, Transactions
 
 log = structlog.get_logger(__name__)
 
@@ -44,11 +47,12 @@ class Received:
 
 
 class Final(NamedTuple):
-    """Everything of the partition before ``offset`` has had its effect."""
+    """Everything of the partition before ``offset`` has had its effect, once ``events`` are published with it."""
 
     topic: str
     partition: int
     offset: int
+    events: Sequence[Event] = ()
 
 
 class Handler(Protocol):
@@ -103,17 +107,18 @@ class Loop:
         consumer: KafkaConsumer,
         topics: Collection[str],
         handler: Handler,
-        publisher: Publisher,
+        transactions: Transactions,
         limits: DeadLetters,
         health: Health,
     ) -> None:
-        """``publisher`` carries dead letters; ``health`` gets a beat each event and each round."""
+        """``transactions`` carry offsets, events and dead letters; ``health`` gets a beat each event and each round."""
         self._consumer = consumer
         self._handler = handler
-        self._publisher = publisher
+        self._transactions = transactions
         self._limits = limits
         self._health = health
         self._unread: list[tuple[ConsumerRecord, Unreadable]] = []  # the run that is not moved yet
+        self._letters: list[tuple[ConsumerRecord, Message]] = []  # those that wait for their offset to be final
         self._in_a_row = 0
         self._last: deque[bool] = deque(maxlen=limits.among)
         consumer.subscribe(topics=list(topics), listener=_Listener(self))
@@ -123,21 +128,24 @@ class Loop:
         while not stop.is_set():
             polled = self._consumer.poll(timeout_ms=500)
             self._health.beat()
-            for records in polled.values():
-                for record in records:
+            try:
+                for record in chain.from_iterable(polled.values()):
                     if stop.is_set():
                         return
                     self._commit(self._take(record))
-            if not polled:  # the run of unreadable messages ends here, for now
-                self._commit(self._move_unread())
-            self._commit(self._handler.idle())
+                if not polled:  # the run of unreadable messages ends here, for now
+                    self._commit(self._move_unread())
+                self._commit(self._handler.idle())
+            except Moved as error:
+                log.warning("not committed, the partitions move: handled again", error=str(error))
+                self._begin_anew()
 
     def close(self) -> None:
-        """Leaves the topics, then sends what is under way."""
+        """Leaves the topics and the broker."""
         try:
             self._consumer.close(autocommit=False)
         finally:
-            self._publisher.close()
+            self._transactions.close()
 
     def _take(self, record: ConsumerRecord) -> list[Final]:
         self._health.beat()
@@ -171,12 +179,6 @@ class Loop:
     def _move_unread(self) -> list[Final]:
         final: list[Final] = []
         moved, self._unread = self._unread, []
-        self._publisher.wait(
-            [
-                self._publisher.send_raw(dead_letter_topic(record.topic), _dead_letter(record, error))
-                for record, error in moved
-            ]
-        )
         for record, error in moved:
             DEAD_LETTERS.labels(record.topic).inc()
             log.warning(
@@ -186,25 +188,44 @@ class Loop:
                 offset=record.offset,
                 error=str(error),
             )
+            self._letters.append((record, _dead_letter(record, error)))
             final += self._handler.handle(Received(record.topic, record.partition, record.offset, None))
         return final
 
     def _commit(self, finals: Iterable[Final]) -> None:
-        offsets = {
-            TopicPartition(final.topic, final.partition): OffsetAndMetadata(final.offset, "", -1) for final in finals
-        }
-        if not offsets:
+        finals = list(finals)
+        if not finals:
             return
-        try:
-            self._consumer.commit(offsets)
-        except CommitFailedError:
-            # The partitions went to another member while the effect was under way: it repeats the effect.
-            log.warning("offsets not committed, the partitions have moved", offsets=str(offsets))
+        offsets = {TopicPartition(final.topic, final.partition): final.offset for final in finals}
+        final_now = [
+            (record, letter)
+            for record, letter in self._letters
+            if record.offset < offsets.get(TopicPartition(record.topic, record.partition), 0)
+        ]
+        self._transactions.commit(
+            self._consumer,
+            offsets,
+            [event for final in finals for event in final.events],
+            [Addressed(dead_letter_topic(record.topic), letter) for record, letter in final_now],
+        )
+        self._letters = [one for one in self._letters if one not in final_now]
+
+    def _begin_anew(self) -> None:
+        """From the committed offsets: what was polled and not committed comes again to whoever has the partitions."""
+        assigned = self._consumer.assignment()
+        self.forget(assigned)
+        for partition in assigned:
+            committed = self._consumer.committed(partition)
+            if committed is None:
+                self._consumer.seek_to_beginning(partition)
+            else:
+                self._consumer.seek(partition, committed)
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """The partitions are gone: so is what was held of them."""
         gone = {(partition.topic, partition.partition) for partition in partitions}
         self._unread = [(r, e) for r, e in self._unread if (r.topic, r.partition) not in gone]
+        self._letters = [(r, m) for r, m in self._letters if (r.topic, r.partition) not in gone]
         self._handler.revoked(gone)
 
 

@@ -7,14 +7,16 @@ from fastapi import FastAPI
 
 from driftloop.consuming import Loop
 from driftloop.settings import Server
-from driftloop.telemetry import Health, served
+from driftloop.telemetry import Health, end_when_stuck, served
 
 
 def run(loop: Loop, app: FastAPI, server: Server, health: Health) -> None:
     """Runs the loop in this thread, which must be the main one, and serves ``app`` beside it.
 
     Returns on SIGTERM or SIGINT; raises what the loop raises. Either way the pages end first, and the loop is closed.
+    A loop that makes no progress ends the process, so that whoever started it starts another.
     """
+    end_when_stuck(health)
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -93,6 +93,9 @@ class WindowSettings(Section):
     """What a window of predictions is; the trainer learns what is normal for just this shape."""
 
     rows: int = Field(1_000, ge=10, description="a window closes when it has this many rows")
+    longest_seconds: float = Field(
+        7 * 86_400, gt=0, description="a window closes when the next event is this much later than its first one"
+    )
     quiet_seconds: float = Field(60, gt=0, description="a window closes when nothing has come for this long")
     fewest_share: Share = Field(
         0.9, description="a version with a smaller share of a window's rows is not judged: few rows vary more"

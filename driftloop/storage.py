@@ -49,6 +49,10 @@ class Bucket:
         """An object's content. Raises :class:`FileNotFoundError` where there is none."""
         return bytes(self._files.cat_file(f"{self.name}/{path}"))
 
+    def delete(self, path: str) -> None:
+        """Deletes an object."""
+        self._files.rm_file(f"{self.name}/{path}")
+
     def write_parquet(self, path: str, frame: pd.DataFrame) -> None:
         """Writes a frame without its index."""
         sink = pa.BufferOutputStream()

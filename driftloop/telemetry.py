@@ -109,6 +109,18 @@ class Health:
         return dict(self._warnings)
 
 
+def end_when_stuck(health: Health) -> None:
+    """Ends this process once it counts as stuck: kafka-python may wait for ever after a broker's restart."""
+
+    def watch() -> None:
+        while (why := health.stuck) is None:
+            time.sleep(1)
+        structlog.get_logger(__name__).error("stuck, so this process ends and another may begin", why=why)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch", daemon=True).start()
+
+
 def routes(health: Health, measure: Callable[[], None] = lambda: None) -> APIRouter:
     """``/metrics``, ``/healthz`` and ``/readyz``: the same for every service.
 

@@ -19,6 +19,7 @@ from driftloop.producing import Publisher
 from driftloop.settings import DeadLetters, Topics
 from driftloop.storage import Bucket
 from driftloop.telemetry import Health
+from driftloop.transactions import Transactions
 from stack.running import Stack
 from tests.conftest import FLIGHT, free_ports, predict, until
 
@@ -73,11 +74,14 @@ class Source:
         watchdog.start()
         source = consumer(self.stack.kafka, self.group, "test")
         try:
-            Loop(source, [self.topic], seen, self.publisher, limits, Health()).run(stop)
+            Loop(source, [self.topic], seen, self.transactions(), limits, Health()).run(stop)
         finally:
             watchdog.cancel()
             source.close(autocommit=False)
         return seen
+
+    def transactions(self) -> Transactions:
+        return Transactions(self.stack.kafka, self.topics, "test", self.topic)
 
     def committed(self) -> int | None:
         reader = KafkaConsumer(bootstrap_servers=self.stack.kafka.bootstrap_servers, group_id=self.group)
@@ -94,7 +98,7 @@ class Source:
 def records(stack: Stack, topic: str) -> list[ConsumerRecord]:
     """All messages of a topic of one partition."""
     partition = TopicPartition(topic, 0)
-    reader = KafkaConsumer(bootstrap_servers=stack.kafka.bootstrap_servers)
+    reader = KafkaConsumer(bootstrap_servers=stack.kafka.bootstrap_servers, isolation_level="read_committed")
     try:
         reader.assign([partition])
         reader.seek_to_beginning(partition)
@@ -172,7 +176,7 @@ def test_a_handler_that_fails_ends_the_loop_and_meets_its_event_again(source: So
     reader = consumer(source.stack.kafka, source.group, "test")
     failing = Failing(threading.Event(), 2)
     with pytest.raises(RuntimeError, match="disk full"):
-        Loop(reader, [source.topic], failing, source.publisher, DeadLetters(), Health()).run(failing.stop)
+        Loop(reader, [source.topic], failing, source.transactions(), DeadLetters(), Health()).run(failing.stop)
     reader.close(autocommit=False)
     assert source.committed() == 1
     assert [received.offset for received in source.run(1, DeadLetters()).received] == [1]

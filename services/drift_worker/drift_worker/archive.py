@@ -68,6 +68,13 @@ def windows(bucket: Bucket, topic: str, partition: int) -> list[Window]:
     return [Window.named(name) for name in bucket.names(f"events/{topic}/{topic}-{partition}-")]
 
 
+def clear(bucket: Bucket, window: Window) -> None:
+    """Deletes the partition's slices from this one on: those of a worker that was killed before they were final."""
+    for one in windows(bucket, window.topic, window.partition):
+        if one.first_offset >= window.first_offset:
+            bucket.delete(path(one))
+
+
 def path(window: Window) -> str:
     """Where a slice lies in the bucket."""
     return f"events/{window.topic}/{window.name}.parquet"

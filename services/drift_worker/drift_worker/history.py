@@ -33,6 +33,10 @@ class History:
             chosen.append(of_version)
         return chosen
 
+    def ids(self, window: Window) -> set[str]:
+        """The events of the windows before this one."""
+        return {str(identity) for _, rows in self._follow_up_to(window) for identity in rows["id"].unique()}
+
     def add(self, window: Window, rows: pd.DataFrame) -> None:
         """A window's rows of all versions, once it has been judged."""
         kept = self._follow_up_to(window)

@@ -8,11 +8,11 @@ from drift_worker.settings import DriftWorkerSettings
 from drift_worker.windows import Slicing
 from drift_worker.worker import Worker
 from driftloop.consuming import Loop, consumer
-from driftloop.producing import Publisher
 from driftloop.service import run
 from driftloop.settings import command_line
 from driftloop.storage import Bucket
 from driftloop.telemetry import Health, configure_logging, routes
+from driftloop.transactions import Transactions
 
 ABOUT = "Compares windows of predictions with the reference of the version that answered."
 EXAMPLE = "DRIFTLOOP_STORAGE__BUCKET=my-bucket driftloop-drift-worker"
@@ -26,14 +26,13 @@ def main() -> None:
     app = FastAPIOffline(title="driftloop drift worker")
     app.include_router(routes(health))
     bucket = Bucket(settings.storage)
-    publisher = Publisher(settings.kafka, settings.topics, "drift_worker")
     history = History(bucket, settings.window.fewest)
-    slicing = Slicing(settings.window.rows, settings.window.quiet_seconds)
+    slicing = Slicing(settings.window)
     loop = Loop(
         consumer(settings.kafka, mine.group, settings.instance),
         [settings.topics.predictions, settings.topics.outcomes],
-        Worker(slicing, Judging(bucket, settings.window, history), history, bucket, publisher),
-        publisher,
+        Worker(slicing, Judging(bucket, settings.window, history), history, bucket),
+        Transactions(settings.kafka, settings.topics, "drift_worker", f"{mine.group}-{settings.instance}"),
         settings.dead_letters,
         health,
     )

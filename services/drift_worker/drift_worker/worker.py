@@ -1,7 +1,7 @@
-"""What the worker does with its events: slices, then archive, then verdicts, then the offsets are final."""
+"""What the worker does with its events: slices, then archive, then verdicts with the offsets in one transaction."""
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import structlog
 
@@ -11,7 +11,6 @@ from drift_worker.judging import Judging
 from drift_worker.windows import Slice, Slicing
 from driftloop.consuming import Final, Received
 from driftloop.events import Drift, Outcome, Prediction
-from driftloop.producing import Publisher
 from driftloop.storage import Bucket
 
 log = structlog.get_logger(__name__)
@@ -20,25 +19,22 @@ log = structlog.get_logger(__name__)
 class Worker:
     """Closes slices of predictions and of outcomes; the former are judged, both are archived.
 
-    A slice's effects bear being repeated: its archive file and its verdicts have its name. (One that silence closed
-    may be cut elsewhere when it is read again after a crash.) On SIGTERM open slices are abandoned; the next start
-    reads them again.
+    The archive is written before a slice is final: what a killed worker left there of a slice that never became final
+    is cleared by the next owner of the partition. On SIGTERM open slices are abandoned; the next start reads them
+    again.
     """
 
-    def __init__(
-        self, slicing: Slicing, judging: Judging, history: History, bucket: Bucket, publisher: Publisher
-    ) -> None:
+    def __init__(self, slicing: Slicing, judging: Judging, history: History, bucket: Bucket) -> None:
         """Nothing is open."""
         self._slicing = slicing
         self._judging = judging
         self._history = history
         self._bucket = bucket
-        self._publisher = publisher
+        self._cleared: set[tuple[str, int]] = set()
 
     def handle(self, received: Received) -> Iterable[Final]:
-        """Takes one event; final is the slice that it closes."""
-        closed = self._slicing.add(received, time.monotonic())
-        return [self._close(closed)] if closed else []
+        """Takes one event; final are the slices that it closes."""
+        return [self._close(closed) for closed in self._slicing.add(received, time.monotonic())]
 
     def idle(self) -> Iterable[Final]:
         """Closes what has been quiet for long enough."""
@@ -47,27 +43,41 @@ class Worker:
     def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
         """Forgets the open slices of these partitions, and what came before them."""
         self._slicing.forget(partitions)
+        self._cleared.difference_update(partitions)
         for topic, partition in partitions:
             self._history.forget(topic, partition)
 
     def _close(self, closed: Slice) -> Final:
+        if (closed.topic, closed.partition) not in self._cleared:
+            archive.clear(self._bucket, closed.window)
+            self._cleared.add((closed.topic, closed.partition))
         predictions = [event for event in closed.events if isinstance(event, Prediction)]
         outcomes = [event for event in closed.events if isinstance(event, Outcome)]
-        if predictions:
-            rows = archive.prediction_rows(predictions)
-            at = archive.write(self._bucket, closed.window, rows)
-            verdicts = [
-                self._judging.verdict(closed.window, str(model), str(version), of_version, at)
-                for (model, version), of_version in rows.groupby(["model", "version"])
-            ]
-            self._history.add(closed.window, rows)
-            self._publisher.publish(*verdicts)
-            for verdict in verdicts:
-                _measure(verdict)
-            metrics.SECONDS.observe(time.monotonic() - closed.touched)
+        verdicts = self._judge(closed, predictions) if predictions else []
         if outcomes:
             archive.write(self._bucket, closed.window, archive.outcome_rows(outcomes))
-        return Final(closed.topic, closed.partition, closed.last_offset + 1)
+        return Final(closed.topic, closed.partition, closed.last_offset + 1, verdicts)
+
+    def _judge(self, closed: Slice, predictions: Sequence[Prediction]) -> list[Drift]:
+        window = closed.window
+        seen = self._history.ids(window)
+        once: dict[str, Prediction] = {}
+        for event in predictions:
+            if event.id not in seen:  # an event that is there twice counts once, where it stood first
+                once.setdefault(event.id, event)
+        rows = archive.prediction_rows(list(once.values()))
+        if rows.empty:
+            return []
+        at = archive.write(self._bucket, window, rows)
+        verdicts = [
+            self._judging.verdict(window, str(model), str(version), of_version, at)
+            for (model, version), of_version in rows.groupby(["model", "version"])
+        ]
+        self._history.add(window, rows)
+        for verdict in verdicts:
+            _measure(verdict)
+        metrics.SECONDS.observe(time.monotonic() - closed.touched)
+        return verdicts
 
 
 def _measure(verdict: Drift) -> None:

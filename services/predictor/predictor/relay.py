@@ -23,7 +23,7 @@ from kafka.errors import KafkaError
 
 from driftloop.events import EVENTS, Written, message
 from driftloop.settings import load
-from driftloop.telemetry import Health, configure_logging
+from driftloop.telemetry import Health, configure_logging, end_when_stuck
 from predictor import metrics
 from predictor.outbox import NotKept, Outbox
 from predictor.settings import RelaySettings
@@ -160,12 +160,6 @@ def main() -> None:
     stop = threading.Event()
     health = Health(STUCK_SECONDS)
 
-    def end_when_stuck() -> None:
-        while (why := health.stuck) is None:
-            time.sleep(1)
-        log.error("the relay is stuck and ends, so that another begins", why=why)
-        os._exit(1)
-
     def end_with_the_predictor() -> None:
         sys.stdin.buffer.read()
         stop.set()
@@ -175,7 +169,7 @@ def main() -> None:
     threading.Thread(target=end_with_the_predictor, daemon=True).start()
     with alone(settings.predictor.folder):
         health.beat()  # the wait for another relay to end is none of ours
-        threading.Thread(target=end_when_stuck, daemon=True).start()
+        end_when_stuck(health)
         run(settings, stop, health)
 
 

@@ -7,6 +7,7 @@ from driftloop.service import run
 from driftloop.settings import command_line
 from driftloop.storage import Bucket
 from driftloop.telemetry import Health, configure_logging
+from driftloop.transactions import Transactions
 from trainer.api import create
 from trainer.retrains import Retrains
 from trainer.settings import TrainerSettings
@@ -26,11 +27,12 @@ def main() -> None:
         consumer(settings.kafka, f"{mine.group}-{model}", settings.instance, mine.longest_training_seconds),
         [settings.topics.retrain],
         Retrains(settings, Registry(settings.registry), Bucket(settings.storage), publisher),
-        publisher,
+        Transactions(settings.kafka, settings.topics, "trainer", f"{mine.group}-{model}-{settings.instance}"),
         settings.dead_letters,
         health,
     )
-    run(loop, create(model, mine.api_key, publisher, health), mine, health)
+    with publisher:
+        run(loop, create(model, mine.api_key, publisher, health), mine, health)
 
 
 if __name__ == "__main__":

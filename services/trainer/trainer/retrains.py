@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 class Retrains:
     """Handles the retrain events of one model, one at a time; each ends in one final state on ``models``.
 
-    An event is final when its last state is published. Delivered again, one that brought a version is told again and
-    not repeated; one that failed is tried again.
+    An event's last state is published together with its offset. Delivered again, one that brought a version is told
+    again and not repeated; one that failed is tried again.
     """
 
     def __init__(self, settings: TrainerSettings, registry: Registry, bucket: Bucket, publisher: Publisher) -> None:
@@ -37,9 +37,10 @@ class Retrains:
     def handle(self, received: Received) -> Iterable[Final]:
         """Runs one retrain to its end, which may take minutes."""
         retrain = received.event
+        states = []
         if isinstance(retrain, Retrain) and retrain.model == self._use_case.name:
-            self._run(retrain)
-        return [Final(received.topic, received.partition, received.offset + 1)]
+            states.append(self._run(retrain))
+        return [Final(received.topic, received.partition, received.offset + 1, states)]
 
     def idle(self) -> Iterable[Final]:
         """Nothing is held between events."""
@@ -48,7 +49,8 @@ class Retrains:
     def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
         """Nothing is held between events."""
 
-    def _run(self, retrain: Retrain) -> None:
+    def _run(self, retrain: Retrain) -> ModelChange:
+        """The retrain's final state, to be published with its offset."""
         began = time.monotonic()
         done = self._registry.outcome_of(retrain.id)
         if done is not None:
@@ -60,10 +62,10 @@ class Retrains:
         # Outside of what may fail: where the alias cannot be moved, the event is delivered again and finds its outcome.
         if change.state == "promoted" and change.version is not None:
             self._registry.promote(change.version)
-        self._publisher.publish(change)
         metrics.RETRAINS.labels(retrain.trigger, change.state).inc()
         metrics.SECONDS.observe(time.monotonic() - began)
         log.info("retrain over", retrain=retrain.id, state=change.state, version=change.version, why=change.why)
+        return change
 
     def _train(self, retrain: Retrain) -> ModelChange:
         try:

@@ -1,0 +1,90 @@
+"""What a consumer has made of its events, published together with the offsets up to which it has: both or neither."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import NamedTuple
+
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+
+from driftloop.events import Event, Message, write
+from driftloop.producing import Unavailable
+from driftloop.settings import Kafka, Topics
+
+MOVED = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
+
+
+class Moved(Exception):
+    """Partitions are changing hands: nothing of the transaction was published, and its events will come again."""
+
+
+class Addressed(NamedTuple):
+    """A message and its topic."""
+
+    topic: str
+    message: Message
+
+
+class Transactions:
+    """A transactional producer. Used by one thread."""
+
+    def __init__(self, kafka: Kafka, topics: Topics, source: str, instance: str) -> None:
+        """Ends what an earlier process of the same source and instance has begun: it can commit nothing from here on.
+
+        ``source`` is the service that events come from. Raises :class:`Unavailable`.
+        """
+        self._topics = topics
+        self._source = source
+        timeout_ms = int(kafka.timeout_seconds * 1000)
+        try:
+            self._producer = KafkaProducer(
+                **kafka.connection,
+                client_id=f"driftloop-{source}",
+                transactional_id=f"driftloop-{source}-{instance}",
+                acks="all",
+                request_timeout_ms=timeout_ms,
+                max_block_ms=timeout_ms * 3,
+                allow_auto_create_topics=False,
+            )
+            self._producer.init_transactions()
+        except KafkaError as error:
+            raise Unavailable(
+                f"no broker answers at {kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): {error}"
+            ) from error
+
+    def commit(
+        self,
+        consumer: KafkaConsumer,
+        offsets: Mapping[TopicPartition, int],
+        events: Iterable[Event],
+        letters: Iterable[Addressed] = (),
+    ) -> None:
+        """Returns when events and letters are on their topics and the consumer's group has the offsets.
+
+        Raises :class:`Moved`, and :class:`Unavailable` where the broker does not answer: a part of it may then be
+        published, and is not seen by readers of committed transactions.
+        """
+        self._producer.begin_transaction()
+        try:
+            addressed = [Addressed(getattr(self._topics, event.topic), write(event, self._source)) for event in events]
+            for topic, (key, value, headers) in (*letters, *addressed):
+                self._producer.send(topic, key=key, value=value, headers=headers)
+            marked = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
+            self._producer.send_offsets_to_transaction(marked, consumer.group_metadata())
+            self._producer.commit_transaction()
+        except KafkaError as error:
+            with suppress(KafkaError):
+                self._producer.abort_transaction()
+            if isinstance(error, MOVED):
+                raise Moved(str(error)) from error
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        """Lets go of the broker."""
+        self._producer.close(timeout=1)

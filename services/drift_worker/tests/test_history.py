@@ -1,0 +1,86 @@
+"""The windows before a window are the same from memory and from the archive."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from drift_worker import archive
+from drift_worker.history import History
+from driftloop.events import Window
+from driftloop.storage import Bucket
+
+
+class Folder(Bucket):
+    """Keeps objects in a folder: what is tried here is which of them are read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.name = folder, "b"
+
+    def write(self, path: str, content: bytes) -> None:
+        (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (self._folder / path).write_bytes(content)
+
+    def read(self, path: str) -> bytes:
+        return (self._folder / path).read_bytes()
+
+    def delete(self, path: str) -> None:
+        (self._folder / path).unlink()
+
+    def names(self, path: str) -> list[str]:
+        return sorted(str(file.relative_to(self._folder)) for file in self._folder.glob(f"{path}*"))
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Bucket:
+    return Folder(tmp_path)
+
+
+def window(first: int, last: int, partition: int = 0) -> Window:
+    return Window(topic="predictions", partition=partition, first_offset=first, last_offset=last)
+
+
+def rows(name: str, count: int = 3, version: str = "1") -> pd.DataFrame:
+    return pd.DataFrame({"id": [f"{name}-{n}" for n in range(count)], "model": "m", "version": version})
+
+
+def names(frames: list[pd.DataFrame] | None) -> list[str] | None:
+    return None if frames is None else [frame["id"].iloc[0] for frame in frames]
+
+
+@pytest.fixture
+def kept(bucket: Bucket) -> History:
+    """Three windows that follow one another, and one of another partition."""
+    history = History(bucket, fewest=3)
+    for one, name in ((window(0, 9), "a"), (window(10, 19), "b"), (window(20, 29), "c"), (window(0, 9, 1), "other")):
+        archive.write(bucket, one, rows(name))
+        history.add(one, rows(name))
+    return history
+
+
+@pytest.fixture(params=["memory", "archive"])
+def history(request: pytest.FixtureRequest, bucket: Bucket, kept: History) -> History:
+    return kept if request.param == "memory" else History(bucket, fewest=3)
+
+
+def test_the_latest_windows_come_in_their_order(history: History) -> None:
+    assert names(history.before(window(30, 39), "m", "1", 2)) == ["b-0", "c-0"]
+    assert history.ids(window(30, 39)) == {f"{name}-{n}" for name in "bc" for n in range(3)}
+
+
+def test_a_gap_ends_what_came_before(history: History) -> None:
+    assert history.before(window(31, 39), "m", "1", 2) is None
+
+
+def test_too_few_windows_or_rows_of_the_version_are_no_history(history: History) -> None:
+    assert history.before(window(10, 19, 1), "m", "1", 2) is None
+    assert history.before(window(30, 39), "m", "2", 2) is None
+
+
+def test_what_a_killed_worker_left_of_later_slices_is_cleared(bucket: Bucket, kept: History) -> None:
+    archive.clear(bucket, window(20, 25))
+    left = archive.windows(bucket, "predictions", 0)
+    assert left == [window(0, 9), window(10, 19)]
+    assert archive.windows(bucket, "predictions", 1) == [window(0, 9, 1)]
+    kept.forget("predictions", 0)
+    assert names(kept.before(window(20, 25), "m", "1", 2)) == ["a-0", "b-0"]
