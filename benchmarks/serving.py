@@ -28,7 +28,16 @@ DESCRIPTION = f"""{__doc__}
 The peers are installed into .benchmarks the first time. Needs wrk (apt-get install wrk) and what `make setup` installs.
 """
 
-GOALS = {"events_lost": "0"}
+GOALS = {
+    "floor_ratio_128": "≥ 0.6",
+    "floor_ratio_32": "≥ 0.4",
+    "mlserver_ratio_128": "≥ 8",
+    "bentoml_ratio_128": "≥ 8",
+    "mlflow_ratio_128": "≥ 40",
+    "single_row_overhead": "≤ 1.25",
+    "events_lost": "0",
+}
+PEERS = ("mlflow", "mlserver", "bentoml")
 LOGS = parts.FOLDER / "logs"
 MANY = 64  # rows of a large request
 
@@ -211,7 +220,7 @@ def main() -> int:
     plan = QUICK if options.quick else THOROUGH
     try:
         load.check()
-        for peer in PINS:
+        for peer in PEERS:
             tell(f"environment of {peer}")
             environment(peer)
         with ended_in_order():
@@ -285,7 +294,7 @@ def measure_all(plan: Plan) -> tuple[dict[str, float], dict[str, Any], list[str]
         "servers": {name: {level: m.figures() for level, m in levels.items()} for name, levels in results.items()},
         "failures": bench.failures,
         "mlserver_parallel_workers": workers,
-        "pins": {peer: list(pins) for peer, pins in PINS.items()},
+        "pins": {peer: list(PINS[peer]) for peer in PEERS},
     }
     return figures, details, bench.failures
 
