@@ -29,8 +29,9 @@ test: check ## all checks and tests
 	@$(PYTHON) -m pytest
 
 .PHONY: faults
-faults: setup ## the predictor under many more faults than make test has
+faults: setup ## predictor and drift workers under many more faults than make test has
 	@FAULTS_KILLS=20 FAULTS_RESTARTS=5 FAULTS_AWAY_SECONDS=60 $(PYTHON) -m pytest tests/test_promise.py -s
+	@FAULTS_KILLS=30 FAULTS_AWAY_SECONDS=60 $(PYTHON) -m pytest tests/test_worker_faults.py -s
 
 .PHONY: check
 check: setup check-locks ## format, lint, types, import boundaries, locks

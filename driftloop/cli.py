@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from driftloop import topics
-from driftloop.events import DataSelection, Drift, ModelChange, Retrain
+from driftloop.events import DataSelection, Drift, Estimate, ModelChange, Quality, Retrain
 from driftloop.producing import Publisher, Unavailable
 from driftloop.settings import Registry as RegistrySettings
 from driftloop.settings import Settings, load
@@ -28,7 +28,12 @@ out = Console()
 EXIT = {"promoted": 0, "rejected": 3, "failed": 4}
 TIMED_OUT = 5
 UNREACHABLE = 6
-COLORS = {"promoted": "green", "quiet": "green", "alarm": "red", "failed": "red", "rejected": "yellow"}
+COLORS = {
+    **{"promoted": "green", "rejected": "yellow", "failed": "red"},
+    **{"quiet": "green", "alarm": "red"},
+    **{"as measured": "green", "better": "green", "worse": "red"},
+}
+BESIDE = 20  # a verdict shares the topic with estimates and qualities, and a version's last quality may be long ago
 
 
 class OperatorSettings(Settings):
@@ -99,7 +104,7 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
     model = settings.registry.model
     champion = _champion(settings)
     with _reachable(settings):
-        verdicts = [e for e in topics.latest(settings.kafka, settings.topics.drift, windows) if isinstance(e, Drift)]
+        judged = topics.latest(settings.kafka, settings.topics.drift, windows * BESIDE)
         changes = [e for e in topics.latest(settings.kafka, settings.topics.models, 10) if isinstance(e, ModelChange)]
         names = settings.topics
         lags = {
@@ -109,6 +114,7 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
     named = f"version {champion}" if champion else 'no version yet: driftloop retrain --reason "the first" --wait'
     out.print(f"models:/{model}@{settings.registry.alias} is {named}", highlight=False)
 
+    verdicts = [e for e in judged if isinstance(e, Drift)][-windows:]
     table = Table("window", "version", "rows", "from", "to", "verdict", "score", "limit", "drifted", title="Windows")
     for verdict in verdicts:
         table.add_row(
@@ -124,6 +130,19 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
             ", ".join(verdict.drifted) or ("" if verdict.verdict != "unjudged" else escape(verdict.why)),
         )
     out.print(table if verdicts else "no windows yet")
+
+    qualities = {(e.model, e.version): e for e in judged if isinstance(e, Quality)}
+    estimates = {(e.model, e.version): e for e in judged if isinstance(e, Estimate)}
+    table = Table("version", "quality", "why", title="Quality of the latest predictions")
+    for one in sorted(qualities.keys() | estimates.keys()):
+        if (quality := qualities.get(one)) is not None:
+            verdict_of = f"[{COLORS.get(quality.verdict, 'yellow')}]{quality.verdict}[/]"
+            table.add_row(quality.version, verdict_of, escape(quality.why))
+        if (estimate := estimates.get(one)) is not None and "roc_auc" in estimate.figures:
+            trust = "estimated" if estimate.trusted else "[yellow]estimated, not to be trusted[/]"
+            table.add_row(estimate.version, trust, f"ROC AUC {estimate.figures['roc_auc']:.3f}; {escape(estimate.why)}")
+    if table.rows:
+        out.print(table)
 
     table = Table("time", "retrain", "version", "state", "why", title="Retrains")
     for change in changes:

@@ -7,12 +7,14 @@
   offset, and the handler is told that its offset holds nothing. So many of them that the reader must be wrong stop the
   loop with :class:`TooManyUnreadable`: the messages of that run are neither moved nor committed, and the next start
   meets them again.
-- An exception of the handler ends the loop: nothing is committed for that event, and it is delivered again.
+- An exception of the handler ends the loop: nothing is committed for that event, and it is delivered again. After
+  :class:`NotNow` it is delivered again by the same loop, a little later.
 - SIGTERM, through ``stop``: the loop polls no more, the handler keeps or abandons what it holds, offsets stay true.
-- Revoked partitions: the handler forgets what it holds of them; their next owner reads it again. A transaction that
-  meets a change of owners is given up, and everything since the last one is handled again.
+- Revoked partitions: the handler forgets what it holds of them; their next owner, which may be the same, reads it
+  again. A transaction that meets a change of owners is given up, and everything since the last one is handled again.
 """
 
+import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,9 @@ from driftloop.transactions import Addressed, Moved, Transactions
 
 log = structlog.get_logger(__name__)
 
+LONGEST_PAUSE_SECONDS = 30  # half of what counts as stuck
+PATIENCE_SECONDS = 900  # what is away for longer is for whoever sees a service end
+
 CONSUMED = Counter("driftloop_consumed_events_total", "Events handed to the service's handler.", ["topic"])
 DEAD_LETTERS = Counter("driftloop_dead_letters_total", "Messages moved to the dead-letter topic.", ["topic"])
 
@@ -44,6 +49,8 @@ class Received:
     partition: int
     offset: int
     event: Event | None
+    follows: int
+    """The offset behind the message before it: what lies between the two are marks of transactions."""
 
 
 class Final(NamedTuple):
@@ -66,6 +73,10 @@ class Handler(Protocol):
 
     def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
         """The (topic, partition) pairs belong to somebody else from now on."""
+
+
+class NotNow(Exception):
+    """What the handler needs is away: its events are to come again a little later, from the last final one on."""
 
 
 class TooManyUnreadable(Exception):
@@ -119,6 +130,9 @@ class Loop:
         self._health = health
         self._unread: list[tuple[ConsumerRecord, Unreadable]] = []  # the run that is not moved yet
         self._letters: list[tuple[ConsumerRecord, Message]] = []  # those that wait for their offset to be final
+        self._next: dict[TopicPartition, int] = {}  # behind what was handed to the handler last
+        self._moved = False  # partitions have come since the last poll
+        self._away_since: float | None = None
         self._in_a_row = 0
         self._last: deque[bool] = deque(maxlen=limits.among)
         consumer.subscribe(topics=list(topics), listener=_Listener(self))
@@ -129,6 +143,9 @@ class Loop:
             polled = self._consumer.poll(timeout_ms=500)
             self._health.beat()
             try:
+                if self._moved:  # what stays with its owner is read on where it was, and was forgotten
+                    self._begin_anew()
+                    continue
                 for record in chain.from_iterable(polled.values()):
                     if stop.is_set():
                         return
@@ -138,6 +155,9 @@ class Loop:
                 self._commit(self._handler.idle())
             except Moved as error:
                 log.warning("not committed, the partitions move: handled again", error=str(error))
+                self._begin_anew()
+            except NotNow as error:
+                self._pause(error, stop)
                 self._begin_anew()
 
     def close(self) -> None:
@@ -161,8 +181,14 @@ class Loop:
         self._in_a_row = 0
         self._last.append(False)
         CONSUMED.labels(record.topic).inc()
-        final += self._handler.handle(Received(record.topic, record.partition, record.offset, event))
+        final += self._hand(record, event)
         return final
+
+    def _hand(self, record: ConsumerRecord, event: Event | None) -> Iterable[Final]:
+        at = TopicPartition(record.topic, record.partition)
+        follows = self._next.get(at, record.offset)
+        self._next[at] = record.offset + 1
+        return self._handler.handle(Received(record.topic, record.partition, record.offset, event, follows))
 
     def _refuse_too_many(self, record: ConsumerRecord, error: Unreadable) -> None:
         limits = self._limits
@@ -189,7 +215,7 @@ class Loop:
                 error=str(error),
             )
             self._letters.append((record, _dead_letter(record, error)))
-            final += self._handler.handle(Received(record.topic, record.partition, record.offset, None))
+            final += self._hand(record, None)
         return final
 
     def _commit(self, finals: Iterable[Final]) -> None:
@@ -209,9 +235,25 @@ class Loop:
             [Addressed(dead_letter_topic(record.topic), letter) for record, letter in final_now],
         )
         self._letters = [one for one in self._letters if one not in final_now]
+        self._away_since = None
+        self._health.has("handler")
+
+    def _pause(self, error: NotNow, stop: Flag) -> None:
+        """The longer, the longer it has lasted already; raises the error when that is too long."""
+        now = time.monotonic()
+        self._away_since = self._away_since or now
+        lasted = now - self._away_since
+        if lasted > PATIENCE_SECONDS:
+            raise error
+        seconds = min(max(lasted, 1), LONGEST_PAUSE_SECONDS)
+        log.warning("handled again a little later", seconds=seconds, lasted=lasted, error=str(error))
+        self._health.lacks("handler", str(error))
+        stop.wait(seconds)
+        self._health.beat()
 
     def _begin_anew(self) -> None:
         """From the committed offsets: what was polled and not committed comes again to whoever has the partitions."""
+        self._moved = False
         assigned = self._consumer.assignment()
         self.forget(assigned)
         for partition in assigned:
@@ -219,13 +261,21 @@ class Loop:
             if committed is None:
                 self._consumer.seek_to_beginning(partition)
             else:
+                self._next[partition] = committed
                 self._consumer.seek(partition, committed)
+
+    def move(self) -> None:
+        """Partitions have come, or stayed after all were revoked."""
+        self._moved = True
 
     def forget(self, partitions: Collection[TopicPartition]) -> None:
         """The partitions are gone: so is what was held of them."""
+        for partition in partitions:
+            self._next.pop(partition, None)
         gone = {(partition.topic, partition.partition) for partition in partitions}
         self._unread = [(r, e) for r, e in self._unread if (r.topic, r.partition) not in gone]
         self._letters = [(r, m) for r, m in self._letters if (r.topic, r.partition) not in gone]
+        self._in_a_row = len(self._unread)  # the others come again, and count then
         self._handler.revoked(gone)
 
 
@@ -237,6 +287,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pytho
         self._loop.forget(revoked)
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self._loop.move()
         log.info("partitions assigned", partitions=sorted(f"{p.topic}-{p.partition}" for p in assigned))
 
 

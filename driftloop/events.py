@@ -1,4 +1,4 @@
-"""The five events, and how each is written to Kafka and read back: CloudEvents 1.0 in binary mode.
+"""The events, and how each is written to Kafka and read back: CloudEvents 1.0 in binary mode.
 
 A value is the JSON of one model; the headers repeat its id and time and carry its type with its version and its
 source. A type only ever gains optional fields, so readers ignore what they do not know and events of every version
@@ -7,8 +7,10 @@ ever written stay readable.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
@@ -52,6 +54,10 @@ def now() -> datetime:
 
 # What Parquet and pandas can hold: nanoseconds since 1970 end in 2262, and a row is a number of 64 bits.
 Time = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
+
+# What no reader of CloudEvents refuses; whatever else may be right is for the library to say.
+PLAIN_ID = re.compile(rb"[\x21-\x7e]+")
+PLAIN_TIME = re.compile(rb"\d{4}(-\d\d){2}T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
 Row = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -180,6 +186,8 @@ class Drift(Event, frozen=True):
     facts: list[Fact] = []
     archive: str
     """Where the window's rows lie."""
+    replayed: bool = False
+    """Whether it was given again, later, to a window that has a verdict: with another reference, perhaps."""
 
     @property
     def key(self) -> str:
@@ -190,6 +198,99 @@ class Drift(Event, frozen=True):
     def drifted(self) -> list[str]:
         """Columns with a finding above its threshold."""
         return sorted({finding.column for finding in self.findings if finding.drifted})
+
+
+class Figure(BaseModel, frozen=True):
+    """A measured figure, with its interval (95 %)."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Measurement(BaseModel, frozen=True):
+    """How good predictions were on rows whose outcomes are known."""
+
+    rows: int
+    days: int
+    """How many days the rows are of."""
+    drawn: Literal["days", "rows"]
+    """What the intervals come from: days drawn whole, or rows where the days were too few, which is too narrow."""
+    figures: dict[str, Figure]
+    """``roc_auc``, ``brier``, ``accuracy`` and ``calibration_error`` of probabilities, ``rmse`` of numbers."""
+
+
+class Quality(Event, frozen=True):
+    """A window of outcomes said how good a version's predictions were."""
+
+    type = "driftloop.quality.v1"
+    topic = "drift"
+
+    window: Window
+    """Of the topic of outcomes."""
+    windows: int
+    """How many consecutive windows, this one the last of them, are measured together: enough to have some days."""
+    model: str
+    version: str
+    rows: int
+    """Rows of the version with their outcome."""
+    unmatched: int
+    """Outcomes of this window, of whatever version, whose prediction was not in the archive when it closed."""
+    starts: Time
+    """The time of the earliest of the predictions."""
+    ends: Time
+    """The time of the latest of the predictions."""
+    verdict: Literal["as measured", "worse", "better", "unjudged"]
+    """Beside what the gate measured before the version went into service."""
+    why: str
+    """The verdict in words."""
+    found: Measurement | None = None
+    """Missing where nothing could be measured."""
+    measured: Measurement | None = None
+    """What the gate found on rows that the version had not seen; a first version has no gate to pass."""
+
+    @property
+    def key(self) -> str:
+        """The model: a model's verdicts stay in order."""
+        return self.model
+
+
+class Record(BaseModel, frozen=True):
+    """How far a version's estimates of the ROC AUC were off, on windows whose outcomes are known since."""
+
+    windows: int = 0
+    mean_error: float | None = None
+    """Above 0: the estimates were too high. Missing while there is no such window."""
+    mean_absolute_error: float | None = None
+
+
+class Estimate(Event, frozen=True):
+    """How good a window's predictions should be if their probabilities are right; their outcomes are not known yet."""
+
+    type = "driftloop.estimate.v1"
+    topic = "drift"
+
+    window: Window
+    """Of the topic of predictions."""
+    model: str
+    version: str
+    rows: int
+    starts: Time
+    """The time of the window's earliest prediction."""
+    ends: Time
+    """The time of the window's latest prediction."""
+    figures: dict[str, float]
+    """``roc_auc``, ``brier`` and ``accuracy``."""
+    record: Record
+    trusted: bool
+    """Whether the record is long and good enough."""
+    why: str
+    """Why it is trusted or not, in words."""
+
+    @property
+    def key(self) -> str:
+        """The model: a model's verdicts stay in order."""
+        return self.model
 
 
 class DataSelection(BaseModel, frozen=True, extra="forbid"):
@@ -249,7 +350,9 @@ class ModelChange(Event, frozen=True):
         return self.state != "training"
 
 
-EVENTS: dict[str, type[Event]] = {event.type: event for event in (Prediction, Outcome, Drift, Retrain, ModelChange)}
+EVENTS: dict[str, type[Event]] = {
+    event.type: event for event in (Prediction, Outcome, Drift, Quality, Estimate, Retrain, ModelChange)
+}
 
 
 class Unreadable(ValueError):
@@ -300,16 +403,43 @@ def write(event: Event, source: str) -> Message:
 def read(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:
     """The event in a Kafka message. Raises :class:`Unreadable`, which says what is wrong with it."""
     try:
-        # Only the headers go through the library: the value is parsed once, by its own model.
-        envelope: BaseCloudEvent = from_binary_event(KafkaMessage(dict(headers), None, b""))
+        found = _type(tuple(headers))
     except (CloudEventValidationError, ValueError) as error:
         raise Unreadable(f"no CloudEvent in the headers: {error}") from error
-    model = EVENTS.get(envelope.get_type())
+    model = EVENTS.get(found)
     if model is None:
-        raise Unreadable(f"unknown type {envelope.get_type()!r}; known are {', '.join(EVENTS)}")
+        raise Unreadable(f"unknown type {found!r}; known are {', '.join(EVENTS)}")
     try:
         return model.model_validate_json(value or b"")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "value"
         raise Unreadable(f"not a {model.type}: {where}: {first['msg']}") from error
+
+
+def _type(headers: tuple[tuple[str, bytes], ...]) -> str:
+    """The type in valid headers of a CloudEvent. Raises what the library raises.
+
+    Between a writer's events id and time differ, and nothing else does: the library looks at the same others once. It
+    also gets an id or a time that is not plainly right.
+    """
+    others = []
+    for name, value in headers:
+        if name == "ce_id" and value and PLAIN_ID.fullmatch(value):
+            continue
+        if name == "ce_time" and value and PLAIN_TIME.fullmatch(value):
+            datetime.fromisoformat(value.decode())  # which knows how many days a month has
+            continue
+        if value is None:  # as Kafka allows, and the library does not expect
+            raise ValueError(f"{name} is null")
+        others.append((name, value))
+    return _known_type(tuple(others))
+
+
+def _validated_type(headers: tuple[tuple[str, bytes], ...]) -> str:
+    # Only the headers go through the library: the value is parsed once, by its own model.
+    envelope: BaseCloudEvent = from_binary_event(KafkaMessage(dict(headers), None, b""))
+    return envelope.get_type()
+
+
+_known_type = lru_cache(maxsize=256)(_validated_type)

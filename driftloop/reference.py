@@ -1,4 +1,4 @@
-"""What a version was trained on, as far as its windows are compared with it: rows and a drift profile.
+"""What a version's windows are compared with: rows and a drift profile of its training, and what its gate measured.
 
 The trainer writes it before the version can be named by an alias; the drift worker reads it by the version that an
 event carries. So a new version brings its own reference, and nothing has to be told to anybody.
@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from driftloop.drift.calibration import Profile
+from driftloop.events import Measurement
 from driftloop.storage import Bucket
 
 MOST_ROWS = 200_000  # more would only be larger: distances to every second row are the same
@@ -57,6 +58,22 @@ def read(bucket: Bucket, model: str, version: str) -> Reference:
     if absent:
         raise NoReference(f"the reference of version {version} of {model} lacks {', '.join(absent)}")
     return Reference(rows, profile)
+
+
+def write_measured(bucket: Bucket, model: str, version: str, measured: Measurement) -> None:
+    """Writes how good a version was on the rows that were held out."""
+    bucket.write(f"{folder(model, version)}/measured.json", measured.model_dump_json().encode())
+
+
+def read_measured(bucket: Bucket, model: str, version: str) -> Measurement | None:
+    """How good a version was on held-out rows; ``None`` where nothing was measured. Raises :class:`NoReference`."""
+    at = f"{folder(model, version)}/measured.json"
+    try:
+        return Measurement.model_validate_json(bucket.read(at))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise NoReference(f"what was measured of version {version} of {model} cannot be read: {error}") from error
 
 
 def thinned(rows: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:

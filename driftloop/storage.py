@@ -1,13 +1,15 @@
 """The bucket, and what lies where in it.
 
-references/<model>/<version>/   rows and drift profile of a version
+references/<model>/<version>/   rows and drift profile of a version, and what its gate measured
 events/<topic>/<window>.parquet archived slices
+reports/<model>/<version>/      evidently's reports, by window
 datasets/                       DVC's remote
 mlflow/                         the MLflow server's artifacts
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import pandas as pd
 import pyarrow as pa
@@ -16,8 +18,27 @@ import pyarrow.parquet as pq
 from driftloop.settings import Storage
 
 
+class Away(Exception):
+    """The bucket does not answer, though it was asked for half a minute."""
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        from gcsfs.retry import is_retriable  # noqa: PLC0415  # see Bucket
+
+        if is_retriable(error) or isinstance(error, TimeoutError):
+            raise Away(f"the bucket does not answer: {type(error).__name__}: {error}") from error
+        raise
+
+
 class Bucket:
-    """A GCS bucket. Paths are relative to it; a written object appears whole or not at all."""
+    """A GCS bucket. Paths are relative to it; a written object appears whole or not at all.
+
+    Whatever asks it raises :class:`Away` where it does not answer.
+    """
 
     def __init__(self, storage: Storage) -> None:
         """Connects on the first use; with ``storage.endpoint``, to that server and without credentials."""
@@ -37,21 +58,26 @@ class Bucket:
         """The path's gs:// address."""
         return f"gs://{self.name}/{path}"
 
+    @_answering()
     def exists(self, path: str) -> bool:
         """Whether there is an object at ``path``."""
         return bool(self._files.exists(f"{self.name}/{path}"))
 
+    @_answering()
     def write(self, path: str, content: bytes) -> None:
         """Writes an object, in place of the one that was there."""
         self._files.pipe_file(f"{self.name}/{path}", content)
 
+    @_answering()
     def read(self, path: str) -> bytes:
         """An object's content. Raises :class:`FileNotFoundError` where there is none."""
         return bytes(self._files.cat_file(f"{self.name}/{path}"))
 
+    @_answering()
     def delete(self, path: str) -> None:
-        """Deletes an object."""
-        self._files.rm_file(f"{self.name}/{path}")
+        """Deletes an object, if it is there: a request whose answer got lost is asked again."""
+        with suppress(FileNotFoundError):
+            self._files.rm_file(f"{self.name}/{path}")
 
     def write_parquet(self, path: str, frame: pd.DataFrame) -> None:
         """Writes a frame without its index."""
@@ -59,11 +85,12 @@ class Bucket:
         pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink)
         self.write(path, sink.getvalue().to_pybytes())
 
-    def read_parquet(self, path: str) -> pd.DataFrame:
-        """The frame at ``path``."""
-        frame: pd.DataFrame = pq.read_table(pa.BufferReader(self.read(path))).to_pandas()
+    def read_parquet(self, path: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The frame at ``path``, or some of its columns."""
+        frame: pd.DataFrame = pq.read_table(pa.BufferReader(self.read(path)), columns=columns).to_pandas()
         return frame
 
+    @_answering()
     def names(self, path: str) -> list[str]:
         """The paths that begin with ``path``, in order."""
         return sorted(file.removeprefix(f"{self.name}/") for file in self._files.glob(f"{self.name}/{path}*"))

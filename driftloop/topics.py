@@ -63,13 +63,17 @@ def latest(kafka: Kafka, topic: str, count: int) -> list[Event]:
 
 
 @contextmanager
-def following(kafka: Kafka, topic: str) -> Iterator[Iterator[Event | None]]:
-    """What comes to a topic from the moment on that the block is entered; ``None`` for each second without anything."""
+def following(kafka: Kafka, topic: str, last: int = 0) -> Iterator[Iterator[Event | None]]:
+    """What comes to a topic from the moment on that the block is entered; ``None`` for each second without anything.
+
+    What lies at the ``last`` offsets before that moment comes first.
+    """
     with _reader(kafka) as consumer:
         partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
         consumer.assign(partitions)
+        begins = consumer.beginning_offsets(partitions)
         for partition, end in consumer.end_offsets(partitions).items():
-            consumer.seek(partition, end)
+            consumer.seek(partition, max(begins[partition], end - last))
 
         def come() -> Iterator[Event | None]:
             while True:

@@ -41,6 +41,7 @@ class Transactions:
         """
         self._topics = topics
         self._source = source
+        self._timeout = kafka.timeout_seconds
         timeout_ms = int(kafka.timeout_seconds * 1000)
         try:
             self._producer = KafkaProducer(
@@ -48,6 +49,9 @@ class Transactions:
                 client_id=f"driftloop-{source}",
                 transactional_id=f"driftloop-{source}-{instance}",
                 acks="all",
+                # What a killed process has begun holds up readers and the partitions' next owner no longer than its
+                # membership does.
+                transaction_timeout_ms=int(kafka.session_timeout_seconds * 1000),
                 request_timeout_ms=timeout_ms,
                 max_block_ms=timeout_ms * 3,
                 allow_auto_create_topics=False,
@@ -70,14 +74,21 @@ class Transactions:
         Raises :class:`Moved`, and :class:`Unavailable` where the broker does not answer: a part of it may then be
         published, and is not seen by readers of committed transactions.
         """
+        group = consumer.group_metadata()
+        if group.generation_id < 0:  # the broker lets those who are of no group commit to one that is empty
+            raise Moved("this consumer has fallen out of its group")
         self._producer.begin_transaction()
         try:
             addressed = [Addressed(getattr(self._topics, event.topic), write(event, self._source)) for event in events]
-            for topic, (key, value, headers) in (*letters, *addressed):
+            sent = [
                 self._producer.send(topic, key=key, value=value, headers=headers)
+                for topic, (key, value, headers) in (*letters, *addressed)
+            ]
             marked = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
-            self._producer.send_offsets_to_transaction(marked, consumer.group_metadata())
+            self._producer.send_offsets_to_transaction(marked, group)
             self._producer.commit_transaction()
+            for future in sent:  # a commit also returns where the client has begun a new epoch and left all behind
+                future.get(self._timeout)
         except KafkaError as error:
             with suppress(KafkaError):
                 self._producer.abort_transaction()

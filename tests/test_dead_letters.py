@@ -13,7 +13,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from driftloop import topics
-from driftloop.consuming import Final, Loop, Received, TooManyUnreadable, consumer, dead_letter_topic
+from driftloop.consuming import Final, Loop, NotNow, Received, TooManyUnreadable, consumer, dead_letter_topic
 from driftloop.events import Outcome
 from driftloop.producing import Publisher
 from driftloop.settings import DeadLetters, Topics
@@ -180,6 +180,48 @@ def test_a_handler_that_fails_ends_the_loop_and_meets_its_event_again(source: So
     reader.close(autocommit=False)
     assert source.committed() == 1
     assert [received.offset for received in source.run(1, DeadLetters()).received] == [1]
+
+
+def test_a_handler_that_lacks_something_for_a_while_meets_its_events_again_in_the_same_loop(source: Source) -> None:
+    class Waiting(Seen):
+        tries = 0
+
+        def handle(self, received: Received) -> Iterable[Final]:
+            if received.offset == 1 and self.tries < 2:
+                self.tries += 1
+                assert not health.missing or self.tries == 2
+                raise NotNow("no disk")
+            return super().handle(received)
+
+    source.put(True, True, False, True)
+    reader, health = consumer(source.stack.kafka, source.group, "test"), Health()
+    health.started()
+    waiting = Waiting(threading.Event(), 4)
+    try:
+        Loop(reader, [source.topic], waiting, source.transactions(), DeadLetters(), health).run(waiting.stop)
+    finally:
+        reader.close(autocommit=False)
+    assert [received.offset for received in waiting.received] == [0, 1, 2, 3]
+    assert waiting.tries == 2
+    assert health.missing == {}
+    assert source.committed() == 4
+
+
+def test_a_stop_ends_the_wait_of_a_handler_that_lacks_something(source: Source) -> None:
+    class Lacking(Seen):
+        def handle(self, received: Received) -> Iterable[Final]:
+            if received.offset == 1:
+                threading.Timer(0.2, self.stop.set).start()
+                raise NotNow("no disk")
+            return super().handle(received)
+
+    source.put(True, True)
+    reader, lacking = consumer(source.stack.kafka, source.group, "test"), Lacking(threading.Event(), 2)
+    try:
+        Loop(reader, [source.topic], lacking, source.transactions(), DeadLetters(), Health()).run(lacking.stop)
+    finally:
+        reader.close(autocommit=False)
+    assert source.committed() == 1
 
 
 @pytest.mark.usefixtures("version_1")

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from driftloop import topics
-from driftloop.events import DataSelection, Drift, Event, ModelChange, Prediction
-from driftloop.reference import read
+from driftloop.events import DataSelection, Drift, Estimate, Event, ModelChange, Prediction, Quality
+from driftloop.reference import read, read_measured
 from driftloop.storage import Bucket
 from stack.running import Stack
-from tests.conftest import FLIGHT, WINDOW_ROWS, command, predict, serving, until
+from tests.conftest import FLIGHT, HELD_OUT_DAYS, WINDOW_ROWS, command, predict, serving, until
 from usecases.flights import usecase
 
 FEW_DAYS = DataSelection(start=date(2013, 3, 5), end=date(2013, 4, 13), archive=False)
@@ -82,19 +82,41 @@ def test_a_window_of_events_gets_a_verdict_and_a_file_in_the_archive(stack: Stac
     assert "p50" in produced.stdout
 
     def judged() -> Drift | None:
-        found = [e for e in topics.latest(stack.kafka, "drift", 100) if isinstance(e, Drift)]
+        found = [e for e in topics.latest(stack.kafka, "drift", 300) if isinstance(e, Drift)]
         return next((e for e in found if e.verdict != "unjudged" and e.starts.date() == date(2013, 1, 10)), None)
 
     verdict = until(judged, "a verdict")
     assert verdict.verdict == "quiet", verdict.why
     assert verdict.rows >= WINDOW_ROWS
-    assert {finding.column for finding in verdict.findings} == set(usecase.features)
+    assert {finding.column for finding in verdict.findings} == {*usecase.features, "prediction"}
     bucket = Bucket(stack.storage)
     rows = bucket.read_parquet(verdict.archive.removeprefix(f"gs://{bucket.name}/"))
     assert set(usecase.features) | {"id", "row", "time", "model", "version", "prediction"} == set(rows.columns)
     assert verdict.rows <= len(rows)
     metrics = httpx.get(stack.parts["drift_worker"].url + "/metrics").text
     assert 'driftloop_drift_window_score{model="flights",version="1"}' in metrics
+
+
+def test_outcomes_say_how_good_the_version_is(stack: Stack) -> None:
+    """Of the rows that were streamed a test ago, with their outcomes."""
+
+    def measured() -> Quality | None:
+        found = [e for e in topics.latest(stack.kafka, "drift", 300) if isinstance(e, Quality)]
+        return next((e for e in found if e.model == "flights" and e.rows >= WINDOW_ROWS / 2), None)
+
+    quality = until(measured, "outcomes that are measured")
+    assert quality.found is not None
+    figure = quality.found.figures["roc_auc"]
+    assert 0.5 < figure.low < figure.value < figure.high < 1
+    assert (quality.version, quality.verdict, quality.measured) == ("1", "unjudged", None)
+    assert "no gate has measured this version" in quality.why
+    judged = topics.latest(stack.kafka, "drift", 300)
+    promises = [e.figures["roc_auc"] for e in judged if isinstance(e, Estimate) and e.model == "flights"]
+    assert promises
+    assert all(0.5 <= promise < 1 for promise in promises)
+    metrics = httpx.get(stack.parts["drift_worker"].url + "/metrics").text
+    for name in ("quality", "quality_low", "quality_high", "quality_estimate"):
+        assert f'driftloop_{name}{{figure="roc_auc",model="flights",version="1"}}' in metrics
 
 
 def test_the_reference_of_a_version_lies_in_the_bucket(stack: Stack) -> None:
@@ -114,10 +136,30 @@ def test_a_changed_season_alarms_and_the_columns_are_named(stack: Stack) -> None
     assert produced.returncode == 0, produced.stdout + produced.stderr
 
     def alarm() -> Drift | None:
-        found = [e for e in topics.latest(stack.kafka, "drift", 100) if isinstance(e, Drift)]
+        found = [e for e in topics.latest(stack.kafka, "drift", 300) if isinstance(e, Drift)]
         return next((e for e in found if e.verdict == "alarm" and e.starts.month == 7), None)
 
     assert "temp" in until(alarm, "an alarm").drifted
+
+
+def test_an_alarm_has_its_page_and_a_report_that_nobody_asked_for(stack: Stack) -> None:
+    url = stack.parts["drift_worker"].url
+
+    def newest() -> str | None:
+        alarms = re.findall(r'<li><a class="alarm" href="/windows/([^"]+)"', httpx.get(url).text)
+        return alarms[-1] if alarms else None
+
+    name, model, version = until(newest, "the overview shows an alarm").split("/")
+    page = httpx.get(f"{url}/windows/{name}/{model}/{version}", timeout=30)
+    assert page.status_code == 200
+    assert "<b>temp</b>" in page.text
+    bucket = Bucket(stack.storage)
+    until(lambda: bucket.exists(f"reports/{model}/{version}/{name}.html") or None, "a report", seconds=180)
+    report = httpx.get(f"{url}/reports/{model}/{version}/{name}", timeout=30)
+    assert report.status_code == 200
+    assert "Wasserstein distance (normed)" in report.text
+    metrics = httpx.get(f"{url}/metrics").text
+    assert 'driftloop_drift_reports_total{state="made"}' in metrics
 
 
 def test_a_worse_challenger_is_rejected_and_the_champion_goes_on(stack: Stack) -> None:
@@ -171,6 +213,10 @@ def test_a_better_challenger_is_swapped_in_under_load_without_a_failed_request(s
     versions = [answer.json()["version"] for answer in answers]
     assert set(versions) == {"1", change.version}
     assert change.challenger["roc_auc"] > change.champion["roc_auc"]
+    measured = read_measured(Bucket(stack.storage), "flights", str(change.version))
+    assert measured is not None
+    assert measured.figures["roc_auc"].value == pytest.approx(change.challenger["roc_auc"], abs=1e-12)
+    assert (measured.rows, measured.days) == (change.challenger["rows"], HELD_OUT_DAYS)
     until(lambda: published(stack, answers[-1].json()["id"]) or None, "the last event is on the topic")
     events = {e.id: e for e in topics.latest(stack.kafka, "predictions", 10**6) if isinstance(e, Prediction)}
     for answer in answers:
@@ -217,6 +263,7 @@ def test_status_shows_how_things_stand(stack: Stack) -> None:
     shown = command(stack, "driftloop", "status")
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert f"models:/flights@champion is version {stack.registry.champion()}" in shown.stdout
+    assert re.search(r"│ 1 +│ unjudged +│ ROC AUC 0\.\d+ \[", shown.stdout)
     for word in ("alarm", "temp", "promoted", "rejected", "failed", "predictions-0"):
         assert word in shown.stdout
 

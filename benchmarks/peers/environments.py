@@ -16,6 +16,10 @@ PINS = {
         "uvloop==0.21.0",  # with later ones, which make no event loop unasked, MLServer's workers end at their start
     ),
     "bentoml": ("bentoml==1.4.40", *MODEL_LIBRARIES),
+    # statsmodels is imported and not asked for
+    "nannyml": ("nannyml==0.13.1", "statsmodels==0.14.5", f"pandas=={version('pandas')}"),
+    "alibi_detect": ("alibi-detect==0.13.0", f"pyarrow=={version('pyarrow')}"),
+    "islp": ("--no-deps", "islp==0.6.0"),  # for a file of data alone; it needs PyTorch to be imported
     "kserve": ("kserve==0.21.0",),  # its client, for the tests: it needs older CloudEvents than we do
 }
 

@@ -1,11 +1,12 @@
 """Closed slices as Parquet files in the bucket: one a slice, its rows in columns."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
 
 import pandas as pd
 
-from driftloop.events import Cell, Outcome, Prediction, Score, Window
+from driftloop.events import RESERVED, Cell, Outcome, Prediction, Score, Window
 from driftloop.storage import Bucket
 
 
@@ -24,18 +25,22 @@ def prediction_rows(events: Sequence[Prediction]) -> pd.DataFrame:
         }
     )
     columns = {name for event in events for name in event.features}
-    for name in sorted(columns):
-        cells = [cell for event in events for cell in event.features.get(name, [None] * len(event.predictions))]
+    for name in sorted(columns - RESERVED):
+        cells = chain.from_iterable(
+            event.features[name] if name in event.features else repeat(None, len(event.predictions)) for event in events
+        )
         rows[name] = _one_type(cells)
     return rows
 
 
-def _one_type(cells: Sequence[Cell | Score]) -> pd.Series:
+def _one_type(cells: Iterable[Cell | Score]) -> pd.Series:
     """Versions of a slice may differ in a column's type, and a file has one; several outputs are a text of JSON."""
     column = pd.Series(list(cells))
-    if column.dtype == object and column.map(lambda cell: isinstance(cell, list)).any():
+    kind = pd.api.types.infer_dtype(column, skipna=True) if column.dtype == object else ""
+    if kind.startswith("mixed") and column.map(lambda cell: isinstance(cell, list)).any():
         return column.map(json.dumps)
-    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=True).startswith("mixed"):
+    if kind.startswith(("mixed", "integer")):
+        # integers that are objects are larger than a file can hold
         return column.map(str, na_action="ignore")
     return column
 

@@ -1,5 +1,8 @@
 """From a slice's rows of one version to its verdict."""
 
+import re
+from contextlib import suppress
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -12,6 +15,9 @@ from driftloop.events import Drift, Fact, Window
 from driftloop.reference import NoReference, Reference, read
 from driftloop.settings import WindowSettings
 from driftloop.storage import Bucket
+
+PLAIN = re.compile(r"[a-zA-Z0-9_./:-]+")
+LONGEST_NAME = 128  # half of an event's id; the other half is the window's
 
 
 class Known(NamedTuple):
@@ -37,7 +43,7 @@ class Judging:
         Rows that cannot be judged get a verdict that says why.
         """
         base = Drift(
-            id=f"{window.name}/{model}/{version}",
+            id=identity(window, model, version),
             window=window,
             model=model,
             version=version,
@@ -58,9 +64,11 @@ class Judging:
         values = {1: statistics(known.prepared, rows)}
         for span in profile.spans[1:]:
             before = self._history.before(window, model, version, span.windows - 1)
-            if before is not None:
-                together = pd.concat([one[columns] for one in (*before, rows)], ignore_index=True)
-                values[span.windows] = statistics(known.prepared, together)
+            with suppress(Unjudged):  # a window that has no verdict by itself has none together with others
+                if before is not None:
+                    fitting = [self._fitting(known, version, one)[0] for one in before]
+                    together = pd.concat([one[columns] for one in (*fitting, rows)], ignore_index=True)
+                    values[span.windows] = statistics(known.prepared, together)
         judgement = judge(profile, values)
         single, *rolling = judgement.spans
         return base.model_copy(
@@ -84,9 +92,15 @@ class Judging:
         if (model, version) not in self._known:
             try:
                 reference = read(self._bucket, model, version)
+                known = Known(reference, prepared(reference.profile.kinds, reference.rows))
+                judge(reference.profile, {1: statistics(known.prepared, reference.rows)}).spans[0]  # as windows will be
             except NoReference as error:
                 raise Unjudged(str(error)) from error
-            self._known[model, version] = Known(reference, prepared(reference.profile.kinds, reference.rows))
+            except (LookupError, TypeError, ValueError) as error:
+                raise Unjudged(
+                    f"the reference of version {version} of {model} is of another schema than its profile: {error!r}"
+                ) from error
+            self._known[model, version] = known
         return self._known[model, version]
 
     def _fitting(self, known: Known, version: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Fact]]:
@@ -115,3 +129,11 @@ class Judging:
 
 class Unjudged(Exception):
     """The rows cannot be judged; says why."""
+
+
+def identity(window: Window, model: str, version: str) -> str:
+    """The id of the verdict; names that an id cannot hold stand there as their digest."""
+    name = f"{model}/{version}"
+    if len(name) > LONGEST_NAME or not PLAIN.fullmatch(name):
+        name = sha256(name.encode()).hexdigest()
+    return f"{window.name}/{name}"

@@ -1,10 +1,17 @@
 """Starts the drift worker."""
 
+import sys
+
 from fastapi_offline import FastAPIOffline
 
+from drift_worker import pages, replaying
 from drift_worker.history import History
 from drift_worker.judging import Judging
+from drift_worker.quality import Qualities
+from drift_worker.reporting import Reporting
+from drift_worker.reports import Subject
 from drift_worker.settings import DriftWorkerSettings
+from drift_worker.verdicts import Verdicts, follow
 from drift_worker.windows import Slicing
 from drift_worker.worker import Worker
 from driftloop.consuming import Loop, consumer
@@ -14,11 +21,20 @@ from driftloop.storage import Bucket
 from driftloop.telemetry import Health, configure_logging, routes
 from driftloop.transactions import Transactions
 
-ABOUT = "Compares windows of predictions with the reference of the version that answered."
-EXAMPLE = "DRIFTLOOP_STORAGE__BUCKET=my-bucket driftloop-drift-worker"
+ABOUT = "Compares windows of predictions with the reference of the version that answered; replay does so once more."
+EXAMPLE = """DRIFTLOOP_STORAGE__BUCKET=my-bucket driftloop-drift-worker
+  driftloop-drift-worker replay --help"""
 
 
 def main() -> None:
+    """The worker, or its command ``replay``."""
+    if sys.argv[1:2] == ["replay"]:
+        replaying.main(sys.argv[2:])
+    else:
+        work()
+
+
+def work() -> None:
     """Settings, broker, bucket, and the loop over predictions and outcomes."""
     settings = command_line(DriftWorkerSettings, ABOUT, EXAMPLE)
     configure_logging("drift_worker")
@@ -28,15 +44,28 @@ def main() -> None:
     bucket = Bucket(settings.storage)
     history = History(bucket, settings.window.fewest)
     slicing = Slicing(settings.window)
+    qualities = Qualities(bucket, settings.topics, settings.quality)
+    reporting = Reporting(mine.waiting_reports, mine.report_seconds)
+    verdicts = Verdicts(mine.verdicts)
+    app.include_router(pages.routes(verdicts, reporting, bucket))
     loop = Loop(
         consumer(settings.kafka, mine.group, settings.instance),
         [settings.topics.predictions, settings.topics.outcomes],
-        Worker(slicing, Judging(bucket, settings.window, history), history, bucket),
+        Worker(
+            slicing,
+            Judging(bucket, settings.window, history),
+            qualities,
+            history,
+            bucket,
+            lambda verdict: reporting.ask(Subject.of(verdict)),
+        ),
         Transactions(settings.kafka, settings.topics, "drift_worker", f"{mine.group}-{settings.instance}"),
         settings.dead_letters,
         health,
     )
-    run(loop, app, mine, health)
+    follow(verdicts, settings.kafka, settings.topics.drift)
+    with reporting:
+        run(loop, app, mine, health)
 
 
 if __name__ == "__main__":

@@ -21,3 +21,30 @@ THRESHOLD = Gauge(
     ["model", "version", "column", "method", "windows"],
 )
 SECONDS = Summary("driftloop_drift_window_seconds", "From a window's last event to its verdict on the topic.")
+REPORTS = Counter("driftloop_drift_reports_total", "Reports: made, failed, or dropped before their turn.", ["state"])
+REPORT_SECONDS = Summary("driftloop_drift_report_seconds", "What a report takes, from its turn to its end.")
+QUALITY = Gauge(
+    "driftloop_quality",
+    "How good a version is by its latest outcomes; unset while unknown.",
+    ["model", "version", "figure"],
+)
+QUALITY_LOW = Gauge("driftloop_quality_low", "Lower end of its interval (95 %).", ["model", "version", "figure"])
+QUALITY_HIGH = Gauge("driftloop_quality_high", "Upper end of its interval (95 %).", ["model", "version", "figure"])
+QUALITY_MEASURED = Gauge(
+    "driftloop_quality_measured",
+    "The same as the gate measured it before the version served.",
+    ["model", "version", "figure"],
+)
+QUALITY_ESTIMATE = Gauge(
+    "driftloop_quality_estimate",
+    "The same as the latest window's probabilities promise it; to be read beside its error.",
+    ["model", "version", "figure"],
+)
+QUALITY_ESTIMATE_ERROR = Gauge(
+    "driftloop_quality_estimate_error",
+    "How much too high estimates were on average, on windows whose outcomes are known since.",
+    ["model", "version", "figure"],
+)
+UNMATCHED = Counter(
+    "driftloop_outcomes_unmatched_total", "Outcomes whose prediction was not in the archive when their slice closed."
+)

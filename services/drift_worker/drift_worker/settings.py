@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from driftloop.settings import DeadLetters, Port, Server, Settings, Storage, WindowSettings
+from driftloop.settings import DeadLetters, Port, Section, Server, Settings, Storage, WindowSettings
 
 
 class DriftWorker(Server):
@@ -10,6 +10,34 @@ class DriftWorker(Server):
 
     port: Port = Field(8001, description="port to listen on")
     group: str = Field("drift_worker", description="consumer group; workers of one group share the partitions")
+    verdicts: int = Field(2_000, ge=1, description="latest verdicts that the pages know")
+    report_seconds: float = Field(300, gt=0, description="how long evidently's report of a window may take")
+    waiting_reports: int = Field(8, ge=1, description="reports that may wait; more push out those that wait longest")
+
+
+class QualitySettings(Section):
+    """How outcomes are made into the quality of a version."""
+
+    predictions: int = Field(
+        500,
+        ge=1,
+        description="latest archived slices of a partition in which the predictions of outcomes are looked for",
+    )
+    outcomes: int = Field(
+        30,
+        ge=1,
+        description="latest slices of outcomes of a partition, at most, that are measured together, and windows that "
+        "the record of an estimate is of",
+    )
+    days: int = Field(
+        7, ge=1, description="slices are measured together until they have predictions of so many days: days differ"
+    )
+    fewest: int = Field(
+        200, ge=2, description="a version with fewer rows than this is not measured, and nothing is expected of it"
+    )
+    trusted_error: float = Field(
+        0.02, ge=0, description="estimates of the ROC AUC are trusted where they were off by at most this on average"
+    )
 
 
 class DriftWorkerSettings(Settings):
@@ -18,4 +46,5 @@ class DriftWorkerSettings(Settings):
     storage: Storage = Storage()
     window: WindowSettings = WindowSettings()
     dead_letters: DeadLetters = DeadLetters()
+    quality: QualitySettings = QualitySettings()
     drift_worker: DriftWorker = DriftWorker()

@@ -1,44 +1,55 @@
 """What the worker does with its events: slices, then archive, then verdicts with the offsets in one transaction."""
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import structlog
 
 from drift_worker import archive, metrics
 from drift_worker.history import History
 from drift_worker.judging import Judging
+from drift_worker.quality import Qualities
 from drift_worker.windows import Slice, Slicing
-from driftloop.consuming import Final, Received
-from driftloop.events import Drift, Outcome, Prediction
-from driftloop.storage import Bucket
+from driftloop.consuming import Final, NotNow, Received
+from driftloop.events import Drift, Event, Outcome, Prediction
+from driftloop.storage import Away, Bucket
 
 log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Closes slices of predictions and of outcomes; the former are judged, both are archived.
+    """Closes slices of predictions and of outcomes: both are archived, then judged.
 
     The archive is written before a slice is final: what a killed worker left there of a slice that never became final
     is cleared by the next owner of the partition. On SIGTERM open slices are abandoned; the next start reads them
     again.
     """
 
-    def __init__(self, slicing: Slicing, judging: Judging, history: History, bucket: Bucket) -> None:
-        """Nothing is open."""
+    def __init__(
+        self,
+        slicing: Slicing,
+        judging: Judging,
+        qualities: Qualities,
+        history: History,
+        bucket: Bucket,
+        alarmed: Callable[[Drift], None] = lambda _: None,
+    ) -> None:
+        """Nothing is open. ``alarmed`` is told of each alarm, of a window handled again once more; it may not wait."""
         self._slicing = slicing
         self._judging = judging
+        self._qualities = qualities
         self._history = history
         self._bucket = bucket
+        self._alarmed = alarmed
         self._cleared: set[tuple[str, int]] = set()
 
     def handle(self, received: Received) -> Iterable[Final]:
         """Takes one event; final are the slices that it closes."""
-        return [self._close(closed) for closed in self._slicing.add(received, time.monotonic())]
+        return self._closed(self._slicing.add(received, time.monotonic()))
 
     def idle(self) -> Iterable[Final]:
         """Closes what has been quiet for long enough."""
-        return [self._close(closed) for closed in self._slicing.quiet(time.monotonic())]
+        return self._closed(self._slicing.quiet(time.monotonic()))
 
     def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
         """Forgets the open slices of these partitions, and what came before them."""
@@ -46,6 +57,12 @@ class Worker:
         self._cleared.difference_update(partitions)
         for topic, partition in partitions:
             self._history.forget(topic, partition)
+
+    def _closed(self, slices: Iterable[Slice]) -> list[Final]:
+        try:
+            return [self._close(one) for one in slices]
+        except Away as error:  # nothing of these slices is final: the loop hands their events over again
+            raise NotNow(str(error)) from error
 
     def _close(self, closed: Slice) -> Final:
         if (closed.topic, closed.partition) not in self._cleared:
@@ -56,9 +73,10 @@ class Worker:
         verdicts = self._judge(closed, predictions) if predictions else []
         if outcomes:
             archive.write(self._bucket, closed.window, archive.outcome_rows(outcomes))
+            verdicts += self._qualities.of(closed.window)
         return Final(closed.topic, closed.partition, closed.last_offset + 1, verdicts)
 
-    def _judge(self, closed: Slice, predictions: Sequence[Prediction]) -> list[Drift]:
+    def _judge(self, closed: Slice, predictions: Sequence[Prediction]) -> list[Event]:
         window = closed.window
         seen = self._history.ids(window)
         once: dict[str, Prediction] = {}
@@ -69,13 +87,17 @@ class Worker:
         if rows.empty:
             return []
         at = archive.write(self._bucket, window, rows)
-        verdicts = [
-            self._judging.verdict(window, str(model), str(version), of_version, at)
-            for (model, version), of_version in rows.groupby(["model", "version"])
-        ]
-        self._history.add(window, rows)
-        for verdict in verdicts:
+        verdicts: list[Event] = []
+        for (model, version), of_version in rows.groupby(["model", "version"]):
+            verdict = self._judging.verdict(window, str(model), str(version), of_version, at)
             _measure(verdict)
+            if verdict.verdict == "alarm":
+                self._alarmed(verdict)
+            verdicts.append(verdict)
+            estimate = self._qualities.expected(verdict, of_version["prediction"])
+            if estimate is not None:
+                verdicts.append(estimate)
+        self._history.add(window, rows)
         metrics.SECONDS.observe(time.monotonic() - closed.touched)
         return verdicts
 

@@ -7,28 +7,11 @@ import pytest
 
 from drift_worker import archive
 from drift_worker.history import History
+from drift_worker_stand_in import Folder
 from driftloop.events import Window
 from driftloop.storage import Bucket
 
-
-class Folder(Bucket):
-    """Keeps objects in a folder: what is tried here is which of them are read."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self.name = folder, "b"
-
-    def write(self, path: str, content: bytes) -> None:
-        (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (self._folder / path).write_bytes(content)
-
-    def read(self, path: str) -> bytes:
-        return (self._folder / path).read_bytes()
-
-    def delete(self, path: str) -> None:
-        (self._folder / path).unlink()
-
-    def names(self, path: str) -> list[str]:
-        return sorted(str(file.relative_to(self._folder)) for file in self._folder.glob(f"{path}*"))
+pytest_plugins = "drift_worker_stand_in"
 
 
 @pytest.fixture

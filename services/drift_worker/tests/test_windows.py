@@ -12,10 +12,12 @@ from driftloop.settings import WindowSettings
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 
 
-def prediction(offset: int, rows: int = 1, partition: int = 0, after: float = 0) -> Received:
+def prediction(
+    offset: int, rows: int = 1, partition: int = 0, after: float = 0, follows: int | None = None
+) -> Received:
     time = NOON + timedelta(seconds=after)
     event = Prediction(model="m", version="1", time=time, features={"x": [0.0] * rows}, predictions=[0.5] * rows)
-    return Received("predictions", partition, offset, event)
+    return Received("predictions", partition, offset, event, offset if follows is None else follows)
 
 
 def slicing_of(rows: int, quiet_seconds: float = 60, longest_seconds: float = 60) -> Slicing:
@@ -42,12 +44,17 @@ def test_the_rows_of_an_event_are_never_split() -> None:
 
 
 def test_offsets_without_an_event_belong_to_the_slice_that_covers_them() -> None:
-    gone = Received("predictions", 0, 1, None)
+    gone = Received("predictions", 0, 1, None, 1)
     assert added(slicing_of(2), prediction(0), gone, prediction(2)) == [(0, 2, 2)]
 
 
+def test_marks_of_transactions_between_two_slices_leave_no_gap() -> None:
+    marked = [prediction(0), prediction(2, follows=1), prediction(4, follows=3), prediction(6, follows=5)]
+    assert added(slicing_of(2), *marked) == [(0, 2, 2), (3, 6, 2)]
+
+
 def test_partitions_and_topics_have_slices_of_their_own() -> None:
-    outcome = Received("outcomes", 0, 0, Outcome(prediction_id="p", index=0, outcome=1))
+    outcome = Received("outcomes", 0, 0, Outcome(prediction_id="p", index=0, outcome=1), 0)
     assert added(slicing_of(2), prediction(0), prediction(7, partition=1), outcome, prediction(1)) == [(0, 1, 2)]
 
 

@@ -11,6 +11,8 @@ import structlog
 from driftloop.consuming import Final, Received
 from driftloop.events import ModelChange, Retrain
 from driftloop.producing import Publisher
+from driftloop.quality import measure
+from driftloop.reference import write_measured
 from driftloop.registry import Registry
 from driftloop.storage import Bucket
 from trainer import dataset, gate, metrics, training
@@ -98,7 +100,7 @@ class Retrains:
 
         decision = gate.FIRST
         if champion is not None:
-            decision = self._compare(champion, challenger.estimator, held_out)
+            decision = self._compare(champion, challenger, held_out)
             metrics.HELD_OUT.labels(use_case.name, "champion").set(decision.champion["roc_auc"])
             metrics.HELD_OUT.labels(use_case.name, "challenger").set(decision.challenger["roc_auc"])
             self._registry.log_figures(challenger.run_id, "champion", decision.champion)
@@ -110,14 +112,19 @@ class Retrains:
         self._registry.record(challenger.version, change.model_dump_json(), change.why)
         return change
 
-    def _compare(self, champion: str, challenger: Any, held_out: pd.DataFrame) -> gate.Decision:
+    def _compare(self, champion: str, challenger: training.Challenger, held_out: pd.DataFrame) -> gate.Decision:
+        """The decision. What was measured of the challenger is kept: its quality in service is compared with it."""
         use_case = self._use_case
         features = held_out[use_case.features]
+        outcomes = held_out[use_case.outcome].to_numpy(dtype=float)
+        days = use_case.day_numbers(held_out[use_case.time])
+        predictions = _probabilities(challenger.estimator, features)
+        write_measured(self._bucket, use_case.name, challenger.version, measure(outcomes, predictions, days))
         return gate.decide(
-            held_out[use_case.outcome].to_numpy(dtype=float),
+            outcomes,
             _probabilities(self._registry.load(champion).estimator, features),
-            _probabilities(challenger, features),
-            use_case.day_numbers(held_out[use_case.time]),
+            predictions,
+            days,
             level=self._settings.gate.level,
             margin=self._settings.gate.margin,
         )

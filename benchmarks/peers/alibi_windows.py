@@ -1,0 +1,64 @@
+"""Alibi Detect's detectors on the windows of a folder; runs in its environment. See benchmarks.peers.detectors."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from alibi_detect.cd import ClassifierDrift, TabularDrift  # type: ignore[import-not-found]  # not in ours
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from benchmarks.peers.detectors import answer
+
+CLASSIFIER_ROWS = 3_000  # of the reference: it trains for each window on all of them
+RATES = (0.05, 0.01)
+
+
+def judged(reference: pd.DataFrame, windows: pd.DataFrame, numbers: list[str], rows: int) -> dict[str, Any]:
+    """Kolmogorov–Smirnov and chi-squared by column with Bonferroni's correction; a classifier of all columns together.
+
+    Neither takes missing values: in numbers they become the reference's median, in categories a level of their own.
+    A score is the largest distance of a number, or the classifier's.
+    """
+    filled = [_filled(frame, reference, numbers) for frame in (reference, windows)]
+    categories = {at: None for at, column in enumerate(reference.columns) if column not in numbers}
+    univariate = TabularDrift(filled[0], p_val=RATES[0], categories_per_feature=categories)
+    some = np.linspace(0, len(reference) - 1, min(CLASSIFIER_ROWS, len(reference))).astype(int)
+    trees = HistGradientBoostingClassifier(max_iter=30, max_leaf_nodes=15, early_stopping=False)
+    multivariate = ClassifierDrift(
+        filled[0][some], trees, p_val=RATES[0], backend="sklearn", preds_type="probs", train_size=0.75, seed=0
+    )
+    of_columns: list[tuple[float, float]] = []
+    of_classifier: list[tuple[float, float]] = []
+    for first in range(0, len(windows), rows):
+        window = filled[1][first : first + rows]
+        by_column = univariate.predict(window, drift_type="feature")["data"]
+        distance = max(by_column["distance"][at] for at in range(len(reference.columns)) if at not in categories)
+        of_columns.append((float(distance), float(np.nanmin(by_column["p_val"])) * len(reference.columns)))
+        together = multivariate.predict(window)["data"]
+        of_classifier.append((float(together["distance"]), float(together["p_val"])))
+    return {"KS, χ²": _said(of_columns), "classifier": _said(of_classifier)}
+
+
+def _said(found: list[tuple[float, float]]) -> dict[str, Any]:
+    """Of distances and p-values; the latter are too small for a float to tell two of them apart."""
+    alarms = {str(rate): [p < rate for _, p in found] for rate in RATES}
+    return {"score": [distance for distance, _ in found], "alarm": alarms}
+
+
+def _filled(frame: pd.DataFrame, reference: pd.DataFrame, numbers: list[str]) -> Any:
+    columns: list[Any] = []
+    for column in reference.columns:
+        if column in numbers:
+            columns.append(frame[column].fillna(reference[column].median()).to_numpy(dtype=float))
+        else:
+            levels = pd.Index(reference[column].fillna("missing").unique())
+            columns.append(levels.get_indexer(pd.Index(frame[column].fillna("missing"))).astype(float))
+    return np.column_stack(columns)
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    answer(Path(sys.argv[1]), "alibi_detect", judged)

@@ -1,0 +1,330 @@
+"""Made-up predictions on a topic, the workers that judge them, and what came of it."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+
+from driftloop import topics
+from driftloop.drift.calibration import calibrate
+from driftloop.drift.statistics import Kind
+from driftloop.events import Cell, Drift, Event, Prediction, Score, Unreadable, Window, read, write
+from driftloop.reference import Reference
+from driftloop.settings import Storage, Topics
+from driftloop.storage import Bucket
+from stack.running import MARK, Stack
+from tests.conftest import free_ports
+
+SESSION_SECONDS = 10.0
+QUIET_SECONDS = 40.0  # longer than the broker is away and workers need to find it again: only the end is quiet
+ROWS = 200  # of a window
+DAYS = 64
+MODEL = "made-up"
+KINDS: dict[str, Kind] = {"x": "number", "k": "number", "c": "category", "prediction": "number"}
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+Columns = dict[str, list[Cell]]
+
+
+def made_up(source: np.random.Generator, day: int, rows: int) -> Columns:
+    """Rows of a day, which have its own weather."""
+    weather = np.random.default_rng(day % DAYS).normal(0, 0.3)
+    x = source.normal(weather, 1, rows)
+    return {
+        "x": [None if missing else cell for cell, missing in zip(x.tolist(), source.random(rows) < 0.05, strict=True)],
+        "k": source.poisson(3 + weather, rows).tolist(),
+        "c": source.choice(["u", "v", "w"], rows, p=[0.6, 0.3, 0.1]).tolist(),
+    }
+
+
+def answered(source: np.random.Generator, features: Columns) -> list[Score]:
+    """Predictions for rows."""
+    return [float(prediction) for prediction in source.random(len(next(iter(features.values()))))]
+
+
+def made_up_reference() -> Reference:
+    """Of days like those of the events."""
+    source = np.random.default_rng(1)
+    frames = [pd.DataFrame(made_up(source, day, ROWS)) for day in range(DAYS)]
+    rows = pd.concat(frames, ignore_index=True).assign(prediction=source.random(ROWS * DAYS))
+    days = np.repeat(np.arange(DAYS), ROWS)
+    return Reference(rows, calibrate(rows, days, KINDS, rows=ROWS, false_alarm_rate=0.01))
+
+
+class Requests:
+    """Events as they come: of one row and of many; now and then twice, unreadable, of an unknown version.
+
+    For a while a column is without any value, is not there, or is of another type.
+    """
+
+    def __init__(self) -> None:
+        self._source = np.random.default_rng(2)
+        self._latest: list[Prediction] = []
+        self._number = 0
+
+    def __iter__(self) -> Iterator[Event | bytes]:
+        while True:
+            yield self._next()
+
+    def _next(self) -> Event | bytes:
+        self._number += 1
+        kind = self._source.random()
+        if kind < 0.02:
+            return b"no event"
+        if kind < 0.06 and self._latest:
+            return self._latest[int(self._source.integers(len(self._latest)))]
+        rows = int(self._source.choice([1, 2, 5, 40], p=[0.5, 0.3, 0.15, 0.05]))
+        features = made_up(self._source, self._number // 100, rows)
+        predictions = answered(self._source, features)
+        match self._number // 500 % 8:
+            case 2:
+                features["x"] = [None] * rows
+            case 4:
+                del features["k"]
+            case 6:
+                features |= {"x": [str(k) for k in features["k"]], "k": ["many"] * rows}
+        event = Prediction(
+            time=NOON + timedelta(seconds=self._number),
+            model=MODEL,
+            version="9" if kind > 0.97 else "1",
+            features=features,
+            predictions=predictions,
+        )
+        self._latest = [*self._latest, event][-5:]
+        return event
+
+
+class Worker:
+    """A drift worker's process."""
+
+    def __init__(self, stack: Stack, name: str, environment: Mapping[str, str]) -> None:
+        self._log = stack.folder / "logs" / f"{name}.log"
+        self._log.parent.mkdir(exist_ok=True)
+        self._log.touch()
+        self._environment = {
+            **os.environ,
+            **stack.environment,
+            MARK: str(stack.folder),
+            "DRIFTLOOP_INSTANCE": name,
+            "DRIFTLOOP_DRIFT_WORKER__PORT": str(free_ports(1)[0]),
+            **environment,
+        }
+        self._began = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._began = self._log.stat().st_size
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "drift_worker.main"], env=self._environment, stdout=log, stderr=log
+            )
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        assert self._process is not None
+        return self._process
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> float:
+        """Asks it to end; returns the seconds that it took."""
+        began = time.monotonic()
+        self.process.terminate()
+        self.process.wait(60)
+        return time.monotonic() - began
+
+    def said(self, what: str, *, ever: bool = False) -> list[dict[str, Any]]:
+        """What it has logged since its start, or ever, by the event's name."""
+        with self._log.open() as log:
+            log.seek(0 if ever else self._began)
+            lines = [line for line in log if what in line]
+        found = []
+        for line in lines:
+            with suppress(json.JSONDecodeError):  # the line under way
+                found.append(json.loads(line))
+        return [one for one in found if one.get("event") == what]
+
+    def partitions(self) -> set[str] | None:
+        """What it was assigned last."""
+        assigned = self.said("partitions assigned")
+        return set(assigned[-1]["partitions"]) if assigned and self.running() else None
+
+
+class Group:
+    """Topics, a bucket, and workers that share the partitions."""
+
+    def __init__(self, stack: Stack, name: str, partitions: int = 1, quiet_seconds: float = QUIET_SECONDS) -> None:
+        self.stack, self.name = stack, name
+        self.topics = Topics(
+            predictions=name, outcomes=f"{name}-outcomes", drift=f"{name}-drift", partitions=partitions
+        )
+        topics.create(stack.kafka, self.topics)
+        self.bucket = self._bucket(name)
+        self.workers: list[Worker] = []
+        self._environment = {
+            "DRIFTLOOP_STORAGE__BUCKET": name,
+            "DRIFTLOOP_TOPICS__PREDICTIONS": self.topics.predictions,
+            "DRIFTLOOP_TOPICS__OUTCOMES": self.topics.outcomes,
+            "DRIFTLOOP_TOPICS__DRIFT": self.topics.drift,
+            "DRIFTLOOP_DRIFT_WORKER__GROUP": name,
+            "DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS": str(SESSION_SECONDS),
+            "DRIFTLOOP_WINDOW__ROWS": str(ROWS),
+            "DRIFTLOOP_WINDOW__QUIET_SECONDS": str(quiet_seconds),
+        }
+        self._producer = KafkaProducer(
+            bootstrap_servers=stack.kafka.bootstrap_servers,
+            transactional_id=f"test-{name}",
+            allow_auto_create_topics=False,
+        )
+        self._producer.init_transactions()
+
+    def _bucket(self, name: str) -> Bucket:
+        (self.stack.folder / "gcs" / name).mkdir(exist_ok=True)
+        return Bucket(Storage(bucket=name, endpoint=self.stack.storage.endpoint))
+
+    def worker(self) -> Worker:
+        """One more, started."""
+        self.workers.append(Worker(self.stack, f"{self.name}-{len(self.workers)}", self._environment))
+        self.workers[-1].start()
+        return self.workers[-1]
+
+    def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Runs a command of the drift worker with the group's settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "drift_worker.main", *words],
+            env={**os.environ, **self.stack.environment, **self._environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+
+    def undisturbed(self) -> tuple[Worker, Bucket, str]:
+        """A worker of a group of its own on the same topic, its bucket, and its topic of verdicts."""
+        name = f"{self.name}-undisturbed"
+        bucket, drift = self._bucket(name), f"{name}-drift"
+        topics.create(self.stack.kafka, self.topics.model_copy(update={"drift": drift}))
+        changed = {
+            "DRIFTLOOP_STORAGE__BUCKET": name,
+            "DRIFTLOOP_TOPICS__DRIFT": drift,
+            "DRIFTLOOP_DRIFT_WORKER__GROUP": name,
+        }
+        self.workers.append(Worker(self.stack, name, {**self._environment, **changed}))
+        return self.workers[-1], bucket, drift
+
+    def put(self, messages: Sequence[Event | bytes], *, abort: bool = False) -> None:
+        """Publishes as the relay does: in a transaction."""
+        self._producer.begin_transaction()
+        for one in messages:
+            key, value, headers = (None, one, []) if isinstance(one, bytes) else write(one, "test")
+            self._producer.send(self.topics.predictions, key=key, value=value, headers=headers)
+        if abort:
+            self._producer.abort_transaction()
+        else:
+            self._producer.commit_transaction()
+
+    @contextmanager
+    def flow(self) -> Iterator[threading.Lock]:
+        """Events come as long as the block runs, except while the lock is held."""
+        stop, pause = threading.Event(), threading.Lock()
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            requests = iter(Requests())
+            source = random.Random(3)
+            try:
+                while not stop.wait(0.1):
+                    with pause:
+                        self.put(list(islice(requests, source.randint(1, 20))), abort=source.random() < 0.05)
+            except BaseException as error:  # noqa: BLE001  # told by the test's own thread
+                failures.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield pause
+        finally:
+            stop.set()
+            thread.join()
+        assert not failures, failures
+
+    def verdicts(self, topic: str = "") -> list[Drift]:
+        found = topics.latest(self.stack.kafka, topic or self.topics.drift, 10**6)
+        return [event for event in found if isinstance(event, Drift)]
+
+    def windows(self) -> dict[int, list[Window]]:
+        """The archive's, by partition, in order."""
+        found: dict[int, list[Window]] = {}
+        for path in self.bucket.names(f"events/{self.name}/"):
+            window = Window.named(path)
+            found.setdefault(window.partition, []).append(window)
+        return found
+
+    def rows(self, window: Window) -> pd.DataFrame:
+        return self.bucket.read_parquet(f"events/{self.name}/{window.name}.parquet")
+
+    def messages(self, topic: str) -> list[ConsumerRecord]:
+        """All that is committed, in order of each partition."""
+        consumer = KafkaConsumer(bootstrap_servers=self.stack.kafka.bootstrap_servers, isolation_level="read_committed")
+        try:
+            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+            consumer.assign(partitions)
+            consumer.seek_to_beginning()
+            ends, found = consumer.end_offsets(partitions), []
+            while any(consumer.position(partition) < end for partition, end in ends.items()):
+                for polled in consumer.poll(1_000).values():
+                    found += polled
+            return found
+        finally:
+            consumer.close()
+
+    def close(self) -> None:
+        for worker in self.workers:
+            if worker.running():
+                worker.kill()
+        self._producer.close(timeout=1)
+
+
+class Known(NamedTuple):
+    """What the topic has, by partition."""
+
+    events: dict[int, dict[int, Prediction]]
+    """By offset; each id where it stood first."""
+    unreadable: set[tuple[int, int]]
+    last: dict[int, int]
+    """The last offset that is not a transaction's mark."""
+
+
+def known(messages: Sequence[ConsumerRecord]) -> Known:
+    found = Known({}, set(), {})
+    seen: set[str] = set()
+    for record in messages:
+        found.last[record.partition] = record.offset
+        try:
+            event = read(record.value, record.headers)
+        except Unreadable:
+            found.unreadable.add((record.partition, record.offset))
+            continue
+        assert isinstance(event, Prediction)
+        if event.id not in seen:
+            seen.add(event.id)
+            found.events.setdefault(record.partition, {})[record.offset] = event
+    return found
