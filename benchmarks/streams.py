@@ -197,6 +197,7 @@ def _nulls(column: str, share: float) -> Change:
 INJECTIONS = [
     Injection("distance + 0.25 sd", "distance", _plus("distance", 0.25)),
     Injection("distance + 0.5 sd", "distance", _plus("distance", 0.5)),
+    Injection("distance + 1 sd", "distance", _plus("distance", 1)),
     Injection("departure time + 0.25 sd", "sched_dep_time", _plus("sched_dep_time", 0.25)),
     Injection("departure time + 0.5 sd", "sched_dep_time", _plus("sched_dep_time", 0.5)),
     Injection("departure time + 1 sd", "sched_dep_time", _plus("sched_dep_time", 1)),

@@ -89,7 +89,7 @@ class Requests:
         rows = int(self._source.choice([1, 2, 5, 40], p=[0.5, 0.3, 0.15, 0.05]))
         features = made_up(self._source, self._number // 100, rows)
         predictions = answered(self._source, features)
-        match self._number // 500 % 8:
+        match self._number // 300 % 8:
             case 2:
                 features["x"] = [None] * rows
             case 4:

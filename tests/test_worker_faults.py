@@ -22,7 +22,7 @@ from driftloop.consuming import dead_letter_topic
 from driftloop.events import Cell, Drift, Event, Prediction, Window
 from driftloop.reference import Reference
 from driftloop.storage import Bucket
-from stack.running import Stack
+from stack.running import Stack, leftovers
 from tests.conftest import elsewhere, until
 from tests.judging import (
     MODEL,
@@ -59,6 +59,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
     finally:
         stack.stop()
+        for process in leftovers(stack.folder):  # reports that killed workers had begun
+            process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from benchmarks.peers.detectors import answer
 
 UNIVARIATE = {"JS": ("jensen_shannon", "jensen_shannon"), "Wasserstein": ("wasserstein", "jensen_shannon")}
 
+LEAST_SPREAD = 0.05  # of the mean: a column that never moved would have all of the largest scores
+
 
 def judged(reference: pd.DataFrame, windows: pd.DataFrame, numbers: list[str], rows: int) -> dict[str, Any]:
     """Its defaults, in chunks of a window's length: thresholds are three standard deviations of the reference's chunks.
@@ -45,7 +47,8 @@ def _of(calculator: Any, reference: pd.DataFrame, windows: pd.DataFrame) -> dict
         return table[chosen].to_numpy(dtype=float)
 
     usual = of(before, "value")
-    scores = np.abs(of(after, "value") - np.nanmean(usual, axis=0)) / np.maximum(np.nanstd(usual, axis=0), 1e-9)
+    middle, spread = np.nanmean(usual, axis=0), np.nanstd(usual, axis=0)
+    scores = np.abs(of(after, "value") - middle) / np.maximum(spread, LEAST_SPREAD * middle)
     alarms = (of(after, "alert") > 0).any(axis=1).tolist()
     return {"score": np.nanmax(scores, axis=1).tolist(), "alarm": {"0.05": alarms, "0.01": alarms}}
 
