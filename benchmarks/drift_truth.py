@@ -82,6 +82,7 @@ class Detector:
             rate: calibrate(self.reference, days, stream.kinds, rows=stream.window, false_alarm_rate=rate)
             for rate in RATES
         }
+        self._usually_constant = next(iter(self._profiles.values())).usually_constant
 
     def judged(self, rows: pd.DataFrame, step: int, **about: object) -> list[dict[str, Any]]:
         """One entry a window of rows that follow one another.
@@ -106,7 +107,7 @@ class Detector:
             "evidently any": bool(over.any()),
             "evidently half": bool(over.mean() >= 0.5),
             "evidently score": float(np.nanmax(distances)),
-            "facts": {fact.column for fact in facts(self._ready, window)},
+            "facts": {fact.column for fact in facts(self._ready, window, self._usually_constant)},
         }
         for rate, profile in self._profiles.items():
             by_span = {span.windows: span for span in judge(profile, values).spans}

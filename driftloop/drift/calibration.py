@@ -63,6 +63,16 @@ class Profile(BaseModel, frozen=True):
     importance: dict[str, float] = {}
     """How much the model leans on each feature: what its quality loses when the feature is shuffled."""
 
+    @property
+    def usually_constant(self) -> set[str]:
+        """Columns that may have a single value in a window where nothing has changed, such as rain on dry days."""
+        single = self.spans[0]
+        return {
+            normal.column
+            for normal in single.normals
+            if normal.method == "commonest_share" and normal.location + single.limit * normal.scale >= 1
+        }
+
 
 class TooFewRows(ValueError):
     """The reference has too few windows to learn from."""
@@ -123,7 +133,8 @@ def _span(
     measured = np.column_stack(
         [_measured(reference[column], kind, starts, length, near) for column, kind in kinds.items()]
     )
-    floors = np.array([FLOORS[check.method] for check in checks(kinds)])
+    # One row of a window moves a share by as much as this; a scale below would make an alarm of it.
+    floors = np.array([max(FLOORS[check.method], 1 / rows) for check in checks(kinds)])
     location, scale = _gumbel(measured, floors)
     scores = _cross_fitted_scores(measured, starts, floors, length)
     return Span(

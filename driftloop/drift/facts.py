@@ -4,6 +4,8 @@ A change of units or a sensor that hangs shows here at once. It comes in runs, a
 outside of the rate of false alarms.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -14,9 +16,12 @@ MOSTLY_OUTSIDE = 0.9  # share of values outside of the reference's range that a 
 MANY_UNSEEN = 0.02  # share of values of levels that the reference does not have
 
 
-def facts(reference: Prepared, window: pd.DataFrame) -> list[Fact]:
-    """What is odd, by column, with the share of the window's rows that it holds for."""
-    return [
+def facts(reference: Prepared, window: pd.DataFrame, usually_constant: Collection[str] = ()) -> list[Fact]:
+    """What is odd, by column, with the share of the window's rows that it holds for.
+
+    That a column is ``usually_constant`` is not.
+    """
+    found = [
         fact
         for column, known in reference.items()
         for fact in (
@@ -25,6 +30,7 @@ def facts(reference: Prepared, window: pd.DataFrame) -> list[Fact]:
             else _of_categories(column, known, window[column])
         )
     ]
+    return [fact for fact in found if fact.kind != "constant" or fact.column not in usually_constant]
 
 
 def _of_numbers(column: str, known: Numbers, cells: pd.Series) -> list[Fact]:

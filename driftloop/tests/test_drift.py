@@ -190,6 +190,23 @@ def test_what_is_odd_about_a_column_is_a_fact(ready: Prepared, column: str, chan
     assert [(fact.column, fact.kind) for fact in facts(ready, window)] == [(column, kind)]
 
 
+def test_a_column_that_is_usually_constant_is_no_fact(reference: pd.DataFrame) -> None:
+    dry = reference.assign(sensor=np.where(np.arange(len(reference)) % 1_000 < 50, 0.3, 0.0))
+    days = np.arange(len(dry)) // 100
+    learned = calibrate(dry, days, KINDS, rows=ROWS, false_alarm_rate=0.01)
+    ready, window = prepared(KINDS, dry), dry.iloc[200:400]
+    assert [fact.column for fact in facts(ready, window)] == ["sensor"]
+    assert facts(ready, window, learned.usually_constant) == []
+
+
+def test_one_missing_cell_is_no_alarm_where_none_was_ever_missing(ready: Prepared, profile: Profile) -> None:
+    window = rows(ROWS, seed=7)
+    window.loc[window.index[0], "sensor"] = np.nan
+    judgement = judge(profile, {1: statistics(ready, window)})
+    assert not [finding for finding in judgement.drifted if finding.method == "missing_share"]
+    assert judgement.spans[0].score < profile.spans[0].limit
+
+
 def test_a_small_reference_says_how_many_rows_are_missing() -> None:
     few = rows(FEWEST * ROWS - 30, seed=1)
     with pytest.raises(TooFewRows, match="30 more rows"):

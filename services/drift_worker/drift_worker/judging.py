@@ -84,7 +84,7 @@ class Judging:
                 "rolling_score": rolling[0].score if rolling else None,
                 "rolling_limit": rolling[0].limit if rolling else None,
                 "findings": judgement.findings,
-                "facts": [*odd, *facts(known.prepared, rows)],
+                "facts": [*odd, *facts(known.prepared, rows, profile.usually_constant)],
             }
         )
 
