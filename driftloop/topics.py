@@ -11,6 +11,7 @@ from driftloop.events import Event, Unreadable, read
 from driftloop.settings import Kafka, Topics
 
 DAY_MS = 24 * 3600 * 1000
+COUNTED = 1_000  # events behind that are read to be counted
 
 
 def create(kafka: Kafka, topics: Topics) -> list[str]:
@@ -34,7 +35,10 @@ def create(kafka: Kafka, topics: Topics) -> list[str]:
 
 
 def lag(kafka: Kafka, group: str, names: Collection[str]) -> dict[str, int]:
-    """Events of the topics ``names`` that the group has not made final yet, by partition."""
+    """Events of the topics ``names`` that the group has not made final yet, by partition.
+
+    Few are counted one by one; of many the offsets tell, and the marks of transactions among them count too.
+    """
     admin = KafkaAdminClient(**kafka.connection)
     try:
         committed = admin.list_group_offsets({group: None}).get(group, {})
@@ -43,9 +47,18 @@ def lag(kafka: Kafka, group: str, names: Collection[str]) -> dict[str, int]:
     with _reader(kafka) as consumer:
         partitions = [TopicPartition(name, n) for name in names for n in consumer.partitions_for_topic(name) or ()]
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
-    # A group that has committed nothing yet reads from the beginning.
-    done = {p: committed[p].offset if p in committed else begins[p] for p in partitions}
-    return {f"{p.topic}-{p.partition}": ends[p] - done[p] for p in partitions}
+        # A group that has committed nothing yet reads from the beginning.
+        done = {p: committed[p].offset if p in committed else begins[p] for p in partitions}
+        behind = {p: ends[p] - done[p] for p in partitions}
+        few = [p for p in partitions if 0 < behind[p] <= COUNTED]
+        consumer.assign(few)
+        for partition in few:
+            consumer.seek(partition, done[partition])
+            behind[partition] = 0
+        while any(consumer.position(p) < ends[p] for p in few):
+            for partition, records in consumer.poll(timeout_ms=1_000).items():
+                behind[partition] += sum(record.offset < ends[partition] for record in records)
+    return {f"{p.topic}-{p.partition}": count for p, count in behind.items()}
 
 
 def latest(kafka: Kafka, topic: str, count: int) -> list[Event]:
