@@ -1,6 +1,5 @@
 """Publishing events."""
 
-import asyncio
 from types import TracebackType
 from typing import Self
 
@@ -66,25 +65,6 @@ class Publisher:
                 future.get(timeout=self._timeout)
         except KafkaError as error:
             raise Unavailable(str(error)) from error
-
-    async def publish_async(self, *events: Event) -> None:
-        """As :meth:`publish`, without holding up the event loop."""
-        loop = asyncio.get_running_loop()
-        published = [loop.create_future() for _ in events]
-
-        def settle(future: asyncio.Future[None], error: BaseException | None) -> None:
-            if not future.done():  # whoever waited may be gone
-                future.set_result(None) if error is None else future.set_exception(error)
-
-        # Handing over waits where the broker is away or the buffer full: not in the event loop.
-        handed = await asyncio.to_thread(lambda: [self.send(event) for event in events])
-        for sent, done in zip(handed, published, strict=True):
-            sent.add_callback(lambda _, done=done: loop.call_soon_threadsafe(settle, done, None))
-            sent.add_errback(lambda error, done=done: loop.call_soon_threadsafe(settle, done, error))
-        try:
-            await asyncio.wait_for(asyncio.gather(*published), self._timeout)
-        except (KafkaError, TimeoutError) as error:
-            raise Unavailable(str(error) or f"no answer for {self._timeout:g} s") from error
 
     def close(self) -> None:
         """Sends what is under way, then closes."""
