@@ -37,6 +37,10 @@ def create() -> Front:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Before connections are taken: where several processes share a port, one without a version would refuse what
+        # another could answer.
+        await asyncio.to_thread(champion.start)
+        health.beat()
         stop = threading.Event()
         following = threading.Thread(
             target=announcements.follow,

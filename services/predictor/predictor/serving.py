@@ -77,7 +77,7 @@ class Champion:
     """
 
     def __init__(self, registry: Registry, versions: Versions, settings: Predictor, health: Health) -> None:
-        """Nothing is loaded before the first :meth:`refresh`."""
+        """Nothing is loaded before :meth:`start`."""
         self.serving: Serving | None = None
         self.refusal: Refusal | None = None
         self.source: Literal["alias", "setting", "disk"] = "setting" if settings.version else "alias"
@@ -87,14 +87,21 @@ class Champion:
         self._settings = settings
         self._health = health
         self._one_at_a_time = threading.Lock()
-        self._restored = False
         health.lacks("model", "the alias has not been looked up yet")
+
+    def start(self) -> None:
+        """Takes the last good version from the disk, which needs no registry; without one, looks the alias up.
+
+        Returns when a version serves, or when it is known why none does.
+        """
+        with self._one_at_a_time:
+            self._restore()
+        if self.serving is None:
+            self.refresh()
 
     def refresh(self) -> None:
         """Looks the alias up and swaps where it names another version. Takes as long as fetching and loading."""
         with self._one_at_a_time:
-            if not self._restored:
-                self._restore()
             try:
                 self._follow()
             except (MlflowException, OSError) as error:
@@ -123,9 +130,9 @@ class Champion:
         self.source = "setting" if self._settings.version else "alias"
 
     def _restore(self) -> None:
-        """Takes the last good version from the disk: today's requests fit it, and it needs no registry."""
-        self._restored = True
-        if (version := self._versions.last_good()) is None:
+        """Today's requests fit the last good version."""
+        version = self._versions.last_good()
+        if version is None or self._settings.version not in (None, version):
             return
         try:
             self._take(self._checked(version))
@@ -133,6 +140,7 @@ class Champion:
             log.warning("the version on disk cannot serve", version=version, why=str(error))
         else:
             self.source = "disk"
+            self._health.has("model")
 
     def _swap(self, version: str) -> None:
         try:

@@ -177,6 +177,7 @@ def test_a_version_that_would_break_todays_requests_is_refused_unless_the_settin
     assert "the new column y is required" in champion.refusal.why
     assert "DRIFTLOOP_PREDICTOR__SIGNATURE_CHANGES" in champion.refusal.why
     again = start()  # what was served last counts after a restart too
+    again.start()
     again.refresh()
     assert in_service(again) == "1"
     accepting = start(signature_changes="accept")
@@ -208,6 +209,8 @@ def test_without_a_registry_a_start_takes_the_last_good_version_from_the_disk_an
         before.refresh()
     remote.fault = MlflowException("away")
     after = start()
+    after.start()
+    assert (in_service(after), health.missing) == ("1", {})
     after.refresh()
     assert (in_service(after), after.source) == ("1", "disk")
     assert not health.missing
@@ -221,7 +224,7 @@ def test_without_registry_and_disk_nothing_serves_and_the_reason_is_said(
     champion: Champion, remote: Remote, health: Health
 ) -> None:
     remote.fault = MlflowException("away")
-    champion.refresh()
+    champion.start()
     assert "out of reach: away" in health.missing["model"]
 
 
@@ -229,8 +232,9 @@ def test_a_pinned_version_serves_whatever_the_alias_names(start: Callable[..., C
     remote.add("1", LogisticRegression())
     remote.add("2", LogisticRegression())
     remote.named = "2"
+    start().start()  # leaves version 2 on the disk
     pinned = start(version="1")
-    pinned.refresh()
+    pinned.start()
     assert (in_service(pinned), pinned.source) == ("1", "setting")
 
 
