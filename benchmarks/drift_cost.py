@@ -26,8 +26,9 @@ from benchmarks.processes import DidNotStart, Server, ended_in_order
 from benchmarks.report import tell
 from benchmarks.streams import evenly, flights
 from driftloop.drift.calibration import Profile, calibrate
+from driftloop.drift.distances import Kind
 from driftloop.drift.judging import judge
-from driftloop.drift.statistics import Check, Kind, prepared, statistics
+from driftloop.drift.statistics import Check, prepared, statistics
 from driftloop.events import Drift, Prediction, as_columns, read, write
 from driftloop.reference import PREDICTION
 from driftloop.reference import write as write_reference

@@ -22,7 +22,8 @@ from benchmarks.peers.environments import FOLDER, PINS, NoInstaller, environment
 from benchmarks.processes import ended_in_order
 from benchmarks.report import tell
 from benchmarks.streams import EVERY, INJECTIONS, LATER, YEAR, Split, Stream, shares
-from driftloop.drift.calibration import Integers, calibrate
+from driftloop.drift.calibration import calibrate
+from driftloop.drift.distances import Integers
 from driftloop.drift.facts import facts
 from driftloop.drift.judging import judge
 from driftloop.drift.statistics import prepared, statistics

@@ -20,8 +20,9 @@ from benchmarks import report, streams
 from benchmarks.report import tell
 from benchmarks.streams import EVERY, Split, Stream, evenly
 from driftloop.drift.calibration import calibrate
+from driftloop.drift.distances import Floats, Kind
 from driftloop.drift.judging import judge
-from driftloop.drift.statistics import Categories, Check, Floats, Kind, prepared, statistics
+from driftloop.drift.statistics import Categories, Check, prepared, statistics
 
 COLUMNS = ("dest", "carrier")  # the two, as it turns out
 ABSENT = ("wind_gust", "day_of_week")  # the flights' other two: mostly missing, and a calendar
@@ -173,7 +174,7 @@ def changed(rows: pd.DataFrame, learned: pd.DataFrame, sizes: Mapping[str, float
         low, high = 0.0, 1.0
         for _ in range(30):
             share = (low + high) / 2
-            near = known.jensenshannon((1 - share) * shares + share * moved) < size
+            near = known.distance((1 - share) * shares + share * moved) < size
             low, high = (share, high) if near else (low, share)
         rows = rows.assign(**{column: rows[column].mask(random.random(len(rows)) < low, rows[column].map(other))})
     return rows

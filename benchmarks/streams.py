@@ -8,8 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from benchmarks.peers.environments import environment
-from driftloop.drift.calibration import Integers
-from driftloop.drift.statistics import Floats, Kind
+from driftloop.drift.distances import Floats, Integers, Kind
 from usecases.flights import usecase
 
 DAY_ROWS = 1_000  # of the made streams
@@ -43,7 +42,7 @@ def flights() -> Stream:
     """2013's flights from New York with the weather: the features of the use case."""
     rows = usecase.rows()
     dates = rows[usecase.time].dt.tz_convert(usecase.timezone).dt.tz_localize(None).dt.normalize()
-    return Stream(rows[usecase.features], dates, {column: usecase.kind(column) for column in usecase.features}, 1_000)
+    return Stream(rows[usecase.features], dates, usecase.kinds, 1_000)
 
 
 def bikeshare() -> Stream:

@@ -46,9 +46,10 @@ class UseCase:
         """All features, in the order of the model's signature."""
         return [*self.numbers, *self.categories]
 
-    def kind(self, column: str) -> Literal["number", "category"]:
-        """How a feature is compared."""
-        return "category" if column in self.categories else "number"
+    @property
+    def kinds(self) -> dict[str, Literal["number", "category"]]:
+        """How each feature is compared."""
+        return {**dict.fromkeys(self.numbers, "number"), **dict.fromkeys(self.categories, "category")}
 
     def days(self, times: pd.Series) -> pd.Series:
         """The day, as the use case counts days, of each time."""

@@ -20,7 +20,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from driftloop import topics
 from driftloop.drift.calibration import calibrate
-from driftloop.drift.statistics import Kind
+from driftloop.drift.distances import Kind
 from driftloop.events import Cell, Drift, Event, Prediction, Score, Unreadable, Window, read, write
 from driftloop.reference import Reference
 from driftloop.settings import Storage, Topics

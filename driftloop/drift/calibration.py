@@ -9,19 +9,15 @@ ones before them: what is too little to see in a day shows in three.
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel
-from scipy.spatial.distance import jensenshannon
 
-from driftloop.drift.statistics import LEAST_SD, NAN, Floats, Kind, Method, checks, commonest_share, numbers
-
-Integers = npt.NDArray[np.int64]
+from driftloop.drift.distances import DISTANCES, FEW, OF_SHARES, Distance, Floats, Integers, Kind, edges
+from driftloop.drift.statistics import LEAST_SD, NAN, Method, checks, commonest_share, distance_of, numbers
 
 EULER = 0.5772  # mean of a standard Gumbel law
 FLOORS: dict[Method, float] = {  # a statistic that never moved still needs a scale
-    "wasserstein": 0.001,
-    "jensenshannon": 0.001,
+    **dict.fromkeys(DISTANCES["number"], 0.001),
     "missing_share": 0.005,
     "commonest_share": 0.05,
 }
@@ -59,6 +55,8 @@ class Profile(BaseModel, frozen=True):
     false_alarm_rate: float
     """Share of windows that alarm though nothing has changed, all spans together."""
     kinds: dict[str, Kind]
+    methods: dict[str, Distance] = {}
+    """The distances of the columns that have not the default of their kind."""
     spans: list[Span]
     importance: dict[str, float] = {}
     """How much the model leans on each feature: what its quality loses when the feature is shuffled."""
@@ -87,6 +85,7 @@ def calibrate(
     false_alarm_rate: float,
     neighbourhood: int = 3,
     importance: Mapping[str, float] = {},
+    methods: Mapping[str, Distance] = {},
 ) -> Profile:
     """Learns a profile from a reference.
 
@@ -105,8 +104,10 @@ def calibrate(
         rows=rows,
         false_alarm_rate=false_alarm_rate,
         kinds=dict(kinds),
+        methods=dict(methods),
         spans=[
-            _span(reference, days, kinds, span, rows, false_alarm_rate / len(spans), neighbourhood) for span in spans
+            _span(reference, days, kinds, methods, span, rows, false_alarm_rate / len(spans), neighbourhood)
+            for span in spans
         ],
         importance=dict(importance),
     )
@@ -116,6 +117,7 @@ def _span(
     reference: pd.DataFrame,
     days: Integers,
     kinds: Mapping[str, Kind],
+    methods: Mapping[str, Distance],
     windows: int,
     rows: int,
     rate: float,
@@ -131,10 +133,14 @@ def _span(
         ]
     )
     measured = np.column_stack(
-        [_measured(reference[column], kind, starts, length, near) for column, kind in kinds.items()]
+        [
+            _measured(reference[column], kind, distance_of(column, kinds, methods), starts, length, near)
+            for column, kind in kinds.items()
+        ]
     )
+    measures = checks(kinds, methods)
     # One row of a window moves a share by as much as this; a scale below would make an alarm of it.
-    floors = np.array([max(FLOORS[check.method], 1 / rows) for check in checks(kinds)])
+    floors = np.array([max(FLOORS[check.method], 1 / rows) for check in measures])
     location, scale = _gumbel(measured, floors)
     scores = _cross_fitted_scores(measured, starts, floors, length)
     return Span(
@@ -142,14 +148,16 @@ def _span(
         limit=float(np.quantile(scores, 1 - rate)),
         normals=[
             Normal(column=check.column, method=check.method, location=float(mu), scale=float(b))
-            for check, mu, b in zip(checks(kinds), location, scale, strict=True)
+            for check, mu, b in zip(measures, location, scale, strict=True)
         ],
     )
 
 
-def _measured(column: pd.Series, kind: Kind, starts: Integers, length: int, near: Integers) -> Floats:
+def _measured(
+    column: pd.Series, kind: Kind, distance: Distance, starts: Integers, length: int, near: Integers
+) -> Floats:
     """A column's statistics, in the order of its checks, for each window against the reference without what is near."""
-    measure, codes, levels = _numbers(column) if kind == "number" else _categories(column)
+    measure, codes, levels = (_numbers if kind == "number" else _categories)(column, distance)
     whole, missing = np.bincount(codes[codes >= 0], minlength=levels), np.cumsum(np.concatenate([[0], codes < 0]))
 
     def counts(first: int, end: int) -> Integers:
@@ -166,41 +174,70 @@ def _measured(column: pd.Series, kind: Kind, starts: Integers, length: int, near
 
 
 Measure = Callable[[Integers, Integers, int, int, float], tuple[float, ...]]
+OfCounts = Callable[[Integers, Integers], float]
 
 
-def _numbers(column: pd.Series) -> tuple[Measure, Integers, int]:
+def _numbers(column: pd.Series, distance: Distance) -> tuple[Measure, Integers, int]:
     """A measure of counts by level, each row's level (−1 where it is missing), and how many levels there are."""
     values = numbers(column)
     present = ~np.isnan(values)
-    grid = np.unique(values[present])
-    exact = len(grid) <= LEVELS
-    if not exact:
-        grid = np.unique(np.quantile(grid, np.linspace(0, 1, LEVELS)))
+    different = np.unique(values[present])
+    exact = len(different) <= LEVELS
+    grid = different if exact else np.unique(np.quantile(different, np.linspace(0, 1, LEVELS)))
     codes = np.full(len(values), -1, dtype=np.int64)
     codes[present] = np.searchsorted((grid[:-1] + grid[1:]) / 2, values[present])
-    steps = np.diff(grid)
+    of_counts = _wasserstein(grid) if distance == "wasserstein" else _of_bins(grid, distance, len(different))
 
     def measure(window: Integers, others: Integers, start: int, length: int, missing: float) -> tuple[float, ...]:
-        m, n = window.sum(), others.sum()
-        if not m or not n:
+        m = window.sum()
+        if not m or not others.any():
             return NAN, missing, NAN
-        mean = others @ grid / n
-        norm = max(np.sqrt(others @ (grid - mean) ** 2 / n), LEAST_SD)
-        distance = np.abs(np.cumsum(window)[:-1] / m - np.cumsum(others)[:-1] / n) @ steps / norm
         part = values[start : start + length]
         commonest = window.max() / m if exact else commonest_share(np.sort(part[~np.isnan(part)]))
-        return distance, missing, commonest
+        return of_counts(others, window), missing, commonest
 
     return measure, codes, len(grid)
 
 
-def _categories(column: pd.Series) -> tuple[Measure, Integers, int]:
+def _wasserstein(grid: Floats) -> OfCounts:
+    steps = np.diff(grid)
+
+    def distance(others: Integers, window: Integers) -> float:
+        n, m = others.sum(), window.sum()
+        mean = others @ grid / n
+        norm = max(np.sqrt(others @ (grid - mean) ** 2 / n), LEAST_SD)
+        return float(np.abs(np.cumsum(window)[:-1] / m - np.cumsum(others)[:-1] / n) @ steps / norm)
+
+    return distance
+
+
+def _of_bins(grid: Floats, method: Distance, different: int) -> OfCounts:
+    """A distance between shares: by bin as evidently makes them, or by level where there are few."""
+
+    def distance(others: Integers, window: Integers) -> float:
+        either = np.flatnonzero(others + window)
+        if method == "hellinger" or np.count_nonzero(others) > FEW:
+            # Where levels are rounded, how many different values both have together is nearly how many there are.
+            size = min(different, len(either)) if len(grid) == different else different
+            total = others.sum() + window.sum()
+            bounds = edges(grid[either[0]], grid[either[-1]], int(size if method == "hellinger" else total))
+            bins = np.clip(np.searchsorted(bounds, grid, side="right") - 1, 0, len(bounds) - 2)
+            others, window = np.bincount(bins, others), np.bincount(bins, window)
+        else:
+            others, window = others[either], window[either]
+        return OF_SHARES[method](others / others.sum(), window / window.sum())
+
+    return distance
+
+
+def _categories(column: pd.Series, distance: Distance) -> tuple[Measure, Integers, int]:
     codes, levels = pd.factorize(column)
 
     def measure(window: Integers, others: Integers, _: int, __: int, missing: float) -> tuple[float, ...]:
+        either = window + others > 0  # a level that only the days around have would count for a logarithm's sake
         if not window.any() or not others.any():
             return NAN, missing
-        return float(jensenshannon(window, others)), missing
+        return OF_SHARES[distance](others[either] / others.sum(), window[either] / window.sum()), missing
 
     return measure, codes.astype(np.int64), len(levels)
 

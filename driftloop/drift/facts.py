@@ -12,7 +12,9 @@ import pandas as pd
 from driftloop.drift.statistics import Categories, Numbers, Prepared, numbers
 from driftloop.events import Fact
 
-MOSTLY_OUTSIDE = 0.9  # share of values outside of the reference's range that a change of units exceeds
+MANY_OUTSIDE = (
+    1 / 3
+)  # share of values outside of the reference's range; Celsius read as Fahrenheit has 45 % even on a warm day
 MANY_UNSEEN = 0.02  # share of values of levels that the reference does not have
 
 
@@ -39,7 +41,7 @@ def _of_numbers(column: str, known: Numbers, cells: pd.Series) -> list[Fact]:
     found = _nothing(column, len(values), known.missing_share)
     if len(values) and not np.isnan(known.low):
         outside = float(((values < known.low) | (values > known.high)).mean())
-        if outside >= MOSTLY_OUTSIDE:
+        if outside >= MANY_OUTSIDE:
             found.append(Fact(column=column, kind="out_of_range", share=outside))
         if len(values) > 1 and values.min() == values.max() and known.low < known.high:
             found.append(Fact(column=column, kind="constant", share=1.0))

@@ -10,17 +10,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import rel_entr
 
-Floats = npt.NDArray[np.float64]
-Kind = Literal["number", "category"]
-Method = Literal["wasserstein", "jensenshannon", "missing_share", "commonest_share"]
+from driftloop.drift.distances import DISTANCES, FEW, OF_SHARES, Distance, Floats, Integers, Kind, counts_between, edges
+
+Method = Distance | Literal["missing_share", "commonest_share"]
 
 # evidently drops nulls from both sides before it compares: hence missing_share. A frozen sensor can stay close in
 # distance: hence commonest_share, for numbers.
-METHODS: dict[Kind, tuple[Method, ...]] = {
-    "number": ("wasserstein", "missing_share", "commonest_share"),
-    "category": ("jensenshannon", "missing_share"),
+SHARES: dict[Kind, tuple[Method, ...]] = {
+    "number": ("missing_share", "commonest_share"),
+    "category": ("missing_share",),
 }
 LEAST_SD = 0.001  # evidently's, for a reference that is constant
 NAN = float("nan")
@@ -33,9 +32,18 @@ class Check(NamedTuple):
     method: Method
 
 
-def checks(kinds: Mapping[str, Kind]) -> list[Check]:
-    """All statistics of the columns, in a fixed order."""
-    return [Check(column, method) for column, kind in kinds.items() for method in METHODS[kind]]
+def distance_of(column: str, kinds: Mapping[str, Kind], methods: Mapping[str, Distance]) -> Distance:
+    """The distance that was chosen for a column, or its kind's default."""
+    return methods.get(column, DISTANCES[kinds[column]][0])
+
+
+def checks(kinds: Mapping[str, Kind], methods: Mapping[str, Distance] = {}) -> list[Check]:
+    """All statistics of the columns, in a fixed order: of each the distance first."""
+    return [
+        Check(column, method)
+        for column, kind in kinds.items()
+        for method in (distance_of(column, kinds, methods), *SHARES[kind])
+    ]
 
 
 def numbers(column: pd.Series) -> Floats:
@@ -46,18 +54,51 @@ def numbers(column: pd.Series) -> Floats:
 class Numbers:
     """A reference's column of numbers, prepared for distances."""
 
-    def __init__(self, column: pd.Series) -> None:
+    def __init__(self, column: pd.Series, distance: Distance = "wasserstein") -> None:
         """Sorts it; missing values count for their share alone."""
+        self.method = distance
         values = numbers(column)
         present = np.sort(values[~np.isnan(values)])
         self.missing_share = 1 - len(present) / len(values) if len(values) else NAN
         self.low, self.high = (float(present[0]), float(present[-1])) if len(present) else (NAN, NAN)
         with np.errstate(over="ignore"):
             self._norm = max(float(np.std(column.dropna())), LEAST_SD) if len(present) else NAN
+        self._values = present
+        self._levels, self._counts = np.unique(present, return_counts=True)
         # Sums of values far from 0 would swallow their differences.
         self._centre = float(np.median(present)) if len(present) else 0.0
         self._sorted = present - self._centre
         self._sums = np.concatenate([[0.0], np.cumsum(self._sorted)])
+
+    def distance(self, ordered: Floats) -> float:
+        """The chosen distance, for a window's sorted values; NaN where there are none."""
+        if not len(self._values) or not len(ordered):
+            return NAN
+        if self.method == "wasserstein":
+            return self.wasserstein(ordered)
+        reference, window = self._binned(ordered) if self._is_binned else self._by_level(ordered)
+        return OF_SHARES[self.method](reference / len(self._values), window / len(ordered))
+
+    @property
+    def _is_binned(self) -> bool:
+        return self.method == "hellinger" or len(self._levels) > FEW
+
+    def _binned(self, ordered: Floats) -> tuple[Integers, Integers]:
+        """Counts in bins that hold both sides: their number depends on how many values (hellinger: different) are."""
+        if self.method == "hellinger":
+            different = np.unique(ordered)
+            at = np.minimum(np.searchsorted(self._levels, different), len(self._levels) - 1)
+            size = len(self._levels) + int((self._levels[at] != different).sum())
+        else:
+            size = len(self._values) + len(ordered)
+        bounds = edges(min(self.low, float(ordered[0])), max(self.high, float(ordered[-1])), size)
+        return counts_between(self._values, bounds), counts_between(ordered, bounds)
+
+    def _by_level(self, ordered: Floats) -> tuple[Integers, Integers]:
+        levels = np.union1d(self._levels, ordered)
+        reference = np.zeros(len(levels), dtype=np.int64)
+        reference[np.searchsorted(levels, self._levels)] = self._counts
+        return reference, np.bincount(np.searchsorted(levels, ordered), minlength=len(levels))
 
     def wasserstein(self, ordered: Floats) -> float:
         """W1 / max(sd of the reference, 0.001), for a window's sorted values; NaN where there are none.
@@ -89,40 +130,35 @@ class Numbers:
 class Categories:
     """A reference's column of categories, prepared for distances."""
 
-    def __init__(self, column: pd.Series) -> None:
+    def __init__(self, column: pd.Series, distance: Distance = "jensenshannon") -> None:
         """Counts its levels; missing values count for their share alone."""
+        self.method = distance
         counts = column.value_counts()
         total = int(counts.sum())
         self.missing_share = 1 - total / len(column) if len(column) else NAN
         self.levels = pd.Index(counts.index)
         self._shares = counts.to_numpy() / total if total else np.empty(0)
 
-    def jensenshannon(self, counts: pd.Series) -> float:
-        """The distance with natural logarithm, for a window's counts by level; NaN where there are none.
-
-        Its square is the mean relative entropy of both to their mean.
-        """
+    def distance(self, counts: pd.Series) -> float:
+        """The chosen distance, for a window's counts by level; NaN where there are none."""
         total = counts.sum()
         if not total or not len(self.levels):
             return NAN
         shares = counts.to_numpy() / total
-        known = self.levels.get_indexer(counts.index)
-        window = np.zeros(len(self.levels))
-        window[known[known >= 0]] = shares[known >= 0]
-        unseen = float(shares[known < 0].sum())
-        mean = (window + self._shares) / 2
-        # A level that one side lacks adds its share times log 2.
-        divergence = rel_entr(window, mean).sum() + rel_entr(self._shares, mean).sum() + unseen * np.log(2)
-        return float(np.sqrt(max(divergence, 0) / 2))
+        place = self.levels.get_indexer(counts.index)
+        unseen = shares[place < 0]
+        window = np.concatenate([np.zeros(len(self.levels)), unseen])
+        window[place[place >= 0]] = shares[place >= 0]
+        return OF_SHARES[self.method](np.concatenate([self._shares, np.zeros(len(unseen))]), window)
 
 
 Prepared = Mapping[str, Numbers | Categories]
 
 
-def prepared(kinds: Mapping[str, Kind], reference: pd.DataFrame) -> Prepared:
-    """A reference's columns, ready for windows."""
+def prepared(kinds: Mapping[str, Kind], reference: pd.DataFrame, methods: Mapping[str, Distance] = {}) -> Prepared:
+    """A reference's columns, ready for windows; ``methods`` are the distances of those that have not the default."""
     return {
-        column: Numbers(reference[column]) if kind == "number" else Categories(reference[column])
+        column: (Numbers if kind == "number" else Categories)(reference[column], distance_of(column, kinds, methods))
         for column, kind in kinds.items()
     }
 
@@ -138,13 +174,13 @@ def statistics(reference: Prepared, window: pd.DataFrame) -> dict[Check, float]:
         if isinstance(known, Numbers):
             cells = numbers(window[column])
             ordered = np.sort(cells[~np.isnan(cells)])
-            values[Check(column, "wasserstein")] = known.wasserstein(ordered)
+            values[Check(column, known.method)] = known.distance(ordered)
             missing = 1 - len(ordered) / len(cells)
             values[Check(column, "missing_share")] = abs(missing - known.missing_share)
             values[Check(column, "commonest_share")] = commonest_share(ordered)
         else:
             counts = window[column].value_counts()
-            values[Check(column, "jensenshannon")] = known.jensenshannon(counts)
+            values[Check(column, known.method)] = known.distance(counts)
             missing = 1 - counts.sum() / len(window)
             values[Check(column, "missing_share")] = abs(missing - known.missing_share)
     return values

@@ -13,7 +13,7 @@ from drift_worker.history import History
 from drift_worker.judging import Judging
 from driftloop import reference
 from driftloop.drift.calibration import calibrate
-from driftloop.drift.statistics import Kind
+from driftloop.drift.distances import Kind
 from driftloop.events import Drift, Window
 from driftloop.reference import Reference
 from driftloop.settings import WindowSettings

@@ -92,7 +92,7 @@ class Judging:
         if (model, version) not in self._known:
             try:
                 reference = read(self._bucket, model, version)
-                known = Known(reference, prepared(reference.profile.kinds, reference.rows))
+                known = Known(reference, prepared(reference.profile.kinds, reference.rows, reference.profile.methods))
                 judge(reference.profile, {1: statistics(known.prepared, reference.rows)}).spans[0]  # as windows will be
             except NoReference as error:
                 raise Unjudged(str(error)) from error

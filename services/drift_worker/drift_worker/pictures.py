@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftloop.drift.statistics import Floats, Kind, numbers
+from driftloop.drift.distances import Floats, Kind
+from driftloop.drift.statistics import numbers
 from driftloop.events import Drift, Estimate, Finding, Quality
 
 Figure = dict[str, Any]

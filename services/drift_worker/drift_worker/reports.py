@@ -17,7 +17,8 @@ from drift_worker import archive
 from drift_worker.settings import DriftWorkerSettings
 from driftloop import reference
 from driftloop.drift.calibration import Profile
-from driftloop.drift.statistics import METHODS, Kind
+from driftloop.drift.distances import DISTANCES, Kind
+from driftloop.drift.statistics import distance_of
 from driftloop.events import Drift, Window
 from driftloop.reference import NoReference, Reference
 from driftloop.settings import load
@@ -108,8 +109,11 @@ def draw(known: Reference, window: pd.DataFrame, subject: Subject) -> str:
     )
     preset = DataDriftPreset(
         columns=columns,
-        num_method="wasserstein",  # named, since evidently's choice changes with rows and values
-        cat_method="jensenshannon",
+        num_method=DISTANCES["number"][0],  # named, since evidently's choice changes with rows and values
+        cat_method=DISTANCES["category"][0],
+        per_column_method={
+            column: known.profile.methods[column] for column in columns if column in known.profile.methods
+        },
         per_column_threshold=limits,
         drift_share=1 / len(columns),  # one column is enough for an alarm
         include_tests=False,  # they say the same once more
@@ -129,7 +133,7 @@ def thresholds(profile: Profile) -> dict[str, float]:
     return {
         normal.column: normal.location + single.limit * normal.scale
         for normal in single.normals
-        if normal.method == METHODS[profile.kinds[normal.column]][0]
+        if normal.method == distance_of(normal.column, profile.kinds, profile.methods)
     }
 
 

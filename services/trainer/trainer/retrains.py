@@ -95,7 +95,9 @@ class Retrains:
             dataset.check(use_case, held_out)
             dataset.check_unseen(use_case, held_out, self._registry.learned_until(champion))
 
-        challenger = training.register(use_case, self._registry, self._bucket, retrain, learn, settings.window)
+        challenger = training.register(
+            use_case, self._registry, self._bucket, retrain, learn, settings.window, settings.calibration.methods
+        )
         metrics.ROWS.labels(use_case.name).set(challenger.rows)
 
         decision = gate.FIRST

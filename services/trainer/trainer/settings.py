@@ -4,8 +4,18 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from driftloop.drift.distances import DISTANCES, Distance
+from driftloop.reference import PREDICTION
 from driftloop.settings import DeadLetters, Port, Registry, Section, Server, Settings, Share, Storage, WindowSettings
 from driftloop.usecase import UseCaseSetting
+
+
+class Calibration(Section):
+    """What a version's drift profile is made of; the drift worker follows the profile."""
+
+    methods: dict[str, Distance] = Field(
+        {}, description='distances by column where the default is not wanted, such as {"carrier": "psi"}'
+    )
 
 
 class Gate(Section):
@@ -33,6 +43,7 @@ class TrainerSettings(Settings):
     storage: Storage = Storage()
     window: WindowSettings = WindowSettings()
     dead_letters: DeadLetters = DeadLetters()
+    calibration: Calibration = Calibration()
     gate: Gate = Gate()
     trainer: Trainer
 
@@ -43,4 +54,19 @@ class TrainerSettings(Settings):
                 f"DRIFTLOOP_REGISTRY__MODEL is {self.registry.model}, but DRIFTLOOP_USE_CASE is about "
                 f"{self.use_case.name}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _known_methods(self) -> Self:
+        kinds = self.use_case.kinds | {PREDICTION: "number"}
+        for column, method in self.calibration.methods.items():
+            if column not in kinds:
+                raise ValueError(
+                    f"DRIFTLOOP_CALIBRATION__METHODS names {column}, and the columns are {', '.join(kinds)}"
+                )
+            if method not in (allowed := DISTANCES[kinds[column]]):
+                raise ValueError(
+                    f"DRIFTLOOP_CALIBRATION__METHODS wants {method} for {column}, which is a {kinds[column]}: "
+                    f"there is {', '.join(allowed)}"
+                )
         return self

@@ -1,5 +1,6 @@
 """A challenger: trained, logged to MLflow with all that it came from, and registered with its reference."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from sklearn.inspection import permutation_importance
 
 from driftloop import reference
 from driftloop.drift.calibration import calibrate
+from driftloop.drift.distances import Distance
 from driftloop.events import Retrain
 from driftloop.reference import PREDICTION, Reference, thinned
 from driftloop.registry import LEARNED_UNTIL, Registry
@@ -39,7 +41,13 @@ def train(use_case: UseCase, learn: pd.DataFrame) -> tuple[Any, int]:
     return estimator, len(labelled)
 
 
-def learn_reference(use_case: UseCase, estimator: Any, learn: pd.DataFrame, window: WindowSettings) -> Reference:
+def learn_reference(
+    use_case: UseCase,
+    estimator: Any,
+    learn: pd.DataFrame,
+    window: WindowSettings,
+    methods: Mapping[str, Distance] = {},
+) -> Reference:
     """What windows of the new version will be compared with: all rows of its time, whether their outcome is known.
 
     What it predicts for them is a column too. That it has learned from these rows makes no difference to speak of:
@@ -49,10 +57,11 @@ def learn_reference(use_case: UseCase, estimator: Any, learn: pd.DataFrame, wind
     profile = calibrate(
         rows,
         use_case.day_numbers(learn[use_case.time]),
-        {**{column: use_case.kind(column) for column in use_case.features}, PREDICTION: "number"},
+        use_case.kinds | {PREDICTION: "number"},
         rows=window.rows,
         false_alarm_rate=window.false_alarm_rate,
         importance=importance(use_case, estimator, learn),
+        methods=methods,
     )
     return Reference(rows, profile)
 
@@ -72,14 +81,20 @@ def importance(use_case: UseCase, estimator: Any, learn: pd.DataFrame) -> dict[s
 
 
 def register(
-    use_case: UseCase, registry: Registry, bucket: Bucket, retrain: Retrain, learn: pd.DataFrame, window: WindowSettings
+    use_case: UseCase,
+    registry: Registry,
+    bucket: Bucket,
+    retrain: Retrain,
+    learn: pd.DataFrame,
+    window: WindowSettings,
+    methods: Mapping[str, Distance],
 ) -> Challenger:
     """Trains, logs, registers and writes the reference, in this order.
 
     Only MLflow knows the version's number, and no event can name the version before the alias does.
     """
     estimator, rows = train(use_case, learn)
-    learned = learn_reference(use_case, estimator, learn, window)
+    learned = learn_reference(use_case, estimator, learn, window, methods)
     first = learn[use_case.features].head(EXAMPLE_ROWS)
     signature = infer_signature(learn[use_case.features], pd.Series([0.5], name="prediction"))
     mlflow.set_experiment(use_case.name)
