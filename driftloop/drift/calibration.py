@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-from driftloop.drift.distances import DISTANCES, FEW, OF_SHARES, Distance, Floats, Integers, Kind, edges
+from driftloop.drift.distances import DISTANCES, OF_SHARES, Distance, Floats, Integers, Kind, by_level, edges
 from driftloop.drift.statistics import LEAST_SD, NAN, Method, checks, commonest_share, distance_of, numbers
 
 EULER = 0.5772  # mean of a standard Gumbel law
 FLOORS: dict[Method, float] = {  # a statistic that never moved still needs a scale
+    # Of a standard deviation, or of the largest distance there is; a hundredth of a PSI that is commonly called small.
     **dict.fromkeys(DISTANCES["number"], 0.001),
     "missing_share": 0.005,
     "commonest_share": 0.05,
@@ -27,6 +28,7 @@ MOST_WINDOWS = 2_000  # of a span; more would only take longer
 QUARTERS = 4  # parts of the reference's time for cross-fitting
 FEWEST = 20  # windows without overlap; below, a 1 % limit would be a guess
 LEVELS = 2_048  # different numbers; a column with more is rounded to as many quantiles, here only
+TAIL = 256  # of its smallest and largest numbers stay as they are: in a long tail two quantiles are far apart
 
 
 class Normal(BaseModel, frozen=True):
@@ -157,7 +159,12 @@ def _measured(
     column: pd.Series, kind: Kind, distance: Distance, starts: Integers, length: int, near: Integers
 ) -> Floats:
     """A column's statistics, in the order of its checks, for each window against the reference without what is near."""
-    measure, codes, levels = (_numbers if kind == "number" else _categories)(column, distance)
+    if kind == "category":
+        measure, codes, levels = _categories(column, distance)
+    elif distance == "wasserstein":
+        measure, codes, levels = _numbers(column)
+    else:
+        measure, codes, levels = _binned(column, distance, length)
     whole, missing = np.bincount(codes[codes >= 0], minlength=levels), np.cumsum(np.concatenate([[0], codes < 0]))
 
     def counts(first: int, end: int) -> Integers:
@@ -174,72 +181,77 @@ def _measured(
 
 
 Measure = Callable[[Integers, Integers, int, int, float], tuple[float, ...]]
-OfCounts = Callable[[Integers, Integers], float]
 
 
-def _numbers(column: pd.Series, distance: Distance) -> tuple[Measure, Integers, int]:
+def _numbers(column: pd.Series) -> tuple[Measure, Integers, int]:
     """A measure of counts by level, each row's level (−1 where it is missing), and how many levels there are."""
     values = numbers(column)
     present = ~np.isnan(values)
-    different = np.unique(values[present])
-    exact = len(different) <= LEVELS
-    grid = different if exact else np.unique(np.quantile(different, np.linspace(0, 1, LEVELS)))
+    grid = np.unique(values[present])
+    exact = len(grid) <= LEVELS
+    if not exact:
+        quantiles = np.quantile(grid, np.linspace(0, 1, LEVELS))
+        grid = np.unique(np.concatenate([grid[:TAIL], quantiles, grid[-TAIL:]]))
     codes = np.full(len(values), -1, dtype=np.int64)
     codes[present] = np.searchsorted((grid[:-1] + grid[1:]) / 2, values[present])
-    of_counts = _wasserstein(grid) if distance == "wasserstein" else _of_bins(grid, distance, len(different))
+    steps = np.diff(grid)
 
     def measure(window: Integers, others: Integers, start: int, length: int, missing: float) -> tuple[float, ...]:
-        m = window.sum()
-        if not m or not others.any():
+        m, n = window.sum(), others.sum()
+        if not m or not n:
             return NAN, missing, NAN
-        part = values[start : start + length]
-        commonest = window.max() / m if exact else commonest_share(np.sort(part[~np.isnan(part)]))
-        return of_counts(others, window), missing, commonest
+        mean = others @ grid / n
+        norm = max(np.sqrt(others @ (grid - mean) ** 2 / n), LEAST_SD)
+        distance = np.abs(np.cumsum(window)[:-1] / m - np.cumsum(others)[:-1] / n) @ steps / norm
+        commonest = window.max() / m if exact else _commonest_share(values[start : start + length])
+        return distance, missing, commonest
 
     return measure, codes, len(grid)
 
 
-def _wasserstein(grid: Floats) -> OfCounts:
-    steps = np.diff(grid)
+def _binned(column: pd.Series, method: Distance, length: int) -> tuple[Measure, Integers, int]:
+    """The same by bin, or by level where there are few: as evidently has them for a window and the whole reference."""
+    values = numbers(column)
+    present = ~np.isnan(values)
+    levels = np.unique(values[present])
+    few = by_level(method, len(levels)) or not len(levels)
+    if few:
+        begins = levels[1:]
+    else:
+        size = len(levels) if method == "hellinger" else int(present.sum() + length * present.mean())
+        bounds = edges(float(levels[0]), float(levels[-1]), size)
+        begins = levels[:0] if bounds is None else bounds[1:-1]  # an infinite range: no window will have a distance
+    codes = np.where(present, np.searchsorted(begins, values, side="right"), -1)
 
-    def distance(others: Integers, window: Integers) -> float:
-        n, m = others.sum(), window.sum()
-        mean = others @ grid / n
-        norm = max(np.sqrt(others @ (grid - mean) ** 2 / n), LEAST_SD)
-        return float(np.abs(np.cumsum(window)[:-1] / m - np.cumsum(others)[:-1] / n) @ steps / norm)
+    def measure(window: Integers, others: Integers, start: int, length: int, missing: float) -> tuple[float, ...]:
+        m, n = window.sum(), others.sum()
+        if not m or not n:
+            return NAN, missing, NAN
+        distance = _of_levels(method, others, window) if few else OF_SHARES[method](others / n, window / m)
+        return distance, missing, _commonest_share(values[start : start + length])
 
-    return distance
-
-
-def _of_bins(grid: Floats, method: Distance, different: int) -> OfCounts:
-    """A distance between shares: by bin as evidently makes them, or by level where there are few."""
-
-    def distance(others: Integers, window: Integers) -> float:
-        either = np.flatnonzero(others + window)
-        if method == "hellinger" or np.count_nonzero(others) > FEW:
-            # Where levels are rounded, how many different values both have together is nearly how many there are.
-            size = min(different, len(either)) if len(grid) == different else different
-            total = others.sum() + window.sum()
-            bounds = edges(grid[either[0]], grid[either[-1]], int(size if method == "hellinger" else total))
-            bins = np.clip(np.searchsorted(bounds, grid, side="right") - 1, 0, len(bounds) - 2)
-            others, window = np.bincount(bins, others), np.bincount(bins, window)
-        else:
-            others, window = others[either], window[either]
-        return OF_SHARES[method](others / others.sum(), window / window.sum())
-
-    return distance
+    return measure, codes, len(begins) + 1
 
 
-def _categories(column: pd.Series, distance: Distance) -> tuple[Measure, Integers, int]:
+def _categories(column: pd.Series, method: Distance) -> tuple[Measure, Integers, int]:
     codes, levels = pd.factorize(column)
 
     def measure(window: Integers, others: Integers, _: int, __: int, missing: float) -> tuple[float, ...]:
-        either = window + others > 0  # a level that only the days around have would count for a logarithm's sake
         if not window.any() or not others.any():
             return NAN, missing
-        return OF_SHARES[distance](others[either] / others.sum(), window[either] / window.sum()), missing
+        return _of_levels(method, others, window), missing
 
     return measure, codes.astype(np.int64), len(levels)
+
+
+def _of_levels(method: Distance, others: Integers, window: Integers) -> float:
+    """A distance of counts. A level that neither side has is none: it would count where there is a logarithm."""
+    either = others + window > 0
+    return OF_SHARES[method](others[either] / others.sum(), window[either] / window.sum())
+
+
+def _commonest_share(values: Floats) -> float:
+    return commonest_share(np.sort(values[~np.isnan(values)]))
 
 
 def _gumbel(measured: Floats, floors: Floats) -> tuple[Floats, Floats]:

@@ -3,6 +3,7 @@
 evidently's tests that give a p-value are left out: that depends on the number of rows, which says nothing of a change.
 """
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -57,14 +58,21 @@ OF_SHARES: dict[Distance, Callable[[Floats, Floats], float]] = {
 """Of two arrays of shares, which stand for the same levels and add up to 1 each."""
 
 
-def edges(low: float, high: float, size: int) -> Floats:
-    """The bins that numpy's rule "sturges" makes of ``size`` numbers between ``low`` and ``high``, without them."""
-    if low == high:
-        return np.array([low - 0.5, high + 0.5])
-    with np.errstate(over="ignore", invalid="ignore"):
-        width = (high - low) / (np.log2(size) + 1.0)
-        bins = int(np.ceil((high - low) / width))
-        return np.linspace(low, high, bins + 1)
+def by_level(method: Distance, levels: int) -> bool:
+    """Whether a column is compared value by value, and not in bins, given how many values its reference has."""
+    return method != "hellinger" and levels <= FEW
+
+
+def edges(low: float, high: float, size: int) -> Floats | None:
+    """The bins that numpy's rule "sturges" makes of ``size`` numbers between ``low`` and ``high``, without them.
+
+    None where the range is infinite: a request may hold 1e999.
+    """
+    span = high - low
+    if not math.isfinite(span):
+        return None
+    width = span / (np.log2(size) + 1)
+    return np.linspace(low, high, math.ceil(span / width) + 1) if width else np.array([low, high])
 
 
 def counts_between(ordered: Floats, bounds: Floats) -> Integers:

@@ -1,17 +1,19 @@
 """How far a window's columns lie from the reference's.
 
 The distances are evidently's, with its norm and its way with missing values; a reference is prepared once, so that a
-window costs the same whatever the reference's size. Tests hold both equal.
+window costs the same whatever the reference's size. Tests hold both equal, for numbers with a fraction: numpy, and so
+evidently, makes other bins of integers, which a single missing cell turns into floats.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from driftloop.drift.distances import DISTANCES, FEW, OF_SHARES, Distance, Floats, Integers, Kind, counts_between, edges
+from driftloop.drift.distances import DISTANCES, OF_SHARES, Distance, Floats, Kind, by_level, counts_between, edges
 
 Method = Distance | Literal["missing_share", "commonest_share"]
 
@@ -54,51 +56,50 @@ def numbers(column: pd.Series) -> Floats:
 class Numbers:
     """A reference's column of numbers, prepared for distances."""
 
-    def __init__(self, column: pd.Series, distance: Distance = "wasserstein") -> None:
+    def __init__(self, column: pd.Series, method: Distance = "wasserstein") -> None:
         """Sorts it; missing values count for their share alone."""
-        self.method = distance
+        self.method = method
         values = numbers(column)
         present = np.sort(values[~np.isnan(values)])
         self.missing_share = 1 - len(present) / len(values) if len(values) else NAN
         self.low, self.high = (float(present[0]), float(present[-1])) if len(present) else (NAN, NAN)
         with np.errstate(over="ignore"):
             self._norm = max(float(np.std(column.dropna())), LEAST_SD) if len(present) else NAN
-        self._values = present
-        self._levels, self._counts = np.unique(present, return_counts=True)
         # Sums of values far from 0 would swallow their differences.
-        self._centre = float(np.median(present)) if len(present) else 0.0
+        self._centre = float(np.median(present)) if method == "wasserstein" and len(present) else 0.0
         self._sorted = present - self._centre
-        self._sums = np.concatenate([[0.0], np.cumsum(self._sorted)])
+
+    @cached_property
+    def _sums(self) -> Floats:
+        return np.concatenate([[0.0], np.cumsum(self._sorted)])
+
+    @cached_property
+    def _levels(self) -> Floats:
+        return np.unique(self._sorted)
 
     def distance(self, ordered: Floats) -> float:
-        """The chosen distance, for a window's sorted values; NaN where there are none."""
-        if not len(self._values) or not len(ordered):
+        """The chosen distance, for a window's sorted values; NaN where there are none, or an infinite one."""
+        if not len(self._sorted) or not len(ordered):
             return NAN
         if self.method == "wasserstein":
             return self.wasserstein(ordered)
-        reference, window = self._binned(ordered) if self._is_binned else self._by_level(ordered)
-        return OF_SHARES[self.method](reference / len(self._values), window / len(ordered))
+        bounds = self._bounds(ordered)
+        if bounds is None:
+            return NAN
+        reference, window = (counts_between(side, bounds) / len(side) for side in (self._sorted, ordered))
+        return OF_SHARES[self.method](reference, window)
 
-    @property
-    def _is_binned(self) -> bool:
-        return self.method == "hellinger" or len(self._levels) > FEW
-
-    def _binned(self, ordered: Floats) -> tuple[Integers, Integers]:
-        """Counts in bins that hold both sides: their number depends on how many values (hellinger: different) are."""
-        if self.method == "hellinger":
+    def _bounds(self, ordered: Floats) -> Floats | None:
+        """Of bins that hold both sides, or of a bin for each value where the reference has few."""
+        if by_level(self.method, len(self._levels)):
+            levels = np.union1d(self._levels, ordered)
+            return np.append(levels, levels[-1])
+        size = len(self._sorted) + len(ordered)
+        if self.method == "hellinger":  # it counts a value once
             different = np.unique(ordered)
             at = np.minimum(np.searchsorted(self._levels, different), len(self._levels) - 1)
             size = len(self._levels) + int((self._levels[at] != different).sum())
-        else:
-            size = len(self._values) + len(ordered)
-        bounds = edges(min(self.low, float(ordered[0])), max(self.high, float(ordered[-1])), size)
-        return counts_between(self._values, bounds), counts_between(ordered, bounds)
-
-    def _by_level(self, ordered: Floats) -> tuple[Integers, Integers]:
-        levels = np.union1d(self._levels, ordered)
-        reference = np.zeros(len(levels), dtype=np.int64)
-        reference[np.searchsorted(levels, self._levels)] = self._counts
-        return reference, np.bincount(np.searchsorted(levels, ordered), minlength=len(levels))
+        return edges(min(self.low, float(ordered[0])), max(self.high, float(ordered[-1])), size)
 
     def wasserstein(self, ordered: Floats) -> float:
         """W1 / max(sd of the reference, 0.001), for a window's sorted values; NaN where there are none.

@@ -120,12 +120,19 @@ def test_a_window_without_values_has_no_distance_but_a_missing_share(ready: Prep
     assert values[Check("level", "missing_share")] == values[Check("color", "missing_share")] == 1.0
 
 
+SPREADS = {
+    "ten values": lambda random, size: random.integers(0, 10, size) / 10,
+    "many values": lambda random, size: random.integers(0, LEVELS // 2, size) / LEVELS,
+    "as many as rows": lambda random, size: random.normal(size=size),
+    "a long tail": lambda random, size: random.lognormal(0, 2, size),
+}
+
+
 @pytest.mark.parametrize("distance", DISTANCES["number"])
-@pytest.mark.parametrize("levels", [10, LEVELS // 2, 20_000])
-def test_what_is_learned_of_a_column_is_what_its_windows_measure(levels: int, distance: Distance) -> None:
+@pytest.mark.parametrize("spread", SPREADS)
+def test_what_is_learned_of_a_column_is_what_its_windows_measure(spread: str, distance: Distance) -> None:
     """Location and scale come from windows by level, judged ones from sorted values: both are the same statistics."""
-    random = np.random.default_rng(3)
-    frame = pd.DataFrame({"x": random.integers(0, levels, 8_000) / levels})
+    frame = pd.DataFrame({"x": SPREADS[spread](np.random.default_rng(3), 8_000)})
     days = np.arange(len(frame)) // 100
     kinds: dict[str, Kind] = {"x": "number"}
     learned = calibrate(frame, days, kinds, rows=ROWS, false_alarm_rate=0.01, neighbourhood=-3, methods={"x": distance})
@@ -243,6 +250,16 @@ def test_a_reference_too_small_for_windows_together_judges_single_ones() -> None
 
 def test_a_profile_survives_its_json(profile: Profile) -> None:
     assert Profile.model_validate_json(profile.model_dump_json()) == profile
+
+
+@pytest.mark.parametrize("method", DISTANCES["number"][1:])
+@pytest.mark.parametrize("side", ["reference", "window"])
+def test_an_infinite_number_leaves_a_distance_without_value(method: Distance, side: str) -> None:
+    """JSON can hold 1e999."""
+    sides = {name: pd.DataFrame({"x": np.arange(100.0)}) for name in ("reference", "window")}
+    sides[side].loc[7, "x"] = np.inf
+    values = statistics(prepared({"x": "number"}, sides["reference"], {"x": method}), sides["window"])
+    assert math.isnan(values[Check("x", method)])
 
 
 def test_a_column_is_judged_by_the_distance_that_its_profile_names(reference: pd.DataFrame) -> None:

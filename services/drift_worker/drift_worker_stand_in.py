@@ -1,6 +1,6 @@
 """A bucket in a folder, and a version with a reference and judged windows in it: all real, but for Kafka and GCS."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from drift_worker.history import History
 from drift_worker.judging import Judging
 from driftloop import reference
 from driftloop.drift.calibration import calibrate
-from driftloop.drift.distances import Kind
+from driftloop.drift.distances import Distance, Kind
 from driftloop.events import Drift, Window
 from driftloop.reference import Reference
 from driftloop.settings import WindowSettings
@@ -68,14 +68,28 @@ def days(count: int, seed: int = 0, warmer: float = 0.0) -> pd.DataFrame:
     )
 
 
-def give_reference(bucket: Bucket, model: str = "m", version: str = "1") -> Reference:
+def give_reference(
+    bucket: Bucket,
+    model: str = "m",
+    version: str = "1",
+    rows: pd.DataFrame | None = None,
+    methods: Mapping[str, Distance] = {},
+) -> Reference:
     """Writes the version's reference: 80 days."""
-    rows = days(80)
+    rows = days(80) if rows is None else rows
     importance = {"temp": 0.04, "visib": 0.01, "carrier": 0.02}
     numbers = np.repeat(np.arange(80), ROWS)
-    known = Reference(
-        rows, calibrate(rows, numbers, KINDS, rows=ROWS, false_alarm_rate=0.01, neighbourhood=1, importance=importance)
+    profile = calibrate(
+        rows,
+        numbers,
+        KINDS,
+        rows=ROWS,
+        false_alarm_rate=0.01,
+        neighbourhood=1,
+        importance=importance,
+        methods=methods,
     )
+    known = Reference(rows, profile)
     reference.write(bucket, model, version, known)
     return known
 

@@ -69,9 +69,9 @@ def rows(bucket: Bucket, subject: Subject) -> tuple[Reference, pd.DataFrame]:
 
 
 def _fitting(frame: pd.DataFrame, kinds: Mapping[str, Kind]) -> pd.DataFrame:
-    """The compared columns, where a number is a number."""
+    """The compared columns; a number is a float, as where verdicts are made."""
     fitting: dict[str, pd.Series] = {
-        name: pd.to_numeric(frame[name], errors="coerce") if kind == "number" else frame[name]
+        name: pd.to_numeric(frame[name], errors="coerce").astype("float64") if kind == "number" else frame[name]
         for name, kind in kinds.items()
         if name in frame
     }
