@@ -25,11 +25,12 @@ from benchmarks import model, parts, report
 from benchmarks.processes import DidNotStart, Server, ended_in_order
 from benchmarks.report import tell
 from benchmarks.streams import evenly, flights
+from driftloop.cloudevents import read, write
 from driftloop.drift.calibration import Profile, calibrate
 from driftloop.drift.distances import Kind
 from driftloop.drift.judging import judge
 from driftloop.drift.statistics import Check, prepared, statistics
-from driftloop.events import Drift, Prediction, as_columns, read, write
+from driftloop.events import Drift, Prediction, as_columns
 from driftloop.reference import PREDICTION
 from driftloop.reference import write as write_reference
 from driftloop.settings import WindowSettings

@@ -1,4 +1,4 @@
-"""The parts of the real stack that the predictor needs: broker, storage, registry; without trainer and drift worker."""
+"""The real stack for benchmarks, and the parts of it that a predictor needs: broker, storage, registry."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,25 +19,27 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".stack" / "benchmark"
 
 
+def settings() -> StackSettings:
+    """The benchmarks' own folder, and ports that nobody listens on."""
+    kafka, controller, gcs, mlflow_port, predictor, drift_worker, trainer = free_ports(7)
+    return StackSettings(
+        stack=Ports(
+            folder=FOLDER,
+            kafka_port=kafka,
+            kafka_controller_port=controller,
+            gcs_port=gcs,
+            mlflow_port=mlflow_port,
+        ),
+        predictor=Service(port=predictor),
+        drift_worker=Service(port=drift_worker),
+        trainer=Service(port=trainer),
+    )
+
+
 @contextmanager
 def running(tell: Callable[[str], None]) -> Iterator[Stack]:
     """Kafka, GCS and MLflow, empty at the start and stopped at the end, with the topics made."""
-    kafka, controller, gcs, mlflow_port, predictor, drift_worker, trainer = free_ports(7)
-    stack = Stack(
-        StackSettings(
-            stack=Ports(
-                folder=FOLDER,
-                kafka_port=kafka,
-                kafka_controller_port=controller,
-                gcs_port=gcs,
-                mlflow_port=mlflow_port,
-            ),
-            predictor=Service(port=predictor),
-            drift_worker=Service(port=drift_worker),
-            trainer=Service(port=trainer),
-        ),
-        tell,
-    )
+    stack = Stack(settings(), tell)
     for process in leftovers(stack.folder):
         process.kill()
     shutil.rmtree(FOLDER, ignore_errors=True)

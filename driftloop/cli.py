@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -12,22 +13,25 @@ import typer
 from kafka.errors import KafkaError
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from driftloop import topics
 from driftloop.events import DataSelection, Drift, Estimate, ModelChange, Quality, Retrain
 from driftloop.producing import Publisher, Unavailable
 from driftloop.settings import Registry as RegistrySettings
-from driftloop.settings import Settings, load
+from driftloop.settings import Settings, Storage, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 topics_app = typer.Typer(no_args_is_help=True)
 app.add_typer(topics_app, name="topics", help="The Kafka topics.")
+data_app = typer.Typer(no_args_is_help=True)
+app.add_typer(data_app, name="data", help="What versions were trained on.")
 out = Console()
 
 EXIT = {"promoted": 0, "rejected": 3, "failed": 4}
 TIMED_OUT = 5
 UNREACHABLE = 6
+REFUSED = 7
 COLORS = {
     **{"promoted": "green", "rejected": "yellow", "failed": "red"},
     **{"quiet": "green", "alarm": "red"},
@@ -40,6 +44,12 @@ class OperatorSettings(Settings):
     """What the command reads from the environment."""
 
     registry: RegistrySettings
+
+
+class DataSettings(OperatorSettings):
+    """What it reads beside that where data is asked for."""
+
+    storage: Storage = Storage()
 
 
 @app.callback()
@@ -56,9 +66,15 @@ def retrain(
     reason: Annotated[str, typer.Option(help="why, in words; it stands on the version and on every event")],
     wait: Annotated[bool, typer.Option("--wait", help="until the retrain is promoted, rejected or failed")] = False,
     start: Annotated[
-        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="first day of the dataset to use")
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="first day to use, of dataset and archive")
     ] = None,
-    end: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="the day after the last")] = None,
+    end: Annotated[
+        datetime | None,
+        typer.Option("--to", formats=["%Y-%m-%d"], help="the day after the dataset's last; the archive goes on"),
+    ] = None,
+    last_rows: Annotated[
+        int | None, typer.Option("--last-rows", min=1, help="of all these only the last so many labelled rows")
+    ] = None,
     archive: Annotated[bool, typer.Option(help="whether predictions with known outcomes are added")] = True,
     timeout_minutes: Annotated[float, typer.Option(min=0, help="how long --wait waits")] = 60,
 ) -> None:
@@ -70,7 +86,9 @@ def retrain(
         driftloop retrain --reason "two new carriers" --from 2013-01-01 --to 2013-04-01 --wait
     """
     settings = load(OperatorSettings)
-    selection = DataSelection(start=start and start.date(), end=end and end.date(), archive=archive)
+    selection = DataSelection(
+        start=start and start.date(), end=end and end.date(), archive=archive, last_rows=last_rows
+    )
     event = Retrain(
         model=settings.registry.model, trigger="manual", reason=reason, asked_by=getpass.getuser(), data=selection
     )
@@ -98,6 +116,84 @@ def retrain(
 
 
 @app.command()
+def rollback(
+    to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="not the one before, but this one")] = None,
+    reason: Annotated[str, typer.Option(help="why, in words; it stands on the version and on the event")] = "",
+) -> None:
+    """Put the version that was in service before back into service, at once.
+
+    The exit code is 7 when there is nothing to go back to, and 6 when the registry or the broker does not answer.
+
+        driftloop rollback --reason "wrong units in June"
+    """
+    from driftloop.registry import Registry  # noqa: PLC0415  # MLflow takes seconds to import
+    from driftloop.rollback import CannotRollBack, roll_back  # noqa: PLC0415
+
+    settings = load(OperatorSettings)
+    with _registered(settings.registry):
+        try:
+            change = roll_back(Registry(settings.registry), reason or f"asked for by {getpass.getuser()}", to)
+        except CannotRollBack as error:
+            out.print(str(error), highlight=False)
+            raise typer.Exit(REFUSED) from error
+    out.print(escape(change.why), highlight=False)
+    with _reachable(settings), Publisher(settings.kafka, settings.topics, "cli") as publisher:
+        publisher.publish(change)
+
+
+@app.command()
+def explain(
+    prediction_id: Annotated[str, typer.Argument(help="the id that came with the answer")],
+    row: Annotated[int | None, typer.Option(min=0, help="of a request of many rows, only this one")] = None,
+) -> None:
+    """Show all that is known of a prediction: request, answer, version, data, window, verdict, outcome.
+
+    Reads DRIFTLOOP_STORAGE__BUCKET too. The exit code is 7 when the prediction is not known.
+    """
+    from driftloop.explaining import ExplainSettings, explained  # noqa: PLC0415  # MLflow takes seconds to import
+
+    settings = load(ExplainSettings)
+    with _reachable(settings), _stored(settings.storage):
+        known = list(explained(settings, prediction_id, row))
+    if not known:
+        out.print(f"no prediction {prediction_id} is in the archive, nor on its topic any more")
+        raise typer.Exit(REFUSED)
+    table = Table.grid(padding=(0, 2))
+    for name, text in known:
+        table.add_row(f"[bold]{name}[/]", escape(text))
+    out.print(table, highlight=False)
+
+
+@app.command()
+def shadow(
+    version: Annotated[str, typer.Option(help="the version that is asked")],
+    last: Annotated[
+        int | None, typer.Option(min=1, metavar="ROWS", help="only the last so many rows with an outcome")
+    ] = None,
+) -> None:
+    """Show how a version would have done on the requests that were answered, beside those that answered.
+
+    From the archive: nothing that serves is asked. Reads DRIFTLOOP_STORAGE__BUCKET and DRIFTLOOP_USE_CASE too.
+
+        driftloop shadow --version 3 --last 20000
+    """
+    from driftloop import shadow as shadows  # noqa: PLC0415  # MLflow and pandas take seconds to import
+    from driftloop.registry import Refused  # noqa: PLC0415
+
+    settings = load(shadows.ShadowSettings)
+    with _registered(settings.registry), _stored(settings.storage):
+        try:
+            found = shadows.shadow(settings, version, last)
+        except Refused as error:
+            out.print(f"version {version}: {error}", highlight=False)
+            raise typer.Exit(REFUSED) from error
+    if found is None:
+        out.print("the archive has no prediction with an outcome")
+        raise typer.Exit(REFUSED)
+    shadows.show(found, out)
+
+
+@app.command()
 def status(windows: Annotated[int, typer.Option(min=1, help="how many of the last windows to show")] = 10) -> None:
     """Show the version in service, the last windows and retrains, and what is not consumed yet."""
     settings = load(OperatorSettings)
@@ -114,8 +210,10 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
     named = f"version {champion}" if champion else 'no version yet: driftloop retrain --reason "the first" --wait'
     out.print(f"models:/{model}@{settings.registry.alias} is {named}", highlight=False)
 
-    verdicts = [e for e in judged if isinstance(e, Drift)][-windows:]
-    table = Table("window", "version", "rows", "from", "to", "verdict", "score", "limit", "drifted", title="Windows")
+    verdicts = [e for e in judged if isinstance(e, Drift) and not e.replayed][-windows:]
+    again = {_judged(e): e.verdict for e in judged if isinstance(e, Drift) and e.replayed}
+    said = Column("verdict", no_wrap=True)
+    table = Table("window", "version", "rows", "from", "to", said, "score", "limit", "drifted", title="Windows")
     for verdict in verdicts:
         table.add_row(
             f"{verdict.window.topic}-{verdict.window.partition} {verdict.window.first_offset}–"
@@ -124,7 +222,8 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
             str(verdict.rows),
             f"{verdict.starts:%Y-%m-%d %H:%M}",
             f"{verdict.ends:%Y-%m-%d %H:%M}",
-            f"[{COLORS.get(verdict.verdict, 'yellow')}]{verdict.verdict}[/]",
+            f"[{COLORS.get(verdict.verdict, 'yellow')}]{verdict.verdict}[/]"
+            + (f", again: {again[_judged(verdict)]}" if _judged(verdict) in again else ""),
             "" if verdict.score is None else f"{verdict.score:.1f}",
             "" if verdict.limit is None else f"{verdict.limit:.1f}",
             ", ".join(verdict.drifted) or ("" if verdict.verdict != "unjudged" else escape(verdict.why)),
@@ -159,6 +258,39 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
     out.print(table)
 
 
+@data_app.command("restore")
+def restore(
+    version: Annotated[str, typer.Argument(help="the model version")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", file_okay=False, help="where the file goes")] = Path(),
+) -> None:
+    """Bring back the file that a version was trained on, byte for byte, with its .dvc file.
+
+    Needs the bucket and MLflow, and no repository; reads DRIFTLOOP_STORAGE__BUCKET too. The exit code is 7 when the
+    file cannot be had, or when the folder has another file of its name. Plain DVC does the same with the .dvc file,
+    which lies among the artifacts of the version's run:
+
+        mlflow artifacts download --run-id RUN --artifact-path dataset --dst-path .
+
+        cd dataset && dvc init --no-scm && dvc remote add --default bucket gs://driftloop/datasets && dvc pull *.dvc
+    """
+    from driftloop import datasets  # noqa: PLC0415  # pandas, MLflow and DVC take seconds to import
+    from driftloop.registry import Registry  # noqa: PLC0415
+
+    settings = load(DataSettings)
+    try:
+        with _registered(settings.registry):
+            pointer = datasets.of_version(Registry(settings.registry), version)
+        with _stored(settings.storage):
+            restored = datasets.restore(settings.storage, pointer, to)
+    except datasets.Lost as error:
+        out.print(str(error), highlight=False)
+        raise typer.Exit(REFUSED) from error
+    except ImportError as error:
+        out.print(str(error), highlight=False)
+        raise typer.Exit(1) from error
+    out.print(f"{restored.path}: {restored.rows:,} rows, md5 {restored.md5}", highlight=False, soft_wrap=True)
+
+
 @topics_app.command("create")
 def create() -> None:
     """Make the topics that are not there yet, with their dead-letter topics.
@@ -171,19 +303,40 @@ def create() -> None:
     out.print("made " + ", ".join(made) if made else "all topics are there")
 
 
-def _champion(settings: OperatorSettings) -> str | None:
-    """The version in service; a registry that does not answer is a line that names the setting."""
-    # MLflow takes seconds to import, and only this needs it.
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+def _judged(verdict: Drift) -> tuple[str, str, str]:
+    """What a verdict is on, when it is given first and when it is given again."""
+    return verdict.window.name, verdict.model, verdict.version
 
-    from driftloop.registry import Registry  # noqa: PLC0415
+
+def _champion(settings: OperatorSettings) -> str | None:
+    """The version in service."""
+    from driftloop.registry import Registry  # noqa: PLC0415  # MLflow takes seconds to import
+
+    with _registered(settings.registry):
+        return Registry(settings.registry).champion()
+
+
+@contextmanager
+def _registered(registry: RegistrySettings) -> Iterator[None]:
+    """Turns a registry that does not answer into a line that names the setting."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415  # see above
 
     try:
-        return Registry(settings.registry).champion()
+        yield
     except MlflowException as error:
-        out.print(
-            f"no answer from MLflow at {settings.registry.uri} (DRIFTLOOP_REGISTRY__URI): {error}", highlight=False
-        )
+        out.print(f"no answer from MLflow at {registry.uri} (DRIFTLOOP_REGISTRY__URI): {error}", highlight=False)
+        raise typer.Exit(UNREACHABLE) from error
+
+
+@contextmanager
+def _stored(storage: Storage) -> Iterator[None]:
+    """Turns a bucket that does not answer into a line that names the setting."""
+    from driftloop.storage import Away  # noqa: PLC0415  # pandas takes a second to import
+
+    try:
+        yield
+    except Away as error:
+        out.print(f"{storage.bucket} (DRIFTLOOP_STORAGE__BUCKET): {error}", highlight=False)
         raise typer.Exit(UNREACHABLE) from error
 
 

@@ -2,13 +2,14 @@
 
 - Each event is handed to the handler in order of its partition, and again after a crash: an offset is committed only
   when the handler has said that everything before it has had its effect. The events that it publishes by saying so go
-  into the same transaction: readers of committed transactions see each once. Other effects must bear being repeated.
+  into the same transaction, one for all that a poll has brought: readers of committed transactions see each once.
+  Other effects must bear being repeated.
 - A message that is no event goes to ``<topic>.dlq`` with its origin and the error, in the transaction that commits its
   offset, and the handler is told that its offset holds nothing. So many of them that the reader must be wrong stop the
   loop with :class:`TooManyUnreadable`: the messages of that run are neither moved nor committed, and the next start
   meets them again.
-- An exception of the handler ends the loop: nothing is committed for that event, and it is delivered again. After
-  :class:`NotNow` it is delivered again by the same loop, a little later.
+- An exception of the handler ends the loop: what was final before is committed, nothing is for that event, and it is
+  delivered again. After :class:`NotNow` it is delivered again by the same loop, a little later.
 - SIGTERM, through ``stop``: the loop polls no more, the handler keeps or abandons what it holds, offsets stay true.
 - Revoked partitions: the handler forgets what it holds of them; their next owner, which may be the same, reads it
   again. A transaction that meets a change of owners is given up, and everything since the last one is handled again.
@@ -16,8 +17,7 @@
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from threading import Event as Flag
 from typing import NamedTuple, Protocol
@@ -27,7 +27,8 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from prometheus_client import Counter
 
-from driftloop.events import Event, Message, Unreadable, read
+from driftloop.cloudevents import Message, Unreadable, read
+from driftloop.events import Event
 from driftloop.settings import DeadLetters, Kafka
 from driftloop.telemetry import Health
 from driftloop.transactions import Addressed, Moved, Transactions
@@ -41,8 +42,7 @@ CONSUMED = Counter("driftloop_consumed_events_total", "Events handed to the serv
 DEAD_LETTERS = Counter("driftloop_dead_letters_total", "Messages moved to the dead-letter topic.", ["topic"])
 
 
-@dataclass(frozen=True)
-class Received:
+class Received(NamedTuple):
     """An event and where it lay; without an event, a message that went to the dead letters."""
 
     topic: str
@@ -103,7 +103,9 @@ def consumer(kafka: Kafka, group: str, instance: str, longest_handling_seconds: 
         heartbeat_interval_ms=int(kafka.session_timeout_seconds * 1000 / 3),
         max_poll_interval_ms=int(longest_handling_seconds * 1000),
         enable_auto_commit=False,
-        max_poll_records=100,  # what is handled between two polls, of which the broker allows only so much time
+        # What is handled between two polls, of which the broker allows only so much time. A poll's round through the
+        # client and the transaction behind it cost as much as hundreds of events.
+        max_poll_records=2_000,
         # While a topic is quiet, the broker holds the one request that may be under way for this long, and a full one
         # waits behind it: so seldom, with more at a time, and not for the half second that is usual.
         fetch_max_wait_ms=100,
@@ -134,6 +136,7 @@ class Loop:
         self._health = health
         self._unread: list[tuple[ConsumerRecord, Unreadable]] = []  # the run that is not moved yet
         self._letters: list[tuple[ConsumerRecord, Message]] = []  # those that wait for their offset to be final
+        self._consumed = {topic: CONSUMED.labels(topic) for topic in topics}
         self._next: dict[TopicPartition, int] = {}  # behind what was handed to the handler last
         self._moved = False  # partitions have come since the last poll
         self._away_since: float | None = None
@@ -149,14 +152,8 @@ class Loop:
             try:
                 if self._moved:  # what stays with its owner is read on where it was, and was forgotten
                     self._begin_anew()
-                    continue
-                for record in chain.from_iterable(polled.values()):
-                    if stop.is_set():
-                        return
-                    self._commit(self._take(record))
-                if not polled:  # the run of unreadable messages ends here, for now
-                    self._commit(self._move_unread())
-                self._commit(self._handler.idle())
+                else:
+                    self._handle(polled, stop)
             except Moved as error:
                 log.warning("not committed, the partitions move: handled again", error=str(error))
                 self._begin_anew()
@@ -171,6 +168,20 @@ class Loop:
         finally:
             self._transactions.close()
 
+    def _handle(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]], stop: Flag) -> None:
+        """Hands over what a poll has brought, and commits what is final, whatever ends it."""
+        final: list[Final] = []
+        try:
+            for record in chain.from_iterable(polled.values()):
+                if stop.is_set():
+                    return
+                final += self._take(record)
+            if not polled:  # the run of unreadable messages ends here, for now
+                final += self._move_unread()
+            final += self._handler.idle()
+        finally:
+            self._commit(final)
+
     def _take(self, record: ConsumerRecord) -> list[Final]:
         self._health.beat()
         try:
@@ -184,7 +195,7 @@ class Loop:
         final = self._move_unread()
         self._in_a_row = 0
         self._last.append(False)
-        CONSUMED.labels(record.topic).inc()
+        self._consumed[record.topic].inc()
         final += self._hand(record, event)
         return final
 
@@ -222,8 +233,7 @@ class Loop:
             final += self._hand(record, None)
         return final
 
-    def _commit(self, finals: Iterable[Final]) -> None:
-        finals = list(finals)
+    def _commit(self, finals: Sequence[Final]) -> None:
         if not finals:
             return
         offsets = {TopicPartition(final.topic, final.partition): final.offset for final in finals}

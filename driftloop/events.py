@@ -1,24 +1,16 @@
-"""The events, and how each is written to Kafka and read back: CloudEvents 1.0 in binary mode.
+"""The events: what is said on each topic. How they travel stands in :mod:`driftloop.cloudevents`.
 
-A value is the JSON of one model; the headers repeat its id and time and carry its type with its version and its
-source. A type only ever gains optional fields, so readers ignore what they do not know and events of every version
-ever written stay readable.
+A type only ever gains optional fields, so readers ignore what they do not know and events of every version ever written
+stay readable.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from functools import lru_cache
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from cloudevents.core.base import BaseCloudEvent
-from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, to_binary_event
-from cloudevents.core.exceptions import CloudEventValidationError
-from cloudevents.core.v1.event import CloudEvent
-from pydantic import AwareDatetime, BaseModel, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, FiniteFloat, model_validator
 from uuid_utils import uuid7
 
 if TYPE_CHECKING:
@@ -55,9 +47,6 @@ def now() -> datetime:
 # What Parquet and pandas can hold: nanoseconds since 1970 end in 2262, and a row is a number of 64 bits.
 Time = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
 
-# What no reader of CloudEvents refuses; whatever else may be right is for the library to say.
-PLAIN_ID = re.compile(rb"[\x21-\x7e]+")
-PLAIN_TIME = re.compile(rb"\d{4}(-\d\d){2}T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
 Row = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -91,9 +80,10 @@ class Prediction(Event, frozen=True):
 
     @model_validator(mode="after")
     def _same_rows(self) -> Self:
-        rows = {name: len(column) for name, column in self.features.items() if len(column) != len(self.predictions)}
-        if rows:
-            raise ValueError(f"{len(self.predictions)} predictions, but columns of another length: {rows}")
+        rows = len(self.predictions)
+        if any(len(column) != rows for column in self.features.values()):
+            others = {name: len(column) for name, column in self.features.items() if len(column) != rows}
+            raise ValueError(f"{rows} predictions, but columns of another length: {others}")
         return self
 
 
@@ -158,10 +148,9 @@ class Fact(BaseModel, frozen=True):
     """Of the window's rows."""
 
 
-class Drift(Event, frozen=True):
-    """A window of one version's predictions was judged."""
+class OfWindow(Event, frozen=True):
+    """What is found of a version's rows in a window, or in it and some before it."""
 
-    type = "driftloop.drift.v1"
     topic = "drift"
 
     window: Window
@@ -169,9 +158,21 @@ class Drift(Event, frozen=True):
     version: str
     rows: int
     starts: Time
-    """The time of the window's earliest prediction."""
+    """The time of the earliest of the predictions."""
     ends: Time
-    """The time of the window's latest prediction."""
+    """The time of the latest of the predictions."""
+
+    @property
+    def key(self) -> str:
+        """The model: a model's verdicts stay in order."""
+        return self.model
+
+
+class Drift(OfWindow, frozen=True):
+    """A window of predictions was judged."""
+
+    type = "driftloop.drift.v1"
+
     verdict: Literal["quiet", "alarm", "unjudged"]
     why: str
     """The verdict in words."""
@@ -188,11 +189,6 @@ class Drift(Event, frozen=True):
     """Where the window's rows lie."""
     replayed: bool = False
     """Whether it was given again, later, to a window that has a verdict: with another reference, perhaps."""
-
-    @property
-    def key(self) -> str:
-        """The model: a model's verdicts stay in order."""
-        return self.model
 
     @property
     def drifted(self) -> list[str]:
@@ -220,26 +216,15 @@ class Measurement(BaseModel, frozen=True):
     """``roc_auc``, ``brier``, ``accuracy`` and ``calibration_error`` of probabilities, ``rmse`` of numbers."""
 
 
-class Quality(Event, frozen=True):
-    """A window of outcomes said how good a version's predictions were."""
+class Quality(OfWindow, frozen=True):
+    """A window of outcomes said how good a version's predictions were, by the rows whose outcomes are known."""
 
     type = "driftloop.quality.v1"
-    topic = "drift"
 
-    window: Window
-    """Of the topic of outcomes."""
     windows: int
     """How many consecutive windows, this one the last of them, are measured together: enough to have some days."""
-    model: str
-    version: str
-    rows: int
-    """Rows of the version with their outcome."""
     unmatched: int
     """Outcomes of this window, of whatever version, whose prediction was not in the archive when it closed."""
-    starts: Time
-    """The time of the earliest of the predictions."""
-    ends: Time
-    """The time of the latest of the predictions."""
     verdict: Literal["as measured", "worse", "better", "unjudged"]
     """Beside what the gate measured before the version went into service."""
     why: str
@@ -248,11 +233,6 @@ class Quality(Event, frozen=True):
     """Missing where nothing could be measured."""
     measured: Measurement | None = None
     """What the gate found on rows that the version had not seen; a first version has no gate to pass."""
-
-    @property
-    def key(self) -> str:
-        """The model: a model's verdicts stay in order."""
-        return self.model
 
 
 class Record(BaseModel, frozen=True):
@@ -264,21 +244,11 @@ class Record(BaseModel, frozen=True):
     mean_absolute_error: float | None = None
 
 
-class Estimate(Event, frozen=True):
+class Estimate(OfWindow, frozen=True):
     """How good a window's predictions should be if their probabilities are right; their outcomes are not known yet."""
 
     type = "driftloop.estimate.v1"
-    topic = "drift"
 
-    window: Window
-    """Of the topic of predictions."""
-    model: str
-    version: str
-    rows: int
-    starts: Time
-    """The time of the window's earliest prediction."""
-    ends: Time
-    """The time of the window's latest prediction."""
     figures: dict[str, float]
     """``roc_auc``, ``brier`` and ``accuracy``."""
     record: Record
@@ -287,20 +257,19 @@ class Estimate(Event, frozen=True):
     why: str
     """Why it is trusted or not, in words."""
 
-    @property
-    def key(self) -> str:
-        """The model: a model's verdicts stay in order."""
-        return self.model
-
 
 class DataSelection(BaseModel, frozen=True, extra="forbid"):
-    """Which rows a retraining may use. Days are the use case's own, ``end`` is not included."""
+    """Which rows a retraining may use. Days are the use case's own."""
 
     start: date | None = None
+    """The first day."""
     end: date | None = None
+    """The day after the base dataset's last one; the archive's rows, which came since, go on from there."""
     without_days: list[date] = []
     archive: bool = True
-    """Whether predictions whose outcomes are known are added to the dataset's rows."""
+    """Whether archived predictions, and what became of them, are added to the base dataset's rows."""
+    last_rows: int | None = Field(None, gt=0, lt=2**31)
+    """Of all these only what follows from the so-manieth last labelled row on."""
 
 
 class Retrain(Event, frozen=True):
@@ -315,6 +284,8 @@ class Retrain(Event, frozen=True):
     """Why, in words."""
     asked_by: str
     data: DataSelection = DataSelection()
+    as_of: Time | None = None
+    """The end of the window that decided it, where the policy asks."""
 
     @property
     def key(self) -> str:
@@ -323,7 +294,10 @@ class Retrain(Event, frozen=True):
 
 
 class ModelChange(Event, frozen=True):
-    """A retraining reached a state. ``promoted``, ``rejected`` and ``failed`` are final."""
+    """A retraining reached a state. ``promoted``, ``rejected`` and ``failed`` are final.
+
+    ``rolled_back`` tells that the version of a retraining is out of service again, and is said after its end.
+    """
 
     type = "driftloop.model.v1"
     topic = "models"
@@ -331,13 +305,15 @@ class ModelChange(Event, frozen=True):
     retrain_id: str
     model: str
     version: str | None = None
-    """The challenger, once it is registered."""
+    """The challenger, once it is registered; of ``rolled_back`` the version that serves again."""
     state: Literal["training", "promoted", "rejected", "failed", "rolled_back"]
     why: str
     champion: dict[str, float] = {}
     """Figures of the version that served until now, on the rows that were held out."""
     challenger: dict[str, float] = {}
     """Figures of the new version on the same rows."""
+    learned_until: Time | None = None
+    """Of a version that has come into service: the time of the latest row that it has learned from."""
 
     @property
     def key(self) -> str:
@@ -353,93 +329,3 @@ class ModelChange(Event, frozen=True):
 EVENTS: dict[str, type[Event]] = {
     event.type: event for event in (Prediction, Outcome, Drift, Quality, Estimate, Retrain, ModelChange)
 }
-
-
-class Unreadable(ValueError):
-    """The message is no event of ours, and never will be: it belongs to the dead letters."""
-
-
-class Message(NamedTuple):
-    """What Kafka carries."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-
-
-class Written(NamedTuple):
-    """An event as text: all that :func:`message` needs, so that it can be kept and sent later."""
-
-    type: str
-    id: str
-    time: str
-    key: str
-    value: bytes
-
-
-def written(event: Event) -> Written:
-    """The event as text."""
-    return Written(event.type, event.id, event.time.isoformat(), event.key, event.model_dump_json().encode())
-
-
-def message(event: Written, source: str) -> Message:
-    """The event as Kafka carries it; ``source`` says which service it comes from."""
-    attributes = {
-        "type": event.type,
-        "source": f"/driftloop/{source}",
-        "id": event.id,
-        "time": datetime.fromisoformat(event.time),
-        "datacontenttype": "application/json",
-    }
-    headers = to_binary_event(CloudEvent(attributes)).headers
-    return Message(event.key.encode(), event.value, list(headers.items()))
-
-
-def write(event: Event, source: str) -> Message:
-    """The event as Kafka carries it; ``source`` says which service it comes from."""
-    return message(written(event), source)
-
-
-def read(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:
-    """The event in a Kafka message. Raises :class:`Unreadable`, which says what is wrong with it."""
-    try:
-        found = _type(tuple(headers))
-    except (CloudEventValidationError, ValueError) as error:
-        raise Unreadable(f"no CloudEvent in the headers: {error}") from error
-    model = EVENTS.get(found)
-    if model is None:
-        raise Unreadable(f"unknown type {found!r}; known are {', '.join(EVENTS)}")
-    try:
-        return model.model_validate_json(value or b"")
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "value"
-        raise Unreadable(f"not a {model.type}: {where}: {first['msg']}") from error
-
-
-def _type(headers: tuple[tuple[str, bytes], ...]) -> str:
-    """The type in valid headers of a CloudEvent. Raises what the library raises.
-
-    Between a writer's events id and time differ, and nothing else does: the library looks at the same others once. It
-    also gets an id or a time that is not plainly right.
-    """
-    others = []
-    for name, value in headers:
-        if name == "ce_id" and value and PLAIN_ID.fullmatch(value):
-            continue
-        if name == "ce_time" and value and PLAIN_TIME.fullmatch(value):
-            datetime.fromisoformat(value.decode())  # which knows how many days a month has
-            continue
-        if value is None:  # as Kafka allows, and the library does not expect
-            raise ValueError(f"{name} is null")
-        others.append((name, value))
-    return _known_type(tuple(others))
-
-
-def _validated_type(headers: tuple[tuple[str, bytes], ...]) -> str:
-    # Only the headers go through the library: the value is parsed once, by its own model.
-    envelope: BaseCloudEvent = from_binary_event(KafkaMessage(dict(headers), None, b""))
-    return envelope.get_type()
-
-
-_known_type = lru_cache(maxsize=256)(_validated_type)

@@ -7,7 +7,8 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from kafka.producer.future import FutureRecordMetadata
 
-from driftloop.events import Event, Message, write
+from driftloop.cloudevents import Message, write
+from driftloop.events import Event
 from driftloop.settings import Kafka, Topics
 
 

@@ -1,7 +1,7 @@
 """How good a model's predictions were or may be expected to be, and how sure that is. Pure."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from driftloop.events import Figure, Measurement
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Name = Literal["roc_auc", "brier", "accuracy", "rmse"]
 
 FEWEST_DAYS = 5  # drawn from fewer, an interval says next to nothing
 GROUPS = 100  # that rows are dealt to where days are too few: the width is as of single rows, give or take 7 %
@@ -31,30 +32,40 @@ def roc_auc(outcomes: Floats, predictions: Floats) -> float:
     return won / pairs if pairs else float("nan")
 
 
-def roc_auc_difference(
+def figure_of(figure: Name, outcomes: Floats, predictions: Floats) -> float:
+    """A figure of all rows; NaN where they cannot tell it."""
+    return float(FIGURES[figure](outcomes, predictions, _draw(np.zeros(len(outcomes), dtype=np.int64), 0))[0])
+
+
+def paired_difference(
+    figure: Name,
     outcomes: Floats,
     champion: Floats,
     challenger: Floats,
     blocks: Ints,
     *,
     level: float = 0.95,
-    resamples: int = 500,
+    resamples: int = 2_000,
 ) -> Interval:
-    """By how much the challenger's ROC AUC exceeds the champion's on the same rows.
+    """By how much the challenger's figure exceeds the champion's on the same rows; NaN where the rows cannot tell.
 
-    The interval is a percentile bootstrap that draws whole blocks (days): rows of a block share what the features do
-    not say, and drawn one by one they would make the interval two to four times too narrow.
+    Blocks (days) are drawn whole: rows of a block share what the features do not say, and drawn one by one they would
+    make the interval two to four times too narrow. Student's interval, with the standard error of the resamples, which
+    few blocks make too small by √((n - 1) / n) (Hesterberg 2015, "What Teachers Should Know About the Bootstrap").
+    Simulated, 10 and 14 days that share their luck: it held the truth 94 to 97 times in 100 at a level of 95 % and 99
+    to 100 times at 99.5 %; percentiles expanded as :func:`measure` does 93 to 95 and 98.5 to 99.7, plain ones 89 and
+    97. One block leaves everything possible.
     """
-    rows_of = [np.flatnonzero(blocks == block) for block in np.unique(blocks)]
-    random = np.random.default_rng(0)
-    drawn = np.empty(resamples)
-    for i in range(resamples):
-        rows = np.concatenate([rows_of[k] for k in random.integers(len(rows_of), size=len(rows_of))])
-        drawn[i] = roc_auc(outcomes[rows], challenger[rows]) - roc_auc(outcomes[rows], champion[rows])
-    tail = (1 - level) / 2
-    low, high = np.nanquantile(drawn, [tail, 1 - tail])
-    value = roc_auc(outcomes, challenger) - roc_auc(outcomes, champion)
-    return Interval(value, float(low), float(high))
+    drawn = _draw(np.unique(blocks, return_inverse=True)[1], resamples)
+    of_each = FIGURES[figure](outcomes, challenger, drawn) - FIGURES[figure](outcomes, champion, drawn)
+    value, count = float(of_each[0]), drawn.weights.shape[1]
+    if np.isnan(value):
+        return Interval(value, value, value)
+    if count == 1:
+        return Interval(value, -np.inf, np.inf)
+    error = np.sqrt(count / (count - 1)) * np.nanstd(of_each[1:], ddof=1)
+    half = -float(stdtrit(count - 1, (1 - level) / 2) * error)
+    return Interval(value, value - half, value + half)
 
 
 def are_probabilities(predictions: Floats) -> bool:
@@ -68,7 +79,7 @@ def measure(
 ) -> Measurement:
     """How good predictions were; a figure that the rows cannot tell (one outcome only: no ROC AUC) is left out.
 
-    The intervals are of a bootstrap that draws whole days, see :func:`roc_auc_difference`, or rows where there are
+    The intervals are of a bootstrap that draws whole days, see :func:`paired_difference`, or rows where there are
     fewer than five. Each figure is made of sums by day (a ROC AUC: of the pairs won between two days), so a resample
     looks at no row. The percentiles are expanded as few days ask for (Hesterberg 2015, "What Teachers Should Know About
     the Bootstrap", 5.3): plain ones of 7 days held the truth 82 times in 100, these 90.
@@ -80,12 +91,11 @@ def measure(
     by_day = len(different) >= FEWEST_DAYS
     if not by_day:  # neighbours go to different groups
         block = np.arange(len(outcomes)) % GROUPS
-    count = int(block.max()) + 1
-    random = np.random.default_rng(0)
-    weights = np.vstack([np.ones(count), random.multinomial(count, np.full(count, 1 / count), size=resamples)])
+    drawn = _draw(block, resamples)
+    count = drawn.weights.shape[1]
     tail = float(ndtr(np.sqrt(count / max(count - 1, 1)) * stdtrit(max(count - 1, 1), (1 - level) / 2)))
     figures: dict[str, Figure] = {}
-    for name, of_each in _weighted(outcomes, predictions, block, weights).items():
+    for name, of_each in _figures(outcomes, predictions, drawn).items():
         value = float(of_each[0])
         if np.isnan(value):
             continue
@@ -135,34 +145,79 @@ def _pairs(scores: Floats, positive: Floats, negative: Floats) -> tuple[float, f
     return float(ups @ (np.cumsum(downs) - downs / 2)), float(ups.sum() * downs.sum())
 
 
-def _weighted(outcomes: Floats, predictions: Floats, block: Ints, weights: Floats) -> Mapping[str, Floats]:
-    """Each figure for each line of weights of the blocks."""
-    count = weights.shape[1]
-    rows = weights @ np.bincount(block, minlength=count)
+class _Drawn(NamedTuple):
+    """Blocks, drawn as often as there are blocks. A figure of all resamples is made of sums by block."""
 
-    def mean(values: Floats) -> Floats:
-        means: Floats = (weights @ np.bincount(block, values, count)) / rows
-        return means
+    block: Ints
+    """Each row's, from 0 on."""
+    weights: Floats
+    """How often each block is drawn, a line a resample. The first line has each once: the rows as they are."""
 
-    if not (np.isin(outcomes, (0, 1)).all() and ((predictions >= 0) & (predictions <= 1)).all()):
-        return {"rmse": np.sqrt(mean((predictions - outcomes) ** 2))}
-
-    def by_block(groups: Ints, values: Floats) -> Floats:
-        across = int(groups.max()) + 1
-        sums = np.bincount(block * across + groups, values, count * across)
+    def sums(self, values: Floats, groups: Ints | None = None) -> Floats:
+        """The values' sums: a line a block, a column a group of rows."""
+        groups = np.zeros_like(self.block) if groups is None else groups
+        count, across = self.weights.shape[1], int(groups.max()) + 1
+        sums = np.bincount(self.block * across + groups, values, count * across)
         return sums.astype(np.float64).reshape(count, across)
 
-    place = np.unique(predictions, return_inverse=True)[1]
-    ups, downs = by_block(place, outcomes), by_block(place, 1 - outcomes)
+    def mean(self, values: Floats) -> Floats:
+        """The values' mean in each resample."""
+        means: Floats = (self.weights @ self.sums(values) / self.rows[:, None])[:, 0]
+        return means
+
+    @property
+    def rows(self) -> Floats:
+        """How many rows each resample has."""
+        rows: Floats = self.weights @ np.bincount(self.block, minlength=self.weights.shape[1])
+        return rows
+
+
+def _draw(block: Ints, resamples: int) -> _Drawn:
+    count = int(block.max()) + 1
+    times = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
+    return _Drawn(block, np.vstack([np.ones(count), times]))
+
+
+def _roc_auc(outcomes: Floats, scores: Floats, drawn: _Drawn) -> Floats:
+    place = np.unique(scores, return_inverse=True)[1]
+    ups, downs = drawn.sums(outcomes, place), drawn.sums(1 - outcomes, place)
     won = ups @ (np.cumsum(downs, axis=1) - downs / 2).T
-    pairs = (weights @ ups.sum(axis=1)) * (weights @ downs.sum(axis=1))
-    inner = np.quantile(predictions, np.linspace(0, 1, BINS + 1)[1:-1])
-    excess = weights @ by_block(np.searchsorted(inner, predictions, side="right"), predictions - outcomes)
+    pairs = (drawn.weights @ ups.sum(axis=1)) * (drawn.weights @ downs.sum(axis=1))
     with np.errstate(invalid="ignore"):  # where all outcomes are the same
-        area = ((weights @ won) * weights).sum(axis=1) / pairs
-    return {
-        "roc_auc": area,
-        "brier": mean((predictions - outcomes) ** 2),
-        "accuracy": mean(((predictions >= 0.5) == (outcomes == 1)).astype(np.float64)),
-        "calibration_error": np.abs(excess).sum(axis=1) / rows,
-    }
+        area: Floats = ((drawn.weights @ won) * drawn.weights).sum(axis=1) / pairs
+    return area
+
+
+def _brier(outcomes: Floats, predictions: Floats, drawn: _Drawn) -> Floats:
+    return drawn.mean((predictions - outcomes) ** 2)
+
+
+def _rmse(outcomes: Floats, predictions: Floats, drawn: _Drawn) -> Floats:
+    return np.sqrt(drawn.mean((predictions - outcomes) ** 2))
+
+
+def _accuracy(outcomes: Floats, predictions: Floats, drawn: _Drawn) -> Floats:
+    return drawn.mean(((predictions >= 0.5) == (outcomes == 1)).astype(np.float64))
+
+
+def _calibration_error(outcomes: Floats, predictions: Floats, drawn: _Drawn) -> Floats:
+    inner = np.quantile(predictions, np.linspace(0, 1, BINS + 1)[1:-1])
+    excess = drawn.sums(predictions - outcomes, np.searchsorted(inner, predictions, side="right"))
+    error: Floats = np.abs(drawn.weights @ excess).sum(axis=1) / drawn.rows
+    return error
+
+
+FIGURES: Mapping[str, Callable[[Floats, Floats, _Drawn], Floats]] = {
+    "roc_auc": _roc_auc,
+    "brier": _brier,
+    "accuracy": _accuracy,
+    "calibration_error": _calibration_error,
+    "rmse": _rmse,
+}
+"""Each figure of each resample."""
+
+
+def _figures(outcomes: Floats, predictions: Floats, drawn: _Drawn) -> Mapping[str, Floats]:
+    """The figures that the rows have: those of probabilities, or that of numbers."""
+    binary = bool(np.isin(outcomes, (0, 1)).all() and ((predictions >= 0) & (predictions <= 1)).all())
+    return {name: of(outcomes, predictions, drawn) for name, of in FIGURES.items() if (name == "rmse") != binary}

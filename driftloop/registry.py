@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from driftloop import settings
+from driftloop.events import ModelChange
 from driftloop.settings import TRUSTED_TYPES
 
 # A server that is away is met again at the next poll: no use in MLflow's own ten minutes of tries.
@@ -27,8 +29,11 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # standard error has the log, one line each
 
 FLAVOR = "sklearn"
+PREVIOUS = "previous"  # the alias of the version that was in service before
+CHALLENGER = "challenger"  # the alias of the latest version that was registered
 RETRAIN = "retrain_id"  # tags of a version
 OUTCOME = "outcome"
+ROLLED_BACK = "rolled_back"
 LEARNED_UNTIL = "last_time"  # parameter of a run
 
 
@@ -69,34 +74,56 @@ class Registry:
         self.client = MlflowClient(tracking_uri=registry.uri, registry_uri=registry.uri)
 
     def champion(self) -> str | None:
-        """The version behind the alias; ``None`` while there is none."""
+        """The version in service; ``None`` while there is none."""
+        return self.named(self.alias)
+
+    def previous(self) -> str | None:
+        """The version that was in service before; ``None`` where there is none to go back to."""
+        return self.named(PREVIOUS)
+
+    def named(self, alias: str) -> str | None:
+        """The version behind an alias; ``None`` while there is none."""
         try:
-            return str(self.client.get_model_version_by_alias(self.model, self.alias).version)
+            return str(self.client.get_model_version_by_alias(self.model, alias).version)
         except MlflowException as error:
             if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"):
                 return None  # no such model yet, or a model without the alias
             raise
 
     def create_version(self, source: str, retrain_id: str) -> str:
-        """Registers a logged model as a new version that no alias names; returns its number."""
-        return str(mlflow.register_model(source, self.model, tags={RETRAIN: retrain_id}).version)
+        """Registers a logged model as a new version, the challenger; returns its number."""
+        version = str(mlflow.register_model(source, self.model, tags={RETRAIN: retrain_id}).version)
+        self.client.set_registered_model_alias(self.model, CHALLENGER, version)
+        return version
 
-    def record(self, version: str, change: str, why: str) -> None:
+    def record(self, version: str, change: ModelChange) -> None:
         """Writes how the version's retrain ended onto the version, where the MLflow UI shows it."""
-        self.client.update_model_version(self.model, version, why)
-        self.client.set_model_version_tag(self.model, version, OUTCOME, change)
+        self.client.update_model_version(self.model, version, f"{change.state}: {change.why}")
+        for role, figures in (("champion", change.champion), ("challenger", change.challenger)):
+            for name, value in figures.items():
+                self.client.set_model_version_tag(self.model, version, f"{role}_{name}", f"{value:.6g}")
+        self.client.set_model_version_tag(self.model, version, OUTCOME, change.model_dump_json())
 
-    def outcome_of(self, retrain_id: str) -> str | None:
+    def outcome_of(self, retrain_id: str) -> ModelChange | None:
         """What :meth:`record` wrote for a retrain; ``None`` where it has not ended."""
-        for version in self.client.search_model_versions(f"name = '{self.model}' and tags.{RETRAIN} = '{retrain_id}'"):
+        for version in self._versions_of(retrain_id):
             if OUTCOME in version.tags:
-                return str(version.tags[OUTCOME])
+                return ModelChange.model_validate_json(version.tags[OUTCOME])
         return None
 
-    def log_figures(self, run_id: str, role: str, figures: Mapping[str, float]) -> None:
-        """Logs what the gate measured as metrics of the challenger's run."""
-        for name, value in figures.items():
-            self.client.log_metric(run_id, f"{role}_{name}", value)
+    def abandon(self, retrain_id: str) -> None:
+        """Deletes what a retrain left that was killed before its outcome was recorded: it begins anew."""
+        for version in self._versions_of(retrain_id):
+            if OUTCOME not in version.tags:
+                self.client.delete_model_version(self.model, version.version)
+        experiment = self.client.get_experiment_by_name(self.model)
+        if experiment is not None:
+            unfinished = f"tags.{RETRAIN} = '{retrain_id}' and attributes.status = 'RUNNING'"
+            for run in self.client.search_runs([experiment.experiment_id], unfinished):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _versions_of(self, retrain_id: str) -> list[ModelVersion]:
+        return list(self.client.search_model_versions(f"name = '{self.model}' and tags.{RETRAIN} = '{retrain_id}'"))
 
     def learned_until(self, version: str) -> pd.Timestamp:
         """The time of the latest row that a version has learned from; the year 1970 where its run does not say."""
@@ -105,8 +132,40 @@ class Registry:
         return pd.Timestamp(known or 0, tz=None if known else "UTC")
 
     def promote(self, version: str) -> None:
-        """Moves the alias: the version goes into service with the predictors' next look."""
+        """Moves the alias: the version goes into service with the predictors' next look.
+
+        The version that it replaces is named first, so that there is always one to go back to.
+        """
+        champion = self.champion()
+        if champion not in (None, version):
+            self.client.set_registered_model_alias(self.model, PREVIOUS, champion)
         self.client.set_registered_model_alias(self.model, self.alias, version)
+
+    def withdraw(self, version: str, change: ModelChange) -> None:
+        """Moves the alias from one version back to another, as the change says; nothing leads back to the first.
+
+        It is written onto the version before: what is killed in between leaves what is to be told.
+        """
+        description = self.client.get_model_version(self.model, version).description or ""
+        self.client.update_model_version(self.model, version, f"{description}\n\n{change.state}: {change.why}".strip())
+        self.client.set_model_version_tag(self.model, version, ROLLED_BACK, change.model_dump_json())
+        self.client.set_registered_model_alias(self.model, self.alias, change.version)
+        self.client.delete_registered_model_alias(self.model, PREVIOUS)
+
+    def withdrawn(self) -> list[ModelChange]:
+        """How versions went out of service again, as :meth:`withdraw` wrote it."""
+        found = self.client.search_model_versions(f"name = '{self.model}'")
+        told = [version.tags[ROLLED_BACK] for version in found if ROLLED_BACK in version.tags]
+        return [ModelChange.model_validate_json(change) for change in told]
+
+    def versions(self) -> list[str]:
+        """All that there are, in their order."""
+        found = self.client.search_model_versions(f"name = '{self.model}'")
+        return [str(number) for number in sorted(int(version.version) for version in found)]
+
+    def retrain_of(self, version: str) -> str:
+        """The id of the retrain that a version came of; empty where it came in another way."""
+        return str(self.client.get_model_version(self.model, version).tags.get(RETRAIN, ""))
 
     def load(self, version: str, trusted: Sequence[str] = TRUSTED_TYPES) -> StoredModel:
         """Fetches and loads a version; see :meth:`fetch` and :func:`read`."""

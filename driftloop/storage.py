@@ -10,6 +10,7 @@ mlflow/                         the MLflow server's artifacts
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 
 import pandas as pd
 import pyarrow as pa
@@ -79,10 +80,10 @@ class Bucket:
         with suppress(FileNotFoundError):
             self._files.rm_file(f"{self.name}/{path}")
 
-    def write_parquet(self, path: str, frame: pd.DataFrame) -> None:
-        """Writes a frame without its index."""
+    def write_parquet(self, path: str, rows: pd.DataFrame | pa.Table) -> None:
+        """Writes a table, or a frame without its index."""
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), sink)
+        pq.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows, preserve_index=False), sink)
         self.write(path, sink.getvalue().to_pybytes())
 
     def read_parquet(self, path: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -94,6 +95,19 @@ class Bucket:
     def names(self, path: str) -> list[str]:
         """The paths that begin with ``path``, in order."""
         return sorted(file.removeprefix(f"{self.name}/") for file in self._files.glob(f"{self.name}/{path}*"))
+
+    @_answering()
+    def written_since(self, path: str, at: datetime) -> list[str]:
+        """The paths below a folder that were written since a time of the store's clock, in order of it."""
+        found = self._files.find(f"{self.name}/{path}", detail=True)
+        recent = sorted((info["mtime"], file) for file, info in found.items() if info["mtime"] >= at)
+        return [file.removeprefix(f"{self.name}/") for _, file in recent]
+
+    @_answering()
+    def written_before(self, path: str, at: datetime) -> list[str]:
+        """Those that were written before a time, by name."""
+        found = self._files.find(f"{self.name}/{path}", detail=True)
+        return sorted(file.removeprefix(f"{self.name}/") for file, info in found.items() if info["mtime"] < at)
 
     def read_folder(self, path: str) -> Iterator[pd.DataFrame]:
         """The frames of the Parquet files of a folder, in order of name; none where there is no such folder."""

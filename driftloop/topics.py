@@ -1,13 +1,15 @@
 """The topics: made by command, never in passing; read here by people's commands, in a group by services."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
+from driftloop.cloudevents import Unreadable, read
 from driftloop.consuming import dead_letter_topic
-from driftloop.events import Event, Unreadable, read
+from driftloop.events import Event
 from driftloop.settings import Kafka, Topics
 
 DAY_MS = 24 * 3600 * 1000
@@ -62,17 +64,32 @@ def lag(kafka: Kafka, group: str, names: Collection[str]) -> dict[str, int]:
 
 
 def latest(kafka: Kafka, topic: str, count: int) -> list[Event]:
-    """The last ``count`` readable events of a topic, the oldest first; all it has with a large count."""
+    """The last ``count`` readable events of a topic, the oldest first; all it has with a large count.
+
+    Those of one partition are in its order, those of several in the order of their times.
+    """
     with _reader(kafka) as consumer:
         partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(partitions)
         ends, begins = consumer.end_offsets(partitions), consumer.beginning_offsets(partitions)
-        for partition in partitions:
-            consumer.seek(partition, max(begins[partition], ends[partition] - count))
-        events: list[Event] = []
-        while any(consumer.position(partition) < ends[partition] for partition in partitions):
-            events += _events(consumer, timeout_ms=1_000)
-    return sorted(events, key=lambda event: event.time)[-count:]
+        events = list(_between(consumer, {p: max(begins[p], ends[p] - count) for p in partitions}, ends))
+    if len(partitions) > 1:
+        events.sort(key=lambda event: event.time)
+    return events[-count:]
+
+
+def since(kafka: Kafka, topic: str, at: datetime, behind: Mapping[int, int] = {}) -> Iterator[Event]:
+    """What has come to a topic since a time of the broker's clock, up to now, in the order of each partition.
+
+    Of a partition that ``behind`` names, only what lies behind that offset. It is read as it is asked for: who has
+    found what he looks for reads no further.
+    """
+    with _reader(kafka) as consumer:
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+        ends = consumer.end_offsets(partitions)
+        firsts = consumer.offsets_for_times(dict.fromkeys(partitions, int(at.timestamp() * 1000)))
+        found = {p: first.offset for p, first in firsts.items() if first is not None}
+        starts = {p: max(offset, behind.get(p.partition, -1) + 1) for p, offset in found.items()}
+        yield from _between(consumer, starts, ends)
 
 
 @contextmanager
@@ -94,6 +111,16 @@ def following(kafka: Kafka, topic: str, last: int = 0) -> Iterator[Iterator[Even
                 yield from events or (None,)
 
         yield come()
+
+
+def _between(
+    consumer: KafkaConsumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> Iterator[Event]:
+    consumer.assign(list(starts))
+    for partition, offset in starts.items():
+        consumer.seek(partition, offset)
+    while any(consumer.position(partition) < ends[partition] for partition in starts):
+        yield from _events(consumer, timeout_ms=1_000)
 
 
 def _events(consumer: KafkaConsumer, timeout_ms: int) -> list[Event]:

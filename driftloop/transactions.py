@@ -13,7 +13,8 @@ from kafka.errors import (
     UnknownMemberIdError,
 )
 
-from driftloop.events import Event, Message, write
+from driftloop.cloudevents import Message, write
+from driftloop.events import Event
 from driftloop.producing import Unavailable
 from driftloop.settings import Kafka, Topics
 

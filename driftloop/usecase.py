@@ -29,17 +29,23 @@ class UseCase:
     categories: tuple[str, ...]
     """Features that are compared by level."""
     outcome: str
-    """The column with what really happened: 0 or 1."""
+    """The column with what really happened: 0 or 1, or any number where the metric is ``rmse``."""
     time: str
     """The column with the time at which a prediction is asked for."""
     timezone: str
     """Where a day begins: rows of a day are judged together, since they share what the features do not say."""
     pipeline: Callable[[], Any]
-    """A new, unfitted scikit-learn classifier or pipeline, made of built-in parts."""
+    """A new, unfitted scikit-learn classifier, regressor or pipeline, made of built-in parts."""
     pointer: Path
     """The dataset's ``.dvc`` file: the data itself lies in the bucket."""
     rows: Callable[[], pd.DataFrame]
     """The dataset from its source: what is put into the bucket, and what the producer streams."""
+    metric: Literal["roc_auc", "rmse"] = "roc_auc"
+    """What a challenger is judged by: ``rmse``, which is better the smaller it is, for outcomes that are numbers."""
+    groups: tuple[str, ...] = ()
+    """Features whose large groups, the rows of one value, must not fare clearly worse with a challenger."""
+    block_days: int = 1
+    """So many days together are what is judged as a whole: more where their luck lasts longer than a day."""
 
     @cached_property
     def features(self) -> list[str]:
@@ -59,6 +65,12 @@ class UseCase:
     def day_numbers(self, times: pd.Series) -> npt.NDArray[np.int64]:
         """The same as consecutive numbers."""
         return np.array([day.toordinal() for day in self.days(times)], dtype=np.int64)
+
+    def blocks(self, times: pd.Series) -> npt.NDArray[np.int64]:
+        """The block of days of each time, counted back from the latest day, so that the latest block is a whole one."""
+        days = self.day_numbers(times)
+        back: npt.NDArray[np.int64] = (days.max(initial=0) - days) // self.block_days
+        return back
 
     def between(
         self,

@@ -50,6 +50,7 @@ def main() -> int:
     settings = settings.model_copy(update={"stack": ours})
     extra = {
         "DRIFTLOOP_GATE__HELD_OUT_DAYS": str(HELD_OUT_DAYS),
+        "DRIFTLOOP_POLICY__ENABLED": "false",  # the demo asks by itself
         "DRIFTLOOP_WINDOW__QUIET_SECONDS": str(QUIET_SECONDS),
         "DRIFTLOOP_PREDICTOR__POLL_SECONDS": "1",
     }

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -150,6 +151,13 @@ class Stack:
                 last = "\n  ".join(log.read_text().splitlines()[-5:])
                 raise CannotStart(f"{part.name} did not start: {error}\n  {last}\n  (all of it: {log})") from error
         self._tell(f"{part.name:<13} ready after {time.monotonic() - began:.0f} s")
+
+    def restart(self, name: str, environment: Mapping[str, str]) -> None:
+        """Stops one part and starts it with other settings."""
+        with suppress(ProcessFinishedWithError):
+            self.executors.pop(name).stop()
+        self.parts[name] = replace(self.parts[name], environment=environment)
+        self.start(name)
 
     def stop(self) -> None:
         """Stops what runs, those that depend on others first, and lets go of the folder."""

@@ -2,9 +2,9 @@
 
 import sys
 
+from driftloop import datasets
 from driftloop.settings import load
 from driftloop.storage import Bucket
-from trainer import dataset
 from trainer.settings import TrainerSettings
 from usecases.flights import usecase
 from usecases.flights.dataset import PARQUET
@@ -14,11 +14,11 @@ def main() -> str | None:
     """Returns what is wrong, if anything is."""
     storage = load(TrainerSettings).storage
     pointer = usecase.pointer.read_text()
-    digest = pointer.split("md5: ")[1].split()[0]
-    if Bucket(storage).exists(f"{dataset.DATASETS}/files/md5/{digest[:2]}/{digest[2:]}"):
+    md5 = datasets.pointed(pointer).md5
+    if Bucket(storage).exists(f"{datasets.FOLDER}/files/md5/{md5[:2]}/{md5[2:]}"):
         return None
     usecase.rows()
-    pushed = dataset.push(storage, PARQUET)
+    pushed = datasets.push(storage, PARQUET)
     if pushed == pointer:
         return None
     return (

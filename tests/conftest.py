@@ -91,6 +91,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "DRIFTLOOP_WINDOW__ROWS": str(WINDOW_ROWS),
         "DRIFTLOOP_WINDOW__QUIET_SECONDS": "2",
         "DRIFTLOOP_GATE__HELD_OUT_DAYS": str(HELD_OUT_DAYS),
+        "DRIFTLOOP_POLICY__ENABLED": "false",  # retrains are the tests' own
         "DRIFTLOOP_PREDICTOR__POLL_SECONDS": "0.5",
     }
     with Stack(elsewhere(tmp_path_factory.mktemp("stack")), print, extra) as stack:

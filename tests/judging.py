@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -19,9 +20,10 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from driftloop import topics
+from driftloop.cloudevents import Unreadable, read, write
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import Kind
-from driftloop.events import Cell, Drift, Event, Prediction, Score, Unreadable, Window, read, write
+from driftloop.events import Cell, Drift, Event, Prediction, Score, Window
 from driftloop.reference import Reference
 from driftloop.settings import Storage, Topics
 from driftloop.storage import Bucket
@@ -143,6 +145,12 @@ class Worker:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> float:
         """Asks it to end; returns the seconds that it took."""

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -180,6 +181,26 @@ def test_a_handler_that_fails_ends_the_loop_and_meets_its_event_again(source: So
     reader.close(autocommit=False)
     assert source.committed() == 1
     assert [received.offset for received in source.run(1, DeadLetters()).received] == [1]
+
+
+def test_what_a_poll_has_made_final_is_committed_in_one_transaction(source: Source) -> None:
+    class Counted(Transactions):
+        commits = 0
+
+        def commit(self, *what: Any) -> None:
+            self.commits += 1
+            super().commit(*what)
+
+    source.put(*[True] * 10, False, *[True] * 10)
+    reader, seen = consumer(source.stack.kafka, source.group, "test"), Seen(threading.Event(), 21)
+    transactions = Counted(source.stack.kafka, source.topics, "test", source.topic)
+    try:
+        Loop(reader, [source.topic], seen, transactions, DeadLetters(), Health()).run(seen.stop)
+    finally:
+        reader.close(autocommit=False)
+    assert source.committed() == 21
+    assert len(source.dead_letters()) == 1
+    assert transactions.commits < 5
 
 
 def test_a_handler_that_lacks_something_for_a_while_meets_its_events_again_in_the_same_loop(source: Source) -> None:

@@ -69,7 +69,7 @@ def url(stream: tuple[Folder, list[Drift]]) -> Iterator[str]:
         )
     app = FastAPI()
     with Reporting(2, 60, ["false"]) as reporting:
-        app.include_router(pages.routes(verdicts, reporting, bucket))
+        pages.add(app, verdicts, reporting, bucket)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, name="http", daemon=True)
         thread.start()

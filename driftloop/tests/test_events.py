@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from driftloop.cloudevents import Unreadable, read, write
 from driftloop.events import (
     EVENTS,
     DataSelection,
@@ -21,10 +23,7 @@ from driftloop.events import (
     Quality,
     Record,
     Retrain,
-    Unreadable,
     Window,
-    read,
-    write,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -197,3 +196,9 @@ def test_what_is_no_event_is_unreadable_and_says_why(
 def test_names_of_windows_sort_as_their_offsets_do() -> None:
     windows = [Window(topic="predictions", partition=0, first_offset=n, last_offset=n + 9) for n in (90, 100, 1000)]
     assert sorted(window.name for window in windows) == [window.name for window in windows]
+
+
+@pytest.mark.parametrize("rows", [0, -1, 2**31, "many"])
+def test_a_selection_of_no_rows_or_more_than_there_can_be_is_refused(rows: object) -> None:
+    with pytest.raises(ValidationError, match="last_rows"):
+        DataSelection.model_validate({"last_rows": rows})

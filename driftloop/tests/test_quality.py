@@ -14,12 +14,14 @@ from driftloop.quality import (
     BINS,
     Floats,
     Ints,
+    Name,
     are_probabilities,
     difference,
     expected,
+    figure_of,
     measure,
+    paired_difference,
     roc_auc,
-    roc_auc_difference,
 )
 
 RANDOM = np.random.default_rng(1)
@@ -55,6 +57,10 @@ SLOWLY: dict[str, Callable[[Floats, Floats, Floats], float]] = {
     "calibration_error": calibration_error,
 }
 """The same figures by scikit-learn and by definition."""
+
+
+def rmse(outcomes: Floats, predictions: Floats, weights: Floats) -> float:
+    return float(root_mean_squared_error(outcomes, predictions, sample_weight=weights))
 
 
 @pytest.mark.parametrize("decimals", [16, 1], ids=["distinct", "ties"])
@@ -180,20 +186,57 @@ def test_roc_auc_of_one_class_is_unknown() -> None:
     assert math.isnan(roc_auc(np.ones(3), np.array([0.1, 0.2, 0.3])))
 
 
-def test_whole_blocks_give_a_wider_interval_than_rows_where_blocks_share_their_luck() -> None:
-    random = np.random.default_rng(0)
-    days = np.repeat(np.arange(20), 200)
-    outcomes = (random.random(4000) < 0.3).astype(float)
-    luck = random.normal(size=20)[days]
-    champion = outcomes + random.normal(size=4000) * 2
-    challenger = outcomes * (1 + luck) + random.normal(size=4000) * 2
-    by_day = roc_auc_difference(outcomes, champion, challenger, days)
-    by_row = roc_auc_difference(outcomes, champion, challenger, np.arange(4000), resamples=100)
-    assert by_day.low < by_day.value < by_day.high
-    assert by_day.high - by_day.low > 1.5 * (by_row.high - by_row.low)
+def rivals(days: int, rows: int, random: np.random.Generator) -> tuple[Floats, Floats, Floats, Ints]:
+    """Outcomes, and the predictions of two models that are equally good in the long run; each has its good days."""
+    outcomes, predictions, day = flights(days, rows, random)
+    logit = np.log(predictions / (1 - predictions))
+
+    def rival() -> Floats:
+        strength = 1 + random.normal(0, 0.5, days)[day]
+        scores: Floats = 1 / (1 + np.exp(-(strength * logit + random.normal(0, 0.5, len(logit)))))
+        return scores
+
+    return outcomes, rival(), rival(), day
+
+
+@pytest.mark.parametrize("name", ["roc_auc", "brier", "rmse"])
+def test_a_paired_difference_and_its_interval_are_those_of_a_slow_bootstrap(name: Name) -> None:
+    outcomes, champion, challenger, days = rivals(8, 40, np.random.default_rng(4))
+    slowly = rmse if name == "rmse" else SLOWLY[name]
+    found = paired_difference(name, outcomes, champion, challenger, days + 700, level=0.9, resamples=60)
+    drawn = np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), size=60).astype(float)
+    slow = [slowly(outcomes, challenger, w[days]) - slowly(outcomes, champion, w[days]) for w in drawn]
+    value = slowly(outcomes, challenger, np.ones(320)) - slowly(outcomes, champion, np.ones(320))
+    half = stats.t.ppf(0.95, 7) * np.sqrt(8 / 7) * np.std(slow, ddof=1)
+    assert found == pytest.approx((value, value - half, value + half), abs=1e-12)
+    assert figure_of(name, outcomes, champion) == pytest.approx(slowly(outcomes, champion, np.ones(320)), abs=1e-12)
+
+
+def test_the_interval_of_a_paired_difference_holds_the_truth_as_often_as_it_says_with_few_days() -> None:
+    """The truth is 0. The interval of single rows is shown to say too much."""
+    random = np.random.default_rng(3)
+    held = {"days": 0, "rows": 0}
+    for _ in range(100):
+        outcomes, champion, challenger, days = rivals(12, 50, random)
+        for drawn, blocks in (("days", days), ("rows", np.arange(600) % 100)):
+            found = paired_difference("roc_auc", outcomes, champion, challenger, blocks, resamples=200)
+            held[drawn] += found.low <= 0 <= found.high
+    assert held["days"] >= 90
+    assert held["rows"] < 75
+
+
+def test_one_block_leaves_every_difference_possible() -> None:
+    outcomes, champion, challenger, _ = rivals(4, 50, np.random.default_rng(5))
+    found = paired_difference("brier", outcomes, champion, challenger, np.zeros(200, dtype=np.int64))
+    assert (found.low, found.high) == (-math.inf, math.inf)
+    assert math.isfinite(found.value)
+
+
+def test_a_difference_that_rows_cannot_tell_is_unknown() -> None:
+    _, champion, challenger, days = rivals(4, 50, np.random.default_rng(6))
+    assert all(map(math.isnan, paired_difference("roc_auc", np.zeros(200), champion, challenger, days)))
 
 
 def test_no_difference_between_a_model_and_itself() -> None:
-    random = np.random.default_rng(0)
-    outcomes, scores = (random.random(400) < 0.5).astype(float), random.random(400)
-    assert roc_auc_difference(outcomes, scores, scores, np.repeat(np.arange(4), 100)) == pytest.approx((0, 0, 0))
+    outcomes, champion, _, days = rivals(4, 100, np.random.default_rng(7))
+    assert paired_difference("roc_auc", outcomes, champion, champion, days) == pytest.approx((0, 0, 0))

@@ -53,6 +53,11 @@ class Folder(Bucket):
         """The paths that begin with ``path``."""
         return sorted(str(file.relative_to(self._folder)) for file in self._folder.glob(f"{path}*"))
 
+    def written_before(self, path: str, at: datetime) -> list[str]:
+        """The paths below a folder whose objects were written before a time."""
+        files = [file for file in (self._folder / path).rglob("*") if file.is_file()]
+        return [str(file.relative_to(self._folder)) for file in files if file.stat().st_mtime < at.timestamp()]
+
 
 def days(count: int, seed: int = 0, warmer: float = 0.0) -> pd.DataFrame:
     """Rows of so many days of a window's length each; without autocorrelation, so any shift is seen."""

@@ -16,7 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from driftloop.events import Event, message, read
+from driftloop.cloudevents import message, read
+from driftloop.events import Event
 from driftloop.registry import StoredModel
 from driftloop.telemetry import Health
 from predictor.outbox import Outbox

@@ -20,4 +20,5 @@ usecase = UseCase(
     pipeline=partial(pipeline, NUMBERS, CATEGORIES),
     pointer=Path(__file__).with_name("flights.parquet.dvc"),
     rows=dataset.rows,
+    groups=("carrier", "origin"),
 )

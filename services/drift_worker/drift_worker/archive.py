@@ -1,63 +1,75 @@
 """Closed slices as Parquet files in the bucket: one a slice, its rows in columns."""
 
 import json
-from collections.abc import Iterable, Sequence
-from itertools import chain, repeat
+from collections.abc import Mapping, Sequence, Set
+from itertools import chain
+from operator import itemgetter
+from os.path import commonprefix
+from types import NoneType
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from driftloop.events import RESERVED, Cell, Outcome, Prediction, Score, Window
 from driftloop.storage import Bucket
 
+TIME = pa.timestamp("ns", "UTC")  # what pandas has
 
-def prediction_rows(events: Sequence[Prediction]) -> pd.DataFrame:
+
+def prediction_rows(events: Sequence[Prediction]) -> pa.Table:
     """One row an instance: its id, row, time, model, version and prediction, then its features."""
-    if not events:
-        return pd.DataFrame()
-    rows = pd.DataFrame(
-        {
-            "id": [event.id for event in events for _ in event.predictions],
-            "row": [row for event in events for row in range(len(event.predictions))],
-            "time": pd.to_datetime([event.time for event in events for _ in event.predictions], utc=True),
-            "model": [event.model for event in events for _ in event.predictions],
-            "version": [event.version for event in events for _ in event.predictions],
-            "prediction": _one_type([prediction for event in events for prediction in event.predictions]),
-        }
-    )
-    columns = {name for event in events for name in event.features}
-    for name in sorted(columns - RESERVED):
-        cells = chain.from_iterable(
-            event.features[name] if name in event.features else repeat(None, len(event.predictions)) for event in events
-        )
-        rows[name] = _one_type(cells)
-    return rows
+    each = [event for event in events for _ in event.predictions]
+    table = {
+        "id": pa.array([event.id for event in each], pa.string()),
+        "row": pa.array([row for event in events for row in range(len(event.predictions))], pa.int64()),
+        "time": pa.array([event.time for event in each], TIME),
+        "model": pa.array([event.model for event in each], pa.string()),
+        "version": pa.array([event.version for event in each], pa.string()),
+        "prediction": _column([prediction for event in events for prediction in event.predictions]),
+    }
+    names = set().union(*(event.features for event in events)) - RESERVED
+    features = [_complete(event, names) for event in events]
+    for name in sorted(names):
+        table[name] = _column(list(chain.from_iterable(map(itemgetter(name), features))))
+    return pa.table(table)
 
 
-def _one_type(cells: Iterable[Cell | Score]) -> pd.Series:
+def _complete(event: Prediction, names: Set[str]) -> Mapping[str, list[Cell]]:
+    """The event's columns; those that others have and it has not are empty."""
+    if event.features.keys() >= names:
+        return event.features
+    return {**dict.fromkeys(names, [None] * len(event.predictions)), **event.features}
+
+
+def _column(cells: Sequence[Cell | Score]) -> pa.Array:
     """Versions of a slice may differ in a column's type, and a file has one; several outputs are a text of JSON."""
-    column = pd.Series(list(cells))
-    kind = pd.api.types.infer_dtype(column, skipna=True) if column.dtype == object else ""
-    if kind.startswith("mixed") and column.map(lambda cell: isinstance(cell, list)).any():
-        return column.map(json.dumps)
-    if kind.startswith(("mixed", "integer")):
-        # integers that are objects are larger than a file can hold
-        return column.map(str, na_action="ignore")
-    return column
+    kinds = set(map(type, cells)) - {NoneType}
+    if list in kinds:
+        return pa.array([json.dumps(cell) for cell in cells])
+    try:
+        if kinds == {int, float}:  # a large integer is no reason for text
+            return pa.array(np.array(cells, np.float64), from_pandas=True)
+        if len(kinds) <= 1:
+            return pa.array(cells, from_pandas=True)
+    except OverflowError:  # integers larger than a file can hold
+        pass
+    return pa.array([None if cell is None else str(cell) for cell in cells])
 
 
-def outcome_rows(events: Sequence[Outcome]) -> pd.DataFrame:
+def outcome_rows(events: Sequence[Outcome]) -> pa.Table:
     """One row an outcome; ``time`` is when it was known."""
-    return pd.DataFrame(
+    return pa.table(
         {
-            "id": [event.prediction_id for event in events],
-            "row": [event.index for event in events],
-            "time": pd.to_datetime([event.time for event in events], utc=True),
-            "outcome": [event.outcome for event in events],
+            "id": pa.array([event.prediction_id for event in events], pa.string()),
+            "row": pa.array([event.index for event in events], pa.int64()),
+            "time": pa.array([event.time for event in events], TIME),
+            "outcome": pa.array([event.outcome for event in events], pa.float64()),
         }
     )
 
 
-def write(bucket: Bucket, window: Window, rows: pd.DataFrame) -> str:
+def write(bucket: Bucket, window: Window, rows: pa.Table | pd.DataFrame) -> str:
     """Writes a slice's rows under its name; again is the same file. Returns its address."""
     bucket.write_parquet(path(window), rows)
     return bucket.url(path(window))
@@ -73,11 +85,11 @@ def windows(bucket: Bucket, topic: str, partition: int) -> list[Window]:
     return [Window.named(name) for name in bucket.names(f"events/{topic}/{topic}-{partition}-")]
 
 
-def clear(bucket: Bucket, window: Window) -> None:
-    """Deletes the partition's slices from this one on: those of a worker that was killed before they were final."""
-    for one in windows(bucket, window.topic, window.partition):
-        if one.first_offset >= window.first_offset:
-            bucket.delete(path(one))
+def between(bucket: Bucket, first: Window, last: Window) -> list[Window]:
+    """The slices in the archive that begin between the first offset of one and the last of another, and a few more."""
+    ends = (first, last.model_copy(update={"first_offset": last.last_offset}))
+    begin = commonprefix([path(window) for window in ends])  # noqa: RUF071  # of characters: names sort as offsets do
+    return [Window.named(name) for name in bucket.names(begin)]
 
 
 def path(window: Window) -> str:

@@ -11,13 +11,13 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from drift_worker import pictures
 from drift_worker.pictures import Figure, most_unusual, unusualness
-from drift_worker.reporting import Reporting, State
+from drift_worker.reporting import Reporting
 from drift_worker.reports import NoRows, Subject, rows
 from drift_worker.verdicts import Verdicts
 from driftloop.events import Drift, Estimate, Fact, Quality
@@ -31,6 +31,7 @@ COLUMNS = 30  # that are drawn: a picture each
 FIRST_ROWS = 20  # of findings that are shown before one asks for more
 SILENT_SECONDS = 30.0  # the topic answers each second
 REFRESH_SECONDS = 3
+RETRY_SECONDS = 30  # as long as it took to find out that the bucket is away
 
 # A report holds values that anybody may have sent: what it runs, it runs as a page of no host.
 REPORT_POLICY = (
@@ -79,6 +80,8 @@ class Section(NamedTuple):
     version: str
     verdicts: list[Drift]
     """The oldest first."""
+    again: list[Drift | None]
+    """What each of them got when it was judged once more."""
     counts: Counter[str]
     recent: int
     ranked: list[Ranked]
@@ -98,7 +101,7 @@ class Picture(NamedTuple):
     figure: Figure
 
 
-def routes(verdicts: Verdicts, reporting: Reporting, bucket: Bucket) -> APIRouter:
+def add(app: FastAPI, verdicts: Verdicts, reporting: Reporting, bucket: Bucket) -> None:
     """The overview, a page for each verdict, and the reports."""
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -133,6 +136,7 @@ def routes(verdicts: Verdicts, reporting: Reporting, bucket: Bucket) -> APIRoute
             findings=sorted(verdict.findings, key=lambda finding: (not finding.drifted, -finding.weight)),
             pictures=drawn,
             undrawn=undrawn,
+            again=verdicts.again(verdict),
             before=before,
             after=after,
             of=of,
@@ -147,8 +151,6 @@ def routes(verdicts: Verdicts, reporting: Reporting, bucket: Bucket) -> APIRoute
                 return HTMLResponse(bucket.read(path), headers={"Content-Security-Policy": REPORT_POLICY})
         except FileNotFoundError:
             pass
-        except Away as error:
-            return page("report.html", 503, name=name, of=of, state=State("failed", str(error)))
         if verdict is None:
             return missing(f"report on window {name} of {of}")
         subject = Subject.of(verdict)
@@ -176,7 +178,13 @@ def routes(verdicts: Verdicts, reporting: Reporting, bucket: Bucket) -> APIRoute
             headers["Content-Encoding"], body = "gzip", _packed(name)
         return Response(body, media_type=STATIC[name], headers=headers)
 
-    return router
+    def away(_: Request, error: Exception) -> Response:
+        answer = page("away.html", 503, why=str(error))
+        answer.headers["Retry-After"] = str(RETRY_SECONDS)
+        return answer
+
+    app.include_router(router)
+    app.add_exception_handler(Away, away)
 
 
 def section(verdicts: Verdicts, model: str, version: str) -> Section:
@@ -198,6 +206,7 @@ def section(verdicts: Verdicts, model: str, version: str) -> Section:
         model=model,
         version=version,
         verdicts=windows,
+        again=[verdicts.again(verdict) for verdict in windows],
         counts=Counter[str](verdict.verdict for verdict in windows),
         recent=len(judged),
         ranked=ranked,
@@ -289,6 +298,7 @@ def _templates() -> Environment:
         "quoted": quote,
         "address": lambda verdict: quote(pictures.address(verdict)),
         "unusualness": unusualness,
+        "zip": zip,
     }
     templates.globals |= {
         "static": _address,

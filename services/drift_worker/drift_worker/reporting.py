@@ -1,5 +1,10 @@
-"""Has reports made beside the windows: one at a time, each by a process of its own, and never waited for."""
+"""Has reports made beside the windows: one at a time, each by a process of its own, and never waited for.
 
+``python -m drift_worker.reporting MODEL VERSION WINDOW`` is that process: it makes one, unless its standard input ends
+before.
+"""
+
+import os
 import subprocess
 import sys
 import threading
@@ -11,12 +16,12 @@ from typing import Literal, NamedTuple, Self
 
 import structlog
 
-from drift_worker import metrics
+from drift_worker import metrics, reports
 from drift_worker.reports import Subject
 
 log = structlog.get_logger(__name__)
 
-COMMAND = (sys.executable, "-m", "drift_worker.reports")
+COMMAND = (sys.executable, "-m", "drift_worker.reporting")
 REMEMBERED = 100  # failures that a page can still tell of
 
 
@@ -32,7 +37,7 @@ class Reporting:
 
     What was asked for last comes first: it is what people look at. Where the queue is full the one that has waited
     longest is dropped and counted, and can be asked for again. A report that is there already costs its process a look.
-    Use in a ``with`` statement: no process is left after it.
+    Use in a ``with`` statement: no process is left after it, nor after this process, however that ends.
     """
 
     def __init__(self, most_waiting: int, seconds: float, command: Sequence[str] = COMMAND) -> None:
@@ -119,7 +124,7 @@ class Reporting:
             try:
                 self._child = child = subprocess.Popen(
                     [*self._command, "--", *subject],
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE,  # which ends when this process does
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     text=True,
@@ -127,12 +132,30 @@ class Reporting:
                 )
             except OSError as error:
                 return f"its process could not be started: {error}"
-        try:
-            _, told = child.communicate(timeout=self._seconds)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
-            return f"it was not made within {self._seconds:g} s (DRIFTLOOP_DRIFT_WORKER__REPORT_SECONDS)"
+        lifeline, child.stdin = child.stdin, None  # or it would be closed at once
+        assert lifeline is not None
+        with lifeline:
+            try:
+                _, told = child.communicate(timeout=self._seconds)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.communicate()
+                return f"it was not made within {self._seconds:g} s (DRIFTLOOP_DRIFT_WORKER__REPORT_SECONDS)"
         if child.returncode == 0:
             return None
         return (told.strip().splitlines() or [f"its process ended with {child.returncode}"])[-1]
+
+
+def end_with_the_worker() -> None:
+    """Ends this process once its standard input ends."""
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)  # not the buffered stream, which cannot be closed meanwhile
+        os._exit(1)
+
+    threading.Thread(target=wait, name="worker", daemon=True).start()
+
+
+if __name__ == "__main__":
+    end_with_the_worker()
+    reports.main()

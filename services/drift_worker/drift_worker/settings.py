@@ -12,6 +12,7 @@ class DriftWorker(Server):
     group: str = Field("drift_worker", description="consumer group; workers of one group share the partitions")
     verdicts: int = Field(2_000, ge=1, description="latest verdicts that the pages know")
     report_seconds: float = Field(300, gt=0, description="how long evidently's report of a window may take")
+    report_days: float = Field(90, gt=0, description="age at which a report is deleted; asked for, it is made again")
     waiting_reports: int = Field(8, ge=1, description="reports that may wait; more push out those that wait longest")
 
 

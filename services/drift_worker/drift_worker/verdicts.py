@@ -36,6 +36,7 @@ class Verdicts:
         """Nothing is known yet."""
         self.most = most
         self._kept: dict[type[Shown], dict[tuple[str, str], Kept]] = {Drift: {}, Quality: {}, Estimate: {}}
+        self._replayed: dict[tuple[str, str], Kept] = {}
         self._lock = threading.Lock()
         self._heard = time.monotonic()
 
@@ -45,7 +46,7 @@ class Verdicts:
             return
         packed = zlib.compress(event.model_dump_json().encode())
         with self._lock:
-            kept = self._kept[type(event)]
+            kept = self._replayed if isinstance(event, Drift) and event.replayed else self._kept[type(event)]
             kept[event.window.name, f"{event.model}/{event.version}"] = Kept(event.model, event.version, packed)
             if len(kept) > self.most:
                 del kept[next(iter(kept))]
@@ -74,6 +75,12 @@ class Verdicts:
         """The verdict on the rows ``of`` a model/version in the window of this name."""
         with self._lock:
             kept = self._kept[Drift].get((window, of))
+        return None if kept is None else _unpacked(Drift, kept)
+
+    def again(self, verdict: Drift) -> Drift | None:
+        """What the same rows got when they were judged once more, the last time."""
+        with self._lock:
+            kept = self._replayed.get((verdict.window.name, f"{verdict.model}/{verdict.version}"))
         return None if kept is None else _unpacked(Drift, kept)
 
     def beside(self, verdict: Drift) -> tuple[str | None, str | None]:

@@ -58,7 +58,9 @@ class Slicing:
         closed = []
         if self._too_late(self._open.get(key), received.event):
             closed.append(self._open.pop(key))
-        one = self._open.setdefault(key, Slice(*key, received.follows, received.offset, clock))
+        one = self._open.get(key)
+        if one is None:
+            one = self._open[key] = Slice(*key, received.follows, received.offset, clock)
         one.add(received.offset, received.event, clock)
         if one.rows >= self._settings.rows:
             closed.append(self._open.pop(key))

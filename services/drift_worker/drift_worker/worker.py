@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+import pandas as pd
 import structlog
 
 from drift_worker import archive, metrics
 from drift_worker.history import History
 from drift_worker.judging import Judging
 from drift_worker.quality import Qualities
+from drift_worker.tidying import Tidying
 from drift_worker.windows import Slice, Slicing
 from driftloop.consuming import Final, NotNow, Received
-from driftloop.events import Drift, Event, Outcome, Prediction
+from driftloop.events import Drift, Event, Outcome, Prediction, Window
 from driftloop.storage import Away, Bucket
 
 log = structlog.get_logger(__name__)
@@ -20,9 +23,9 @@ log = structlog.get_logger(__name__)
 class Worker:
     """Closes slices of predictions and of outcomes: both are archived, then judged.
 
-    The archive is written before a slice is final: what a killed worker left there of a slice that never became final
-    is cleared by the next owner of the partition. On SIGTERM open slices are abandoned; the next start reads them
-    again.
+    The archive is written before a slice is final: what a worker that was killed or frozen leaves there of a slice that
+    never becomes final, the next owner of the partition deletes. On SIGTERM open slices are abandoned; the next start
+    reads them again.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class Worker:
         qualities: Qualities,
         history: History,
         bucket: Bucket,
+        tidying: Tidying,
         alarmed: Callable[[Drift], None] = lambda _: None,
     ) -> None:
         """Nothing is open. ``alarmed`` is told of each alarm, of a window handled again once more; it may not wait."""
@@ -40,8 +44,8 @@ class Worker:
         self._qualities = qualities
         self._history = history
         self._bucket = bucket
+        self._tidying = tidying
         self._alarmed = alarmed
-        self._cleared: set[tuple[str, int]] = set()
 
     def handle(self, received: Received) -> Iterable[Final]:
         """Takes one event; final are the slices that it closes."""
@@ -49,31 +53,33 @@ class Worker:
 
     def idle(self) -> Iterable[Final]:
         """Closes what has been quiet for long enough."""
-        return self._closed(self._slicing.quiet(time.monotonic()))
+        now = time.monotonic()
+        self._tidying.a_little(now)
+        return self._closed(self._slicing.quiet(now))
 
     def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
         """Forgets the open slices of these partitions, and what came before them."""
         self._slicing.forget(partitions)
-        self._cleared.difference_update(partitions)
+        self._tidying.forget(partitions)
         for topic, partition in partitions:
             self._history.forget(topic, partition)
 
-    def _closed(self, slices: Iterable[Slice]) -> list[Final]:
+    def _closed(self, slices: Sequence[Slice]) -> list[Final]:
+        if not slices:
+            return []
         try:
             return [self._close(one) for one in slices]
         except Away as error:  # nothing of these slices is final: the loop hands their events over again
             raise NotNow(str(error)) from error
 
     def _close(self, closed: Slice) -> Final:
-        if (closed.topic, closed.partition) not in self._cleared:
-            archive.clear(self._bucket, closed.window)
-            self._cleared.add((closed.topic, closed.partition))
         predictions = [event for event in closed.events if isinstance(event, Prediction)]
         outcomes = [event for event in closed.events if isinstance(event, Outcome)]
         verdicts = self._judge(closed, predictions) if predictions else []
         if outcomes:
             archive.write(self._bucket, closed.window, archive.outcome_rows(outcomes))
             verdicts += self._qualities.of(closed.window)
+        self._tidying.closed(closed.window)
         return Final(closed.topic, closed.partition, closed.last_offset + 1, verdicts)
 
     def _judge(self, closed: Slice, predictions: Sequence[Prediction]) -> list[Event]:
@@ -83,10 +89,18 @@ class Worker:
         for event in predictions:
             if event.id not in seen:  # an event that is there twice counts once, where it stood first
                 once.setdefault(event.id, event)
-        rows = archive.prediction_rows(list(once.values()))
-        if rows.empty:
+        table = archive.prediction_rows(list(once.values()))
+        if not len(table):
             return []
-        at = archive.write(self._bucket, window, rows)
+        with ThreadPoolExecutor(1) as beside:  # an upload mostly waits
+            written = beside.submit(archive.write, self._bucket, window, table)
+            verdicts = self._verdicts(window, table.to_pandas())
+            written.result()
+        metrics.SECONDS.observe(time.monotonic() - closed.touched)
+        return verdicts
+
+    def _verdicts(self, window: Window, rows: pd.DataFrame) -> list[Event]:
+        at = self._bucket.url(archive.path(window))
         verdicts: list[Event] = []
         for (model, version), of_version in rows.groupby(["model", "version"]):
             verdict = self._judging.verdict(window, str(model), str(version), of_version, at)
@@ -98,7 +112,6 @@ class Worker:
             if estimate is not None:
                 verdicts.append(estimate)
         self._history.add(window, rows)
-        metrics.SECONDS.observe(time.monotonic() - closed.touched)
         return verdicts
 
 

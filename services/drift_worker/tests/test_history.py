@@ -58,12 +58,3 @@ def test_a_gap_ends_what_came_before(history: History) -> None:
 def test_too_few_windows_or_rows_of_the_version_are_no_history(history: History) -> None:
     assert history.before(window(10, 19, 1), "m", "1", 2) is None
     assert history.before(window(30, 39), "m", "2", 2) is None
-
-
-def test_what_a_killed_worker_left_of_later_slices_is_cleared(bucket: Bucket, kept: History) -> None:
-    archive.clear(bucket, window(20, 25))
-    left = archive.windows(bucket, "predictions", 0)
-    assert left == [window(0, 9), window(10, 19)]
-    assert archive.windows(bucket, "predictions", 1) == [window(0, 9, 1)]
-    kept.forget("predictions", 0)
-    assert names(kept.before(window(20, 25), "m", "1", 2)) == ["a-0", "b-0"]

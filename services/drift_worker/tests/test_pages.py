@@ -33,7 +33,9 @@ from driftloop.events import (
     Record,
     Window,
 )
-from driftloop.storage import Bucket
+from driftloop.storage import Away, Bucket
+
+pytest_plugins = "drift_worker_stand_in"
 
 NASTY = "<script>alert('x')</script>&\"{{71*71}}"
 
@@ -54,8 +56,6 @@ def client(verdicts: Verdicts, bucket: Bucket, gate: Path, tmp_path: Path) -> It
     """The pages, whose reports are made by a few lines of Python; a gate that is empty lets them fail."""
     code = f"""
 import pathlib, sys, time
-
-pytest_plugins = "drift_worker_stand_in"
 model, version, window = sys.argv[2:]
 gate = pathlib.Path({str(gate)!r})
 while not gate.exists():
@@ -68,7 +68,7 @@ path.write_text(content)
 """
     app = FastAPI()
     with Reporting(2, 60, [sys.executable, "-c", code]) as reporting:
-        app.include_router(pages.routes(verdicts, reporting, bucket))
+        pages.add(app, verdicts, reporting, bucket)
         yield TestClient(app)
 
 
@@ -181,6 +181,23 @@ def test_the_pictures_are_shares_of_the_values_that_are_there(client: TestClient
     assert f"missing {days(80)['visib'].isna().mean():.1%} → 100%" in words(client.get(address(stream[-1])))
 
 
+def test_a_verdict_that_was_given_again_stands_beside_the_first_one(
+    client: TestClient, verdicts: Verdicts, stream: list[Drift]
+) -> None:
+    changed = {"id": "again", "verdict": "alarm", "why": "score 9, limit 1", "replayed": True}
+    verdicts.add(stream[1].model_copy(update=changed))
+    overview = client.get("/")
+    links = re.findall(r'<li><a class="([\w ]+)" href="([^"]+)"', overview.text)
+    assert links[:2] == [("quiet", address(stream[0])), ("quiet again", address(stream[1]))]
+    assert "5 windows: 2 alarm, 2 quiet, 1 unjudged" in words(overview)
+    seen = words(client.get(address(stream[1])))
+    assert "m version 1 quiet" in seen
+    for part in stream[1].why.split("; "):
+        assert part in seen
+    assert re.search(r"Judged again on [\d-]+ [\d:]+: alarm score 9, limit 1", seen)
+    assert "Judged again" not in words(client.get(address(stream[0])))
+
+
 def test_an_unjudged_window_says_why(client: TestClient, stream: list[Drift]) -> None:
     answer = client.get(address(stream[2]))
     assert answer.status_code == 200
@@ -287,6 +304,22 @@ def test_a_report_that_failed_says_why_and_can_be_tried_again(
 def test_a_report_outlives_what_is_known_of_its_verdict(client: TestClient, bucket: Bucket) -> None:
     bucket.write(f"reports/m/1/{one().window.name}.html", b"old")
     assert client.get(address(one(), "reports")).text == "old"
+
+
+def test_a_bucket_that_is_away_is_told_of_and_asked_again_later(
+    client: TestClient, verdicts: Verdicts, bucket: Bucket
+) -> None:
+    def away(_: str) -> bytes:
+        raise Away("the bucket does not answer: TimeoutError")
+
+    bucket.read = away  # type: ignore[method-assign,assignment]
+    verdicts.add(one())
+    answer = client.get(address(one(), "reports"))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "30")
+    assert "lies in the bucket, and the bucket does not answer: TimeoutError." in words(answer)
+    window = client.get(address(one()))
+    assert window.status_code == 200
+    assert "There is nothing to draw: the bucket does not answer" in words(window)
 
 
 def test_quality_stands_beside_the_verdicts(client: TestClient, verdicts: Verdicts) -> None:

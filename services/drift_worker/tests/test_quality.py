@@ -15,6 +15,7 @@ from drift_worker.history import History
 from drift_worker.judging import Judging
 from drift_worker.quality import Qualities, compared
 from drift_worker.settings import QualitySettings
+from drift_worker.tidying import Tidying
 from drift_worker.windows import Slicing
 from drift_worker.worker import Worker
 from drift_worker_stand_in import Folder
@@ -341,7 +342,8 @@ def test_a_window_is_no_part_of_the_record_of_its_own_estimate(bucket: Bucket, l
 def test_estimates_and_qualities_are_published_with_the_offsets_of_their_slices(bucket: Bucket, life: Life) -> None:
     settings = WindowSettings(rows=ROWS)
     history = History(bucket, settings.fewest)
-    worker = Worker(Slicing(settings), Judging(bucket, settings, history), qualities(bucket), history, bucket)
+    judging, tidying = Judging(bucket, settings, history), Tidying(bucket, report_days=90)
+    worker = Worker(Slicing(settings), judging, qualities(bucket), history, bucket, tidying)
     finals: list[Final] = []
     for offset, chance in enumerate(life.random.random(ROWS)):
         answer = Prediction(

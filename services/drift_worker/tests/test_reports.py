@@ -1,6 +1,7 @@
 """evidently's report of a window, and who has it made."""
 
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from prometheus_client import REGISTRY
 
@@ -208,3 +210,39 @@ def test_nothing_is_left_running_at_the_end(tmp_path: Path) -> None:
         reporting.ask(B)
         until(lambda: mark.exists() and mark.read_text(), "it runs")
     assert not Path(f"/proc/{mark.read_text()}").exists()
+
+
+def test_a_report_that_would_end_with_its_worker_ends_before() -> None:
+    before = counted("made")
+    with reporting_by("from drift_worker.reporting import end_with_the_worker\nend_with_the_worker()") as reporting:
+        reporting.ask(A)
+        until(lambda: reporting.state(A).name not in ("waiting", "making"), "its end")
+        assert reporting.state(A).name == "unasked"
+    assert counted("made") == before + 1
+
+
+def test_a_report_ends_with_its_worker_however_that_ends(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    child = f"""
+import os, pathlib, time
+from drift_worker.reporting import end_with_the_worker
+end_with_the_worker()
+pathlib.Path({str(told)!r}).write_text(str(os.getpid()))
+time.sleep(60)
+"""
+    worker = f"""
+import sys, time
+from drift_worker.reporting import Reporting
+from drift_worker.reports import Subject
+with Reporting(2, 60, [sys.executable, "-c", {child!r}]) as reporting:
+    reporting.ask(Subject("m", "1", "w"))
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", worker])
+    try:
+        until(lambda: told.exists() and told.read_text(), "the report's process")
+        report = psutil.Process(int(told.read_text()))
+    finally:
+        process.kill()
+        process.wait()
+    until(lambda: not report.is_running() or report.status() == psutil.STATUS_ZOMBIE, "its end")

@@ -12,7 +12,8 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from driftloop.events import Outcome, Row, Time, now, written
+from driftloop.cloudevents import written
+from driftloop.events import Outcome, Row, Time, now
 from driftloop.telemetry import Health, routes
 from predictor import discovery, metrics, page
 from predictor.batching import Batcher

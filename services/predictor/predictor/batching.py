@@ -17,7 +17,8 @@ from typing import NamedTuple
 import structlog
 from threadpoolctl import threadpool_limits
 
-from driftloop.events import Prediction, Score, Written, new_id, written
+from driftloop.cloudevents import Written, written
+from driftloop.events import Prediction, Score, new_id
 from predictor import metrics
 from predictor.outbox import NotKept, Outbox, TooLarge
 from predictor.output import Output

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from driftloop.events import Written
+from driftloop.cloudevents import Written
 from predictor import metrics, settings
 
 TABLES = """

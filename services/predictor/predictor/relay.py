@@ -21,7 +21,8 @@ import structlog
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
-from driftloop.events import EVENTS, Written, message
+from driftloop.cloudevents import Written, message
+from driftloop.events import EVENTS
 from driftloop.settings import load
 from driftloop.telemetry import Health, configure_logging, end_when_stuck
 from predictor import metrics

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.events import Outcome, Written, written
+from driftloop.cloudevents import Written, written
+from driftloop.events import Outcome
 from predictor import settings
 from predictor.outbox import NotKept, Outbox, TooLarge
 
@@ -58,7 +59,8 @@ def test_an_outbox_is_taken_over_with_its_name_and_what_is_in_it(tmp_path: Path)
 def test_what_a_killed_process_has_kept_is_there(tmp_path: Path) -> None:
     code = """
 import os, sys, pathlib
-from driftloop.events import Outcome, written
+from driftloop.cloudevents import written
+from driftloop.events import Outcome
 from predictor import settings
 from predictor.outbox import Outbox
 outbox = Outbox(pathlib.Path(sys.argv[1]), settings.Outbox())

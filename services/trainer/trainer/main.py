@@ -1,38 +1,141 @@
 """Starts the trainer."""
 
-from driftloop.consuming import Loop, consumer
-from driftloop.producing import Publisher
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
+
+import structlog
+from kafka.errors import KafkaError
+
+from driftloop import topics
+from driftloop.consuming import Final, Loop, NotNow, Received, consumer
+from driftloop.events import ModelChange, now
+from driftloop.producing import Publisher, Unavailable
 from driftloop.registry import Registry
 from driftloop.service import run
-from driftloop.settings import command_line
-from driftloop.storage import Bucket
+from driftloop.settings import Kafka, command_line
 from driftloop.telemetry import Health, configure_logging
 from driftloop.transactions import Transactions
+from trainer import child, policing, probation, retraining
 from trainer.api import create
+from trainer.child import Child, Tell
+from trainer.following import States
+from trainer.on_probation import OnProbation
+from trainer.policing import Policing
 from trainer.retrains import Retrains
+from trainer.schedule import Schedule
 from trainer.settings import TrainerSettings
+
+log = structlog.get_logger(__name__)
 
 ABOUT = "Trains when a retrain event asks for it, and promotes what proves itself."
 EXAMPLE = "DRIFTLOOP_USE_CASE=usecases.flights:usecase … driftloop-trainer"
 
 
+class Handler:
+    """Who is handed which event: policy and probation hear all of them, and retrains are trained for."""
+
+    def __init__(
+        self, topic: str, policing: Policing, retrains: Retrains, probation: OnProbation, schedule: Schedule | None
+    ) -> None:
+        """``topic`` is that of retrains."""
+        self._topic = topic
+        self._policing = policing
+        self._retrains = retrains
+        self._probation = probation
+        self._schedule = schedule
+
+    def handle(self, received: Received) -> Iterable[Final]:
+        """Takes one event."""
+        self._probation.hear(received.event)
+        final = [*self._policing.handle(received)]
+        return [*final, *self._retrains.handle(received)] if received.topic == self._topic else final
+
+    def idle(self) -> Iterable[Final]:
+        """What has ended since the last call."""
+        if self._schedule is not None:
+            try:
+                self._schedule.look(now())
+            except Unavailable as error:  # it is due until it is asked for
+                log.warning("a scheduled retrain is asked for a little later", error=str(error))
+        self._probation.look()
+        return [*self._policing.idle(), *self._retrains.idle()]
+
+    def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Both forget what they hold."""
+        self._policing.revoked(partitions)
+        self._retrains.revoked(partitions)
+
+    def close(self) -> None:
+        """Ends what runs in child processes."""
+        self._retrains.close()
+        self._probation.close()
+
+
 def main() -> None:
-    """Settings, broker, registry, bucket, API, and the loop over retrain events."""
+    """Settings, processes for training, broker, registry, policy, API, and the loop over their events."""
     settings = command_line(TrainerSettings, ABOUT, EXAMPLE)
     configure_logging("trainer")
-    mine, model = settings.trainer, settings.use_case.name
-    health = Health(stale_seconds=mine.longest_training_seconds)
-    publisher = Publisher(settings.kafka, settings.topics, "trainer")
+    child.prepare([retraining.__name__, probation.__name__])
+    mine, use_case, names = settings.trainer, settings.use_case, settings.topics
+    health = Health()
+    publisher = Publisher(settings.kafka, names, "trainer")
+    registry = Registry(settings.registry)
+
+    def begin(work: Callable[[str, Tell], str], argument: str) -> Child:
+        return Child(work, argument, seconds=mine.longest_training_seconds, megabytes=mine.memory_mb)
+
+    handler = Handler(
+        names.retrain,
+        Policing(
+            use_case,
+            settings.policy,
+            settings.gate.held_out_days,
+            names,
+            partial(policing.read, settings.kafka, names),
+        ),
+        Retrains(
+            use_case.name,
+            registry,
+            publisher,
+            partial(ended, settings.kafka, names.models),
+            lambda retrain: begin(retraining.work, retrain.model_dump_json()),
+        ),
+        OnProbation(
+            use_case.name,
+            lambda: begin(probation.work, ""),
+            partial(probation.end, registry),
+            publisher.publish,
+        ),
+        Schedule(mine.schedule, use_case.timezone, use_case.name, publisher.publish) if mine.schedule else None,
+    )
+    group = f"{mine.group}-{use_case.name}"
     loop = Loop(
-        consumer(settings.kafka, f"{mine.group}-{model}", settings.instance, mine.longest_training_seconds),
-        [settings.topics.retrain],
-        Retrains(settings, Registry(settings.registry), Bucket(settings.storage), publisher),
-        Transactions(settings.kafka, settings.topics, "trainer", f"{mine.group}-{model}-{settings.instance}"),
+        consumer(settings.kafka, group, settings.instance),
+        [names.retrain, names.models, names.drift],
+        handler,
+        Transactions(settings.kafka, names, "trainer", f"{group}-{settings.instance}"),
         settings.dead_letters,
         health,
     )
-    with publisher:
-        run(loop, create(model, mine.api_key, publisher, health), mine, health)
+    states = States(settings.kafka, names)
+    try:
+        with publisher:
+            run(loop, create(use_case.name, mine.api_key, publisher, health, registry, states), mine, health)
+    finally:
+        handler.close()
+
+
+def ended(kafka: Kafka, topic: str) -> dict[str, ModelChange]:
+    """How all retrains ended, by their id, as the topic of models says."""
+    try:
+        changes = topics.latest(kafka, topic, policing.ALL)
+    except KafkaError as error:
+        raise NotNow(f"the topic of models cannot be read: {error}") from error
+    return {
+        change.retrain_id: change
+        for change in changes
+        if isinstance(change, ModelChange) and change.final and change.state != "rolled_back"
+    }
 
 
 if __name__ == "__main__":

@@ -5,8 +5,18 @@ from prometheus_client import Counter, Gauge, Summary
 RETRAINS = Counter(
     "driftloop_trainer_retrains_total", "Retrains by what asked for them and how they ended.", ["trigger", "state"]
 )
-SECONDS = Summary("driftloop_trainer_retrain_seconds", "From taking a retrain event to its final state.")
-HELD_OUT = Gauge(
-    "driftloop_trainer_held_out_roc_auc", "ROC AUC on the rows held out by the latest gate.", ["model", "role"]
+SECONDS = Summary("driftloop_trainer_retrain_seconds", "From the begin of a training to its final state.")
+PHASE_SECONDS = Summary("driftloop_trainer_phase_seconds", "How long each phase of trainings took.", ["phase"])
+FIGURES = Gauge(
+    "driftloop_trainer_gate_figure",
+    "What the latest gate measured on held-out rows, of champion and challenger.",
+    ["model", "role", "figure"],
 )
-ROWS = Gauge("driftloop_trainer_training_rows", "Labelled rows that the latest challenger was trained on.", ["model"])
+POLICY = Counter(
+    "driftloop_trainer_policy_decisions_total", "What the policy said, by what it said.", ["model", "decision"]
+)
+LACKING_DAYS = Gauge(
+    "driftloop_trainer_policy_lacking_days",
+    "Days of outcomes that are missing before a retrain, for which there is a reason, can help.",
+    ["model"],
+)

@@ -1,151 +1,217 @@
-"""The life of a retrain event: dataset, training, gate, promotion."""
+"""The life of a retrain event: it waits, is trained for in a child process, and ends in one state on ``models``."""
 
 import time
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
 
-import numpy as np
-import pandas as pd
 import structlog
+from mlflow.exceptions import MlflowException
 
-from driftloop.consuming import Final, Received
+from driftloop.consuming import Final, NotNow, Received
 from driftloop.events import ModelChange, Retrain
-from driftloop.producing import Publisher
-from driftloop.quality import measure
-from driftloop.reference import write_measured
+from driftloop.producing import Publisher, Unavailable
 from driftloop.registry import Registry
-from driftloop.storage import Bucket
-from trainer import dataset, gate, metrics, training
-from trainer.settings import TrainerSettings
+from trainer import metrics
+from trainer.child import Child, Ended
 
 log = structlog.get_logger(__name__)
 
+TRIES = 3  # of a training whose process is killed from outside: perhaps for its memory, then it would be for ever
+
+
+@dataclass
+class _Training:
+    """A child and the events that it runs for, which stand next to one another and ask for the same."""
+
+    child: Child
+    asked: Sequence[Received]
+    began: float = field(default_factory=time.monotonic)
+    phase: str = "start"
+    phase_began: float = field(default_factory=time.monotonic)
+
+    @property
+    def retrains(self) -> list[Retrain]:
+        return [received.event for received in self.asked if isinstance(received.event, Retrain)]
+
+    def enter(self, phase: str) -> None:
+        """Another phase has begun."""
+        now = time.monotonic()
+        metrics.PHASE_SECONDS.labels(self.phase).observe(now - self.phase_began)
+        self.phase, self.phase_began = phase, now
+
 
 class Retrains:
-    """Handles the retrain events of one model, one at a time; each ends in one final state on ``models``.
+    """Takes the retrain events of one model in order, one training at a time.
 
-    An event's last state is published together with its offset. Delivered again, one that brought a version is told
-    again and not repeated; one that failed is tried again.
+    Those that wait beside one another and want the same data are trained for once, and each is answered. An event's
+    last state is published together with its offset; delivered again, one that brought a version is told again and
+    not repeated, and one that a process was killed over is begun again. An id that has ended is not trained for twice.
     """
 
-    def __init__(self, settings: TrainerSettings, registry: Registry, bucket: Bucket, publisher: Publisher) -> None:
-        """Nothing is read before the first event."""
-        self._settings = settings
-        self._use_case = settings.use_case
+    def __init__(
+        self,
+        model: str,
+        registry: Registry,
+        publisher: Publisher,
+        ended: Callable[[], Mapping[str, ModelChange]],
+        begin: Callable[[Retrain], Child],
+    ) -> None:
+        """``ended`` reads how earlier retrains ended, by id; ``begin`` starts the training of an event."""
+        self._model = model
         self._registry = registry
-        self._bucket = bucket
         self._publisher = publisher
+        self._read_ended = ended
+        self._begin = begin
+        self._ended: dict[str, ModelChange] | None = None
+        self._waiting: deque[Received] = deque()
+        self._training: _Training | None = None
+        self._killed: dict[str, int] = {}
 
     def handle(self, received: Received) -> Iterable[Final]:
-        """Runs one retrain to its end, which may take minutes."""
-        retrain = received.event
-        states = []
-        if isinstance(retrain, Retrain) and retrain.model == self._use_case.name:
-            states.append(self._run(retrain))
-        return [Final(received.topic, received.partition, received.offset + 1, states)]
+        """Takes one event, which is final when it has ended."""
+        self._waiting.append(received)
+        return self._next()
 
     def idle(self) -> Iterable[Final]:
-        """Nothing is held between events."""
-        return []
+        """Looks at the training under way, and begins the next."""
+        return [*self._look(), *self._next()]
 
-    def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
-        """Nothing is held between events."""
+    def revoked(self, _: Collection[tuple[str, int]]) -> None:
+        """Drops what waits, and ends the training: it is somebody else's now."""
+        self.close()
+        self._waiting.clear()
+        self._ended = None
 
-    def _run(self, retrain: Retrain) -> ModelChange:
-        """The retrain's final state, to be published with its offset."""
-        began = time.monotonic()
-        done = self._registry.outcome_of(retrain.id)
-        if done is not None:
-            change = ModelChange.model_validate_json(done)
-        else:
-            why = f"asked for by {retrain.asked_by}: {retrain.reason}"
-            self._publisher.publish(self._change(retrain, "training", None, why))
-            change = self._train(retrain)
-        # Outside of what may fail: where the alias cannot be moved, the event is delivered again and finds its outcome.
+    def close(self) -> None:
+        """Ends the training under way; its event comes again."""
+        if self._training is not None:
+            self._training.child.kill()
+            self._training = None
+
+    def _next(self) -> list[Final]:
+        """What needs no training, up to the first event that does, whose training begins."""
+        final: list[Final] = []
+        while self._waiting and self._training is None:
+            first = self._waiting[0]
+            retrain = first.event
+            if not isinstance(retrain, Retrain) or retrain.model != self._model:
+                final.append(_final([self._waiting.popleft()], []))
+            elif retrain.id in self._known():
+                log.info("asked for before", retrain=retrain.id, state=self._known()[retrain.id].state)
+                final.append(_final([self._waiting.popleft()], []))
+            elif (done := self._recorded(retrain)) is not None:
+                final.append(self._end([self._waiting.popleft()], done, seconds=0))
+            else:
+                self._train(retrain)
+        return final
+
+    def _train(self, retrain: Retrain) -> None:
+        """Begins the training of the first that waits, and of those behind it that ask for the same."""
+
+        def asks_for_the_same(other: Received) -> bool:
+            event = other.event
+            if not isinstance(event, Retrain) or event.id in self._known():
+                return False
+            return (event.model, event.data) == (retrain.model, retrain.data)
+
+        asked = list(takewhile(asks_for_the_same, self._waiting))
+        for _ in asked:
+            self._waiting.popleft()
+        self._training = _Training(self._begin(retrain), asked)
+        for one in self._training.retrains:
+            together = "" if one.id == retrain.id else f", together with retrain {retrain.id}"
+            self._publish(_change(one, "training", f"asked for by {one.asked_by}: {one.reason}{together}"))
+
+    def _look(self) -> list[Final]:
+        training = self._training
+        if training is None:
+            return []
+        first = training.retrains[0]
+        for phase, words in training.child.told():
+            training.enter(phase)
+            log.info("retrain goes on", retrain=first.id, phase=phase, words=words)
+            self._publish(_change(first, "training", words))
+        ended = training.child.ended()
+        if ended is None:
+            return []
+        self._training = None
+        training.enter("end")
+        change = self._outcome(first, ended)
+        return [self._end(training.asked, change, seconds=time.monotonic() - training.began)]
+
+    def _outcome(self, retrain: Retrain, ended: Ended) -> ModelChange:
+        """The final state that a child's end means. Raises :class:`NotNow` where it is to be begun again."""
+        if ended.how == "done":
+            return ModelChange.model_validate_json(ended.text)
+        if ended.how == "again":
+            raise NotNow(ended.text)
+        if ended.how == "killed":
+            tries = self._killed[retrain.id] = self._killed.get(retrain.id, 0) + 1
+            if tries < TRIES:
+                raise NotNow(f"the training of retrain {retrain.id} was killed, try {tries} of {TRIES}: {ended.text}")
+            return _change(retrain, "failed", f"the training was killed {tries} times: {ended.text}")
+        return _change(retrain, "failed", ended.text)
+
+    def _end(self, asked: Sequence[Received], change: ModelChange, *, seconds: float) -> Final:
+        """The events' last states, to be published with their offset.
+
+        The alias moves before: where it cannot be moved the event comes again and finds its outcome in the registry.
+        """
         if change.state == "promoted" and change.version is not None:
-            self._registry.promote(change.version)
-        metrics.RETRAINS.labels(retrain.trigger, change.state).inc()
-        metrics.SECONDS.observe(time.monotonic() - began)
-        log.info("retrain over", retrain=retrain.id, state=change.state, version=change.version, why=change.why)
-        return change
+            try:
+                self._registry.promote(change.version)
+            except MlflowException as error:
+                raise NotNow(f"the registry is out of reach: {error}") from error
+        states = []
+        for received in asked:
+            retrain = received.event
+            assert isinstance(retrain, Retrain)
+            together = "" if retrain.id == change.retrain_id else f"together with retrain {change.retrain_id}: "
+            states.append(_renamed(change, retrain, f"{together}{change.why}"))
+            metrics.RETRAINS.labels(retrain.trigger, change.state).inc()
+            self._known()[retrain.id] = states[-1]
+        metrics.SECONDS.observe(seconds)
+        for role, figures in (("champion", change.champion), ("challenger", change.challenger)):
+            for name, value in figures.items():
+                metrics.FIGURES.labels(self._model, role, name).set(value)
+        log.info("retrain over", retrain=change.retrain_id, state=change.state, version=change.version, why=change.why)
+        return _final(asked, states)
 
-    def _train(self, retrain: Retrain) -> ModelChange:
+    def _recorded(self, retrain: Retrain) -> ModelChange | None:
+        """How a retrain ended whose last state was not published any more."""
         try:
-            return self._prove(retrain)
-        except Exception as error:  # whatever a dataset or a pipeline raises: the asker is told, and serving goes on
-            log.exception("retrain failed", retrain=retrain.id)
-            return self._change(retrain, "failed", None, f"{type(error).__name__}: {error}")
+            return self._registry.outcome_of(retrain.id)
+        except MlflowException as error:
+            raise NotNow(f"the registry is out of reach: {error}") from error
 
-    def _prove(self, retrain: Retrain) -> ModelChange:
-        settings, use_case = self._settings, self._use_case
-        champion = self._registry.champion()
+    def _known(self) -> dict[str, ModelChange]:
+        if self._ended is None:
+            self._ended = dict(self._read_ended())
+        return self._ended
 
-        base = dataset.pull(settings.storage, use_case.pointer)
-        names = settings.topics
-        archive = (
-            dataset.archived(self._bucket, names.predictions, names.outcomes, use_case)
-            if retrain.data.archive
-            else None
-        )
-        rows = dataset.select(use_case, base, archive, retrain.data)
-        # The first version has nobody to be compared with, so it may learn from everything.
-        learn, held_out = dataset.split(use_case, rows, settings.gate.held_out_days if champion else 0)
-        dataset.check(use_case, learn)
-        if champion is not None:
-            dataset.check(use_case, held_out)
-            dataset.check_unseen(use_case, held_out, self._registry.learned_until(champion))
+    def _publish(self, change: ModelChange) -> None:
+        """Tells how far it is; the end is told in another way, which cannot get lost."""
+        try:
+            self._publisher.publish(change)
+        except Unavailable as error:
+            log.warning("not told how far a retrain is", retrain=change.retrain_id, error=str(error))
 
-        challenger = training.register(
-            use_case, self._registry, self._bucket, retrain, learn, settings.window, settings.calibration.methods
-        )
-        metrics.ROWS.labels(use_case.name).set(challenger.rows)
 
-        decision = gate.FIRST
-        if champion is not None:
-            decision = self._compare(champion, challenger, held_out)
-            metrics.HELD_OUT.labels(use_case.name, "champion").set(decision.champion["roc_auc"])
-            metrics.HELD_OUT.labels(use_case.name, "challenger").set(decision.challenger["roc_auc"])
-            self._registry.log_figures(challenger.run_id, "champion", decision.champion)
-            self._registry.log_figures(challenger.run_id, "challenger", decision.challenger)
-        change = self._change(
-            retrain, "promoted" if decision.promote else "rejected", challenger.version, decision.why, decision
-        )
-        # The outcome stands on the version before the alias moves, so that a repeated event finds it.
-        self._registry.record(challenger.version, change.model_dump_json(), change.why)
+def _final(asked: Sequence[Received], states: Sequence[ModelChange]) -> Final:
+    last = asked[-1]
+    return Final(last.topic, last.partition, last.offset + 1, states)
+
+
+def _change(retrain: Retrain, state: str, why: str) -> ModelChange:
+    return ModelChange.model_validate(
+        {"retrain_id": retrain.id, "model": retrain.model, "state": state, "version": None, "why": why}
+    )
+
+
+def _renamed(change: ModelChange, retrain: Retrain, why: str) -> ModelChange:
+    """The state as another retrain's, as an event of its own."""
+    if retrain.id == change.retrain_id:
         return change
-
-    def _compare(self, champion: str, challenger: training.Challenger, held_out: pd.DataFrame) -> gate.Decision:
-        """The decision. What was measured of the challenger is kept: its quality in service is compared with it."""
-        use_case = self._use_case
-        features = held_out[use_case.features]
-        outcomes = held_out[use_case.outcome].to_numpy(dtype=float)
-        days = use_case.day_numbers(held_out[use_case.time])
-        predictions = _probabilities(challenger.estimator, features)
-        write_measured(self._bucket, use_case.name, challenger.version, measure(outcomes, predictions, days))
-        return gate.decide(
-            outcomes,
-            _probabilities(self._registry.load(champion).estimator, features),
-            predictions,
-            days,
-            level=self._settings.gate.level,
-            margin=self._settings.gate.margin,
-        )
-
-    def _change(
-        self, retrain: Retrain, state: str, version: str | None, why: str, decision: gate.Decision = gate.FIRST
-    ) -> ModelChange:
-        return ModelChange.model_validate(
-            {
-                "retrain_id": retrain.id,
-                "model": retrain.model,
-                "state": state,
-                "version": version,
-                "why": why,
-                "champion": decision.champion,
-                "challenger": decision.challenger,
-            }
-        )
-
-
-def _probabilities(estimator: Any, features: pd.DataFrame) -> gate.Floats:
-    return np.asarray(estimator.predict_proba(features), dtype=np.float64)[:, 1]
+    return ModelChange(**{**change.model_dump(exclude={"id"}), "retrain_id": retrain.id, "why": why})

@@ -1,19 +1,22 @@
-"""A challenger: trained, logged to MLflow with all that it came from, and registered with its reference."""
+"""A challenger: trained, saved, registered with all that it came from, and with its reference."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import git
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.models import infer_signature
 from sklearn.inspection import permutation_importance
+from threadpoolctl import threadpool_limits
 
 from driftloop import reference
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import Distance
 from driftloop.events import Retrain
+from driftloop.quality import Floats
 from driftloop.reference import PREDICTION, Reference, thinned
 from driftloop.registry import LEARNED_UNTIL, Registry
 from driftloop.settings import TRUSTED_TYPES, WindowSettings
@@ -22,23 +25,20 @@ from driftloop.usecase import UseCase
 
 EXAMPLE_ROWS = 5
 IMPORTANCE_ROWS = 5_000  # enough to tell which features count, in two seconds
-
-
-class Challenger(NamedTuple):
-    """A registered version that no alias names yet."""
-
-    version: str
-    run_id: str
-    estimator: object
-    rows: int
-    """Labelled rows that it was trained on."""
+SCORING = {"roc_auc": "roc_auc", "rmse": "neg_root_mean_squared_error"}
 
 
 def train(use_case: UseCase, learn: pd.DataFrame) -> tuple[Any, int]:
     """A fitted pipeline and the number of labelled rows that it saw."""
     labelled = learn[learn[use_case.outcome].notna()]
-    estimator = use_case.pipeline().fit(labelled[use_case.features], labelled[use_case.outcome].astype(int))
-    return estimator, len(labelled)
+    return use_case.pipeline().fit(labelled[use_case.features], _outcomes(use_case, labelled)), len(labelled)
+
+
+def answers(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> Floats:
+    """What a model says of rows: a probability, or a number where that is what the use case asks for."""
+    features = rows[use_case.features]
+    said = estimator.predict(features) if use_case.metric == "rmse" else estimator.predict_proba(features)[:, 1]
+    return np.asarray(said, dtype=np.float64)
 
 
 def learn_reference(
@@ -53,7 +53,7 @@ def learn_reference(
     What it predicts for them is a column too. That it has learned from these rows makes no difference to speak of:
     predictions of models that had not (each quarter by one of the others) alarmed as rarely.
     """
-    rows = learn[use_case.features].assign(**{PREDICTION: estimator.predict_proba(learn[use_case.features])[:, 1]})
+    rows = learn[use_case.features].assign(**{PREDICTION: answers(use_case, estimator, learn)})
     profile = calibrate(
         rows,
         use_case.day_numbers(learn[use_case.time]),
@@ -67,17 +67,36 @@ def learn_reference(
 
 
 def importance(use_case: UseCase, estimator: Any, learn: pd.DataFrame) -> dict[str, float]:
-    """By how much the ROC AUC falls when a feature is shuffled, on evenly spaced rows."""
+    """By how much the use case's metric gets worse when a feature is shuffled, on evenly spaced rows."""
     labelled = thinned(learn[learn[use_case.outcome].notna()], IMPORTANCE_ROWS)
-    found = permutation_importance(
-        estimator,
-        labelled[use_case.features],
-        labelled[use_case.outcome].astype(int),
-        scoring="roc_auc",
-        n_repeats=2,
-        random_state=0,
-    )
+    with threadpool_limits(1):  # on a busy machine, the threads of many small predictions mostly wait for one another
+        found = permutation_importance(
+            estimator,
+            labelled[use_case.features],
+            _outcomes(use_case, labelled),
+            scoring=SCORING[use_case.metric],
+            n_repeats=2,
+            random_state=0,
+        )
     return dict(zip(use_case.features, found.importances_mean.tolist(), strict=True))
+
+
+def described(use_case: UseCase, learn: pd.DataFrame) -> dict[str, Any]:
+    """How MLflow saves the pipeline: as skops, which runs nothing when it is read."""
+    return {
+        "signature": infer_signature(learn[use_case.features], pd.Series([0.5], name="prediction")),
+        "input_example": learn[use_case.features].head(EXAMPLE_ROWS),
+        "serialization_format": "skops",
+        "skops_trusted_types": list(TRUSTED_TYPES),
+        "pyfunc_predict_fn": "predict" if use_case.metric == "rmse" else "predict_proba",
+        "pip_requirements": ["scikit-learn", "skops", "pandas"],
+    }
+
+
+def save(use_case: UseCase, estimator: Any, learn: pd.DataFrame, folder: Path) -> Path:
+    """Saves the pipeline into a folder that does not exist yet, as it will lie in the registry."""
+    mlflow.sklearn.save_model(estimator, folder, **described(use_case, learn))
+    return folder
 
 
 def register(
@@ -85,20 +104,20 @@ def register(
     registry: Registry,
     bucket: Bucket,
     retrain: Retrain,
+    estimator: Any,
     learn: pd.DataFrame,
-    window: WindowSettings,
-    methods: Mapping[str, Distance],
-) -> Challenger:
-    """Trains, logs, registers and writes the reference, in this order.
+    learned: Reference,
+    params: Mapping[str, object],
+    files: Mapping[str, str],
+    metrics: Mapping[str, float],
+) -> str:
+    """Logs and registers a version and writes the reference, in this order; returns its number.
 
-    Only MLflow knows the version's number, and no event can name the version before the alias does.
+    Only MLflow knows the number, and no event can name the version before the alias does. ``files`` are texts by their
+    path among the run's artifacts.
     """
-    estimator, rows = train(use_case, learn)
-    learned = learn_reference(use_case, estimator, learn, window, methods)
-    first = learn[use_case.features].head(EXAMPLE_ROWS)
-    signature = infer_signature(learn[use_case.features], pd.Series([0.5], name="prediction"))
     mlflow.set_experiment(use_case.name)
-    with mlflow.start_run(run_name=f"retrain {retrain.id}") as run:
+    with mlflow.start_run(run_name=f"retrain {retrain.id}"):
         mlflow.set_tags(
             {
                 "retrain_id": retrain.id,
@@ -109,26 +128,19 @@ def register(
         )
         mlflow.log_params(
             {
-                "data_pointer": use_case.pointer.read_text(),
                 "data_selection": retrain.data.model_dump_json(),
-                "rows": rows,
                 "first_time": str(learn[use_case.time].min()),
                 LEARNED_UNTIL: str(learn[use_case.time].max()),
+                **params,
             }
         )
-        logged = mlflow.sklearn.log_model(
-            estimator,
-            name="model",
-            signature=signature,
-            input_example=first,
-            serialization_format="skops",
-            skops_trusted_types=list(TRUSTED_TYPES),
-            pyfunc_predict_fn="predict_proba",
-            pip_requirements=["scikit-learn", "skops", "pandas"],
-        )
+        mlflow.log_metrics(dict(metrics))
+        for path, text in files.items():
+            mlflow.log_text(text, path)
+        logged = mlflow.sklearn.log_model(estimator, name="model", **described(use_case, learn))
     version = registry.create_version(logged.model_uri, retrain.id)
     reference.write(bucket, use_case.name, version, learned)
-    return Challenger(version, str(run.info.run_id), estimator, rows)
+    return version
 
 
 def git_revision() -> str:
@@ -137,3 +149,7 @@ def git_revision() -> str:
         return git.Repo(Path(__file__).parent, search_parent_directories=True).head.commit.hexsha
     except (git.InvalidGitRepositoryError, ValueError):
         return ""
+
+
+def _outcomes(use_case: UseCase, labelled: pd.DataFrame) -> pd.Series:
+    return labelled[use_case.outcome].astype("float64" if use_case.metric == "rmse" else "int64")

@@ -1,0 +1,113 @@
+"""How events travel over Kafka: CloudEvents 1.0 in binary mode.
+
+A value is the JSON of one of the models in :mod:`driftloop.events`; the headers repeat its id and time and carry its
+type with its version and its source.
+"""
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from functools import lru_cache
+from typing import NamedTuple
+
+from cloudevents.core.base import BaseCloudEvent
+from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, to_binary_event
+from cloudevents.core.exceptions import CloudEventValidationError
+from cloudevents.core.v1.event import CloudEvent
+from pydantic import ValidationError
+
+from driftloop.events import EVENTS, Event
+
+# What no reader of CloudEvents refuses; whatever else may be right is for the library to say.
+PLAIN_ID = re.compile(rb"[\x21-\x7e]+")
+PLAIN_TIME = re.compile(rb"\d{4}(-\d\d){2}T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
+
+
+class Unreadable(ValueError):
+    """The message is no event of ours, and never will be: it belongs to the dead letters."""
+
+
+class Message(NamedTuple):
+    """What Kafka carries."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+class Written(NamedTuple):
+    """An event as text: all that :func:`message` needs, so that it can be kept and sent later."""
+
+    type: str
+    id: str
+    time: str
+    key: str
+    value: bytes
+
+
+def written(event: Event) -> Written:
+    """The event as text."""
+    return Written(event.type, event.id, event.time.isoformat(), event.key, event.model_dump_json().encode())
+
+
+def message(event: Written, source: str) -> Message:
+    """The event as Kafka carries it; ``source`` says which service it comes from."""
+    attributes = {
+        "type": event.type,
+        "source": f"/driftloop/{source}",
+        "id": event.id,
+        "time": datetime.fromisoformat(event.time),
+        "datacontenttype": "application/json",
+    }
+    headers = to_binary_event(CloudEvent(attributes)).headers
+    return Message(event.key.encode(), event.value, list(headers.items()))
+
+
+def write(event: Event, source: str) -> Message:
+    """The event as Kafka carries it; ``source`` says which service it comes from."""
+    return message(written(event), source)
+
+
+def read(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:
+    """The event in a Kafka message. Raises :class:`Unreadable`, which says what is wrong with it."""
+    try:
+        found = _type(tuple(headers))
+    except (CloudEventValidationError, ValueError) as error:
+        raise Unreadable(f"no CloudEvent in the headers: {error}") from error
+    model = EVENTS.get(found)
+    if model is None:
+        raise Unreadable(f"unknown type {found!r}; known are {', '.join(EVENTS)}")
+    try:
+        return model.model_validate_json(value or b"")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "value"
+        raise Unreadable(f"not a {model.type}: {where}: {first['msg']}") from error
+
+
+def _type(headers: tuple[tuple[str, bytes], ...]) -> str:
+    """The type in valid headers of a CloudEvent. Raises what the library raises.
+
+    Between a writer's events id and time differ, and nothing else does: the library looks at the same others once. It
+    also gets an id or a time that is not plainly right.
+    """
+    others = []
+    for name, value in headers:
+        if name == "ce_id" and value and PLAIN_ID.fullmatch(value):
+            continue
+        if name == "ce_time" and value and PLAIN_TIME.fullmatch(value):
+            datetime.fromisoformat(value.decode())  # which knows how many days a month has
+            continue
+        if value is None:  # as Kafka allows, and the library does not expect
+            raise ValueError(f"{name} is null")
+        others.append((name, value))
+    return _known_type(tuple(others))
+
+
+def _validated_type(headers: tuple[tuple[str, bytes], ...]) -> str:
+    # Only the headers go through the library: the value is parsed once, by its own model.
+    envelope: BaseCloudEvent = from_binary_event(KafkaMessage(dict(headers), None, b""))
+    return envelope.get_type()
+
+
+_known_type = lru_cache(maxsize=256)(_validated_type)

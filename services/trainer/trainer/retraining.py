@@ -1,0 +1,181 @@
+"""One retrain, from its data to its decision: what the child process does. The steps stand in :func:`prove`, in order.
+
+What it leaves in the registry tells its story; how it ended is returned, and stands on the version before that.
+"""
+
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import structlog
+from mlflow.exceptions import MlflowException
+
+from driftloop.events import ModelChange, Retrain
+from driftloop.quality import measure
+from driftloop.reference import write_measured
+from driftloop.registry import Refused, Registry
+from driftloop.settings import load
+from driftloop.storage import Away, Bucket
+from driftloop.telemetry import configure_logging
+from trainer import dataset, gate, training
+from trainer.child import Again, Tell
+from trainer.gate import Answers, Decision, Tried
+from trainer.settings import TrainerSettings
+from trainer.trying import tried
+
+log = structlog.get_logger(__name__)
+
+
+class Rows(NamedTuple):
+    """A dataset version, cut for the gate."""
+
+    learn: pd.DataFrame
+    held_out: pd.DataFrame
+    """The latest labelled rows, which neither champion nor challenger has learned from; none for a first version."""
+    everything: pd.DataFrame
+    """Both, up to the last held-out row."""
+
+
+def work(argument: str, tell: Tell) -> str:
+    """Runs the retrain of an event (JSON); returns its final state (JSON).
+
+    Raises :class:`~trainer.child.Again` where registry or bucket are away: whatever failed may have failed for that.
+    """
+    settings = load(TrainerSettings)
+    configure_logging("trainer")
+    retrain = Retrain.model_validate_json(argument)
+    registry, bucket = Registry(settings.registry), Bucket(settings.storage)
+    try:
+        return prove(settings, retrain, registry, bucket, tell).model_dump_json()
+    except Exception as error:
+        if (away := _away(registry, bucket)) is not None:
+            raise Again(f"{away} ({type(error).__name__}: {error})") from error
+        raise
+
+
+def prove(settings: TrainerSettings, retrain: Retrain, registry: Registry, bucket: Bucket, tell: Tell) -> ModelChange:
+    """Data, training, gate, registration. Raises whatever a dataset or a pipeline raises."""
+    use_case = settings.use_case
+    registry.abandon(retrain.id)
+    champion = registry.champion()
+    with tempfile.TemporaryDirectory(prefix="driftloop-retrain-") as name, ThreadPoolExecutor() as beside:
+        folder = Path(name)
+        serving = beside.submit(registry.fetch, champion, folder / "champion") if champion else None
+
+        tell("data", "fetches the base dataset and what the archive has")
+        made = dataset.build(settings.storage, bucket, settings.topics, use_case, retrain.data, settings.data, folder)
+        rows = _cut(settings, dataset.read(made.path), registry.learned_until(champion) if champion else None)
+        tell("training", f"{made.counts}: trains on those up to {rows.learn[use_case.time].max():%Y-%m-%d}")
+        estimator, count = training.train(use_case, rows.learn)
+        learn, given, refit = rows.learn, None, False
+        if champion is not None:
+            tell("gate", f"holds it against version {champion} on {len(rows.held_out):,} rows that neither has seen")
+            given = _answers(settings, estimator, registry.load(champion).estimator, rows.held_out)
+            if settings.gate.refit and gate.decide(use_case.metric, given, Tried(), settings.gate).promote:
+                tell("refit", f"trains it once more, with the {len(rows.held_out):,} held-out rows")
+                learn, refit = rows.everything, True
+                estimator, count = training.train(use_case, learn)
+
+        tell("trial", "tries it out in a fresh process, and learns what its windows look like")
+        saved = training.save(use_case, estimator, learn, folder / "model")
+        trial = beside.submit(tried, saved, _champion(serving), settings.gate.try_seconds)
+        learned = training.learn_reference(use_case, estimator, learn, settings.window, settings.calibration.methods)
+        if given is None:
+            decision = gate.first(trial.result())
+        else:
+            decision = gate.decide(use_case.metric, given, trial.result(), settings.gate)
+
+    tell("registration", "logs and registers it with its reference")
+    decision.challenger["learned_rows"] = float(count)
+    version = training.register(
+        use_case,
+        registry,
+        bucket,
+        retrain,
+        estimator,
+        learn,
+        learned,
+        params={
+            **made.counts._asdict(),
+            "learned_rows": count,
+            "held_out_rows": len(rows.held_out),
+            "refit": refit,
+        },
+        files={made.artifact: made.pointer},
+        metrics={
+            f"{role}_{figure}": value
+            for role, figures in (("champion", decision.champion), ("challenger", decision.challenger))
+            for figure, value in figures.items()
+        },
+    )
+    if given is not None:  # its quality in service is compared with what was measured
+        write_measured(bucket, use_case.name, version, measure(given.outcomes, given.challenger, given.blocks))
+    return _recorded(registry, retrain, version, decision, learn[use_case.time].max())
+
+
+def _cut(settings: TrainerSettings, rows: pd.DataFrame, learned_until: pd.Timestamp | None) -> Rows:
+    """Learned and held-out rows. The first version has nobody to be compared with, so it may learn from everything."""
+    use_case = settings.use_case
+    days = use_case.day_numbers(rows.loc[rows[use_case.outcome].notna(), use_case.time])
+    if learned_until is None:
+        learn, held_out = dataset.split(use_case, rows, 0)
+        return Rows(learn, held_out, learn)
+    learn, held_out = dataset.split(use_case, rows, gate.days_held_out(days, settings.gate))
+    dataset.check(use_case, learn)
+    dataset.check(use_case, held_out)
+    dataset.check_unseen(use_case, held_out, learned_until)
+    return Rows(learn, held_out, rows[rows[use_case.time] <= held_out[use_case.time].max()])
+
+
+def _answers(settings: TrainerSettings, challenger: Any, champion: Any, held_out: pd.DataFrame) -> Answers:
+    use_case = settings.use_case
+    return Answers(
+        outcomes=held_out[use_case.outcome].to_numpy(dtype=np.float64),
+        champion=training.answers(use_case, champion, held_out),
+        challenger=training.answers(use_case, challenger, held_out),
+        blocks=use_case.blocks(held_out[use_case.time]),
+        block_days=use_case.block_days,
+        groups={column: held_out[column].to_numpy(dtype=object) for column in use_case.groups},
+    )
+
+
+def _champion(fetched: "Future[Path] | None") -> Path | None:
+    """The champion's folder, where it could be fetched: one that nobody can load any more has no say."""
+    if fetched is None:
+        return None
+    try:
+        return fetched.result()
+    except Refused as error:
+        log.warning("the champion is not tried out", why=str(error))
+        return None
+
+
+def _recorded(
+    registry: Registry, retrain: Retrain, version: str, decision: Decision, learned_until: pd.Timestamp
+) -> ModelChange:
+    """The final state, which stands on the version before the alias moves: a repeated event finds it there."""
+    change = ModelChange(
+        retrain_id=retrain.id,
+        model=retrain.model,
+        version=version,
+        state="promoted" if decision.promote else "rejected",
+        why=decision.why,
+        champion=decision.champion,
+        challenger=decision.challenger,
+        learned_until=learned_until.to_pydatetime(),
+    )
+    registry.record(version, change)
+    return change
+
+
+def _away(registry: Registry, bucket: Bucket) -> str | None:
+    """Which of them does not answer now."""
+    try:
+        registry.champion()
+        bucket.exists("references")
+    except (MlflowException, Away, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
