@@ -19,7 +19,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 CONTEXT = multiprocessing.get_context("forkserver")
-NICENESS = 10  # requests come first, where they share the machine
+NICENESS = 3  # requests come first, where they share the machine; half as much is left for it while they do
 KILL_SECONDS = 10
 MEGABYTE = 2**20
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import structlog
 from mlflow.exceptions import MlflowException
+from threadpoolctl import threadpool_limits
 
 from driftloop.events import ModelChange, Retrain
 from driftloop.quality import measure
@@ -49,7 +50,8 @@ def work(argument: str, tell: Tell) -> str:
     retrain = Retrain.model_validate_json(argument)
     registry, bucket = Registry(settings.registry), Bucket(settings.storage)
     try:
-        return prove(settings, retrain, registry, bucket, tell).model_dump_json()
+        with threadpool_limits(settings.trainer.threads):
+            return prove(settings, retrain, registry, bucket, tell).model_dump_json()
     except Exception as error:
         if (away := _away(registry, bucket)) is not None:
             raise Again(f"{away} ({type(error).__name__}: {error})") from error

@@ -105,6 +105,9 @@ class Trainer(Server):
     group: str = Field("trainer", description="consumer group; one trainer of it takes the events of its models")
     api_key: SecretStr = Field(min_length=8, description="what POST /retrain wants as X-API-Key")
     longest_training_seconds: float = Field(3_600, gt=0, description="a retrain that takes longer has failed")
+    threads: int = Field(
+        1, ge=1, description="OpenMP threads of a training; more than are idle wait for one another most of the time"
+    )
     memory_mb: float | None = Field(None, gt=0, description="a training that uses more memory has failed")
     schedule: Cron | None = Field(
         None, description="cron expression in the use case's time zone, such as 0 4 * * 1: retrains by the clock"

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from mlflow.models import infer_signature
 from sklearn.inspection import permutation_importance
-from threadpoolctl import threadpool_limits
 
 from driftloop import reference
 from driftloop.drift.calibration import calibrate
@@ -69,15 +68,14 @@ def learn_reference(
 def importance(use_case: UseCase, estimator: Any, learn: pd.DataFrame) -> dict[str, float]:
     """By how much the use case's metric gets worse when a feature is shuffled, on evenly spaced rows."""
     labelled = thinned(learn[learn[use_case.outcome].notna()], IMPORTANCE_ROWS)
-    with threadpool_limits(1):  # on a busy machine, the threads of many small predictions mostly wait for one another
-        found = permutation_importance(
-            estimator,
-            labelled[use_case.features],
-            _outcomes(use_case, labelled),
-            scoring=SCORING[use_case.metric],
-            n_repeats=2,
-            random_state=0,
-        )
+    found = permutation_importance(
+        estimator,
+        labelled[use_case.features],
+        _outcomes(use_case, labelled),
+        scoring=SCORING[use_case.metric],
+        n_repeats=2,
+        random_state=0,
+    )
     return dict(zip(use_case.features, found.importances_mean.tolist(), strict=True))
 
 
