@@ -29,9 +29,10 @@ test: check ## all checks and tests
 	@$(PYTHON) -m pytest
 
 .PHONY: faults
-faults: setup ## predictor and drift workers under many more faults than make test has
+faults: setup ## predictor, drift workers and trainer under many more faults than make test has
 	@FAULTS_KILLS=20 FAULTS_RESTARTS=5 FAULTS_AWAY_SECONDS=60 $(PYTHON) -m pytest tests/test_promise.py -s
 	@FAULTS_KILLS=30 FAULTS_AWAY_SECONDS=60 $(PYTHON) -m pytest tests/test_worker_faults.py -s
+	@FAULTS_KILLS=10 $(PYTHON) -m pytest tests/test_trainer_faults.py -s
 
 .PHONY: check
 check: setup check-locks ## format, lint, types, import boundaries, locks

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+SMALL = 0.001  # figures below are told by their own digits
 LIBRARIES = ("scikit-learn", "mlflow", "skops", "pandas", "numpy", "fastapi", "uvicorn", "pydantic")
 
 console = Console(highlight=False, width=None if os.isatty(1) else 140)
@@ -51,7 +52,8 @@ def finish(
     """Shows the figures beside their goals, in words, and writes them with the details to ``file``."""
     shown = table(f"{name}: figures", "figure", "value", "goal")
     for figure, value in figures.items():
-        shown.add_row(figure, f"{value:,.3f}".rstrip("0").rstrip("."), goals.get(figure, ""))
+        written = f"{value:,.3f}".rstrip("0").rstrip(".") if value == 0 or abs(value) >= SMALL else f"{value:.2g}"
+        shown.add_row(figure, written, goals.get(figure, ""))
     console.print(shown)
     if file is not None:
         machine = {"processors": os.cpu_count(), "system": platform.system(), "python": platform.python_version()}
