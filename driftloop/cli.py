@@ -37,6 +37,8 @@ COLORS = {
     **{"quiet": "green", "alarm": "red"},
     **{"as measured": "green", "better": "green", "worse": "red"},
 }
+RETRAINS = 10  # that are shown
+TOLD = 20  # a retrain says several times what it is at
 BESIDE = 20  # a verdict shares the topic with estimates and qualities, and a version's last quality may be long ago
 
 
@@ -201,7 +203,9 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
     champion = _champion(settings)
     with _reachable(settings):
         judged = topics.latest(settings.kafka, settings.topics.drift, windows * BESIDE)
-        changes = [e for e in topics.latest(settings.kafka, settings.topics.models, 10) if isinstance(e, ModelChange)]
+        told = topics.latest(settings.kafka, settings.topics.models, RETRAINS * TOLD)
+        states = {e.retrain_id: e for e in told if isinstance(e, ModelChange)}  # the last of each
+        changes = sorted(states.values(), key=lambda change: change.time)[-RETRAINS:]
         names = settings.topics
         lags = {
             "drift_worker": topics.lag(settings.kafka, "drift_worker", [names.predictions, names.outcomes]),
