@@ -242,7 +242,7 @@ def fetched(bucket: Bucket, topic: str, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     names = {PurePosixPath(path).name: path for path in bucket.names(f"events/{topic}/") if _is_slice(path)}
     for gone in {file.name for file in folder.iterdir()} - names.keys():
-        (folder / gone).unlink()
+        (folder / gone).unlink(missing_ok=True)
 
     def fetch(name: str) -> None:
         try:
