@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from driftloop.events import ModelChange, Quality, Window
 from trainer.child import Ended
@@ -33,7 +34,10 @@ class World:
     def __init__(self) -> None:
         self.children: list[Judges] = []
         self.said: list[ModelChange] = []
-        self.probation = OnProbation("m", self._begin, self._end, self.said.append)  # type: ignore[arg-type]
+        self.untold: list[ModelChange] = []
+        self.away: Exception | None = None
+        begin: Any = self._begin
+        self.probation = OnProbation("m", begin, self._end, self.said.append, self._untold)
 
     def _begin(self) -> Judges:
         self.children.append(Judges())
@@ -43,6 +47,11 @@ class World:
         if verdict.what != "goes":
             return None
         return ModelChange(retrain_id="r", model="m", version=verdict.previous, state="rolled_back", why=verdict.why)
+
+    def _untold(self) -> list[ModelChange]:
+        if self.away is not None:
+            raise self.away
+        return self.untold
 
     def outcomes(self, version: str, model: str = "m") -> None:
         """Some have come."""
@@ -95,3 +104,14 @@ def test_a_judgement_that_failed_is_made_again_with_the_next_outcomes(world: Wor
 def test_outcomes_of_another_model_are_none_of_its_business(world: World) -> None:
     world.outcomes("2", model="another")
     assert world.children == []
+
+
+def test_a_way_back_that_was_never_told_is_told_once_when_registry_and_broker_answer(world: World) -> None:
+    way_back = ModelChange(retrain_id="r", model="m", version="1", state="rolled_back", why="killed before it was told")
+    world.untold, world.away = [way_back], MlflowException("away")
+    world.probation.look()
+    assert world.said == []
+    world.away = None
+    world.probation.look()
+    world.probation.look()
+    assert world.said == [way_back]

@@ -11,6 +11,7 @@ from driftloop.consuming import Final, Loop, NotNow, Received, consumer
 from driftloop.events import ModelChange, now
 from driftloop.producing import Publisher, Unavailable
 from driftloop.registry import Registry
+from driftloop.rollback import untold
 from driftloop.service import run
 from driftloop.settings import Kafka, command_line
 from driftloop.telemetry import Health, configure_logging
@@ -105,6 +106,7 @@ def main() -> None:
             lambda: begin(probation.work, ""),
             partial(probation.end, registry),
             publisher.publish,
+            lambda: untold(registry, topics.latest(settings.kafka, names.models, policing.ALL)),
         ),
         Schedule(mine.schedule, use_case.timezone, use_case.name, publisher.publish) if mine.schedule else None,
     )

@@ -1,8 +1,9 @@
 """Probation at work: whenever outcomes of the version in service have come, the version before is asked about them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
+from kafka.errors import KafkaError
 from mlflow.exceptions import MlflowException
 
 from driftloop.events import Event, ModelChange, Quality
@@ -14,7 +15,10 @@ log = structlog.get_logger(__name__)
 
 
 class OnProbation:
-    """Judges in a child process, one at a time; nothing is remembered that could not be found out again."""
+    """Judges in a child process, one at a time; nothing is remembered that could not be found out again.
+
+    First it tells of a way back that a process was killed over between the move of the alias and the event.
+    """
 
     def __init__(
         self,
@@ -22,12 +26,18 @@ class OnProbation:
         begin: Callable[[], Child],
         end: Callable[[Verdict], ModelChange | None],
         publish: Callable[[ModelChange], None],
+        untold: Callable[[], Iterable[ModelChange]],
     ) -> None:
-        """``begin`` starts a judgement, ``end`` carries it out and returns what is to be said of it."""
+        """``begin`` starts a judgement, ``end`` carries it out and returns what is to be said of it.
+
+        ``untold`` finds what was carried out and never said.
+        """
         self._model = model
         self._begin = begin
         self._end = end
         self._publish = publish
+        self._untold = untold
+        self._told = False
         self._due: str | None = None
         self._over: set[str] = set()
         self._child: Child | None = None
@@ -39,6 +49,7 @@ class OnProbation:
 
     def look(self) -> None:
         """Looks at the judgement under way, and begins the next."""
+        self._tell_what_is_untold()
         if self._child is None:
             if self._due is not None:
                 self._due, self._child = None, self._begin()
@@ -61,6 +72,18 @@ class OnProbation:
                 self._publish(change)
         except (MlflowException, Unavailable) as error:
             log.warning("the end of a probation is not carried out, or not told", error=str(error))
+
+    def _tell_what_is_untold(self) -> None:
+        """Once; again a little later where registry or broker are away."""
+        if self._told:
+            return
+        try:
+            for change in self._untold():
+                log.info("told now what an earlier process could not tell any more", why=change.why)
+                self._publish(change)
+            self._told = True
+        except (KafkaError, MlflowException, Unavailable) as error:
+            log.warning("whether everything was told is not known yet", error=str(error))
 
     def close(self) -> None:
         """Ends the judgement under way."""
