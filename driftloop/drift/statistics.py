@@ -70,8 +70,14 @@ class Numbers:
         self._sorted = present - self._centre
 
     @cached_property
-    def _sums(self) -> Floats:
-        return np.concatenate([[0.0], np.cumsum(self._sorted)])
+    def _areas(self) -> Floats:
+        """The integral of the distribution function from below up to each value: sums of nothing but positive steps."""
+        steps = np.diff(self._sorted) * np.arange(1, len(self._sorted)) / len(self._sorted)
+        return np.concatenate([[0.0], np.cumsum(steps, dtype=np.longdouble)]).astype(np.float64)
+
+    @cached_property
+    def _mean(self) -> float:
+        return float(np.mean(self._sorted, dtype=np.longdouble))
 
     @cached_property
     def _levels(self) -> Floats:
@@ -119,13 +125,16 @@ class Numbers:
         at_left, at_right, at_crossing = at[: m - 1], at[1:m], at[m:]
         share = level / m
         between = share * (2 * crossing - left - right) + at_left + at_right - 2 * at_crossing
-        above = self._integral(window[-1:])[0] - window[-1] + self._sums[-1] / n
+        above = at[m - 1] - window[-1] + self._mean
         return float((at[0] + between.sum() + above) / self._norm)
 
     def _integral(self, upto: Floats) -> Floats:
         """The integral of the reference's distribution function from below up to each point."""
         below = np.searchsorted(self._sorted, upto, side="right")
-        return np.asarray((upto * below - self._sums[below]) / len(self._sorted), dtype=np.float64)
+        last = np.maximum(below - 1, 0)
+        return np.asarray(
+            self._areas[last] + (upto - self._sorted[last]) * (below / len(self._sorted)), dtype=np.float64
+        )
 
 
 class Categories:
