@@ -31,7 +31,7 @@ from driftloop.cloudevents import Message, Unreadable, read
 from driftloop.events import Event
 from driftloop.settings import DeadLetters, Kafka
 from driftloop.telemetry import Health
-from driftloop.transactions import Addressed, Moved, Transactions
+from driftloop.transactions import Addressed, Begin, Moved, Transactions
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +60,8 @@ class Final(NamedTuple):
     partition: int
     offset: int
     events: Sequence[Event] = ()
+    note: str = ""
+    """Kept with the offset, for whoever has the partition next."""
 
 
 class Handler(Protocol):
@@ -70,6 +72,12 @@ class Handler(Protocol):
 
     def idle(self) -> Iterable[Final]:
         """Called after each poll, at least twice a second while no event is being handled."""
+
+    def assigned(self, partitions: Mapping[tuple[str, int], Begin]) -> None:
+        """The (topic, partition) pairs are read on from there; one of which nothing was ever final is not among them.
+
+        Called before the first event of each, and again where they are read once more from there.
+        """
 
     def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
         """The (topic, partition) pairs belong to somebody else from now on."""
@@ -236,15 +244,15 @@ class Loop:
     def _commit(self, finals: Sequence[Final]) -> None:
         if not finals:
             return
-        offsets = {TopicPartition(final.topic, final.partition): final.offset for final in finals}
+        latest = {TopicPartition(final.topic, final.partition): final for final in finals}
         final_now = [
             (record, letter)
             for record, letter in self._letters
-            if record.offset < offsets.get(TopicPartition(record.topic, record.partition), 0)
+            if (final := latest.get(TopicPartition(record.topic, record.partition))) and record.offset < final.offset
         ]
         self._transactions.commit(
             self._consumer,
-            offsets,
+            {partition: Begin(final.offset, final.note) for partition, final in latest.items()},
             [event for final in finals for event in final.events],
             [Addressed(dead_letter_topic(record.topic), letter) for record, letter in final_now],
         )
@@ -270,13 +278,16 @@ class Loop:
         self._moved = False
         assigned = self._consumer.assignment()
         self.forget(assigned)
+        begins: dict[tuple[str, int], Begin] = {}
         for partition in assigned:
-            committed = self._consumer.committed(partition)
+            committed = self._consumer.committed(partition, metadata=True)
             if committed is None:
                 self._consumer.seek_to_beginning(partition)
             else:
-                self._next[partition] = committed
-                self._consumer.seek(partition, committed)
+                self._next[partition] = committed.offset
+                self._consumer.seek(partition, committed.offset)
+                begins[partition.topic, partition.partition] = Begin(committed.offset, committed.metadata)
+        self._handler.assigned(begins)
 
     def move(self) -> None:
         """Partitions have come, or stayed after all were revoked."""

@@ -25,6 +25,13 @@ class Moved(Exception):
     """Partitions are changing hands: nothing of the transaction was published, and its events will come again."""
 
 
+class Begin(NamedTuple):
+    """Where a partition is read on, and the note that was left there."""
+
+    offset: int
+    note: str = ""
+
+
 class Addressed(NamedTuple):
     """A message and its topic."""
 
@@ -66,11 +73,11 @@ class Transactions:
     def commit(
         self,
         consumer: KafkaConsumer,
-        offsets: Mapping[TopicPartition, int],
+        begins: Mapping[TopicPartition, Begin],
         events: Iterable[Event],
         letters: Iterable[Addressed] = (),
     ) -> None:
-        """Returns when events and letters are on their topics and the consumer's group has the offsets.
+        """Returns when events and letters are on their topics and the consumer's group has offsets and notes.
 
         Raises :class:`Moved`, and :class:`Unavailable` where the broker does not answer: a part of it may then be
         published, and is not seen by readers of committed transactions.
@@ -85,7 +92,7 @@ class Transactions:
                 self._producer.send(topic, key=key, value=value, headers=headers)
                 for topic, (key, value, headers) in (*letters, *addressed)
             ]
-            marked = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
+            marked = {partition: OffsetAndMetadata(*begin, -1) for partition, begin in begins.items()}
             self._producer.send_offsets_to_transaction(marked, group)
             self._producer.commit_transaction()
             for future in sent:  # a commit also returns where the client has begun a new epoch and left all behind

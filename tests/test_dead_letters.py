@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from driftloop.producing import Publisher
 from driftloop.settings import DeadLetters, Topics
 from driftloop.storage import Bucket
 from driftloop.telemetry import Health
-from driftloop.transactions import Transactions
+from driftloop.transactions import Begin, Transactions
 from stack.running import Stack
 from tests.conftest import FLIGHT, free_ports, predict, until
 
@@ -41,6 +41,9 @@ class Seen:
 
     def idle(self) -> Iterable[Final]:
         return []
+
+    def assigned(self, partitions: Mapping[tuple[str, int], Begin]) -> None:
+        pass
 
     def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
         pass

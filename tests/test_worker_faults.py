@@ -219,16 +219,24 @@ def tell(counts: Counter[str], there: Known, found: Found) -> None:
     wanted = {(event.id, row) for event in events for row in range(len(event.predictions))}
     counts |= {"verdicts": len(ids), "windows": len(found.rows), "events": len(events), "rows": len(wanted)}
     counts["dead letters"] = len(found.letters)
-    doubled = sum(count - 1 for count in chain(ids.values(), archived.values(), found.letters.values()))
+    twice = [what for of in (ids, archived, found.letters) for what, count in of.items() for _ in range(count - 1)]
+    doubled = len(twice)
     lost = len(wanted - archived.keys()) + len(there.unreadable - found.letters.keys())
     print(
         "\n" + ", ".join(f"{count:,} {what}" for what, count in counts.items()),
         f"{doubled} doubled, {lost} lost",
         sep=", ",
     )
-    assert (doubled, lost) == (0, 0)
+    assert not twice, where(twice, found)
+    assert lost == 0
     assert archived.keys() == wanted
     assert found.letters.keys() == there.unreadable
+
+
+def where(twice: Sequence[Any], found: Found) -> list[str]:
+    """What was doubled, and the windows that have it."""
+    windows = {window.name: set(zip(frame["id"], frame["row"], strict=True)) for window, frame in found.rows.items()}
+    return [f"{one}: {[name for name, rows in windows.items() if one in rows]}" for one in twice]
 
 
 def test_a_stopped_worker_is_back_before_anybody_notices_and_a_dead_one_is_replaced(group: Open) -> None:

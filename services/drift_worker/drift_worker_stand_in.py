@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from drift_worker import archive
+from drift_worker.finals import Finals
 from drift_worker.history import History
 from drift_worker.judging import Judging
 from driftloop import reference
@@ -106,7 +107,7 @@ def judged(
     window = WindowSettings.model_construct(
         None, rows=ROWS, fewest_share=0.9, false_alarm_rate=0.01, longest_seconds=1, quiet_seconds=1
     )
-    history = History(bucket, window.fewest)
+    history = History(bucket, window.fewest, Finals().before)
     judging = Judging(bucket, window, history)
     for number, frame in enumerate(frames):
         name = Window(topic="predictions", partition=0, first_offset=number * ROWS, last_offset=(number + 1) * ROWS - 1)

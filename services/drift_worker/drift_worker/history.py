@@ -1,5 +1,7 @@
 """The windows before a window: the same whether the worker has just judged them or reads them from the archive."""
 
+from collections.abc import Callable, Sequence
+
 import pandas as pd
 
 from drift_worker import archive
@@ -10,10 +12,16 @@ from driftloop.storage import Bucket
 class History:
     """A partition's latest windows, one version's rows each."""
 
-    def __init__(self, bucket: Bucket, fewest: int, most: int = 2) -> None:
-        """``fewest`` rows of a version make a window count; ``most`` windows are kept a partition."""
+    def __init__(
+        self, bucket: Bucket, fewest: int, finals: Callable[[Window, int], Sequence[Window]], most: int = 2
+    ) -> None:
+        """``fewest`` rows of a version make a window count; ``most`` windows are kept a partition.
+
+        ``finals`` names so many slices that come right before one, in order: the archive may have others.
+        """
         self._bucket = bucket
         self._fewest = fewest
+        self._finals = finals
         self._most = most
         self._kept: dict[tuple[str, int], list[tuple[Window, pd.DataFrame]]] = {}
 
@@ -55,9 +63,9 @@ class History:
 
     def _from_archive(self, window: Window) -> list[tuple[Window, pd.DataFrame]]:
         found: list[tuple[Window, pd.DataFrame]] = []
-        first = window.first_offset
-        for one in reversed(archive.windows(self._bucket, window.topic, window.partition)):
-            if one.last_offset == first - 1 and len(found) < self._most:
+        for one in reversed(self._finals(window, self._most)):
+            try:
                 found.insert(0, (one, archive.read(self._bucket, one)))
-                first = one.first_offset
+            except FileNotFoundError:  # a slice without a row
+                break
         return found

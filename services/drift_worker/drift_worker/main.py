@@ -6,6 +6,7 @@ import sys
 from fastapi_offline import FastAPIOffline
 
 from drift_worker import pages, replaying
+from drift_worker.finals import Finals
 from drift_worker.history import History
 from drift_worker.judging import Judging
 from drift_worker.quality import Qualities
@@ -44,7 +45,8 @@ def work() -> None:
     app = FastAPIOffline(title="driftloop drift worker")
     app.include_router(routes(health))
     bucket = Bucket(settings.storage)
-    history = History(bucket, settings.window.fewest)
+    finals = Finals()
+    history = History(bucket, settings.window.fewest, finals.before)
     slicing = Slicing(settings.window)
     qualities = Qualities(bucket, settings.topics, settings.quality)
     reporting = Reporting(mine.waiting_reports, mine.report_seconds)
@@ -58,6 +60,7 @@ def work() -> None:
             Judging(bucket, settings.window, history),
             qualities,
             history,
+            finals,
             bucket,
             Tidying(bucket, mine.report_days),
             lambda verdict: reporting.ask(Subject.of(verdict)),

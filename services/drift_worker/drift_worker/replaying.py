@@ -12,7 +12,7 @@ from drift_worker.history import History
 from drift_worker.judging import Judging
 from drift_worker.settings import DriftWorkerSettings
 from driftloop import topics
-from driftloop.events import Drift, new_id
+from driftloop.events import Drift, Event, Window, new_id
 from driftloop.producing import Publisher, Unavailable
 from driftloop.settings import WindowSettings, load
 from driftloop.storage import Away, Bucket
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> None:
             and asked.model in (None, event.model)
             and asked.version in (None, event.version)
         ]
-        pairs = list(judged_again(chosen, Bucket(settings.storage), settings.window))
+        pairs = list(judged_again(chosen, given, Bucket(settings.storage), settings.window))
         for line in table(pairs):
             print(line)
         if gone := len(chosen) - len(pairs):
@@ -81,11 +81,26 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(UNREACHABLE) from error
 
 
-def judged_again(given: Iterable[Drift], bucket: Bucket, window: WindowSettings) -> Iterator[tuple[Drift, Drift]]:
-    """Each verdict with the one that its rows get now, which has an id of its own; none where the rows are gone."""
-    history = History(bucket, window.fewest)
+def judged_again(
+    chosen: Iterable[Drift], given: Iterable[Event], bucket: Bucket, window: WindowSettings
+) -> Iterator[tuple[Drift, Drift]]:
+    """Each chosen verdict with the one that its rows get now, which has an id of its own; none where the rows are gone.
+
+    ``given`` are all verdicts: the windows before one are named by theirs.
+    """
+    named = {one.window for one in given if isinstance(one, Drift)}
+    by_end = {(one.topic, one.partition, one.last_offset + 1): one for one in named}
+
+    def finals(before: Window, count: int) -> Sequence[Window]:
+        found: list[Window] = []
+        while len(found) < count and (one := by_end.get((before.topic, before.partition, before.first_offset))):
+            found.insert(0, one)
+            before = one
+        return found
+
+    history = History(bucket, window.fewest, finals)
     judging = Judging(bucket, window, history)
-    in_order = sorted(given, key=lambda verdict: (verdict.window.name, verdict.model, verdict.version))
+    in_order = sorted(chosen, key=lambda verdict: (verdict.window.name, verdict.model, verdict.version))
     for one, verdicts in groupby(in_order, key=lambda verdict: verdict.window):
         try:
             rows = archive.read(bucket, one)

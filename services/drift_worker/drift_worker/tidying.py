@@ -7,6 +7,7 @@ from datetime import timedelta
 import structlog
 
 from drift_worker import archive
+from drift_worker.finals import Partition
 from driftloop.events import Window, now
 from driftloop.storage import Away, Bucket
 
@@ -17,16 +18,13 @@ REMEMBERED = 1_000  # final slices of a partition: a worker that is frozen for l
 REPORTS_SECONDS = 3_600  # between two looks through all reports
 MOST = 20  # reports at a time, a request each: windows wait for them
 
-Partition = tuple[str, int]
-"""A topic and a number."""
-
 
 class Tidying:
     """Deletes archived slices that never became final, and reports that are too old.
 
     Such slices come from a worker that was killed before they were final, or was frozen and did not know that the
     partition had moved on. They are looked for among a partition's slices that follow one another up to the last one
-    that this worker has made final: whatever else begins there is nobody's, whoever has the partition by now.
+    that is known to be final: whatever else begins there is nobody's, whoever has the partition by now.
     """
 
     def __init__(self, bucket: Bucket, report_days: float) -> None:
@@ -39,6 +37,11 @@ class Tidying:
         self._final: dict[Partition, deque[Window]] = {}
         self._old_reports: list[str] = []
         self._next = self._next_reports = float("-inf")
+
+    def begin(self, partition: Partition, final: Iterable[Window]) -> None:
+        """A partition is read on behind slices that are final."""
+        if known := deque(final, REMEMBERED):
+            self._final[partition] = known
 
     def closed(self, window: Window) -> None:
         """A slice is to be final with this round of the loop. Raises :class:`Away`."""
@@ -66,9 +69,9 @@ class Tidying:
         self._handed_over, self._closed = self._closed, []
         try:
             for partition, final in self._final.items():
-                self._delete(final, self._ahead[partition])
-                last = final[-1].last_offset
-                self._ahead[partition] = [one for one in self._ahead[partition] if one.first_offset > last]
+                ahead = self._ahead.get(partition, [])
+                self._delete(final, ahead)
+                ahead[:] = [one for one in ahead if one.first_offset > final[-1].last_offset]
             if clock >= self._next:
                 self._next = clock + PAUSE_SECONDS
                 for final in self._final.values():

@@ -1,13 +1,14 @@
 """What the worker does with its events: slices, then archive, then verdicts with the offsets in one transaction."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import structlog
 
 from drift_worker import archive, metrics
+from drift_worker.finals import Finals
 from drift_worker.history import History
 from drift_worker.judging import Judging
 from drift_worker.quality import Qualities
@@ -16,6 +17,7 @@ from drift_worker.windows import Slice, Slicing
 from driftloop.consuming import Final, NotNow, Received
 from driftloop.events import Drift, Event, Outcome, Prediction, Window
 from driftloop.storage import Away, Bucket
+from driftloop.transactions import Begin
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +36,7 @@ class Worker:
         judging: Judging,
         qualities: Qualities,
         history: History,
+        finals: Finals,
         bucket: Bucket,
         tidying: Tidying,
         alarmed: Callable[[Drift], None] = lambda _: None,
@@ -43,6 +46,7 @@ class Worker:
         self._judging = judging
         self._qualities = qualities
         self._history = history
+        self._finals = finals
         self._bucket = bucket
         self._tidying = tidying
         self._alarmed = alarmed
@@ -57,10 +61,17 @@ class Worker:
         self._tidying.a_little(now)
         return self._closed(self._slicing.quiet(now))
 
+    def assigned(self, partitions: Mapping[tuple[str, int], Begin]) -> None:
+        """Learns which slices are final."""
+        for partition, begin in partitions.items():
+            self._finals.begin(partition, begin)
+            self._tidying.begin(partition, self._finals.of(partition))
+
     def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
         """Forgets the open slices of these partitions, and what came before them."""
         self._slicing.forget(partitions)
         self._tidying.forget(partitions)
+        self._finals.forget(partitions)
         for topic, partition in partitions:
             self._history.forget(topic, partition)
 
@@ -80,7 +91,8 @@ class Worker:
             archive.write(self._bucket, closed.window, archive.outcome_rows(outcomes))
             verdicts += self._qualities.of(closed.window)
         self._tidying.closed(closed.window)
-        return Final(closed.topic, closed.partition, closed.last_offset + 1, verdicts)
+        note = self._finals.add(closed.window)
+        return Final(closed.topic, closed.partition, closed.last_offset + 1, verdicts, note)
 
     def _judge(self, closed: Slice, predictions: Sequence[Prediction]) -> list[Event]:
         window = closed.window

@@ -6,10 +6,12 @@ import pandas as pd
 import pytest
 
 from drift_worker import archive
+from drift_worker.finals import Finals
 from drift_worker.history import History
 from drift_worker_stand_in import Folder
 from driftloop.events import Window
 from driftloop.storage import Bucket
+from driftloop.transactions import Begin
 
 pytest_plugins = "drift_worker_stand_in"
 
@@ -34,7 +36,7 @@ def names(frames: list[pd.DataFrame] | None) -> list[str] | None:
 @pytest.fixture
 def kept(bucket: Bucket) -> History:
     """Three windows that follow one another, and one of another partition."""
-    history = History(bucket, fewest=3)
+    history = History(bucket, 3, Finals().before)
     for one, name in ((window(0, 9), "a"), (window(10, 19), "b"), (window(20, 29), "c"), (window(0, 9, 1), "other")):
         archive.write(bucket, one, rows(name))
         history.add(one, rows(name))
@@ -43,7 +45,13 @@ def kept(bucket: Bucket) -> History:
 
 @pytest.fixture(params=["memory", "archive"])
 def history(request: pytest.FixtureRequest, bucket: Bucket, kept: History) -> History:
-    return kept if request.param == "memory" else History(bucket, fewest=3)
+    if request.param == "memory":
+        return kept
+    finals = Finals()
+    finals.begin(("predictions", 0), Begin(30, "0,10,20"))
+    finals.begin(("predictions", 1), Begin(10, "0"))
+    archive.write(bucket, window(25, 29), rows("left by a killed worker"))
+    return History(bucket, 3, finals.before)
 
 
 def test_the_latest_windows_come_in_their_order(history: History) -> None:

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from drift_worker import archive
+from drift_worker.finals import Finals
 from drift_worker.history import History
 from drift_worker.judging import Judging
 from drift_worker.quality import Qualities, compared
@@ -341,9 +342,10 @@ def test_a_window_is_no_part_of_the_record_of_its_own_estimate(bucket: Bucket, l
 
 def test_estimates_and_qualities_are_published_with_the_offsets_of_their_slices(bucket: Bucket, life: Life) -> None:
     settings = WindowSettings(rows=ROWS)
-    history = History(bucket, settings.fewest)
+    known = Finals()
+    history = History(bucket, settings.fewest, known.before)
     judging, tidying = Judging(bucket, settings, history), Tidying(bucket, report_days=90)
-    worker = Worker(Slicing(settings), judging, qualities(bucket), history, bucket, tidying)
+    worker = Worker(Slicing(settings), judging, qualities(bucket), history, known, bucket, tidying)
     finals: list[Final] = []
     for offset, chance in enumerate(life.random.random(ROWS)):
         answer = Prediction(

@@ -27,7 +27,7 @@ def given(bucket: Bucket) -> list[Drift]:
 def test_the_same_reference_gives_the_same_verdicts_marked_and_with_ids_of_their_own(
     bucket: Bucket, given: list[Drift]
 ) -> None:
-    pairs = list(judged_again(reversed(given), bucket, WINDOW))
+    pairs = list(judged_again(reversed(given), given, bucket, WINDOW))
     assert [old for old, _ in pairs] == given
     for old, new in pairs:
         assert new.replayed
@@ -39,7 +39,7 @@ def test_the_same_reference_gives_the_same_verdicts_marked_and_with_ids_of_their
 
 
 def test_only_some_windows_are_judged_with_those_that_came_before_them(bucket: Bucket, given: list[Drift]) -> None:
-    ((_, new),) = judged_again(given[-1:], bucket, WINDOW)
+    ((_, new),) = judged_again(given[-1:], given, bucket, WINDOW)
     assert new.rolling_score == given[-1].rolling_score
 
 
@@ -48,7 +48,7 @@ def test_a_new_reference_changes_what_is_said(bucket: Bucket, given: list[Drift]
     known = reference.read(bucket, "m", "1")
     spans = [span.model_copy(update={"limit": 10_000.0}) for span in known.profile.spans]
     reference.write(bucket, "m", "1", known._replace(profile=known.profile.model_copy(update={"spans": spans})))
-    pairs = list(judged_again(given, bucket, WINDOW))
+    pairs = list(judged_again(given, given, bucket, WINDOW))
     assert {new.verdict for _, new in pairs} == {"quiet"}
     *_, warm, last = table(pairs)
     assert warm.startswith(given[-1].window.name)
@@ -59,7 +59,7 @@ def test_a_new_reference_changes_what_is_said(bucket: Bucket, given: list[Drift]
 
 def test_windows_whose_rows_are_gone_are_left_out(bucket: Bucket, given: list[Drift]) -> None:
     bucket.delete(path(given[1].window))
-    assert [old for old, _ in judged_again(given, bucket, WINDOW)] == [given[0], *given[2:]]
+    assert [old for old, _ in judged_again(given, given, bucket, WINDOW)] == [given[0], *given[2:]]
 
 
 def test_rows_of_several_versions_are_judged_each_by_its_own(bucket: Bucket, given: list[Drift]) -> None:
@@ -67,7 +67,7 @@ def test_rows_of_several_versions_are_judged_each_by_its_own(bucket: Bucket, giv
     rows = bucket.read_parquet(at)
     bucket.write_parquet(at, pd.concat([rows, rows.assign(version="2")]))
     other = given[0].model_copy(update={"version": "2"})
-    verdicts = [new.verdict for _, new in judged_again([given[0], other], bucket, WINDOW)]
+    verdicts = [new.verdict for _, new in judged_again([given[0], other], given, bucket, WINDOW)]
     assert verdicts == ["quiet", "unjudged"]
 
 

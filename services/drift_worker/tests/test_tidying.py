@@ -73,6 +73,16 @@ def test_what_a_frozen_worker_writes_later_is_deleted_too(life: Life, bucket: Bu
     assert left(bucket) == [(0, 990, 1009), (0, 1010, 1029)]
 
 
+def test_what_a_dead_worker_was_not_told_of_is_deleted_by_the_next(life: Life, bucket: Bucket) -> None:
+    archived(bucket, window(0, 9), window(10, 19), window(12, 19))
+    life.tidying.begin(("predictions", 0), [window(0, 9), window(10, 19)])
+    life.round()
+    assert left(bucket) == [(0, 0, 9), (0, 10, 19)]
+    life.round(window(20, 29))
+    life.round()
+    assert left(bucket) == [(0, 0, 9), (0, 10, 19), (0, 20, 29)]
+
+
 def test_slices_that_were_not_committed_give_no_right_to_delete(life: Life, bucket: Bucket) -> None:
     life.round(window(0, 9))
     life.tidying.forget([("predictions", 0)])

@@ -1,6 +1,6 @@
 """Starts the trainer."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 
 import structlog
@@ -15,7 +15,7 @@ from driftloop.rollback import untold
 from driftloop.service import run
 from driftloop.settings import Kafka, command_line
 from driftloop.telemetry import Health, configure_logging
-from driftloop.transactions import Transactions
+from driftloop.transactions import Begin, Transactions
 from trainer import child, policing, probation, retraining
 from trainer.api import create
 from trainer.child import Child, Tell
@@ -60,6 +60,9 @@ class Handler:
                 log.warning("a scheduled retrain is asked for a little later", error=str(error))
         self._probation.look()
         return [*self._policing.idle(), *self._retrains.idle()]
+
+    def assigned(self, _: Mapping[tuple[str, int], Begin]) -> None:
+        """What the topics say is all that counts."""
 
     def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
         """Both forget what they hold."""
