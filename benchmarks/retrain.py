@@ -56,13 +56,13 @@ class Asking(Thread):
         self.first: dict[str, float] = {}
         self.asked = self.failures = 0
         self._url = url
-        self._stop = Event()
+        self._enough = Event()
 
     def run(self) -> None:
         """Until it is stopped."""
         body = servers.instances(model.rows(model.WINTER)[:1])
         with httpx.Client(base_url=self._url, timeout=30) as client:
-            while not self._stop.wait(ASKED_SECONDS):
+            while not self._enough.wait(ASKED_SECONDS):
                 self.asked += 1
                 answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
                 if answer.is_success:
@@ -72,7 +72,7 @@ class Asking(Thread):
 
     def stop(self) -> None:
         """Asks no more."""
-        self._stop.set()
+        self._enough.set()
         self.join()
 
 
