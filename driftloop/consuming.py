@@ -29,6 +29,7 @@ from prometheus_client import Counter
 
 from driftloop.cloudevents import Message, Unreadable, read
 from driftloop.events import Event
+from driftloop.lag import Lag
 from driftloop.settings import DeadLetters, Kafka
 from driftloop.telemetry import Health
 from driftloop.transactions import Addressed, Begin, Moved, Transactions
@@ -145,6 +146,9 @@ class Loop:
         self._unread: list[tuple[ConsumerRecord, Unreadable]] = []  # the run that is not moved yet
         self._letters: list[tuple[ConsumerRecord, Message]] = []  # those that wait for their offset to be final
         self._consumed = {topic: CONSUMED.labels(topic) for topic in topics}
+        # From the start: Prometheus takes no notice of a counter's first value.
+        self._moved_away = {topic: DEAD_LETTERS.labels(topic) for topic in topics}
+        self._lag = Lag(consumer)
         self._next: dict[TopicPartition, int] = {}  # behind what was handed to the handler last
         self._moved = False  # partitions have come since the last poll
         self._away_since: float | None = None
@@ -161,13 +165,16 @@ class Loop:
                 if self._moved:  # what stays with its owner is read on where it was, and was forgotten
                     self._begin_anew()
                 else:
+                    self._lag.polled(polled)
                     self._handle(polled, stop)
+                    self._lag.handled(polled)
             except Moved as error:
                 log.warning("not committed, the partitions move: handled again", error=str(error))
                 self._begin_anew()
             except NotNow as error:
                 self._pause(error, stop)
                 self._begin_anew()
+            self._lag.measure()
 
     def close(self) -> None:
         """Leaves the topics and the broker."""
@@ -229,7 +236,7 @@ class Loop:
         final: list[Final] = []
         moved, self._unread = self._unread, []
         for record, error in moved:
-            DEAD_LETTERS.labels(record.topic).inc()
+            self._moved_away[record.topic].inc()
             log.warning(
                 "unreadable message moved",
                 topic=record.topic,
@@ -293,8 +300,13 @@ class Loop:
         """Partitions have come, or stayed after all were revoked."""
         self._moved = True
 
+    def lose(self, partitions: Collection[TopicPartition]) -> None:
+        """The partitions are gone: so is all that is known of them."""
+        self.forget(partitions)
+        self._lag.lost(partitions)
+
     def forget(self, partitions: Collection[TopicPartition]) -> None:
-        """The partitions are gone: so is what was held of them."""
+        """Drops what is held of the partitions and is not final."""
         for partition in partitions:
             self._next.pop(partition, None)
         gone = {(partition.topic, partition.partition) for partition in partitions}
@@ -309,7 +321,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pytho
         self._loop = loop
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        self._loop.forget(revoked)
+        self._loop.lose(revoked)
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         self._loop.move()

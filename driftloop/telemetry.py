@@ -7,22 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from importlib.metadata import version
 
 import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    REGISTRY,
-    CollectorRegistry,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, disable_created_metrics, generate_latest
+
+from driftloop.processes import registry
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
+
+BUILD = Gauge("driftloop_build_info", "1: what runs.", ["service", "version"], multiprocess_mode="livemax")
 
 
 def configure_logging(service: str) -> None:
@@ -56,6 +53,11 @@ def configure_logging(service: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def name_build(service: str) -> None:
+    """Says in the metrics which version of a service runs; once, by the process that the others end with."""
+    BUILD.labels(service, version(f"driftloop-{service.replace('_', '-')}")).set(1)
 
 
 class Health:
@@ -131,7 +133,7 @@ def routes(health: Health, measure: Callable[[], None] = lambda: None) -> APIRou
     @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
     def metrics() -> Response:
         measure()
-        return Response(generate_latest(_metrics()), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(registry()), media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/healthz", summary="Alive: makes progress")
     def healthz() -> JSONResponse:
@@ -145,28 +147,6 @@ def routes(health: Health, measure: Callable[[], None] = lambda: None) -> APIRou
         return JSONResponse(body, 503 if missing else 200)
 
     return router
-
-
-def _metrics() -> CollectorRegistry:
-    """This process' metrics; where several processes write to one folder, all of theirs."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if folder is None:
-        return REGISTRY
-    for file in Path(folder).glob("gauge_live*_*.db"):  # what a killed process says of itself is no longer so
-        owner = int(file.stem.rsplit("_", 1)[1])
-        if not _alive(owner):
-            mark_process_dead(owner, folder)  # type: ignore[no-untyped-call]
-    registry = CollectorRegistry()
-    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-    return registry
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from drift_worker import metrics
 from driftloop.events import RESERVED, Cell, Outcome, Prediction, Score, Window
 from driftloop.storage import Bucket
 
@@ -71,7 +72,8 @@ def outcome_rows(events: Sequence[Outcome]) -> pa.Table:
 
 def write(bucket: Bucket, window: Window, rows: pa.Table | pd.DataFrame) -> str:
     """Writes a slice's rows under its name; again is the same file. Returns its address."""
-    bucket.write_parquet(path(window), rows)
+    with metrics.ARCHIVE_SECONDS.time():
+        bucket.write_parquet(path(window), rows)
     return bucket.url(path(window))
 
 

@@ -21,7 +21,7 @@ from driftloop.consuming import Loop, consumer
 from driftloop.service import run
 from driftloop.settings import command_line
 from driftloop.storage import Bucket
-from driftloop.telemetry import Health, configure_logging, routes
+from driftloop.telemetry import Health, configure_logging, name_build, routes
 from driftloop.transactions import Transactions
 
 ABOUT = "Compares windows of predictions with the reference of the version that answered; replay does so once more."
@@ -41,6 +41,7 @@ def work() -> None:
     """Settings, broker, bucket, and the loop over predictions and outcomes."""
     settings = command_line(DriftWorkerSettings, ABOUT, EXAMPLE)
     configure_logging("drift_worker")
+    name_build("drift_worker")
     mine, health = settings.drift_worker, Health()
     app = FastAPIOffline(title="driftloop drift worker")
     app.include_router(routes(health))

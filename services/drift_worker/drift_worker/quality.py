@@ -274,12 +274,16 @@ def told(name: str, measurement: Measurement) -> str:
 
 def _show(quality: Quality) -> None:
     version = (quality.model, quality.version)
+    if quality.found:
+        metrics.QUALITY_END.labels(*version).set(quality.ends.timestamp())
     for name, figure in quality.found.figures.items() if quality.found else ():
         metrics.QUALITY.labels(*version, name).set(figure.value)
         metrics.QUALITY_LOW.labels(*version, name).set(figure.low)
         metrics.QUALITY_HIGH.labels(*version, name).set(figure.high)
     for name, figure in quality.measured.figures.items() if quality.measured else ():
         metrics.QUALITY_MEASURED.labels(*version, name).set(figure.value)
+        metrics.QUALITY_MEASURED_LOW.labels(*version, name).set(figure.low)
+        metrics.QUALITY_MEASURED_HIGH.labels(*version, name).set(figure.high)
     log.info("quality", window=quality.window.name, version=quality.version, verdict=quality.verdict, why=quality.why)
 
 

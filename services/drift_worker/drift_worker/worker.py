@@ -108,6 +108,9 @@ class Worker:
             written = beside.submit(archive.write, self._bucket, window, table)
             verdicts = self._verdicts(window, table.to_pandas())
             written.result()
+        for verdict in verdicts:  # not before: what could not be archived is judged again
+            if isinstance(verdict, Drift):
+                measure(verdict)
         metrics.SECONDS.observe(time.monotonic() - closed.touched)
         return verdicts
 
@@ -116,7 +119,6 @@ class Worker:
         verdicts: list[Event] = []
         for (model, version), of_version in rows.groupby(["model", "version"]):
             verdict = self._judging.verdict(window, str(model), str(version), of_version, at)
-            _measure(verdict)
             if verdict.verdict == "alarm":
                 self._alarmed(verdict)
             verdicts.append(verdict)
@@ -127,10 +129,20 @@ class Worker:
         return verdicts
 
 
-def _measure(verdict: Drift) -> None:
+def measure(verdict: Drift) -> None:
+    """Shows a verdict in the metrics. One that says nothing leaves there what the one before it said."""
     version = (verdict.model, verdict.version)
     metrics.WINDOWS.labels(*version, verdict.verdict).inc()
     metrics.ROWS.labels(*version).inc(verdict.rows)
+    if verdict.verdict != "unjudged":
+        metrics.WINDOW_END.labels(*version).set(verdict.ends.timestamp())
+        metrics.ALARMING.labels(*version).set(verdict.verdict == "alarm")
+        if verdict.verdict == "alarm":
+            metrics.ALARMS_IN_A_ROW.labels(*version).inc()
+        else:
+            metrics.ALARMS_IN_A_ROW.labels(*version).set(0)
+    for column in {finding.column for finding in verdict.findings}:
+        metrics.COLUMN_DRIFTED.labels(*version, column).set(column in verdict.drifted)
     if verdict.score is not None and verdict.limit is not None:
         metrics.SCORE.labels(*version).set(verdict.score)
         metrics.LIMIT.labels(*version).set(verdict.limit)

@@ -81,6 +81,7 @@ def create(
         depth = outbox.depth()
         metrics.WAITING.set(depth.events)
         metrics.AGE.set(depth.age_seconds)
+        metrics.MOST_WAITING.set(outbox.limits.max_events)
 
     # FastAPI's own answer repeats what was given, which may be what JSON or UTF-8 cannot say.
     app.exception_handler(RequestValidationError)(_not_valid)

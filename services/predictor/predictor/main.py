@@ -24,10 +24,11 @@ def main() -> None:
         # Before anything imports prometheus_client, which decides then where metrics are kept: all processes of the
         # predictor write to one folder.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-        from driftloop.telemetry import configure_logging  # noqa: PLC0415
+        from driftloop.telemetry import configure_logging, name_build  # noqa: PLC0415
         from predictor import supervision  # noqa: PLC0415
 
         configure_logging("predictor")
+        name_build("predictor")
         with supervision.relay():
             uvicorn.run(
                 "predictor.app:create",

@@ -40,6 +40,11 @@ WAITING = Gauge("driftloop_outbox_events", "Events that wait for the broker.", m
 AGE = Gauge(
     "driftloop_outbox_oldest_seconds", "How long the oldest of them has waited.", multiprocess_mode="mostrecent"
 )
+MOST_WAITING = Gauge(
+    "driftloop_outbox_limit_events",
+    "How many may wait; from then on requests are refused, or events dropped, as is set.",
+    multiprocess_mode="mostrecent",
+)
 DROPPED = Counter("driftloop_outbox_dropped_total", "Events that were dropped because the outbox was full.")
 RELAYED = Counter("driftloop_outbox_relayed_total", "Events that the relay has published.")
 RELAY_FAULTS = Counter("driftloop_outbox_relay_faults_total", "Times that the relay began anew.")

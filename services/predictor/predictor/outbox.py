@@ -55,7 +55,7 @@ class Outbox:
         With ``durable`` a commit outlasts a failure of the machine, unless the settings say otherwise; the relay, which
         only deletes, does not need that.
         """
-        self._limits = limits
+        self.limits = limits
         self._lock = threading.RLock()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "outbox.sqlite"
@@ -73,15 +73,15 @@ class Outbox:
 
     def check(self, event: Written) -> None:
         """Raises :class:`TooLarge`: an event that the broker never takes would hold up all others."""
-        if len(event.value) > self._limits.max_event_bytes:
+        if len(event.value) > self.limits.max_event_bytes:
             raise TooLarge(
                 f"the request's event would have {len(event.value):,} bytes, and at most "
-                f"{self._limits.max_event_bytes:,} are published (DRIFTLOOP_OUTBOX__MAX_EVENT_BYTES)"
+                f"{self.limits.max_event_bytes:,} are published (DRIFTLOOP_OUTBOX__MAX_EVENT_BYTES)"
             )
 
     def check_room(self) -> None:
         """Raises :class:`NotKept` where the outbox is full and requests are to be refused."""
-        if self._limits.when_full == "refuse" and (waiting := self.depth().events) >= self._limits.max_events:
+        if self.limits.when_full == "refuse" and (waiting := self.depth().events) >= self.limits.max_events:
             raise NotKept(
                 f"{waiting:,} events wait for the broker, and more may not (DRIFTLOOP_OUTBOX__MAX_EVENTS, "
                 "DRIFTLOOP_OUTBOX__WHEN_FULL)"
@@ -93,7 +93,7 @@ class Outbox:
         Where the outbox is full and set to drop, they are counted instead.
         """
         with self._writing():
-            if self._limits.when_full == "drop" and self.depth().events >= self._limits.max_events:
+            if self.limits.when_full == "drop" and self.depth().events >= self.limits.max_events:
                 metrics.DROPPED.inc(len(events))
                 return
             kept = time.time()

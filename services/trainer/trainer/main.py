@@ -14,9 +14,9 @@ from driftloop.registry import Registry
 from driftloop.rollback import untold
 from driftloop.service import run
 from driftloop.settings import Kafka, command_line
-from driftloop.telemetry import Health, configure_logging
+from driftloop.telemetry import Health, configure_logging, name_build
 from driftloop.transactions import Begin, Transactions
-from trainer import child, policing, probation, retraining
+from trainer import champion, child, policing, probation, retraining
 from trainer.api import create
 from trainer.child import Child, Tell
 from trainer.following import States
@@ -79,6 +79,7 @@ def main() -> None:
     """Settings, processes for training, broker, registry, policy, API, and the loop over their events."""
     settings = command_line(TrainerSettings, ABOUT, EXAMPLE)
     configure_logging("trainer")
+    name_build("trainer")
     child.prepare([retraining.__name__, probation.__name__])
     mine, use_case, names = settings.trainer, settings.use_case, settings.topics
     health = Health()
@@ -123,6 +124,7 @@ def main() -> None:
         health,
     )
     states = States(settings.kafka, names)
+    champion.follow(registry)
     try:
         with publisher:
             run(loop, create(use_case.name, mine.api_key, publisher, health, registry, states), mine, health)

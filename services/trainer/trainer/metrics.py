@@ -1,12 +1,31 @@
 """Every metric of the trainer."""
 
-from prometheus_client import Counter, Gauge, Summary
+from itertools import product
+
+from prometheus_client import Counter, Gauge, Histogram, Summary
 
 RETRAINS = Counter(
     "driftloop_trainer_retrains_total", "Retrains by what asked for them and how they ended.", ["trigger", "state"]
 )
+for trigger, state in product(("manual", "drift", "schedule"), ("promoted", "rejected", "failed")):
+    RETRAINS.labels(trigger, state)  # from the start: Prometheus takes no notice of a counter's first value
+LAST_RETRAIN = Gauge(
+    "driftloop_trainer_last_retrain_timestamp_seconds",
+    "When the latest retrain ended that ended so; unset where none has.",
+    ["model", "state"],
+)
 SECONDS = Summary("driftloop_trainer_retrain_seconds", "From the begin of a training to its final state.")
-PHASE_SECONDS = Summary("driftloop_trainer_phase_seconds", "How long each phase of trainings took.", ["phase"])
+PHASE_SECONDS = Histogram(
+    "driftloop_trainer_phase_seconds",
+    "How long the phases of trainings took, to half a second: start (of the process), data, training, gate, refit, "
+    "trial, registration.",
+    ["phase"],
+    buckets=[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000],
+)
+DATASET_ROWS = Gauge(
+    "driftloop_trainer_dataset_rows", "Rows with an outcome in the dataset of the latest retrain.", ["model"]
+)
+CHAMPION = Gauge("driftloop_trainer_champion_info", "1: the version that the alias names.", ["model", "version"])
 FIGURES = Gauge(
     "driftloop_trainer_gate_figure",
     "What the latest gate measured on held-out rows, of champion and challenger.",

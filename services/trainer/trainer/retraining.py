@@ -91,7 +91,7 @@ def prove(settings: TrainerSettings, retrain: Retrain, registry: Registry, bucke
             decision = gate.decide(use_case.metric, given, trial.result(), settings.gate)
 
     tell("registration", "logs and registers it with its reference")
-    decision.challenger["learned_rows"] = float(count)
+    decision.challenger.update(learned_rows=float(count), dataset_rows=float(made.counts.labelled))
     version = training.register(
         use_case,
         registry,

@@ -92,6 +92,7 @@ class Retrains:
 
     def _next(self) -> list[Final]:
         """What needs no training, up to the first event that does, whose training begins."""
+        self._known()  # also while nothing waits: the metrics show it
         final: list[Final] = []
         while self._waiting and self._training is None:
             first = self._waiting[0]
@@ -173,9 +174,7 @@ class Retrains:
             metrics.RETRAINS.labels(retrain.trigger, change.state).inc()
             self._known()[retrain.id] = states[-1]
         metrics.SECONDS.observe(seconds)
-        for role, figures in (("champion", change.champion), ("challenger", change.challenger)):
-            for name, value in figures.items():
-                metrics.FIGURES.labels(self._model, role, name).set(value)
+        _show(change)
         log.info("retrain over", retrain=change.retrain_id, state=change.state, version=change.version, why=change.why)
         return _final(asked, states)
 
@@ -189,6 +188,8 @@ class Retrains:
     def _known(self) -> dict[str, ModelChange]:
         if self._ended is None:
             self._ended = dict(self._read_ended())
+            for change in sorted(self._ended.values(), key=lambda change: change.time):
+                _show(change)
         return self._ended
 
     def _publish(self, change: ModelChange) -> None:
@@ -197,6 +198,16 @@ class Retrains:
             self._publisher.publish(change)
         except Unavailable as error:
             log.warning("not told how far a retrain is", retrain=change.retrain_id, error=str(error))
+
+
+def _show(change: ModelChange) -> None:
+    """The end of the latest retrain, in the metrics; also of one before this process began."""
+    if "dataset_rows" in change.challenger:
+        metrics.DATASET_ROWS.labels(change.model).set(change.challenger["dataset_rows"])
+    for role, figures in (("champion", change.champion), ("challenger", change.challenger)):
+        for name, value in figures.items():
+            metrics.FIGURES.labels(change.model, role, name).set(value)
+    metrics.LAST_RETRAIN.labels(change.model, change.state).set(change.time.timestamp())
 
 
 def _final(asked: Sequence[Received], states: Sequence[ModelChange]) -> Final:
