@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from prometheus_client import REGISTRY
 
 from driftloop import topics
 from driftloop.consuming import Final, Loop, NotNow, Received, TooManyUnreadable, consumer, dead_letter_topic
@@ -214,6 +215,9 @@ def test_a_handler_that_lacks_something_for_a_while_meets_its_events_again_in_th
             if received.offset == 1 and self.tries < 2:
                 self.tries += 1
                 assert not health.missing or self.tries == 2
+                if self.tries == 2:
+                    assert lag(source.topic)[0] == 3
+                    assert lag(source.topic)[1] >= 1  # so long it has waited
                 raise NotNow("no disk")
             return super().handle(received)
 
@@ -223,12 +227,21 @@ def test_a_handler_that_lacks_something_for_a_while_meets_its_events_again_in_th
     waiting = Waiting(threading.Event(), 4)
     try:
         Loop(reader, [source.topic], waiting, source.transactions(), DeadLetters(), health).run(waiting.stop)
+        assert lag(source.topic) == (0, 0)
     finally:
         reader.close(autocommit=False)
+    assert lag(source.topic) == (None, None)  # it is for the next owner of the partition to tell
     assert [received.offset for received in waiting.received] == [0, 1, 2, 3]
     assert waiting.tries == 2
     assert health.missing == {}
     assert source.committed() == 4
+
+
+def lag(topic: str) -> tuple[Any, Any]:
+    """What this process' metrics tell: events, and seconds."""
+    labels = {"topic": topic, "partition": "0"}
+    names = ("driftloop_consumer_lag_events", "driftloop_consumer_behind_seconds")
+    return REGISTRY.get_sample_value(names[0], labels), REGISTRY.get_sample_value(names[1], labels)
 
 
 def test_a_stop_ends_the_wait_of_a_handler_that_lacks_something(source: Source) -> None:
