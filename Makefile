@@ -35,11 +35,16 @@ faults: setup ## predictor, drift workers and trainer under many more faults tha
 	@FAULTS_KILLS=10 $(PYTHON) -m pytest tests/test_trainer_faults.py -s
 
 .PHONY: check
-check: setup check-locks ## format, lint, types, import boundaries, locks
+check: setup check-locks ## format, lint, types, import boundaries, locks, the list of metrics
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/lint-imports > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@.venv/bin/mypy
+	@$(PYTHON) -m stack.metrics --check
+
+.PHONY: docs
+docs: setup ## write docs/metrics.md, the list of all metrics, by the code
+	@$(PYTHON) -m stack.metrics
 
 .PHONY: check-locks
 check-locks: $(UV)

@@ -130,30 +130,33 @@ class Worker:
 
 
 def measure(verdict: Drift) -> None:
-    """Shows a verdict in the metrics. One that says nothing leaves there what the one before it said."""
+    """Shows a verdict in the metrics. One that says nothing is counted, and leaves what the one before it said."""
     version = (verdict.model, verdict.version)
     metrics.WINDOWS.labels(*version, verdict.verdict).inc()
     metrics.ROWS.labels(*version).inc(verdict.rows)
-    if verdict.verdict != "unjudged":
-        metrics.WINDOW_END.labels(*version).set(verdict.ends.timestamp())
-        metrics.ALARMING.labels(*version).set(verdict.verdict == "alarm")
-        if verdict.verdict == "alarm":
-            metrics.ALARMS_IN_A_ROW.labels(*version).inc()
-        else:
-            metrics.ALARMS_IN_A_ROW.labels(*version).set(0)
-    for column in {finding.column for finding in verdict.findings}:
-        metrics.COLUMN_DRIFTED.labels(*version, column).set(column in verdict.drifted)
+    log.info(
+        "window judged", window=verdict.window.name, version=verdict.version, verdict=verdict.verdict, why=verdict.why
+    )
+    if verdict.verdict == "unjudged":
+        return
+    metrics.WINDOW_END.labels(*version).set(verdict.ends.timestamp())
+    metrics.ALARMING.labels(*version).set(verdict.verdict == "alarm")
+    if verdict.verdict == "alarm":
+        metrics.ALARMS_IN_A_ROW.labels(*version).inc()
+    else:
+        metrics.ALARMS_IN_A_ROW.labels(*version).set(0)
     if verdict.score is not None and verdict.limit is not None:
         metrics.SCORE.labels(*version).set(verdict.score)
         metrics.LIMIT.labels(*version).set(verdict.limit)
     if verdict.rolling_score is not None and verdict.rolling_limit is not None:
         metrics.ROLLING_SCORE.labels(*version).set(verdict.rolling_score)
         metrics.ROLLING_LIMIT.labels(*version).set(verdict.rolling_limit)
+    else:  # there is a gap before the window: what was said of it and those before it is not so now
+        for gauge in (metrics.ROLLING_SCORE, metrics.ROLLING_LIMIT, metrics.STATISTIC, metrics.THRESHOLD):
+            gauge.remove_by_labels({"model": verdict.model, "version": verdict.version})
     for finding in verdict.findings:
         what = (finding.column, finding.method, str(finding.windows))
         if finding.value is not None:
             metrics.STATISTIC.labels(*version, *what).set(finding.value)
         metrics.THRESHOLD.labels(*version, *what).set(finding.threshold)
-    log.info(
-        "window judged", window=verdict.window.name, version=verdict.version, verdict=verdict.verdict, why=verdict.why
-    )
+        metrics.COLUMN_DRIFTED.labels(*version, finding.column).set(finding.column in verdict.drifted)
