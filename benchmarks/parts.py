@@ -21,7 +21,7 @@ FOLDER = ROOT / ".stack" / "benchmark"
 
 def settings() -> StackSettings:
     """The benchmarks' own folder, and ports that nobody listens on."""
-    kafka, controller, gcs, mlflow_port, predictor, drift_worker, trainer = free_ports(7)
+    kafka, controller, gcs, mlflow_port, prometheus, predictor, drift_worker, trainer = free_ports(8)
     return StackSettings(
         stack=Ports(
             folder=FOLDER,
@@ -29,6 +29,7 @@ def settings() -> StackSettings:
             kafka_controller_port=controller,
             gcs_port=gcs,
             mlflow_port=mlflow_port,
+            prometheus_port=prometheus,
         ),
         predictor=Service(port=predictor),
         drift_worker=Service(port=drift_worker),

@@ -25,7 +25,7 @@ from driftloop.producing import Publisher
 from driftloop.registry import Registry
 from driftloop.settings import Kafka, Storage, Topics
 from driftloop.settings import Registry as RegistrySettings
-from stack import gcs, kafka, mlflow, services
+from stack import gcs, kafka, mlflow, prometheus, services
 from stack.part import Part
 from stack.settings import StackSettings
 
@@ -72,6 +72,11 @@ class Stack:
             ),
             **services.parts(settings, self.environment),
         }
+        binary = prometheus.installed()
+        if binary is not None and set(only) == set(services.NAMES):  # else most of its targets would be down
+            self.parts["prometheus"] = prometheus.part(
+                binary, self.folder / "prometheus", ours.prometheus_port, self.parts
+            )
         self.executors: dict[str, TCPExecutor | HTTPExecutor] = {}
         self._tell = tell
         self._only = only
@@ -94,7 +99,7 @@ class Stack:
             self._end_leftovers()
             self._check_ports()
             if self._fresh:
-                for name in ("kafka", "gcs", "mlflow", "predictor"):
+                for name in ("kafka", "gcs", "mlflow", "predictor", "prometheus"):
                     shutil.rmtree(self.folder / name, ignore_errors=True)
             begin(self.start, "mlflow")
             for future in [begin(self.start, name) for name in ("kafka", "gcs")]:
@@ -102,7 +107,7 @@ class Stack:
             topics.create(self.kafka, self.topics)
             if "trainer" in self._only:
                 begin(self._seed)
-            for name in self._only:
+            for name in (*self._only, *({"prometheus"} & self.parts.keys())):
                 begin(self.start, name)
             for future in under_way:
                 future.result()

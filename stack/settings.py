@@ -16,6 +16,7 @@ class Ports(Section):
     kafka_controller_port: Port = 9093
     gcs_port: Port = 4443
     mlflow_port: Port = 5000
+    prometheus_port: Port = 9090
 
 
 class Service(Section, extra="ignore"):

@@ -7,6 +7,7 @@ from datetime import date
 
 from driftloop.events import DataSelection
 from driftloop.settings import load
+from stack import prometheus
 from stack.running import CannotStart, Stack
 from stack.settings import StackSettings
 
@@ -43,12 +44,13 @@ def tell(line: str) -> None:
 
 def addresses(stack: Stack) -> str:
     """What to open, and how to point commands at this stack."""
-    url = {name: part.url for name, part in stack.parts.items()}
+    url = {"prometheus": prometheus.MISSING} | {name: part.url for name, part in stack.parts.items()}
     return f"""
 predictor     {url["predictor"]}/docs
 drift worker  {url["drift_worker"]}/docs
 trainer       {url["trainer"]}/docs   X-API-Key: {stack.environment["DRIFTLOOP_TRAINER__API_KEY"]}
 MLflow        {url["mlflow"]}
+Prometheus    {url["prometheus"]}
 Kafka         {stack.kafka.bootstrap_servers}
 For commands in another shell: source {stack.settings.stack.folder}/env
 Ctrl-C stops everything; the data stays in {stack.settings.stack.folder} (make clean removes it).

@@ -73,10 +73,15 @@ def serving(stack: Stack, version: str) -> bool | None:
 
 def elsewhere(folder: Path) -> StackSettings:
     """A stack on ports of its own."""
-    kafka, controller, gcs, mlflow, predictor, drift_worker, trainer = free_ports(7)
+    kafka, controller, gcs, mlflow, prometheus, predictor, drift_worker, trainer = free_ports(8)
     return StackSettings(
         stack=Ports(
-            folder=folder, kafka_port=kafka, kafka_controller_port=controller, gcs_port=gcs, mlflow_port=mlflow
+            folder=folder,
+            kafka_port=kafka,
+            kafka_controller_port=controller,
+            gcs_port=gcs,
+            mlflow_port=mlflow,
+            prometheus_port=prometheus,
         ),
         predictor=Service(port=predictor),
         drift_worker=Service(port=drift_worker),

@@ -290,11 +290,13 @@ def test_a_wrong_outcome_is_refused_with_its_field(stack: Stack) -> None:
     assert refused.json()["detail"][0]["loc"] == ["body", "outcomes", 0, "index"]
 
 
-def test_status_shows_how_things_stand(stack: Stack) -> None:
+def test_status_shows_how_things_stand_and_a_replay_moves_no_metric(stack: Stack) -> None:
+    before = verdicts_in_metrics(stack)
     again = command(
         stack, "driftloop-drift-worker", "replay", *("--from", "2013-07-10", "--to", "2100-01-01"), "--publish"
     )
     assert again.returncode == 0, again.stdout + again.stderr
+    assert verdicts_in_metrics(stack) == before
     shown = command(stack, "driftloop", "status")
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert f"models:/flights@champion is version {stack.registry.champion()}" in shown.stdout
@@ -302,6 +304,14 @@ def test_status_shows_how_things_stand(stack: Stack) -> None:
     assert re.search(r"│ alarm, again: \w+ +│", shown.stdout)
     for word in ("alarm", "temp", "promoted", "rejected", "failed", "predictions-0"):
         assert word in shown.stdout
+
+
+def verdicts_in_metrics(stack: Stack) -> list[str]:
+    """What the worker's metrics say of its verdicts."""
+    text = httpx.get(stack.parts["drift_worker"].url + "/metrics").text
+    found = [line for line in text.splitlines() if re.match(r"driftloop_drift_(window|alarm|column|stat)", line)]
+    assert found
+    return [line for line in found if "window_seconds" not in line]
 
 
 def test_topics_are_made_once(stack: Stack) -> None:

@@ -59,6 +59,7 @@ def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next
         "DRIFTLOOP_STACK__KAFKA_CONTROLLER_PORT": str(settings.stack.kafka_controller_port),
         "DRIFTLOOP_STACK__GCS_PORT": str(settings.stack.gcs_port),
         "DRIFTLOOP_STACK__MLFLOW_PORT": str(settings.stack.mlflow_port),
+        "DRIFTLOOP_STACK__PROMETHEUS_PORT": str(settings.stack.prometheus_port),
         "DRIFTLOOP_PREDICTOR__PORT": str(settings.predictor.port),
         "DRIFTLOOP_DRIFT_WORKER__PORT": str(settings.drift_worker.port),
         "DRIFTLOOP_TRAINER__PORT": str(settings.trainer.port),
