@@ -35,12 +35,13 @@ faults: setup ## predictor, drift workers and trainer under many more faults tha
 	@FAULTS_KILLS=10 $(PYTHON) -m pytest tests/test_trainer_faults.py -s
 
 .PHONY: check
-check: setup check-locks ## format, lint, types, import boundaries, locks, the list of metrics
+check: setup check-locks ## format, lint, types, import boundaries, locks, the list of metrics, dashboards
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/lint-imports > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@.venv/bin/mypy
 	@$(PYTHON) -m stack.metrics --check
+	@$(PYTHON) -m grafana.generate --check
 
 .PHONY: docs
 docs: setup ## write docs/metrics.md, the list of all metrics, by the code
@@ -52,6 +53,10 @@ check-locks: $(UV)
 	for lock in $(LOCKS); do mkdir -p $$new/$$(dirname $$lock); cp $$lock $$new/$$lock; done; \
 	$(MAKE) --no-print-directory -s lock INTO=$$new/; \
 	for lock in $(LOCKS); do cmp -s $$lock $$new/$$lock || { echo "$$lock is stale: run make lock"; exit 1; }; done
+
+.PHONY: dashboards
+dashboards: setup ## write the dashboards, and Prometheus consoles of the same queries
+	@$(PYTHON) -m grafana.generate
 
 .PHONY: format
 format: setup ## format the code
