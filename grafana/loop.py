@@ -149,8 +149,8 @@ def dashboard() -> Dashboard:
                     "Retrains in the quarter of an hour before each moment.",
                     "short",
                     series(
-                        "sum by (trigger, state) (increase(driftloop_trainer_retrains_total[15m]))",
-                        "{{state}}, {{trigger}}",
+                        "sum by (state) (increase(driftloop_trainer_retrains_total[15m]))",
+                        "{{state}}",
                     ),
                 ),
                 chart(

@@ -57,8 +57,8 @@ def dashboard() -> Dashboard:
             [
                 chart(
                     "Behind, events",
-                    "Events on each partition that its reader has not finished. A window's events wait here until it "
-                    "is full.",
+                    "Offsets of each partition that its reader has not handled yet; transactions have one of their own beside "
+                    "their events.",
                     "short",
                     series(
                         "sum by (topic, partition) (driftloop_consumer_lag_events)",
@@ -67,7 +67,7 @@ def dashboard() -> Dashboard:
                 ),
                 chart(
                     "Behind, time",
-                    "How old the oldest of them is.",
+                    "How long ago the last handled event was published; 0 while nothing is left to be handled.",
                     "s",
                     series(
                         "max by (topic, partition) (driftloop_consumer_behind_seconds)",
@@ -156,11 +156,12 @@ def dashboard() -> Dashboard:
                     "s",
                     series("sum by (phase) (increase(driftloop_trainer_phase_seconds_sum[15m]))", "{{phase}}"),
                 ),
-                counts(
+                number(
                     "Retrains",
-                    "By how they ended and what asked for them, since the trainer started.",
+                    "By how they ended, since the trainer started.",
                     "short",
-                    series("sum by (trigger, state) (driftloop_trainer_retrains_total)", "{{state}}, {{trigger}}"),
+                    latest("sum by (state) (driftloop_trainer_retrains_total)", "{{state}}"),
+                    span=12,
                 ),
                 number(
                     "Rows of the latest dataset",

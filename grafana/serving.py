@@ -32,7 +32,7 @@ def dashboard() -> Dashboard:
         (
             "Requests",
             [
-                number("Requests", "Requests a second, now.", "reqps", latest(ASKED, "requests")),
+                number("Rate", "Requests a second, now.", "reqps", latest(ASKED, "requests")),
                 number(
                     "Errors",
                     "Share of requests that were answered with 5xx, now. What a client did wrong is no error.",
@@ -66,7 +66,7 @@ def dashboard() -> Dashboard:
                     "Answers a second by the version that gave them: a swap crosses over and leaves no gap.",
                     "reqps",
                     series(
-                        f'sum by (version) (rate({REQUESTS}{{version=~"$version"}}[$__rate_interval]))',
+                        f'sum by (version) (rate({REQUESTS}{{version=~"$version", version!=""}}[$__rate_interval]))',
                         "version {{version}}",
                     ),
                 ),
