@@ -58,6 +58,10 @@ check-locks: $(UV)
 dashboards: setup ## write the dashboards, and Prometheus consoles of the same queries
 	@$(PYTHON) -m grafana.generate
 
+.PHONY: pictures
+pictures: setup ## run the demo and take the pictures in docs/dashboards.md: needs Debian's prometheus and chromium
+	@$(PYTHON) -m grafana.pictures
+
 .PHONY: format
 format: setup ## format the code
 	@.venv/bin/ruff format --quiet . && .venv/bin/ruff check --fix --quiet .

@@ -24,8 +24,8 @@ def dashboard() -> Dashboard:
             [
                 number(
                     "Next step",
-                    "The most urgent of what a person should do. Its conditions stand in grafana/steps.py; limits in "
-                    "them are those of alerts, gate and windows.",
+                    "The most urgent of what a person should do. Its conditions stand in grafana/steps.py, their "
+                    "limits in the alerts.",
                     "none",
                     latest(steps.next_step(), "next step"),
                     span=12,

@@ -11,8 +11,14 @@ class Step(NamedTuple):
     """What to do, and the query that has a result while it should be done."""
 
     condition: str
+    """Has no limit of its own: those stand in the alerts."""
     text: str
     color: str
+
+
+def alert(name: str) -> str:
+    """While an alert of the rules fires."""
+    return f'ALERTS{{alertname="{name}", alertstate="firing"}}'
 
 
 STEPS = (  # the most urgent first
@@ -22,27 +28,21 @@ STEPS = (  # the most urgent first
         "Train a first version: driftloop retrain",
         RED,
     ),
-    Step('ALERTS{alertstate="firing", severity="critical"}', "An alert fires: follow its runbook", RED),
     Step(
         "driftloop_predictor_version_refused == 1",
         "The newest version is refused: the predictor's /models says why",
         RED,
     ),
+    Step(alert("QualityLow"), "The model has become worse than its gate measured: ask for a retrain", RED),
+    Step('ALERTS{severity="critical", alertstate="firing"}', "An alert fires: follow its runbook", RED),
     Step(
-        'driftloop_quality_high{model="$model", figure=~"roc_auc|accuracy"} < driftloop_quality_measured_low '
-        'or driftloop_quality_low{model="$model", figure=~"rmse|brier"} > driftloop_quality_measured_high',
-        "The model has become worse than its gate measured: ask for a retrain",
-        RED,
-    ),
-    Step(
-        f'(driftloop_drift_alarming{{model="$model"}} == 1 and {SERVING}) '
-        "and on (model) driftloop_trainer_policy_lacking_days > 0",
+        f"{alert('WindowsAlarm')} and on (model) driftloop_trainer_policy_lacking_days > 0",
         "The data has drifted; a retrain can help once more days have outcomes",
         ORANGE,
     ),
     Step(
-        f'driftloop_drift_alarming{{model="$model"}} == 1 and {SERVING}',
-        "The data has drifted: look at the red columns, then ask for a retrain",
+        alert("WindowsAlarm"),
+        "The data has drifted: look at the red columns, ask for a retrain if it is to stay",
         ORANGE,
     ),
     Step(
@@ -51,6 +51,7 @@ STEPS = (  # the most urgent first
         "The latest retrain failed: driftloop status says why",
         ORANGE,
     ),
+    Step('ALERTS{alertstate="firing"}', "An alert fires: follow its runbook", ORANGE),
     Step(
         f'absent(driftloop_drift_window_score{{model="$model"}} and {SERVING})',
         "Send requests: no window of the version in service has been judged yet",
@@ -61,8 +62,13 @@ STEPS = (  # the most urgent first
         "Report outcomes: how good the version in service is nobody knows yet",
         BLUE,
     ),
+    Step(
+        f'driftloop_drift_alarming{{model="$model"}} == 1 and {SERVING}',
+        "The latest window alarms: see whether those after it do too",
+        BLUE,
+    ),
 )
-NOTHING = ("Nothing: the model is right", GREEN)
+NOTHING = ("Nothing: the loop turns", GREEN)
 SHOWN = {number: (step.text, step.color) for number, step in enumerate(STEPS, start=1)} | {0: NOTHING}
 
 

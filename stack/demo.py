@@ -43,21 +43,11 @@ def main() -> int:
     """Runs the demo on an empty stack; 0 only if the loop closed."""
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell in the background starts us with it ignored
         signal.signal(number, signal.default_int_handler)
-    settings = load(StackSettings)
-    result = settings.stack.folder / "demo.json"
-    # A folder of its own, emptied first: what was learned before would spoil the demo, and is not the demo's to delete.
-    ours = settings.stack.model_copy(update={"folder": settings.stack.folder / "demo"})
-    settings = settings.model_copy(update={"stack": ours})
-    extra = {
-        "DRIFTLOOP_GATE__HELD_OUT_DAYS": str(HELD_OUT_DAYS),
-        "DRIFTLOOP_POLICY__ENABLED": "false",  # the demo asks by itself
-        "DRIFTLOOP_WINDOW__QUIET_SECONDS": str(QUIET_SECONDS),
-        "DRIFTLOOP_PREDICTOR__POLL_SECONDS": "1",
-    }
+    result = load(StackSettings).stack.folder / "demo.json"
     began = time.monotonic()
     try:
         phase("Starting Kafka, a GCS server, MLflow and the services")
-        with Stack(settings, lambda line: console.print(f"  {line}"), extra, fresh=True) as stack:
+        with empty_stack() as stack:
             figures, wrong = asyncio.run(Demo(stack).run())
     except (CannotStart, Broken, Refused, httpx.HTTPError) as error:
         console.print(f"[red]{error}[/]")
@@ -73,6 +63,24 @@ def main() -> int:
         console.print(f"[green]the loop closed[/] in {figures['seconds']:.0f} s")
     print(result)
     return 1 if wrong else 0
+
+
+def empty_stack() -> Stack:
+    """The demo's stack, not started.
+
+    Its folder is its own and emptied: what was learned before would spoil the demo, and is not the demo's to delete.
+    """
+    settings = load(StackSettings)
+    ours = settings.stack.model_copy(update={"folder": settings.stack.folder / "demo"})
+    extra = {
+        "DRIFTLOOP_GATE__HELD_OUT_DAYS": str(HELD_OUT_DAYS),
+        "DRIFTLOOP_POLICY__ENABLED": "false",  # the demo asks by itself
+        "DRIFTLOOP_WINDOW__QUIET_SECONDS": str(QUIET_SECONDS),
+        "DRIFTLOOP_PREDICTOR__POLL_SECONDS": "1",
+    }
+    return Stack(
+        settings.model_copy(update={"stack": ours}), lambda line: console.print(f"  {line}"), extra, fresh=True
+    )
 
 
 def phase(title: str) -> None:

@@ -31,6 +31,8 @@ def part(binary: str, folder: Path, port: int, services: Mapping[str, Part]) -> 
         command=[
             *(binary, "--config.file", str(folder / "prometheus.yaml"), "--storage.tsdb.path", str(folder / "data")),
             *("--web.listen-address", f"127.0.0.1:{port}", "--log.level", "warn"),
+            *("--web.console.templates", str(CONFIGURED / "consoles")),
+            *("--web.console.libraries", str(CONFIGURED / "consoles")),
         ],
         port=port,
         port_setting="DRIFTLOOP_STACK__PROMETHEUS_PORT",

@@ -6,14 +6,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import pytest
 
+from grafana.pictures import CHROMIUM
 from stack.running import Stack
 from stack.settings import Ports, Service, StackSettings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 WINDOW_ROWS = 1_000
 HELD_OUT_DAYS = 12
@@ -115,3 +120,19 @@ def version_1(stack: Stack) -> str:
     assert "promoted version 1: the first version" in done.stdout
     until(lambda: serving(stack, "1"), "version 1 answers")
     return "1"
+
+
+@pytest.fixture(scope="module")  # playwright's loop is in the way of asyncio.run in other modules
+def browser() -> "Iterator[Browser]":
+    """Debian's chromium, driven by playwright; where either is missing the tests are skipped, but not in CI."""
+    lacks = [
+        name for name, there in (("chromium", CHROMIUM.exists()), ("playwright", find_spec("playwright"))) if not there
+    ]
+    if lacks and os.environ.get("CI") != "true":
+        pytest.skip(f"{' and '.join(lacks)} not installed: apt-get install chromium, make setup")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415  # it may be missing
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -1,10 +1,7 @@
 """The drift worker's pages in a real browser: drawn, readable on a phone, and without a foreign host."""
 
-import os
 import threading
 from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,25 +19,8 @@ from driftloop.events import Drift, Figure, Measurement, Quality
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-CHROMIUM = Path("/usr/bin/chromium")
 SIZES = {"desktop": (1280, 900), "phone": (360, 740)}
 DRAWN = "() => [...document.querySelectorAll('.chart')].every(chart => chart.querySelector('svg.main-svg'))"
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    """Debian's chromium, driven by playwright; where either is missing the tests are skipped, but not in CI."""
-    lacks = [
-        name for name, there in (("chromium", CHROMIUM.exists()), ("playwright", find_spec("playwright"))) if not there
-    ]
-    if lacks and os.environ.get("CI") != "true":
-        pytest.skip(f"{' and '.join(lacks)} not installed: apt-get install chromium, make setup")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415  # it may be missing
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
