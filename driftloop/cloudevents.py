@@ -1,7 +1,8 @@
 """How events travel over Kafka: CloudEvents 1.0 in binary mode.
 
 A value is the JSON of one of the models in :mod:`driftloop.events`; the headers repeat its id and time and carry its
-type with its version and its source.
+type with its version and its source. Where there is a trace, the extension ``traceparent`` names the span that the
+event comes from, and the plain header of this name, which is the one that consumers go on with, the span that sent it.
 """
 
 import re
@@ -21,6 +22,10 @@ from driftloop.events import EVENTS, Event
 # What no reader of CloudEvents refuses; whatever else may be right is for the library to say.
 PLAIN_ID = re.compile(rb"[\x21-\x7e]+")
 PLAIN_TIME = re.compile(rb"\d{4}(-\d\d){2}T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
+
+
+ORIGIN, HOP = "ce_traceparent", "traceparent"
+APART = {"traceparent"}  # of the value
 
 
 class Unreadable(ValueError):
@@ -43,15 +48,20 @@ class Written(NamedTuple):
     time: str
     key: str
     value: bytes
+    traceparent: str | None = None
 
 
 def written(event: Event) -> Written:
     """The event as text."""
-    return Written(event.type, event.id, event.time.isoformat(), event.key, event.model_dump_json().encode())
+    value = event.model_dump_json(exclude=APART).encode()
+    return Written(event.type, event.id, event.time.isoformat(), event.key, value, event.traceparent)
 
 
-def message(event: Written, source: str) -> Message:
-    """The event as Kafka carries it; ``source`` says which service it comes from."""
+def message(event: Written, source: str, hop: str | None = None) -> Message:
+    """The event as Kafka carries it; ``source`` says which service it comes from.
+
+    ``hop`` is the ``traceparent`` of the span that sends it, where that is not the one that it comes from.
+    """
     attributes = {
         "type": event.type,
         "source": f"/driftloop/{source}",
@@ -59,7 +69,11 @@ def message(event: Written, source: str) -> Message:
         "time": datetime.fromisoformat(event.time),
         "datacontenttype": "application/json",
     }
-    headers = to_binary_event(CloudEvent(attributes)).headers
+    if event.traceparent is None:
+        headers = to_binary_event(CloudEvent(attributes)).headers
+    else:
+        headers = to_binary_event(CloudEvent({**attributes, "traceparent": event.traceparent})).headers
+        headers[HOP] = (hop or event.traceparent).encode()
     return Message(event.key.encode(), event.value, list(headers.items()))
 
 
@@ -71,37 +85,46 @@ def write(event: Event, source: str) -> Message:
 def read(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:
     """The event in a Kafka message. Raises :class:`Unreadable`, which says what is wrong with it."""
     try:
-        found = _type(tuple(headers))
+        found, traceparent = _type(headers)
     except (CloudEventValidationError, ValueError) as error:
         raise Unreadable(f"no CloudEvent in the headers: {error}") from error
     model = EVENTS.get(found)
     if model is None:
         raise Unreadable(f"unknown type {found!r}; known are {', '.join(EVENTS)}")
     try:
-        return model.model_validate_json(value or b"")
+        event = model.model_validate_json(value or b"")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "value"
         raise Unreadable(f"not a {model.type}: {where}: {first['msg']}") from error
+    return event if event.traceparent == traceparent else event.model_copy(update={"traceparent": traceparent})
 
 
-def _type(headers: tuple[tuple[str, bytes], ...]) -> str:
-    """The type in valid headers of a CloudEvent. Raises what the library raises.
+def _type(headers: Iterable[tuple[str, bytes]]) -> tuple[str, str | None]:
+    """The type in valid headers of a CloudEvent, and the ``traceparent``. Raises what the library raises.
 
-    Between a writer's events id and time differ, and nothing else does: the library looks at the same others once. It
-    also gets an id or a time that is not plainly right.
+    Between a writer's events id, time and trace differ, and nothing else does: the library looks at the same others
+    once. It also gets an id or a time that is not plainly right.
     """
     others = []
+    origin = hop = None
     for name, value in headers:
         if name == "ce_id" and value and PLAIN_ID.fullmatch(value):
             continue
         if name == "ce_time" and value and PLAIN_TIME.fullmatch(value):
             datetime.fromisoformat(value.decode())  # which knows how many days a month has
             continue
+        if name == HOP:
+            hop = value
+            continue
+        if name == ORIGIN:
+            origin = value
+            continue
         if value is None:  # as Kafka allows, and the library does not expect
             raise ValueError(f"{name} is null")
         others.append((name, value))
-    return _known_type(tuple(others))
+    traceparent = hop or origin
+    return _known_type(tuple(others)), traceparent.decode("latin-1") if traceparent else None
 
 
 def _validated_type(headers: tuple[tuple[str, bytes], ...]) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import AwareDatetime, BaseModel, Field, FiniteFloat, model_validator
 from uuid_utils import uuid7
 
+from driftloop import tracing
+
 if TYPE_CHECKING:
     import pandas as pd  # the broker's clients need not have it
 
@@ -58,6 +60,8 @@ class Event(BaseModel, frozen=True):
 
     id: str = Field(default_factory=new_id, max_length=256, pattern=r"^[a-zA-Z0-9_./:-]+$")
     time: Time = Field(default_factory=now)
+    traceparent: str | None = Field(default_factory=tracing.current)
+    """The span that it comes from, where there is a trace. No part of the value on its topic: it is a header there."""
 
     @property
     def key(self) -> str:

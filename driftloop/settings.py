@@ -7,7 +7,7 @@ import argparse
 import socket
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -108,6 +108,26 @@ class WindowSettings(Section):
         return int(self.rows * self.fewest_share)
 
 
+class Tracing(Section):
+    """Where traces are sent, and of how many requests."""
+
+    endpoint: str | None = Field(
+        None, description="address that takes traces by OTLP over HTTP, such as http://127.0.0.1:4318; none are sent"
+    )
+    share: Share = Field(
+        0.01, description="share of the requests that are traced, beside those that come with a trace of their own"
+    )
+
+
+class Log(Section):
+    """How the log on standard error is written."""
+
+    format: Literal["json", "human"] | None = Field(
+        None, description="one JSON object a line, or lines for people; a terminal gets these where it is not set"
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is told")
+
+
 class Settings(BaseSettings):
     """What every service needs."""
 
@@ -115,6 +135,8 @@ class Settings(BaseSettings):
 
     kafka: Kafka = Kafka()
     topics: Topics = Topics()
+    tracing: Tracing = Tracing()
+    log: Log = Log()
     instance: str = Field(socket.gethostname(), description="this process' name among those of its service")
 
 
