@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from driftloop import topics
+from driftloop import topics, tracing
 from driftloop.events import DataSelection, Drift, Estimate, ModelChange, Quality, Retrain
 from driftloop.producing import Publisher, Unavailable
 from driftloop.settings import Registry as RegistrySettings
@@ -91,9 +91,10 @@ def retrain(
     selection = DataSelection(
         start=start and start.date(), end=end and end.date(), archive=archive, last_rows=last_rows
     )
-    event = Retrain(
-        model=settings.registry.model, trigger="manual", reason=reason, asked_by=getpass.getuser(), data=selection
-    )
+    with tracing.running("cli", settings.tracing), tracing.span("ask for a retrain"):
+        event = Retrain(
+            model=settings.registry.model, trigger="manual", reason=reason, asked_by=getpass.getuser(), data=selection
+        )
     with _reachable(settings), topics.following(settings.kafka, settings.topics.models) as changes:
         with Publisher(settings.kafka, settings.topics, "cli") as publisher:
             publisher.publish(event)

@@ -111,6 +111,11 @@ class Registry:
                 return ModelChange.model_validate_json(version.tags[OUTCOME])
         return None
 
+    def traceparent(self, version: str) -> str | None:
+        """The span of the retrain that a version came of; ``None`` where it was not traced, or not ended."""
+        outcome = self.client.get_model_version(self.model, version).tags.get(OUTCOME)
+        return ModelChange.model_validate_json(outcome).traceparent if outcome else None
+
     def abandon(self, retrain_id: str) -> None:
         """Deletes what a retrain left that was killed before its outcome was recorded: it begins anew."""
         for version in self._versions_of(retrain_id):

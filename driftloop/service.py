@@ -3,14 +3,14 @@
 import signal
 from threading import Event
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from driftloop.consuming import Loop
 from driftloop.settings import Server
 from driftloop.telemetry import Health, end_when_stuck, served
 
 
-def run(loop: Loop, app: FastAPI, server: Server, health: Health) -> None:
+def run(loop: Loop, app: ASGIApp, server: Server, health: Health) -> None:
     """Runs the loop in this thread, which must be the main one, and serves ``app`` beside it.
 
     Returns on SIGTERM or SIGINT; raises what the loop raises. Either way the pages end first, and the loop is closed.

@@ -11,22 +11,25 @@ from importlib.metadata import version
 
 import structlog
 import uvicorn
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, disable_created_metrics, generate_latest
+from starlette.types import ASGIApp
 
+from driftloop import tracing
 from driftloop.processes import registry
+from driftloop.settings import Log
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
 
 BUILD = Gauge("driftloop_build_info", "1: what runs.", ["service", "version"], multiprocess_mode="livemax")
 
 
-def configure_logging(service: str) -> None:
-    """One JSON object a line on standard error, from this service and from the libraries it uses."""
+def configure_logging(service: str, settings: Log) -> None:
+    """One line an event on standard error, from this service and from the libraries it uses."""
 
     def name_service(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        return {"service": service, **event}
+        return {"service": service, **event, **tracing.ids()}
 
     shared: list[structlog.typing.Processor] = [
         name_service,
@@ -34,22 +37,28 @@ def configure_logging(service: str) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso"),
     ]
+    human = settings.format == "human" or (settings.format is None and sys.stderr.isatty())
+    last: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        if human
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer(),
+                *last,
             ],
         )
     )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("kafka").setLevel(logging.WARNING)  # its connections are of interest only when they fail
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for library in ("kafka", "httpx"):  # their connections are of interest only when they fail
+        logging.getLogger(library).setLevel(max(level, logging.WARNING))
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
@@ -150,7 +159,7 @@ def routes(health: Health, measure: Callable[[], None] = lambda: None) -> APIRou
 
 
 @contextmanager
-def served(app: FastAPI, host: str, port: int) -> Iterator[None]:
+def served(app: ASGIApp, host: str, port: int) -> Iterator[None]:
     """Serves ``app`` beside a loop that owns the main thread, until the block ends.
 
     Raises :class:`OSError` where it cannot listen.

@@ -17,6 +17,7 @@ from drift_worker.tidying import Tidying
 from drift_worker.verdicts import Verdicts, follow
 from drift_worker.windows import Slicing
 from drift_worker.worker import Worker
+from driftloop import tracing
 from driftloop.consuming import Loop, consumer
 from driftloop.service import run
 from driftloop.settings import command_line
@@ -40,7 +41,7 @@ def main() -> None:
 def work() -> None:
     """Settings, broker, bucket, and the loop over predictions and outcomes."""
     settings = command_line(DriftWorkerSettings, ABOUT, EXAMPLE)
-    configure_logging("drift_worker")
+    configure_logging("drift_worker", settings.log)
     name_build("drift_worker")
     mine, health = settings.drift_worker, Health()
     app = FastAPIOffline(title="driftloop drift worker")
@@ -75,7 +76,7 @@ def work() -> None:
     # again took a fifth of the time.
     gc.freeze()
     gc.set_threshold(10_000)
-    with reporting:
+    with tracing.running("drift_worker", settings.tracing), reporting:
         run(loop, app, mine, health)
 
 

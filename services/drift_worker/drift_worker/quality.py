@@ -284,7 +284,14 @@ def _show(quality: Quality) -> None:
         metrics.QUALITY_MEASURED.labels(*version, name).set(figure.value)
         metrics.QUALITY_MEASURED_LOW.labels(*version, name).set(figure.low)
         metrics.QUALITY_MEASURED_HIGH.labels(*version, name).set(figure.high)
-    log.info("quality", window=quality.window.name, version=quality.version, verdict=quality.verdict, why=quality.why)
+    log.info(
+        "quality",
+        event_id=quality.id,
+        window=quality.window.name,
+        version=quality.version,
+        verdict=quality.verdict,
+        why=quality.why,
+    )
 
 
 def _answers(rows: pd.DataFrame, name: str) -> pd.DataFrame:

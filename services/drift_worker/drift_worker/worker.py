@@ -14,6 +14,7 @@ from drift_worker.judging import Judging
 from drift_worker.quality import Qualities
 from drift_worker.tidying import Tidying
 from drift_worker.windows import Slice, Slicing
+from driftloop import tracing
 from driftloop.consuming import Final, NotNow, Received
 from driftloop.events import Drift, Event, Outcome, Prediction, Window
 from driftloop.storage import Away, Bucket
@@ -84,6 +85,13 @@ class Worker:
             raise NotNow(str(error)) from error
 
     def _close(self, closed: Slice) -> Final:
+        traced = [event.traceparent for event in closed.events if event.traceparent]
+        with tracing.span("window", "consumer", of=traced, window=closed.window.name, rows=closed.rows):
+            verdicts = self._judged(closed)
+        note = self._finals.add(closed.window)
+        return Final(closed.topic, closed.partition, closed.last_offset + 1, verdicts, note)
+
+    def _judged(self, closed: Slice) -> list[Event]:
         predictions = [event for event in closed.events if isinstance(event, Prediction)]
         outcomes = [event for event in closed.events if isinstance(event, Outcome)]
         verdicts = self._judge(closed, predictions) if predictions else []
@@ -91,8 +99,7 @@ class Worker:
             archive.write(self._bucket, closed.window, archive.outcome_rows(outcomes))
             verdicts += self._qualities.of(closed.window)
         self._tidying.closed(closed.window)
-        note = self._finals.add(closed.window)
-        return Final(closed.topic, closed.partition, closed.last_offset + 1, verdicts, note)
+        return verdicts
 
     def _judge(self, closed: Slice, predictions: Sequence[Prediction]) -> list[Event]:
         window = closed.window
@@ -118,7 +125,9 @@ class Worker:
         at = self._bucket.url(archive.path(window))
         verdicts: list[Event] = []
         for (model, version), of_version in rows.groupby(["model", "version"]):
-            verdict = self._judging.verdict(window, str(model), str(version), of_version, at)
+            with tracing.span("verdict", window=window.name, version=str(version)):
+                verdict = self._judging.verdict(window, str(model), str(version), of_version, at)
+                tracing.tell(verdict=verdict.verdict, why=verdict.why)
             if verdict.verdict == "alarm":
                 self._alarmed(verdict)
             verdicts.append(verdict)
@@ -135,7 +144,12 @@ def measure(verdict: Drift) -> None:
     metrics.WINDOWS.labels(*version, verdict.verdict).inc()
     metrics.ROWS.labels(*version).inc(verdict.rows)
     log.info(
-        "window judged", window=verdict.window.name, version=verdict.version, verdict=verdict.verdict, why=verdict.why
+        "window judged",
+        event_id=verdict.id,
+        window=verdict.window.name,
+        version=verdict.version,
+        verdict=verdict.verdict,
+        why=verdict.why,
     )
     if verdict.verdict == "unjudged":
         return

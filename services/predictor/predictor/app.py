@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
+from driftloop import tracing
 from driftloop.registry import Registry
 from driftloop.settings import load
 from driftloop.telemetry import Health, configure_logging
@@ -22,10 +24,11 @@ from predictor.supervision import end_with_the_predictor
 from predictor.versions import Versions
 
 
-def create() -> Front:
+def create() -> ASGIApp:
     """The ASGI application, from the environment's settings."""
     settings = load(PredictorSettings)
-    configure_logging("predictor")
+    configure_logging("predictor", settings.log)
+    tracing.start("predictor", settings.tracing)
     end_with_the_predictor()
     mine = settings.predictor
     health = Health()
@@ -60,9 +63,10 @@ def create() -> Front:
                 await polling
             batcher.close()
             outbox.close()
+            tracing.stop()
 
     app = api.create(registry.model, champion, batcher, outbox, health, lifespan)
-    return Front(app, paths(registry.model), champion, batcher, registry.model, mine)
+    return tracing.served(Front(app, paths(registry.model), champion, batcher, registry.model, mine))
 
 
 async def _poll(champion: Champion, health: Health, seconds: float) -> None:

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import structlog
 from threadpoolctl import threadpool_limits
 
+from driftloop import tracing
 from driftloop.cloudevents import Written, written
 from driftloop.events import Prediction, Score, new_id
 from predictor import metrics
@@ -55,6 +57,7 @@ class Job:
     columns: Columns
     rows: int
     time: datetime
+    traceparent: str | None
     answer: asyncio.Future[Answer]
 
 
@@ -86,7 +89,7 @@ class Batcher:
                 "(DRIFTLOOP_PREDICTOR__MAX_QUEUED_ROWS)"
             )
         loop = asyncio.get_running_loop()
-        job = Job(serving, columns, rows, time, loop.create_future())
+        job = Job(serving, columns, rows, time, tracing.current(), loop.create_future())
         self._queue.append(job)
         self._queued_rows += rows
         if not self._busy:
@@ -149,13 +152,16 @@ class Batcher:
     def _answer(self, batch: list[Job]) -> list[Answer | Exception]:
         """In the scoring thread: scores a batch and keeps its events in one commit."""
         began = perf_counter()
+        rows = sum(job.rows for job in batch)
+        traced = [job.traceparent for job in batch if job.traceparent]
         try:
-            self._outbox.check_room()
-            answers, events = self._scored(batch)
-            self._outbox.keep(events)
+            with tracing.span("batch", of=traced, rows=rows, requests=len(batch)) if traced else nullcontext():
+                self._outbox.check_room()
+                answers, events = self._scored(batch)
+                with tracing.span("keep", events=len(events)) if traced else nullcontext():
+                    self._outbox.keep(events)
         except NotKept as error:
             return [error] * len(batch)
-        rows = sum(job.rows for job in batch)
         metrics.BATCH_ROWS.observe(rows)
         metrics.ROWS.labels(batch[0].serving.version).inc(rows)
         metrics.BATCH_SECONDS.observe(perf_counter() - began)
@@ -179,6 +185,7 @@ class Batcher:
                 Prediction.model_construct(
                     id=answer.id,
                     time=job.time,
+                    traceparent=job.traceparent,
                     model=self._model,
                     version=job.serving.version,
                     features=job.columns,

@@ -16,7 +16,8 @@ EXAMPLE = "DRIFTLOOP_REGISTRY__URI=http://localhost:5000 DRIFTLOOP_REGISTRY__MOD
 
 def main() -> None:
     """Returns on SIGTERM or SIGINT, once open requests are answered and the relay has drained the outbox."""
-    mine = command_line(PredictorSettings, ABOUT, EXAMPLE).predictor
+    settings = command_line(PredictorSettings, ABOUT, EXAMPLE)
+    mine = settings.predictor
     # uvicorn shuts down on a signal and then raises it once more, which by default would end us before the relay.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -27,7 +28,7 @@ def main() -> None:
         from driftloop.telemetry import configure_logging, name_build  # noqa: PLC0415
         from predictor import supervision  # noqa: PLC0415
 
-        configure_logging("predictor")
+        configure_logging("predictor", settings.log)
         name_build("predictor")
         with supervision.relay():
             uvicorn.run(

@@ -20,7 +20,8 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS events (
     position INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of commits, never given twice
     kept REAL NOT NULL,                          -- seconds since 1970
-    type TEXT NOT NULL, id TEXT NOT NULL, time TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL
+    type TEXT NOT NULL, id TEXT NOT NULL, time TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
+    traceparent TEXT
 );
 CREATE TABLE IF NOT EXISTS outbox (name TEXT NOT NULL);
 """
@@ -64,12 +65,20 @@ class Outbox:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable and limits.sync else 'NORMAL'}")
             self._db.executescript(TABLES)
+            self._complete()
             self._db.execute(
                 "INSERT INTO outbox SELECT ? WHERE NOT EXISTS (SELECT * FROM outbox)", [f"outbox-{uuid.uuid4()}"]
             )
             self.name = self._db.execute("SELECT name FROM outbox").fetchone()[0]
-        except sqlite3.Error as error:
+        except (sqlite3.Error, NotKept) as error:
             raise OSError(f"{path} cannot be opened as an outbox (DRIFTLOOP_PREDICTOR__FOLDER): {error}") from error
+
+    def _complete(self) -> None:
+        """Gives a file that an earlier driftloop has made the columns that it lacks."""
+        with self._writing():
+            there = {name for _, name, *_ in self._db.execute("PRAGMA table_info(events)")}
+            if "traceparent" not in there:
+                self._db.execute("ALTER TABLE events ADD COLUMN traceparent TEXT")
 
     def check(self, event: Written) -> None:
         """Raises :class:`TooLarge`: an event that the broker never takes would hold up all others."""
@@ -98,7 +107,7 @@ class Outbox:
                 return
             kept = time.time()
             self._db.executemany(
-                "INSERT INTO events (kept, type, id, time, key, value) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO events (kept, type, id, time, key, value, traceparent) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(kept, *event) for event in events],
             )
 
@@ -115,7 +124,8 @@ class Outbox:
         """The next events after a position, each with its own; at most ``count``."""
         with self._reading():
             rows = self._db.execute(
-                "SELECT position, type, id, time, key, value FROM events WHERE position > ? ORDER BY position LIMIT ?",
+                "SELECT position, type, id, time, key, value, traceparent FROM events"
+                " WHERE position > ? ORDER BY position LIMIT ?",
                 [position, count],
             ).fetchall()
         return [(row[0], Written(*row[1:])) for row in rows]

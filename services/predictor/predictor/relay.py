@@ -14,13 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import structlog
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
+from driftloop import tracing
 from driftloop.cloudevents import Written, message
 from driftloop.events import EVENTS
 from driftloop.settings import load
@@ -99,14 +100,16 @@ class Relay:
     def _publish(self, events: list[Written], position: int) -> None:
         self._producer.begin_transaction()
         try:
-            for event in events:
-                topic = getattr(self._settings.topics, EVENTS[event.type].topic)
-                key, value, headers = message(event, "predictor")
-                self._producer.send(topic, key=key, value=value, headers=headers)
-            self._producer.send_offsets_to_transaction(
-                {self._at: OffsetAndMetadata(position, "", -1)}, self._consumer.group_metadata()
-            )
-            self._producer.commit_transaction()
+            with ExitStack() as sending:
+                for event in events:
+                    topic = getattr(self._settings.topics, EVENTS[event.type].topic)
+                    hop = sending.enter_context(_traced(event, topic)) if event.traceparent else None
+                    key, value, headers = message(event, "predictor", hop)
+                    self._producer.send(topic, key=key, value=value, headers=headers)
+                self._producer.send_offsets_to_transaction(
+                    {self._at: OffsetAndMetadata(position, "", -1)}, self._consumer.group_metadata()
+                )
+                self._producer.commit_transaction()
         except KafkaError:
             with suppress(KafkaError):
                 self._producer.abort_transaction()
@@ -116,6 +119,11 @@ class Relay:
         """Lets go of the broker without waiting for it."""
         self._producer.close(timeout=1)
         self._consumer.close(autocommit=False)
+
+
+def _traced(event: Written, topic: str) -> AbstractContextManager[str | None]:
+    """From the event's send to its transaction's commit."""
+    return tracing.span(f"publish {topic}", "producer", of=[event.traceparent], event_id=event.id)
 
 
 def run(settings: RelaySettings, stop: threading.Event, health: Health) -> None:
@@ -157,7 +165,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # meant for the predictor, whose end is ours
         signal.signal(number, signal.SIG_IGN)
     settings = load(RelaySettings)
-    configure_logging("relay")
+    configure_logging("relay", settings.log)
     stop = threading.Event()
     health = Health(STUCK_SECONDS)
 
@@ -168,7 +176,7 @@ def main() -> None:
         os._exit(0)  # the transaction under way is aborted by the next relay, which repeats it
 
     threading.Thread(target=end_with_the_predictor, daemon=True).start()
-    with alone(settings.predictor.folder):
+    with tracing.running("relay", settings.tracing), alone(settings.predictor.folder):
         health.beat()  # the wait for another relay to end is none of ours
         end_when_stuck(health)
         run(settings, stop, health)

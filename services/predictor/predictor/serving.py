@@ -16,6 +16,7 @@ import structlog
 from mlflow.exceptions import MlflowException
 from threadpoolctl import threadpool_limits
 
+from driftloop import tracing
 from driftloop.events import now
 from driftloop.registry import Refused, Registry, StoredModel, read
 from driftloop.telemetry import Health
@@ -125,7 +126,9 @@ class Champion:
         if self.serving is not None and version == self.serving.version:
             self._refused(None)
         elif self.refusal is None or version != self.refusal.version:
-            self._swap(version)
+            made = self._registry.traceparent(version) if tracing.on() else None
+            with tracing.span("swap", of=[made], version=version):
+                self._swap(version)
         self._health.heeds("registry")
         self.source = "setting" if self._settings.version else "alias"
 
@@ -146,6 +149,7 @@ class Champion:
         try:
             new = self._checked(version)
         except Refused as error:
+            tracing.tell(refused=str(error))
             self._refused(Refusal(version, str(error), now()))
             return
         self._take(new)

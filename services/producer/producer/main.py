@@ -13,7 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from driftloop import tracing
 from driftloop.settings import load
+from driftloop.telemetry import configure_logging
 from producer.replay import Refused, Replay, Tally
 from producer.settings import ProducerSettings
 
@@ -63,6 +65,7 @@ def stream(
     """
     pace = rate_of(rate)
     settings = load(ProducerSettings)
+    configure_logging("producer", settings.log)
     use_case = settings.use_case
     chosen = use_case.between(use_case.rows(), start.date(), end.date())
     if chosen.empty:
@@ -80,9 +83,16 @@ def stream(
     console = Console(stderr=True)
     began, whole = time.monotonic(), True
     try:
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-        ) as bar:
+        with (
+            tracing.running("producer", settings.tracing),
+            Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=console,
+            ) as bar,
+        ):
             task = bar.add_task(f"{start:%Y-%m-%d}", total=len(chosen))
 
             def progress(tally: Tally, at: datetime) -> None:

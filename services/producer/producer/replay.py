@@ -15,6 +15,7 @@ import pandas as pd
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from driftloop import tracing
 from driftloop.events import as_columns
 from driftloop.usecase import UseCase
 
@@ -104,7 +105,7 @@ class Replay:
 
         Raises :class:`Refused`, or httpx's ``TransportError``, when patience ends.
         """
-        async with httpx.AsyncClient(base_url=self._url, timeout=30) as client:
+        async with tracing.asking(httpx.AsyncClient(base_url=self._url, timeout=30)) as client:
             began, first = time.monotonic(), None
             for request in requests(self._use_case, rows, self._rows_per_request):
                 at: datetime = request[self._use_case.time].iloc[-1].to_pydatetime()

@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from driftloop.settings import PREFIX, Section
+from driftloop.settings import PREFIX, Log, Section, Tracing
 from driftloop.usecase import UseCaseSetting
 
 
@@ -20,3 +20,5 @@ class ProducerSettings(BaseSettings):
 
     use_case: UseCaseSetting
     producer: Producer = Producer()
+    tracing: Tracing = Tracing()
+    log: Log = Log()

@@ -6,7 +6,7 @@ from functools import partial
 import structlog
 from kafka.errors import KafkaError
 
-from driftloop import topics
+from driftloop import topics, tracing
 from driftloop.consuming import Final, Loop, NotNow, Received, consumer
 from driftloop.events import ModelChange, now
 from driftloop.producing import Publisher, Unavailable
@@ -78,7 +78,7 @@ class Handler:
 def main() -> None:
     """Settings, processes for training, broker, registry, policy, API, and the loop over their events."""
     settings = command_line(TrainerSettings, ABOUT, EXAMPLE)
-    configure_logging("trainer")
+    configure_logging("trainer", settings.log)
     name_build("trainer")
     child.prepare([retraining.__name__, probation.__name__])
     mine, use_case, names = settings.trainer, settings.use_case, settings.topics
@@ -126,8 +126,9 @@ def main() -> None:
     states = States(settings.kafka, names)
     champion.follow(registry)
     try:
-        with publisher:
-            run(loop, create(use_case.name, mine.api_key, publisher, health, registry, states), mine, health)
+        with tracing.running("trainer", settings.tracing), publisher:
+            app = create(use_case.name, mine.api_key, publisher, health, registry, states)
+            run(loop, tracing.served(app), mine, health)
     finally:
         handler.close()
 

@@ -115,7 +115,7 @@ def work(_: str, tell: Tell) -> str:
     Raises :class:`~trainer.child.Again` where registry or bucket are away.
     """
     settings = load(TrainerSettings)
-    configure_logging("trainer")
+    configure_logging("trainer", settings.log)
     tell("probation", "asks the version before about the same rows")
     try:
         return judge_probation(settings, Registry(settings.registry), Bucket(settings.storage)).model_dump_json()

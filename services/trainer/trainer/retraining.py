@@ -5,6 +5,7 @@ What it leaves in the registry tells its story; how it ended is returned, and st
 
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import structlog
 from mlflow.exceptions import MlflowException
 from threadpoolctl import threadpool_limits
 
+from driftloop import tracing
 from driftloop.events import ModelChange, Retrain
 from driftloop.quality import measure
 from driftloop.reference import write_measured
@@ -46,16 +48,27 @@ def work(argument: str, tell: Tell) -> str:
     Raises :class:`~trainer.child.Again` where registry or bucket are away: whatever failed may have failed for that.
     """
     settings = load(TrainerSettings)
-    configure_logging("trainer")
+    configure_logging("trainer", settings.log)
     retrain = Retrain.model_validate_json(argument)
     registry, bucket = Registry(settings.registry), Bucket(settings.storage)
-    try:
-        with threadpool_limits(settings.trainer.threads):
-            return prove(settings, retrain, registry, bucket, tell).model_dump_json()
-    except Exception as error:
-        if (away := _away(registry, bucket)) is not None:
-            raise Again(f"{away} ({type(error).__name__}: {error})") from error
-        raise
+    with (
+        tracing.running("trainer", settings.tracing),
+        tracing.span("retrain", "consumer", of=[retrain.traceparent], retrain=retrain.id),
+        ExitStack() as phase,
+    ):
+
+        def enter(name: str, words: str) -> None:
+            phase.close()
+            phase.enter_context(tracing.span(name))
+            tell(name, words)
+
+        try:
+            with threadpool_limits(settings.trainer.threads):
+                return prove(settings, retrain, registry, bucket, enter).model_dump_json()
+        except Exception as error:
+            if (away := _away(registry, bucket)) is not None:
+                raise Again(f"{away} ({type(error).__name__}: {error})") from error
+            raise
 
 
 def prove(settings: TrainerSettings, retrain: Retrain, registry: Registry, bucket: Bucket, tell: Tell) -> ModelChange:

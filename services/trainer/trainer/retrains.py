@@ -9,6 +9,7 @@ from itertools import takewhile
 import structlog
 from mlflow.exceptions import MlflowException
 
+from driftloop import tracing
 from driftloop.consuming import Final, NotNow, Received
 from driftloop.events import ModelChange, Retrain
 from driftloop.producing import Publisher, Unavailable
@@ -156,10 +157,14 @@ class Retrains:
         return _change(retrain, "failed", ended.text)
 
     def _end(self, asked: Sequence[Received], change: ModelChange, *, seconds: float) -> Final:
-        """The events' last states, to be published with their offset.
+        """The events' last states, to be published with their offset."""
+        with tracing.span(
+            change.state, of=[change.traceparent], retrain=change.retrain_id, why=change.why
+        ) as traceparent:
+            return self._settle(asked, change.model_copy(update={"traceparent": traceparent}), seconds)
 
-        The alias moves before: where it cannot be moved the event comes again and finds its outcome in the registry.
-        """
+    def _settle(self, asked: Sequence[Received], change: ModelChange, seconds: float) -> Final:
+        """The alias moves before: where it cannot be moved the event comes again, with its outcome recorded."""
         if change.state == "promoted" and change.version is not None:
             try:
                 self._registry.promote(change.version)
@@ -216,9 +221,8 @@ def _final(asked: Sequence[Received], states: Sequence[ModelChange]) -> Final:
 
 
 def _change(retrain: Retrain, state: str, why: str) -> ModelChange:
-    return ModelChange.model_validate(
-        {"retrain_id": retrain.id, "model": retrain.model, "state": state, "version": None, "why": why}
-    )
+    about = {"retrain_id": retrain.id, "model": retrain.model, "traceparent": retrain.traceparent}
+    return ModelChange.model_validate({**about, "state": state, "version": None, "why": why})
 
 
 def _renamed(change: ModelChange, retrain: Retrain, why: str) -> ModelChange:
