@@ -242,6 +242,9 @@ class Loop:
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,
+                event_id=next(
+                    (value.decode(errors="replace") for name, value in record.headers if name == "ce_id"), None
+                ),
                 error=str(error),
             )
             self._letters.append((record, _dead_letter(record, error)))

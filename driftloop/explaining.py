@@ -16,7 +16,7 @@ from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 
 from driftloop import reference, topics
-from driftloop.events import RESERVED, Drift, Outcome, Prediction, Window
+from driftloop.events import RESERVED, Drift, Event, Outcome, Prediction, Window
 from driftloop.registry import Registry
 from driftloop.settings import Registry as RegistrySettings
 from driftloop.settings import Settings, Storage
@@ -48,6 +48,8 @@ class Found(NamedTuple):
     """The file that it lies in, once it is archived."""
     verdict: Drift | None
     """On the rows of its version in its window."""
+    event: Prediction | None
+    """As it lies on its topic, which does not keep it for ever."""
 
 
 def explained(settings: ExplainSettings, prediction_id: str, row: int | None = None) -> Iterator[tuple[str, str]]:
@@ -57,6 +59,8 @@ def explained(settings: ExplainSettings, prediction_id: str, row: int | None = N
     if found is None:
         return
     yield "answered", f"{found.time:%Y-%m-%d %H:%M:%S} by version {found.version} of {found.model}"
+    if found.event is not None and found.event.traceparent is not None:
+        yield "trace", found.event.traceparent.split("-")[1]
     outcomes = outcomes_of(settings, bucket, prediction_id)
     chosen = range(len(found.rows)) if row is None else [row] if row < len(found.rows) else []
     for number in chosen[:MOST_ROWS]:
@@ -140,11 +144,18 @@ def _archived(settings: ExplainSettings, bucket: Bucket, prediction_id: str) -> 
                         # A worker publishes the verdicts on a window together, but another one's may come between.
                         beside = islice(verdicts, VERDICTS)
                         known |= {(verdict.archive, verdict.model, verdict.version): verdict for verdict in beside}
-                        return _of_file(archive, rows.sort_values("row"), known)
+                        event = _event(topics.within(settings.kafka, Window.named(archive)), prediction_id)
+                        return _of_file(archive, rows.sort_values("row"), known, event)
     return None
 
 
-def _of_file(archive: str, rows: pd.DataFrame, known: Mapping[tuple[str, str, str], Drift]) -> Found:
+def _event(events: Iterator[Event], prediction_id: str) -> Prediction | None:
+    return next((event for event in events if isinstance(event, Prediction) and event.id == prediction_id), None)
+
+
+def _of_file(
+    archive: str, rows: pd.DataFrame, known: Mapping[tuple[str, str, str], Drift], event: Prediction | None
+) -> Found:
     first = rows.iloc[0]
     model, version = str(first["model"]), str(first["version"])
     names = [str(name) for name in rows if name not in RESERVED]
@@ -158,6 +169,7 @@ def _of_file(archive: str, rows: pd.DataFrame, known: Mapping[tuple[str, str, st
         ],
         archive,
         known.get((archive, model, version)),
+        event,
     )
 
 
@@ -165,13 +177,13 @@ def _on_topic(settings: ExplainSettings, prediction_id: str) -> Found | None:
     at = asked_at(prediction_id)
     if at is None:
         return None
-    for event in topics.since(settings.kafka, settings.topics.predictions, at - SLACK):
-        if isinstance(event, Prediction) and event.id == prediction_id:
-            cells = zip(*event.features.values(), strict=True)
-            features = [dict(zip(event.features, row, strict=True)) for row in cells]
-            rows = list(zip(event.predictions, features, strict=True))
-            return Found(event.model, event.version, event.time, rows, None, None)
-    return None
+    event = _event(topics.since(settings.kafka, settings.topics.predictions, at - SLACK), prediction_id)
+    if event is None:
+        return None
+    cells = zip(*event.features.values(), strict=True)
+    features = [dict(zip(event.features, row, strict=True)) for row in cells]
+    rows = list(zip(event.predictions, features, strict=True))
+    return Found(event.model, event.version, event.time, rows, None, None, event)
 
 
 def _of_row(

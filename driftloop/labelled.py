@@ -248,7 +248,7 @@ def fetched(bucket: Bucket, topic: str, folder: Path) -> list[Path]:
         try:
             content = bucket.read(names[name])
         except FileNotFoundError:  # one that never became final was deleted since: its rows are in others
-            log.warning("archived slice left out: it is gone", slice=names[name])
+            log.warning("archived slice left out: it is gone", window=PurePosixPath(name).stem)
             return
         unfinished = folder / f"{name}.unfinished"
         unfinished.write_bytes(content)

@@ -9,7 +9,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
 from driftloop.cloudevents import Unreadable, read
 from driftloop.consuming import dead_letter_topic
-from driftloop.events import Event
+from driftloop.events import Event, Window
 from driftloop.settings import Kafka, Topics
 
 DAY_MS = 24 * 3600 * 1000
@@ -90,6 +90,14 @@ def since(kafka: Kafka, topic: str, at: datetime, behind: Mapping[int, int] = {}
         found = {p: first.offset for p, first in firsts.items() if first is not None}
         starts = {p: max(offset, behind.get(p.partition, -1) + 1) for p, offset in found.items()}
         yield from _between(consumer, starts, ends)
+
+
+def within(kafka: Kafka, window: Window) -> Iterator[Event]:
+    """The events that a window is of, as far as its topic still holds them."""
+    at = TopicPartition(window.topic, window.partition)
+    with _reader(kafka) as consumer:
+        first = max(consumer.beginning_offsets([at])[at], window.first_offset)
+        yield from _between(consumer, {at: first}, {at: window.last_offset + 1})
 
 
 @contextmanager
