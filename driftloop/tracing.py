@@ -1,7 +1,7 @@
 """Traces: the way of a request, of a window or of a retrain through the services. Off unless they are sent somewhere.
 
-Off, each function here returns at once, and OpenTelemetry is never imported. Between processes a trace goes on as W3C's
-``traceparent``: a header of a request, a header of a message, a field of an event.
+Off, each function here returns at once, and OpenTelemetry's SDK is never imported. Between processes a trace goes on as
+W3C's ``traceparent``: a header of a request, a header of a message, a field of an event.
 """
 
 from __future__ import annotations

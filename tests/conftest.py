@@ -16,6 +16,8 @@ import pytest
 from grafana.pictures import CHROMIUM
 from stack.running import Stack
 from stack.settings import Ports, Service, StackSettings
+from tests import collecting
+from tests.collecting import Collector
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -95,14 +97,24 @@ def elsewhere(folder: Path) -> StackSettings:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The running stack, empty at the start."""
+def collector() -> Iterator[Collector]:
+    """What takes the stack's traces."""
+    with collecting.collector() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Stack]:
+    """The running stack, empty at the start. What asks for a trace is traced, and what is rare."""
     extra = {
         "DRIFTLOOP_WINDOW__ROWS": str(WINDOW_ROWS),
         "DRIFTLOOP_WINDOW__QUIET_SECONDS": "2",
         "DRIFTLOOP_GATE__HELD_OUT_DAYS": str(HELD_OUT_DAYS),
         "DRIFTLOOP_POLICY__ENABLED": "false",  # retrains are the tests' own
         "DRIFTLOOP_PREDICTOR__POLL_SECONDS": "0.5",
+        "DRIFTLOOP_TRACING__ENDPOINT": collector.url,
+        "DRIFTLOOP_TRACING__SHARE": "0",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",  # milliseconds
     }
     with Stack(elsewhere(tmp_path_factory.mktemp("stack")), print, extra) as stack:
         yield stack

@@ -137,3 +137,18 @@ def test_each_commit_waits_for_the_disk_unless_the_settings_say_otherwise(tmp_pa
     assert level(Outbox(tmp_path, settings.Outbox(sync=False))) == 1  # NORMAL
     assert level(Outbox(tmp_path, settings.Outbox(), durable=False)) == 1
     assert sqlite3.connect(tmp_path / "outbox.sqlite").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_file_that_an_earlier_driftloop_made_goes_on(tmp_path: Path) -> None:
+    """Its events have no trace, those that come behind them may."""
+    outbox = Outbox(tmp_path, settings.Outbox())
+    outbox.close()
+    with sqlite3.connect(tmp_path / "outbox.sqlite") as db:
+        db.execute("ALTER TABLE events DROP COLUMN traceparent")
+        earlier = some(1)[0][:-1]
+        db.execute("INSERT INTO events (kept, type, id, time, key, value) VALUES (1, ?, ?, ?, ?, ?)", earlier)
+    db.close()
+    outbox = Outbox(tmp_path, settings.Outbox())
+    outbox.keep([some(1, "b")[0]._replace(traceparent="t")])
+    assert [(event.key, event.traceparent) for _, event in outbox.after(0, 10)] == [("a-0", None), ("b-0", "t")]
+    outbox.close()
