@@ -47,6 +47,7 @@ class Server:
         self.name = name
         self.seconds_to_ready = float("nan")
         """From the start of the process to the first 200 of ``ready_url``."""
+        self.url = ready_url.rsplit("/", 1)[0]
         self._command = list(command)
         self._environment = {**_clean(os.environ), **environment}
         self._ready_url = ready_url

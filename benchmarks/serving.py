@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import client, load, model, parts, report
+from benchmarks import client, load, model, parts, report, watching
 from benchmarks.client import Answers
 from benchmarks.load import Load
 from benchmarks.model import Row, Saved
@@ -216,15 +216,16 @@ class Bench:
 def main() -> int:
     """Runs everything; returns the exit code."""
     parser = report.options(DESCRIPTION)
+    parser.add_argument("--watching", action="store_true", help="only this: what metrics and traces cost")
     options = parser.parse_args()
     plan = QUICK if options.quick else THOROUGH
     try:
         load.check()
-        for peer in PEERS:
+        for peer in () if options.watching else PEERS:
             tell(f"environment of {peer}")
             environment(peer)
         with ended_in_order():
-            figures, details, failures = measure_all(plan)
+            figures, details, failures = measure_watching(plan) if options.watching else measure_all(plan)
     except (load.NoLoadGenerator, NoInstaller, CannotStart, DidNotStart) as error:
         report.warn(str(error))
         return 1
@@ -297,6 +298,32 @@ def measure_all(plan: Plan) -> tuple[dict[str, float], dict[str, Any], list[str]
         "pins": {peer: list(PINS[peer]) for peer in PEERS},
     }
     return figures, details, bench.failures
+
+
+def measure_watching(plan: Plan) -> tuple[dict[str, float], dict[str, Any], list[str]]:
+    """What metrics and traces cost, as shares of requests a second at 128 connections."""
+    with ExitStack() as whole:
+        stack = whole.enter_context(parts.running(tell))
+        saved = model.save(parts.FOLDER / "model", model.WINTER)
+        bench = Bench(saved, model.rows(model.WINTER), plan, parts.FOLDER / "requests")
+        stack.registry.promote(parts.register(stack, saved))
+        collects = whole.enter_context(watching.collector())
+        servers_by_name = watching.predictors(stack, collects)
+        whole.enter_context(watching.started(servers_by_name))
+        peers = {
+            name: Peer(server, f"{server.url}/predict", servers.instances, servers.predictions)
+            for name, server in servers_by_name.items()
+        }
+        for peer in peers.values():
+            bench.run(peer, SOME, plan.warm_up_seconds)
+        rates: dict[str, list[float]] = {name: [] for name in peers}
+        for number in range(2 * plan.rounds):
+            for name in list(peers)[:: 1 if number % 2 else -1]:  # whoever comes first may have it easier
+                rates[name].append(bench.run(peers[name], FULL, plan.seconds).rate)
+                peers[name].server.wait_until_idle()
+    for name, seen in rates.items():
+        tell(f"{name:<12} {statistics.median(seen):8,.0f} requests/s")
+    return watching.ratios(rates), {"requests_per_second": rates, "failures": bench.failures}, bench.failures
 
 
 def driftloop(stack: Stack) -> Peer:
