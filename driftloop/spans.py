@@ -71,7 +71,7 @@ class Spans:
 
     def __init__(self, service: str, endpoint: str, share: float) -> None:
         """Nothing is sent yet. What OpenTelemetry reads of ``OTEL_…`` counts, but for the sampler and the address."""
-        resource = Resource.create({"service.name": service.replace("_", "-"), "service.namespace": "driftloop"})
+        resource = Resource.create({"service.name": service, "service.namespace": "driftloop"})
         self._provider = TracerProvider(ParentBased(Requests(share)), resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")))
         self._tracer = self._provider.get_tracer("driftloop")
