@@ -23,7 +23,7 @@ from driftloop.events import EVENTS, Event
 PLAIN_ID = re.compile(rb"[\x21-\x7e]+")
 PLAIN_TIME = re.compile(rb"\d{4}(-\d\d){2}T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
 
-
+TRACEPARENT = re.compile(rb"[\da-f]{2}-[\da-f]{32}-[\da-f]{16}-[\da-f]{2}")
 ORIGIN, HOP = "ce_traceparent", "traceparent"
 APART = {"traceparent"}  # of the value
 
@@ -107,24 +107,22 @@ def _type(headers: Iterable[tuple[str, bytes]]) -> tuple[str, str | None]:
     once. It also gets an id or a time that is not plainly right.
     """
     others = []
-    origin = hop = None
+    traces: dict[str, bytes] = {}
     for name, value in headers:
         if name == "ce_id" and value and PLAIN_ID.fullmatch(value):
             continue
         if name == "ce_time" and value and PLAIN_TIME.fullmatch(value):
             datetime.fromisoformat(value.decode())  # which knows how many days a month has
             continue
-        if name == HOP:
-            hop = value
-            continue
-        if name == ORIGIN:
-            origin = value
+        if name in (HOP, ORIGIN):  # one that is none is as good as none, as W3C has it
+            if value and TRACEPARENT.fullmatch(value):
+                traces[name] = value
             continue
         if value is None:  # as Kafka allows, and the library does not expect
             raise ValueError(f"{name} is null")
         others.append((name, value))
-    traceparent = hop or origin
-    return _known_type(tuple(others)), traceparent.decode("latin-1") if traceparent else None
+    traceparent = traces.get(HOP) or traces.get(ORIGIN)
+    return _known_type(tuple(others)), traceparent.decode() if traceparent else None
 
 
 def _validated_type(headers: tuple[tuple[str, bytes], ...]) -> str:

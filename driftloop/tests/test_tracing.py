@@ -61,6 +61,8 @@ def test_an_event_from_elsewhere_has_the_trace_of_its_headers_or_none(taken: Col
         assert read(plain.value, plain.headers).traceparent is None
         for name in ("traceparent", "ce_traceparent"):
             assert read(plain.value, [*plain.headers, (name, SENT.encode())]).traceparent == SENT
+            for wrong in (b"", b"no trace", b"\xff", SENT.upper().encode()):
+                assert read(plain.value, [*plain.headers, (name, wrong)]).traceparent is None
 
 
 def test_work_for_several_is_a_child_of_the_first_and_linked_to_the_others(taken: Collector) -> None:
