@@ -7,9 +7,10 @@ import argparse
 import socket
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 PREFIX = "DRIFTLOOP_"
@@ -37,14 +38,48 @@ class Kafka(Section):
         10, ge=6, description="a killed service's partitions are free after this long; brokers refuse less than 6"
     )
     timeout_seconds: float = Field(10, gt=0, description="how long the broker may take to answer or to take an event")
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how the broker is spoken to: the name of its listener's protocol"
+    )
+    ca: FilePath | None = Field(
+        None, description="PEM file with who may have signed the broker's certificate, instead of the system's list"
+    )
+    certificate: FilePath | None = Field(None, description="PEM file with this client's certificate")
+    key: FilePath | None = Field(None, description="PEM file with the key of that certificate")
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="how a password is proven, with SASL"
+    )
+    username: str | None = Field(None, description="name of this client, with SASL")
+    password: SecretStr | None = Field(None, description="its password")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate needs its key, and a key its certificate: set both or neither")
+        if self.protocol.startswith("SASL") and (self.username is None or self.password is None):
+            raise ValueError(f"{self.protocol} needs USERNAME and PASSWORD")
+        if not self.protocol.endswith("SSL") and (self.ca or self.certificate):
+            raise ValueError(f"{self.protocol} has no use for CA and CERTIFICATE: set PROTOCOL to SSL or SASL_SSL")
+        return self
 
     @property
     def connection(self) -> dict[str, Any]:
         """What each of kafka-python's clients is told of the broker."""
-        return {
+        told: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers.split(","),
             "bootstrap_timeout_ms": int(self.timeout_seconds * 1000),
+            "security_protocol": self.protocol,
         }
+        if self.protocol.endswith("SSL"):
+            files = {"ssl_cafile": self.ca, "ssl_certfile": self.certificate, "ssl_keyfile": self.key}
+            told |= {name: str(file) for name, file in files.items() if file is not None}
+        if self.password is not None and self.protocol.startswith("SASL"):
+            told |= {
+                "sasl_mechanism": self.mechanism,
+                "sasl_plain_username": self.username,
+                "sasl_plain_password": self.password.get_secret_value(),
+            }
+        return told
 
 
 class Topics(Section):

@@ -28,6 +28,10 @@ class MySettings(Settings):
         ({"DRIFTLOOP_KAFKA__BOOTSTRAP": "x"}, ["DRIFTLOOP_KAFKA__BOOTSTRAP: Extra inputs are not permitted"]),
         ({"DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS": "1"}, ["DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS"]),
         ({"DRIFTLOOP_KAFKA": "no json"}, ['"kafka"']),
+        ({"DRIFTLOOP_KAFKA__PROTOCOL": "SSL", "DRIFTLOOP_KAFKA__CA": "/nowhere"}, ["DRIFTLOOP_KAFKA__CA: Path does"]),
+        ({"DRIFTLOOP_KAFKA__PROTOCOL": "SASL_SSL"}, ["DRIFTLOOP_KAFKA: Value error, SASL_SSL needs USERNAME"]),
+        ({"DRIFTLOOP_KAFKA__CA": __file__}, ["DRIFTLOOP_KAFKA: Value error, PLAINTEXT has no use for CA"]),
+        ({"DRIFTLOOP_KAFKA__KEY": __file__}, ["DRIFTLOOP_KAFKA: Value error, a certificate needs its key"]),
     ],
 )
 def test_a_wrong_or_missing_setting_is_named_and_stops_the_start(
