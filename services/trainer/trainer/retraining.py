@@ -110,6 +110,7 @@ def prove(settings: TrainerSettings, retrain: Retrain, registry: Registry, bucke
         registry,
         bucket,
         retrain,
+        settings.trainer.revision or training.git_revision(),
         estimator,
         learn,
         learned,

@@ -109,6 +109,7 @@ class Trainer(Server):
         1, ge=1, description="OpenMP threads of a training; more than are idle wait for one another most of the time"
     )
     memory_mb: float | None = Field(None, gt=0, description="a training that uses more memory has failed")
+    revision: str = Field("", description="git revision of the code, which an image knows; by default the repository's")
     schedule: Cron | None = Field(
         None, description="cron expression in the use case's time zone, such as 0 4 * * 1: retrains by the clock"
     )

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import git
 import mlflow
 import numpy as np
 import pandas as pd
@@ -102,6 +101,7 @@ def register(
     registry: Registry,
     bucket: Bucket,
     retrain: Retrain,
+    revision: str,
     estimator: Any,
     learn: pd.DataFrame,
     learned: Reference,
@@ -111,8 +111,8 @@ def register(
 ) -> str:
     """Logs and registers a version and writes the reference, in this order; returns its number.
 
-    Only MLflow knows the number, and no event can name the version before the alias does. ``files`` are texts by their
-    path among the run's artifacts.
+    Only MLflow knows the number, and no event can name the version before the alias does. ``revision`` is git's, of the
+    code that trains; ``files`` are texts by their path among the run's artifacts.
     """
     mlflow.set_experiment(use_case.name)
     with mlflow.start_run(run_name=f"retrain {retrain.id}"):
@@ -121,7 +121,7 @@ def register(
                 "retrain_id": retrain.id,
                 "reason": retrain.reason,
                 "asked_by": retrain.asked_by,
-                "git_revision": git_revision(),
+                "git_revision": revision,
             }
         )
         mlflow.log_params(
@@ -142,7 +142,11 @@ def register(
 
 
 def git_revision() -> str:
-    """The revision of the code that trains; empty where there is no repository."""
+    """The revision of the repository that the code lies in; empty where there is none, or no git."""
+    try:
+        import git  # noqa: PLC0415  # without git's own command it cannot be imported
+    except ImportError:
+        return ""
     try:
         return git.Repo(Path(__file__).parent, search_parent_directories=True).head.commit.hexsha
     except (git.InvalidGitRepositoryError, ValueError):
