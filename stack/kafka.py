@@ -11,6 +11,7 @@ from stack.part import Part
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.4.0"
 JARS = Path(".kafka")  # installed once; not part of the data that `make clean` removes
+COMMON = Path(__file__).parent.parent / "compose" / "kafka" / "server.properties"
 
 
 def classpath() -> str:
@@ -21,8 +22,8 @@ def classpath() -> str:
     return ":".join(str(jar) for jar in environment.all_jars)
 
 
-def part(folder: Path, port: int, controller_port: int) -> Part:
-    """A broker that keeps its log below ``folder``."""
+def part(folder: Path, port: int, controller_port: int, more: str = "") -> Part:
+    """A broker that keeps its log below ``folder``; ``more`` are properties that come before ours."""
     properties = folder / "server.properties"
     jars = classpath()
 
@@ -46,24 +47,12 @@ def part(folder: Path, port: int, controller_port: int) -> Part:
 
 
 def _properties(log: Path, port: int, controller_port: int) -> str:
-    return "\n".join(
+    return COMMON.read_text() + "\n".join(
         [
-            "process.roles=broker,controller",
-            "node.id=1",
             f"controller.quorum.voters=1@127.0.0.1:{controller_port}",
             f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
             f"advertised.listeners=PLAINTEXT://127.0.0.1:{port}",
-            "controller.listener.names=CONTROLLER",
             f"log.dirs={log}",
-            # one broker cannot copy anything to others
-            "offsets.topic.replication.factor=1",
-            "transaction.state.log.replication.factor=1",
-            "transaction.state.log.min.isr=1",
-            "offsets.topic.num.partitions=4",
-            "transaction.state.log.num.partitions=4",
-            # nobody else will join, so a group need not wait for them
-            "group.initial.rebalance.delay.ms=0",
-            "auto.create.topics.enable=false",
         ]
     )
 
