@@ -3,7 +3,7 @@ SHELL := /bin/bash
 
 SERVICES := predictor drift_worker trainer producer
 PROJECTS := pyproject.toml $(SERVICES:%=services/%/pyproject.toml)
-LOCKS := requirements.txt $(SERVICES:%=services/%/requirements.txt)
+LOCKS := requirements.txt $(SERVICES:%=services/%/requirements.txt) usecases/flights/requirements.txt compose/mlflow/requirements.txt
 
 # The machine's uv, or one of our own.
 UV := $(shell command -v uv || echo .uv/bin/uv)
@@ -68,11 +68,13 @@ format: setup ## format the code
 
 # Pins stay where they are as long as they fit; `make lock UPGRADE=--upgrade` takes the newest of all.
 .PHONY: lock
-lock: $(UV) ## renew the locks: one for everything, one a service with the same versions
+lock: $(UV) ## renew the locks: one for everything, one an image with the same versions
 	@$(COMPILE) $(UPGRADE) --all-extras --group dev $(PROJECTS) -o $(INTO)requirements.txt
 	@for service in $(SERVICES); do \
 		$(COMPILE) services/$$service/pyproject.toml -c $(INTO)requirements.txt \
 			-o $(INTO)services/$$service/requirements.txt || exit 1; done
+	@$(COMPILE) --extra flights pyproject.toml -c $(INTO)requirements.txt -o $(INTO)usecases/flights/requirements.txt
+	@$(COMPILE) compose/mlflow/requirements.in -c $(INTO)requirements.txt -o $(INTO)compose/mlflow/requirements.txt
 
 .PHONY: setup
 setup: .venv/installed .kafka/installed ## install everything into .venv and .kafka

@@ -240,7 +240,7 @@ class Stack:
     def _seed(self) -> None:
         """The use case's dataset, in a process of its own: DVC goes on trying for long when the bucket is gone."""
         done = subprocess.run(
-            [sys.executable, "-m", "stack.seed"],
+            [sys.executable, "-m", "usecases.flights.publish"],
             env={**os.environ, **self.environment, MARK: str(self.folder)},
             stdin=subprocess.DEVNULL,
             capture_output=True,

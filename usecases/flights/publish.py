@@ -1,18 +1,27 @@
-"""Puts the use case's dataset into the bucket, where DVC looks for it."""
+"""Puts the flights into the bucket, where DVC looks for them: ``python -m usecases.flights.publish``."""
 
 import sys
 
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
 from driftloop import datasets
-from driftloop.settings import load
+from driftloop.settings import PREFIX, Storage, load
 from driftloop.storage import Bucket
-from trainer.settings import TrainerSettings
 from usecases.flights import usecase
 from usecases.flights.dataset import PARQUET
 
 
+class PublishSettings(BaseSettings):
+    """Everything that this command reads from the environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True)
+
+    storage: Storage = Storage()
+
+
 def main() -> str | None:
     """Returns what is wrong, if anything is."""
-    storage = load(TrainerSettings).storage
+    storage = load(PublishSettings).storage
     pointer = usecase.pointer.read_text()
     md5 = datasets.pointed(pointer).md5
     if Bucket(storage).exists(f"{datasets.FOLDER}/files/md5/{md5[:2]}/{md5[2:]}"):
