@@ -35,9 +35,10 @@ faults: setup ## predictor, drift workers and trainer under many more faults tha
 	@FAULTS_KILLS=10 $(PYTHON) -m pytest tests/test_trainer_faults.py -s
 
 .PHONY: check
-check: setup check-locks ## format, lint, types, import boundaries, locks, the list of metrics, dashboards
+check: setup check-locks ## format, lint, types, import boundaries, locks, Dockerfiles, the list of metrics, dashboards
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }
 	@.venv/bin/ruff check --quiet .
+	@.venv/bin/hadolint services/*/Dockerfile compose/*/Dockerfile
 	@.venv/bin/lint-imports > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@.venv/bin/mypy
 	@$(PYTHON) -m stack.metrics --check
