@@ -1,0 +1,447 @@
+"""The images, built and run for real: sizes, one round through all four services, and a swap of predictors under load.
+
+Kafka and the server that speaks GCS's protocol are those of `make up`; predictor, drift worker, trainer, producer and
+MLflow are containers, with the limits that compose gives them. Before them stands Caddy with compose's own files.
+
+Needs podman, and caddy for the proxies. Where no base image can be pulled, a stand-in does: with Debian's debootstrap,
+
+    debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates trixie FOLDER
+    python -m benchmarks.containers --stand-in FOLDER --caddy CADDY
+"""
+
+import argparse
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+from mirakuru import HTTPExecutor, TCPExecutor
+from mirakuru.exceptions import ProcessFinishedWithError
+
+from benchmarks import report
+from benchmarks.report import tell, warn
+from driftloop import topics
+from driftloop.events import Drift, ModelChange, Prediction
+from driftloop.settings import Kafka, Topics
+from stack import gcs, kafka, services
+from stack.settings import StackSettings
+
+ROOT = Path(__file__).parent.parent
+COMPOSE = ROOT / "compose"
+IMAGES = {
+    **{name: f"services/{name}/Dockerfile" for name in ("predictor", "drift_worker", "trainer", "producer")},
+    "mlflow": "compose/mlflow/Dockerfile",
+}
+NETWORK = "driftloop-try"
+TMP = ("--tmpfs", "/tmp")  # noqa: S108  # in a container
+PREDICTOR = ("--read-only", *TMP, "--memory", "1g", "-v", "driftloop-try-outbox:/var/lib/driftloop")
+FLIGHT = {
+    **{"sched_dep_time": 1720, "distance": 1400, "day_of_week": 3, "carrier": "UA", "origin": "EWR", "dest": "IAH"},
+    **{"temp": 75.2, "dewp": 66.0, "humid": 73.0, "wind_dir": 200, "wind_speed": 11.5, "precip": 0},
+    **{"pressure": 1011.8, "visib": 10},
+}
+
+
+T = TypeVar("T")
+
+
+class Failed(Exception):
+    """Says which step did not do what it should."""
+
+
+def program(name: str) -> str:
+    """The path of a program. Raises :class:`Failed`."""
+    found = shutil.which(name)
+    if found is None:
+        raise Failed(f"{name} is missing")
+    return found
+
+
+def podman(*words: str, seconds: float = 900) -> str:
+    """Runs podman; returns what it printed. Raises :class:`Failed`."""
+    done = subprocess.run([program("podman"), *words], capture_output=True, text=True, check=False, timeout=seconds)
+    if done.returncode:
+        raise Failed(f"podman {' '.join(words)}: {done.stdout[-2000:]}{done.stderr[-3000:]}")
+    return done.stdout.strip()
+
+
+def image(name: str) -> str:
+    """An image's name, as compose has it."""
+    return f"localhost/driftloop-{name.replace('_', '-')}:dev"
+
+
+def stand_in(folder: Path) -> list[str]:
+    """Makes base images of a Debian in a folder and of the uv at hand; returns the build's arguments."""
+    uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
+    authorities = folder / "etc" / "ssl" / "certs" / "ca-certificates.crt"
+    shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", authorities)
+    (folder / "usr" / "bin" / "python").unlink(missing_ok=True)
+    (folder / "usr" / "bin" / "python").symlink_to("python3")
+    with tempfile.TemporaryDirectory() as alone:
+        shutil.copy(uv, f"{alone}/uv")
+        imported(folder, "stand-in:python", "ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt")
+        imported(Path(alone), "stand-in:uv")
+    return ["--build-arg", "PYTHON=localhost/stand-in:python", "--build-arg", "UV=localhost/stand-in:uv"]
+
+
+def imported(folder: Path, name: str, *changes: str) -> None:
+    """Makes an image of a folder."""
+    path = "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin"
+    options = [word for change in (path, *changes) for word in ("--change", change)]
+    with subprocess.Popen([program("tar"), "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as tar:
+        subprocess.run(
+            [program("podman"), "import", "-q", *options, "-", f"localhost/{name}"], stdin=tar.stdout, check=True
+        )
+
+
+def build(names: list[str], arguments: list[str]) -> None:
+    """Builds the images."""
+    revision = subprocess.run(
+        [program("git"), "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for name in names:
+        began = time.monotonic()
+        podman(
+            *("build", "--quiet", "--format", "docker", "--network", "host", *arguments),
+            *("--build-arg", f"REVISION={revision.strip()}", "--build-arg", "VERSION=0.1.0"),
+            *("-f", str(ROOT / IMAGES[name]), "-t", image(name), str(ROOT)),
+        )
+        tell(f"{name} built in {time.monotonic() - began:.0f} s")
+
+
+def sizes(base: str) -> dict[str, float]:
+    """Megabytes of each image beside its base, and of its last layer, which is what a new revision brings."""
+    of_base = int(podman("image", "inspect", base, "--format", "{{.Size}}"))
+    shown = report.table("Images, in MB", "image", "beside the base", "of which its own code")
+    figures = {}
+    for name in IMAGES:
+        whole = int(podman("image", "inspect", image(name), "--format", "{{.Size}}")) - of_base
+        history = json.loads(podman("history", "--format", "json", image(name)))
+        own = sum(layer["size"] for layer in history if "wheels" in layer["CreatedBy"])
+        figures[f"{name}_mb"] = whole / 1e6
+        shown.add_row(name, f"{whole / 1e6:,.0f}", f"{own / 1e6:,.1f}" if own else "")
+    report.console.print(shown)
+    return figures
+
+
+@contextmanager
+def container(name: str, of: str, *options: str, command: tuple[str, ...] = ()) -> Iterator[str]:
+    """A container that runs for as long as the block does, bound as compose binds it."""
+    full = f"driftloop-try-{name}"
+    podman("rm", "--force", "--ignore", full)
+    podman(
+        *("run", "--detach", "--name", full, "--init", "--cap-drop", "all"),
+        *("--security-opt", "no-new-privileges", *options, of, *command),
+    )
+    try:
+        yield full
+    finally:
+        with suppress(Failed):
+            podman("rm", "--force", "--ignore", "--time", "30", full)
+
+
+def healthy(name: str, seconds: float = 120) -> float:
+    """Waits until the image's own health check succeeds; returns how long that took."""
+    began = time.monotonic()
+    while subprocess.run([program("podman"), "healthcheck", "run", name], capture_output=True, check=False).returncode:
+        if time.monotonic() - began > seconds:
+            raise Failed(f"{name} does not get healthy: {podman('logs', '--tail', '20', name)}")
+        time.sleep(0.5)
+    return time.monotonic() - began
+
+
+def stopped(name: str) -> float:
+    """Sends SIGTERM and waits; returns the seconds that the end took. Raises where it did not end by itself."""
+    began = time.monotonic()
+    podman("stop", "--time", "30", name)
+    seconds = time.monotonic() - began
+    code = podman("inspect", name, "--format", "{{.State.ExitCode}}")
+    if code != "0":
+        raise Failed(f"{name} ended with {code}: {podman('logs', '--tail', '20', name)}")
+    return seconds
+
+
+def once(of: str, *options: str, command: tuple[str, ...]) -> str:
+    """Runs a container to its end; returns what it printed."""
+    return podman("run", "--rm", "--network", "host", *options, of, *command)
+
+
+def environment(variables: Mapping[str, str]) -> list[str]:
+    """Variables as podman's options."""
+    return [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
+
+
+def secrets(*names: str, folder: Path) -> list[str]:
+    """Files as compose mounts them."""
+    files = {"ca": "ca.crt"}
+    return [
+        word for name in names for word in ("-v", f"{folder / files.get(name, f'{name}.pem')}:/run/secrets/{name}:ro")
+    ]
+
+
+def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
+    """One version, its predictions, events and a verdict, through all images; then a swap of predictors."""
+    settings = StackSettings()
+    given = services.environment(settings) | {"DRIFTLOOP_WINDOW__QUIET_SECONDS": "5"}
+    given.pop("DRIFTLOOP_PREDICTOR__FOLDER")  # the image's own
+    bus, names = Kafka(bootstrap_servers=given["DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS"]), Topics()
+    reach, figures = environment(given), dict[str, float]()
+    registry = environment(
+        given
+        | {
+            "DRIFTLOOP_REGISTRY__URI": "https://localhost:5443",
+            "MLFLOW_TRACKING_SERVER_CERT_PATH": "/run/secrets/ca",
+            "MLFLOW_TRACKING_CLIENT_CERT_PATH": "/run/secrets/client",
+        }
+    )
+    with ExitStack() as running:
+        log = running.enter_context((at / "stack.log").open("w"))
+        for part in (
+            kafka.part(at / "kafka", settings.stack.kafka_port, settings.stack.kafka_controller_port),
+            gcs.part(at / "gcs", settings.stack.gcs_port, services.BUCKET),
+        ):
+            part.prepare()
+            common = {"timeout": 60, "stdout": log, "stderr": log, "envvars": dict(os.environ)}
+            executor = (
+                HTTPExecutor(part.command, part.url + part.ready_path, method="GET", **common)
+                if part.ready_path
+                else TCPExecutor(part.command, "127.0.0.1", part.port, **common)
+            )
+            executor.start()
+            running.enter_context(suppress(ProcessFinishedWithError))
+            running.callback(executor.stop)
+        tell("Kafka and GCS run")
+
+        def start(name: str, of: str, *options: str, command: tuple[str, ...] = ()) -> str:
+            return running.enter_context(container(name, of, *options, command=command))
+
+        mlflow = start(
+            *("mlflow", image("mlflow"), "--network", "host", "--read-only", *TMP, "--memory", "2g"),
+            *("-v", "driftloop-try-mlflow:/var/lib/mlflow"),
+            *environment({"STORAGE_EMULATOR_HOST": given["DRIFTLOOP_STORAGE__ENDPOINT"]}),
+            command=("--workers=1", "--backend-store-uri=sqlite:////var/lib/mlflow/mlflow.db", "--serve-artifacts",
+                     f"--artifacts-destination=gs://{services.BUCKET}/mlflow",
+                     "--allowed-hosts=mlflow:5000,localhost:5000,127.0.0.1:5000"),
+        )  # fmt: skip
+        tell(f"MLflow healthy after {healthy(mlflow):.0f} s")
+        start(
+            *(
+                "registry",
+                caddy,
+                "--network",
+                "host",
+                "--add-host",
+                "mlflow:127.0.0.1",
+                "--cap-add",
+                "NET_BIND_SERVICE",
+            ),
+            *("-v", f"{COMPOSE / 'caddy' / 'training.Caddyfile'}:/etc/caddy/Caddyfile:ro"),
+            *secrets("training", "ca", folder=certificates),
+        )
+        tell("topics: " + once(image("producer"), *reach, "--entrypoint", "driftloop", command=("topics", "create")))
+        once(
+            image("trainer"), *reach, "--user", "root", "--entrypoint", "python",
+            command=("-m", "usecases.flights.publish"),
+        )  # fmt: skip
+        tell("the dataset is in the bucket")
+        trainer = start("trainer", image("trainer"), "--network", "host", "--memory", "3g", *reach)
+        worker = start(
+            *("worker", image("drift_worker"), "--network", "host", "--read-only", *TMP),
+            *("--memory", "2g", *reach),
+        )
+        tell(f"trainer healthy after {healthy(trainer):.0f} s, drift worker after {healthy(worker):.0f} s more")
+        tell(
+            once(
+                image("producer"), *reach, "--entrypoint", "driftloop",
+                command=("retrain", "--reason", "the first version", "--wait", "--no-archive",
+                         "--from", "2013-01-01", "--to", "2013-04-01"),
+            ).splitlines()[-1]
+        )  # fmt: skip
+        promoted = [c for c in topics.latest(bus, names.models, 10) if isinstance(c, ModelChange) and c.final]
+        revision = podman("inspect", image("trainer"), "--format", "{{json .Config.Labels}}")
+        tell(f"{promoted[-1].state}: version {promoted[-1].version}; labels {revision}")
+        predictor = start(
+            *("predictor", image("predictor"), "--network", "host", *PREDICTOR, *registry),
+            *secrets("ca", "client", folder=certificates),
+        )
+        tell(f"predictor healthy after {healthy(predictor):.0f} s, its version fetched through the proxy with TLS")
+        tell(
+            once(
+                image("producer"), *reach,
+                command=("--from", "2013-07-01", "--to", "2013-07-04", "--rate", "max", "--rows", "5"),
+            ).replace("\n", " | ")
+        )  # fmt: skip
+        verdict = wait(lambda: next((e for e in topics.latest(bus, names.drift, 50) if isinstance(e, Drift)), None))
+        tell(f"verdict: {verdict.verdict}, {verdict.rows} rows of version {verdict.version}, {verdict.why}")
+        for name in (worker, trainer, predictor):
+            figures[f"{name.rsplit('-', 1)[1]}_stop_seconds"] = stopped(name)
+            tell(f"{name} ended by itself on SIGTERM")
+        figures |= swap(certificates, caddy, bus, names, running)
+    return figures
+
+
+def swap(certificates: Path, caddy: str, bus: Kafka, names: Topics, running: ExitStack) -> dict[str, float]:
+    """One predictor takes another's place under load, both of them cut off from registry and broker."""
+    podman("network", "create", "--ignore", NETWORK)
+    running.callback(lambda: podman("network", "rm", "--force", NETWORK))
+    away = environment({"DRIFTLOOP_REGISTRY__MODEL": services.MODEL})
+
+    def predictor(name: str) -> str:
+        started = running.enter_context(
+            container(name, image("predictor"), *PREDICTOR, "--network", NETWORK, "--network-alias", "predictor", *away)
+        )
+        tell(f"{name} healthy after {healthy(started):.0f} s with the last good version, the registry being away")
+        return started
+
+    def count() -> int:
+        return sum(isinstance(event, Prediction) for event in topics.latest(bus, names.predictions, 10**9))
+
+    before = count()
+    old = predictor("blue")
+    gateway = running.enter_context(
+        container(
+            "gateway", caddy, "--network", NETWORK, "--cap-add", "NET_BIND_SERVICE", "--env", "PREDICTOR_SITE=:8000",
+            *("-v", f"{COMPOSE / 'caddy' / 'serving.Caddyfile'}:/etc/caddy/Caddyfile:ro"),
+            *secrets("serving", "ca", folder=certificates),
+        )
+    )  # fmt: skip
+    address = podman("inspect", gateway, "--format", f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}')
+    wait(lambda: True if asked(f"http://{address}:8000/readyz") == 200 else None)
+    guarded(address, certificates)
+    seen, slowest, stop = Counter[int](), [0.0], threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=30) as client:
+            while not stop.is_set():
+                began = time.monotonic()
+                try:
+                    status = client.post(f"http://{address}:8000/predict", json={"instances": [FLIGHT]}).status_code
+                except httpx.HTTPError:
+                    status = 0
+                seen[status] += 1
+                slowest[0] = max(slowest[0], time.monotonic() - began)
+                time.sleep(0.01)
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    time.sleep(2)
+    green = predictor("green")
+    time.sleep(2)
+    tell(f"the old one ended in {stopped(old):.1f} s")
+    time.sleep(3)
+    stop.set()
+    for asker in askers:
+        asker.join()
+    tell(f"answers by status: {dict(seen)}, the longest after {slowest[0]:.2f} s")
+    stopped(green)
+    # What both have promised lies in the volume, until a relay reaches the broker.
+    last = running.enter_context(
+        container(
+            "last", image("predictor"), *PREDICTOR, "--network", "host",
+            *environment({"DRIFTLOOP_REGISTRY__MODEL": services.MODEL,
+                          "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": bus.bootstrap_servers}),
+        )
+    )  # fmt: skip
+    wait(lambda: True if count() - before >= seen[200] else None)
+    tell(f"events on the topic: {count() - before} of {seen[200]} answers")
+    stopped(last)
+    if set(seen) != {200}:
+        raise Failed(f"requests failed during the swap: {dict(seen)}")
+    return {
+        "swap_requests": sum(seen.values()),
+        "swap_failures": sum(seen.values()) - seen[200],
+        "swap_longest_seconds": slowest[0],
+        "swap_events": count() - before,
+    }
+
+
+def asked(url: str) -> int:
+    """The status of an answer; 0 for none."""
+    try:
+        return httpx.get(url, timeout=5).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+def guarded(address: str, certificates: Path) -> None:
+    """Metrics are for those with a certificate. Raises :class:`Failed`."""
+    trust = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
+    trust.check_hostname = False  # it is called by an address here
+    try:
+        httpx.get(f"https://{address}:8443/metrics", verify=trust)
+    except httpx.HTTPError:
+        pass
+    else:
+        raise Failed("metrics are shown to those without a certificate")
+    trust.load_cert_chain(str(certificates / "client.pem"))
+    if "driftloop_" not in httpx.get(f"https://{address}:8443/metrics", verify=trust).text:
+        raise Failed("metrics are not shown to those with a certificate")
+    tell("metrics are shown to those with a certificate alone")
+
+
+def wait(found: Callable[[], T | None], seconds: float = 120) -> T:
+    """What is found in the end. Raises :class:`Failed`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (value := found()) is not None:
+            return value
+        time.sleep(0.5)
+    raise Failed(f"waited {seconds:g} s in vain")
+
+
+def main() -> int:
+    """Runs everything; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stand-in", type=Path, metavar="FOLDER", help="a Debian with Python, as a base image")
+    parser.add_argument("--caddy", metavar="FILE", type=Path, help="Caddy's program, for an image of it")
+    parser.add_argument("--no-build", action="store_true", help="with the images that are there")
+    parser.add_argument("--no-run", action="store_true", help="build only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures to this file")
+    options = parser.parse_args()
+    try:
+        arguments = stand_in(options.stand_in) if options.stand_in else []
+        if not options.no_build:
+            build(list(IMAGES), arguments)
+        figures = sizes("localhost/stand-in:python" if options.stand_in else "python:3.13.18-slim-trixie")
+        if not options.no_run:
+            caddy = "docker.io/library/caddy:2.11.9"
+            with tempfile.TemporaryDirectory(prefix="driftloop-try-") as name:
+                at = Path(name)
+                if options.caddy:
+                    (at / "caddy").mkdir()
+                    shutil.copy(options.caddy, at / "caddy" / "caddy")
+                    caddy = "localhost/stand-in:caddy"
+                    command = '["/caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]'
+                    imported(at / "caddy", "stand-in:caddy", f"CMD {command}")
+                certificates = at / "certificates"
+                subprocess.run(
+                    [str(COMPOSE / "certificates.sh")],
+                    env={**os.environ, "CERTIFICATES": str(certificates)},
+                    check=True,
+                    stderr=subprocess.DEVNULL,
+                )
+                for volume in ("driftloop-try-outbox", "driftloop-try-mlflow"):
+                    podman("volume", "rm", "--force", volume)
+                figures |= round_trip(at, certificates, caddy)
+    except Failed as error:
+        warn(str(error))
+        return 1
+    report.finish("containers", figures, {"swap_failures": "0"}, {"at": f"{datetime.now():%Y-%m-%d}"}, options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
