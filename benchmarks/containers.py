@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from mirakuru import HTTPExecutor, TCPExecutor
@@ -213,7 +213,7 @@ def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
             gcs.part(at / "gcs", settings.stack.gcs_port, services.BUCKET),
         ):
             part.prepare()
-            common = {"timeout": 60, "stdout": log, "stderr": log, "envvars": dict(os.environ)}
+            common: dict[str, Any] = {"timeout": 60, "stdout": log, "stderr": log, "envvars": dict(os.environ)}
             executor = (
                 HTTPExecutor(part.command, part.url + part.ready_path, method="GET", **common)
                 if part.ready_path
