@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
@@ -16,19 +16,40 @@ DAY_MS = 24 * 3600 * 1000
 COUNTED = 1_000  # events behind that are read to be counted
 
 
+class Shape(NamedTuple):
+    """What a topic is made with."""
+
+    partitions: int
+    replication: int
+    configs: dict[str, str]
+
+
+def shapes(topics: Topics) -> dict[str, Shape]:
+    """Every topic, and one for each one's dead letters."""
+    wanted = {}
+    for name in topics.names():
+        busy = name in (topics.predictions, topics.outcomes)
+        retention = int(topics.retention_days * DAY_MS) if busy else -1  # what is decided is few, and is kept
+        configs = {"retention.ms": str(retention)}
+        wanted[name] = Shape(topics.partitions if busy else 1, topics.replication, configs)
+        wanted[dead_letter_topic(name)] = Shape(1, topics.replication, configs)
+    return wanted
+
+
 def create(kafka: Kafka, topics: Topics) -> list[str]:
-    """Makes the topics, and one for each one's dead letters; returns those that were not there yet."""
+    """Makes the topics; returns those that were not there yet."""
     admin = KafkaAdminClient(**kafka.connection)
     try:
         there = set(admin.list_topics())
-        wanted: dict[str, dict[str, Any]] = {}
-        for name in topics.names():
-            busy = name in (topics.predictions, topics.outcomes)
-            retention = int(topics.retention_days * DAY_MS) if busy else -1  # what is decided is few, and is kept
-            shape = {"replication_factor": topics.replication, "configs": {"retention.ms": str(retention)}}
-            wanted[name] = {"num_partitions": topics.partitions if busy else 1, **shape}
-            wanted[dead_letter_topic(name)] = {"num_partitions": 1, **shape}
-        missing = {name: shape for name, shape in wanted.items() if name not in there}
+        missing = {
+            name: {
+                "num_partitions": shape.partitions,
+                "replication_factor": shape.replication,
+                "configs": shape.configs,
+            }
+            for name, shape in shapes(topics).items()
+            if name not in there
+        }
         if missing:
             admin.create_topics(missing, wait_for_metadata=True)
         return list(missing)
