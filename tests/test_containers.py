@@ -27,10 +27,10 @@ from producer.settings import ProducerSettings
 from stack import kafka, services
 from stack.settings import StackSettings
 from tests.conftest import free_ports
+from tests.tools import ROOT, needed
 from trainer.settings import TrainerSettings
 from usecases.flights.publish import PublishSettings
 
-ROOT = Path(__file__).parent.parent
 COMPOSE = ROOT / "compose"
 GITLEAKS = "github.com/zricethezav/gitleaks/v8@v8.30.1"
 SECRETS = {"TRAINER_API_KEY": "of no worth", "GRAFANA_PASSWORD": "of no worth"}
@@ -54,20 +54,11 @@ END = {"topics", "dataset", "driftloop", "producer"}
 """Services that are there to end."""
 
 
-def tool(name: str) -> str:
-    """The path of a tool of the system; skips the test where it is missing, but not in continuous integration."""
-    found = shutil.which(name)
-    if found is None and os.environ.get("CI") != "true":
-        pytest.skip(f"{name} is missing")
-    assert found, f"{name} is missing"
-    return found
-
-
 @pytest.fixture(scope="session")
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Compose specification's own reader."""
     reader = tmp_path_factory.mktemp("compose") / "check"
-    subprocess.run([tool("go"), "build", "-o", str(reader), "."], cwd=COMPOSE / "check", check=True, timeout=200)
+    subprocess.run([needed("go"), "build", "-o", str(reader), "."], cwd=COMPOSE / "check", check=True, timeout=200)
     return reader
 
 
@@ -229,7 +220,7 @@ def test_the_predictors_image_carries_neither_evidently_nor_dvc_nor_the_full_mlf
 
 def test_git_holds_no_secret() -> None:
     done = subprocess.run(
-        [tool("go"), "run", GITLEAKS, "git", "--no-banner", "--redact", "."],
+        [needed("go"), "run", GITLEAKS, "git", "--no-banner", "--redact", "."],
         cwd=ROOT,
         capture_output=True,
         text=True,

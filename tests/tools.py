@@ -1,22 +1,31 @@
-"""Tools of the system that tests need."""
+"""Tools that tests need beside Python's: of the system, or built below the project's own folder by ``make tools``."""
 
 import os
 import shutil
 import subprocess
+from itertools import chain
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent.parent
+BUILT = (".tools/{0}-*/{0}", ".tools/{0}/bin/{0}")
 
 
 def needed(tool: str) -> str:
     """Where it is. Without it a test is skipped, but where everything has to be tested it fails."""
-    found = shutil.which(tool)
+    built = chain.from_iterable(ROOT.glob(pattern.format(tool)) for pattern in BUILT)
+    found = shutil.which(tool) or next(map(str, built), None)
     if found is None and os.environ.get("CI") != "true":
-        pytest.skip(f"{tool} is missing: see .ci/run for Debian's package")
+        pytest.skip(f"{tool} is missing: see .ci/run for Debian's packages, or run make tools")
     assert found, f"{tool} is missing"
     return found
 
 
-def run(tool: str, *words: str, given: str = "") -> None:
-    """Runs it; the word of a failure is its output."""
-    done = subprocess.run([needed(tool), *words], input=given, capture_output=True, text=True, check=False, timeout=60)
+def run(tool: str, *words: str, given: str = "") -> str:
+    """Runs it and returns what it printed; the word of a failure is its output."""
+    done = subprocess.run(
+        [needed(tool), *words], input=given, capture_output=True, text=True, check=False, timeout=60, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

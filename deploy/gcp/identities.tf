@@ -1,0 +1,72 @@
+# One account a machine, since its containers share it, and one a job of the workflows. None has a key.
+
+locals {
+  accounts = {
+    serving    = "machine with Kafka, predictor, MLflow and trainer"
+    monitoring = "machine with drift worker, Prometheus and Grafana"
+    release    = "workflow that pushes images"
+    deploy     = "workflow that logs in to the machines"
+    train      = "workflow that trains on a runner"
+  }
+
+  # What an account may do below a folder of the bucket: read, or write and delete too.
+  folders = [
+    { account = "serving", folder = "datasets/", role = "roles/storage.objectUser" },
+    { account = "serving", folder = "events/", role = "roles/storage.objectViewer" },
+    { account = "serving", folder = "mlflow/", role = "roles/storage.objectUser" },
+    { account = "serving", folder = "references/", role = "roles/storage.objectUser" },
+    { account = "monitoring", folder = "events/", role = "roles/storage.objectUser" },
+    { account = "monitoring", folder = "references/", role = "roles/storage.objectViewer" },
+    { account = "monitoring", folder = "reports/", role = "roles/storage.objectUser" },
+    { account = "train", folder = "datasets/", role = "roles/storage.objectUser" },
+    { account = "train", folder = "events/", role = "roles/storage.objectViewer" },
+    { account = "train", folder = "references/", role = "roles/storage.objectUser" },
+  ]
+}
+
+resource "google_service_account" "driftloop" {
+  for_each = local.accounts
+
+  account_id   = "driftloop-${each.key}"
+  display_name = "driftloop: ${each.value}"
+
+  depends_on = [google_project_service.needed]
+}
+
+resource "google_storage_bucket_iam_member" "folder" {
+  for_each = { for one in local.folders : "${one.account} ${one.folder}" => one }
+
+  bucket = google_storage_bucket.data.name
+  role   = each.value.role
+  member = google_service_account.driftloop[each.value.account].member
+
+  condition {
+    title      = "below ${each.value.folder}"
+    expression = "resource.name.startsWith(\"projects/_/buckets/${google_storage_bucket.data.name}/objects/${each.value.folder}\")"
+  }
+}
+
+# Names are listed of a bucket, not of a folder, so that a condition would forbid it.
+resource "google_storage_bucket_iam_member" "names" {
+  for_each = toset(local.folders[*].account)
+
+  bucket = google_storage_bucket.data.name
+  role   = "roles/storage.legacyBucketReader"
+  member = google_service_account.driftloop[each.key].member
+}
+
+resource "google_artifact_registry_repository_iam_member" "pull" {
+  for_each = toset(["serving", "monitoring"])
+
+  location   = google_artifact_registry_repository.images.location
+  repository = google_artifact_registry_repository.images.name
+  role       = "roles/artifactregistry.reader"
+  member     = google_service_account.driftloop[each.key].member
+}
+
+resource "google_artifact_registry_repository_iam_member" "push" {
+  location   = google_artifact_registry_repository.images.location
+  repository = google_artifact_registry_repository.images.name
+  role       = "roles/artifactregistry.writer"
+  member     = google_service_account.driftloop["release"].member
+}
