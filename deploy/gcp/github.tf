@@ -25,7 +25,7 @@ resource "google_iam_workload_identity_pool_provider" "github" {
 }
 
 resource "google_service_account_iam_member" "workflow" {
-  for_each = toset(["release", "deploy", "train"])
+  for_each = toset(["release", "deploy", "retrain", "train"])
 
   service_account_id = google_service_account.driftloop[each.key].name
   role               = "roles/iam.workloadIdentityUser"

@@ -2,21 +2,21 @@
 
 locals {
   accounts = {
-    serving    = "machine with Kafka, predictor, MLflow and trainer"
-    monitoring = "machine with drift worker, Prometheus and Grafana"
+    serving    = "machine with Kafka and predictor"
+    monitoring = "machine with MLflow, trainer, drift worker, Prometheus and Grafana"
     release    = "workflow that pushes images"
-    deploy     = "workflow that logs in to the machines"
+    deploy     = "workflow that updates the machines"
+    retrain    = "workflow that asks for retrains"
     train      = "workflow that trains on a runner"
   }
 
-  # What an account may do below a folder of the bucket: read, or write and delete too.
+  # What an account may do below a folder of the bucket: read, or write and delete too. The serving machine has no
+  # business there: artifacts come through MLflow.
   folders = [
-    { account = "serving", folder = "datasets/", role = "roles/storage.objectUser" },
-    { account = "serving", folder = "events/", role = "roles/storage.objectViewer" },
-    { account = "serving", folder = "mlflow/", role = "roles/storage.objectUser" },
-    { account = "serving", folder = "references/", role = "roles/storage.objectUser" },
+    { account = "monitoring", folder = "datasets/", role = "roles/storage.objectUser" },
     { account = "monitoring", folder = "events/", role = "roles/storage.objectUser" },
-    { account = "monitoring", folder = "references/", role = "roles/storage.objectViewer" },
+    { account = "monitoring", folder = "mlflow/", role = "roles/storage.objectUser" },
+    { account = "monitoring", folder = "references/", role = "roles/storage.objectUser" },
     { account = "monitoring", folder = "reports/", role = "roles/storage.objectUser" },
     { account = "train", folder = "datasets/", role = "roles/storage.objectUser" },
     { account = "train", folder = "events/", role = "roles/storage.objectViewer" },

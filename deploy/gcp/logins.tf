@@ -1,15 +1,20 @@
-# Who logs in to the machines, over IAP: people, and the workflow that deploys. To do so one finds the machine, reaches it,
-# is its administrator, and acts as its account, as whoever is on the machine does.
+# Who logs in over IAP: people and the workflow that deploys, as administrators of both machines; and the workflow that
+# asks for retrains, which reaches the trainer through its login. To do so one finds the machine, reaches it, may log in,
+# and acts as the machine's account, as whoever is on it does.
 
 locals {
-  deployer = "the workflow that deploys" # its account is not known before it has been made, and a key has to be
-  logins = {
-    for pair in setproduct(keys(local.machines), concat([local.deployer], var.people)) :
-    "${pair[0]}: ${pair[1]}" => { machine = pair[0], who = pair[1] }
-  }
+  # By name, since accounts are not known before they have been made, and a key has to be.
   members = merge(
     { for person in var.people : person => person },
-    { (local.deployer) = google_service_account.driftloop["deploy"].member },
+    { for workflow in ["deploy", "retrain"] : workflow => google_service_account.driftloop[workflow].member },
+  )
+
+  logins = merge(
+    {
+      for pair in setproduct(keys(local.machines), concat(["deploy"], var.people)) :
+      "${pair[0]}: ${pair[1]}" => { machine = pair[0], who = pair[1], role = "roles/compute.osAdminLogin" }
+    },
+    { "monitoring: retrain" = { machine = "monitoring", who = "retrain", role = "roles/compute.osLogin" } },
   )
 }
 
@@ -22,7 +27,7 @@ resource "google_project_iam_custom_role" "find" {
 }
 
 resource "google_project_iam_member" "find" {
-  for_each = toset(concat([local.deployer], var.people))
+  for_each = toset(concat(["deploy", "retrain"], var.people))
 
   project = var.project
   role    = google_project_iam_custom_role.find.name
@@ -38,12 +43,12 @@ resource "google_iap_tunnel_instance_iam_member" "reach" {
   member   = local.members[each.value.who]
 }
 
-resource "google_compute_instance_iam_member" "administer" {
+resource "google_compute_instance_iam_member" "login" {
   for_each = local.logins
 
   zone          = var.zone
   instance_name = google_compute_instance.machine[each.value.machine].name
-  role          = "roles/compute.osAdminLogin"
+  role          = each.value.role
   member        = local.members[each.value.who]
 }
 

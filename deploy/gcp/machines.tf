@@ -1,7 +1,7 @@
 locals {
   machines = {
-    serving    = { type = var.serving_machine, disk = 100 }
-    monitoring = { type = var.monitoring_machine, disk = 50 }
+    serving    = { type = var.serving_machine, disk = 50, address = 10 }
+    monitoring = { type = var.monitoring_machine, disk = 50, address = 11 }
   }
 }
 
@@ -78,6 +78,7 @@ resource "google_compute_instance" "machine" {
 
   network_interface {
     subnetwork = google_compute_subnetwork.driftloop.id
+    network_ip = cidrhost(google_compute_subnetwork.driftloop.ip_cidr_range, each.value.address)
   }
 
   service_account {

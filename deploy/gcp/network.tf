@@ -3,10 +3,12 @@
 locals {
   iap = "35.235.240.0/20" # where logins over IAP come from
 
-  # What the monitoring machine asks the serving one for: events, and metrics behind the gateway.
-  from_monitoring = ["9093", "8443"]
-  # Where predictions are asked for.
-  from_callers = ["443"]
+  # What a machine takes: from the other one with its certificate (docs/containers.md), and from those who ask.
+  takes = {
+    serving    = { from = "monitoring", ports = ["8443", "9094"] }
+    monitoring = { from = "serving", ports = ["5443"] }
+  }
+  predictions = ["443", "8000"]
 }
 
 resource "google_compute_network" "driftloop" {
@@ -49,7 +51,7 @@ resource "google_compute_firewall" "logins" {
   name                    = "driftloop-logins"
   network                 = google_compute_network.driftloop.id
   source_ranges           = [local.iap]
-  target_service_accounts = [for machine in ["serving", "monitoring"] : google_service_account.driftloop[machine].email]
+  target_service_accounts = [for machine in keys(local.machines) : google_service_account.driftloop[machine].email]
 
   allow {
     protocol = "tcp"
@@ -57,15 +59,17 @@ resource "google_compute_firewall" "logins" {
   }
 }
 
-resource "google_compute_firewall" "monitoring" {
-  name                    = "driftloop-monitoring"
+resource "google_compute_firewall" "machines" {
+  for_each = local.takes
+
+  name                    = "driftloop-${each.value.from}-to-${each.key}"
   network                 = google_compute_network.driftloop.id
-  source_service_accounts = [google_service_account.driftloop["monitoring"].email]
-  target_service_accounts = [google_service_account.driftloop["serving"].email]
+  source_service_accounts = [google_service_account.driftloop[each.value.from].email]
+  target_service_accounts = [google_service_account.driftloop[each.key].email]
 
   allow {
     protocol = "tcp"
-    ports    = local.from_monitoring
+    ports    = each.value.ports
   }
 }
 
@@ -79,6 +83,6 @@ resource "google_compute_firewall" "callers" {
 
   allow {
     protocol = "tcp"
-    ports    = local.from_callers
+    ports    = local.predictions
   }
 }

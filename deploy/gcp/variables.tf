@@ -49,13 +49,13 @@ variable "people" {
 }
 
 variable "serving_machine" {
-  description = "Type of the machine with Kafka, predictor, MLflow and trainer."
+  description = "Type of the machine with Kafka and predictor."
   type        = string
-  default     = "e2-standard-4"
+  default     = "e2-standard-2"
 }
 
 variable "monitoring_machine" {
-  description = "Type of the machine with drift worker, Prometheus, Alertmanager and Grafana."
+  description = "Type of the machine with MLflow, trainer, drift worker, Prometheus, Alertmanager and Grafana."
   type        = string
-  default     = "e2-standard-2"
+  default     = "e2-standard-4"
 }
