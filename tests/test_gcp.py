@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hcl2
+import yaml
 
 from tests.tools import ROOT, run
 
@@ -113,3 +114,26 @@ def test_the_startup_script_is_read_by_its_shell() -> None:
         ["/bin/bash", "-n", str(Path(FOLDER, "startup.sh"))], capture_output=True, text=True, check=False, timeout=10
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_machines_take_from_one_another_what_compose_publishes() -> None:
+    (takes,) = (body for kind, _, body in blocks() if kind == "locals" and "takes" in body)
+    ports = {
+        machine: {port.strip('"') for port in taken["ports"]}
+        for machine, taken in takes["takes"].items()
+        if not machine.startswith("__")
+    }
+    assert ports == {
+        "serving": published("serving.yaml", "SERVING_ADDRESS"),
+        "monitoring": published("training.yaml", "TRAINING_ADDRESS"),
+    }
+    asked = published("serving.yaml", "PREDICTOR_ADDRESS")
+    assert asked
+    assert asked <= {port.strip('"') for port in takes["predictions"]}
+
+
+def published(file: str, address: str) -> set[str]:
+    """The ports that a compose file opens on an address."""
+    services = yaml.safe_load((ROOT / "compose" / file).read_text())["services"]
+    ports = chain.from_iterable(service.get("ports", ()) for service in services.values())
+    return {match[1] for port in ports if address in port and (match := re.search(r"(\d+)\}?$", port))}
