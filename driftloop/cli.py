@@ -11,15 +11,18 @@ from typing import Annotated
 import structlog
 import typer
 from kafka.errors import KafkaError
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from driftloop import topics, tracing
-from driftloop.events import DataSelection, Drift, Estimate, ModelChange, Quality, Retrain
+from driftloop import asking, topics
+from driftloop.events import DataSelection, Drift, Estimate, ModelChange, Quality, Wish
 from driftloop.producing import Publisher, Unavailable
 from driftloop.settings import Registry as RegistrySettings
-from driftloop.settings import Settings, Storage, load
+from driftloop.settings import Section, Settings, Storage, load
+from driftloop.telling import Report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 topics_app = typer.Typer(no_args_is_help=True)
@@ -28,7 +31,6 @@ data_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data", help="What versions were trained on.")
 out = Console()
 
-EXIT = {"promoted": 0, "rejected": 3, "failed": 4}
 TIMED_OUT = 5
 UNREACHABLE = 6
 REFUSED = 7
@@ -52,6 +54,20 @@ class DataSettings(OperatorSettings):
     """What it reads beside that where data is asked for."""
 
     storage: Storage = Storage()
+
+
+class Key(Section, extra="ignore"):
+    """The trainer reads more of this section."""
+
+    api_key: SecretStr = Field(min_length=8, description="the trainer's")
+
+
+class KeySettings(BaseSettings):
+    """What asking over HTTP reads."""
+
+    model_config = Settings.model_config
+
+    trainer: Key
 
 
 @app.callback()
@@ -79,43 +95,93 @@ def retrain(
     ] = None,
     archive: Annotated[bool, typer.Option(help="whether predictions with known outcomes are added")] = True,
     timeout_minutes: Annotated[float, typer.Option(min=0, help="how long --wait waits")] = 60,
+    asked_by: Annotated[str | None, typer.Option(help="who asks, if not the user who runs this")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check access and selection, say what would be asked for, and ask nothing")
+    ] = False,
+    through: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="over the trainer's API, not Kafka; its key is DRIFTLOOP_TRAINER__API_KEY"),
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="append what has come of it, as Markdown")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="URL", help="where people open MLflow, for a link in the summary")
+    ] = None,
+    annotate: Annotated[
+        bool, typer.Option("--annotate", help="tell GitHub how it ended; a rejection is a warning, with exit code 0")
+    ] = False,
 ) -> None:
     """Ask for a new version.
 
-    With --wait the exit code is 0 when it was promoted, 3 when it was rejected, 4 when it failed and 5 when it took
-    too long.
+    The exit code is 0 when it was promoted or, without --wait, asked for; 2 when an option is wrong; 6 when broker or
+    trainer do not answer; 7 when the trainer refuses the key or the selection. With --wait it is 3 when the version was
+    rejected, 4 when the retrain failed and 5 when it took too long.
 
         driftloop retrain --reason "two new carriers" --from 2013-01-01 --to 2013-04-01 --wait
     """
-    settings = load(OperatorSettings)
     selection = DataSelection(
         start=start and start.date(), end=end and end.date(), archive=archive, last_rows=last_rows
     )
-    with tracing.running("cli", settings.tracing), tracing.span("ask for a retrain"):
-        event = Retrain(
-            model=settings.registry.model, trigger="manual", reason=reason, asked_by=getpass.getuser(), data=selection
-        )
-    with _reachable(settings), topics.following(settings.kafka, settings.topics.models) as changes:
-        with Publisher(settings.kafka, settings.topics, "cli") as publisher:
-            publisher.publish(event)
-        out.print(f"retrain {event.id} asked for")
+    try:
+        wish = Wish(reason=reason, asked_by=asked_by or getpass.getuser(), data=selection)
+    except ValidationError as error:
+        raise typer.BadParameter("; ".join(problem["msg"] for problem in error.errors())) from error
+    report = Report(wish, summary, annotate, mlflow)
+    with _asks(report, through) as way:
+        if dry_run:
+            event = way.rehearse(wish)
+            out.print_json(event.model_dump_json(exclude={"id", "time"}, exclude_none=True))
+            report.told("dry run", f"access and selection are right; a retrain of {event.model} would be asked for")
+            return
+        asked = way.ask(wish)
+        out.print(f"retrain {asked.id} asked for", highlight=False)
         if not wait:
+            report.told("asked for", f"retrain {asked.id}; nobody waits for its end here")
             return
         deadline = time.monotonic() + timeout_minutes * 60
-        for change in changes:
-            if isinstance(change, ModelChange) and change.retrain_id == event.id:
+        for change in asked.changes:
+            if change is not None:
                 version = f" version {change.version}" if change.version else ""
                 out.print(
                     f"[{COLORS.get(change.state, 'cyan')}]{change.state}[/]{version}: {escape(change.why)}",
                     highlight=False,
                 )
                 if change.final:
-                    raise typer.Exit(EXIT.get(change.state, EXIT["failed"]))
+                    raise typer.Exit(report.ended(change))
             if time.monotonic() > deadline:
-                out.print(
-                    f"no end after {timeout_minutes:g} minutes; it goes on, and its end stands in driftloop status"
-                )
+                why = f"no end after {timeout_minutes:g} minutes; it goes on, and its end stands in driftloop status"
+                out.print(why)
+                report.told("no end yet", f"retrain {asked.id}: {why}", "error")
                 raise typer.Exit(TIMED_OUT)
+
+
+@contextmanager
+def _asks(report: Report, through: str | None) -> Iterator["asking.OverKafka | asking.OverHttp"]:
+    """The way to the trainer; what is wrong with it is a line, and is reported."""
+
+    def end(why: str, code: int) -> typer.Exit:
+        out.print(escape(why), highlight=False)
+        report.told("not asked for", why, "error")
+        return typer.Exit(code)
+
+    if through is None:
+        settings = load(OperatorSettings)
+        try:
+            with asking.OverKafka(settings, settings.registry.model) as way:
+                yield way
+        except (KafkaError, Unavailable) as error:
+            raise end(_no_answer(settings, error), UNREACHABLE) from error
+        return
+    key = load(KeySettings).trainer.api_key.get_secret_value()
+    try:
+        with asking.OverHttp(through, key) as way_over_http:
+            yield way_over_http
+    except asking.Away as error:
+        raise end(f"no answer from the trainer at {through} (--through): {error}", UNREACHABLE) from error
+    except asking.Refused as error:
+        raise end(f"the trainer at {through} refuses: {error}", REFUSED) from error
 
 
 @app.command()
@@ -351,8 +417,9 @@ def _reachable(settings: Settings) -> Iterator[None]:
     try:
         yield
     except (KafkaError, Unavailable) as error:
-        out.print(
-            f"no answer from Kafka at {settings.kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): {error}",
-            highlight=False,
-        )
+        out.print(_no_answer(settings, error), highlight=False)
         raise typer.Exit(UNREACHABLE) from error
+
+
+def _no_answer(settings: Settings, error: Exception) -> str:
+    return f"no answer from Kafka at {settings.kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): {error}"

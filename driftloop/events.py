@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, Field, FiniteFloat, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from uuid_utils import uuid7
 
 from driftloop import tracing
@@ -276,6 +276,29 @@ class DataSelection(BaseModel, frozen=True, extra="forbid"):
     """Of all these only what follows from the so-manieth last labelled row on."""
 
 
+class Wish(BaseModel):
+    """What somebody says who asks for a new version. Of which model, the trainer knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"example": {"reason": "new carrier"}})
+
+    reason: str = Field(min_length=1)
+    """Why, in words."""
+    asked_by: str = "api"
+    data: DataSelection = DataSelection()
+
+    @model_validator(mode="after")
+    def _some_rows(self) -> Self:
+        """The archive may have rows of any day; without it, days that end before they start leave none."""
+        data = self.data
+        if data.start and data.end and data.start >= data.end and not data.archive:
+            raise ValueError(f"no day lies from {data.start} to before {data.end}, and the archive is left out")
+        return self
+
+    def retrain(self, model: str) -> Retrain:
+        """The event of it."""
+        return Retrain(model=model, trigger="manual", reason=self.reason, asked_by=self.asked_by, data=self.data)
+
+
 class Retrain(Event, frozen=True):
     """Somebody asks for a new version."""
 
@@ -318,6 +341,8 @@ class ModelChange(Event, frozen=True):
     """Figures of the new version on the same rows."""
     learned_until: Time | None = None
     """Of a version that has come into service: the time of the latest row that it has learned from."""
+    dataset: str | None = None
+    """Of a version that was trained: its dataset's version, the md5 that DVC names it by."""
 
     @property
     def key(self) -> str:

@@ -13,7 +13,7 @@ from kafka.errors import KafkaError
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from driftloop.events import DataSelection, ModelChange, Retrain
+from driftloop.events import ModelChange, Retrain, Wish
 from driftloop.producing import Publisher, Unavailable
 from driftloop.registry import Registry
 from driftloop.rollback import CannotRollBack, roll_back
@@ -21,16 +21,6 @@ from driftloop.telemetry import Health, routes
 from trainer.following import States
 
 MOST_FOLLOWERS = 8  # each holds a thread, and the pages have forty of them
-
-
-class Wish(BaseModel):
-    """What a retrain is asked for."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"reason": "new carrier"}})
-
-    reason: str = Field(min_length=1)
-    asked_by: str = "api"
-    data: DataSelection = DataSelection()
 
 
 class Asked(BaseModel):
@@ -64,12 +54,17 @@ def create(
     @app.post("/retrain", status_code=202, dependencies=[Depends(has_key)])
     def retrain(wish: Wish) -> Asked:
         """Publishes a retrain event."""
-        event = Retrain(model=model, trigger="manual", reason=wish.reason, asked_by=wish.asked_by, data=wish.data)
+        event = wish.retrain(model)
         try:
             publisher.publish(event)
         except Unavailable as error:
             raise HTTPException(503, f"the event could not be published: {error}") from error
         return Asked(id=event.id)
+
+    @app.post("/retrain/dry-run", dependencies=[Depends(has_key)])
+    def rehearse(wish: Wish) -> Retrain:
+        """The event that a retrain would be asked for by; nothing is published."""
+        return wish.retrain(model)
 
     @app.get("/retrain/{retrain_id:path}", response_model=list[ModelChange], dependencies=[Depends(has_key)])
     def follow(retrain_id: str, *, wait: bool = False) -> list[ModelChange] | StreamingResponse:

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from threadpoolctl import threadpool_limits
 
 from driftloop import tracing
+from driftloop.datasets import pointed
 from driftloop.events import ModelChange, Retrain
 from driftloop.quality import measure
 from driftloop.reference import write_measured
@@ -129,7 +130,7 @@ def prove(settings: TrainerSettings, retrain: Retrain, registry: Registry, bucke
     )
     if given is not None:  # its quality in service is compared with what was measured
         write_measured(bucket, use_case.name, version, measure(given.outcomes, given.challenger, given.blocks))
-    return _recorded(registry, retrain, version, decision, learn[use_case.time].max())
+    return _recorded(registry, retrain, version, decision, learn[use_case.time].max(), pointed(made.pointer).md5)
 
 
 def _cut(settings: TrainerSettings, rows: pd.DataFrame, learned_until: pd.Timestamp | None) -> Rows:
@@ -170,7 +171,7 @@ def _champion(fetched: "Future[Path] | None") -> Path | None:
 
 
 def _recorded(
-    registry: Registry, retrain: Retrain, version: str, decision: Decision, learned_until: pd.Timestamp
+    registry: Registry, retrain: Retrain, version: str, decision: Decision, learned_until: pd.Timestamp, dataset: str
 ) -> ModelChange:
     """The final state, which stands on the version before the alias moves: a repeated event finds it there."""
     change = ModelChange(
@@ -182,6 +183,7 @@ def _recorded(
         champion=decision.champion,
         challenger=decision.challenger,
         learned_until=learned_until.to_pydatetime(),
+        dataset=dataset,
     )
     registry.record(version, change)
     return change
