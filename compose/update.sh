@@ -12,26 +12,29 @@ seconds=${READY_SECONDS:-180}
 healthy() {
   local deadline=$((SECONDS + seconds)) container state
   for container in "$@"; do
-    while state=$(docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}healthy{{end}}' "$container"); do
-      [ "$state" != healthy ] || break
-      [ "$SECONDS" -lt "$deadline" ] || {
-        echo "$container is $state after $seconds s; its last lines:"
+    until state=$(docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}healthy{{end}}' "$container") &&
+      [ "$state" = healthy ]; do
+      if [ "$SECONDS" -ge "$deadline" ]; then
+        echo "$container is ${state:-gone} after $seconds s; its last lines:"
         docker logs --tail 20 "$container"
         return 1
-      } >&2
+      fi >&2
       sleep 1
     done
   done
 }
 
 docker compose pull --quiet
-mapfile -t others < <(docker compose config --services | grep -vx predictor)
-docker compose up --detach --remove-orphans "${others[@]}"
+services=$(docker compose config --services)
+mapfile -t others < <(grep -vx predictor <<< "$services")
+[ "${#others[@]}" = 0 ] || docker compose up --detach --remove-orphans "${others[@]}"
 
-if docker compose config --services | grep -qx predictor; then
-  mapfile -t old < <(docker compose ps --quiet predictor)
+if grep -qx predictor <<< "$services"; then
+  before=$(docker compose ps --quiet predictor)
+  mapfile -t old < <(printf '%s' "$before")
   docker compose up --detach --no-deps --no-recreate --scale predictor="$((${#old[@]} + 1))" predictor
-  mapfile -t new < <(docker compose ps --all --quiet predictor | grep -vxF "$(printf '%s\n' none "${old[@]}")")
+  after=$(docker compose ps --all --quiet predictor)
+  mapfile -t new < <(grep -vxF "${before:-none}" <<< "$after")
   if ! healthy "${new[@]}"; then
     docker rm --force "${new[@]}" > /dev/null
     echo "the predictor stays what it was" >&2
@@ -43,7 +46,8 @@ if docker compose config --services | grep -qx predictor; then
   done
 fi
 
-mapfile -t all < <(docker compose ps --quiet)
+running=$(docker compose ps --quiet)
+mapfile -t all < <(printf '%s' "$running")
 healthy "${all[@]}"
 sed -i '/^TAG=/d' .env
 echo "TAG=$TAG" >> .env
