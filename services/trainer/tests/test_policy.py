@@ -14,7 +14,7 @@ from trainer.settings import Policy
 HELD_OUT_DAYS = 14
 LEARNED = datetime(2013, 3, 31, 23, tzinfo=UTC)
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
-POLICY = Policy(windows=10, alarms=4, cooldown_days=7, longest_cooldown_days=28)
+POLICY = Policy(windows=10, alarms=4, unlearned_days=28, cooldown_days=7, longest_cooldown_days=28)
 
 
 def on(day: int) -> datetime:
@@ -212,6 +212,41 @@ SCENARIOS: dict[str, tuple[list[Event], str]] = {
         [*ONE, change("second", "promoted", "2", learned=3), quality(17), *windows("aaaa", first=18, version="2")],
         "retrain: 4 of the last 4 windows of version 2",
     ),
+    "many days of outcomes that nothing has learned from": (
+        [*ONE, *windows("qqqq"), quality(28)],
+        "retrain: no version has learned from the outcomes after 2013-03-31, 28 days of them or more",
+    ),
+    "not quite as many": ([*ONE, *windows("qqqq"), quality(27)], "nothing: 0 of the last 4 windows of version 1 alarm"),
+    "alarms, and many days": (
+        [*ONE, *windows("aaaa"), quality(28)],
+        "retrain: 4 of the last 4 windows of version 1 alarm, most often temp; no version has learned from",
+    ),
+    "many days, and a training is under way": (
+        [*ONE, quality(28), asked("by-hand")],
+        "training: no version has learned from the outcomes after 2013-03-31, 28 days of them or more; but retrain "
+        "by-hand is under way",
+    ),
+    "many days, after a training that failed": (
+        [*ONE, asked("p", 28), change("p", "failed"), quality(29)],
+        "cooldown: no version has learned from the outcomes after 2013-03-31, 28 days of them or more; but no retrain "
+        "is asked for before 2013-05-12 12:00",
+    ),
+    "days that a version has learned from, though it was rejected": (
+        [*ONE, asked("p", 28), change("p", "rejected", "2", learned=14), quality(41)],
+        "nothing: ",
+    ),
+    "as many days again after a version that was rejected": (
+        [*ONE, asked("p", 28), change("p", "rejected", "2", learned=14), quality(42)],
+        "retrain: no version has learned from the outcomes after 2013-04-14, 28 days of them or more",
+    ),
+    "days that a version has learned from, though somebody went back": (
+        [
+            *[*ONE, asked("by-hand"), change("by-hand", "promoted", "2", day=28, learned=28)],
+            *[quality(55), change("by-hand", "rolled_back", "1", day=55)],
+        ],
+        "nothing: ",
+    ),
+    "many days, and an older word comes late": ([*ONE, quality(28), quality(3, version="0")], "retrain: "),
     "a version that learned until nobody knows when": (
         [asked("first"), change("first", "promoted", "1"), *windows("aaaa")],
         "retrain: ",
@@ -256,6 +291,10 @@ def test_a_decision_says_what_decided_it_and_which_rows_to_use() -> None:
     assert (retrain.as_of, retrain.time) == (on(4), given(4))
     assert retrain.data.end == date(2013, 4, 1)
     assert retrain.reason == "4 of the last 4 windows of version 1 alarm, most often temp"
+
+
+def test_without_a_number_of_days_no_days_are_too_many() -> None:
+    assert decided([*ONE, quality(300)], POLICY.model_copy(update={"unlearned_days": 0})).what == "nothing"
 
 
 def test_a_policy_that_is_off_says_so() -> None:

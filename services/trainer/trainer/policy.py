@@ -1,8 +1,9 @@
 """When to retrain: decided from what the topics say, and from nothing else. Pure.
 
-Two things are reasons: alarms that come again and again, and outcomes that show the version in service to be clearly
-worse than its gate measured. Three things are in the way: a training, a cooldown, and too few days of new outcomes. All
-time but the order of events is the time of the predictions, so that a replayed year is decided on as a lived one.
+Three things are reasons: alarms that come again and again, outcomes that show the version in service to be clearly
+worse than its gate measured, and many days of outcomes that nothing has learned from yet. Three things are in the way:
+a training, a cooldown, and too few days of new outcomes. All time but the order of events is the time of the
+predictions, so that a replayed year is decided on as a lived one.
 """
 
 from collections import Counter
@@ -48,8 +49,8 @@ class State:
     """By version and name; those that could not be judged are no windows here."""
     qualities: dict[str, Quality] = field(default_factory=dict)
     """The latest of each version."""
-    labelled_until: datetime | None = None
-    """The time of the latest prediction whose outcome is known."""
+    labelled: Quality | None = None
+    """The one that told of the latest prediction whose outcome is known."""
     retrains: dict[str, Retrain] = field(default_factory=dict)
     changes: dict[str, ModelChange] = field(default_factory=dict)
 
@@ -77,7 +78,8 @@ class State:
         known = self.qualities.get(quality.version)
         if known is None or (known.time, known.id) < (quality.time, quality.id):
             self.qualities[quality.version] = quality
-        self.labelled_until = max(self.labelled_until or quality.ends, quality.ends)
+        if self.labelled is None or _latest(self.labelled) < _latest(quality):
+            self.labelled = quality
 
     @property
     def in_service(self) -> ModelChange | None:
@@ -119,6 +121,15 @@ class State:
         said = [c.learned_until for c in self.changes.values() if c.version == version and c.learned_until]
         return said[-1] if said else None
 
+    @property
+    def last_learned(self) -> datetime | None:
+        """The time of the latest row that any version has learned from, also one that was rejected or rolled back."""
+        return max((change.learned_until for change in self.changes.values() if change.learned_until), default=None)
+
+
+def _latest(quality: Quality) -> tuple[datetime, datetime, str]:
+    return quality.ends, quality.time, quality.id
+
 
 class Decision(NamedTuple):
     """What is to be done, and why, in words."""
@@ -152,7 +163,7 @@ def decide(state: State, policy: Policy, held_out_days: int, day: Day) -> Decisi
     if serving is None or serving.version is None:
         return Decision("nothing", "no version is in service")
     version = serving.version
-    reasons, why = _reasons(state, policy, serving, version)
+    reasons, why = _reasons(state, policy, serving, version, day)
     if not reasons:
         return Decision("nothing", why)
     latest = max(reasons, key=lambda reason: reason.as_of)
@@ -171,7 +182,7 @@ def decide(state: State, policy: Policy, held_out_days: int, day: Day) -> Decisi
     return Decision("retrain", why, retrain)
 
 
-def _reasons(state: State, policy: Policy, serving: ModelChange, version: str) -> tuple[list[Reason], str]:
+def _reasons(state: State, policy: Policy, serving: ModelChange, version: str, day: Day) -> tuple[list[Reason], str]:
     """What speaks for a retrain of the version in service, and all of it in words."""
     windows = sorted(state.windows.get(version, {}).values())
     quality = state.qualities.get(version)
@@ -189,7 +200,24 @@ def _reasons(state: State, policy: Policy, serving: ModelChange, version: str) -
     if quality is not None and quality.verdict == "worse" and quality.found and quality.found.drawn == "days":
         why = f"version {version} is worse than its gate measured: {quality.why}"
         reasons.append(Reason(quality.window.name, quality.ends, quality.time, why))
+    if (news := _news(state, policy, day)) is not None:
+        reasons.append(news)
     return reasons, "; ".join(reason.why for reason in reasons) or f"{counted}, and {policy.alarms} are needed"
+
+
+def _news(state: State, policy: Policy, day: Day) -> Reason | None:
+    """Days of outcomes that nothing has learned from, if they are many.
+
+    They count from what any version has learned, not only the one in service: a challenger that lost, or came and went,
+    was a try with the days that it knew, and the next try waits for as many others.
+    """
+    latest, learned = state.labelled, state.last_learned
+    if latest is None or learned is None or not policy.unlearned_days:
+        return None
+    if (day(latest.ends) - day(learned)).days < policy.unlearned_days:
+        return None
+    why = f"no version has learned from the outcomes after {day(learned)}, {policy.unlearned_days} days of them or more"
+    return Reason(latest.window.name, latest.ends, latest.time, why)
 
 
 def _obstacle(
@@ -217,7 +245,7 @@ def _lacking(state: State, version: str, held_out_days: int, day: Day) -> tuple[
     learned = state.learned_until(version)
     if learned is None:
         return 0, ""
-    until = state.labelled_until
+    until = state.labelled.ends if state.labelled is not None else None
     known = max(0, (day(until) - day(learned)).days) if until is not None else 0
     lacking = max(0, held_out_days - known)
     return lacking, (

@@ -77,6 +77,9 @@ class Policy(Section):
     enabled: bool = Field(True, description="whether it does")
     windows: int = Field(10, ge=1, le=1_000, description="latest windows of the version in service that are looked at")
     alarms: int = Field(4, ge=1, description="alarms among them that ask for a retrain; one odd day makes up to three")
+    unlearned_days: int = Field(
+        28, ge=0, description="days of outcomes that no version has learned from ask for a retrain too; 0: they do not"
+    )
     cooldown_days: float = Field(7, ge=0, description="after a retrain it asks for none for so many days of windows")
     longest_cooldown_days: float = Field(
         56, ge=0, description="the cooldown doubles with each retrain in a row that brings nothing, up to this"
