@@ -340,7 +340,7 @@ class ModelChange(Event, frozen=True):
     challenger: dict[str, float] = {}
     """Figures of the new version on the same rows."""
     learned_until: Time | None = None
-    """Of a version that has come into service: the time of the latest row that it has learned from."""
+    """Of a version, also one that was rejected: the time of the latest row that it has learned from."""
     dataset: str | None = None
     """Of a version that was trained: its dataset's version, the md5 that DVC names it by."""
 
