@@ -30,7 +30,7 @@ USE_CASE = UseCase(
     pointer=Path("m.dvc"),
     rows=pd.DataFrame,
 )
-POLICY = Policy(windows=5, alarms=3, cooldown_days=5, longest_cooldown_days=20)
+POLICY = Policy(windows=5, alarms=3, unlearned_days=28, cooldown_days=5, longest_cooldown_days=20)
 HELD_OUT_DAYS = 3
 DAYS = 70
 
@@ -175,6 +175,7 @@ def test_each_decision_is_taken_once_whatever_is_killed_between_two_steps() -> N
     decided = retrains(unharmed)
     assert len(decided) >= 5
     assert len({event.id for event in decided}) == len(decided)
+    assert any("no version has learned" in str(event) for event in decided)
     for step in range(1, unharmed.steps + 1):
         assert retrains(lived([step])) == decided, f"killed at step {step}"
 
