@@ -78,11 +78,14 @@ class Policy(Section):
     windows: int = Field(10, ge=1, le=1_000, description="latest windows of the version in service that are looked at")
     alarms: int = Field(4, ge=1, description="alarms among them that ask for a retrain; one odd day makes up to three")
     unlearned_days: int = Field(
-        28, ge=0, description="days of outcomes that no version has learned from ask for a retrain too; 0: they do not"
+        35, ge=0, description="days of outcomes that no version has learned from ask for a retrain too; 0: they do not"
     )
     cooldown_days: float = Field(7, ge=0, description="after a retrain it asks for none for so many days of windows")
     longest_cooldown_days: float = Field(
-        56, ge=0, description="the cooldown doubles with each retrain in a row that brings nothing, up to this"
+        14,
+        ge=0,
+        description="the cooldown doubles with each retrain in a row that brings nothing, up to this: after as many "
+        "days as the gate holds out it judges by other days than the last time",
     )
     data: DataSelection = Field(DataSelection(), description="which rows its retrains may use, as JSON")
 
