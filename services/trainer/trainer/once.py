@@ -15,6 +15,7 @@ from pathlib import Path
 from kafka.errors import KafkaError
 from pydantic import ValidationError
 
+from driftloop import tracing
 from driftloop.consuming import NotNow, Received
 from driftloop.events import Event, ModelChange, Retrain, Wish
 from driftloop.producing import Publisher, Unavailable
@@ -58,11 +59,11 @@ def main() -> None:
     given = _arguments()
     os.environ.setdefault(API_KEY, secrets.token_urlsafe())  # nobody is served
     settings = load(TrainerSettings)
-    configure_logging("trainer")
+    configure_logging("trainer", settings.log)
     child.prepare([retraining.__name__])
     report = Report(given.wish, given.summary, given.annotate, given.mlflow)
     try:
-        with _told(settings, tell=given.tell) as hears:
+        with tracing.running("trainer", settings.tracing), _told(settings, tell=given.tell) as hears:
             change = once(settings, given.wish.retrain(settings.use_case.name), hears)
     except (NotNow, Unavailable, KafkaError) as error:
         print(error, flush=True)
