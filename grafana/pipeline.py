@@ -57,8 +57,7 @@ def dashboard() -> Dashboard:
             [
                 chart(
                     "Behind, events",
-                    "Offsets of each partition that its reader has not handled yet; each transaction has one of its "
-                    "own beside its events.",
+                    "Offsets of each partition that its reader has not handled yet; a transaction has one of its own.",
                     "short",
                     series(
                         "sum by (topic, partition) (driftloop_consumer_lag_events)",
