@@ -32,6 +32,7 @@ from driftloop.events import Event
 from driftloop.lag import Lag
 from driftloop.settings import DeadLetters, Kafka
 from driftloop.telemetry import Health
+from driftloop.topics import dead_letter_topic
 from driftloop.transactions import Addressed, Begin, Moved, Transactions
 
 log = structlog.get_logger(__name__)
@@ -90,11 +91,6 @@ class NotNow(Exception):
 
 class TooManyUnreadable(Exception):
     """The limit of dead letters is reached: the service must stop, and nobody may catch this."""
-
-
-def dead_letter_topic(topic: str) -> str:
-    """Where a topic's unreadable messages go."""
-    return f"{topic}.dlq"
 
 
 def consumer(kafka: Kafka, group: str, instance: str, longest_handling_seconds: float = 300) -> KafkaConsumer:

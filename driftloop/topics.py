@@ -8,12 +8,16 @@ from typing import NamedTuple
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
 from driftloop.cloudevents import Unreadable, read
-from driftloop.consuming import dead_letter_topic
 from driftloop.events import Event, Window
 from driftloop.settings import Kafka, Topics
 
 DAY_MS = 24 * 3600 * 1000
 COUNTED = 1_000  # events behind that are read to be counted
+
+
+def dead_letter_topic(topic: str) -> str:
+    """Where a topic's unreadable messages go."""
+    return f"{topic}.dlq"
 
 
 class Shape(NamedTuple):

@@ -15,12 +15,13 @@ from kafka.consumer.fetcher import ConsumerRecord
 from prometheus_client import REGISTRY
 
 from driftloop import topics
-from driftloop.consuming import Final, Loop, NotNow, Received, TooManyUnreadable, consumer, dead_letter_topic
+from driftloop.consuming import Final, Loop, NotNow, Received, TooManyUnreadable, consumer
 from driftloop.events import Outcome
 from driftloop.producing import Publisher
 from driftloop.settings import DeadLetters, Topics
 from driftloop.storage import Bucket
 from driftloop.telemetry import Health
+from driftloop.topics import dead_letter_topic
 from driftloop.transactions import Begin, Transactions
 from stack.running import Stack
 from tests.conftest import FLIGHT, free_ports, predict, until

@@ -19,10 +19,10 @@ import pytest
 
 from drift_worker.tidying import PAUSE_SECONDS
 from driftloop import reference, topics
-from driftloop.consuming import dead_letter_topic
 from driftloop.events import Cell, Drift, Event, Prediction, Window
 from driftloop.reference import Reference
 from driftloop.storage import Bucket
+from driftloop.topics import dead_letter_topic
 from stack.running import Stack, leftovers
 from tests.conftest import elsewhere, until
 from tests.judging import (
