@@ -3,19 +3,24 @@
 import re
 import threading
 from datetime import date, timedelta
+from hashlib import md5
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import httpx
+import numpy as np
 import pandas as pd
 import pytest
 
 from driftloop import datasets, topics
 from driftloop.events import DataSelection, Drift, Estimate, Event, ModelChange, Prediction, Quality, now
+from driftloop.quality import roc_auc
 from driftloop.reference import read, read_measured
 from driftloop.storage import Bucket
 from stack.running import Stack
 from tests.conftest import FLIGHT, HELD_OUT_DAYS, WINDOW_ROWS, command, predict, serving, until
+from trainer import dataset, training
 from usecases.flights import usecase
 
 FEW_DAYS = DataSelection(start=date(2013, 3, 5), end=date(2013, 4, 13), archive=False)
@@ -238,6 +243,25 @@ def test_the_version_tells_its_story_in_the_registry(stack: Stack) -> None:
     assert run.data.tags["git_revision"]
     pointer = datasets.of_version(stack.registry, str(version.version))
     assert datasets.pointed(pointer).name == "flights.parquet"
+
+
+def test_what_a_version_learned_from_comes_back_byte_for_byte_and_gives_the_same_metrics(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """With the bucket and MLflow alone."""
+    version = stack.registry.client.get_model_version_by_alias("flights", "champion")
+    run = stack.registry.client.get_run(version.run_id)
+    pointer = datasets.pointed(datasets.of_version(stack.registry, str(version.version)))
+    done = command(stack, "driftloop", "data", "restore", str(version.version), "--to", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    restored = tmp_path / pointer.name
+    assert md5(restored.read_bytes(), usedforsecurity=False).hexdigest() == pointer.md5
+
+    learn, held_out = dataset.split(usecase, dataset.read(restored), HELD_OUT_DAYS)
+    estimator, _ = training.train(usecase, learn)
+    said = training.answers(usecase, estimator, held_out)
+    auc = roc_auc(held_out[usecase.outcome].to_numpy(dtype=np.float64), said)
+    assert auc == pytest.approx(run.data.metrics["challenger_roc_auc"], abs=1e-9)
 
 
 def test_outcomes_reach_the_archive(stack: Stack) -> None:
