@@ -6,6 +6,7 @@ Reasons and names are other people's words: they are shown, and format nothing.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 
 from driftloop.events import DataSelection, ModelChange, Wish
@@ -69,7 +70,7 @@ def page(title: str, why: str, wish: Wish, change: ModelChange | None = None, li
         if change.dataset:
             facts["dataset version (md5)"] = f"`{change.dataset}`"
         if change.learned_until:
-            facts["has learned up to"] = f"{change.learned_until:%Y-%m-%d %H:%M}"
+            facts["has learned up to"] = f"{change.learned_until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if links:
         facts["see"] = ", ".join(f"[{name}]({url})" for name, url in links.items())
     lines = [f"## {title}", "", plain(why), "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())]

@@ -83,8 +83,7 @@ def run(act: Path, stack: Stack, folder: Path, inputs: Mapping[str, str], secret
     here = {**os.environ, "PATH": f"{ROOT / '.uv' / 'bin'}:{os.environ['PATH']}"}  # the uv that is here already
     done = subprocess.run(words, cwd=ROOT, env=here, capture_output=True, text=True, check=False, timeout=240)
     assert keys["DRIFTLOOP_TRAINER_API_KEY"] not in done.stdout + done.stderr
-    print(done.stdout, done.stderr)
-    return Ran(done.returncode, done.stdout + done.stderr)
+    return Ran(done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr))
 
 
 def inputs(data: DataSelection) -> dict[str, str]:

@@ -33,7 +33,7 @@ a gain of +0.036 \[+0.030, +0.042\] (95%)
 | retrain | `a/b` |
 | version | 3 |
 | dataset version (md5) | `0123abc` |
-| has learned up to | 2013-07-31 23:59 |
+| has learned up to | 2013-07-31 23:59 UTC |
 | see | [the version in MLflow](https://mlflow.example/#/models/flights/versions/3) |
 
 | on the held-out rows | champion | challenger |
