@@ -10,6 +10,20 @@ import pytest
 from driftloop.settings import Storage
 
 BUCKET = "driftloop"
+SHARED = "tests"  # where the stack is a fixture that many files share
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes run the tests, the shared stack and each file have one of them; what takes long is first."""
+    if not hasattr(config, "workerinput"):
+        return
+    groups = {}
+    for item in items:
+        fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.get("stack", ())  # noqa: B009
+        shared = any(fixture.baseid == SHARED for fixture in fixtures[-1:])
+        groups[item] = SHARED if shared else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    items.sort(key=lambda item: (groups[item] != SHARED, not groups[item].startswith("tests/")))
 
 
 @pytest.fixture(scope="session")
