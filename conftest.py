@@ -14,7 +14,7 @@ SHARED = "tests"  # where the stack is a fixture that many files share
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes run the tests, the shared stack and each file have one of them; what takes long is first."""
+    """Of several processes one has the shared stack, and one has all of a file; what takes long comes first."""
     if not hasattr(config, "workerinput"):
         return
     groups = {}
