@@ -46,20 +46,20 @@ def dashboard() -> Dashboard:
                 ),
                 heat(
                     "Statistic in thresholds",
-                    "Each column's largest statistic in its threshold: white at the threshold, red above it. One red "
-                    "row is one column that changed; a red block is the world that changed.",
+                    "Each column's largest statistic in its threshold, of the version that is in service: white at the "
+                    "threshold, red above it. One red row is one column that changed; a red block is the world.",
                     "percentunit",
-                    series(f"max by (column) ({SHARE})", "{{column}}"),
+                    series(f"max by (column) ({SHARE} and {SERVING})", "{{column}}"),
                     most=2,
                 ),
                 ranking(
                     "Latest window: columns by statistic in thresholds",
-                    "The most unusual first, of all versions that are chosen. From 100 % on the column drifted.",
-                    latest(f"sort_desc(max by (column) ({SHARE}))", "{{column}}"),
+                    "Of the version in service, the most unusual first. From 100 % on the column drifted.",
+                    latest(f"sort_desc(max by (column) ({SHARE} and {SERVING}))", "{{column}}"),
                 ),
                 timeline(
                     "Drifted columns by version",
-                    "The same windows, each version against what it has learned.",
+                    "Each version against what it has learned; one that is no longer in service keeps its last state.",
                     series(f"max by (version, column) ({DRIFTED})", "{{column}}, version {{version}}"),
                     shown=SHOWN_COLUMNS,
                     span=12,

@@ -14,6 +14,11 @@ def mean(summary: str, by: str) -> str:
     return f"sum by ({by}) ({summary}_sum) / (sum by ({by}) ({summary}_count) > 0)"
 
 
+def none(label: str) -> str:
+    """Behind a query: 0 of nothing where it has no result, since there was nothing to be counted yet."""
+    return f'or on () label_replace(vector(0), "{label}", "none", "", "")'
+
+
 def dashboard() -> Dashboard:
     """The dashboard for whoever runs it."""
     return board(
@@ -123,7 +128,7 @@ def dashboard() -> Dashboard:
                     "Reports",
                     "evidently's reports: made, failed, or dropped before their turn, since the workers started.",
                     "short",
-                    latest("sum by (state) (driftloop_drift_reports_total) or vector(0)", "{{state}}"),
+                    latest(f"sum by (state) (driftloop_drift_reports_total) {none('state')}", "{{state}}"),
                     span=12,
                 ),
                 number(
@@ -181,7 +186,7 @@ def dashboard() -> Dashboard:
                     "short",
                     latest(
                         'sum by (decision) (driftloop_trainer_policy_decisions_total{model="$model"}) '
-                        'or label_replace(vector(0), "decision", "none", "", "")',
+                        f"{none('decision')}",
                         "{{decision}}",
                     ),
                     span=12,
