@@ -1,4 +1,4 @@
-"""``make pictures``: the pictures of docs/dashboards.md, of the consoles of a Prometheus that watched the demo."""
+"""``make pictures``: the pictures of docs: consoles of a Prometheus that watched the demo, and the drift worker's page."""
 
 import asyncio
 import sys
@@ -33,6 +33,9 @@ def main() -> int:
                 with browser.new_page(viewport=SIZE) as page:
                     opened(page, stack.parts["prometheus"].url, of, time.time() - began)
                     page.screenshot(path=DOCS / f"dashboard-{of}.png", full_page=True)
+            with browser.new_page(viewport=SIZE) as page:
+                page.goto(stack.parts["drift_worker"].url, wait_until="networkidle")
+                page.screenshot(path=DOCS / "drift.png", full_page=True)
     return 0
 
 
