@@ -38,6 +38,7 @@ from driftloop.transactions import Addressed, Begin, Moved, Transactions
 log = structlog.get_logger(__name__)
 
 LONGEST_PAUSE_SECONDS = 30  # half of what counts as stuck
+POLL_MS = 200  # the handler sees after at most so long what has come of its own doings
 PATIENCE_SECONDS = 900  # what is away for longer is for whoever sees a service end
 
 CONSUMED = Counter("driftloop_consumed_events_total", "Events handed to the service's handler.", ["topic"])
@@ -73,7 +74,7 @@ class Handler(Protocol):
         """Takes one event; says what is final now, which need not be this event."""
 
     def idle(self) -> Iterable[Final]:
-        """Called after each poll, at least twice a second while no event is being handled."""
+        """Called after each poll, several times a second while no event is being handled."""
 
     def assigned(self, partitions: Mapping[tuple[str, int], Begin]) -> None:
         """The (topic, partition) pairs are read on from there; one of which nothing was ever final is not among them.
@@ -155,7 +156,7 @@ class Loop:
     def run(self, stop: Flag) -> None:
         """Until ``stop`` is set. Raises what the handler raises, and :class:`TooManyUnreadable`."""
         while not stop.is_set():
-            polled = self._consumer.poll(timeout_ms=500)
+            polled = self._consumer.poll(timeout_ms=POLL_MS)
             self._health.beat()
             try:
                 if self._moved:  # what stays with its owner is read on where it was, and was forgotten

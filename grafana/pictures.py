@@ -1,4 +1,4 @@
-"""``make pictures``: the pictures of docs: consoles of a Prometheus that watched the demo, and the drift worker's page."""
+"""``make pictures``: the consoles of a Prometheus that watched the demo, and the drift worker's page, for the docs."""
 
 import asyncio
 import sys

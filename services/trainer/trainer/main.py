@@ -6,7 +6,7 @@ from functools import partial
 import structlog
 from kafka.errors import KafkaError
 
-from driftloop import topics, tracing
+from driftloop import datasets, topics, tracing
 from driftloop.consuming import Final, Loop, NotNow, Received, consumer
 from driftloop.events import ModelChange, now
 from driftloop.producing import Publisher, Unavailable
@@ -80,7 +80,7 @@ def main() -> None:
     settings = command_line(TrainerSettings, ABOUT, EXAMPLE)
     configure_logging("trainer", settings.log)
     name_build("trainer")
-    child.prepare([retraining.__name__, probation.__name__])
+    child.prepare([retraining.__name__, probation.__name__, *datasets.IMPORTS])
     mine, use_case, names = settings.trainer, settings.use_case, settings.topics
     health = Health()
     publisher = Publisher(settings.kafka, names, "trainer")
