@@ -1,0 +1,38 @@
+"""A use case whose outcome is a number: how many bicycles are rented in an hour, which grows by the month."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from driftloop.usecase import UseCase
+
+POINTER = "HOURLY_POINTER"  # the variable that says where its pointer lies
+DAYS = 120
+
+
+def rows() -> pd.DataFrame:
+    """So many days of hours."""
+    random = np.random.default_rng(0)
+    times = pd.date_range("2026-01-01", periods=24 * DAYS, freq="h", tz="UTC", unit="ns")
+    hour, temperature = times.hour.to_numpy(), random.normal(15, 8, len(times))
+    growth = 1 + np.arange(len(times)) / len(times)
+    rented = growth * (100 + 60 * np.sin(hour / 24 * 2 * np.pi) + 3 * temperature) + random.normal(0, 10, len(times))
+    return pd.DataFrame({"at": times, "hour": hour, "temperature": temperature, "rented": rented})
+
+
+usecase = UseCase(
+    name="hourly",
+    numbers=("hour", "temperature"),
+    categories=(),
+    outcome="rented",
+    time="at",
+    timezone="UTC",
+    pipeline=partial(HistGradientBoostingRegressor, random_state=0),
+    pointer=Path(os.environ.get(POINTER, "hourly.parquet.dvc")),
+    rows=rows,
+    metric="rmse",
+)
