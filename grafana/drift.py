@@ -3,8 +3,8 @@
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana.board import COLUMN, MODEL, VERSION, board
-from grafana.loop import OF, SHOWN_COLUMNS
-from grafana.panels import chart, heat, latest, number, ranking, series, timeline, to_windows
+from grafana.loop import OF
+from grafana.panels import chart, heat, latest, number, ranking, series, to_windows
 from grafana.steps import SERVING
 
 SHARE = f"driftloop_drift_statistic{{{OF}}} / (driftloop_drift_threshold > 0)"
@@ -57,12 +57,12 @@ def dashboard() -> Dashboard:
                     "Of the version in service, the most unusual first. From 100 % on the column drifted.",
                     latest(f"sort_desc(max by (column) ({SHARE} and {SERVING}))", "{{column}}"),
                 ),
-                timeline(
+                chart(
                     "Drifted columns by version",
-                    "Each version against what it has learned; one that is no longer in service keeps its last state.",
-                    series(f"max by (version, column) ({DRIFTED})", "{{column}}, version {{version}}"),
-                    shown=SHOWN_COLUMNS,
-                    span=12,
+                    "How many, each version against what it has learned; one that is no longer in service keeps its "
+                    "last.",
+                    "short",
+                    series(f"sum by (version) (max by (version, column) ({DRIFTED}))", "version {{version}}"),
                 ).data_links(to_windows()),
             ],
         ),

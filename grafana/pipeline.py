@@ -92,7 +92,7 @@ def dashboard() -> Dashboard:
                     "Messages that could not be read and lie on the dead-letter topic, since the readers started.",
                     "short",
                     latest("sum by (topic) (driftloop_dead_letters_total)", "{{topic}}"),
-                    span=12,
+                    span=6,
                 ),
                 number(
                     "Outcomes without a prediction",
@@ -100,7 +100,7 @@ def dashboard() -> Dashboard:
                     "started.",
                     "short",
                     latest("sum(driftloop_outcomes_unmatched_total)", "outcomes"),
-                    span=12,
+                    span=6,
                 ),
             ],
         ),
@@ -165,7 +165,7 @@ def dashboard() -> Dashboard:
                     "By how they ended, since the trainer started.",
                     "short",
                     latest("sum by (state) (driftloop_trainer_retrains_total)", "{{state}}"),
-                    span=12,
+                    span=6,
                 ),
                 number(
                     "Rows of the latest dataset",
@@ -178,6 +178,7 @@ def dashboard() -> Dashboard:
                     "Days of outcomes that are missing before a retrain, for which there is a reason, can help.",
                     "short",
                     latest('max(driftloop_trainer_policy_lacking_days{model="$model"}) or vector(0)', "days"),
+                    span=12,
                 ),
                 number(
                     "Policy's decisions",

@@ -55,7 +55,7 @@ LARGEST: dict[str, dict[str, tuple[float, float]]] = {
         "Windows": (1, 10_000),
         "Statistic in thresholds": (1, 1_000),
         "Latest window: columns by statistic in thresholds": (0.01, 1_000),
-        "Drifted columns by version": (1, 1),
+        "Drifted columns by version": (1, 16),
         "Statistic against threshold, one window": (0.001, 10),
         "Statistic against threshold, several windows": (0.001, 10),
     },
