@@ -1,6 +1,7 @@
 """``make pictures``: the consoles of a Prometheus that watched the demo, and the drift worker's page, for the docs."""
 
 import asyncio
+import signal
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ DRAWN = "() => document.body.dataset.drawn && !document.querySelector('.prom_gra
 
 def main() -> int:
     """Runs the demo, which takes minutes, and takes the pictures before its stack ends."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the stack is stopped then, too
     from playwright.sync_api import sync_playwright  # noqa: PLC0415  # the tests' conftest needs no browser
 
     with empty_stack() as stack:
