@@ -83,17 +83,27 @@ def image(name: str) -> str:
 
 
 def stand_in(folder: Path) -> list[str]:
-    """Makes base images of a Debian in a folder and of the uv at hand; returns the build's arguments."""
-    uv = shutil.which("uv") or str(ROOT / ".uv" / "bin" / "uv")
+    """Makes base images of a Debian in a folder and of the uv at hand, where they are not there yet.
+
+    Returns the build's arguments.
+    """
     authorities = folder / "etc" / "ssl" / "certs" / "ca-certificates.crt"
-    shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", authorities)
-    (folder / "usr" / "bin" / "python").unlink(missing_ok=True)
-    (folder / "usr" / "bin" / "python").symlink_to("python3")
-    with tempfile.TemporaryDirectory() as alone:
-        shutil.copy(uv, f"{alone}/uv")
+    if not there("stand-in:python"):
+        shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", authorities)  # of whoever is asked for packages
+        (folder / "usr" / "bin" / "python").unlink(missing_ok=True)
+        (folder / "usr" / "bin" / "python").symlink_to("python3")
         imported(folder, "stand-in:python", "ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt")
-        imported(Path(alone), "stand-in:uv")
+    if not there("stand-in:uv"):
+        with tempfile.TemporaryDirectory() as alone:
+            shutil.copy(shutil.which("uv") or ROOT / ".uv" / "bin" / "uv", f"{alone}/uv")
+            imported(Path(alone), "stand-in:uv")
     return ["--build-arg", "PYTHON=localhost/stand-in:python", "--build-arg", "UV=localhost/stand-in:uv"]
+
+
+def there(name: str) -> bool:
+    """Whether there is an image of ours."""
+    known = [program("podman"), "image", "exists", f"localhost/{name}"]
+    return not subprocess.run(known, check=False).returncode
 
 
 def imported(folder: Path, name: str, *changes: str) -> None:
