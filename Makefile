@@ -48,7 +48,7 @@ trainer: $(UV) ## install what trains, alone: .tools/trainer/bin/driftloop-train
 
 .PHONY: test
 test: check ## all checks and tests
-	@$(PYTHON) -m pytest -n 2 --dist loadgroup
+	@$(PYTHON) -m pytest
 
 .PHONY: faults
 faults: setup ## predictor, drift workers and trainer under many more faults than make test has

@@ -10,20 +10,6 @@ import pytest
 from driftloop.settings import Storage
 
 BUCKET = "driftloop"
-SHARED = "tests"  # where the stack is a fixture that many files share
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of several processes one has the shared stack, and one has all of a file; what takes long comes first."""
-    if not hasattr(config, "workerinput"):
-        return
-    groups = {}
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.get("stack", ())  # noqa: B009
-        shared = any(fixture.baseid == SHARED for fixture in fixtures[-1:])
-        groups[item] = SHARED if shared else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: (groups[item] != SHARED, not groups[item].startswith("tests/")))
 
 
 @pytest.fixture(scope="session")
