@@ -188,6 +188,12 @@ def once(of: str, *options: str, command: tuple[str, ...]) -> str:
     return podman("run", "--rm", "--network", "host", *options, of, *command)
 
 
+def ended(executor: TCPExecutor) -> None:
+    """Stops a part of the stack."""
+    with suppress(ProcessFinishedWithError):  # Java tells of SIGTERM in its exit code
+        executor.stop()
+
+
 def environment(variables: Mapping[str, str]) -> list[str]:
     """Variables as podman's options."""
     return [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
@@ -230,8 +236,7 @@ def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
                 else TCPExecutor(part.command, "127.0.0.1", part.port, **common)
             )
             executor.start()
-            running.enter_context(suppress(ProcessFinishedWithError))
-            running.callback(executor.stop)
+            running.callback(ended, executor)
         tell("Kafka and GCS run")
 
         def start(name: str, of: str, *options: str, command: tuple[str, ...] = ()) -> str:

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -246,22 +246,24 @@ def test_the_broker_of_compose_takes_those_with_a_certificate_and_nobody_else(tm
     )
     part = kafka.part(tmp_path, inside, controller, properties)
     part.prepare()
-    with ExitStack() as running, (tmp_path / "broker.log").open("w") as log:
+    with (tmp_path / "broker.log").open("w") as log:
         broker = TCPExecutor(part.command, "localhost", outside, timeout=60, stdout=log, stderr=log)
         broker.start()
-        running.enter_context(suppress(ProcessFinishedWithError))  # Java tells of SIGTERM in its exit code
-        running.callback(broker.stop)
-        ca, client = certificates / "ca.crt", certificates / "client.pem"
-        address = f"localhost:{outside}"
-        known_to_it = Kafka(bootstrap_servers=address, protocol="SSL", ca=ca, certificate=client, key=client)
-        assert "predictions" in topics.create(known_to_it, Topics())
-        with KafkaProducer(**known_to_it.connection) as producer:
-            producer.send("predictions", b"over TLS").get(timeout=20)
-        with KafkaConsumer("predictions", **known_to_it.connection, auto_offset_reset="earliest") as consumer:
-            assert next(iter(consumer)).value == b"over TLS"
-        for stranger in (
-            Kafka(bootstrap_servers=address, protocol="SSL", ca=ca, timeout_seconds=3),
-            Kafka(bootstrap_servers=address, timeout_seconds=3),
-        ):
-            with pytest.raises(KafkaError):
-                topics.create(stranger, Topics())
+        try:
+            ca, client = certificates / "ca.crt", certificates / "client.pem"
+            address = f"localhost:{outside}"
+            known_to_it = Kafka(bootstrap_servers=address, protocol="SSL", ca=ca, certificate=client, key=client)
+            assert "predictions" in topics.create(known_to_it, Topics())
+            with KafkaProducer(**known_to_it.connection) as producer:
+                producer.send("predictions", b"over TLS").get(timeout=20)
+            with KafkaConsumer("predictions", **known_to_it.connection, auto_offset_reset="earliest") as consumer:
+                assert next(iter(consumer)).value == b"over TLS"
+            for stranger in (
+                Kafka(bootstrap_servers=address, protocol="SSL", ca=ca, timeout_seconds=3),
+                Kafka(bootstrap_servers=address, timeout_seconds=3),
+            ):
+                with pytest.raises(KafkaError):
+                    topics.create(stranger, Topics())
+        finally:
+            with suppress(ProcessFinishedWithError):  # Java tells of SIGTERM in its exit code
+                broker.stop()
