@@ -1,12 +1,13 @@
-"""The images, built and run for real: sizes, one round through all four services, and a swap of predictors under load.
+"""The images, built and run for real: sizes, one round through all four services, a swap of predictors under load.
 
 Kafka and the server that speaks GCS's protocol are those of `make up`; predictor, drift worker, trainer, producer and
 MLflow are containers, with the limits that compose gives them. Before them stands Caddy with compose's own files.
 
-Needs podman, and caddy for the proxies. Where no base image can be pulled, a stand-in does: with Debian's debootstrap,
+Needs podman, catatonit as its init, and caddy for the proxies. Where no base image can be pulled, a stand-in does: with
+Debian's debootstrap,
 
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates trixie FOLDER
-    python -m benchmarks.containers --stand-in FOLDER --caddy CADDY
+    python -m benchmarks.containers --stand-in FOLDER --caddy CADDY  # a static one: CGO_ENABLED=0
 """
 
 import argparse
@@ -162,12 +163,20 @@ def container(name: str, of: str, *options: str, command: tuple[str, ...] = ()) 
             podman("rm", "--force", "--ignore", "--time", "30", full)
 
 
-def healthy(name: str, seconds: float = 120) -> float:
+def last_lines(name: str) -> str:
+    """What a container said last: services log to standard error."""
+    done = subprocess.run(
+        [program("podman"), "logs", "--tail", "20", name], capture_output=True, text=True, check=False
+    )
+    return done.stdout + done.stderr
+
+
+def healthy(name: str, seconds: float = 60) -> float:
     """Waits until the image's own health check succeeds; returns how long that took."""
     began = time.monotonic()
     while subprocess.run([program("podman"), "healthcheck", "run", name], capture_output=True, check=False).returncode:
         if time.monotonic() - began > seconds:
-            raise Failed(f"{name} does not get healthy: {podman('logs', '--tail', '20', name)}")
+            raise Failed(f"{name} does not get healthy: {last_lines(name)}")
         time.sleep(0.5)
     return time.monotonic() - began
 
@@ -179,7 +188,7 @@ def stopped(name: str) -> float:
     seconds = time.monotonic() - began
     code = podman("inspect", name, "--format", "{{.State.ExitCode}}")
     if code != "0":
-        raise Failed(f"{name} ended with {code}: {podman('logs', '--tail', '20', name)}")
+        raise Failed(f"{name} ended with {code}: {last_lines(name)}")
     return seconds
 
 
@@ -252,19 +261,12 @@ def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
         )  # fmt: skip
         tell(f"MLflow healthy after {healthy(mlflow):.0f} s")
         start(
-            *(
-                "registry",
-                caddy,
-                "--network",
-                "host",
-                "--add-host",
-                "mlflow:127.0.0.1",
-                "--cap-add",
-                "NET_BIND_SERVICE",
-            ),
+            *("registry", caddy, "--network", "host", "--add-host", "mlflow:127.0.0.1"),
+            *("--cap-add", "NET_BIND_SERVICE"),
             *("-v", f"{COMPOSE / 'caddy' / 'training.Caddyfile'}:/etc/caddy/Caddyfile:ro"),
             *secrets("training", "ca", folder=certificates),
         )
+        wait(lambda: True if asked("http://127.0.0.1:8080/healthz") == 200 else None, 20)
         tell("topics: " + once(image("producer"), *reach, "--entrypoint", "driftloop", command=("topics", "create")))
         once(
             image("trainer"), *reach, "--user", "root", "--entrypoint", "python",
@@ -309,7 +311,7 @@ def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
 
 def swap(certificates: Path, caddy: str, bus: Kafka, names: Topics, running: ExitStack) -> dict[str, float]:
     """One predictor takes another's place under load, both of them cut off from registry and broker."""
-    podman("network", "create", "--ignore", NETWORK)
+    podman("network", "create", NETWORK)
     running.callback(lambda: podman("network", "rm", "--force", NETWORK))
     away = environment({"DRIFTLOOP_REGISTRY__MODEL": services.MODEL})
 
