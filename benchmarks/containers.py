@@ -226,7 +226,7 @@ def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
     registry = environment(
         given
         | {
-            "DRIFTLOOP_REGISTRY__URI": "https://localhost:5443",
+            "DRIFTLOOP_REGISTRY__URI": "https://127.0.0.1:5443",
             "MLFLOW_TRACKING_SERVER_CERT_PATH": "/run/secrets/ca",
             "MLFLOW_TRACKING_CLIENT_CERT_PATH": "/run/secrets/client",
         }
@@ -404,8 +404,9 @@ def guarded(address: str, certificates: Path) -> None:
     else:
         raise Failed("metrics are shown to those without a certificate")
     trust.load_cert_chain(str(certificates / "client.pem"))
-    if "driftloop_" not in httpx.get(f"https://{address}:8443/metrics", verify=trust).text:
-        raise Failed("metrics are not shown to those with a certificate")
+    shown = httpx.get(f"https://{address}:8443/metrics", verify=trust)
+    if "driftloop_" not in shown.text:
+        raise Failed(f"metrics are not shown to those with a certificate: {shown.status_code}")
     tell("metrics are shown to those with a certificate alone")
 
 
