@@ -6,7 +6,6 @@ act knows no environments, concurrency or timeouts, and takes a choice as it com
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,9 +18,8 @@ from driftloop.events import DataSelection, ModelChange, Retrain
 from stack.running import Stack
 from tests.conftest import command
 from tests.test_loop import FEW_DAYS, SUMMER
+from tests.tools import ROOT, needed
 
-ROOT = Path(__file__).parent.parent
-MAKE = shutil.which("make") or "make"
 RETRAIN = ".github/workflows/retrain.yaml"
 LOGIN = re.compile(r"google-github-actions/auth@\w+")
 """An action that is left out here, and that act wants to have all the same."""
@@ -47,11 +45,8 @@ class Ran(NamedTuple):
 
 @pytest.fixture(scope="module")
 def act() -> Path:
-    """The command. It is built where it is missing, which takes a minute or two."""
-    done = subprocess.run([MAKE, "act"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (found,) = ROOT.glob(".tools/act-*/act")
-    return found
+    """The command."""
+    return Path(needed("act"))
 
 
 @pytest.fixture(scope="module")
