@@ -37,7 +37,7 @@ from driftloop import topics
 from driftloop.events import Drift, ModelChange, Prediction
 from driftloop.settings import Kafka, Topics
 from stack import gcs, kafka, services
-from stack.settings import StackSettings
+from stack.settings import Ports, StackSettings
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = ROOT / "compose"
@@ -45,6 +45,7 @@ IMAGES = {
     **{name: f"services/{name}/Dockerfile" for name in ("predictor", "drift_worker", "trainer", "producer")},
     "mlflow": "compose/mlflow/Dockerfile",
 }
+TLS_PORT = 9094
 NETWORK = "driftloop-try"
 TMP = ("--tmpfs", "/tmp")  # noqa: S108  # in a container
 PREDICTOR = ("--read-only", *TMP, "--memory", "1g", "-v", "driftloop-try-outbox:/var/lib/driftloop")
@@ -216,9 +217,25 @@ def secrets(*names: str, folder: Path) -> list[str]:
     ]
 
 
+def outside(ports: Ports, certificates: Path) -> str:
+    """The broker's door for those with a certificate, as compose has it."""
+    return f"""
+listeners=PLAINTEXT://127.0.0.1:{ports.kafka_port},CONTROLLER://127.0.0.1:{ports.kafka_controller_port},OUTSIDE://127.0.0.1:{TLS_PORT}
+advertised.listeners=PLAINTEXT://127.0.0.1:{ports.kafka_port},OUTSIDE://localhost:{TLS_PORT}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,OUTSIDE:SSL
+inter.broker.listener.name=PLAINTEXT
+ssl.client.auth=required
+ssl.keystore.type=PEM
+ssl.keystore.location={certificates / "serving.pem"}
+ssl.truststore.type=PEM
+ssl.truststore.location={certificates / "ca.crt"}
+"""
+
+
 def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
     """One version, its predictions, events and a verdict, through all images; then a swap of predictors."""
     settings = StackSettings()
+    ours = settings.stack
     given = services.environment(settings) | {"DRIFTLOOP_WINDOW__QUIET_SECONDS": "5"}
     given.pop("DRIFTLOOP_PREDICTOR__FOLDER")  # the image's own
     bus, names = Kafka(bootstrap_servers=given["DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS"]), Topics()
@@ -231,11 +248,22 @@ def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
             "MLFLOW_TRACKING_CLIENT_CERT_PATH": "/run/secrets/client",
         }
     )
+    tls = environment(
+        given
+        | {
+            "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": f"localhost:{TLS_PORT}",
+            "DRIFTLOOP_KAFKA__PROTOCOL": "SSL",
+            "DRIFTLOOP_KAFKA__CA": "/run/secrets/ca",
+            "DRIFTLOOP_KAFKA__CERTIFICATE": "/run/secrets/client",
+            "DRIFTLOOP_KAFKA__KEY": "/run/secrets/client",
+        }
+    )
+    tls += secrets("ca", "client", folder=certificates)
     with ExitStack() as running:
         log = running.enter_context((at / "stack.log").open("w"))
         for part in (
-            kafka.part(at / "kafka", settings.stack.kafka_port, settings.stack.kafka_controller_port),
-            gcs.part(at / "gcs", settings.stack.gcs_port, services.BUCKET),
+            kafka.part(at / "kafka", ours.kafka_port, ours.kafka_controller_port, outside(ours, certificates)),
+            gcs.part(at / "gcs", ours.gcs_port, services.BUCKET),
         ):
             part.prepare()
             common: dict[str, Any] = {"timeout": 60, "stdout": log, "stderr": log, "envvars": dict(os.environ)}
@@ -273,10 +301,10 @@ def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
             command=("-m", "usecases.flights.publish"),
         )  # fmt: skip
         tell("the dataset is in the bucket")
-        trainer = start("trainer", image("trainer"), "--network", "host", "--memory", "3g", *reach)
+        trainer = start("trainer", image("trainer"), "--network", "host", "--memory", "3g", *tls)
         worker = start(
             *("worker", image("drift_worker"), "--network", "host", "--read-only", *TMP),
-            *("--memory", "2g", *reach),
+            *("--memory", "2g", *tls),
         )
         tell(f"trainer healthy after {healthy(trainer):.0f} s, drift worker after {healthy(worker):.0f} s more")
         tell(
