@@ -95,8 +95,10 @@ def measure(count: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures and details."""
     settings = {"DRIFTLOOP_POLICY__ENABLED": "false"}
     with Stack(parts.settings(), tell, settings, fresh=True) as stack:
-        retrain(stack, FIRST)
+        first = retrain(stack, FIRST)
         with asking(stack) as clients:
+            answers(clients, first)
+            clients.failures = 0  # before its first version a predictor has nothing to answer with
             found = [retrained(stack, clients, end) for end in LATER[:count]]
     show(found)
     figures = {
@@ -123,18 +125,23 @@ def retrained(stack: Stack, clients: Asking, end: date) -> Retrained:
     before = phases(stack)
     began = time.time()
     change = retrain(stack, end)
+    seconds = answers(clients, change) - began
+    took = {phase: total - before.get(phase, 0) for phase, total in phases(stack).items()}
+    took["swap"] = seconds - sum(took.values())
+    one = Retrained(seconds, took)
+    tell(f"version {change.version}: {seconds:.1f} s, {one.beyond_training:.1f} of them beyond the training")
+    return one
+
+
+def answers(clients: Asking, change: ModelChange) -> float:
+    """When a promoted version answered first. Raises :class:`CannotStart` where it does not."""
     assert change.version is not None
     deadline = time.monotonic() + SWAP_SECONDS
     while change.version not in clients.first:
         if time.monotonic() > deadline:
             raise CannotStart(f"version {change.version} did not answer within {SWAP_SECONDS} s of its promotion")
         time.sleep(ASKED_SECONDS)
-    seconds = clients.first[change.version] - began
-    took = {phase: total - before.get(phase, 0) for phase, total in phases(stack).items()}
-    took["swap"] = seconds - sum(took.values())
-    one = Retrained(seconds, took)
-    tell(f"version {change.version}: {seconds:.1f} s, {one.beyond_training:.1f} of them beyond the training")
-    return one
+    return clients.first[change.version]
 
 
 def retrain(stack: Stack, end: date) -> ModelChange:
