@@ -11,7 +11,6 @@ Debian's debootstrap,
 """
 
 import argparse
-import json
 import os
 import shutil
 import ssl
@@ -21,8 +20,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +31,23 @@ from mirakuru import HTTPExecutor, TCPExecutor
 from mirakuru.exceptions import ProcessFinishedWithError
 
 from benchmarks import report
+from benchmarks.podman import (
+    IMAGES,
+    ROOT,
+    Failed,
+    build,
+    container,
+    environment,
+    healthy,
+    image,
+    imported,
+    once,
+    podman,
+    secrets,
+    sizes,
+    stand_in,
+    stopped,
+)
 from benchmarks.report import tell, warn
 from driftloop import topics
 from driftloop.events import Drift, ModelChange, Prediction
@@ -39,12 +55,7 @@ from driftloop.settings import Kafka, Topics
 from stack import gcs, kafka, services
 from stack.settings import Ports, StackSettings
 
-ROOT = Path(__file__).parent.parent
 COMPOSE = ROOT / "compose"
-IMAGES = {
-    **{name: f"services/{name}/Dockerfile" for name in ("predictor", "drift_worker", "trainer", "producer")},
-    "mlflow": "compose/mlflow/Dockerfile",
-}
 TLS_PORT = 9094
 NETWORK = "driftloop-try"
 TMP = ("--tmpfs", "/tmp")  # noqa: S108  # in a container
@@ -56,165 +67,17 @@ FLIGHT = {
 }
 
 
+PACE_SECONDS = 0.01  # of each of those who ask while predictors are swapped
+ANSWERS = 200  # before, between and after
+LOOK_SECONDS = 0.5
+
 T = TypeVar("T")
-
-
-class Failed(Exception):
-    """Says which step did not do what it should."""
-
-
-def program(name: str) -> str:
-    """The path of a program. Raises :class:`Failed`."""
-    found = shutil.which(name)
-    if found is None:
-        raise Failed(f"{name} is missing")
-    return found
-
-
-def podman(*words: str, seconds: float = 900) -> str:
-    """Runs podman; returns what it printed. Raises :class:`Failed`."""
-    done = subprocess.run([program("podman"), *words], capture_output=True, text=True, check=False, timeout=seconds)
-    if done.returncode:
-        raise Failed(f"podman {' '.join(words)}: {done.stdout[-2000:]}{done.stderr[-3000:]}")
-    return done.stdout.strip()
-
-
-def image(name: str) -> str:
-    """An image's name, as compose has it."""
-    return f"localhost/driftloop-{name.replace('_', '-')}:dev"
-
-
-def stand_in(folder: Path) -> list[str]:
-    """Makes base images of a Debian in a folder and of the uv at hand, where they are not there yet.
-
-    Returns the build's arguments.
-    """
-    authorities = folder / "etc" / "ssl" / "certs" / "ca-certificates.crt"
-    if not there("stand-in:python"):
-        shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", authorities)  # of whoever is asked for packages
-        (folder / "usr" / "bin" / "python").unlink(missing_ok=True)
-        (folder / "usr" / "bin" / "python").symlink_to("python3")
-        imported(folder, "stand-in:python", "ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt")
-    if not there("stand-in:uv"):
-        with tempfile.TemporaryDirectory() as alone:
-            shutil.copy(shutil.which("uv") or ROOT / ".uv" / "bin" / "uv", f"{alone}/uv")
-            imported(Path(alone), "stand-in:uv")
-    return ["--build-arg", "PYTHON=localhost/stand-in:python", "--build-arg", "UV=localhost/stand-in:uv"]
-
-
-def there(name: str) -> bool:
-    """Whether there is an image of ours."""
-    known = [program("podman"), "image", "exists", f"localhost/{name}"]
-    return not subprocess.run(known, check=False).returncode
-
-
-def imported(folder: Path, name: str, *changes: str) -> None:
-    """Makes an image of a folder."""
-    path = "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin"
-    options = [word for change in (path, *changes) for word in ("--change", change)]
-    with subprocess.Popen([program("tar"), "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as tar:
-        subprocess.run(
-            [program("podman"), "import", "-q", *options, "-", f"localhost/{name}"], stdin=tar.stdout, check=True
-        )
-
-
-def build(names: list[str], arguments: list[str]) -> None:
-    """Builds the images."""
-    revision = subprocess.run(
-        [program("git"), "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    for name in names:
-        began = time.monotonic()
-        podman(
-            *("build", "--quiet", "--format", "docker", "--network", "host", *arguments),
-            *("--build-arg", f"REVISION={revision.strip()}", "--build-arg", "VERSION=0.1.0"),
-            *("-f", str(ROOT / IMAGES[name]), "-t", image(name), str(ROOT)),
-        )
-        tell(f"{name} built in {time.monotonic() - began:.0f} s")
-
-
-def sizes(base: str) -> dict[str, float]:
-    """Megabytes of each image beside its base, and of its last layer, which is what a new revision brings."""
-    of_base = int(podman("image", "inspect", base, "--format", "{{.Size}}"))
-    shown = report.table("Images, in MB", "image", "beside the base", "of which its own code")
-    figures = {}
-    for name in IMAGES:
-        whole = int(podman("image", "inspect", image(name), "--format", "{{.Size}}")) - of_base
-        history = json.loads(podman("history", "--format", "json", image(name)))
-        own = sum(layer["size"] for layer in history if "wheels" in layer["CreatedBy"])
-        figures[f"{name}_mb"] = whole / 1e6
-        shown.add_row(name, f"{whole / 1e6:,.0f}", f"{own / 1e6:,.1f}" if own else "")
-    report.console.print(shown)
-    return figures
-
-
-@contextmanager
-def container(name: str, of: str, *options: str, command: tuple[str, ...] = ()) -> Iterator[str]:
-    """A container that runs for as long as the block does, bound as compose binds it."""
-    full = f"driftloop-try-{name}"
-    podman("rm", "--force", "--ignore", full)
-    podman(
-        *("run", "--detach", "--name", full, "--init", "--cap-drop", "all"),
-        *("--security-opt", "no-new-privileges", *options, of, *command),
-    )
-    try:
-        yield full
-    finally:
-        with suppress(Failed):
-            podman("rm", "--force", "--ignore", "--time", "30", full)
-
-
-def last_lines(name: str) -> str:
-    """What a container said last: services log to standard error."""
-    done = subprocess.run(
-        [program("podman"), "logs", "--tail", "20", name], capture_output=True, text=True, check=False
-    )
-    return done.stdout + done.stderr
-
-
-def healthy(name: str, seconds: float = 60) -> float:
-    """Waits until the image's own health check succeeds; returns how long that took."""
-    began = time.monotonic()
-    while subprocess.run([program("podman"), "healthcheck", "run", name], capture_output=True, check=False).returncode:
-        if time.monotonic() - began > seconds:
-            raise Failed(f"{name} does not get healthy: {last_lines(name)}")
-        time.sleep(0.5)
-    return time.monotonic() - began
-
-
-def stopped(name: str) -> float:
-    """Sends SIGTERM and waits; returns the seconds that the end took. Raises where it did not end by itself."""
-    began = time.monotonic()
-    podman("stop", "--time", "30", name)
-    seconds = time.monotonic() - began
-    code = podman("inspect", name, "--format", "{{.State.ExitCode}}")
-    if code != "0":
-        raise Failed(f"{name} ended with {code}: {last_lines(name)}")
-    return seconds
-
-
-def once(of: str, *options: str, command: tuple[str, ...]) -> str:
-    """Runs a container to its end; returns what it printed."""
-    return podman("run", "--rm", "--network", "host", *options, of, *command)
 
 
 def ended(executor: TCPExecutor) -> None:
     """Stops a part of the stack."""
     with suppress(ProcessFinishedWithError):  # Java tells of SIGTERM in its exit code
         executor.stop()
-
-
-def environment(variables: Mapping[str, str]) -> list[str]:
-    """Variables as podman's options."""
-    return [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
-
-
-def secrets(*names: str, folder: Path) -> list[str]:
-    """Files as compose mounts them."""
-    files = {"ca": "ca.crt"}
-    return [
-        word for name in names for word in ("-v", f"{folder / files.get(name, f'{name}.pem')}:/run/secrets/{name}:ro")
-    ]
 
 
 def outside(ports: Ports, certificates: Path) -> str:
@@ -377,16 +240,21 @@ def swap(certificates: Path, caddy: str, bus: Kafka, names: Topics, running: Exi
                     status = 0
                 seen[status] += 1
                 slowest[0] = max(slowest[0], time.monotonic() - began)
-                time.sleep(0.01)
+                time.sleep(PACE_SECONDS)
 
     askers = [threading.Thread(target=ask) for _ in range(4)]
     for asker in askers:
         asker.start()
-    time.sleep(2)
+
+    def more() -> None:
+        wanted = sum(seen.values()) + ANSWERS
+        wait(lambda: True if sum(seen.values()) >= wanted else None)
+
+    more()
     green = predictor("green")
-    time.sleep(2)
+    more()
     tell(f"the old one ended in {stopped(old):.1f} s")
-    time.sleep(3)
+    more()
     stop.set()
     for asker in askers:
         asker.join()
@@ -444,7 +312,7 @@ def wait(found: Callable[[], T | None], seconds: float = 120) -> T:
     while time.monotonic() < deadline:
         if (value := found()) is not None:
             return value
-        time.sleep(0.5)
+        time.sleep(LOOK_SECONDS)
     raise Failed(f"waited {seconds:g} s in vain")
 
 

@@ -140,7 +140,7 @@ def answers(clients: Asking, change: ModelChange) -> float:
     while change.version not in clients.first:
         if time.monotonic() > deadline:
             raise CannotStart(f"version {change.version} did not answer within {SWAP_SECONDS} s of its promotion")
-        time.sleep(ASKED_SECONDS)
+        time.sleep(ASKED_SECONDS)  # as often as somebody asks
     return clients.first[change.version]
 
 

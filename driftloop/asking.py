@@ -17,7 +17,7 @@ from driftloop.producing import Publisher
 from driftloop.settings import Settings
 
 SILENCE_SECONDS = 20  # a connection that says nothing for so long is made anew: what is between may have forgotten it
-PAUSE_SECONDS = 2
+PAUSE_SECONDS = 2  # before a connection is made anew: who does not answer is not asked at once
 
 
 class Refused(Exception):

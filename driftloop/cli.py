@@ -15,10 +15,10 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
-from driftloop import asking, topics
-from driftloop.events import DataSelection, Drift, Estimate, ModelChange, Quality, Wish
+from driftloop import asking, standing, topics
+from driftloop.events import DataSelection, ModelChange, Wish
 from driftloop.producing import Publisher, Unavailable
 from driftloop.settings import Registry as RegistrySettings
 from driftloop.settings import Section, Settings, Storage, load
@@ -34,11 +34,6 @@ out = Console()
 TIMED_OUT = 5
 UNREACHABLE = 6
 REFUSED = 7
-COLORS = {
-    **{"promoted": "green", "rejected": "yellow", "failed": "red"},
-    **{"quiet": "green", "alarm": "red"},
-    **{"as measured": "green", "better": "green", "worse": "red"},
-}
 RETRAINS = 10  # that are shown
 TOLD = 20  # a retrain says several times what it is at
 BESIDE = 20  # a verdict shares the topic with estimates and qualities, and a version's last quality may be long ago
@@ -145,7 +140,7 @@ def retrain(
             if change is not None:
                 version = f" version {change.version}" if change.version else ""
                 out.print(
-                    f"[{COLORS.get(change.state, 'cyan')}]{change.state}[/]{version}: {escape(change.why)}",
+                    f"[{standing.COLORS.get(change.state, 'cyan')}]{change.state}[/]{version}: {escape(change.why)}",
                     highlight=False,
                 )
                 if change.final:
@@ -283,52 +278,8 @@ def status(windows: Annotated[int, typer.Option(min=1, help="how many of the las
     named = f"version {champion}" if champion else 'no version yet: driftloop retrain --reason "the first" --wait'
     out.print(f"models:/{model}@{settings.registry.alias} is {named}", highlight=False)
 
-    verdicts = [e for e in judged if isinstance(e, Drift) and not e.replayed][-windows:]
-    again = {_judged(e): e.verdict for e in judged if isinstance(e, Drift) and e.replayed}
-    said = Column("verdict", no_wrap=True)
-    table = Table("window", "version", "rows", "from", "to", said, "score", "limit", "drifted", title="Windows")
-    for verdict in verdicts:
-        table.add_row(
-            f"{verdict.window.topic}-{verdict.window.partition} {verdict.window.first_offset}–"
-            f"{verdict.window.last_offset}",
-            verdict.version,
-            str(verdict.rows),
-            f"{verdict.starts:%Y-%m-%d %H:%M}",
-            f"{verdict.ends:%Y-%m-%d %H:%M}",
-            f"[{COLORS.get(verdict.verdict, 'yellow')}]{verdict.verdict}[/]"
-            + (f", again: {again[_judged(verdict)]}" if _judged(verdict) in again else ""),
-            "" if verdict.score is None else f"{verdict.score:.1f}",
-            "" if verdict.limit is None else f"{verdict.limit:.1f}",
-            ", ".join(verdict.drifted) or ("" if verdict.verdict != "unjudged" else escape(verdict.why)),
-        )
-    out.print(table if verdicts else "no windows yet")
-
-    qualities = {(e.model, e.version): e for e in judged if isinstance(e, Quality)}
-    estimates = {(e.model, e.version): e for e in judged if isinstance(e, Estimate)}
-    table = Table("version", "quality", "why", title="Quality of the latest predictions")
-    for one in sorted(qualities.keys() | estimates.keys()):
-        if (quality := qualities.get(one)) is not None:
-            verdict_of = f"[{COLORS.get(quality.verdict, 'yellow')}]{quality.verdict}[/]"
-            table.add_row(quality.version, verdict_of, escape(quality.why))
-        if (estimate := estimates.get(one)) is not None and "roc_auc" in estimate.figures:
-            trust = "estimated" if estimate.trusted else "[yellow]estimated, not to be trusted[/]"
-            table.add_row(estimate.version, trust, f"ROC AUC {estimate.figures['roc_auc']:.3f}; {escape(estimate.why)}")
-    if table.rows:
-        out.print(table)
-
-    table = Table("time", "retrain", "version", "state", "why", title="Retrains")
-    for change in changes:
-        state = f"[{COLORS.get(change.state, 'cyan')}]{change.state}[/]"
-        table.add_row(
-            f"{change.time:%Y-%m-%d %H:%M:%S}", change.retrain_id, change.version or "", state, escape(change.why)
-        )
-    out.print(table if changes else "no retrains yet")
-
-    table = Table("group", "partition", "events behind", title="Lag")
-    for group, partitions in lags.items():
-        for partition, behind in sorted(partitions.items()):
-            table.add_row(group, partition, str(behind))
-    out.print(table)
+    for part in standing.tables(judged, windows, changes, lags):
+        out.print(part)
 
 
 @data_app.command("restore")
@@ -374,11 +325,6 @@ def create() -> None:
     with _reachable(settings):
         made = topics.create(settings.kafka, settings.topics)
     out.print("made " + ", ".join(made) if made else "all topics are there")
-
-
-def _judged(verdict: Drift) -> tuple[str, str, str]:
-    """What a verdict is on, when it is given first and when it is given again."""
-    return verdict.window.name, verdict.model, verdict.version
 
 
 def _champion(settings: OperatorSettings) -> str | None:

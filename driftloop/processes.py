@@ -31,7 +31,7 @@ class Written(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All of it."""
-        written = list(MultiProcessCollector(None, self._folder).collect())  # type: ignore[no-untyped-call]
+        written = list(MultiProcessCollector(None, self._folder).collect())  # type: ignore[no-untyped-call]  # without types
         names = {metric.name for metric in written}
         yield from written
         for metric in REGISTRY.collect():
@@ -84,5 +84,5 @@ def _writers(folder: str) -> list[int]:
         if psutil.pid_exists(owner):
             found.add(owner)
         else:
-            mark_process_dead(owner, folder)  # type: ignore[no-untyped-call]
+            mark_process_dead(owner, folder)  # type: ignore[no-untyped-call]  # without types
     return sorted(found)

@@ -142,4 +142,4 @@ def ask(app: object, settings: Tracing, given: str | None) -> None:
         return None
 
     with tracing.running("test", settings):
-        asyncio.run(tracing.served(app)(scope, receive, send))  # type: ignore[arg-type]
+        asyncio.run(tracing.served(app)(scope, receive, send))  # type: ignore[arg-type]  # a scope of its least
