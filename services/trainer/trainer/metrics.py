@@ -17,8 +17,8 @@ LAST_RETRAIN = Gauge(
 SECONDS = Summary("driftloop_trainer_retrain_seconds", "From the begin of a training to its final state.")
 PHASE_SECONDS = Histogram(
     "driftloop_trainer_phase_seconds",
-    "How long the phases of trainings took, to half a second: start (of the process), data, training, gate, refit, "
-    "trial, registration.",
+    "How long the phases of trainings took, to a fifth of a second: start (of the process), data, training, gate, "
+    "refit, trial, registration.",
     ["phase"],
     buckets=[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000],
 )
