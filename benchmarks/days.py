@@ -57,7 +57,7 @@ class Told:
         """Reads what is there."""
         while polled := self._consumer.poll(timeout_ms=20):
             for record in (record for records in polled.values() for record in records):
-                self.events.append(read(record.value, record.headers))
+                self.events.append(read(record.value, record.headers, record.timestamp))
 
     def of(self, kind: type[Event]) -> list[Any]:
         """The events of a kind, in order."""

@@ -6,8 +6,8 @@ event comes from, and the plain header of this name, which is the one that consu
 """
 
 import re
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Collection, Iterable
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ PLAIN_TIME = re.compile(rb"\d{4}(-\d\d){2}T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d
 TRACEPARENT = re.compile(rb"[\da-f]{2}-[\da-f]{32}-[\da-f]{16}-[\da-f]{2}")
 ORIGIN, HOP = "ce_traceparent", "traceparent"
 APART = {"traceparent"}  # of the value
+IDENTITY = {"id", "time"}
 
 
 class Unreadable(ValueError):
@@ -82,8 +83,12 @@ def write(event: Event, source: str) -> Message:
     return message(written(event), source)
 
 
-def read(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:
-    """The event in a Kafka message. Raises :class:`Unreadable`, which says what is wrong with it."""
+def read(value: bytes | None, headers: Collection[tuple[str, bytes]], timestamp: int | None = None) -> Event:
+    """The event in a Kafka message. Raises :class:`Unreadable`, which says what is wrong with it.
+
+    An id or a time that the value lacks is the headers'; a time that nobody gave is the message's ``timestamp``
+    (milliseconds since 1970): so a message is the same event each time it is read.
+    """
     try:
         found, traceparent = _type(headers)
     except (CloudEventValidationError, ValueError) as error:
@@ -93,11 +98,25 @@ def read(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> Event:
         raise Unreadable(f"unknown type {found!r}; known are {', '.join(EVENTS)}")
     try:
         event = model.model_validate_json(value or b"")
+        if not event.model_fields_set >= IDENTITY:
+            event = model.model_validate(_from_envelope(headers, timestamp) | event.model_dump(exclude_unset=True))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "value"
         raise Unreadable(f"not a {model.type}: {where}: {first['msg']}") from error
     return event if event.traceparent == traceparent else event.model_copy(update={"traceparent": traceparent})
+
+
+def _from_envelope(headers: Iterable[tuple[str, bytes]], timestamp: int | None) -> dict[str, object]:
+    """Id and time, as far as they are known beside the value."""
+    given = dict(headers)
+    envelope = from_binary_event(KafkaMessage(given, None, b""))
+    known: dict[str, object] = {"id": envelope.get_id()}
+    if "ce_time" in given:  # the library makes one up
+        known["time"] = envelope.get_time()
+    elif timestamp is not None:
+        known["time"] = datetime.fromtimestamp(timestamp / 1000, UTC)
+    return known
 
 
 def _type(headers: Iterable[tuple[str, bytes]]) -> tuple[str, str | None]:

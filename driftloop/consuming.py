@@ -197,7 +197,7 @@ class Loop:
     def _take(self, record: ConsumerRecord) -> list[Final]:
         self._health.beat()
         try:
-            event = read(record.value, record.headers)
+            event = read(record.value, record.headers, record.timestamp)
         except Unreadable as error:
             self._unread.append((record, error))
             self._in_a_row += 1

@@ -161,7 +161,7 @@ def _events(consumer: KafkaConsumer, timeout_ms: int) -> list[Event]:
     for records in consumer.poll(timeout_ms=timeout_ms).values():
         for record in records:
             try:
-                events.append(read(record.value, record.headers))
+                events.append(read(record.value, record.headers, record.timestamp))
             except Unreadable:
                 continue  # the service that consumes the topic moves it to the dead letters
     return events

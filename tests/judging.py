@@ -327,7 +327,7 @@ def known(messages: Sequence[ConsumerRecord]) -> Known:
     for record in messages:
         found.last[record.partition] = record.offset
         try:
-            event = read(record.value, record.headers)
+            event = read(record.value, record.headers, record.timestamp)
         except Unreadable:
             found.unreadable.add((record.partition, record.offset))
             continue

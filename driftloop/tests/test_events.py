@@ -155,6 +155,28 @@ def test_a_reader_ignores_fields_that_a_later_version_added() -> None:
     assert read(later, message.headers) == EXAMPLES["driftloop.outcome.v1"]
 
 
+def test_id_and_time_that_a_value_lacks_are_its_messages() -> None:
+    example = EXAMPLES["driftloop.outcome.v1"]
+    message = write(example, "test")
+    lacking = json.dumps(
+        {k: v for k, v in json.loads(message.value or b"").items() if k not in ("id", "time")}
+    ).encode()
+    assert read(lacking, message.headers) == example
+    timeless = [header for header in message.headers if header[0] != "ce_time"]
+    sent = datetime(2013, 7, 1, 12, tzinfo=UTC)
+    again = read(lacking, timeless, int(sent.timestamp() * 1000))
+    assert (again.id, again.time) == (example.id, sent)
+    assert again.model_copy(update={"time": example.time}) == example
+
+
+def test_an_id_that_only_the_headers_have_must_be_one_too() -> None:
+    message = write(EXAMPLES["driftloop.outcome.v1"], "test")
+    value = {k: v for k, v in json.loads(message.value or b"").items() if k != "id"}
+    headers = [(k, v) if k != "ce_id" else (k, b"two words") for k, v in message.headers]
+    with pytest.raises(Unreadable, match="id: String should match pattern"):
+        read(json.dumps(value).encode(), headers)
+
+
 @pytest.mark.parametrize(
     ("value", "headers", "why"),
     [
