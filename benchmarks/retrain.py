@@ -21,6 +21,7 @@ from benchmarks import model, parts, report
 from benchmarks.peers import servers
 from benchmarks.processes import ended_in_order
 from benchmarks.report import tell
+from driftloop import topics
 from driftloop.events import DataSelection, ModelChange
 from stack.running import CannotStart, Stack
 
@@ -39,7 +40,7 @@ class Retrained(NamedTuple):
     seconds: float
     """From the event to the first answer of the new version."""
     phases: dict[str, float]
-    """Seconds of each, as the trainer's metrics have them; ``swap`` is what came after."""
+    """Seconds of each, as the trainer's metrics have them; ``delivery`` is what came before and after, the swap."""
 
     @property
     def beyond_training(self) -> float:
@@ -123,11 +124,11 @@ def asking(stack: Stack) -> Iterator[Asking]:
 def retrained(stack: Stack, clients: Asking, end: date) -> Retrained:
     """One retrain on the days before ``end``. Raises :class:`CannotStart` where it brings no answer."""
     before = phases(stack)
-    began = time.time()
     change = retrain(stack, end)
-    seconds = answers(clients, change) - began
+    (asked,) = topics.latest(stack.kafka, stack.topics.retrain, 1)
+    seconds = answers(clients, change) - asked.time.timestamp()
     took = {phase: total - before.get(phase, 0) for phase, total in phases(stack).items()}
-    took["swap"] = seconds - sum(took.values())
+    took["delivery"] = seconds - sum(took.values())
     one = Retrained(seconds, took)
     tell(f"version {change.version}: {seconds:.1f} s, {one.beyond_training:.1f} of them beyond the training")
     return one

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,18 +90,16 @@ class Registry:
                 return None  # no such model yet, or a model without the alias
             raise
 
-    def create_version(self, source: str, retrain_id: str) -> str:
-        """Registers a logged model as a new version, the challenger; returns its number."""
-        version = str(mlflow.register_model(source, self.model, tags={RETRAIN: retrain_id}).version)
+    def create_version(self, source: str, retrain_id: str, figures: Mapping[str, float]) -> str:
+        """Registers a logged model as a new version, the challenger, with its figures; returns its number."""
+        tags = {RETRAIN: retrain_id, **{name: f"{value:.6g}" for name, value in figures.items()}}
+        version = str(mlflow.register_model(source, self.model, tags=tags).version)
         self.client.set_registered_model_alias(self.model, CHALLENGER, version)
         return version
 
     def record(self, version: str, change: ModelChange) -> None:
         """Writes how the version's retrain ended onto the version, where the MLflow UI shows it."""
         self.client.update_model_version(self.model, version, f"{change.state}: {change.why}")
-        for role, figures in (("champion", change.champion), ("challenger", change.challenger)):
-            for name, value in figures.items():
-                self.client.set_model_version_tag(self.model, version, f"{role}_{name}", f"{value:.6g}")
         self.client.set_model_version_tag(self.model, version, OUTCOME, change.model_dump_json())
 
     def outcome_of(self, retrain_id: str) -> ModelChange | None:
@@ -183,12 +181,17 @@ class Registry:
         Raises :class:`Refused` where the registry answers and the version or its files are not there, and otherwise
         what MLflow raises: the registry or the store is out of reach.
         """
-        try:
-            return Path(download_artifacts(f"models:/{self.model}/{version}", dst_path=str(into)))
-        except MlflowException as error:
-            if error.get_http_status_code() == 404 or error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                raise Refused(f"the registry does not have it: {error}") from error
-            raise
+        return fetched(f"models:/{self.model}/{version}", into)
+
+
+def fetched(model: str, into: Path) -> Path:
+    """The same of a model by its address, which may be that of a logged one that is no version yet."""
+    try:
+        return Path(download_artifacts(model, dst_path=str(into)))
+    except MlflowException as error:
+        if error.get_http_status_code() == 404 or error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise Refused(f"the registry does not have it: {error}") from error
+        raise
 
 
 def read(folder: Path, trusted: Sequence[str]) -> StoredModel:

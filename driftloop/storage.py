@@ -18,6 +18,10 @@ import pyarrow.parquet as pq
 
 from driftloop.settings import Storage
 
+# gcsfs reads it when it is imported. Asked for the bucket's kind of namespace, a server that only speaks GCS's protocol
+# leaves it waiting, and nothing here needs another than the plain one.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
 
 class Away(Exception):
     """The bucket does not answer, though it was asked for half a minute."""
@@ -43,10 +47,7 @@ class Bucket:
 
     def __init__(self, storage: Storage) -> None:
         """Connects on the first use; with ``storage.endpoint``, to that server and without credentials."""
-        if storage.endpoint:
-            # Asked for the bucket's kind of namespace, a server that only speaks GCS's protocol leaves gcsfs waiting.
-            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-        import gcsfs  # noqa: PLC0415  # only now: it reads its environment when it is imported
+        import gcsfs  # noqa: PLC0415  # takes a second, and not all who import this have a bucket
 
         self.name = storage.bucket
         self._files = (

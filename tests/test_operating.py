@@ -85,7 +85,7 @@ def versions(stack: Stack, rows: pd.DataFrame) -> dict[str, Any]:
                 pyfunc_predict_fn="predict_proba",
                 pip_requirements=["scikit-learn"],
             )
-        assert stack.registry.create_version(logged.model_uri, f"retrain-{version}") == version
+        assert stack.registry.create_version(logged.model_uri, f"retrain-{version}", {}) == version
         if version == "1":
             shown = learn[usecase.features].assign(
                 **{PREDICTION: estimator.predict_proba(learn[usecase.features])[:, 1]}

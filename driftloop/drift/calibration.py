@@ -6,10 +6,12 @@ limit for all columns together holds the rate of false alarms. Windows are judge
 ones before them: what is too little to see in a day shows in three.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import BaseModel
 
 from driftloop.drift.distances import DISTANCES, OF_SHARES, Distance, Floats, Integers, Kind, by_level, edges
@@ -28,6 +30,7 @@ MOST_WINDOWS = 2_000  # of a span; more would only take longer
 QUARTERS = 4  # parts of the reference's time for cross-fitting
 FEWEST = 20  # windows without overlap; below, a 1 % limit would be a guess
 LEVELS = 2_048  # different numbers; a column with more is rounded to as many quantiles, here only
+CELLS = 2**19  # of a table of windows by levels: larger ones would not stay in a processor's cache
 TAIL = 256  # of its smallest and largest numbers stay as they are: in a long tail two quantiles are far apart
 
 
@@ -134,6 +137,7 @@ def _span(
             np.searchsorted(days, days[starts + length - 1] + neighbourhood, side="right"),
         ]
     )
+    near = np.maximum.accumulate(near, axis=1)  # a negative neighbourhood has nothing in it
     measured = np.column_stack(
         [
             _measured(reference[column], kind, distance_of(column, kinds, methods), starts, length, near)
@@ -165,22 +169,34 @@ def _measured(
         measure, codes, levels = _numbers(column)
     else:
         measure, codes, levels = _binned(column, distance, length)
-    whole, missing = np.bincount(codes[codes >= 0], minlength=levels), np.cumsum(np.concatenate([[0], codes < 0]))
+    windows = sliding_window_view(codes, length)
+    bounds, of_near = np.unique(near, return_inverse=True)
+    part = np.searchsorted(bounds, np.arange(len(codes)), side="right")
+    before = np.cumsum(_counts(part, codes, len(bounds) + 1, levels), axis=0)  # rows by level up to each bound
+    of_near = of_near.reshape(near.shape)
+    found = []
+    for some in np.array_split(np.arange(len(starts)), math.ceil(len(starts) * (levels + length) / CELLS)):
+        window = _counts(np.arange(len(some))[:, None], windows[starts[some]], len(some), levels)
+        others = before[-1] - (before[of_near[some, 1]] - before[of_near[some, 0]])
+        with np.errstate(divide="ignore", invalid="ignore"):  # a side without values has no distance
+            missing = np.abs(window[:, 0] / length - others[:, 0] / others.sum(axis=1))
+            statistics = measure(window[:, 1:], others[:, 1:], starts[some], length)
+        statistics[~(window[:, 1:].any(axis=1) & others[:, 1:].any(axis=1))] = NAN
+        found.append(np.insert(statistics, 1, missing, axis=1))
+    return np.concatenate(found)
 
-    def counts(first: int, end: int) -> Integers:
-        part = codes[first:end]
-        return np.bincount(part[part >= 0], minlength=levels)
 
-    result = []
-    for start, (first, end) in zip(starts.tolist(), near.tolist(), strict=True):
-        others = len(codes) - (end - first)
-        missing_others = (missing[-1] - missing[end] + missing[first]) / others if others else NAN
-        missing_share = abs((missing[start + length] - missing[start]) / length - missing_others)
-        result.append(measure(counts(start, start + length), whole - counts(first, end), start, length, missing_share))
-    return np.array(result)
+def _counts(groups: Integers, codes: Integers, count: int, levels: int) -> Integers:
+    """Rows of each group by level, the missing ones first."""
+    places = groups * (levels + 1) + codes + 1
+    return np.bincount(places.ravel(), minlength=count * (levels + 1)).reshape(count, levels + 1)
 
 
-Measure = Callable[[Integers, Integers, int, int, float], tuple[float, ...]]
+Measure = Callable[[Integers, Integers, Integers, int], Floats]
+"""Of windows' rows by level, the others' rows by level, where the windows start, and how long they are.
+
+Its result has a row a window: the distance and, for numbers, the share of the commonest one.
+"""
 
 
 def _numbers(column: pd.Series) -> tuple[Measure, Integers, int]:
@@ -196,15 +212,13 @@ def _numbers(column: pd.Series) -> tuple[Measure, Integers, int]:
     codes[present] = np.searchsorted((grid[:-1] + grid[1:]) / 2, values[present])
     steps = np.diff(grid)
 
-    def measure(window: Integers, others: Integers, start: int, length: int, missing: float) -> tuple[float, ...]:
-        m, n = window.sum(), others.sum()
-        if not m or not n:
-            return NAN, missing, NAN
-        mean = others @ grid / n
-        norm = max(np.sqrt(others @ (grid - mean) ** 2 / n), LEAST_SD)
-        distance = np.abs(np.cumsum(window)[:-1] / m - np.cumsum(others)[:-1] / n) @ steps / norm
-        commonest = window.max() / m if exact else _commonest_share(values[start : start + length])
-        return distance, missing, commonest
+    def measure(window: Integers, others: Integers, starts: Integers, length: int) -> Floats:
+        m, n = window.sum(axis=1, keepdims=True), others.sum(axis=1, keepdims=True)
+        mean = (others @ grid)[:, None] / n
+        sd = np.sqrt(np.einsum("wl,wl->w", others, (grid - mean) ** 2) / n[:, 0])
+        apart = np.abs(np.cumsum(window, axis=1)[:, :-1] / m - np.cumsum(others, axis=1)[:, :-1] / n)
+        commonest = window.max(axis=1, initial=0) / m[:, 0] if exact else _commonest_shares(values, starts, length)
+        return np.column_stack([apart @ steps / np.maximum(sd, LEAST_SD), commonest])
 
     return measure, codes, len(grid)
 
@@ -223,12 +237,9 @@ def _binned(column: pd.Series, method: Distance, length: int) -> tuple[Measure, 
         begins = levels[:0] if bounds is None else bounds[1:-1]  # an infinite range: no window will have a distance
     codes = np.where(present, np.searchsorted(begins, values, side="right"), -1)
 
-    def measure(window: Integers, others: Integers, start: int, length: int, missing: float) -> tuple[float, ...]:
-        m, n = window.sum(), others.sum()
-        if not m or not n:
-            return NAN, missing, NAN
-        distance = _of_levels(method, others, window) if few else OF_SHARES[method](others / n, window / m)
-        return distance, missing, _commonest_share(values[start : start + length])
+    def measure(window: Integers, others: Integers, starts: Integers, length: int) -> Floats:
+        distances = _distances(method, others, window, either_only=few)
+        return np.column_stack([distances, _commonest_shares(values, starts, length)])
 
     return measure, codes, len(begins) + 1
 
@@ -236,22 +247,28 @@ def _binned(column: pd.Series, method: Distance, length: int) -> tuple[Measure, 
 def _categories(column: pd.Series, method: Distance) -> tuple[Measure, Integers, int]:
     codes, levels = pd.factorize(column)
 
-    def measure(window: Integers, others: Integers, _: int, __: int, missing: float) -> tuple[float, ...]:
-        if not window.any() or not others.any():
-            return NAN, missing
-        return _of_levels(method, others, window), missing
+    def measure(window: Integers, others: Integers, _: Integers, __: int) -> Floats:
+        return _distances(method, others, window, either_only=True)[:, None]
 
     return measure, codes.astype(np.int64), len(levels)
 
 
-def _of_levels(method: Distance, others: Integers, window: Integers) -> float:
-    """A distance of counts. A level that neither side has is none: it would count where there is a logarithm."""
-    either = others + window > 0
-    return OF_SHARES[method](others[either] / others.sum(), window[either] / window.sum())
+def _distances(method: Distance, others: Integers, windows: Integers, *, either_only: bool) -> Floats:
+    """Distances of counts, NaN for a side without rows.
+
+    With ``either_only``, a level that neither side has is none: it would count where there is a logarithm.
+    """
+    result = np.full(len(windows), NAN)
+    for row, (other, window) in enumerate(zip(others, windows, strict=True)):
+        if other.any() and window.any():
+            kept = other + window > 0 if either_only else slice(None)
+            result[row] = OF_SHARES[method](other[kept] / other.sum(), window[kept] / window.sum())
+    return result
 
 
-def _commonest_share(values: Floats) -> float:
-    return commonest_share(np.sort(values[~np.isnan(values)]))
+def _commonest_shares(values: Floats, starts: Integers, length: int) -> Floats:
+    windows = (values[start : start + length] for start in starts.tolist())
+    return np.array([commonest_share(np.sort(window[~np.isnan(window)])) for window in windows])
 
 
 def _gumbel(measured: Floats, floors: Floats) -> tuple[Floats, Floats]:

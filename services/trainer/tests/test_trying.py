@@ -8,6 +8,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from mlflow.models import infer_signature
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -16,7 +17,7 @@ from sklearn.linear_model import LinearRegression
 from driftloop.settings import TRUSTED_TYPES
 from trainer.gate import Answers, Decision, Tried, decide
 from trainer.settings import Gate
-from trainer.trying import ROWS, columns, tried, tried_here
+from trainer.trying import ROWS, Fresh, columns, tried_here
 
 FRAME = pd.DataFrame({"x": np.arange(400.0), "kind": pd.Series(["a", None] * 200), "count": np.arange(400)})
 OUTCOMES = [0, 1] * 200
@@ -43,6 +44,13 @@ def save(folder: Path, estimator: object, trusted: tuple[str, ...] = (), predict
     return folder
 
 
+def tried(folder: Path, champion: Path | None, seconds: float) -> Tried:
+    with Fresh() as trial:
+        if champion is not None:
+            trial.hold_against(champion)
+        return trial.tried(folder, seconds)
+
+
 def trees(count: int) -> HistGradientBoostingClassifier:
     return HistGradientBoostingClassifier(max_iter=count, early_stopping=False).fit(FRAME[["x"]], OUTCOMES)
 
@@ -65,8 +73,10 @@ def test_a_fresh_process_tells_columns_and_times_of_both(champion: Path) -> None
 
 
 def test_it_can_be_run_by_hand_without_a_champion(champion: Path) -> None:
-    command = [sys.executable, "-m", "trainer.trying", str(champion)]
-    printed = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    command = [sys.executable, "-m", "trainer.trying"]
+    printed = json.loads(
+        subprocess.run(command, input=f"\n{champion}\n", capture_output=True, text=True, check=True).stdout
+    )
     assert (printed["broken"], printed["champion"]) == (None, None)
     assert printed["challenger"]["columns"] == {"x": "double"}
 
@@ -121,6 +131,15 @@ def test_a_process_that_ends_without_a_word_is_told_with_its_code(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert "ended with code 1" in (tried(champion, None, seconds=60).broken or "")
+
+
+def test_a_process_that_nobody_asks_ends_with_who_began_it() -> None:
+    began = "import time; from trainer.trying import Fresh; print(Fresh()._process.pid, flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", began], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        trial = psutil.Process(int(owner.stdout.readline()))
+        owner.kill()
+        trial.wait(60)
 
 
 def test_columns_are_told_in_words() -> None:

@@ -77,11 +77,9 @@ class Counts(NamedTuple):
 
 
 class TrainingSet(NamedTuple):
-    """A dataset version that lies in the bucket, too: rows in order of time, their outcome missing where not known."""
+    """What a version may learn from: rows in order of time, their outcome missing where not known."""
 
     path: Path
-    pointer: str
-    """The text of its ``.dvc`` file."""
     counts: Counts
 
     @property
@@ -99,7 +97,7 @@ def build(
     settings: Data,
     folder: Path,
 ) -> TrainingSet:
-    """Fetches the base dataset, adds the archive's rows, writes what the event selects, checks it, and pushes it.
+    """Fetches the base dataset, adds the archive's rows, writes what the event selects, and checks it.
 
     Rows whose outcome is not known belong to it: windows will be compared with all that was asked. Raises
     :class:`UnfitData` with all that is wrong, and :class:`~driftloop.storage.Away`. ``folder`` is the caller's to
@@ -131,7 +129,7 @@ def build(
         problems += _gaps(connection, [name for name in use_case.features if name in found], counts, settings)
     if problems:
         raise UnfitData("; ".join(problems))
-    return TrainingSet(path, datasets.push(storage, path), counts)
+    return TrainingSet(path, counts)
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -80,7 +80,7 @@ def main() -> None:
     settings = command_line(TrainerSettings, ABOUT, EXAMPLE)
     configure_logging("trainer", settings.log)
     name_build("trainer")
-    child.prepare([retraining.__name__, probation.__name__, *datasets.IMPORTS])
+    child.prepare([retraining.__name__, probation.__name__, "git", "mlflow.pyfunc", *datasets.IMPORTS])
     mine, use_case, names = settings.trainer, settings.use_case, settings.topics
     health = Health()
     publisher = Publisher(settings.kafka, names, "trainer")

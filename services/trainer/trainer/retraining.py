@@ -4,33 +4,31 @@ What it leaves in the registry tells its story; how it ended is returned, and st
 """
 
 import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlflow
 import numpy as np
 import pandas as pd
-import structlog
 from mlflow.exceptions import MlflowException
 from threadpoolctl import threadpool_limits
 
-from driftloop import tracing
+from driftloop import datasets, reference, tracing
 from driftloop.datasets import pointed
 from driftloop.events import ModelChange, Retrain
 from driftloop.quality import measure
 from driftloop.reference import write_measured
-from driftloop.registry import Refused, Registry
-from driftloop.settings import load
+from driftloop.registry import Registry, fetched, read
+from driftloop.settings import TRUSTED_TYPES, load
 from driftloop.storage import Away, Bucket
 from driftloop.telemetry import configure_logging
 from trainer import dataset, gate, training
 from trainer.child import Again, Tell
 from trainer.gate import Answers, Decision, Tried
 from trainer.settings import TrainerSettings
-from trainer.trying import tried
-
-log = structlog.get_logger(__name__)
+from trainer.trying import Fresh
 
 
 class Rows(NamedTuple):
@@ -75,62 +73,74 @@ def work(argument: str, tell: Tell) -> str:
 def prove(settings: TrainerSettings, retrain: Retrain, registry: Registry, bucket: Bucket, tell: Tell) -> ModelChange:
     """Data, training, gate, registration. Raises whatever a dataset or a pipeline raises."""
     use_case = settings.use_case
-    registry.abandon(retrain.id)
     champion = registry.champion()
-    with tempfile.TemporaryDirectory(prefix="driftloop-retrain-") as name, ThreadPoolExecutor() as beside:
+    with (
+        tempfile.TemporaryDirectory(prefix="driftloop-retrain-") as name,
+        Fresh() as fresh,
+        ThreadPoolExecutor(initializer=threadpool_limits, initargs=(settings.trainer.threads,)) as beside,
+    ):
         folder = Path(name)
+        begun_anew = beside.submit(registry.abandon, retrain.id)
         serving = beside.submit(registry.fetch, champion, folder / "champion") if champion else None
 
         tell("data", "fetches the base dataset and what the archive has")
         made = dataset.build(settings.storage, bucket, settings.topics, use_case, retrain.data, settings.data, folder)
+        pushed = beside.submit(datasets.push, settings.storage, made.path)
         rows = _cut(settings, dataset.read(made.path), registry.learned_until(champion) if champion else None)
+        if serving is not None:
+            fresh.hold_against(serving.result())
         tell("training", f"{made.counts}: trains on those up to {rows.learn[use_case.time].max():%Y-%m-%d}")
         estimator, count = training.train(use_case, rows.learn)
-        learn, given, refit = rows.learn, None, False
-        if champion is not None:
+        given = None
+        if serving is not None:
             tell("gate", f"holds it against version {champion} on {len(rows.held_out):,} rows that neither has seen")
-            given = _answers(settings, estimator, registry.load(champion).estimator, rows.held_out)
-            if settings.gate.refit and gate.decide(use_case.metric, given, Tried(), settings.gate).promote:
-                tell("refit", f"trains it once more, with the {len(rows.held_out):,} held-out rows")
-                learn, refit = rows.everything, True
-                estimator, count = training.train(use_case, learn)
+            given = _answers(settings, estimator, read(serving.result(), TRUSTED_TYPES).estimator, rows.held_out)
+        refit = settings.gate.refit and given is not None and _decision(settings, given, Tried()).promote
+        learn = rows.everything if refit else rows.learn
+        # Better told on rows that it has not learned from; and a second training would lean on the same.
+        leans = beside.submit(training.importance, use_case, estimator, rows.held_out if serving else rows.learn)
+        if refit:
+            tell("refit", f"trains it once more, with the {len(rows.held_out):,} held-out rows")
+            estimator, count = training.train(use_case, learn)
 
-        tell("trial", "tries it out in a fresh process, and learns what its windows look like")
-        saved = training.save(use_case, estimator, learn, folder / "model")
-        trial = beside.submit(tried, saved, _champion(serving), settings.gate.try_seconds)
-        learned = training.learn_reference(use_case, estimator, learn, settings.window, settings.calibration.methods)
-        if given is None:
-            decision = gate.first(trial.result())
-        else:
-            decision = gate.decide(use_case.metric, given, trial.result(), settings.gate)
+        tell("trial", "logs it, tries it out in a fresh process, and learns what its windows look like")
+        begun_anew.result()
+        pointer = pushed.result()
+        logging = beside.submit(
+            training.log,
+            use_case,
+            retrain,
+            settings.trainer.revision or training.git_revision(),
+            estimator,
+            learn,
+            params={
+                **made.counts._asdict(),
+                "learned_rows": count,
+                "held_out_rows": len(rows.held_out),
+                "refit": refit,
+            },
+            files={made.artifact: pointer},
+        )
+        trial = beside.submit(lambda: fresh.tried(fetched(logging.result().uri, folder), settings.gate.try_seconds))
+        learned = training.learn_reference(
+            use_case, estimator, learn, settings.window, settings.calibration.methods, leans.result()
+        )
+        decision = _decision(settings, given, trial.result())
+        logged = logging.result()
 
-    tell("registration", "logs and registers it with its reference")
+    tell("registration", "registers it with its reference")
     decision.challenger.update(learned_rows=float(count), dataset_rows=float(made.counts.labelled))
-    version = training.register(
-        use_case,
-        registry,
-        bucket,
-        retrain,
-        settings.trainer.revision or training.git_revision(),
-        estimator,
-        learn,
-        learned,
-        params={
-            **made.counts._asdict(),
-            "learned_rows": count,
-            "held_out_rows": len(rows.held_out),
-            "refit": refit,
-        },
-        files={made.artifact: made.pointer},
-        metrics={
-            f"{role}_{figure}": value
-            for role, figures in (("champion", decision.champion), ("challenger", decision.challenger))
-            for figure, value in figures.items()
-        },
-    )
+    figures = {
+        f"{role}_{figure}": value
+        for role, found in (("champion", decision.champion), ("challenger", decision.challenger))
+        for figure, value in found.items()
+    }
+    mlflow.log_metrics(figures, run_id=logged.run_id)
+    version = registry.create_version(logged.uri, retrain.id, figures)
+    reference.write(bucket, use_case.name, version, learned)  # no event names the version before the alias does
     if given is not None:  # its quality in service is compared with what was measured
         write_measured(bucket, use_case.name, version, measure(given.outcomes, given.challenger, given.blocks))
-    return _recorded(registry, retrain, version, decision, learn[use_case.time].max(), pointed(made.pointer).md5)
+    return _recorded(registry, retrain, version, decision, learn[use_case.time].max(), pointed(pointer).md5)
 
 
 def _cut(settings: TrainerSettings, rows: pd.DataFrame, learned_until: pd.Timestamp | None) -> Rows:
@@ -159,15 +169,10 @@ def _answers(settings: TrainerSettings, challenger: Any, champion: Any, held_out
     )
 
 
-def _champion(fetched: "Future[Path] | None") -> Path | None:
-    """The champion's folder, where it could be fetched: one that nobody can load any more has no say."""
-    if fetched is None:
-        return None
-    try:
-        return fetched.result()
-    except Refused as error:
-        log.warning("the champion is not tried out", why=str(error))
-        return None
+def _decision(settings: TrainerSettings, given: Answers | None, trial: Tried) -> Decision:
+    if given is None:
+        return gate.first(trial)
+    return gate.decide(settings.use_case.metric, given, trial, settings.gate)
 
 
 def _recorded(

@@ -1,8 +1,8 @@
-"""A challenger: trained, saved, registered with all that it came from, and with its reference."""
+"""A challenger: trained, saved, logged with all that it came from; and what its windows look like."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
@@ -10,19 +10,17 @@ import pandas as pd
 from mlflow.models import infer_signature
 from sklearn.inspection import permutation_importance
 
-from driftloop import reference
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import Distance
 from driftloop.events import Retrain
 from driftloop.quality import Floats
 from driftloop.reference import PREDICTION, Reference, thinned
-from driftloop.registry import LEARNED_UNTIL, Registry
+from driftloop.registry import LEARNED_UNTIL
 from driftloop.settings import TRUSTED_TYPES, WindowSettings
-from driftloop.storage import Bucket
 from driftloop.usecase import UseCase
 
 EXAMPLE_ROWS = 5
-IMPORTANCE_ROWS = 5_000  # enough to tell which features count, in two seconds
+IMPORTANCE_ROWS = 2_500  # enough to tell which features count, in a second
 SCORING = {"roc_auc": "roc_auc", "rmse": "neg_root_mean_squared_error"}
 
 
@@ -45,6 +43,7 @@ def learn_reference(
     learn: pd.DataFrame,
     window: WindowSettings,
     methods: Mapping[str, Distance] = {},
+    importance: Mapping[str, float] = {},
 ) -> Reference:
     """What windows of the new version will be compared with: all rows of its time, whether their outcome is known.
 
@@ -58,15 +57,15 @@ def learn_reference(
         use_case.kinds | {PREDICTION: "number"},
         rows=window.rows,
         false_alarm_rate=window.false_alarm_rate,
-        importance=importance(use_case, estimator, learn),
+        importance=importance,
         methods=methods,
     )
     return Reference(rows, profile)
 
 
-def importance(use_case: UseCase, estimator: Any, learn: pd.DataFrame) -> dict[str, float]:
-    """By how much the use case's metric gets worse when a feature is shuffled, on evenly spaced rows."""
-    labelled = thinned(learn[learn[use_case.outcome].notna()], IMPORTANCE_ROWS)
+def importance(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> dict[str, float]:
+    """By how much the use case's metric gets worse when a feature is shuffled, on evenly spaced ones of the rows."""
+    labelled = thinned(rows[rows[use_case.outcome].notna()], IMPORTANCE_ROWS)
     found = permutation_importance(
         estimator,
         labelled[use_case.features],
@@ -81,7 +80,7 @@ def importance(use_case: UseCase, estimator: Any, learn: pd.DataFrame) -> dict[s
 def described(use_case: UseCase, learn: pd.DataFrame) -> dict[str, Any]:
     """How MLflow saves the pipeline: as skops, which runs nothing when it is read."""
     return {
-        "signature": infer_signature(learn[use_case.features], pd.Series([0.5], name="prediction")),
+        "signature": infer_signature(_witnesses(learn[use_case.features]), pd.Series([0.5], name="prediction")),
         "input_example": learn[use_case.features].head(EXAMPLE_ROWS),
         "serialization_format": "skops",
         "skops_trusted_types": list(TRUSTED_TYPES),
@@ -90,32 +89,38 @@ def described(use_case: UseCase, learn: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def save(use_case: UseCase, estimator: Any, learn: pd.DataFrame, folder: Path) -> Path:
-    """Saves the pipeline into a folder that does not exist yet, as it will lie in the registry."""
-    mlflow.sklearn.save_model(estimator, folder, **described(use_case, learn))
-    return folder
+def _witnesses(rows: pd.DataFrame) -> pd.DataFrame:
+    """A few rows that show all that a column holds: a value, and a missing one where there is any.
+
+    MLflow looks at every string of what it infers a signature from.
+    """
+    missing = rows.isna()
+    shown = {int(found.argmax()) for column in missing for found in (missing[column].array, ~missing[column].array)}
+    return rows.iloc[sorted(shown)]
 
 
-def register(
+class Logged(NamedTuple):
+    """A run with its model, which is no version yet."""
+
+    run_id: str
+    uri: str
+
+
+def log(
     use_case: UseCase,
-    registry: Registry,
-    bucket: Bucket,
     retrain: Retrain,
     revision: str,
     estimator: Any,
     learn: pd.DataFrame,
-    learned: Reference,
     params: Mapping[str, object],
     files: Mapping[str, str],
-    metrics: Mapping[str, float],
-) -> str:
-    """Logs and registers a version and writes the reference, in this order; returns its number.
+) -> Logged:
+    """Logs a run with all that the pipeline came of, and the pipeline.
 
-    Only MLflow knows the number, and no event can name the version before the alias does. ``revision`` is git's, of the
-    code that trains; ``files`` are texts by their path among the run's artifacts.
+    ``revision`` is git's, of the code that trains; ``files`` are texts by their path among the run's artifacts.
     """
     mlflow.set_experiment(use_case.name)
-    with mlflow.start_run(run_name=f"retrain {retrain.id}"):
+    with mlflow.start_run(run_name=f"retrain {retrain.id}") as run:
         mlflow.set_tags(
             {
                 "retrain_id": retrain.id,
@@ -132,13 +137,10 @@ def register(
                 **params,
             }
         )
-        mlflow.log_metrics(dict(metrics))
         for path, text in files.items():
             mlflow.log_text(text, path)
         logged = mlflow.sklearn.log_model(estimator, name="model", **described(use_case, learn))
-    version = registry.create_version(logged.model_uri, retrain.id)
-    reference.write(bucket, use_case.name, version, learned)
-    return version
+    return Logged(run.info.run_id, logged.model_uri)
 
 
 def git_revision() -> str:

@@ -1,22 +1,24 @@
 """Tries a model out in a fresh process: can a predictor load it, does it answer, and how fast.
 
-    python -m trainer.trying MODEL_FOLDER [CHAMPION_FOLDER]
+    echo "CHAMPION_FOLDER
+    MODEL_FOLDER" | python -m trainer.trying
 
-prints a :class:`trainer.gate.Tried` as JSON. What the trainer's own process holds, such as modules and types that a
-predictor does not have, cannot help the model here.
+prints a :class:`trainer.gate.Tried` as JSON; without a champion the first line is empty. What the trainer's own process
+holds, such as modules and types that a predictor does not have, cannot help the model here.
 """
 
-import argparse
 import math
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import skops.io  # noqa: F401  # takes long, and the process is begun before there is a model to load
 from mlflow.models import ModelSignature
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
@@ -26,28 +28,56 @@ from driftloop.settings import TRUSTED_TYPES
 from trainer.gate import Trial, Tried
 
 ROWS = (1, 128)  # a request by itself, and what comes together under load
-ROUNDS = 25  # of each size: a model beside itself took 0.95 to 1.07 times as long, 60 times out of 60
+ROUNDS = 11  # of each size: a model beside itself took 0.99 to 1.09 times as long, 60 times out of 60
 SECONDS = 2.0  # that a size may take; a model that is slower than that has fewer rounds
 
 
-def tried(folder: Path, champion: Path | None, seconds: float) -> Tried:
-    """Tries the model of ``folder`` out beside the champion, in a process that may take so many seconds."""
-    command = [sys.executable, "-m", "trainer.trying", f"--seconds={seconds}", str(folder)]
-    if champion is not None:
-        command.append(str(champion))
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        return Tried(broken=f"it was not tried out after {seconds:g} s (DRIFTLOOP_GATE__TRY_SECONDS)")
-    try:
-        return Tried.model_validate_json(ended.stdout.strip().rpartition("\n")[2])
-    except ValidationError:
-        last = ended.stderr.strip().rpartition("\n")[2]
-        return Tried(broken=f"the process that tried it out ended with code {ended.returncode}: {last}")
+class Fresh:
+    """A fresh process for one trial. Imports and champion take seconds: begun early, it waits for the challenger."""
+
+    def __init__(self) -> None:
+        """Begins it."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "trainer.trying"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._has_champion = False
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the process, whether it was asked or not."""
+        self._process.kill()
+        self._process.communicate()
+
+    def hold_against(self, champion: Path) -> None:
+        """Names the champion's folder, before there is a challenger."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it has ended, and the trial will say so
+            print(champion, file=self._process.stdin, flush=True)
+        self._has_champion = True
+
+    def tried(self, challenger: Path, seconds: float) -> Tried:
+        """Tries the model of a folder out, which may take so many seconds."""
+        lines = [*([] if self._has_champion else [""]), f"{challenger}", f"{seconds}", ""]
+        try:
+            said, complaints = self._process.communicate("\n".join(lines), timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return Tried(broken=f"it was not tried out after {seconds:g} s (DRIFTLOOP_GATE__TRY_SECONDS)")
+        try:
+            return Tried.model_validate_json(said.strip().rpartition("\n")[2])
+        except ValidationError:
+            last = complaints.strip().rpartition("\n")[2]
+            return Tried(broken=f"the process that tried it out ended with code {self._process.returncode}: {last}")
 
 
 def tried_here(folder: Path, champion: Path | None) -> Tried:
-    """The same in this process."""
+    """Tries the model of a folder out beside the champion, in this process."""
     try:
         new = _answering(folder, "")
         old = _answering(champion, "the champion beside it: ") if champion is not None else None
@@ -126,15 +156,16 @@ def _trial(model: StoredModel, seconds: dict[int, float]) -> Trial:
 
 
 def main() -> None:
-    """Prints how a model was tried out."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.trying", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="holds the file MLmodel")
-    parser.add_argument("champion", type=Path, metavar="CHAMPION_FOLDER", nargs="?", help="what it is held against")
-    parser.add_argument("--seconds", type=float, help="ends itself after so long, whoever started it")
-    options = parser.parse_args()
-    if options.seconds is not None:
-        signal.alarm(math.ceil(options.seconds))  # who waits for it may have been killed
-    print(tried_here(options.model, options.champion).model_dump_json())
+    """Prints how a model was tried out; ends without a word where whoever began it ended before there was one."""
+    if champion := sys.stdin.readline().rstrip("\n"):
+        with suppress(Refused):  # it is told with the challenger
+            _answering(Path(champion), "")  # and has brought the imports that both need
+    challenger, seconds = (sys.stdin.readline().rstrip("\n") for _ in range(2))
+    if not challenger:
+        return
+    if seconds:
+        signal.alarm(math.ceil(float(seconds)))  # who waits for it may have been killed
+    print(tried_here(Path(challenger), Path(champion) if champion else None).model_dump_json())
 
 
 if __name__ == "__main__":
