@@ -47,8 +47,8 @@ trainer: $(UV) ## install what trains, alone: .tools/trainer/bin/driftloop-train
 	@$(UV) pip install --quiet --no-deps --python .tools/trainer/bin/python -e . -e services/trainer
 
 .PHONY: test
-test: check ## all checks and tests
-	@$(PYTHON) -m pytest
+test: check ## all checks and tests, in two processes; in one, and any part of them: .venv/bin/python -m pytest
+	@$(PYTHON) -m pytest -n 2 --no-loadscope-reorder
 
 .PHONY: faults
 faults: setup ## predictor, drift workers and trainer under many more faults than make test has

@@ -4,12 +4,30 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from driftloop.settings import Storage
 
 BUCKET = "driftloop"
+APART = ("test_operating", "test_promise", "test_trainer_faults", "test_worker_faults")
+"""The files of ``tests`` that have a stack of their own."""
+
+
+class ByStack(LoadScopeScheduling):
+    """Hands out tests to processes: all that share the running stack to one, of others a file at a time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        shared = file.startswith("tests/") and not file.removesuffix(".py").endswith(APART)
+        return "tests" if shared else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Who hands out the tests where they run in several processes."""
+    return ByStack(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from importlib.metadata import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 
@@ -22,9 +23,10 @@ def rows() -> pd.DataFrame:
 def build(path: Path) -> None:
     """Writes the dataset to ``path``: the same bytes whenever it is done with the same libraries."""
     frame = joined(pd.read_csv(_source("flights.csv.zip")), pd.read_csv(_source("weather.csv")))
-    unfinished = path.with_suffix(".unfinished")
-    frame.to_parquet(unfinished, index=False)
-    unfinished.replace(path)
+    with TemporaryDirectory(dir=path.parent, prefix=".building-") as folder:
+        built = Path(folder) / path.name
+        frame.to_parquet(built, index=False)
+        built.replace(path)  # at once: who looks for it finds all of it
 
 
 def joined(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
