@@ -15,7 +15,7 @@ PROMOTED = ModelChange(
     model="flights",
     version="3",
     state="promoted",
-    why="a gain of +0.036 [+0.030, +0.042] (95%)",
+    why="a gain of +0.036 [+0.030, +0.042] at 95%",
     champion={"roc_auc": 0.7121, "rows": 14923.0},
     challenger={"roc_auc": 0.7484, "gain": 0.0363, "gain_low": 0.03, "gain_high": 0.0425, "rows": 14923.0},
     learned_until=datetime(2013, 7, 31, 23, 59, tzinfo=UTC),
@@ -23,7 +23,7 @@ PROMOTED = ModelChange(
 )
 PAGE = r"""## ✅ flights: promoted, version 3
 
-a gain of +0.036 \[+0.030, +0.042\] (95%)
+a gain of +0.036 \[+0.030, +0.042\] at 95%
 
 | | |
 |---|---|

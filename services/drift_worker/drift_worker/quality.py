@@ -255,7 +255,7 @@ def compared(
         return "unjudged", f"{words}; no gate has measured this version"
     by = difference(found.figures[name], measured.figures[name])
     words += (
-        f", {told(name, measured)} at the gate: a difference of {by.value:+.3f} [{by.low:+.3f}, {by.high:+.3f}] (95%)"
+        f", {told(name, measured)} at the gate: a difference of {by.value:+.3f} [{by.low:+.3f}, {by.high:+.3f}] at 95%"
     )
     if by.low <= 0 <= by.high:
         return "as measured", words

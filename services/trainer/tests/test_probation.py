@@ -110,7 +110,7 @@ def mine(days: int = 7) -> TrainerSettings:
         ("poor", "good", 7, "goes", "which is clearly better"),
         ("poor", "good", 5, "goes", "on 1,000 rows of 5 days since its promotion"),
         ("good", "poor", 7, "stays", "on 1,400 rows of 7 days"),
-        ("good", "good", 7, "stays", "a difference of +0.000 [+0.000, +0.000] (95%, days drawn whole)"),
+        ("good", "good", 7, "stays", "a difference of +0.000 [+0.000, +0.000] at 95%, days drawn whole"),
         ("good", "poor", 5, "waits", "; 2 more days of outcomes count"),
     ],
 )

@@ -274,7 +274,7 @@ def _number(figure: Name, value: float, sign: str = "") -> str:
 
 def _words(figure: Name, gain: Interval, level: float) -> str:
     value, low, high = (_number(figure, one, "+") for one in gain)
-    return f"a gain of {value} [{low}, {high}] ({100 * level:.4g}%)"
+    return f"a gain of {value} [{low}, {high}] at {100 * level:.4g}%"
 
 
 def _days(answers: Answers) -> str:

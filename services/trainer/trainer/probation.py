@@ -55,7 +55,7 @@ def decide(use_case: UseCase, served: pd.DataFrame, previous: Floats, probation:
     why = (
         f"{label} {figure_of(metric, outcomes, said):.3f} on {len(served):,} rows of {days} days since its promotion, "
         f"and the version before would have had {figure_of(metric, outcomes, previous):.3f}: a difference of "
-        f"{by.value:+.3f} [{by.low:+.3f}, {by.high:+.3f}] ({probation.level:.0%}, days drawn whole)"
+        f"{by.value:+.3f} [{by.low:+.3f}, {by.high:+.3f}] at {probation.level:.0%}, days drawn whole"
     )
     if worse:
         return Verdict(what="goes", why=f"{why}, which is clearly better")
