@@ -170,20 +170,27 @@ def _measured(
     else:
         measure, codes, levels = _binned(column, distance, length)
     windows = sliding_window_view(codes, length)
-    bounds, of_near = np.unique(near, return_inverse=True)
-    part = np.searchsorted(bounds, np.arange(len(codes)), side="right")
-    before = np.cumsum(_counts(part, codes, len(bounds) + 1, levels), axis=0)  # rows by level up to each bound
-    of_near = of_near.reshape(near.shape)
+    whole = _counts(np.zeros(1, dtype=np.int64), codes, 1, levels)
     found = []
     for some in np.array_split(np.arange(len(starts)), math.ceil(len(starts) * (levels + length) / CELLS)):
         window = _counts(np.arange(len(some))[:, None], windows[starts[some]], len(some), levels)
-        others = before[-1] - (before[of_near[some, 1]] - before[of_near[some, 0]])
+        others = whole - _between(codes, levels, near[some])
         with np.errstate(divide="ignore", invalid="ignore"):  # a side without values has no distance
             missing = np.abs(window[:, 0] / length - others[:, 0] / others.sum(axis=1))
             statistics = measure(window[:, 1:], others[:, 1:], starts[some], length)
         statistics[~(window[:, 1:].any(axis=1) & others[:, 1:].any(axis=1))] = NAN
         found.append(np.insert(statistics, 1, missing, axis=1))
     return np.concatenate(found)
+
+
+def _between(codes: Integers, levels: int, places: Integers) -> Integers:
+    """Rows by level between two places each, a row a pair."""
+    bounds, at = np.unique(places, return_inverse=True)
+    part = np.searchsorted(bounds, np.arange(bounds[0], bounds[-1]), side="right")
+    before = np.cumsum(_counts(part, codes[bounds[0] : bounds[-1]], len(bounds), levels), axis=0)
+    first, end = at.reshape(places.shape).T
+    between: Integers = before[end] - before[first]
+    return between
 
 
 def _counts(groups: Integers, codes: Integers, count: int, levels: int) -> Integers:
