@@ -69,7 +69,7 @@ FLIGHT = {
 
 PACE_SECONDS = 0.01  # of each of those who ask while predictors are swapped
 ANSWERS = 200  # before, between and after
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.5  # between two looks at what is waited for
 
 T = TypeVar("T")
 

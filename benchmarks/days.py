@@ -21,7 +21,7 @@ from stack.running import CannotStart, Stack
 
 ROWS_PER_REQUEST = 50
 PATIENCE_SECONDS = 900
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.05  # between two looks at the topics
 BATCH = 1_000  # outcomes in a request
 
 

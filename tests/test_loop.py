@@ -198,6 +198,15 @@ def test_a_retrain_that_cannot_be_done_fails_with_its_reason(stack: Stack) -> No
     assert serving(stack, str(stack.registry.champion()))
 
 
+def test_too_few_rows_for_a_reference_fail_before_anything_is_trained(stack: Stack) -> None:
+    done = command(
+        stack, *("driftloop", "retrain", "--reason", "the latest", "--wait", "--no-archive", "--last-rows", "15000")
+    )
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert "more rows are needed, or a shorter window (DRIFTLOOP_WINDOW__ROWS)" in done.stdout
+    assert "trains on" not in done.stdout
+
+
 def test_a_better_challenger_is_swapped_in_under_load_without_a_failed_request(stack: Stack) -> None:
     stop = threading.Event()
     answers: list[httpx.Response] = []

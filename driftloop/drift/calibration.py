@@ -81,6 +81,15 @@ class TooFewRows(ValueError):
     """The reference has too few windows to learn from."""
 
 
+def check(reference_rows: int, rows: int) -> None:
+    """Raises :class:`TooFewRows` where nothing can be learned of windows of so many rows."""
+    if reference_rows < FEWEST * rows:
+        raise TooFewRows(
+            f"a reference of {reference_rows} rows is too small to learn what windows of {rows} rows look like: "
+            f"{FEWEST * rows - reference_rows} more rows are needed, or a shorter window (DRIFTLOOP_WINDOW__ROWS)"
+        )
+
+
 def calibrate(
     reference: pd.DataFrame,
     days: Integers,
@@ -97,13 +106,9 @@ def calibrate(
     ``reference`` is in order of time, ``days`` the number of each row's day, ``rows`` the length of the windows that
     will be judged. Each window is compared with the reference without the rows within ``neighbourhood`` days of it,
     since the window that will be judged is not in the reference either. A span that the reference has too few windows
-    for is left out; raises :class:`TooFewRows`, with the number of rows that are missing, where that is every span.
+    for is left out; raises what :func:`check` raises, where that is every span.
     """
-    if len(reference) < FEWEST * rows:
-        raise TooFewRows(
-            f"a reference of {len(reference)} rows is too small to learn what windows of {rows} rows look like: "
-            f"{FEWEST * rows - len(reference)} more rows are needed, or a shorter window (DRIFTLOOP_WINDOW__ROWS)"
-        )
+    check(len(reference), rows)
     spans = [span for span in SPANS if len(reference) >= FEWEST * rows * span]
     return Profile(
         rows=rows,

@@ -28,7 +28,7 @@ from trainer.child import Child
 from trainer.retrains import Hears, Retrains
 from trainer.settings import TrainerSettings
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.2  # between two looks at the training
 UNREACHABLE = 6
 API_KEY = "DRIFTLOOP_TRAINER__API_KEY"
 ABOUT = """Trains once, without a service: data, training, gate, registration, and the alias if the version is better.

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from driftloop import datasets, reference, tracing
 from driftloop.datasets import pointed
+from driftloop.drift import calibration
 from driftloop.events import ModelChange, Retrain
 from driftloop.quality import measure
 from driftloop.reference import write_measured
@@ -71,7 +72,7 @@ def work(argument: str, tell: Tell) -> str:
 
 
 def prove(settings: TrainerSettings, retrain: Retrain, registry: Registry, bucket: Bucket, tell: Tell) -> ModelChange:
-    """Data, training, gate, registration. Raises whatever a dataset or a pipeline raises."""
+    """Data, training, gate, trial, registration. Raises whatever a dataset or a pipeline raises."""
     use_case = settings.use_case
     champion = registry.champion()
     with (
@@ -87,6 +88,7 @@ def prove(settings: TrainerSettings, retrain: Retrain, registry: Registry, bucke
         made = dataset.build(settings.storage, bucket, settings.topics, use_case, retrain.data, settings.data, folder)
         pushed = beside.submit(datasets.push, settings.storage, made.path)
         rows = _cut(settings, dataset.read(made.path), registry.learned_until(champion) if champion else None)
+        calibration.check(len(rows.everything), settings.window.rows)  # now, and not after the training
         if serving is not None:
             fresh.hold_against(serving.result())
         tell("training", f"{made.counts}: trains on those up to {rows.learn[use_case.time].max():%Y-%m-%d}")

@@ -77,18 +77,6 @@ def importance(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> dict[st
     return dict(zip(use_case.features, found.importances_mean.tolist(), strict=True))
 
 
-def described(use_case: UseCase, learn: pd.DataFrame) -> dict[str, Any]:
-    """How MLflow saves the pipeline: as skops, which runs nothing when it is read."""
-    return {
-        "signature": infer_signature(_witnesses(learn[use_case.features]), pd.Series([0.5], name="prediction")),
-        "input_example": learn[use_case.features].head(EXAMPLE_ROWS),
-        "serialization_format": "skops",
-        "skops_trusted_types": list(TRUSTED_TYPES),
-        "pyfunc_predict_fn": "predict" if use_case.metric == "rmse" else "predict_proba",
-        "pip_requirements": ["scikit-learn", "skops", "pandas"],
-    }
-
-
 def _witnesses(rows: pd.DataFrame) -> pd.DataFrame:
     """A few rows that show all that a column holds: a value, and a missing one where there is any.
 
@@ -139,7 +127,16 @@ def log(
         )
         for path, text in files.items():
             mlflow.log_text(text, path)
-        logged = mlflow.sklearn.log_model(estimator, name="model", **described(use_case, learn))
+        logged = mlflow.sklearn.log_model(
+            estimator,
+            name="model",
+            signature=infer_signature(_witnesses(learn[use_case.features]), pd.Series([0.5], name="prediction")),
+            input_example=learn[use_case.features].head(EXAMPLE_ROWS),
+            serialization_format="skops",  # which runs nothing when it is read
+            skops_trusted_types=list(TRUSTED_TYPES),
+            pyfunc_predict_fn="predict" if use_case.metric == "rmse" else "predict_proba",
+            pip_requirements=["scikit-learn", "skops", "pandas"],
+        )
     return Logged(run.info.run_id, logged.model_uri)
 
 
