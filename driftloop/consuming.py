@@ -258,7 +258,7 @@ class Loop:
             if (final := latest.get(TopicPartition(record.topic, record.partition))) and record.offset < final.offset
         ]
         self._transactions.commit(
-            self._consumer,
+            self._consumer.group_metadata(),
             {partition: Begin(final.offset, final.note) for partition, final in latest.items()},
             [event for final in finals for event in final.events],
             [Addressed(dead_letter_topic(record.topic), letter) for record, letter in final_now],

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerGroupMetadata, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
@@ -49,40 +49,46 @@ class Transactions:
         """
         self._topics = topics
         self._source = source
+        self._bootstrap_servers = kafka.bootstrap_servers
         self._timeout = kafka.timeout_seconds
         timeout_ms = int(kafka.timeout_seconds * 1000)
+        self._options = {
+            **kafka.connection,
+            "client_id": f"driftloop-{source}",
+            "transactional_id": f"driftloop-{source}-{instance}",
+            "acks": "all",
+            # What a killed process has begun holds up readers and the partitions' next owner no longer than its
+            # membership does.
+            "transaction_timeout_ms": int(kafka.session_timeout_seconds * 1000),
+            "request_timeout_ms": timeout_ms,
+            "max_block_ms": timeout_ms * 3,
+            "allow_auto_create_topics": False,
+        }
+        self._producer = self._open()
+
+    def _open(self) -> KafkaProducer:
         try:
-            self._producer = KafkaProducer(
-                **kafka.connection,
-                client_id=f"driftloop-{source}",
-                transactional_id=f"driftloop-{source}-{instance}",
-                acks="all",
-                # What a killed process has begun holds up readers and the partitions' next owner no longer than its
-                # membership does.
-                transaction_timeout_ms=int(kafka.session_timeout_seconds * 1000),
-                request_timeout_ms=timeout_ms,
-                max_block_ms=timeout_ms * 3,
-                allow_auto_create_topics=False,
-            )
-            self._producer.init_transactions()
+            producer = KafkaProducer(**self._options)
+            producer.init_transactions()
         except KafkaError as error:
             raise Unavailable(
-                f"no broker answers at {kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): {error}"
+                f"no broker answers at {self._bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): {error}"
             ) from error
+        return producer
 
     def commit(
         self,
-        consumer: KafkaConsumer,
+        group: ConsumerGroupMetadata,
         begins: Mapping[TopicPartition, Begin],
         events: Iterable[Event],
         letters: Iterable[Addressed] = (),
     ) -> None:
-        """Returns when events and letters are on their topics and the consumer's group has offsets and notes.
+        """Returns when events and letters are on their topics and the group has offsets and notes.
 
+        ``group`` is the consumer's membership, by which the broker refuses who has lost it.
         Raises :class:`Moved`, and :class:`Unavailable` where the broker does not answer: a part of it may then be
         published, and is not seen by readers of committed transactions.
         """
-        group = consumer.group_metadata()
         if group.generation_id < 0:  # the broker lets those who are of no group commit to one that is empty
             raise Moved("this consumer has fallen out of its group")
         self._producer.begin_transaction()
@@ -101,6 +107,10 @@ class Transactions:
             with suppress(KafkaError):
                 self._producer.abort_transaction()
             if isinstance(error, MOVED):
+                # kafka-python keeps offsets that the broker has refused and sends them with the next transaction of
+                # the same producer, when their partitions may have moved on with somebody else.
+                self._producer.close(timeout=1)
+                self._producer = self._open()
                 raise Moved(str(error)) from error
             raise Unavailable(f"{type(error).__name__}: {error}") from error
 

@@ -29,7 +29,7 @@ from tests.conftest import free_ports, until
 CONNECTIONS = 16
 PAUSE_SECONDS = 0.02  # between a connection's requests: what is started again meanwhile needs the processor too
 WITHOUT_END = 3_600  # seconds; the client is told when to stop
-WARM = 50  # answers after which a predictor counts as under load
+WARM = 50  # answers by which a predictor counts as under load
 STOP_SECONDS = 30
 
 
@@ -136,8 +136,9 @@ class Predictor:
         return self.metric("driftloop_predictor_requests_total", status=status)
 
     def loaded(self) -> None:
-        """Returns when it is under load."""
-        until(lambda: self.answered("200") > WARM or None, f"{self._name} answers")
+        """Returns when it is under load: when it has answered so many more."""
+        before = self.answered("200")
+        until(lambda: self.answered("200") > before + WARM or None, f"{self._name} answers")
 
     @contextmanager
     def asked(self) -> Iterator["Future[Answers]"]:

@@ -195,6 +195,7 @@ def test_processes_add_up_are_replaced_and_end_with_an_empty_outbox(start: Start
 
     killed = predictor.workers()[0]
     with predictor.asked() as meanwhile:
+        predictor.loaded()
         a_moment()
         killed.kill()
         until(lambda: (killed not in (now := predictor.workers()) and len(now) == 2) or None, "another takes its place")
@@ -202,6 +203,7 @@ def test_processes_add_up_are_replaced_and_end_with_an_empty_outbox(start: Start
     assert set(meanwhile.result().status) <= {200, 0}
 
     with predictor.asked() as at_the_end:
+        predictor.loaded()
         a_moment()
         assert predictor.stop() == 0
     outbox = Outbox(predictor.folder, Limits())
