@@ -25,6 +25,7 @@ from typing import NamedTuple, Protocol
 import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.structs import MemberState
 from prometheus_client import Counter
 
 from driftloop.cloudevents import Message, Unreadable, read
@@ -136,6 +137,7 @@ class Loop:
     ) -> None:
         """``transactions`` carry offsets, events and dead letters; ``health`` gets a beat each event and each round."""
         self._consumer = consumer
+        self._topics = list(topics)
         self._handler = handler
         self._transactions = transactions
         self._limits = limits
@@ -151,7 +153,8 @@ class Loop:
         self._away_since: float | None = None
         self._in_a_row = 0
         self._last: deque[bool] = deque(maxlen=limits.among)
-        consumer.subscribe(topics=list(topics), listener=_Listener(self))
+        self._joined_at = time.monotonic()
+        self._subscribe()
 
     def run(self, stop: Flag) -> None:
         """Until ``stop`` is set. Raises what the handler raises, and :class:`TooManyUnreadable`."""
@@ -172,6 +175,7 @@ class Loop:
                 self._pause(error, stop)
                 self._begin_anew()
             self._lag.measure()
+            self._join_anew_if_forgotten()
 
     def close(self) -> None:
         """Leaves the topics and the broker."""
@@ -179,6 +183,25 @@ class Loop:
             self._consumer.close(autocommit=False)
         finally:
             self._transactions.close()
+
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(topics=self._topics, listener=_Listener(self))
+        for topic in self._topics:  # whoever joins without knowing a topic's partitions has to join again
+            self._consumer.partitions_for_topic(topic)
+
+    def _join_anew_if_forgotten(self) -> None:
+        """The client forgets to end a join that new partitions have begun, where a poll is over in the midst of it.
+
+        It then waits for ever, without partitions; the broker lets nobody wait for longer than between two polls.
+        """
+        now = time.monotonic()
+        if self._consumer.group_metadata().state != MemberState.REBALANCING:
+            self._joined_at = now
+        elif now - self._joined_at > self._consumer.config["max_poll_interval_ms"] / 1000:
+            log.warning("joining the group anew: no join has ended", seconds=now - self._joined_at)
+            self._joined_at = now
+            self._consumer.unsubscribe()
+            self._subscribe()
 
     def _handle(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]], stop: Flag) -> None:
         """Hands over what a poll has brought, and commits what is final, whatever ends it."""

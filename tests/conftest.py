@@ -47,7 +47,7 @@ FLIGHT = {
 }
 
 
-def until(found: Callable[[], T | None], what: str, seconds: float = 60) -> T:
+def until(found: Callable[[], T | None], what: str, seconds: float = 180) -> T:
     """Waits for a condition and returns what it found."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

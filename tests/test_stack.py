@@ -83,32 +83,34 @@ def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next
 
 
 @pytest.mark.parametrize("service", ["predictor", "drift_worker", "trainer"])
-def test_a_service_stops_cleanly_on_sigterm(stack: Stack, service: str) -> None:
+def test_a_service_stops_cleanly_on_sigterm(stack: Stack, service: str, tmp_path: Path) -> None:
     port = free_ports(1)[0]
     settings = {f"DRIFTLOOP_{service.upper()}__PORT": str(port), "DRIFTLOOP_INSTANCE": "stopping"}
     if service != "predictor":
         settings[f"DRIFTLOOP_{service.upper()}__GROUP"] = f"stopping-{service}"
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"{service}.main"],
-        env={**os.environ, **stack.environment, **settings},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"{service}.main"],
+            env={**os.environ, **stack.environment, **settings},
+            stderr=stderr,
+        )
 
     def listening() -> bool | None:
-        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert process.poll() is None, log.read_text()
         with socket.socket() as probe:
             return True if probe.connect_ex(("127.0.0.1", port)) == 0 else None
 
     until(listening, f"{service} listens")
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=30)
-    # uvicorn, where it owns the process, ends by the signal once it has shut down
-    assert process.returncode in ((0,) if service == "predictor" else (0, -signal.SIGTERM)), log[-2000:]
-    stopping = log.partition("Shutting down")[2]
-    assert "Application shutdown complete" in stopping
+    code = process.wait(timeout=30)
     assert time.monotonic() - began < 15
+    said = log.read_text()
+    # uvicorn, where it owns the process, ends by the signal once it has shut down
+    assert code in ((0,) if service == "predictor" else (0, -signal.SIGTERM)), said[-2000:]
+    stopping = said.partition("Shutting down")[2]
+    assert "Application shutdown complete" in stopping
     assert "Traceback" not in stopping
 
 

@@ -29,7 +29,7 @@ FIRST_DAYS, MORE_DAYS = 30, 15  # each retrain has enough later days for its gat
 HELD_OUT_DAYS = 10
 LONGEST_SECONDS = 240  # of a retrain, with all that is killed and begun again
 
-pytestmark = pytest.mark.timeout(300 + 60 * KILLS)
+pytestmark = pytest.mark.timeout(600 + 60 * KILLS)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ BROKER_AWAY_SECONDS = 10
 STOP_SECONDS = 10
 PARTITIONS = 4
 
-pytestmark = pytest.mark.timeout(300 + 20 * KILLS + AWAY_SECONDS)
+pytestmark = pytest.mark.timeout(600 + 20 * KILLS + AWAY_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,8 @@ def test_whatever_is_killed_or_away_each_event_is_in_one_window_and_each_window_
         behind = topics.lag(stack.kafka, faulty.name, [faulty.name])
         return all(left <= 1 for left in behind.values()) or None  # the last mark of a transaction
 
-    until(over, "all is final", seconds=QUIET_SECONDS + 120)
-    windows = until(lambda: tidy(faulty), "no slice begins within another", seconds=PAUSE_SECONDS + 30)
+    until(over, "all is final", seconds=QUIET_SECONDS + 180)
+    windows = until(lambda: tidy(faulty), "no slice begins within another", seconds=PAUSE_SECONDS + 180)
     there, verdicts = known(faulty.messages(faulty.name)), faulty.verdicts()
     rows = {window: faulty.rows(window) for window in chain.from_iterable(windows.values())}
     letters = [dict(record.headers) for record in faulty.messages(dead_letter_topic(faulty.name))]
@@ -151,7 +151,7 @@ def disturbed(stack: Stack, faulty: Group, counts: Counter[str]) -> list[Worker]
     """Lets events flow to workers while these are killed and frozen, join and leave, and lose broker and bucket."""
     workers = [faulty.worker() for _ in range(3)]
     with faulty.flow() as pause:
-        until(lambda: faulty.verdicts() or None, "the first verdicts", seconds=120)
+        until(lambda: faulty.verdicts() or None, "the first verdicts")
         for number in range(KILLS):
             tend(workers, counts)
             if number % 10 == 1:
@@ -179,7 +179,7 @@ def disturbed(stack: Stack, faulty: Group, counts: Counter[str]) -> list[Worker]
                 victim.kill()
                 counts["kills"] += 1
             if number % 2:  # its partitions move on before it is back
-                until(lambda others=others: owned(others, counts), "the partitions move", seconds=120)  # type: ignore[misc]
+                until(lambda others=others: owned(others, counts), "the partitions move")  # type: ignore[misc]
             if frozen:
                 victim.thaw()
             else:
@@ -196,10 +196,10 @@ def disturbed(stack: Stack, faulty: Group, counts: Counter[str]) -> list[Worker]
 
 def left(workers: list[Worker], counts: Counter[str]) -> None:
     """The last worker leaves; returns when the others have its partitions."""
-    until(lambda: owned(workers, counts), "all partitions have an owner", seconds=120)
+    until(lambda: owned(workers, counts), "all partitions have an owner")
     assert workers.pop().stop() < STOP_SECONDS
     counts["left"] += 1
-    until(lambda: owned(workers, counts), "its partitions move", seconds=120)
+    until(lambda: owned(workers, counts), "its partitions move")
 
 
 class Found(NamedTuple):
