@@ -179,14 +179,7 @@ class Worker:
 class Group:
     """Topics, a bucket, and workers that share the partitions."""
 
-    def __init__(
-        self,
-        stack: Stack,
-        name: str,
-        partitions: int = 1,
-        quiet_seconds: float = QUIET_SECONDS,
-        session_seconds: float = SESSION_SECONDS,
-    ) -> None:
+    def __init__(self, stack: Stack, name: str, partitions: int = 1, quiet_seconds: float = QUIET_SECONDS) -> None:
         self.stack, self.name = stack, name
         self.topics = Topics(
             predictions=name, outcomes=f"{name}-outcomes", drift=f"{name}-drift", partitions=partitions
@@ -200,7 +193,7 @@ class Group:
             "DRIFTLOOP_TOPICS__OUTCOMES": self.topics.outcomes,
             "DRIFTLOOP_TOPICS__DRIFT": self.topics.drift,
             "DRIFTLOOP_DRIFT_WORKER__GROUP": name,
-            "DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS": str(session_seconds),
+            "DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS": str(SESSION_SECONDS),
             "DRIFTLOOP_WINDOW__ROWS": str(ROWS),
             "DRIFTLOOP_WINDOW__QUIET_SECONDS": str(quiet_seconds),
         }

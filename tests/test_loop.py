@@ -161,7 +161,7 @@ def test_an_alarm_has_its_page_and_a_report_that_nobody_asked_for(stack: Stack) 
     assert "<b>temp</b>" in page.text
     bucket = Bucket(stack.storage)
     path = f"reports/{model}/{version}/{name}.html"
-    until(lambda: bucket.exists(path) or None, "a report")
+    until(lambda: bucket.exists(path) or None, "a report", seconds=180)
     assert path in bucket.written_before("reports/", now() + timedelta(minutes=1))
     assert bucket.written_before("reports/", now() - timedelta(days=1)) == []
     report = httpx.get(f"{url}/reports/{model}/{version}/{name}", timeout=30)

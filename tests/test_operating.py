@@ -217,7 +217,7 @@ def test_those_who_wait_leave_room_for_others(stack: Stack) -> None:
         with httpx.stream("GET", waiting, headers=key(stack), timeout=30) as stream:
             return True if stream.status_code == 200 else None
 
-    until(room, "who has gone leaves room")
+    until(room, "who has gone leaves room", seconds=20)
 
 
 def test_a_prediction_is_explained(stack: Stack, asked: list[Asked]) -> None:

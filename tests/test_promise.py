@@ -117,7 +117,7 @@ def test_requests_are_answered_while_the_broker_is_away_and_published_once_when_
                 time.sleep(BROKER_AWAY_SECONDS)
                 assert waiting(predictor) > 0
             # A relay that is caught in a transaction by the broker's end is replaced after half a minute.
-            until(lambda: waiting(predictor) < FEW or None, "only what has just come waits")
+            until(lambda: waiting(predictor) < FEW or None, "only what has just come waits", seconds=120)
     all_answered(asked.result())
     predictor.compare(asked.result(), restarts=RESTARTS)
     assert asked.result().milliseconds.max() < BROKER_AWAY_SECONDS / 2 * 1000, "requests waited for the broker"
@@ -234,7 +234,7 @@ def test_an_announced_version_answers_at_once_except_where_another_is_pinned(sta
         until(announced, "version 2 answers")  # until then the predictor may not be following the topic yet
         stack.registry.promote("1")
         announce()
-        until(lambda: predictor.version() == "1" or None, "version 1 answers")
+        until(lambda: predictor.version() == "1" or None, "version 1 answers", seconds=5)
     for answers in (asked.result(), same.result()):
         all_answered(answers)
     predictor.compare(asked.result())

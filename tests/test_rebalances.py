@@ -102,4 +102,4 @@ def test_partitions_that_are_added_are_read_even_where_the_client_forgets_its_jo
         watchdog.cancel()
         loop.close()
         admin.close()
-    assert {received.partition for received in growing.received} >= {1}
+    assert 1 in {received.partition for received in growing.received}
