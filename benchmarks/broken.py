@@ -9,8 +9,8 @@ import pandas as pd
 
 from benchmarks.parts import FOLDER
 from benchmarks.report import tell
-from driftloop import datasets
 from driftloop.events import DataSelection
+from driftloop.storage import dvc
 from driftloop.usecase import UseCase
 from stack.running import Stack
 from usecases.flights import usecase
@@ -65,7 +65,7 @@ def retrain(stack: Stack, champion: str) -> dict[str, tuple[str, str]]:
     for name, write in BROKEN.items():
         file = POINTERS / f"{name}.parquet"
         write(rows, file)
-        file.with_name(f"{file.name}.dvc").write_text(datasets.push(stack.storage, file))
+        file.with_name(f"{file.name}.dvc").write_text(dvc.push(stack.storage, file))
         broken = {"DRIFTLOOP_USE_CASE": f"benchmarks.broken:{name}", "DRIFTLOOP_POLICY__ENABLED": "false"}
         stack.restart("trainer", {**environment, **broken})
         change = stack.retrain(f"{name} on purpose", DataSelection(archive=False), lambda _: None)

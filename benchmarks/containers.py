@@ -49,8 +49,8 @@ from benchmarks.podman import (
     stopped,
 )
 from benchmarks.report import tell, warn
-from driftloop import topics
 from driftloop.events import Drift, ModelChange, Prediction
+from driftloop.kafka import topics
 from driftloop.settings import Kafka, Topics
 from stack import gcs, kafka, services
 from stack.settings import Ports, StackSettings

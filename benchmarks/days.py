@@ -13,8 +13,8 @@ from kafka import KafkaConsumer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.processes import cpu_seconds
-from driftloop.cloudevents import read
 from driftloop.events import Drift, Event, ModelChange, Retrain, as_columns
+from driftloop.kafka.codec import read
 from driftloop.usecase import UseCase
 from producer.replay import requests
 from stack.running import CannotStart, Stack

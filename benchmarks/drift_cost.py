@@ -25,18 +25,18 @@ from benchmarks import model, parts, report
 from benchmarks.processes import DidNotStart, Server, ended_in_order
 from benchmarks.report import tell
 from benchmarks.streams import evenly, flights
-from driftloop.cloudevents import read, write
 from driftloop.drift.calibration import Profile, calibrate
 from driftloop.drift.distances import Kind
-from driftloop.drift.judging import judge
+from driftloop.drift.scoring import judge
 from driftloop.drift.statistics import Check, prepared, statistics
 from driftloop.events import Drift, Prediction, as_columns
-from driftloop.reference import PREDICTION
-from driftloop.reference import write as write_reference
+from driftloop.kafka.codec import read, write
 from driftloop.settings import WindowSettings
-from driftloop.storage import Bucket
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import PREDICTION
+from driftloop.storage.reference_store import write as write_reference
 from stack.running import CannotStart, Stack
-from trainer.training import learn_reference, train
+from trainer.retrain.training import learn_reference, train
 from usecases.flights import usecase
 
 GOALS = {"speedup_5k": "≥ 100", "speedup_78k": "≥ 100", "max_difference": "≤ 1e-12", "worker_ratio": "≥ 0.5"}

@@ -34,9 +34,9 @@ from benchmarks.processes import ended_in_order
 from benchmarks.report import tell
 from benchmarks.streams import EVERY, INJECTIONS, LATER, YEAR, Split, Stream
 from driftloop.drift.calibration import calibrate
+from driftloop.drift.data_checks import facts
 from driftloop.drift.distances import Integers
-from driftloop.drift.facts import facts
-from driftloop.drift.judging import judge
+from driftloop.drift.scoring import judge
 from driftloop.drift.statistics import prepared, statistics
 from driftloop.events import Finding
 

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from driftloop.events import Cell, as_columns
 from driftloop.settings import TRUSTED_TYPES
-from trainer.training import EXAMPLE_ROWS, train
+from trainer.retrain.training import EXAMPLE_ROWS, train
 from usecases.flights import usecase
 
 Row = dict[str, Cell]

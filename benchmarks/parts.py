@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from benchmarks.model import MODEL, Saved
 from benchmarks.processes import Server, free_ports
-from driftloop import topics
+from driftloop.kafka import topics
 from predictor.settings import Predictor
 from stack.running import Stack, leftovers
 from stack.settings import Ports, Service, StackSettings

@@ -21,8 +21,8 @@ from benchmarks import model, parts, report
 from benchmarks.peers import servers
 from benchmarks.processes import ended_in_order
 from benchmarks.report import tell
-from driftloop import topics
 from driftloop.events import DataSelection, ModelChange
+from driftloop.kafka import topics
 from stack.running import CannotStart, Stack
 
 GOALS = {"seconds_beyond_training": "≤ 5", "failures": "0"}

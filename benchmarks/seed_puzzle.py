@@ -21,7 +21,7 @@ from benchmarks.report import tell
 from benchmarks.streams import EVERY, Split, Stream, evenly
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import Floats, Kind
-from driftloop.drift.judging import judge
+from driftloop.drift.scoring import judge
 from driftloop.drift.statistics import Categories, Check, prepared, statistics
 
 COLUMNS = ("dest", "carrier")  # the two, as it turns out

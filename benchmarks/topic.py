@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from kafka import KafkaConsumer, TopicPartition
 
-from driftloop.cloudevents import read
 from driftloop.events import Prediction
+from driftloop.kafka.codec import read
 from driftloop.settings import Kafka
 
 QUIET_SECONDS = 1  # a relay that has something to do is not idle for this long

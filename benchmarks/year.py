@@ -23,10 +23,10 @@ from benchmarks.days import Days, Stuck, machine_seconds
 from benchmarks.processes import ended_in_order
 from benchmarks.report import tell
 from benchmarks.topic import Arrivals
+from driftloop.evaluation.metrics import Floats, roc_auc
 from driftloop.events import DataSelection, Drift, ModelChange, Retrain
-from driftloop.quality import Floats, roc_auc
 from stack.running import CannotStart, Stack
-from trainer.training import train
+from trainer.retrain.training import train
 from usecases.flights import usecase
 
 LEARNED = (date(2013, 1, 1), date(2013, 4, 1))

@@ -1,4 +1,4 @@
-"""The events: what is said on each topic. How they travel stands in :mod:`driftloop.cloudevents`.
+"""The events: what is said on each topic. How they travel stands in :mod:`driftloop.kafka.codec`.
 
 A type only ever gains optional fields, so readers ignore what they do not know and events of every version ever written
 stay readable.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from uuid_utils import uuid7
 
-from driftloop import tracing
+from driftloop.telemetry import tracing
 
 if TYPE_CHECKING:
     import pandas as pd  # the broker's clients need not have it

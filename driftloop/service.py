@@ -5,9 +5,9 @@ from threading import Event
 
 from starlette.types import ASGIApp
 
-from driftloop.consuming import Loop
+from driftloop.kafka.consumer_loop import Loop
 from driftloop.settings import Server
-from driftloop.telemetry import Health, end_when_stuck, served
+from driftloop.telemetry.health import Health, end_when_stuck, served
 
 
 def run(loop: Loop, app: ASGIApp, server: Server, health: Health) -> None:

@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from driftloop import topics
 from driftloop.events import DataSelection, Drift, ModelChange
+from driftloop.kafka import topics
 from driftloop.settings import load
 from producer.replay import Refused, Replay, Tally
 from stack.running import CannotStart, Stack

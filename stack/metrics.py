@@ -15,15 +15,25 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from driftloop.processes import Used
+from driftloop.telemetry.multiprocess import Used
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 MARK = "<!-- What follows is written by make docs. -->\n"
 
 MODULES = {
-    "predictor": ["predictor.metrics", "driftloop.telemetry"],
-    "drift_worker": ["drift_worker.metrics", "driftloop.consuming", "driftloop.lag", "driftloop.telemetry"],
-    "trainer": ["trainer.metrics", "driftloop.consuming", "driftloop.lag", "driftloop.telemetry"],
+    "predictor": ["predictor.metrics", "driftloop.telemetry.health"],
+    "drift_worker": [
+        "drift_worker.metrics",
+        "driftloop.kafka.consumer_loop",
+        "driftloop.kafka.lag_metrics",
+        "driftloop.telemetry.health",
+    ],
+    "trainer": [
+        "trainer.metrics",
+        "driftloop.kafka.consumer_loop",
+        "driftloop.kafka.lag_metrics",
+        "driftloop.telemetry.health",
+    ],
 }
 """Where the metrics of a service stand; a service's name is also its job in Prometheus."""
 COLLECTORS: dict[str, list[Collector]] = {

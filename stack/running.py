@@ -19,10 +19,10 @@ import psutil
 from mirakuru import HTTPExecutor, TCPExecutor
 from mirakuru.exceptions import ExecutorError, ProcessFinishedWithError
 
-from driftloop import topics
 from driftloop.events import DataSelection, ModelChange, Retrain
-from driftloop.producing import Publisher
-from driftloop.registry import Registry
+from driftloop.kafka import topics
+from driftloop.kafka.publisher import Publisher
+from driftloop.registry.model_registry import Registry
 from driftloop.settings import Kafka, Storage, Topics
 from driftloop.settings import Registry as RegistrySettings
 from stack import gcs, kafka, mlflow, prometheus, services

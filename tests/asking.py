@@ -21,7 +21,7 @@ from benchmarks.comparison import Comparison, compare
 from benchmarks.model import Row, Saved
 from benchmarks.processes import tree
 from benchmarks.topic import Arrivals
-from driftloop import topics
+from driftloop.kafka import topics
 from driftloop.settings import Topics
 from stack.running import MARK, Stack
 from tests.conftest import free_ports, until
@@ -100,7 +100,7 @@ class Predictor:
         return [process for process in tree(self.process.pid) if "spawn_main" in " ".join(_command(process))]
 
     def _relays(self) -> list[psutil.Process]:
-        return [process for process in tree(self.process.pid) if "predictor.relay" in _command(process)]
+        return [process for process in tree(self.process.pid) if "predictor.outbox.relay" in _command(process)]
 
     def _ready(self) -> bool | None:
         assert self.process.poll() is None, f"{self._name} has ended"

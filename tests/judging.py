@@ -19,14 +19,14 @@ import pandas as pd
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
-from driftloop import topics
-from driftloop.cloudevents import Unreadable, read, write
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import Kind
 from driftloop.events import Cell, Drift, Event, Prediction, Score, Window
-from driftloop.reference import Reference
+from driftloop.kafka import topics
+from driftloop.kafka.codec import Unreadable, read, write
 from driftloop.settings import Storage, Topics
-from driftloop.storage import Bucket
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import Reference
 from stack.running import MARK, Stack
 from tests.conftest import free_ports
 

@@ -18,9 +18,9 @@ from mirakuru.exceptions import ProcessFinishedWithError
 from pydantic import BaseModel
 
 from drift_worker.settings import DriftWorkerSettings
-from driftloop import topics
-from driftloop.cli import OperatorSettings
+from driftloop.kafka import topics
 from driftloop.settings import Kafka, Settings, Topics, variables
+from driftloop_cli.main import OperatorSettings
 from predictor.settings import PredictorSettings
 from producer.settings import ProducerSettings
 from stack import kafka, services

@@ -14,15 +14,15 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from prometheus_client import REGISTRY
 
-from driftloop import topics
-from driftloop.consuming import Final, Loop, NotNow, Received, TooManyUnreadable, consumer
 from driftloop.events import Outcome
-from driftloop.producing import Publisher
+from driftloop.kafka import topics
+from driftloop.kafka.consumer_loop import Final, Loop, NotNow, Received, TooManyUnreadable, consumer
+from driftloop.kafka.publisher import Publisher
+from driftloop.kafka.topics import dead_letter_topic
+from driftloop.kafka.transactional_producer import Begin, Transactions
 from driftloop.settings import DeadLetters, Topics
-from driftloop.storage import Bucket
-from driftloop.telemetry import Health
-from driftloop.topics import dead_letter_topic
-from driftloop.transactions import Begin, Transactions
+from driftloop.storage.bucket import Bucket
+from driftloop.telemetry.health import Health
 from stack.running import Stack
 from tests.conftest import FLIGHT, free_ports, predict, until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from driftloop import datasets
+from driftloop.storage import dvc
 from stack.running import Stack
 from tests.conftest import command
 from usecases.flights import usecase
@@ -48,7 +48,7 @@ def trained_on(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     client = stack.registry.client
     experiment = client.create_experiment("restored")
     with_pointer, without = (client.create_run(experiment).info.run_id for _ in range(2))
-    client.log_text(with_pointer, datasets.push(stack.storage, file), datasets.artifact(file))
+    client.log_text(with_pointer, dvc.push(stack.storage, file), dvc.artifact(file))
     client.create_registered_model("restored")
     for run in (with_pointer, without):
         client.create_model_version("restored", source=f"runs:/{run}/model", run_id=run)

@@ -14,10 +14,10 @@ from pydantic_settings import BaseSettings
 
 from deploy.kubernetes import generate
 from drift_worker.settings import DriftWorkerSettings
-from driftloop import topics
+from driftloop.kafka import topics
 from driftloop.settings import PREFIX, Topics, variables
+from predictor.outbox.supervision import STOP_SECONDS
 from predictor.settings import PredictorSettings
-from predictor.supervision import STOP_SECONDS
 from tests.tools import ROOT, run
 from trainer.settings import TrainerSettings
 

@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driftloop import datasets, topics
+from driftloop.evaluation.metrics import roc_auc
 from driftloop.events import DataSelection, Drift, Estimate, Event, ModelChange, Prediction, Quality, now
-from driftloop.quality import roc_auc
-from driftloop.reference import read, read_measured
-from driftloop.storage import Bucket
+from driftloop.kafka import topics
+from driftloop.storage import dvc
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import read, read_measured
 from stack.running import Stack
 from tests.conftest import FLIGHT, HELD_OUT_DAYS, WINDOW_ROWS, command, predict, serving, until
-from trainer import dataset, training
+from trainer.retrain import training, training_set
 from usecases.flights import usecase
 
 FEW_DAYS = DataSelection(start=date(2013, 3, 5), end=date(2013, 4, 13), archive=False)
@@ -250,8 +251,8 @@ def test_the_version_tells_its_story_in_the_registry(stack: Stack) -> None:
     assert run.data.tags["reason"] == "it is summer"
     assert run.data.metrics["challenger_roc_auc"] > run.data.metrics["champion_roc_auc"]
     assert run.data.tags["git_revision"]
-    pointer = datasets.of_version(stack.registry, str(version.version))
-    assert datasets.pointed(pointer).name == "flights.parquet"
+    pointer = dvc.of_version(stack.registry, str(version.version))
+    assert dvc.pointed(pointer).name == "flights.parquet"
 
 
 def test_what_a_version_learned_from_comes_back_byte_for_byte_and_gives_the_same_metrics(
@@ -260,13 +261,13 @@ def test_what_a_version_learned_from_comes_back_byte_for_byte_and_gives_the_same
     """With the bucket and MLflow alone."""
     version = stack.registry.client.get_model_version_by_alias("flights", "champion")
     run = stack.registry.client.get_run(version.run_id)
-    pointer = datasets.pointed(datasets.of_version(stack.registry, str(version.version)))
+    pointer = dvc.pointed(dvc.of_version(stack.registry, str(version.version)))
     done = command(stack, "driftloop", "data", "restore", str(version.version), "--to", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     restored = tmp_path / pointer.name
     assert md5(restored.read_bytes(), usedforsecurity=False).hexdigest() == pointer.md5
 
-    learn, held_out = dataset.split(usecase, dataset.read(restored), HELD_OUT_DAYS)
+    learn, held_out = training_set.split(usecase, training_set.read(restored), HELD_OUT_DAYS)
     estimator, _ = training.train(usecase, learn)
     said = training.answers(usecase, estimator, held_out)
     auc = roc_auc(held_out[usecase.outcome].to_numpy(dtype=np.float64), said)

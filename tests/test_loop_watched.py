@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import httpx
 import pytest
 
-from driftloop import topics
 from driftloop.events import DataSelection
+from driftloop.kafka import topics
 from grafana import pictures
 from grafana.steps import STEPS
 from stack.prometheus import SECONDS

@@ -15,16 +15,18 @@ import pandas as pd
 import pytest
 from mlflow.models import infer_signature
 
-from driftloop import explaining, reference, topics
 from driftloop.drift.calibration import calibrate
 from driftloop.events import DataSelection, ModelChange, Retrain, as_columns
-from driftloop.explaining import ExplainSettings, find
-from driftloop.producing import Publisher
-from driftloop.reference import PREDICTION, Reference
-from driftloop.rollback import roll_back
+from driftloop.kafka import topics
+from driftloop.kafka.publisher import Publisher
+from driftloop.registry.rollback import roll_back
 from driftloop.settings import TRUSTED_TYPES
 from driftloop.settings import Registry as RegistrySettings
-from driftloop.storage import Bucket
+from driftloop.storage import reference_store
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import PREDICTION, Reference
+from driftloop_cli import explain
+from driftloop_cli.explain import ExplainSettings, find
 from stack.running import Stack
 from tests.conftest import FLIGHT, command, elsewhere, predict, serving, until
 from usecases.flights import usecase
@@ -97,7 +99,7 @@ def versions(stack: Stack, rows: pd.DataFrame) -> dict[str, Any]:
                 rows=ROWS,
                 false_alarm_rate=0.01,
             )
-            reference.write(Bucket(stack.storage), usecase.name, version, Reference(shown, profile))
+            reference_store.write(Bucket(stack.storage), usecase.name, version, Reference(shown, profile))
         made[version] = estimator
     stack.registry.promote("1")
     until(lambda: serving(stack, "1"), "version 1 answers")
@@ -269,7 +271,7 @@ def test_an_id_that_holds_no_time_is_looked_for_in_the_latest_windows(stack: Sta
     bucket = Bucket(stack.storage)
     assert find(settings, bucket, "nothing") is None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explaining, "asked_at", lambda _: None)
+        patch.setattr(explain, "asked_at", lambda _: None)
         found = find(settings, bucket, asked[0].id)
     assert found is not None
     assert [prediction for prediction, _ in found.rows] == asked[0].predictions
@@ -313,7 +315,7 @@ def test_a_version_on_probation_is_held_against_the_one_before(stack: Stack, ask
     assert asked
     stack.registry.promote("2")
     stack.registry.promote("1")
-    judged = command(stack, "python", "-m", "trainer.probation")
+    judged = command(stack, "python", "-m", "trainer.probation.probation")
     assert judged.returncode == 0, judged.stdout + judged.stderr
     assert judged.stdout.startswith("version 1 ")
     assert f"rows of {DAYS} days since its promotion, and the version before would have had" in judged.stdout

@@ -9,10 +9,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from drift_worker import pages
-from drift_worker.reporting import Reporting
-from drift_worker.reports import Subject, make
-from drift_worker.verdicts import Verdicts
+from drift_worker.web import routes
+from drift_worker.web.report import Subject, make
+from drift_worker.web.report_queue import Reporting
+from drift_worker.web.verdict_cache import Verdicts
 from drift_worker_stand_in import BEGIN, Folder, days, give_reference, judged
 from driftloop.events import Drift, Figure, Measurement, Quality
 
@@ -49,7 +49,7 @@ def url(stream: tuple[Folder, list[Drift]]) -> Iterator[str]:
         )
     app = FastAPI()
     with Reporting(2, 60, ["false"]) as reporting:
-        pages.add(app, verdicts, reporting, bucket)
+        routes.add(app, verdicts, reporting, bucket)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, name="http", daemon=True)
         thread.start()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from driftloop import topics
 from driftloop.events import Retrain
+from driftloop.kafka import topics
 from stack.running import Stack
 from tests.conftest import until
 

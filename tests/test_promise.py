@@ -20,8 +20,8 @@ from benchmarks import model, parts
 from benchmarks.client import Answers
 from benchmarks.model import Saved
 from driftloop.events import ModelChange
-from driftloop.producing import Publisher
-from predictor.outbox import Outbox
+from driftloop.kafka.publisher import Publisher
+from predictor.outbox.outbox import Outbox
 from predictor.settings import Outbox as Limits
 from stack.running import Stack
 from tests.asking import Predictor

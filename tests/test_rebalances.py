@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 import pytest
 from kafka import ConsumerGroupMetadata, KafkaAdminClient, KafkaConsumer, TopicPartition
 
-from driftloop import consuming, topics
-from driftloop.consuming import Final, Loop, Received, consumer
 from driftloop.events import Outcome
-from driftloop.producing import Publisher
+from driftloop.kafka import consumer_loop, topics
+from driftloop.kafka.consumer_loop import Final, Loop, Received, consumer
+from driftloop.kafka.publisher import Publisher
+from driftloop.kafka.topics import dead_letter_topic
+from driftloop.kafka.transactional_producer import Begin, Moved, Transactions
 from driftloop.settings import DeadLetters, Topics
-from driftloop.telemetry import Health
-from driftloop.topics import dead_letter_topic
-from driftloop.transactions import Begin, Moved, Transactions
+from driftloop.telemetry.health import Health
 from stack.running import Stack
 from tests.conftest import until
 from tests.judging import SESSION_SECONDS
@@ -70,7 +70,7 @@ def test_offsets_of_a_transaction_that_was_given_up_are_in_no_later_one(
 def test_partitions_that_are_added_are_read_even_where_the_client_forgets_its_join(
     stack: Stack, mine: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consuming, "POLL_MS", 1)  # so that every poll is over in the midst of a join
+    monkeypatch.setattr(consumer_loop, "POLL_MS", 1)  # so that every poll is over in the midst of a join
     reader = consumer(stack.kafka, f"grows-{mine.outcomes}", "test", longest_handling_seconds=SESSION_SECONDS + 1)
     admin = KafkaAdminClient(bootstrap_servers=stack.kafka.bootstrap_servers)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from driftloop import datasets
 from driftloop.events import DataSelection, Wish
-from driftloop.registry import Registry
+from driftloop.registry.model_registry import Registry
 from driftloop.settings import Registry as RegistrySettings
+from driftloop.storage import dvc
 from stack.running import Stack
 from tests import hourly
 from tests.conftest import command
@@ -20,7 +20,7 @@ def test_a_regression_is_trained_judged_by_rmse_and_promoted(
     data = tmp_path / "hourly.parquet"
     hourly.rows().to_parquet(data, index=False)
     pointer = tmp_path / "hourly.parquet.dvc"
-    pointer.write_text(datasets.push(stack.storage, data))
+    pointer.write_text(dvc.push(stack.storage, data))
     settings = {
         "DRIFTLOOP_USE_CASE": "tests.hourly:usecase",
         "DRIFTLOOP_REGISTRY__MODEL": hourly.usecase.name,

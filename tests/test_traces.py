@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from driftloop import topics
 from driftloop.events import Drift, ModelChange
+from driftloop.kafka import topics
 from stack.running import Stack
 from tests.collecting import Collector, Span, forward, zipkin
 from tests.conftest import command, until

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from benchmarks.processes import tree
-from driftloop import topics
 from driftloop.events import DataSelection, ModelChange, Retrain
-from driftloop.producing import Publisher
-from driftloop.registry import OUTCOME, RETRAIN
+from driftloop.kafka import topics
+from driftloop.kafka.publisher import Publisher
+from driftloop.registry.model_registry import OUTCOME, RETRAIN
 from stack.running import Stack
 from tests.conftest import elsewhere, until
 

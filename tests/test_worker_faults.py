@@ -17,12 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drift_worker.tidying import PAUSE_SECONDS
-from driftloop import reference, topics
+from drift_worker.windows.orphan_cleanup import PAUSE_SECONDS
 from driftloop.events import Cell, Drift, Event, Prediction, Window
-from driftloop.reference import Reference
-from driftloop.storage import Bucket
-from driftloop.topics import dead_letter_topic
+from driftloop.kafka import topics
+from driftloop.kafka.topics import dead_letter_topic
+from driftloop.storage import reference_store
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import Reference
 from stack.running import Stack, leftovers
 from tests.conftest import elsewhere, until
 from tests.judging import (
@@ -79,7 +80,7 @@ def group(stack: Stack, good: Reference) -> Iterator[Open]:
 
     def open_(name: str, **settings: Any) -> Group:
         opened.append(Group(stack, name, **settings))
-        reference.write(opened[-1].bucket, MODEL, "1", good)
+        reference_store.write(opened[-1].bucket, MODEL, "1", good)
         return opened[-1]
 
     yield open_
@@ -122,7 +123,7 @@ def test_whatever_is_killed_or_away_each_event_is_in_one_window_and_each_window_
     assert {(verdict.window, verdict.version) for verdict in verdicts} == of_versions
 
     calm, bucket, drift = faulty.undisturbed()
-    reference.write(bucket, MODEL, "1", good)
+    reference_store.write(bucket, MODEL, "1", good)
     calm.start()
     last = {of_partition[-1] for of_partition in windows.values()}  # these were cut by the clock
     disturbed_ones = {verdict.id: judged(verdict) for verdict in verdicts if verdict.window not in last}
@@ -348,7 +349,7 @@ def test_archived_windows_are_judged_again_with_a_new_reference(group: Open, goo
     given = until(lambda: found if len(found := again.verdicts()) == 4 else None, "verdicts")
     lowered = [span.model_copy(update={"limit": -1.0}) for span in good.profile.spans]
     profile = good.profile.model_copy(update={"spans": lowered})
-    reference.write(again.bucket, MODEL, "1", good._replace(profile=profile))
+    reference_store.write(again.bucket, MODEL, "1", good._replace(profile=profile))
 
     days = ("--from", f"{NOON + timedelta(days=1):%Y-%m-%d}", "--to", f"{NOON + timedelta(days=3):%Y-%m-%d}")
     shown = again.command("replay", *days)
@@ -363,16 +364,16 @@ def test_archived_windows_are_judged_again_with_a_new_reference(group: Open, goo
 def write_odd_references(bucket: Bucket, good: Reference) -> None:
     """A version for each thing that can be wrong with a reference, named after it."""
     rows, profile = good
-    at = reference.folder(MODEL, "truncated")
-    reference.write(bucket, MODEL, "truncated", good)
+    at = reference_store.folder(MODEL, "truncated")
+    reference_store.write(bucket, MODEL, "truncated", good)
     whole = bucket.read(f"{at}/rows.parquet")
     bucket.write(f"{at}/rows.parquet", whole[: len(whole) // 2])
-    reference.write(bucket, MODEL, "lacks", Reference(rows.drop(columns="k"), profile))
-    reference.write(bucket, MODEL, "types", Reference(rows.assign(x="far"), profile))
-    reference.write(bucket, MODEL, "profile", good)
-    bucket.write(f"{reference.folder(MODEL, 'profile')}/profile.json", b'{"columns": ["x"]}')
+    reference_store.write(bucket, MODEL, "lacks", Reference(rows.drop(columns="k"), profile))
+    reference_store.write(bucket, MODEL, "types", Reference(rows.assign(x="far"), profile))
+    reference_store.write(bucket, MODEL, "profile", good)
+    bucket.write(f"{reference_store.folder(MODEL, 'profile')}/profile.json", b'{"columns": ["x"]}')
     fewer = {name: kind for name, kind in profile.kinds.items() if name != "k"}
-    reference.write(bucket, MODEL, "columns", Reference(rows, profile.model_copy(update={"kinds": fewer})))
+    reference_store.write(bucket, MODEL, "columns", Reference(rows, profile.model_copy(update={"kinds": fewer})))
 
 
 def judged(verdict: Drift) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
-from driftloop import datasets, topics
 from driftloop.events import DataSelection, ModelChange, Retrain
+from driftloop.kafka import topics
+from driftloop.storage import dvc
 from stack.running import Stack
 from tests.conftest import command
 from tests.test_loop import FEW_DAYS, SUMMER
@@ -189,8 +190,8 @@ def test_a_version_that_is_promoted_is_told_with_its_figures(act: Path, stack: S
     assert ran.row("reason") == r"it is \| summer"
     assert ran.row("asked by") == "octocat, run 1 of GitHub"
     assert ran.row("data") == "from 2013-06-01, the base dataset to before 2013-08-01, without the archive"
-    pointer = datasets.of_version(stack.registry, str(change.version))
-    assert ran.row("dataset version (md5)") == f"`{datasets.pointed(pointer).md5}`"
+    pointer = dvc.of_version(stack.registry, str(change.version))
+    assert ran.row("dataset version (md5)") == f"`{dvc.pointed(pointer).md5}`"
     assert ran.row("see") == (
         f"[the version in MLflow](https://mlflow.example/#/models/flights/versions/{change.version})"
     )

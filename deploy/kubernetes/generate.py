@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from driftloop import topics
+from driftloop.kafka import topics
 from driftloop.settings import Topics
 
 ROOT = Path(__file__).parents[2]

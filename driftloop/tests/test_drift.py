@@ -17,9 +17,9 @@ from evidently.legacy.core import ColumnType
 from evidently.metrics import ValueDrift
 
 from driftloop.drift.calibration import FEWEST, LEVELS, Profile, TooFewRows, calibrate
+from driftloop.drift.data_checks import facts
 from driftloop.drift.distances import DISTANCES, Distance, Kind
-from driftloop.drift.facts import facts
-from driftloop.drift.judging import judge
+from driftloop.drift.scoring import judge
 from driftloop.drift.statistics import Check, Method, Prepared, checks, prepared, statistics
 
 EVIDENTLYS = {

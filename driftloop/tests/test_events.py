@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from driftloop.cloudevents import Unreadable, read, write
 from driftloop.events import (
     EVENTS,
     DataSelection,
@@ -25,6 +24,7 @@ from driftloop.events import (
     Retrain,
     Window,
 )
+from driftloop.kafka.codec import Unreadable, read, write
 
 GOLDEN = Path(__file__).parent / "golden"
 AT = datetime(2013, 7, 1, 9, 15, tzinfo=UTC)

@@ -9,7 +9,7 @@ from mlflow.models import infer_signature
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from driftloop.registry import Refused, read
+from driftloop.registry.model_registry import Refused, read
 from driftloop.settings import TRUSTED_TYPES
 
 FRAME = pd.DataFrame({"x": [float(n) for n in range(40)]})

@@ -7,8 +7,8 @@ import mlflow
 import pytest
 
 from driftloop import settings
-from driftloop.registry import LEARNED_UNTIL, RETRAIN, ROLLED_BACK, Registry
-from driftloop.rollback import CannotRollBack, roll_back, untold
+from driftloop.registry.model_registry import LEARNED_UNTIL, RETRAIN, ROLLED_BACK, Registry
+from driftloop.registry.rollback import CannotRollBack, roll_back, untold
 
 
 @pytest.fixture(scope="module")

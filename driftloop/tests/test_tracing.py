@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from driftloop import tracing
-from driftloop.cloudevents import read, write
 from driftloop.events import Outcome
+from driftloop.kafka.codec import read, write
 from driftloop.settings import Tracing
+from driftloop.telemetry import tracing
 from tests.collecting import Collector, collector
 
 SENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -31,7 +31,9 @@ def outcome() -> Outcome:
 def test_without_an_endpoint_nothing_is_traced_and_no_sdk_is_imported() -> None:
     code = """
 import sys
-from driftloop import consuming, events, telemetry, tracing
+from driftloop import events
+from driftloop.kafka import consumer_loop
+from driftloop.telemetry import health, tracing
 from driftloop.settings import Tracing
 with tracing.running("test", Tracing()), tracing.span("work", of=["00-0-0-01"]) as traceparent:
     tracing.tell(more=1)

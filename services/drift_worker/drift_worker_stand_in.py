@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drift_worker import archive
-from drift_worker.finals import Finals
-from drift_worker.history import History
-from drift_worker.judging import Judging
-from driftloop import reference
+from drift_worker.verdicts.window_judge import Judging
+from drift_worker.windows import archive
+from drift_worker.windows.committed_slices import Finals
+from drift_worker.windows.recent_windows import History
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import Distance, Kind
 from driftloop.events import Drift, Window
-from driftloop.reference import Reference
 from driftloop.settings import WindowSettings
-from driftloop.storage import Bucket
+from driftloop.storage import reference_store
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import Reference
 
 ROWS = 100
 """Rows of a window."""
@@ -96,7 +96,7 @@ def give_reference(
         methods=methods,
     )
     known = Reference(rows, profile)
-    reference.write(bucket, model, version, known)
+    reference_store.write(bucket, model, version, known)
     return known
 
 

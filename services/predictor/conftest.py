@@ -14,12 +14,13 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from benchmarks.peers.environments import NoInstaller, environment
-from driftloop.telemetry import Health
-from predictor import api, settings
-from predictor.batching import Batcher
-from predictor.front import Front
-from predictor.outbox import Outbox
-from predictor.protocols import paths
+from driftloop.telemetry.health import Health
+from predictor import settings
+from predictor.http import admin
+from predictor.http.gateway import Front
+from predictor.http.protocols import paths
+from predictor.outbox.outbox import Outbox
+from predictor.serving.batching import Batcher
 from predictor_stand_in import Always
 
 Start = Callable[..., AbstractContextManager[TestClient]]
@@ -38,7 +39,7 @@ def application(champion: Always, outbox: Outbox, **changed: Any) -> Front:
         yield
         batcher.close()
 
-    app = api.create("m", champion, batcher, outbox, health, lifespan)  # type: ignore[arg-type]  # a stand-in
+    app = admin.create("m", champion, batcher, outbox, health, lifespan)  # type: ignore[arg-type]  # a stand-in
     return Front(app, paths("m"), champion, batcher, "m", mine)  # type: ignore[arg-type]
 
 

@@ -16,15 +16,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from driftloop.cloudevents import message, read
 from driftloop.events import Event
-from driftloop.registry import StoredModel
-from driftloop.telemetry import Health
-from predictor.outbox import Outbox
-from predictor.schema import schema
-from predictor.serving import Champion, Serving
+from driftloop.kafka.codec import message, read
+from driftloop.registry.model_registry import StoredModel
+from driftloop.telemetry.health import Health
+from predictor.outbox.outbox import Outbox
+from predictor.serving.model_cache import Versions
+from predictor.serving.model_manager import Champion, Serving
+from predictor.serving.schema import schema
 from predictor.settings import Predictor
-from predictor.versions import Versions
 
 FRAME = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "n": [1, 2, 3, 4]})
 

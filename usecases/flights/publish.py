@@ -4,9 +4,9 @@ import sys
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from driftloop import datasets
 from driftloop.settings import PREFIX, Storage, load
-from driftloop.storage import Bucket
+from driftloop.storage import dvc
+from driftloop.storage.bucket import Bucket
 from usecases.flights import usecase
 from usecases.flights.dataset import PARQUET
 
@@ -23,11 +23,11 @@ def main() -> str | None:
     """Returns what is wrong, if anything is."""
     storage = load(PublishSettings).storage
     pointer = usecase.pointer.read_text()
-    md5 = datasets.pointed(pointer).md5
-    if Bucket(storage).exists(f"{datasets.FOLDER}/files/md5/{md5[:2]}/{md5[2:]}"):
+    md5 = dvc.pointed(pointer).md5
+    if Bucket(storage).exists(f"{dvc.FOLDER}/files/md5/{md5[:2]}/{md5[2:]}"):
         return None
     usecase.rows()
-    pushed = datasets.push(storage, PARQUET)
+    pushed = dvc.push(storage, PARQUET)
     if pushed == pointer:
         return None
     return (

@@ -5,25 +5,26 @@ import sys
 
 from fastapi_offline import FastAPIOffline
 
-from drift_worker import pages, replaying
-from drift_worker.finals import Finals
-from drift_worker.history import History
-from drift_worker.judging import Judging
-from drift_worker.quality import Qualities
-from drift_worker.reporting import Reporting
-from drift_worker.reports import Subject
 from drift_worker.settings import DriftWorkerSettings
-from drift_worker.tidying import Tidying
-from drift_worker.verdicts import Verdicts, follow
-from drift_worker.windows import Slicing
+from drift_worker.verdicts import replay
+from drift_worker.verdicts.quality_tracker import Qualities
+from drift_worker.verdicts.window_judge import Judging
+from drift_worker.web import routes
+from drift_worker.web.report import Subject
+from drift_worker.web.report_queue import Reporting
+from drift_worker.web.verdict_cache import Verdicts, follow
+from drift_worker.windows.committed_slices import Finals
+from drift_worker.windows.orphan_cleanup import Tidying
+from drift_worker.windows.recent_windows import History
+from drift_worker.windows.slicer import Slicing
 from drift_worker.worker import Worker
-from driftloop import tracing
-from driftloop.consuming import Loop, consumer
+from driftloop.kafka.consumer_loop import Loop, consumer
+from driftloop.kafka.transactional_producer import Transactions
 from driftloop.service import run
 from driftloop.settings import command_line
-from driftloop.storage import Bucket
-from driftloop.telemetry import Health, configure_logging, name_build, routes
-from driftloop.transactions import Transactions
+from driftloop.storage.bucket import Bucket
+from driftloop.telemetry import tracing
+from driftloop.telemetry.health import Health, configure_logging, name_build, operational_routes
 
 ABOUT = "Compares windows of predictions with the reference of the version that answered; replay does so once more."
 EXAMPLE = """DRIFTLOOP_STORAGE__BUCKET=my-bucket driftloop-drift-worker
@@ -33,7 +34,7 @@ EXAMPLE = """DRIFTLOOP_STORAGE__BUCKET=my-bucket driftloop-drift-worker
 def main() -> None:
     """The worker, or its command ``replay``."""
     if sys.argv[1:2] == ["replay"]:
-        replaying.main(sys.argv[2:])
+        replay.main(sys.argv[2:])
     else:
         work()
 
@@ -45,7 +46,7 @@ def work() -> None:
     name_build("drift_worker")
     mine, health = settings.drift_worker, Health()
     app = FastAPIOffline(title="driftloop drift worker")
-    app.include_router(routes(health))
+    app.include_router(operational_routes(health))
     bucket = Bucket(settings.storage)
     finals = Finals()
     history = History(bucket, settings.window.fewest, finals.before)
@@ -53,7 +54,7 @@ def work() -> None:
     qualities = Qualities(bucket, settings.topics, settings.quality)
     reporting = Reporting(mine.waiting_reports, mine.report_seconds)
     verdicts = Verdicts(mine.verdicts)
-    pages.add(app, verdicts, reporting, bucket)
+    routes.add(app, verdicts, reporting, bucket)
     loop = Loop(
         consumer(settings.kafka, mine.group, settings.instance),
         [settings.topics.predictions, settings.topics.outcomes],

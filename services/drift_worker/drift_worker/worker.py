@@ -7,18 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import structlog
 
-from drift_worker import archive, metrics
-from drift_worker.finals import Finals
-from drift_worker.history import History
-from drift_worker.judging import Judging
-from drift_worker.quality import Qualities
-from drift_worker.tidying import Tidying
-from drift_worker.windows import Slice, Slicing
-from driftloop import tracing
-from driftloop.consuming import Final, NotNow, Received
+from drift_worker import metrics
+from drift_worker.verdicts.quality_tracker import Qualities
+from drift_worker.verdicts.window_judge import Judging
+from drift_worker.windows import archive
+from drift_worker.windows.committed_slices import Finals
+from drift_worker.windows.orphan_cleanup import Tidying
+from drift_worker.windows.recent_windows import History
+from drift_worker.windows.slicer import Slice, Slicing
 from driftloop.events import Drift, Event, Outcome, Prediction, Window
-from driftloop.storage import Away, Bucket
-from driftloop.transactions import Begin
+from driftloop.kafka.consumer_loop import Final, NotNow, Received
+from driftloop.kafka.transactional_producer import Begin
+from driftloop.storage.bucket import Away, Bucket
+from driftloop.telemetry import tracing
 
 log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from drift_worker.archive import outcome_rows, prediction_rows
+from drift_worker.windows.archive import outcome_rows, prediction_rows
 from driftloop.events import Outcome, Prediction
 
 AT = datetime(2013, 7, 1, tzinfo=UTC)

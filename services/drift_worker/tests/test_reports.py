@@ -14,15 +14,15 @@ import psutil
 import pytest
 from prometheus_client import REGISTRY
 
-from drift_worker import reports
-from drift_worker.reporting import Reporting
-from drift_worker.reports import NoRows, Subject
+from drift_worker.web import report
+from drift_worker.web.report import NoRows, Subject
+from drift_worker.web.report_queue import Reporting
 from drift_worker_stand_in import KINDS, Folder, days, give_reference, judged
-from driftloop import reference
 from driftloop.drift.distances import Distance
 from driftloop.events import Drift
-from driftloop.reference import NoReference, Reference
-from driftloop.storage import Bucket
+from driftloop.storage import reference_store
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import NoReference, Reference
 
 pytest_plugins = "drift_worker_stand_in"
 
@@ -47,7 +47,7 @@ def known(bucket: Bucket) -> Reference:
 
 
 def made(bucket: Bucket, verdict: Drift) -> str:
-    return bucket.read(reports.make(bucket, Subject.of(verdict))).decode()
+    return bucket.read(report.make(bucket, Subject.of(verdict))).decode()
 
 
 def clear(days: pd.DataFrame) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def test_the_threshold_decides(bucket: Bucket, known: Reference) -> None:
     (verdict,) = judged(bucket, [days(1, 5, warmer=10)])
     single = known.profile.spans[0]
     lenient = known.profile.model_copy(update={"spans": [single.model_copy(update={"limit": single.limit * 100})]})
-    reference.write(bucket, "m", "1", known._replace(profile=lenient))
+    reference_store.write(bucket, "m", "1", known._replace(profile=lenient))
     page = made(bucket, verdict)
     assert '"data_drift": "Not Detected"' in page
     assert '"data_drift": "Detected"' not in page
@@ -114,19 +114,19 @@ def test_a_window_without_any_value_has_a_report_that_says_so(bucket: Bucket) ->
 
 def test_a_report_that_is_there_is_not_made_again(bucket: Bucket) -> None:
     bucket.write(A.path, b"as it was")
-    assert bucket.read(reports.make(bucket, A)) == b"as it was"
+    assert bucket.read(report.make(bucket, A)) == b"as it was"
 
 
 def test_what_is_missing_is_named(bucket: Bucket) -> None:
     with pytest.raises(NoReference, match="version 1 of m has no reference"):
-        reports.make(bucket, A)
+        report.make(bucket, A)
     give_reference(bucket)
     with pytest.raises(NoRows, match="the archive has no window predictions-0-000000000000-000000000000"):
-        reports.make(bucket, A)
+        report.make(bucket, A)
     (verdict,) = judged(bucket, [days(1)], version="2")
     give_reference(bucket)
     with pytest.raises(NoRows, match="has no row of version 1 of m"):
-        reports.make(bucket, Subject.of(verdict)._replace(version="1"))
+        report.make(bucket, Subject.of(verdict)._replace(version="1"))
 
 
 @contextmanager
@@ -214,7 +214,9 @@ def test_nothing_is_left_running_at_the_end(tmp_path: Path) -> None:
 
 def test_a_report_that_would_end_with_its_worker_ends_before() -> None:
     before = counted("made")
-    with reporting_by("from drift_worker.reporting import end_with_the_worker\nend_with_the_worker()") as reporting:
+    with reporting_by(
+        "from drift_worker.web.report_queue import end_with_the_worker\nend_with_the_worker()"
+    ) as reporting:
         reporting.ask(A)
         until(lambda: reporting.state(A).name not in ("waiting", "making"), "its end")
         assert reporting.state(A).name == "unasked"
@@ -225,15 +227,15 @@ def test_a_report_ends_with_its_worker_however_that_ends(tmp_path: Path) -> None
     told = tmp_path / "told"
     child = f"""
 import os, pathlib, time
-from drift_worker.reporting import end_with_the_worker
+from drift_worker.web.report_queue import end_with_the_worker
 end_with_the_worker()
 pathlib.Path({str(told)!r}).write_text(str(os.getpid()))
 time.sleep(60)
 """
     worker = f"""
 import sys, time
-from drift_worker.reporting import Reporting
-from drift_worker.reports import Subject
+from drift_worker.web.report_queue import Reporting
+from drift_worker.web.report import Subject
 with Reporting(2, 60, [sys.executable, "-c", {child!r}]) as reporting:
     reporting.ask(Subject("m", "1", "w"))
     time.sleep(60)

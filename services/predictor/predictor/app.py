@@ -9,19 +9,20 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from driftloop import tracing
-from driftloop.registry import Registry
+from driftloop.registry.model_registry import Registry
 from driftloop.settings import load
-from driftloop.telemetry import Health, configure_logging
-from predictor import announcements, api
-from predictor.batching import Batcher
-from predictor.front import Front
-from predictor.outbox import Outbox
-from predictor.protocols import paths
-from predictor.serving import Champion
+from driftloop.telemetry import tracing
+from driftloop.telemetry.health import Health, configure_logging
+from predictor.http import admin
+from predictor.http.gateway import Front
+from predictor.http.protocols import paths
+from predictor.outbox.outbox import Outbox
+from predictor.outbox.supervision import end_with_the_predictor
+from predictor.serving import model_changes
+from predictor.serving.batching import Batcher
+from predictor.serving.model_cache import Versions
+from predictor.serving.model_manager import Champion
 from predictor.settings import PredictorSettings
-from predictor.supervision import end_with_the_predictor
-from predictor.versions import Versions
 
 
 def create() -> ASGIApp:
@@ -46,7 +47,7 @@ def create() -> ASGIApp:
         health.beat()
         stop = threading.Event()
         following = threading.Thread(
-            target=announcements.follow,
+            target=model_changes.follow,
             args=(settings, registry.model, champion.refresh, stop),
             name="announcements",
             daemon=True,
@@ -65,7 +66,7 @@ def create() -> ASGIApp:
             outbox.close()
             tracing.stop()
 
-    app = api.create(registry.model, champion, batcher, outbox, health, lifespan)
+    app = admin.create(registry.model, champion, batcher, outbox, health, lifespan)
     return tracing.served(Front(app, paths(registry.model), champion, batcher, registry.model, mine))
 
 

@@ -25,8 +25,8 @@ def main() -> None:
         # Before anything imports prometheus_client, which decides then where metrics are kept: all processes of the
         # predictor write to one folder.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-        from driftloop.telemetry import configure_logging, name_build  # noqa: PLC0415
-        from predictor import supervision  # noqa: PLC0415
+        from driftloop.telemetry.health import configure_logging, name_build  # noqa: PLC0415
+        from predictor.outbox import supervision  # noqa: PLC0415
 
         configure_logging("predictor", settings.log)
         name_build("predictor")

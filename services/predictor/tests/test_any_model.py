@@ -22,11 +22,11 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from driftloop.events import Prediction, as_columns
-from driftloop.registry import StoredModel
+from driftloop.registry.model_registry import StoredModel
 from driftloop.settings import TRUSTED_TYPES
-from predictor.outbox import Outbox
-from predictor.schema import schema
-from predictor.serving import Serving
+from predictor.outbox.outbox import Outbox
+from predictor.serving.model_manager import Serving
+from predictor.serving.schema import schema
 from predictor_stand_in import Always, events, saved, taken
 
 ROWS = 9

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from driftloop.events import Prediction, now
-from predictor.batching import Answer, Batcher, QueueFull
-from predictor.outbox import NotKept, Outbox
-from predictor.serving import Serving, Unscorable
+from predictor.outbox.outbox import NotKept, Outbox
+from predictor.serving.batching import Answer, Batcher, QueueFull
+from predictor.serving.model_manager import Serving, Unscorable
 from predictor_stand_in import events, serving
 
 

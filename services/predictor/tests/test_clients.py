@@ -15,7 +15,7 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from driftloop.events import Prediction, as_columns
-from predictor.outbox import Outbox
+from predictor.outbox.outbox import Outbox
 from predictor_stand_in import Always, events, saved, taken, wines
 
 ROWS = 7

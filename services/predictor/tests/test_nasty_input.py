@@ -27,9 +27,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from predictor import settings
-from predictor.outbox import Outbox
-from predictor.protocols import paths
-from predictor.protocols.protocol import Problem
+from predictor.http.protocols import paths
+from predictor.http.protocols.base import Problem
+from predictor.outbox.outbox import Outbox
 from predictor_stand_in import Always, events, serving
 
 MEGABYTE = 1_000_000

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.cloudevents import Written, written
 from driftloop.events import Outcome
+from driftloop.kafka.codec import Written, written
 from predictor import settings
-from predictor.outbox import NotKept, Outbox, TooLarge
+from predictor.outbox.outbox import NotKept, Outbox, TooLarge
 
 
 def some(count: int, name: str = "a") -> list[Written]:
@@ -59,10 +59,10 @@ def test_an_outbox_is_taken_over_with_its_name_and_what_is_in_it(tmp_path: Path)
 def test_what_a_killed_process_has_kept_is_there(tmp_path: Path) -> None:
     code = """
 import os, sys, pathlib
-from driftloop.cloudevents import written
+from driftloop.kafka.codec import written
 from driftloop.events import Outcome
 from predictor import settings
-from predictor.outbox import Outbox
+from predictor.outbox.outbox import Outbox
 outbox = Outbox(pathlib.Path(sys.argv[1]), settings.Outbox())
 outbox.keep([written(Outcome(prediction_id="kept", index=0, outcome=1))])
 outbox._db.execute("BEGIN IMMEDIATE")

@@ -15,7 +15,7 @@ from mlflow.models import infer_signature
 from benchmarks.processes import Server, free_ports
 from driftloop.events import as_columns
 from predictor import settings
-from predictor.outbox import Outbox
+from predictor.outbox.outbox import Outbox
 from predictor_stand_in import Always, saved, taken, wines
 
 ROOT = Path(__file__).resolve().parents[3]

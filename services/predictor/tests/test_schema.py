@@ -12,8 +12,8 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.types.schema import Array, DataType
 from pydantic import ValidationError
 
-from driftloop.registry import Refused
-from predictor.schema import schema
+from driftloop.registry.model_registry import Refused
+from predictor.serving.schema import schema
 
 SIGNATURE = ModelSignature(
     Schema(

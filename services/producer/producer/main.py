@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from driftloop import tracing
 from driftloop.settings import load
-from driftloop.telemetry import configure_logging
+from driftloop.telemetry import tracing
+from driftloop.telemetry.health import configure_logging
 from producer.replay import Refused, Replay, Tally
 from producer.settings import ProducerSettings
 

@@ -15,8 +15,8 @@ import pandas as pd
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from driftloop import tracing
 from driftloop.events import as_columns
+from driftloop.telemetry import tracing
 from driftloop.usecase import UseCase
 
 log = structlog.get_logger(__name__)

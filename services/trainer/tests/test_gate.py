@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from driftloop.quality import Floats, Ints
-from trainer.gate import FIRST, Answers, Decision, Metric, Trial, Tried, days_held_out, decide, first
+from driftloop.evaluation.metrics import Floats, Ints
+from trainer.gate.gate import FIRST, Answers, Decision, Metric, Trial, Tried, days_held_out, decide, first
 from trainer.settings import Gate
 
 RANDOM = np.random.default_rng(0)

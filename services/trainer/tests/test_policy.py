@@ -8,7 +8,7 @@ import pytest
 
 from driftloop.events import DataSelection, Drift, Event, Figure, Finding, Measurement, ModelChange, Quality, Retrain
 from driftloop.events import Window as Slice
-from trainer.policy import MOST_WINDOWS, Decision, State, decide
+from trainer.policy.policy import MOST_WINDOWS, Decision, State, decide
 from trainer.settings import Policy
 
 HELD_OUT_DAYS = 14

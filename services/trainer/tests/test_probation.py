@@ -12,10 +12,10 @@ from sklearn.linear_model import LogisticRegression
 
 from driftloop import settings
 from driftloop.events import ModelChange
-from driftloop.registry import Refused
+from driftloop.registry.model_registry import Refused
 from driftloop.usecase import UseCase
-from trainer import probation
-from trainer.probation import Verdict, decide, end, first_days, judge_probation
+from trainer.probation import probation
+from trainer.probation.probation import Verdict, decide, end, first_days, judge_probation
 from trainer.settings import Probation, Trainer, TrainerSettings
 
 USE_CASE = UseCase(

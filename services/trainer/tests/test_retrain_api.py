@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from pydantic import SecretStr
 
 from driftloop.events import Event, ModelChange, Retrain
-from driftloop.producing import Unavailable
-from driftloop.telemetry import Health
+from driftloop.kafka.publisher import Unavailable
+from driftloop.telemetry.health import Health
 from trainer.api import create
 
 

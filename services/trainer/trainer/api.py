@@ -14,11 +14,11 @@ from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from driftloop.events import ModelChange, Retrain, Wish
-from driftloop.producing import Publisher, Unavailable
-from driftloop.registry import Registry
-from driftloop.rollback import CannotRollBack, roll_back
-from driftloop.telemetry import Health, routes
-from trainer.following import States
+from driftloop.kafka.publisher import Publisher, Unavailable
+from driftloop.registry.model_registry import Registry
+from driftloop.registry.rollback import CannotRollBack, roll_back
+from driftloop.telemetry.health import Health, operational_routes
+from trainer.retrain_history import States
 
 MOST_FOLLOWERS = 8  # each holds a thread, and the pages have forty of them
 
@@ -43,7 +43,7 @@ def create(
 ) -> FastAPI:
     """The application."""
     app = FastAPIOffline(title=f"driftloop trainer: {model}")
-    app.include_router(routes(health))
+    app.include_router(operational_routes(health))
     header = APIKeyHeader(name="X-API-Key", auto_error=False)
     followers: WeakSet[Iterator[str]] = WeakSet()  # one whose client has gone is gone too
 

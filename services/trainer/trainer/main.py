@@ -6,23 +6,28 @@ from functools import partial
 import structlog
 from kafka.errors import KafkaError
 
-from driftloop import datasets, topics, tracing
-from driftloop.consuming import Final, Loop, NotNow, Received, consumer
 from driftloop.events import ModelChange, now
-from driftloop.producing import Publisher, Unavailable
-from driftloop.registry import Registry
-from driftloop.rollback import untold
+from driftloop.kafka import topics
+from driftloop.kafka.consumer_loop import Final, Loop, NotNow, Received, consumer
+from driftloop.kafka.publisher import Publisher, Unavailable
+from driftloop.kafka.transactional_producer import Begin, Transactions
+from driftloop.registry.model_registry import Registry
+from driftloop.registry.rollback import untold
 from driftloop.service import run
 from driftloop.settings import Kafka, command_line
-from driftloop.telemetry import Health, configure_logging, name_build
-from driftloop.transactions import Begin, Transactions
-from trainer import champion, child, policing, probation, retraining
+from driftloop.storage import dvc
+from driftloop.telemetry import tracing
+from driftloop.telemetry.health import Health, configure_logging, name_build
+from trainer import alias_metric
 from trainer.api import create
-from trainer.child import Child, Tell
-from trainer.following import States
-from trainer.on_probation import OnProbation
-from trainer.policing import Policing
-from trainer.retrains import Retrains
+from trainer.policy import policy_handler
+from trainer.policy.policy_handler import Policing
+from trainer.probation import probation
+from trainer.probation.probation_monitor import OnProbation
+from trainer.retrain import job, subprocess_job
+from trainer.retrain.queue import Retrains
+from trainer.retrain.subprocess_job import Child, Tell
+from trainer.retrain_history import States
 from trainer.schedule import Schedule
 from trainer.settings import TrainerSettings
 
@@ -80,7 +85,7 @@ def main() -> None:
     settings = command_line(TrainerSettings, ABOUT, EXAMPLE)
     configure_logging("trainer", settings.log)
     name_build("trainer")
-    child.prepare([retraining.__name__, probation.__name__, "git", "mlflow.pyfunc", *datasets.IMPORTS])
+    subprocess_job.prepare([job.__name__, probation.__name__, "git", "mlflow.pyfunc", *dvc.IMPORTS])
     mine, use_case, names = settings.trainer, settings.use_case, settings.topics
     health = Health()
     publisher = Publisher(settings.kafka, names, "trainer")
@@ -96,21 +101,21 @@ def main() -> None:
             settings.policy,
             settings.gate.held_out_days,
             names,
-            partial(policing.read, settings.kafka, names),
+            partial(policy_handler.read, settings.kafka, names),
         ),
         Retrains(
             use_case.name,
             registry,
             publisher,
             partial(ended, settings.kafka, names.models),
-            lambda retrain: begin(retraining.work, retrain.model_dump_json()),
+            lambda retrain: begin(job.work, retrain.model_dump_json()),
         ),
         OnProbation(
             use_case.name,
             lambda: begin(probation.work, ""),
             partial(probation.end, registry),
             publisher.publish,
-            lambda: untold(registry, topics.latest(settings.kafka, names.models, policing.ALL)),
+            lambda: untold(registry, topics.latest(settings.kafka, names.models, policy_handler.ALL)),
         ),
         Schedule(mine.schedule, use_case.timezone, use_case.name, publisher.publish) if mine.schedule else None,
     )
@@ -124,7 +129,7 @@ def main() -> None:
         health,
     )
     states = States(settings.kafka, names)
-    champion.follow(registry)
+    alias_metric.follow(registry)
     try:
         with tracing.running("trainer", settings.tracing), publisher:
             app = create(use_case.name, mine.api_key, publisher, health, registry, states)
@@ -136,7 +141,7 @@ def main() -> None:
 def ended(kafka: Kafka, topic: str) -> dict[str, ModelChange]:
     """How all retrains ended, by their id, as the topic of models says."""
     try:
-        changes = topics.latest(kafka, topic, policing.ALL)
+        changes = topics.latest(kafka, topic, policy_handler.ALL)
     except KafkaError as error:
         raise NotNow(f"the topic of models cannot be read: {error}") from error
     return {

@@ -7,8 +7,8 @@ from pydantic import Field, SecretStr, model_validator
 
 from driftloop.drift.distances import DISTANCES, Distance
 from driftloop.events import DataSelection
-from driftloop.reference import PREDICTION
 from driftloop.settings import DeadLetters, Port, Registry, Section, Server, Settings, Share, Storage, WindowSettings
+from driftloop.storage.reference_store import PREDICTION
 from driftloop.usecase import UseCaseSetting
 from trainer.schedule import Cron
 

@@ -1,0 +1,1 @@
+"""Model evaluation: metrics, bootstrap intervals, and performance estimated without labels."""

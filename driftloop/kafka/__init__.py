@@ -1,0 +1,1 @@
+"""Kafka: topics, the consume loop, transactions, and how an event is encoded in a message."""

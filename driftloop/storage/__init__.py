@@ -1,0 +1,1 @@
+"""The bucket: objects, references, the archive of labelled rows, and datasets under DVC."""

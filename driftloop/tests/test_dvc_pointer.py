@@ -1,0 +1,50 @@
+"""Pointers of dataset versions; see tests/test_dvc.py and the trainer's tests for the files that they name."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from driftloop.settings import Storage
+from driftloop.storage import dvc
+from driftloop.storage.dvc import Lost, Pointed
+
+POINTER = "outs:\n- md5: d9e66d0e619760ef25a4b2050a3c1ab5\n  size: 4251102\n  hash: md5\n  path: flights.parquet\n"
+
+
+def test_a_pointer_names_one_file() -> None:
+    assert dvc.pointed(POINTER) == Pointed("flights.parquet", "d9e66d0e619760ef25a4b2050a3c1ab5")
+
+
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        "",
+        "- a\n- b\n",
+        "a: b: c",
+        POINTER.replace("flights.parquet", "../flights.parquet"),
+        POINTER.replace("flights.parquet", "/etc/flights.parquet"),
+        POINTER + "wdir: /etc\n",
+        POINTER + "  remote: another\n",
+        POINTER + "deps:\n- path: https://example.org/flights.parquet\n",
+        POINTER + "- md5: d9e66d0e619760ef25a4b2050a3c1ab5\n  path: another.parquet\n",
+    ],
+)
+def test_what_leads_elsewhere_is_no_pointer_of_ours(pointer: str, storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(Lost, match=r"no \.dvc file of one file"):
+        dvc.pull(storage, pointer, tmp_path)
+
+
+def test_a_version_is_pushed_and_pulled(storage: Storage, tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    file.write_bytes(bytes(range(256)) * 1_000)
+    pointer = dvc.push(storage, file)
+    assert dvc.push(storage, file) == pointer
+    back = dvc.pull(storage, pointer, tmp_path / "back")
+    assert (back.name, back.read_bytes()) == (file.name, file.read_bytes())
+
+
+def test_without_dvc_it_says_what_to_install(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dvc.repo", None)
+    with pytest.raises(ImportError, match=r"pip install 'driftloop\[datasets\]'"):
+        dvc.pull(storage, POINTER, tmp_path)

@@ -1,0 +1,1 @@
+"""Verdicts on windows: drift, quality, and replays of both."""

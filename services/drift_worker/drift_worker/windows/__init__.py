@@ -1,0 +1,1 @@
+"""Windows and slices of events: how they close, and their archive."""

@@ -1,0 +1,1 @@
+"""The HTTP interface: the inference gateway, its protocols and the admin routes."""

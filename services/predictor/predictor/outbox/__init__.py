@@ -1,0 +1,1 @@
+"""The durable outbox of events and the relay that publishes them to Kafka."""

@@ -1,0 +1,1 @@
+"""The policy: when verdicts lead to a retrain."""

@@ -1,0 +1,1 @@
+"""Probation: whether a promoted version keeps its place."""

@@ -1,0 +1,1 @@
+"""One retrain: its queue, training set, training and result."""
