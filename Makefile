@@ -29,7 +29,7 @@ help: ## show this
 
 .PHONY: demo
 demo: setup ## the closed loop on real data: serving, drift, retraining, a hot swap
-	@$(PYTHON) -m stack.demo
+	@$(PYTHON) -m demo.flights
 
 .PHONY: up
 up: setup ## start the whole system on this machine; Ctrl-C stops it
@@ -52,9 +52,9 @@ test: check ## all checks and tests, in two processes; in one, and any part of t
 
 .PHONY: faults
 faults: setup ## predictor, drift workers and trainer under many more faults than make test has
-	@FAULTS_KILLS=20 FAULTS_RESTARTS=5 FAULTS_AWAY_SECONDS=60 $(PYTHON) -m pytest tests/test_promise.py -s
-	@FAULTS_KILLS=40 FAULTS_AWAY_SECONDS=60 $(PYTHON) -m pytest tests/test_worker_faults.py -s  # 10 of them freezes
-	@FAULTS_KILLS=10 $(PYTHON) -m pytest tests/test_trainer_faults.py -s
+	@FAULTS_KILLS=20 FAULTS_RESTARTS=5 FAULTS_AWAY_SECONDS=60 $(PYTHON) -m pytest tests/faults/test_exactly_once.py -s
+	@FAULTS_KILLS=40 FAULTS_AWAY_SECONDS=60 $(PYTHON) -m pytest tests/faults/test_worker_faults.py -s  # 10 of them freezes
+	@FAULTS_KILLS=10 $(PYTHON) -m pytest tests/faults/test_trainer_faults.py -s
 
 .PHONY: check
 check: setup check-locks check-workflows ## format, lint, types, import boundaries, locks, Dockerfiles, workflows, dashboards
@@ -63,12 +63,12 @@ check: setup check-locks check-workflows ## format, lint, types, import boundari
 	@.venv/bin/hadolint services/*/Dockerfile compose/*/Dockerfile
 	@.venv/bin/lint-imports > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@.venv/bin/mypy
-	@$(PYTHON) -m stack.metrics --check
+	@$(PYTHON) -m tools.metrics_page --check
 	@$(PYTHON) -m grafana.generate --check
 
 .PHONY: docs
 docs: setup ## write docs/metrics.md, the list of all metrics, by the code
-	@$(PYTHON) -m stack.metrics
+	@$(PYTHON) -m tools.metrics_page
 
 .PHONY: check-workflows
 check-workflows: .venv/installed $(ACTIONLINT)
@@ -93,7 +93,7 @@ dashboards: setup ## write the dashboards, and Prometheus consoles of the same q
 
 .PHONY: pictures
 pictures: setup ## run the demo and take the pictures in docs/dashboards.md: needs Debian's prometheus and chromium
-	@$(PYTHON) -m grafana.pictures
+	@$(PYTHON) -m tools.screenshots
 
 .PHONY: format
 format: setup ## format the code

@@ -12,7 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 from driftloop.settings import Storage
 
 BUCKET = "driftloop"
-APART = ("test_operating", "test_promise", "test_trainer_faults", "test_worker_faults")
+APART = ("test_operator", "test_exactly_once", "test_trainer_faults", "test_worker_faults")
 """The files of ``tests`` that have a stack of their own."""
 
 

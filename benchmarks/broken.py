@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.parts import FOLDER
-from benchmarks.report import tell
 from driftloop.events import DataSelection
 from driftloop.storage import dvc
 from driftloop.usecase import UseCase
 from stack.running import Stack
+from tests.support.report import tell
+from tests.support.stack_fixture import FOLDER
 from usecases.flights import usecase
 
 TRUE_DAYS = 21  # at the end of the year, whose outcomes stay true: the gate judges by the last of them

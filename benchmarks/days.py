@@ -12,12 +12,12 @@ import pandas as pd
 from kafka import KafkaConsumer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.processes import cpu_seconds
 from driftloop.events import Drift, Event, ModelChange, Retrain, as_columns
 from driftloop.kafka.codec import read
 from driftloop.usecase import UseCase
 from producer.replay import requests
 from stack.running import CannotStart, Stack
+from tests.support.processes import cpu_seconds
 
 ROWS_PER_REQUEST = 50
 PATIENCE_SECONDS = 900

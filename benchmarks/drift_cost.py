@@ -21,9 +21,6 @@ from evidently.legacy.core import ColumnType
 from evidently.presets import DataDriftPreset
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from benchmarks import model, parts, report
-from benchmarks.processes import DidNotStart, Server, ended_in_order
-from benchmarks.report import tell
 from benchmarks.streams import evenly, flights
 from driftloop.drift.calibration import Profile, calibrate
 from driftloop.drift.distances import Kind
@@ -36,6 +33,9 @@ from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import PREDICTION
 from driftloop.storage.reference_store import write as write_reference
 from stack.running import CannotStart, Stack
+from tests.support import flights_model, report, stack_fixture
+from tests.support.processes import DidNotStart, Server, ended_in_order
+from tests.support.report import tell
 from trainer.retrain.training import learn_reference, train
 from usecases.flights import usecase
 
@@ -269,12 +269,12 @@ def milliseconds(run: Callable[[], object], most: int) -> float:
 
 def throughput(events: int) -> Throughput:
     """The worker over a topic of so many events of one row, and a bare consumer over the same."""
-    with parts.running(tell) as stack:
+    with stack_fixture.running(tell) as stack:
         tell("training on January to March")
-        learn = usecase.between(usecase.rows(), *model.WINTER)
+        learn = usecase.between(usecase.rows(), *flights_model.WINTER)
         estimator, _ = train(usecase, learn)
         reference = learn_reference(usecase, estimator, learn, WindowSettings(rows=WINDOW_ROWS))
-        write_reference(Bucket(stack.storage), model.MODEL, "1", reference)
+        write_reference(Bucket(stack.storage), flights_model.MODEL, "1", reference)
         times = learn[usecase.time].reset_index(drop=True)
         fill(stack, evenly(reference.rows, events), evenly(times.to_frame("time"), events)["time"], events)
         tell(f"{events:,} events are on the topic")
@@ -296,7 +296,7 @@ def fill(stack: Stack, rows: pd.DataFrame, times: pd.Series, events: int) -> Non
         for n in range(first, min(first + MOST_AT_ONCE, events)):
             event = Prediction(
                 time=times[n].to_pydatetime(),
-                model=model.MODEL,
+                model=flights_model.MODEL,
                 version="1",
                 features={name: [cells[n]] for name, cells in columns.items()},
                 predictions=[scores[n]],
@@ -341,7 +341,7 @@ def worker_rate(stack: Stack, events: int, bare: float) -> Throughput:
     verdicts: list[tuple[float, Drift]] = []
     memory: list[tuple[int, float]] = []
     with (
-        Server("drift worker", part.command, environment, f"{part.url}/healthz", log, parts.ROOT) as worker,
+        Server("drift worker", part.command, environment, f"{part.url}/healthz", log, stack_fixture.ROOT) as worker,
         closing(KafkaConsumer(**stack.kafka.connection, isolation_level="read_committed")) as consumer,
     ):
         consumer.assign([TopicPartition(stack.topics.drift, 0)])

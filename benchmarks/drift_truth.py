@@ -15,10 +15,9 @@ import pandas as pd
 from evidently import DataDefinition, Dataset, Report
 from evidently.presets import DataDriftPreset
 
-from benchmarks import report, streams
+from benchmarks import streams
 from benchmarks.peers import detectors
 from benchmarks.peers.detectors import SCRIPTS, Case, Failed, Said
-from benchmarks.peers.environments import FOLDER, PINS, NoInstaller, environment
 from benchmarks.power import (
     CHANGED,
     CHANGES,
@@ -30,8 +29,6 @@ from benchmarks.power import (
     show_made,
     show_same_rate,
 )
-from benchmarks.processes import ended_in_order
-from benchmarks.report import tell
 from benchmarks.streams import EVERY, INJECTIONS, LATER, YEAR, Split, Stream
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.data_checks import facts
@@ -39,6 +36,10 @@ from driftloop.drift.distances import Integers
 from driftloop.drift.scoring import judge
 from driftloop.drift.statistics import prepared, statistics
 from driftloop.events import Finding
+from tests.support import report
+from tests.support.peer_environments import FOLDER, PINS, NoInstaller, environment
+from tests.support.processes import ended_in_order
+from tests.support.report import tell
 
 GOALS = {
     "false_alarms_5": "≤ 5",

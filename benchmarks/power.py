@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from benchmarks import report, streams
-from benchmarks.report import tell
+from benchmarks import streams
 from benchmarks.streams import EVERY, INJECTIONS, LATER, YEAR, shares
+from tests.support import report
+from tests.support.report import tell
 
 RATES = (0.05, 0.01)
 CHANGES = (0.1, 0.25, 0.5)  # of one of their numbers, in standard deviations

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks import model, parts, report
 from benchmarks.peers import servers
-from benchmarks.processes import ended_in_order
-from benchmarks.report import tell
 from driftloop.events import DataSelection, ModelChange
 from driftloop.kafka import topics
 from stack.running import CannotStart, Stack
+from tests.support import flights_model, report, stack_fixture
+from tests.support.processes import ended_in_order
+from tests.support.report import tell
 
 GOALS = {"seconds_beyond_training": "≤ 5", "failures": "0"}
 BEGIN = date(2013, 1, 1)
@@ -61,7 +61,7 @@ class Asking(Thread):
 
     def run(self) -> None:
         """Until it is stopped."""
-        body = servers.instances(model.rows(model.WINTER)[:1])
+        body = servers.instances(flights_model.rows(flights_model.WINTER)[:1])
         with httpx.Client(base_url=self._url, timeout=30) as client:
             while not self._enough.wait(ASKED_SECONDS):
                 self.asked += 1
@@ -95,7 +95,7 @@ def main() -> int:
 def measure(count: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures and details."""
     settings = {"DRIFTLOOP_POLICY__ENABLED": "false"}
-    with Stack(parts.settings(), tell, settings, fresh=True) as stack:
+    with Stack(stack_fixture.settings(), tell, settings, fresh=True) as stack:
         first = retrain(stack, FIRST)
         with asking(stack) as clients:
             answers(clients, first)

@@ -16,13 +16,14 @@ import pandas as pd
 from evidently import DataDefinition, Dataset, Report
 from evidently.presets import DataDriftPreset
 
-from benchmarks import report, streams
-from benchmarks.report import tell
+from benchmarks import streams
 from benchmarks.streams import EVERY, Split, Stream, evenly
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import Floats, Kind
 from driftloop.drift.scoring import judge
 from driftloop.drift.statistics import Categories, Check, prepared, statistics
+from tests.support import report
+from tests.support.report import tell
 
 COLUMNS = ("dest", "carrier")  # the two, as it turns out
 ABSENT = ("wind_gust", "day_of_week")  # the flights' other two: mostly missing, and a calendar

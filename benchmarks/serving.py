@@ -12,17 +12,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import client, load, model, parts, report, watching
-from benchmarks.client import Answers
-from benchmarks.load import Load
-from benchmarks.model import Row, Saved
+from benchmarks import watching
 from benchmarks.peers import servers
-from benchmarks.peers.environments import PINS, NoInstaller, environment
 from benchmarks.peers.servers import Peer
-from benchmarks.processes import DidNotStart, cpu_seconds, ended_in_order
-from benchmarks.report import tell
-from benchmarks.topic import Arrivals
 from stack.running import CannotStart, Stack
+from tests.support import flights_model, load_client, report, stack_fixture, wrk
+from tests.support.flights_model import Row, Saved
+from tests.support.load_client import Answers
+from tests.support.peer_environments import PINS, NoInstaller, environment
+from tests.support.processes import DidNotStart, cpu_seconds, ended_in_order
+from tests.support.report import tell
+from tests.support.topic_audit import Arrivals
+from tests.support.wrk import Load
 
 DESCRIPTION = f"""{__doc__}
 The peers are installed into .benchmarks the first time. Needs wrk (apt-get install wrk) and what `make setup` installs.
@@ -38,7 +39,7 @@ GOALS = {
     "events_lost": "0",
 }
 PEERS = ("mlflow", "mlserver", "bentoml")
-LOGS = parts.FOLDER / "logs"
+LOGS = stack_fixture.FOLDER / "logs"
 MANY = 64  # rows of a large request
 
 
@@ -159,12 +160,12 @@ class Bench:
         if not file.exists():
             count = len(self.rows)
             chosen = [[self.rows[(i + j) % count] for j in range(level.rows)] for i in range(count)]
-            load.write_bodies(file, map(peer.body, chosen))
+            wrk.write_bodies(file, map(peer.body, chosen))
         return file
 
     def run(self, peer: Peer, level: Level, seconds: float) -> Load:
         """A load, with a loud word where not everything was answered."""
-        seen = load.run(peer.url, self.bodies(peer, level), level.connections, seconds)
+        seen = wrk.run(peer.url, self.bodies(peer, level), level.connections, seconds)
         if not seen.requests:
             self.failures.append(f"{peer.server.name} at {level}: not one answer in {seconds:g} s")
             report.warn(self.failures[-1])
@@ -178,8 +179,8 @@ class Bench:
     def remember(self, peer: Peer) -> Answers:
         """Some seconds of load from a client that remembers each answer."""
         file, seconds = self.folder / "answers.npz", self.plan.seconds
-        with client.asking(peer.url, self.bodies(peer, SOME), 2 * SOME.connections, seconds, file) as process:
-            return client.collect(process, seconds, file)
+        with load_client.asking(peer.url, self.bodies(peer, SOME), 2 * SOME.connections, seconds, file) as process:
+            return load_client.collect(process, seconds, file)
 
     def measure(
         self, peer: Peer, level: Level, seconds: float, events: Events | None = None, broker_pid: int | None = None
@@ -220,13 +221,13 @@ def main() -> int:
     options = parser.parse_args()
     plan = QUICK if options.quick else THOROUGH
     try:
-        load.check()
+        wrk.check()
         for peer in () if options.watching else PEERS:
             tell(f"environment of {peer}")
             environment(peer)
         with ended_in_order():
             figures, details, failures = measure_watching(plan) if options.watching else measure_all(plan)
-    except (load.NoLoadGenerator, NoInstaller, CannotStart, DidNotStart) as error:
+    except (wrk.NoLoadGenerator, NoInstaller, CannotStart, DidNotStart) as error:
         report.warn(str(error))
         return 1
     except KeyboardInterrupt:
@@ -240,12 +241,12 @@ def main() -> int:
 def measure_all(plan: Plan) -> tuple[dict[str, float], dict[str, Any], list[str]]:
     """Figures, details and failures."""
     with ExitStack() as whole:
-        stack = whole.enter_context(parts.running(tell))
+        stack = whole.enter_context(stack_fixture.running(tell))
         tell("training on January to March")
-        saved = model.save(parts.FOLDER / "model", model.WINTER)
-        rows = model.rows(model.WINTER)
-        bench = Bench(saved, rows, plan, parts.FOLDER / "requests")
-        stack.registry.promote(parts.register(stack, saved))
+        saved = flights_model.save(stack_fixture.FOLDER / "model", flights_model.WINTER)
+        rows = flights_model.rows(flights_model.WINTER)
+        bench = Bench(saved, rows, plan, stack_fixture.FOLDER / "requests")
+        stack.registry.promote(stack_fixture.register(stack, saved))
 
         ours = driftloop(stack)
         floor = servers.fastapi("floor", saved, LOGS)
@@ -254,7 +255,7 @@ def measure_all(plan: Plan) -> tuple[dict[str, float], dict[str, Any], list[str]
         whole.callback(events.close)
 
         with ours.server:
-            single = model.single_row_seconds(saved, rows)
+            single = flights_model.single_row_seconds(saved, rows)
             bench.levels(ours, plan.ours, events, broker_pid)
             events.known(bench.remember(ours))
         with floor.server:
@@ -303,10 +304,10 @@ def measure_all(plan: Plan) -> tuple[dict[str, float], dict[str, Any], list[str]
 def measure_watching(plan: Plan) -> tuple[dict[str, float], dict[str, Any], list[str]]:
     """What metrics and traces cost, as shares of requests a second at 128 connections."""
     with ExitStack() as whole:
-        stack = whole.enter_context(parts.running(tell))
-        saved = model.save(parts.FOLDER / "model", model.WINTER)
-        bench = Bench(saved, model.rows(model.WINTER), plan, parts.FOLDER / "requests")
-        stack.registry.promote(parts.register(stack, saved))
+        stack = whole.enter_context(stack_fixture.running(tell))
+        saved = flights_model.save(stack_fixture.FOLDER / "model", flights_model.WINTER)
+        bench = Bench(saved, flights_model.rows(flights_model.WINTER), plan, stack_fixture.FOLDER / "requests")
+        stack.registry.promote(stack_fixture.register(stack, saved))
         collects = whole.enter_context(watching.collector())
         servers_by_name = watching.predictors(stack, collects)
         whole.enter_context(watching.started(servers_by_name))
@@ -329,7 +330,7 @@ def measure_watching(plan: Plan) -> tuple[dict[str, float], dict[str, Any], list
 def driftloop(stack: Stack) -> Peer:
     """The real predictor, on these parts."""
     url = f"{stack.parts['predictor'].url}/predict"
-    return Peer(parts.predictor(stack), url, servers.instances, servers.predictions)
+    return Peer(stack_fixture.predictor(stack), url, servers.instances, servers.predictions)
 
 
 def process_of(stack: Stack, part: str) -> int:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks import model, parts, report
-from benchmarks.model import Row
 from benchmarks.peers import servers
-from benchmarks.peers.environments import PINS, NoInstaller, environment
 from benchmarks.peers.servers import Peer
-from benchmarks.processes import DidNotStart, ended_in_order
-from benchmarks.report import tell
 from stack.running import CannotStart
+from tests.support import flights_model, report, stack_fixture
+from tests.support.flights_model import Row
+from tests.support.peer_environments import PINS, NoInstaller, environment
+from tests.support.processes import DidNotStart, ended_in_order
+from tests.support.report import tell
 
 GOALS = {"seconds_to_ready": "≤ 6", "resident_mb": "≤ 400"}
 STARTS, QUICK_STARTS = 3, 1
@@ -55,15 +55,15 @@ def main() -> int:
 
 def measure(starts: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures and details."""
-    with parts.running(tell) as stack:
+    with stack_fixture.running(tell) as stack:
         tell("training on January to March")
-        saved = model.save(parts.FOLDER / "model", model.WINTER)
-        rows = model.rows(model.WINTER, REQUESTS)
-        stack.registry.promote(parts.register(stack, saved))
-        logs = parts.FOLDER / "logs"
+        saved = flights_model.save(stack_fixture.FOLDER / "model", flights_model.WINTER)
+        rows = flights_model.rows(flights_model.WINTER, REQUESTS)
+        stack.registry.promote(stack_fixture.register(stack, saved))
+        logs = stack_fixture.FOLDER / "logs"
         url = f"{stack.parts['predictor'].url}/predict"
         peers: dict[str, Callable[[], Peer]] = {
-            "driftloop": lambda: Peer(parts.predictor(stack), url, servers.instances, servers.predictions),
+            "driftloop": lambda: Peer(stack_fixture.predictor(stack), url, servers.instances, servers.predictions),
             "mlflow": lambda: servers.mlflow(saved, logs),
             "mlserver": lambda: servers.mlserver(saved, logs, MLSERVER_WORKERS),
         }

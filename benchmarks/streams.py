@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from benchmarks.peers.environments import environment
 from driftloop.drift.distances import Floats, Integers, Kind
+from tests.support.peer_environments import environment
 from usecases.flights import usecase
 
 DAY_ROWS = 1_000  # of the made streams

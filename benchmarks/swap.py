@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import client, load, model, parts, report
-from benchmarks.client import Answers
-from benchmarks.comparison import compare
 from benchmarks.peers import servers
-from benchmarks.processes import DidNotStart, ended_in_order
-from benchmarks.report import tell
-from benchmarks.topic import Arrivals
 from stack.running import CannotStart, Stack
+from tests.support import flights_model, load_client, report, stack_fixture, wrk
+from tests.support.comparison import compare
+from tests.support.load_client import Answers
+from tests.support.processes import DidNotStart, ended_in_order
+from tests.support.report import tell
+from tests.support.topic_audit import Arrivals
 
 GOALS = {"failures": "0", "p99_ratio": "≤ 1.5", "wrong_predictions": "0", "events_lost": "0"}
 CONNECTIONS = 64
@@ -70,15 +70,20 @@ def main() -> int:
 
 def measure(swaps: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures and details."""
-    with parts.running(tell) as stack:
+    with stack_fixture.running(tell) as stack:
         tell("training on two seasons")
-        saved = [model.save(parts.FOLDER / f"model-{n}", days) for n, days in enumerate((model.WINTER, model.SUMMER))]
-        versions = {parts.register(stack, one): one for one in saved}
+        saved = [
+            flights_model.save(stack_fixture.FOLDER / f"model-{n}", days)
+            for n, days in enumerate((flights_model.WINTER, flights_model.SUMMER))
+        ]
+        versions = {stack_fixture.register(stack, one): one for one in saved}
         names = list(versions)
         stack.registry.promote(names[0])
-        rows = model.rows(model.WINTER)
-        bodies = load.write_bodies(parts.FOLDER / "requests" / "swap", (servers.instances([row]) for row in rows))
-        with parts.predictor(stack), Arrivals(stack.kafka, stack.topics.predictions) as arrivals:
+        rows = flights_model.rows(flights_model.WINTER)
+        bodies = wrk.write_bodies(
+            stack_fixture.FOLDER / "requests" / "swap", (servers.instances([row]) for row in rows)
+        )
+        with stack_fixture.predictor(stack), Arrivals(stack.kafka, stack.topics.predictions) as arrivals:
             answers, moved = under_load(stack, bodies, list(islice(cycle([*names[1:], names[0]]), swaps)))
             tell(f"{len(answers.status):,} requests; waiting for their events")
             answered = int((answers.status == 200).sum())
@@ -124,9 +129,9 @@ def measure(swaps: int) -> tuple[dict[str, float], dict[str, Any]]:
 def under_load(stack: Stack, bodies: Path, versions: Sequence[str]) -> tuple[Answers, list[Swap]]:
     """Moves the alias from version to version while all connections ask."""
     seconds = FIRST_SECONDS + SECONDS_APART * len(versions)
-    file = parts.FOLDER / "answers.npz"
+    file = stack_fixture.FOLDER / "answers.npz"
     moved: list[tuple[str, float]] = []
-    with client.asking(stack.parts["predictor"].url + "/predict", bodies, CONNECTIONS, seconds, file) as process:
+    with load_client.asking(stack.parts["predictor"].url + "/predict", bodies, CONNECTIONS, seconds, file) as process:
         time.sleep(FIRST_SECONDS)
         for number, version in enumerate(versions, 1):
             at = time.time()
@@ -134,7 +139,7 @@ def under_load(stack: Stack, bodies: Path, versions: Sequence[str]) -> tuple[Ans
             moved.append((version, at))
             tell(f"swap {number} of {len(versions)}: version {version}")
             time.sleep(max(0, at + SECONDS_APART - time.time()))
-        answers = client.collect(process, seconds, file)
+        answers = load_client.collect(process, seconds, file)
     ends = [at for _, at in moved[1:]] + [float("inf")]
     return answers, [
         Swap(version, at, first_answer(answers, version, at, until))

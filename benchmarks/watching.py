@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from benchmarks.parts import ROOT
-from benchmarks.processes import Server, free_ports
 from stack.running import Stack
+from tests.support.processes import Server, free_ports
+from tests.support.stack_fixture import ROOT
 
 UNMEASURED = [sys.executable, "-m", "benchmarks.peers.unmeasured"]
 

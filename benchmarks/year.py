@@ -18,14 +18,15 @@ import numpy as np
 import pandas as pd
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import broken, parts, report
+from benchmarks import broken
 from benchmarks.days import Days, Stuck, machine_seconds
-from benchmarks.processes import ended_in_order
-from benchmarks.report import tell
-from benchmarks.topic import Arrivals
 from driftloop.evaluation.metrics import Floats, roc_auc
 from driftloop.events import DataSelection, Drift, ModelChange, Retrain
 from stack.running import CannotStart, Stack
+from tests.support import report, stack_fixture
+from tests.support.processes import ended_in_order
+from tests.support.report import tell
+from tests.support.topic_audit import Arrivals
 from trainer.retrain.training import train
 from usecases.flights import usecase
 
@@ -72,7 +73,7 @@ def measure(end: date, picture: Path | None) -> tuple[dict[str, float], dict[str
     days = usecase.days(rows[usecase.time])
     judged = np.asarray((days >= LEARNED[1]) & (days < end))
     said = {"monthly": monthly(rows, end)}
-    with Stack(parts.settings(), tell, SETTINGS, fresh=True) as stack, Days(stack, usecase) as year:
+    with Stack(stack_fixture.settings(), tell, SETTINGS, fresh=True) as stack, Days(stack, usecase) as year:
         first = stack.retrain(
             "the first version", DataSelection(start=LEARNED[0], end=LEARNED[1], archive=False), _tell
         )

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 import pytest
 
-from grafana.pictures import CHROMIUM
 from stack.running import Stack
 from stack.settings import Ports, Service, StackSettings
-from tests import collecting
-from tests.collecting import Collector
+from tests.support import otlp_collector
+from tests.support.otlp_collector import Collector
+from tools.screenshots import CHROMIUM
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -99,7 +99,7 @@ def elsewhere(folder: Path) -> StackSettings:
 @pytest.fixture(scope="session")
 def collector() -> Iterator[Collector]:
     """What takes the stack's traces."""
-    with collecting.collector() as collector:
+    with otlp_collector.collector() as collector:
         yield collector
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import TIMEOUT_SECONDS
-from benchmarks.model import MODEL, Row, Saved
-from benchmarks.parts import ROOT
-from benchmarks.peers.environments import environment
-from benchmarks.processes import Server, free_ports
+from tests.support.flights_model import MODEL, Row, Saved
+from tests.support.peer_environments import environment
+from tests.support.processes import Server, free_ports
+from tests.support.stack_fixture import ROOT
+from tests.support.wrk import TIMEOUT_SECONDS
 
 # One OpenMP thread each: on few processors the trees' threads wait for one another and for the event loop. driftloop's
 # predictor does the same by itself.

@@ -1,4 +1,4 @@
-"""Pointers of dataset versions; see tests/test_dvc.py and the trainer's tests for the files that they name."""
+"""DVC pointers of dataset versions. The files themselves: tests/integration/test_dvc.py and the trainer's tests."""
 
 import sys
 from pathlib import Path

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from tests.collecting import collector
+from tests.support.otlp_collector import collector
 
 CODE = """
 import logging, structlog

@@ -12,7 +12,7 @@ from driftloop.events import Outcome
 from driftloop.kafka.codec import read, write
 from driftloop.settings import Tracing
 from driftloop.telemetry import tracing
-from tests.collecting import Collector, collector
+from tests.support.otlp_collector import Collector, collector
 
 SENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NOT_SENT = f"{SENT[:-2]}00"

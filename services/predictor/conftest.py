@@ -13,7 +13,6 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from benchmarks.peers.environments import NoInstaller, environment
 from driftloop.telemetry.health import Health
 from predictor import settings
 from predictor.http import admin
@@ -21,7 +20,8 @@ from predictor.http.gateway import Front
 from predictor.http.protocols import paths
 from predictor.outbox.outbox import Outbox
 from predictor.serving.batching import Batcher
-from predictor_stand_in import Always
+from tests.support.peer_environments import NoInstaller, environment
+from tests.support.predictor_app import Always
 
 Start = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]

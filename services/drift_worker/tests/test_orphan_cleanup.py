@@ -10,7 +10,7 @@ from drift_worker.windows.orphan_cleanup import PAUSE_SECONDS, REPORTS_SECONDS, 
 from driftloop.events import Window, now
 from driftloop.storage.bucket import Away, Bucket
 
-pytest_plugins = "drift_worker_stand_in"
+pytest_plugins = "tests.support.drift_windows"
 
 ROWS = pd.DataFrame({"id": ["a"]})
 DAY = 86_400

@@ -19,15 +19,15 @@ from drift_worker.windows.orphan_cleanup import Tidying
 from drift_worker.windows.recent_windows import History
 from drift_worker.windows.slicer import Slicing
 from drift_worker.worker import Worker
-from drift_worker_stand_in import Folder
 from driftloop.evaluation.metrics import measure, roc_auc
 from driftloop.events import Drift, Estimate, Figure, Measurement, Outcome, Prediction, Quality, Window
 from driftloop.kafka.consumer_loop import Final, Received
 from driftloop.settings import Topics, WindowSettings
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import write_measured
+from tests.support.drift_windows import Folder
 
-pytest_plugins = "drift_worker_stand_in"
+pytest_plugins = "tests.support.drift_windows"
 
 BEGIN = datetime(2013, 1, 1, 12, tzinfo=UTC)
 ROWS = 100

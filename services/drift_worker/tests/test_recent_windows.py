@@ -8,12 +8,12 @@ import pytest
 from drift_worker.windows import archive
 from drift_worker.windows.committed_slices import Finals
 from drift_worker.windows.recent_windows import History
-from drift_worker_stand_in import Folder
 from driftloop.events import Window
 from driftloop.kafka.transactional_producer import Begin
 from driftloop.storage.bucket import Bucket
+from tests.support.drift_windows import Folder
 
-pytest_plugins = "drift_worker_stand_in"
+pytest_plugins = "tests.support.drift_windows"
 
 
 @pytest.fixture

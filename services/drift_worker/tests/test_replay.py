@@ -5,13 +5,13 @@ import pytest
 
 from drift_worker.verdicts.replay import judged_again, main, table
 from drift_worker.windows.archive import path
-from drift_worker_stand_in import ROWS, days, give_reference, judged
 from driftloop.events import Drift
 from driftloop.settings import WindowSettings
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
+from tests.support.drift_windows import ROWS, days, give_reference, judged
 
-pytest_plugins = "drift_worker_stand_in"
+pytest_plugins = "tests.support.drift_windows"
 
 WINDOW = WindowSettings(rows=ROWS)
 

@@ -17,14 +17,14 @@ from prometheus_client import REGISTRY
 from drift_worker.web import report
 from drift_worker.web.report import NoRows, Subject
 from drift_worker.web.report_queue import Reporting
-from drift_worker_stand_in import KINDS, Folder, days, give_reference, judged
 from driftloop.drift.distances import Distance
 from driftloop.events import Drift
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import NoReference, Reference
+from tests.support.drift_windows import KINDS, Folder, days, give_reference, judged
 
-pytest_plugins = "drift_worker_stand_in"
+pytest_plugins = "tests.support.drift_windows"
 
 NAMES = {
     "wasserstein": "Wasserstein distance (normed)",

@@ -20,7 +20,6 @@ from fastapi.testclient import TestClient
 from drift_worker.web import routes
 from drift_worker.web.report_queue import Reporting
 from drift_worker.web.verdict_cache import Verdicts
-from drift_worker_stand_in import BEGIN, days, give_reference, judged
 from driftloop.events import (
     Drift,
     Estimate,
@@ -34,8 +33,9 @@ from driftloop.events import (
     Window,
 )
 from driftloop.storage.bucket import Away, Bucket
+from tests.support.drift_windows import BEGIN, days, give_reference, judged
 
-pytest_plugins = "drift_worker_stand_in"
+pytest_plugins = "tests.support.drift_windows"
 
 NASTY = "<script>alert('x')</script>&\"{{71*71}}"
 

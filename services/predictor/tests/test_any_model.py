@@ -27,7 +27,7 @@ from driftloop.settings import TRUSTED_TYPES
 from predictor.outbox.outbox import Outbox
 from predictor.serving.model_manager import Serving
 from predictor.serving.schema import schema
-from predictor_stand_in import Always, events, saved, taken
+from tests.support.predictor_app import Always, events, saved, taken
 
 ROWS = 9
 FOREST = (*TRUSTED_TYPES, "sklearn.tree._tree.Tree")

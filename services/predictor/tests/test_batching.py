@@ -13,7 +13,7 @@ from driftloop.events import Prediction, now
 from predictor.outbox.outbox import NotKept, Outbox
 from predictor.serving.batching import Answer, Batcher, QueueFull
 from predictor.serving.model_manager import Serving, Unscorable
-from predictor_stand_in import events, serving
+from tests.support.predictor_app import events, serving
 
 
 class Gated:

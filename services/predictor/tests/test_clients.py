@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from driftloop.events import Prediction, as_columns
 from predictor.outbox.outbox import Outbox
-from predictor_stand_in import Always, events, saved, taken, wines
+from tests.support.predictor_app import Always, events, saved, taken, wines
 
 ROWS = 7
 DATATYPES = {"alcohol": "FP64", "malic_acid": "FP64", "proline": "INT64", "hue": "BYTES"}

@@ -30,7 +30,7 @@ from predictor import settings
 from predictor.http.protocols import paths
 from predictor.http.protocols.base import Problem
 from predictor.outbox.outbox import Outbox
-from predictor_stand_in import Always, events, serving
+from tests.support.predictor_app import Always, events, serving
 
 MEGABYTE = 1_000_000
 MAX_ROWS = 100

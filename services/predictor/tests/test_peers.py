@@ -12,11 +12,11 @@ import httpx
 import pytest
 from mlflow.models import infer_signature
 
-from benchmarks.processes import Server, free_ports
 from driftloop.events import as_columns
 from predictor import settings
 from predictor.outbox.outbox import Outbox
-from predictor_stand_in import Always, saved, taken, wines
+from tests.support.predictor_app import Always, saved, taken, wines
+from tests.support.processes import Server, free_ports
 
 ROOT = Path(__file__).resolve().parents[3]
 ESTIMATOR, FRAME = wines()

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from driftloop.events import Outcome, Prediction
 from predictor import settings
 from predictor.outbox.outbox import Outbox
-from predictor_stand_in import Always, events, serving
+from tests.support.predictor_app import Always, events, serving
 
 ROW = {"x": 1.5, "n": 2}
 

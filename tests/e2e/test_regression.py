@@ -1,0 +1,46 @@
+"""A use case whose outcome is a number goes the same way: trained, held against the champion by RMSE, promoted."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from driftloop.events import DataSelection, Wish
+from driftloop.registry.model_registry import Registry
+from driftloop.settings import Registry as RegistrySettings
+from driftloop.storage import dvc
+from stack.running import Stack
+from tests.conftest import command
+from tests.support import regression_usecase
+
+
+def test_a_regression_is_trained_judged_by_rmse_and_promoted(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "hourly.parquet"
+    regression_usecase.rows().to_parquet(data, index=False)
+    pointer = tmp_path / "hourly.parquet.dvc"
+    pointer.write_text(dvc.push(stack.storage, data))
+    settings = {
+        "DRIFTLOOP_USE_CASE": "tests.support.regression_usecase:usecase",
+        "DRIFTLOOP_REGISTRY__MODEL": regression_usecase.usecase.name,
+        "DRIFTLOOP_WINDOW__ROWS": "48",
+        "DRIFTLOOP_GATE__HELD_OUT_DAYS": "14",
+        regression_usecase.POINTER: str(pointer),
+    }
+    for name, value in settings.items():
+        monkeypatch.setitem(stack.environment, name, value)
+    for reason, end in (("the first", date(2026, 3, 1)), ("it grows", None)):
+        wish = Wish(reason=reason, asked_by="a test", data=DataSelection(end=end, archive=False))
+        done = command(stack, "driftloop-train", wish.model_dump_json())
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    registry = Registry(
+        RegistrySettings(uri=stack.environment["DRIFTLOOP_REGISTRY__URI"], model=regression_usecase.usecase.name)
+    )
+    assert registry.champion() == "2"
+    version = registry.client.get_model_version(regression_usecase.usecase.name, "2")
+    found = registry.client.get_run(version.run_id).data.metrics
+    assert "RMSE" in version.description
+    assert 0 < found["challenger_rmse"] < found["champion_rmse"]
+    assert registry.load("2").predict_fn == "predict"
