@@ -1,0 +1,33 @@
+"""The kinds of errors that callers tell apart. Adapters translate a library's errors into these once, at the edge."""
+
+
+class DriftloopError(Exception):
+    """Base of all errors that this project raises on purpose."""
+
+
+class DependencyUnavailable(DriftloopError):
+    """A dependency does not answer now; the same call may succeed later."""
+
+
+class BrokerUnavailable(DependencyUnavailable):
+    """Kafka does not answer, or has not acknowledged in time."""
+
+
+class RegistryUnavailable(DependencyUnavailable):
+    """The MLflow server or its artifact store does not answer."""
+
+
+class StorageUnavailable(DependencyUnavailable):
+    """The bucket does not answer."""
+
+
+class TrainerUnavailable(DependencyUnavailable):
+    """The trainer's API does not answer."""
+
+
+class InvalidInput(DriftloopError, ValueError):
+    """The input can never be processed as it is; the message says what is wrong, where, and what to do."""
+
+
+class Rejected(DriftloopError):
+    """A valid request or model is refused for the stated reason; repeating it does not help."""
