@@ -17,16 +17,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drift_worker.windows.orphan_cleanup import PAUSE_SECONDS
-from driftloop.events import Cell, Drift, Event, Prediction, Window
+from drift_worker.windows.orphan_cleanup import SCAN_INTERVAL_SECONDS
+from driftloop.events import DriftVerdict, Event, FeatureValue, Prediction, Window
 from driftloop.kafka import topics
 from driftloop.kafka.topics import dead_letter_topic
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference
 from stack.running import Stack, leftovers
-from tests.conftest import elsewhere, until
 from tests.faults.test_exactly_once import a_moment, away
+from tests.support.running_stack import isolated_settings
+from tests.support.waiting import wait_until
 from tests.support.worker_group import (
     MODEL,
     NOON,
@@ -54,7 +55,7 @@ pytestmark = pytest.mark.timeout(600 + 20 * KILLS + AWAY_SECONDS)
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Broker and storage; each test brings its workers."""
-    stack = Stack(elsewhere(tmp_path_factory.mktemp("worker")), print)
+    stack = Stack(isolated_settings(tmp_path_factory.mktemp("worker")), print)
     try:
         for name in ("kafka", "gcs"):
             stack.start(name)
@@ -97,11 +98,11 @@ def test_whatever_is_killed_or_away_each_event_is_in_one_window_and_each_window_
 
     def over() -> bool | None:
         tend(workers, counts)
-        behind = topics.lag(stack.kafka, faulty.name, [faulty.name])
+        behind = topics.consumer_lag(stack.kafka, faulty.name, [faulty.name])
         return all(left <= 1 for left in behind.values()) or None  # the last mark of a transaction
 
-    until(over, "all is final", seconds=QUIET_SECONDS + 120)
-    windows = until(lambda: tidy(faulty), "no slice begins within another", seconds=PAUSE_SECONDS + 30)
+    wait_until(over, "all is final", seconds=QUIET_SECONDS + 120)
+    windows = wait_until(lambda: tidy(faulty), "no slice begins within another", seconds=SCAN_INTERVAL_SECONDS + 30)
     there, verdicts = known(faulty.messages(faulty.name)), faulty.verdicts()
     rows = {window: faulty.rows(window) for window in chain.from_iterable(windows.values())}
     letters = [dict(record.headers) for record in faulty.messages(dead_letter_topic(faulty.name))]
@@ -136,9 +137,9 @@ def test_whatever_is_killed_or_away_each_event_is_in_one_window_and_each_window_
             else None
         )
 
-    assert until(undisturbed, "the same windows are judged without disturbance") == disturbed_ones
-    assert {verdict.verdict for verdict in verdicts} == {"quiet", "alarm", "unjudged"}
-    assert any(verdict.rolling_score is not None for verdict in verdicts)
+    assert wait_until(undisturbed, "the same windows are judged without disturbance") == disturbed_ones
+    assert {verdict.verdict for verdict in verdicts} == {"no_drift", "drift", "inconclusive"}
+    assert any(verdict.multiwindow_score is not None for verdict in verdicts)
 
 
 def tidy(faulty: Group) -> dict[int, list[Window]] | None:
@@ -152,7 +153,7 @@ def disturbed(stack: Stack, faulty: Group, counts: Counter[str]) -> list[Worker]
     """Lets events flow to workers while these are killed and frozen, join and leave, and lose broker and bucket."""
     workers = [faulty.worker() for _ in range(3)]
     with faulty.flow() as pause:
-        until(lambda: faulty.verdicts() or None, "the first verdicts", seconds=120)
+        wait_until(lambda: faulty.verdicts() or None, "the first verdicts", seconds=120)
         for number in range(KILLS):
             tend(workers, counts)
             if number % 10 == 1:
@@ -180,7 +181,7 @@ def disturbed(stack: Stack, faulty: Group, counts: Counter[str]) -> list[Worker]
                 victim.kill()
                 counts["kills"] += 1
             if number % 2:  # its partitions move on before it is back
-                until(lambda others=others: owned(others, counts), "the partitions move", seconds=120)  # type: ignore[misc]
+                wait_until(lambda others=others: owned(others, counts), "the partitions move", seconds=120)  # type: ignore[misc]
             if frozen:
                 victim.thaw()
             else:
@@ -197,16 +198,16 @@ def disturbed(stack: Stack, faulty: Group, counts: Counter[str]) -> list[Worker]
 
 def left(workers: list[Worker], counts: Counter[str]) -> None:
     """The last worker leaves; returns when the others have its partitions."""
-    until(lambda: owned(workers, counts), "all partitions have an owner", seconds=120)
+    wait_until(lambda: owned(workers, counts), "all partitions have an owner", seconds=120)
     assert workers.pop().stop() < STOP_SECONDS
     counts["left"] += 1
-    until(lambda: owned(workers, counts), "its partitions move", seconds=120)
+    wait_until(lambda: owned(workers, counts), "its partitions move", seconds=120)
 
 
 class Found(NamedTuple):
     """What came of the events."""
 
-    verdicts: Sequence[Drift]
+    verdicts: Sequence[DriftVerdict]
     rows: Mapping[Window, pd.DataFrame]
     letters: Counter[tuple[int, int]]
     """Dead letters by the partition and offset that they come from."""
@@ -248,17 +249,17 @@ def test_a_stopped_worker_is_back_before_anybody_notices_and_a_dead_one_is_repla
         mine, other = stays.partitions(), goes.partitions()
         return bool(mine and other and not mine & other and len(mine | other) == 4) or None
 
-    until(shared, "both have partitions")
+    wait_until(shared, "both have partitions")
     assignments, before = len(stays.said("partitions assigned")), goes.partitions()
     took = goes.stop()
     assert took < STOP_SECONDS
     goes.start()
-    assert until(goes.partitions, "it is back") == before
+    assert wait_until(goes.partitions, "it is back") == before
     assert len(stays.said("partitions assigned")) == assignments
 
     goes.kill()
     killed_at = time.monotonic()
-    until(lambda: len(stays.partitions() or ()) == 4 or None, "the other has all partitions")
+    wait_until(lambda: len(stays.partitions() or ()) == 4 or None, "the other has all partitions")
     moved_after = time.monotonic() - killed_at
     print(f"\nstopped in {took:.1f} s; partitions of a killed worker moved after {moved_after:.1f} s")
     assert moved_after < SESSION_SECONDS + 5
@@ -271,7 +272,9 @@ def test_what_cannot_be_judged_gets_a_verdict_that_says_why_and_the_partition_go
     write_odd_references(odd.bucket, good)
     source = np.random.default_rng(4)
 
-    def window(version: str = "1", model: str = MODEL, without: str = "", **changed: Cell) -> list[Event | bytes]:
+    def window(
+        version: str = "1", model: str = MODEL, without: str = "", **changed: FeatureValue
+    ) -> list[Event | bytes]:
         """A window's events, with all cells of columns changed."""
         events: list[Event | bytes] = []
         for _ in range(10):
@@ -307,13 +310,13 @@ def test_what_cannot_be_judged_gets_a_verdict_that_says_why_and_the_partition_go
         odd.put(messages)
     odd.worker()
 
-    def all_there() -> list[Drift] | None:
+    def all_there() -> list[DriftVerdict] | None:
         assert odd.workers[0].process.poll() is None, "the worker has ended"
         found = sorted(odd.verdicts(), key=lambda verdict: verdict.window.name)
         return found if len(found) >= len(put) else None
 
-    verdicts = dict(zip(put, until(all_there, "a verdict for each window"), strict=True))
-    why = {name: verdict.why for name, verdict in verdicts.items() if verdict.verdict == "unjudged"}
+    verdicts = dict(zip(put, wait_until(all_there, "a verdict for each window"), strict=True))
+    why = {name: verdict.explanation for name, verdict in verdicts.items() if verdict.verdict == "inconclusive"}
     for name, words in {
         "unknown version": f"version 9 of {MODEL} has no reference",
         "truncated reference": f"the reference of version truncated of {MODEL} cannot be read",
@@ -326,13 +329,16 @@ def test_what_cannot_be_judged_gets_a_verdict_that_says_why_and_the_partition_go
     }.items():
         assert words in why.pop(name)
     assert not why
-    facts = {name: {(f.column, f.kind, f.share) for f in verdict.facts} for name, verdict in verdicts.items()}
+    facts = {
+        name: {(f.column, f.kind, f.fraction) for f in verdict.data_quality_issues}
+        for name, verdict in verdicts.items()
+    }
     assert ("x", "all_missing", 1.0) in facts["only nulls"]
     assert {("x", "another_type", 1.0), ("x", "all_missing", 1.0)} <= facts["another type"]
     assert ("k", "out_of_range", 1.0) in facts["a number too large"]
     for name in ("good", "good again", "a feature more", "a reserved name", "the last"):
         assert facts[name] == set()
-    assert [verdicts[name].verdict for name in ("only nulls", "another type")] == ["alarm", "alarm"]
+    assert [verdicts[name].verdict for name in ("only nulls", "another type")] == ["drift", "drift"]
     (letter,) = odd.messages(dead_letter_topic("odd"))
     assert letter.value == b"no event"
 
@@ -346,7 +352,7 @@ def test_archived_windows_are_judged_again_with_a_new_reference(group: Open, goo
         time_of = NOON + timedelta(days=day)
         again.put([Prediction(time=time_of, model=MODEL, version="1", features=features, predictions=predictions)])
     again.worker()
-    given = until(lambda: found if len(found := again.verdicts()) == 4 else None, "verdicts")
+    given = wait_until(lambda: found if len(found := again.verdicts()) == 4 else None, "verdicts")
     lowered = [span.model_copy(update={"limit": -1.0}) for span in good.profile.spans]
     profile = good.profile.model_copy(update={"spans": lowered})
     reference_store.write(again.bucket, MODEL, "1", good._replace(profile=profile))
@@ -356,8 +362,8 @@ def test_archived_windows_are_judged_again_with_a_new_reference(group: Open, goo
     assert shown.stdout.splitlines()[-1] == "2 verdicts given again, 2 of them another one", shown.stdout + shown.stderr
     assert len(again.verdicts()) == 4
     again.command("replay", *days, "--publish")
-    replayed = until(lambda: [one for one in again.verdicts() if one.replayed] or None, "the new verdicts")
-    assert [(one.window, one.verdict) for one in replayed] == [(one.window, "alarm") for one in given[1:3]]
+    replayed = wait_until(lambda: [one for one in again.verdicts() if one.replayed] or None, "the new verdicts")
+    assert [(one.window, one.verdict) for one in replayed] == [(one.window, "drift") for one in given[1:3]]
     assert {one.id for one in replayed}.isdisjoint(one.id for one in given)
 
 
@@ -372,14 +378,14 @@ def write_odd_references(bucket: Bucket, good: Reference) -> None:
     reference_store.write(bucket, MODEL, "types", Reference(rows.assign(x="far"), profile))
     reference_store.write(bucket, MODEL, "profile", good)
     bucket.write(f"{reference_store.folder(MODEL, 'profile')}/profile.json", b'{"columns": ["x"]}')
-    fewer = {name: kind for name, kind in profile.kinds.items() if name != "k"}
+    fewer = {name: kind for name, kind in profile.column_types.items() if name != "k"}
     reference_store.write(bucket, MODEL, "columns", Reference(rows, profile.model_copy(update={"kinds": fewer})))
 
 
-def judged(verdict: Drift) -> dict[str, Any]:
+def judged(verdict: DriftVerdict) -> dict[str, Any]:
     """What must not depend on when and by whom it was judged, and into which bucket."""
     said = verdict.model_dump(exclude={"time", "archive"})
-    return {**said, "why": verdict.why.replace("-undisturbed/", "/")}
+    return {**said, "why": verdict.explanation.replace("-undisturbed/", "/")}
 
 
 def tend(workers: Sequence[Worker], counts: Counter[str]) -> None:

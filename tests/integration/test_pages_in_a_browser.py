@@ -10,10 +10,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from drift_worker.web import routes
-from drift_worker.web.report import Subject, make
-from drift_worker.web.report_queue import Reporting
-from drift_worker.web.verdict_cache import Verdicts
-from driftloop.events import Drift, Figure, Measurement, Quality
+from drift_worker.web.report import ReportKey, render_and_store
+from drift_worker.web.report_queue import ReportQueue
+from drift_worker.web.verdict_cache import VerdictCache
+from driftloop.events import DriftVerdict, Evaluation, MetricEstimate, QualityVerdict
 from tests.support.drift_windows import BEGIN, Folder, days, give_reference, judged
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ DRAWN = "() => [...document.querySelectorAll('.chart')].every(chart => chart.que
 
 
 @pytest.fixture(scope="module")
-def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, list[Drift]]:
+def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, list[DriftVerdict]]:
     """A version's windows: quiet, without enough rows, warm, and with a column that stays empty."""
     bucket = Folder(tmp_path_factory.mktemp("bucket"))
     give_reference(bucket)
@@ -33,23 +33,36 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, list[Drift
 
 
 @pytest.fixture(scope="module")
-def url(stream: tuple[Folder, list[Drift]]) -> Iterator[str]:
+def url(stream: tuple[Folder, list[DriftVerdict]]) -> Iterator[str]:
     """The pages, served."""
     bucket, judgements = stream
-    verdicts = Verdicts(most=100)
-    figures = {"roc_auc": Figure(value=0.70, low=0.68, high=0.72)}
+    verdicts = VerdictCache(max_events=100)
+    figures = {"roc_auc": MetricEstimate(value=0.70, low=0.68, high=0.72)}
     for verdict in judgements:
         verdicts.add(verdict)
-        found = Measurement(rows=100, days=1, drawn="rows", figures=figures)
+        found = Evaluation(rows=100, days=1, resampling_unit="rows", metrics=figures)
         verdicts.add(
-            Quality(
-                **{"model": "m", "version": "1", "rows": 100, "starts": BEGIN, "ends": verdict.ends, "unmatched": 0},
-                **{"window": verdict.window, "windows": 1, "verdict": "worse", "why": "ROC AUC 0.70", "found": found},
+            QualityVerdict(
+                **{
+                    "model": "m",
+                    "version": "1",
+                    "rows": 100,
+                    "starts": BEGIN,
+                    "ends": verdict.last_prediction_at,
+                    "unmatched": 0,
+                },
+                **{
+                    "window": verdict.window,
+                    "windows": 1,
+                    "verdict": "degraded",
+                    "why": "ROC AUC 0.70",
+                    "found": found,
+                },
             )
         )
     app = FastAPI()
-    with Reporting(2, 60, ["false"]) as reporting:
-        routes.add(app, verdicts, reporting, bucket)
+    with ReportQueue(2, 60, ["false"]) as reporting:
+        routes.mount(app, verdicts, reporting, bucket)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, name="http", daemon=True)
         thread.start()
@@ -63,7 +76,7 @@ def url(stream: tuple[Folder, list[Drift]]) -> Iterator[str]:
 
 
 @pytest.fixture(params=["overview", "window"])
-def path(request: pytest.FixtureRequest, stream: tuple[Folder, list[Drift]]) -> str:
+def path(request: pytest.FixtureRequest, stream: tuple[Folder, list[DriftVerdict]]) -> str:
     return "/" if request.param == "overview" else f"/windows/{stream[1][-1].window.name}/m/1"
 
 
@@ -109,11 +122,11 @@ def test_a_window_on_the_heat_map_leads_to_its_page(browser: "Browser", url: str
 
 
 def test_the_report_is_drawn_without_a_foreign_host(
-    browser: "Browser", url: str, stream: tuple[Folder, list[Drift]]
+    browser: "Browser", url: str, stream: tuple[Folder, list[DriftVerdict]]
 ) -> None:
     bucket, judgements = stream
-    subject = Subject.of(judgements[-2])
-    make(bucket, subject)
+    subject = ReportKey.for_verdict(judgements[-2])
+    render_and_store(bucket, subject)
     complaints, foreign = [], []
     with browser.new_page() as page:
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)

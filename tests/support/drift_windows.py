@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drift_worker.verdicts.window_judge import Judging
+from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
-from drift_worker.windows.committed_slices import Finals
-from drift_worker.windows.recent_windows import History
+from drift_worker.windows.committed_slices import CommittedSlices
+from drift_worker.windows.recent_windows import RecentWindows
 from driftloop.drift.calibration import calibrate
-from driftloop.drift.distances import Distance, Kind
-from driftloop.events import Drift, Window
+from driftloop.drift.distances import ColumnType, DistanceName
+from driftloop.events import DriftVerdict, Window
 from driftloop.settings import WindowSettings
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
@@ -22,7 +22,7 @@ from driftloop.storage.reference_store import Reference
 
 ROWS = 100
 """Rows of a window."""
-KINDS: dict[str, Kind] = {"temp": "number", "visib": "number", "carrier": "category", "prediction": "number"}
+KINDS: dict[str, ColumnType] = {"temp": "number", "visib": "number", "carrier": "category", "prediction": "number"}
 BEGIN = datetime(2013, 1, 1, tzinfo=UTC)
 
 
@@ -79,7 +79,7 @@ def give_reference(
     model: str = "m",
     version: str = "1",
     rows: pd.DataFrame | None = None,
-    methods: Mapping[str, Distance] = {},
+    methods: Mapping[str, DistanceName] = {},
 ) -> Reference:
     """Writes the version's reference: 80 days."""
     rows = days(80) if rows is None else rows
@@ -89,11 +89,11 @@ def give_reference(
         rows,
         numbers,
         KINDS,
-        rows=ROWS,
+        window_rows=ROWS,
         false_alarm_rate=0.01,
-        neighbourhood=1,
+        embargo_days=1,
         importance=importance,
-        methods=methods,
+        distances=methods,
     )
     known = Reference(rows, profile)
     reference_store.write(bucket, model, version, known)
@@ -102,20 +102,20 @@ def give_reference(
 
 def judged(
     bucket: Bucket, frames: list[pd.DataFrame], model: str = "m", version: str = "1", begin: datetime = BEGIN
-) -> Iterator[Drift]:
+) -> Iterator[DriftVerdict]:
     """Archives each frame as a window of partition 0, a day apart, and judges it."""
     window = WindowSettings.model_construct(
         None, rows=ROWS, fewest_share=0.9, false_alarm_rate=0.01, longest_seconds=1, quiet_seconds=1
     )
-    history = History(bucket, window.fewest, Finals().before)
-    judging = Judging(bucket, window, history)
+    history = RecentWindows(bucket, window.min_rows, CommittedSlices().preceding)
+    judging = WindowJudge(bucket, window, history)
     for number, frame in enumerate(frames):
         name = Window(topic="predictions", partition=0, first_offset=number * ROWS, last_offset=(number + 1) * ROWS - 1)
         times = [begin + timedelta(days=number, minutes=row) for row in range(len(frame))]
         ids = [f"{number}-{row}" for row in range(len(frame))]
         rows = frame.assign(id=ids, row=0, time=pd.to_datetime(times), model=model, version=version)
-        at = archive.write(bucket, name, rows)
-        yield judging.verdict(name, model, version, rows, at)
+        at = archive.write_slice(bucket, name, rows)
+        yield judging.judge(name, model, version, rows, at)
         history.add(name, rows)
 
 

@@ -20,25 +20,25 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
 from driftloop.drift.calibration import calibrate
-from driftloop.drift.distances import Kind
-from driftloop.events import Cell, Drift, Event, Prediction, Score, Window
+from driftloop.drift.distances import ColumnType
+from driftloop.events import DriftVerdict, Event, FeatureValue, Prediction, PredictionValue, Window
 from driftloop.kafka import topics
-from driftloop.kafka.codec import Unreadable, read, write
-from driftloop.settings import Storage, Topics
+from driftloop.kafka.codec import InvalidMessage, decode, encode
+from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference
 from stack.running import MARK, Stack
-from tests.conftest import free_ports
+from tests.support.ports import reserve_ports
 
 SESSION_SECONDS = 10.0
 QUIET_SECONDS = 40.0  # longer than the broker is away and workers need to find it again: only the end is quiet
 ROWS = 200  # of a window
 DAYS = 64
 MODEL = "made-up"
-KINDS: dict[str, Kind] = {"x": "number", "k": "number", "c": "category", "prediction": "number"}
+KINDS: dict[str, ColumnType] = {"x": "number", "k": "number", "c": "category", "prediction": "number"}
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
-Columns = dict[str, list[Cell]]
+Columns = dict[str, list[FeatureValue]]
 
 
 def made_up(source: np.random.Generator, day: int, rows: int) -> Columns:
@@ -52,7 +52,7 @@ def made_up(source: np.random.Generator, day: int, rows: int) -> Columns:
     }
 
 
-def answered(source: np.random.Generator, features: Columns) -> list[Score]:
+def answered(source: np.random.Generator, features: Columns) -> list[PredictionValue]:
     """Predictions for rows."""
     return [float(prediction) for prediction in source.random(len(next(iter(features.values()))))]
 
@@ -63,7 +63,7 @@ def made_up_reference() -> Reference:
     frames = [pd.DataFrame(made_up(source, day, ROWS)) for day in range(DAYS)]
     rows = pd.concat(frames, ignore_index=True).assign(prediction=source.random(ROWS * DAYS))
     days = np.repeat(np.arange(DAYS), ROWS)
-    return Reference(rows, calibrate(rows, days, KINDS, rows=ROWS, false_alarm_rate=0.01))
+    return Reference(rows, calibrate(rows, days, KINDS, window_rows=ROWS, false_alarm_rate=0.01))
 
 
 class Requests:
@@ -120,8 +120,8 @@ class Worker:
             **os.environ,
             **stack.environment,
             MARK: str(stack.folder),
-            "DRIFTLOOP_INSTANCE": name,
-            "DRIFTLOOP_DRIFT_WORKER__PORT": str(free_ports(1)[0]),
+            "DRIFTLOOP_INSTANCE_ID": name,
+            "DRIFTLOOP_DRIFT_WORKER__PORT": str(reserve_ports(1)[0]),
             **environment,
         }
         self._began = 0
@@ -181,7 +181,7 @@ class Group:
 
     def __init__(self, stack: Stack, name: str, partitions: int = 1, quiet_seconds: float = QUIET_SECONDS) -> None:
         self.stack, self.name = stack, name
-        self.topics = Topics(
+        self.topics = TopicsSettings(
             predictions=name, outcomes=f"{name}-outcomes", drift=f"{name}-drift", partitions=partitions
         )
         topics.create(stack.kafka, self.topics)
@@ -195,7 +195,7 @@ class Group:
             "DRIFTLOOP_DRIFT_WORKER__GROUP": name,
             "DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS": str(SESSION_SECONDS),
             "DRIFTLOOP_WINDOW__ROWS": str(ROWS),
-            "DRIFTLOOP_WINDOW__QUIET_SECONDS": str(quiet_seconds),
+            "DRIFTLOOP_WINDOW__IDLE_TIMEOUT_SECONDS": str(quiet_seconds),
         }
         self._producer = KafkaProducer(
             bootstrap_servers=stack.kafka.bootstrap_servers,
@@ -206,7 +206,7 @@ class Group:
 
     def _bucket(self, name: str) -> Bucket:
         (self.stack.folder / "gcs" / name).mkdir(exist_ok=True)
-        return Bucket(Storage(bucket=name, endpoint=self.stack.storage.endpoint))
+        return Bucket(StorageSettings(bucket=name, endpoint=self.stack.storage.endpoint))
 
     def worker(self) -> Worker:
         """One more, started."""
@@ -242,7 +242,7 @@ class Group:
         """Publishes as the relay does: in a transaction."""
         self._producer.begin_transaction()
         for one in messages:
-            key, value, headers = (None, one, []) if isinstance(one, bytes) else write(one, "test")
+            key, value, headers = (None, one, []) if isinstance(one, bytes) else encode(one, "test")
             self._producer.send(self.topics.predictions, key=key, value=value, headers=headers)
         if abort:
             self._producer.abort_transaction()
@@ -274,15 +274,15 @@ class Group:
             thread.join()
         assert not failures, failures
 
-    def verdicts(self, topic: str = "") -> list[Drift]:
-        found = topics.latest(self.stack.kafka, topic or self.topics.drift, 10**6)
-        return [event for event in found if isinstance(event, Drift)]
+    def verdicts(self, topic: str = "") -> list[DriftVerdict]:
+        found = topics.read_last(self.stack.kafka, topic or self.topics.drift, 10**6)
+        return [event for event in found if isinstance(event, DriftVerdict)]
 
     def windows(self) -> dict[int, list[Window]]:
         """The archive's, by partition, in order."""
         found: dict[int, list[Window]] = {}
         for path in self.bucket.names(f"events/{self.name}/"):
-            window = Window.named(path)
+            window = Window.parse(path)
             found.setdefault(window.partition, []).append(window)
         return found
 
@@ -327,8 +327,8 @@ def known(messages: Sequence[ConsumerRecord]) -> Known:
     for record in messages:
         found.last[record.partition] = record.offset
         try:
-            event = read(record.value, record.headers, record.timestamp)
-        except Unreadable:
+            event = decode(record.value, record.headers, record.timestamp)
+        except InvalidMessage:
             found.unreadable.add((record.partition, record.offset))
             continue
         assert isinstance(event, Prediction)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from drift_worker.windows.archive import outcome_rows, prediction_rows
+from drift_worker.windows.archive import outcomes_table, predictions_table
 from driftloop.events import Outcome, Prediction
 
 AT = datetime(2013, 7, 1, tzinfo=UTC)
@@ -16,7 +16,7 @@ def test_predictions_become_a_row_an_instance_with_their_features_in_columns() -
         id="a", time=AT, model="m", version="1", features={"x": [1.0, None], "c": ["u", "v"]}, predictions=[0.1, 0.2]
     )
     two = one.model_copy(update={"id": "b", "features": {"x": [3.0], "c": [None]}, "predictions": [0.3]})
-    rows = prediction_rows([one, two]).to_pandas()
+    rows = predictions_table([one, two]).to_pandas()
     assert list(rows.columns) == ["id", "row", "time", "model", "version", "prediction", "c", "x"]
     assert rows[["id", "row", "prediction"]].values.tolist() == [["a", 0, 0.1], ["a", 1, 0.2], ["b", 0, 0.3]]
     assert rows["x"].isna().tolist() == [False, True, False]
@@ -24,14 +24,14 @@ def test_predictions_become_a_row_an_instance_with_their_features_in_columns() -
 
 
 def test_outcomes_become_a_row_each() -> None:
-    rows = outcome_rows([Outcome(time=AT, prediction_id="a", index=1, outcome=1)]).to_pandas()
+    rows = outcomes_table([Outcome(time=AT, prediction_id="a", index=1, outcome=1)]).to_pandas()
     assert rows[["id", "row", "outcome"]].values.tolist() == [["a", 1, 1.0]]
 
 
 def test_versions_whose_columns_differ_share_a_file() -> None:
     one = Prediction(id="a", time=AT, model="m", version="1", features={"x": [1], "old": [2.0]}, predictions=[0.1])
     two = Prediction(id="b", time=AT, model="m", version="2", features={"x": ["high"], "new": [3]}, predictions=[0.2])
-    rows = prediction_rows([one, two]).to_pandas()
+    rows = predictions_table([one, two]).to_pandas()
     assert rows["x"].tolist() == ["1", "high"]
     assert rows[["old", "new"]].isna().to_numpy().tolist() == [[False, True], [True, False]]
 
@@ -55,16 +55,16 @@ def test_versions_whose_columns_differ_share_a_file() -> None:
 )
 def test_a_column_has_one_type_which_loses_nothing(cells: list[Any], kept: list[Any]) -> None:
     event = Prediction(id="a", time=AT, model="m", version="1", features={"x": cells}, predictions=[0.1] * len(cells))
-    assert prediction_rows([event])["x"].to_pylist() == kept
+    assert predictions_table([event])["x"].to_pylist() == kept
 
 
 def test_several_outputs_are_a_text() -> None:
     event = Prediction(id="a", time=AT, model="m", version="1", features={}, predictions=[[0.1, 0.9], ["late", "UA"]])
-    assert prediction_rows([event])["prediction"].to_pylist() == ["[0.1, 0.9]", '["late", "UA"]']
+    assert predictions_table([event])["prediction"].to_pylist() == ["[0.1, 0.9]", '["late", "UA"]']
 
 
 def test_times_are_in_utc() -> None:
     there = AT.astimezone(timezone(timedelta(hours=-5)))
     event = Prediction(id="a", time=there, model="m", version="1", features={}, predictions=[0.1])
-    (time,) = prediction_rows([event]).to_pandas()["time"]
+    (time,) = predictions_table([event]).to_pandas()["time"]
     assert (time, str(time.tz)) == (AT, "UTC")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from drift_worker.windows import archive, orphan_cleanup
-from drift_worker.windows.orphan_cleanup import PAUSE_SECONDS, REPORTS_SECONDS, Tidying
+from drift_worker.windows.orphan_cleanup import SCAN_INTERVAL_SECONDS, REPORT_SCAN_INTERVAL_SECONDS, ArchiveCleaner
 from driftloop.events import Window, now
 from driftloop.storage.bucket import Away, Bucket
 
@@ -22,11 +22,11 @@ def window(first: int, last: int, partition: int = 0) -> Window:
 
 def archived(bucket: Bucket, *windows: Window) -> None:
     for one in windows:
-        archive.write(bucket, one, ROWS)
+        archive.write_slice(bucket, one, ROWS)
 
 
 def left(bucket: Bucket) -> list[tuple[int, int, int]]:
-    names = [Window.named(name) for name in bucket.names("events/predictions/")]
+    names = [Window.parse(name) for name in bucket.names("events/predictions/")]
     return [(one.partition, one.first_offset, one.last_offset) for one in names]
 
 
@@ -35,15 +35,15 @@ class Life:
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
-        self.tidying = Tidying(bucket, report_days=90)
+        self.tidying = ArchiveCleaner(bucket, report_days=90)
         self.clock = 0.0
 
     def round(self, *closed: Window) -> None:
         archived(self.bucket, *closed)
         for one in closed:
-            self.tidying.closed(one)
-        self.tidying.a_little(self.clock)
-        self.clock += PAUSE_SECONDS
+            self.tidying.on_slice_closed(one)
+        self.tidying.run_step(self.clock)
+        self.clock += SCAN_INTERVAL_SECONDS
 
 
 @pytest.fixture
@@ -55,12 +55,12 @@ def test_what_a_killed_worker_left_is_deleted_once_the_slices_over_it_are_final(
     archived(bucket, window(0, 9), window(10, 14), window(15, 22), window(40, 44), window(12, 19, partition=1))
     life.round(window(10, 19), window(20, 29))
     assert len(left(bucket)) == 7  # these two may still be refused
-    life.clock -= PAUSE_SECONDS
+    life.clock -= SCAN_INTERVAL_SECONDS
     life.round()
     assert left(bucket) == [(0, 0, 9), (0, 10, 19), (0, 20, 29), (0, 40, 44), (1, 12, 19)]
-    life.clock -= PAUSE_SECONDS
+    life.clock -= SCAN_INTERVAL_SECONDS
     life.round(window(30, 39), window(40, 49))
-    life.clock -= PAUSE_SECONDS
+    life.clock -= SCAN_INTERVAL_SECONDS
     life.round()
     assert left(bucket)[-3:] == [(0, 30, 39), (0, 40, 49), (1, 12, 19)]
 
@@ -75,7 +75,7 @@ def test_what_a_frozen_worker_writes_later_is_deleted_too(life: Life, bucket: Bu
 
 def test_what_a_dead_worker_was_not_told_of_is_deleted_by_the_next(life: Life, bucket: Bucket) -> None:
     archived(bucket, window(0, 9), window(10, 19), window(12, 19))
-    life.tidying.begin(("predictions", 0), [window(0, 9), window(10, 19)])
+    life.tidying.on_assigned(("predictions", 0), [window(0, 9), window(10, 19)])
     life.round()
     assert left(bucket) == [(0, 0, 9), (0, 10, 19)]
     life.round(window(20, 29))
@@ -85,7 +85,7 @@ def test_what_a_dead_worker_was_not_told_of_is_deleted_by_the_next(life: Life, b
 
 def test_slices_that_were_not_committed_give_no_right_to_delete(life: Life, bucket: Bucket) -> None:
     life.round(window(0, 9))
-    life.tidying.forget([("predictions", 0)])
+    life.tidying.on_revoked([("predictions", 0)])
     archived(bucket, window(0, 4), window(5, 9))
     life.round()
     assert len(left(bucket)) == 3
@@ -104,7 +104,7 @@ def test_it_looks_once_a_minute(life: Life, bucket: Bucket) -> None:
     life.round(window(0, 9))
     life.round()
     archived(bucket, window(0, 4))
-    life.tidying.a_little(life.clock - 1)
+    life.tidying.run_step(life.clock - 1)
     assert len(left(bucket)) == 2
     life.round()
     assert len(left(bucket)) == 1
@@ -113,7 +113,7 @@ def test_it_looks_once_a_minute(life: Life, bucket: Bucket) -> None:
 @pytest.fixture
 def reports(bucket: Bucket, tmp_path: os.PathLike[str]) -> list[str]:
     """More old ones than are deleted at a time, and a new one."""
-    paths = [f"reports/a/model/1/{number:03}.html" for number in range(orphan_cleanup.MOST + 5)]
+    paths = [f"reports/a/model/1/{number:03}.html" for number in range(orphan_cleanup.DELETES_PER_STEP + 5)]
     for path in [*paths, "reports/m/1/new.html"]:
         bucket.write(path, b"report")
     for path in paths:
@@ -140,9 +140,9 @@ def test_reports_are_looked_through_once_an_hour(life: Life, bucket: Bucket) -> 
         return []
 
     bucket.written_before = written_before  # type: ignore[method-assign,assignment]
-    for _ in range(int(2 * REPORTS_SECONDS / PAUSE_SECONDS)):
+    for _ in range(int(2 * REPORT_SCAN_INTERVAL_SECONDS / SCAN_INTERVAL_SECONDS)):
         life.round()
-    assert asked == [0, REPORTS_SECONDS]
+    assert asked == [0, REPORT_SCAN_INTERVAL_SECONDS]
 
 
 def test_a_bucket_that_is_away_is_tidied_another_time(life: Life, bucket: Bucket) -> None:

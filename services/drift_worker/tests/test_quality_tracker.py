@@ -11,18 +11,27 @@ import pytest
 from prometheus_client import REGISTRY
 
 from drift_worker.settings import QualitySettings
-from drift_worker.verdicts.quality_tracker import Qualities, compared
-from drift_worker.verdicts.window_judge import Judging
+from drift_worker.verdicts.quality_tracker import QualityTracker, compare_with_gate
+from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
-from drift_worker.windows.committed_slices import Finals
-from drift_worker.windows.orphan_cleanup import Tidying
-from drift_worker.windows.recent_windows import History
-from drift_worker.windows.slicer import Slicing
+from drift_worker.windows.committed_slices import CommittedSlices
+from drift_worker.windows.orphan_cleanup import ArchiveCleaner
+from drift_worker.windows.recent_windows import RecentWindows
+from drift_worker.windows.slicer import Slicer
 from drift_worker.worker import Worker
-from driftloop.evaluation.metrics import measure, roc_auc
-from driftloop.events import Drift, Estimate, Figure, Measurement, Outcome, Prediction, Quality, Window
-from driftloop.kafka.consumer_loop import Final, Received
-from driftloop.settings import Topics, WindowSettings
+from driftloop.evaluation.metrics import evaluate, roc_auc
+from driftloop.events import (
+    DriftVerdict,
+    QualityEstimate,
+    MetricEstimate,
+    Evaluation,
+    Outcome,
+    Prediction,
+    QualityVerdict,
+    Window,
+)
+from driftloop.kafka.consumer_loop import Commit, ConsumedMessage
+from driftloop.settings import TopicsSettings, WindowSettings
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import write_measured
 from tests.support.drift_windows import Folder
@@ -31,7 +40,9 @@ pytest_plugins = "tests.support.drift_windows"
 
 BEGIN = datetime(2013, 1, 1, 12, tzinfo=UTC)
 ROWS = 100
-GATE = Measurement(rows=5000, days=14, drawn="days", figures={"roc_auc": Figure(value=0.97, low=0.96, high=0.98)})
+GATE = Evaluation(
+    rows=5000, days=14, resampling_unit="days", metrics={"roc_auc": MetricEstimate(value=0.97, low=0.96, high=0.98)}
+)
 
 
 @pytest.fixture
@@ -39,8 +50,8 @@ def bucket(tmp_path: Path) -> Bucket:
     return Folder(tmp_path)
 
 
-def qualities(bucket: Bucket, **settings: Any) -> Qualities:
-    return Qualities(bucket, Topics(), QualitySettings(**{"fewest": 50, **settings}))
+def qualities(bucket: Bucket, **settings: Any) -> QualityTracker:
+    return QualityTracker(bucket, TopicsSettings(), QualitySettings(**{"fewest": 50, **settings}))
 
 
 class Life:
@@ -64,13 +75,15 @@ class Life:
                 "x": 1.0,
             }
         )
-        archive.write(self.bucket, window("predictions", day), rows)
+        archive.write_slice(self.bucket, window("predictions", day), rows)
         return rows.assign(outcome=(self.random.random(ROWS) < chances).astype(float))
 
     def told(self, day: int, rows: pd.DataFrame, late: float = 1.0) -> Window:
         """A slice of outcomes."""
         columns = rows[["id", "row", "time", "outcome"]]
-        archive.write(self.bucket, window("outcomes", day), columns.assign(time=rows["time"] + timedelta(days=late)))
+        archive.write_slice(
+            self.bucket, window("outcomes", day), columns.assign(time=rows["time"] + timedelta(days=late))
+        )
         return window("outcomes", day)
 
 
@@ -83,10 +96,10 @@ def window(topic: str, day: int) -> Window:
     return Window(topic=topic, partition=0, first_offset=day * ROWS, last_offset=(day + 1) * ROWS - 1)
 
 
-def verdict(day: int, version: str = "1") -> Drift:
+def verdict(day: int, version: str = "1") -> DriftVerdict:
     at = BEGIN + timedelta(days=day)
     about = {"model": "m", "version": version, "rows": ROWS, "starts": at, "ends": at, "archive": "", "why": ""}
-    return Drift.model_validate({"window": window("predictions", day), "verdict": "quiet", **about})
+    return DriftVerdict.model_validate({"window": window("predictions", day), "verdict": "no_drift", **about})
 
 
 def unmatched() -> float:
@@ -97,51 +110,51 @@ def shown(name: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(name, {"model": "m", "version": "1", **labels})
 
 
-def only(found: list[Quality]) -> Quality:
+def only(found: list[QualityVerdict]) -> QualityVerdict:
     (quality,) = found
     return quality
 
 
 def test_outcomes_are_measured_with_the_predictions_that_they_are_of(bucket: Bucket, life: Life) -> None:
     rows = life.asked(0)
-    quality = only(qualities(bucket).of(life.told(0, rows.sample(frac=1, random_state=0))))
+    quality = only(qualities(bucket).evaluate_slice(life.told(0, rows.sample(frac=1, random_state=0))))
     assert (quality.model, quality.version, quality.rows, quality.windows) == ("m", "1", ROWS, 1)
-    assert quality.starts == quality.ends == BEGIN
-    assert quality.found is not None
+    assert quality.first_prediction_at == quality.last_prediction_at == BEGIN
+    assert quality.in_service is not None
     expected = roc_auc(rows["outcome"].to_numpy(), rows["prediction"].to_numpy())
-    assert quality.found.figures["roc_auc"].value == pytest.approx(expected, abs=1e-12)
-    assert shown("driftloop_quality", figure="roc_auc") == quality.found.figures["roc_auc"].value
-    assert shown("driftloop_quality_low", figure="roc_auc") == quality.found.figures["roc_auc"].low
+    assert quality.in_service.metrics["roc_auc"].value == pytest.approx(expected, abs=1e-12)
+    assert shown("driftloop_quality", metric="roc_auc") == quality.in_service.metrics["roc_auc"].value
+    assert shown("driftloop_quality_low", metric="roc_auc") == quality.in_service.metrics["roc_auc"].low
     assert quality.id == "outcomes-0-000000000000-000000000099/m/1"
 
 
 def test_slices_are_measured_together_until_they_have_enough_days(bucket: Bucket, life: Life) -> None:
     days = [life.asked(day) for day in range(9)]
     working = qualities(bucket, days=7)
-    found = [only(working.of(life.told(day, rows))) for day, rows in enumerate(days)]
+    found = [only(working.evaluate_slice(life.told(day, rows))) for day, rows in enumerate(days)]
     assert [one.windows for one in found] == [1, 1, 1, 1, 5, 6, 7, 7, 7]
-    assert [one.found.drawn for one in found if one.found] == ["rows"] * 4 + ["days"] * 5
-    assert "too few days" in found[3].why
+    assert [one.in_service.resampling_unit for one in found if one.in_service] == ["rows"] * 4 + ["days"] * 5
+    assert "too few days" in found[3].explanation
     together = pd.concat(days[2:])
     last = found[-1]
-    assert last.found is not None
-    assert last.found == measure(
+    assert last.in_service is not None
+    assert last.in_service == evaluate(
         together["outcome"].to_numpy(), together["prediction"].to_numpy(), np.repeat(np.arange(7), ROWS)
     )
-    assert last.starts == BEGIN + timedelta(days=2)
+    assert last.first_prediction_at == BEGIN + timedelta(days=2)
 
 
 def test_a_restarted_worker_finds_the_same(bucket: Bucket, life: Life) -> None:
     working = qualities(bucket)
     days = [life.asked(day) for day in range(8)]
-    found = [only(working.of(life.told(day, rows))) for day, rows in enumerate(days)][-1]
+    found = [only(working.evaluate_slice(life.told(day, rows))) for day, rows in enumerate(days)][-1]
     again = qualities(bucket)
-    assert only(again.of(window("outcomes", 7))).model_copy(update={"time": found.time}) == found
+    assert only(again.evaluate_slice(window("outcomes", 7))).model_copy(update={"time": found.time}) == found
     chances = pd.Series(life.random.beta(1, 2, ROWS))
-    one, other = (each.expected(verdict(8), chances) for each in (working, qualities(bucket)))
+    one, other = (each.estimate(verdict(8), chances) for each in (working, qualities(bucket)))
     assert one is not None
     assert other is not None
-    assert one.record.windows == 8
+    assert one.track_record.windows == 8
     assert other.model_copy(update={"time": one.time}) == one
 
 
@@ -150,84 +163,84 @@ def test_the_last_known_outcome_of_a_row_counts(bucket: Bucket, life: Life) -> N
     wrong = rows.assign(outcome=1 - rows["outcome"])
     corrected = pd.concat([rows.assign(time=rows["time"] + timedelta(hours=1)), wrong])
     working = qualities(bucket)
-    right = only(qualities(bucket).of(life.told(0, rows)))
-    within = only(working.of(life.told(0, corrected)))
-    assert within.found == right.found
-    working.of(life.told(1, wrong, late=1))
-    later = only(working.of(life.told(2, rows, late=2)))  # what an earlier slice said wrongly
-    assert later.found == right.found
+    right = only(qualities(bucket).evaluate_slice(life.told(0, rows)))
+    within = only(working.evaluate_slice(life.told(0, corrected)))
+    assert within.in_service == right.in_service
+    working.evaluate_slice(life.told(1, wrong, late=1))
+    later = only(working.evaluate_slice(life.told(2, rows, late=2)))  # what an earlier slice said wrongly
+    assert later.in_service == right.in_service
 
 
 def test_outcomes_without_a_prediction_are_counted_and_looked_for_again(bucket: Bucket, life: Life) -> None:
     working = qualities(bucket, days=1, fewest=150)
     first = life.asked(0)
     second = life.asked(1)
-    bucket.delete(archive.path(window("predictions", 1)))
+    bucket.delete(archive.slice_path(window("predictions", 1)))
     before = unmatched()
     unknown = second.head(10).assign(id="of another system")
-    quality = only(working.of(life.told(0, pd.concat([first, second.head(70), unknown]))))
+    quality = only(working.evaluate_slice(life.told(0, pd.concat([first, second.head(70), unknown]))))
     assert quality.unmatched == 72  # of ten outcomes of the same rows of an id, two are different
     assert unmatched() - before == 72
-    assert (quality.verdict, quality.rows) == ("unjudged", ROWS)
-    archive.write(bucket, window("predictions", 1), second.drop(columns="outcome"))
-    later = only(working.of(life.told(1, second.tail(30))))
+    assert (quality.verdict, quality.rows) == ("inconclusive", ROWS)
+    archive.write_slice(bucket, window("predictions", 1), second.drop(columns="outcome"))
+    later = only(working.evaluate_slice(life.told(1, second.tail(30))))
     assert (later.unmatched, later.rows, later.windows) == (0, 2 * ROWS, 2)
 
 
 def test_outcomes_of_unknown_ids_alone_are_no_verdict_and_no_fault(bucket: Bucket, life: Life) -> None:
     rows = life.asked(0)
     before = unmatched()
-    assert qualities(bucket).of(life.told(0, rows.assign(id="x", row=range(ROWS)))) == []
+    assert qualities(bucket).evaluate_slice(life.told(0, rows.assign(id="x", row=range(ROWS)))) == []
     assert unmatched() - before == ROWS
 
 
 def test_outcomes_before_there_is_any_archived_prediction_are_unmatched(bucket: Bucket, life: Life) -> None:
     rows = life.asked(0)
-    bucket.delete(archive.path(window("predictions", 0)))
-    assert qualities(bucket).of(life.told(0, rows)) == []
+    bucket.delete(archive.slice_path(window("predictions", 0)))
+    assert qualities(bucket).evaluate_slice(life.told(0, rows)) == []
 
 
 def test_each_version_of_a_slice_is_measured_with_its_own_rows(bucket: Bucket, life: Life) -> None:
     rows = life.asked(0, version=["1"] * 60 + ["2"] * 40)
-    one, two = sorted(qualities(bucket).of(life.told(0, rows)), key=lambda quality: quality.version)
+    one, two = sorted(qualities(bucket).evaluate_slice(life.told(0, rows)), key=lambda quality: quality.version)
     assert (one.version, one.rows) == ("1", 60)
-    assert one.found is not None
-    assert one.found.rows == 60
-    assert (two.version, two.verdict, two.found) == ("2", "unjudged", None)
-    assert two.why == "too few rows: 40 with an outcome, and 50 are needed"
+    assert one.in_service is not None
+    assert one.in_service.rows == 60
+    assert (two.version, two.verdict, two.in_service) == ("2", "inconclusive", None)
+    assert two.explanation == "too few rows: 40 with an outcome, and 50 are needed"
 
 
 def test_predictions_that_are_no_numbers_are_not_measured_and_promise_nothing(bucket: Bucket, life: Life) -> None:
     rows = life.asked(0, predictions=["[0.5, 0.5]"] * ROWS)
-    quality = only(qualities(bucket).of(life.told(0, rows)))
-    assert (quality.verdict, quality.why) == ("unjudged", "its predictions are not one number a row")
-    assert qualities(bucket).expected(verdict(0), rows["prediction"]) is None
-    assert qualities(bucket).expected(verdict(0), pd.Series([12.5, 80.0] * 50)) is None
-    assert qualities(bucket).expected(verdict(0), pd.Series([0.0, 1.0] * 50)) is None
+    quality = only(qualities(bucket).evaluate_slice(life.told(0, rows)))
+    assert (quality.verdict, quality.explanation) == ("inconclusive", "its predictions are not one number a row")
+    assert qualities(bucket).estimate(verdict(0), rows["prediction"]) is None
+    assert qualities(bucket).estimate(verdict(0), pd.Series([12.5, 80.0] * 50)) is None
+    assert qualities(bucket).estimate(verdict(0), pd.Series([0.0, 1.0] * 50)) is None
 
 
 def test_a_slice_that_was_cleared_or_cannot_be_read_is_left_out(bucket: Bucket, life: Life) -> None:
     working = qualities(bucket)
     rows = life.asked(0)
     life.asked(1)
-    assert only(working.of(life.told(0, rows))).rows == ROWS
-    bucket.delete(archive.path(window("predictions", 0)))
-    bucket.write(archive.path(window("predictions", 1)), b"no parquet")
-    assert working.of(window("outcomes", 0)) == []
-    assert qualities(bucket).of(window("outcomes", 0)) == []
+    assert only(working.evaluate_slice(life.told(0, rows))).rows == ROWS
+    bucket.delete(archive.slice_path(window("predictions", 0)))
+    bucket.write(archive.slice_path(window("predictions", 1)), b"no parquet")
+    assert working.evaluate_slice(window("outcomes", 0)) == []
+    assert qualities(bucket).evaluate_slice(window("outcomes", 0)) == []
 
 
 def test_an_answer_that_two_slices_hold_counts_once(bucket: Bucket, life: Life) -> None:
     rows = life.asked(0)
-    archive.write(bucket, window("predictions", 1), rows.drop(columns="outcome"))
-    quality = only(qualities(bucket).of(life.told(0, rows)))
+    archive.write_slice(bucket, window("predictions", 1), rows.drop(columns="outcome"))
+    quality = only(qualities(bucket).evaluate_slice(life.told(0, rows)))
     assert (quality.rows, quality.unmatched) == (ROWS, 0)
 
 
 def test_only_so_many_slices_are_kept(bucket: Bucket, life: Life) -> None:
     days = [life.asked(day) for day in range(3)]
     told = life.told(0, pd.concat(days))
-    quality = only(qualities(bucket, predictions=2).of(told))
+    quality = only(qualities(bucket, predictions=2).evaluate_slice(told))
     assert (quality.rows, quality.unmatched) == (2 * ROWS, ROWS)
 
 
@@ -242,68 +255,68 @@ def test_a_file_is_read_once(bucket: Bucket, life: Life, monkeypatch: pytest.Mon
     monkeypatch.setattr(Folder, "read", noted)
     working = qualities(bucket)
     for day in range(3):
-        working.of(life.told(day, life.asked(day)))
+        working.evaluate_slice(life.told(day, life.asked(day)))
     files = [path for path in read if path.endswith(".parquet")]
     assert len(files) == len(set(files)) == 6
 
 
 def test_quality_is_compared_with_what_the_gate_measured(bucket: Bucket, life: Life) -> None:
     write_measured(bucket, "m", "1", GATE)
-    quality = only(qualities(bucket).of(life.told(0, life.asked(0))))
-    assert quality.verdict == "worse"
-    assert quality.measured == GATE
-    assert "0.970 [0.960, 0.980] on 5,000 rows of 14 days at the gate: a difference of -" in quality.why
-    assert shown("driftloop_quality_measured", figure="roc_auc") == 0.97
+    quality = only(qualities(bucket).evaluate_slice(life.told(0, life.asked(0))))
+    assert quality.verdict == "degraded"
+    assert quality.at_gate == GATE
+    assert "0.970 [0.960, 0.980] on 5,000 rows of 14 days at the gate: a difference of -" in quality.explanation
+    assert shown("driftloop_quality_at_gate", metric="roc_auc") == 0.97
 
 
 def test_a_first_version_has_no_gate_to_be_compared_with(bucket: Bucket, life: Life) -> None:
-    quality = only(qualities(bucket).of(life.told(0, life.asked(0))))
-    assert (quality.verdict, quality.measured) == ("unjudged", None)
-    assert quality.why.endswith("no gate has measured this version")
+    quality = only(qualities(bucket).evaluate_slice(life.told(0, life.asked(0))))
+    assert (quality.verdict, quality.at_gate) == ("inconclusive", None)
+    assert quality.explanation.endswith("no gate has measured this version")
 
 
 def test_what_the_gate_wrote_and_nobody_can_read_is_told(bucket: Bucket, life: Life) -> None:
     bucket.write("references/m/1/measured.json", b'{"rows": ')
-    quality = only(qualities(bucket).of(life.told(0, life.asked(0))))
-    assert quality.verdict == "unjudged"
-    assert "cannot be read" in quality.why
-    assert quality.found is not None
+    quality = only(qualities(bucket).evaluate_slice(life.told(0, life.asked(0))))
+    assert quality.verdict == "inconclusive"
+    assert "cannot be read" in quality.explanation
+    assert quality.in_service is not None
 
 
-def figure(value: float, margin: float) -> Figure:
-    return Figure(value=value, low=value - margin, high=value + margin)
+def figure(value: float, margin: float) -> MetricEstimate:
+    return MetricEstimate(value=value, low=value - margin, high=value + margin)
 
 
 @pytest.mark.parametrize(
     ("name", "found", "gate", "verdict"),
     [
-        ("roc_auc", figure(0.70, 0.02), figure(0.75, 0.02), "worse"),
-        ("roc_auc", figure(0.80, 0.02), figure(0.75, 0.02), "better"),
-        ("roc_auc", figure(0.725, 0.02), figure(0.75, 0.02), "as measured"),  # the gate's figure is unsure too
-        ("rmse", figure(15.0, 1.0), figure(10.0, 1.0), "worse"),
-        ("rmse", figure(5.0, 1.0), figure(10.0, 1.0), "better"),
+        ("roc_auc", figure(0.70, 0.02), figure(0.75, 0.02), "degraded"),
+        ("roc_auc", figure(0.80, 0.02), figure(0.75, 0.02), "improved"),
+        ("roc_auc", figure(0.725, 0.02), figure(0.75, 0.02), "consistent"),  # the gate's figure is unsure too
+        ("rmse", figure(15.0, 1.0), figure(10.0, 1.0), "degraded"),
+        ("rmse", figure(5.0, 1.0), figure(10.0, 1.0), "improved"),
     ],
 )
 def test_a_verdict_needs_a_difference_beyond_both_intervals(
-    name: str, found: Figure, gate: Figure, verdict: str
+    name: str, found: MetricEstimate, gate: MetricEstimate, verdict: str
 ) -> None:
-    one, other = (Measurement(rows=1, days=7, drawn="days", figures={name: each}) for each in (found, gate))
-    assert compared(one, other)[0] == verdict
+    one, other = (Evaluation(rows=1, days=7, resampling_unit="days", metrics={name: each}) for each in (found, gate))
+    assert compare_with_gate(one, other)[0] == verdict
 
 
 def test_outcomes_that_are_all_the_same_have_no_verdict(bucket: Bucket, life: Life) -> None:
     write_measured(bucket, "m", "1", GATE)
-    quality = only(qualities(bucket).of(life.told(0, life.asked(0).assign(outcome=0.0))))
-    assert (quality.verdict, quality.why) == ("unjudged", "all outcomes of 100 rows are the same")
+    quality = only(qualities(bucket).evaluate_slice(life.told(0, life.asked(0).assign(outcome=0.0))))
+    assert (quality.verdict, quality.explanation) == ("inconclusive", "all outcomes of 100 rows are the same")
 
 
 def test_an_estimate_without_a_record_is_not_trusted(bucket: Bucket, life: Life) -> None:
     rows = life.asked(0)
-    estimate = qualities(bucket).expected(verdict(0), rows["prediction"])
+    estimate = qualities(bucket).estimate(verdict(0), rows["prediction"])
     assert estimate is not None
-    assert set(estimate.figures) == {"roc_auc", "brier", "accuracy"}
-    assert (estimate.trusted, estimate.record.windows, estimate.record.mean_error) == (False, 0, None)
-    assert estimate.why == "the outcomes of 0 windows are known, and 5 are needed"
+    assert set(estimate.metrics) == {"roc_auc", "brier", "accuracy"}
+    assert (estimate.trusted, estimate.track_record.windows, estimate.track_record.mean_error) == (False, 0, None)
+    assert estimate.explanation == "the outcomes of 0 windows are known, and 5 are needed"
 
 
 @pytest.mark.parametrize(("changed", "trusted"), [(False, True), (True, False)])
@@ -313,48 +326,51 @@ def test_an_estimate_is_trusted_as_its_record_is_good(bucket: Bucket, life: Life
         rows = life.asked(day)
         if changed:  # half of the outcomes have nothing to do with the features any more
             rows.loc[::2, "outcome"] = (life.random.random(ROWS // 2) < 0.5).astype(float)
-        working.of(life.told(day, rows))
-    estimate = working.expected(verdict(12), life.asked(12)["prediction"])
+        working.evaluate_slice(life.told(day, rows))
+    estimate = working.estimate(verdict(12), life.asked(12)["prediction"])
     assert estimate is not None
-    assert estimate.record.windows == 12
-    assert estimate.record.mean_error is not None
-    assert estimate.record.mean_absolute_error is not None
-    assert (estimate.record.mean_error > 0.05) is changed
-    assert estimate.record.mean_absolute_error >= abs(estimate.record.mean_error)
+    assert estimate.track_record.windows == 12
+    assert estimate.track_record.mean_error is not None
+    assert estimate.track_record.mean_absolute_error is not None
+    assert (estimate.track_record.mean_error > 0.05) is changed
+    assert estimate.track_record.mean_absolute_error >= abs(estimate.track_record.mean_error)
     assert estimate.trusted is trusted
-    assert shown("driftloop_quality_estimate_error", figure="roc_auc") == estimate.record.mean_error
-    assert shown("driftloop_quality_estimate", figure="brier") == estimate.figures["brier"]
+    assert shown("driftloop_quality_estimate_bias", metric="roc_auc") == estimate.track_record.mean_error
+    assert shown("driftloop_quality_estimate", metric="brier") == estimate.metrics["brier"]
 
 
 def test_of_few_rows_nothing_is_expected(bucket: Bucket) -> None:
-    assert qualities(bucket).expected(verdict(0), pd.Series([0.2, 0.8] * 24)) is None
-    assert qualities(bucket).expected(verdict(0), pd.Series([0.2, 0.8] * 25)) is not None
+    assert qualities(bucket).estimate(verdict(0), pd.Series([0.2, 0.8] * 24)) is None
+    assert qualities(bucket).estimate(verdict(0), pd.Series([0.2, 0.8] * 25)) is not None
 
 
 def test_a_window_is_no_part_of_the_record_of_its_own_estimate(bucket: Bucket, life: Life) -> None:
     working = qualities(bucket)
     rows = life.asked(0)
-    working.of(life.told(0, rows))
-    estimate = working.expected(verdict(0), rows["prediction"])
+    working.evaluate_slice(life.told(0, rows))
+    estimate = working.estimate(verdict(0), rows["prediction"])
     assert estimate is not None
-    assert estimate.record.windows == 0
+    assert estimate.track_record.windows == 0
 
 
 def test_estimates_and_qualities_are_published_with_the_offsets_of_their_slices(bucket: Bucket, life: Life) -> None:
     settings = WindowSettings(rows=ROWS)
-    known = Finals()
-    history = History(bucket, settings.fewest, known.before)
-    judging, tidying = Judging(bucket, settings, history), Tidying(bucket, report_days=90)
-    worker = Worker(Slicing(settings), judging, qualities(bucket), history, known, bucket, tidying)
-    finals: list[Final] = []
+    known = CommittedSlices()
+    history = RecentWindows(bucket, settings.min_rows, known.preceding)
+    judging, tidying = WindowJudge(bucket, settings, history), ArchiveCleaner(bucket, report_days=90)
+    worker = Worker(Slicer(settings), judging, qualities(bucket), history, known, bucket, tidying)
+    finals: list[Commit] = []
     for offset, chance in enumerate(life.random.random(ROWS)):
         answer = Prediction(
             id=str(offset), time=BEGIN, model="m", version="1", features={"x": [1.0]}, predictions=[chance]
         )
-        finals += worker.handle(Received("predictions", 0, offset, answer, offset))
+        finals += worker.handle(ConsumedMessage("predictions", 0, offset, answer, offset))
     for offset in range(ROWS):
         outcome = Outcome(time=BEGIN, prediction_id=str(offset), index=0, outcome=offset % 2)
-        finals += worker.handle(Received("outcomes", 0, offset, outcome, offset))
+        finals += worker.handle(ConsumedMessage("outcomes", 0, offset, outcome, offset))
     assert [(final.topic, final.offset) for final in finals] == [("predictions", ROWS), ("outcomes", ROWS)]
-    assert [[type(event) for event in final.events] for final in finals] == [[Drift, Estimate], [Quality]]
+    assert [[type(event) for event in final.events] for final in finals] == [
+        [DriftVerdict, QualityEstimate],
+        [QualityVerdict],
+    ]
     assert len({event.id for final in finals for event in final.events}) == 3

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from drift_worker.windows import archive
-from drift_worker.windows.committed_slices import Finals
-from drift_worker.windows.recent_windows import History
+from drift_worker.windows.committed_slices import CommittedSlices
+from drift_worker.windows.recent_windows import RecentWindows
 from driftloop.events import Window
-from driftloop.kafka.transactional_producer import Begin
+from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.storage.bucket import Bucket
 from tests.support.drift_windows import Folder
 
@@ -34,35 +34,35 @@ def names(frames: list[pd.DataFrame] | None) -> list[str] | None:
 
 
 @pytest.fixture
-def kept(bucket: Bucket) -> History:
+def kept(bucket: Bucket) -> RecentWindows:
     """Three windows that follow one another, and one of another partition."""
-    history = History(bucket, 3, Finals().before)
+    history = RecentWindows(bucket, 3, CommittedSlices().preceding)
     for one, name in ((window(0, 9), "a"), (window(10, 19), "b"), (window(20, 29), "c"), (window(0, 9, 1), "other")):
-        archive.write(bucket, one, rows(name))
+        archive.write_slice(bucket, one, rows(name))
         history.add(one, rows(name))
     return history
 
 
 @pytest.fixture(params=["memory", "archive"])
-def history(request: pytest.FixtureRequest, bucket: Bucket, kept: History) -> History:
+def history(request: pytest.FixtureRequest, bucket: Bucket, kept: RecentWindows) -> RecentWindows:
     if request.param == "memory":
         return kept
-    finals = Finals()
-    finals.begin(("predictions", 0), Begin(30, "0,10,20"))
-    finals.begin(("predictions", 1), Begin(10, "0"))
-    archive.write(bucket, window(25, 29), rows("left by a killed worker"))
-    return History(bucket, 3, finals.before)
+    finals = CommittedSlices()
+    finals.restore(("predictions", 0), CommittedPosition(30, "0,10,20"))
+    finals.restore(("predictions", 1), CommittedPosition(10, "0"))
+    archive.write_slice(bucket, window(25, 29), rows("left by a killed worker"))
+    return RecentWindows(bucket, 3, finals.preceding)
 
 
-def test_the_latest_windows_come_in_their_order(history: History) -> None:
-    assert names(history.before(window(30, 39), "m", "1", 2)) == ["b-0", "c-0"]
-    assert history.ids(window(30, 39)) == {f"{name}-{n}" for name in "bc" for n in range(3)}
+def test_the_latest_windows_come_in_their_order(history: RecentWindows) -> None:
+    assert names(history.preceding_rows(window(30, 39), "m", "1", 2)) == ["b-0", "c-0"]
+    assert history.seen_event_ids(window(30, 39)) == {f"{name}-{n}" for name in "bc" for n in range(3)}
 
 
-def test_a_gap_ends_what_came_before(history: History) -> None:
-    assert history.before(window(31, 39), "m", "1", 2) is None
+def test_a_gap_ends_what_came_before(history: RecentWindows) -> None:
+    assert history.preceding_rows(window(31, 39), "m", "1", 2) is None
 
 
-def test_too_few_windows_or_rows_of_the_version_are_no_history(history: History) -> None:
-    assert history.before(window(10, 19, 1), "m", "1", 2) is None
-    assert history.before(window(30, 39), "m", "2", 2) is None
+def test_too_few_windows_or_rows_of_the_version_are_no_history(history: RecentWindows) -> None:
+    assert history.preceding_rows(window(10, 19, 1), "m", "1", 2) is None
+    assert history.preceding_rows(window(30, 39), "m", "2", 2) is None

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from drift_worker.verdicts.replay import judged_again, main, table
-from drift_worker.windows.archive import path
-from driftloop.events import Drift
+from drift_worker.verdicts.replay import rejudge, main, format_table
+from drift_worker.windows.archive import slice_path
+from driftloop.events import DriftVerdict
 from driftloop.settings import WindowSettings
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
@@ -17,7 +17,7 @@ WINDOW = WindowSettings(rows=ROWS)
 
 
 @pytest.fixture
-def given(bucket: Bucket) -> list[Drift]:
+def given(bucket: Bucket) -> list[DriftVerdict]:
     """Verdicts on four quiet windows and a warm one."""
     give_reference(bucket)
     frames = [days(1, seed) for seed in range(1, 5)] + [days(1, 5, warmer=12)]
@@ -25,9 +25,9 @@ def given(bucket: Bucket) -> list[Drift]:
 
 
 def test_the_same_reference_gives_the_same_verdicts_marked_and_with_ids_of_their_own(
-    bucket: Bucket, given: list[Drift]
+    bucket: Bucket, given: list[DriftVerdict]
 ) -> None:
-    pairs = list(judged_again(reversed(given), given, bucket, WINDOW))
+    pairs = list(rejudge(reversed(given), given, bucket, WINDOW))
     assert [old for old, _ in pairs] == given
     for old, new in pairs:
         assert new.replayed
@@ -35,40 +35,42 @@ def test_the_same_reference_gives_the_same_verdicts_marked_and_with_ids_of_their
         alike = {"id", "time", "replayed"}
         assert new.model_dump(exclude=alike) == old.model_dump(exclude=alike)
     assert len({verdict.id for pair in pairs for verdict in pair}) == 2 * len(given)
-    assert given[-1].rolling_score is not None
+    assert given[-1].multiwindow_score is not None
 
 
-def test_only_some_windows_are_judged_with_those_that_came_before_them(bucket: Bucket, given: list[Drift]) -> None:
-    ((_, new),) = judged_again(given[-1:], given, bucket, WINDOW)
-    assert new.rolling_score == given[-1].rolling_score
+def test_only_some_windows_are_judged_with_those_that_came_before_them(
+    bucket: Bucket, given: list[DriftVerdict]
+) -> None:
+    ((_, new),) = rejudge(given[-1:], given, bucket, WINDOW)
+    assert new.multiwindow_score == given[-1].multiwindow_score
 
 
-def test_a_new_reference_changes_what_is_said(bucket: Bucket, given: list[Drift]) -> None:
-    assert [verdict.verdict for verdict in given] == ["quiet"] * 4 + ["alarm"]
+def test_a_new_reference_changes_what_is_said(bucket: Bucket, given: list[DriftVerdict]) -> None:
+    assert [verdict.verdict for verdict in given] == ["no_drift"] * 4 + ["drift"]
     known = reference_store.read(bucket, "m", "1")
-    spans = [span.model_copy(update={"limit": 10_000.0}) for span in known.profile.spans]
+    spans = [span.model_copy(update={"score_threshold": 10_000.0}) for span in known.profile.spans]
     reference_store.write(bucket, "m", "1", known._replace(profile=known.profile.model_copy(update={"spans": spans})))
-    pairs = list(judged_again(given, given, bucket, WINDOW))
-    assert {new.verdict for _, new in pairs} == {"quiet"}
-    *_, warm, last = table(pairs)
+    pairs = list(rejudge(given, given, bucket, WINDOW))
+    assert {new.verdict for _, new in pairs} == {"no_drift"}
+    *_, warm, last = format_table(pairs)
     assert warm.startswith(given[-1].window.name)
-    assert "alarm" in warm
+    assert "drift" in warm
     assert "/10000.0" in warm
     assert last == "5 verdicts given again, 1 of them another one"
 
 
-def test_windows_whose_rows_are_gone_are_left_out(bucket: Bucket, given: list[Drift]) -> None:
-    bucket.delete(path(given[1].window))
-    assert [old for old, _ in judged_again(given, given, bucket, WINDOW)] == [given[0], *given[2:]]
+def test_windows_whose_rows_are_gone_are_left_out(bucket: Bucket, given: list[DriftVerdict]) -> None:
+    bucket.delete(slice_path(given[1].window))
+    assert [old for old, _ in rejudge(given, given, bucket, WINDOW)] == [given[0], *given[2:]]
 
 
-def test_rows_of_several_versions_are_judged_each_by_its_own(bucket: Bucket, given: list[Drift]) -> None:
-    at = path(given[0].window)
+def test_rows_of_several_versions_are_judged_each_by_its_own(bucket: Bucket, given: list[DriftVerdict]) -> None:
+    at = slice_path(given[0].window)
     rows = bucket.read_parquet(at)
     bucket.write_parquet(at, pd.concat([rows, rows.assign(version="2")]))
     other = given[0].model_copy(update={"version": "2"})
-    verdicts = [new.verdict for _, new in judged_again([given[0], other], given, bucket, WINDOW)]
-    assert verdicts == ["quiet", "unjudged"]
+    verdicts = [new.verdict for _, new in rejudge([given[0], other], given, bucket, WINDOW)]
+    assert verdicts == ["no_drift", "inconclusive"]
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

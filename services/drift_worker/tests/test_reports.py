@@ -15,10 +15,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from drift_worker.web import report
-from drift_worker.web.report import NoRows, Subject
-from drift_worker.web.report_queue import Reporting
-from driftloop.drift.distances import Distance
-from driftloop.events import Drift
+from drift_worker.web.report import WindowNotArchived, ReportKey
+from drift_worker.web.report_queue import ReportQueue
+from driftloop.drift.distances import DistanceName
+from driftloop.events import DriftVerdict
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import NoReference, Reference
@@ -33,7 +33,7 @@ NAMES = {
     "kl_div": "Kullback-Leibler divergence",
     "hellinger": "Hellinger distance",
 }
-A, B, C, D = (Subject("m", "1", f"predictions-0-{n:012}-{n:012}") for n in range(4))
+A, B, C, D = (ReportKey("m", "1", f"predictions-0-{n:012}-{n:012}") for n in range(4))
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def known(bucket: Bucket) -> Reference:
     return give_reference(bucket)
 
 
-def made(bucket: Bucket, verdict: Drift) -> str:
-    return bucket.read(report.make(bucket, Subject.of(verdict))).decode()
+def made(bucket: Bucket, verdict: DriftVerdict) -> str:
+    return bucket.read(report.render_and_store(bucket, ReportKey.for_verdict(verdict))).decode()
 
 
 def clear(days: pd.DataFrame) -> pd.DataFrame:
@@ -60,10 +60,10 @@ def clear(days: pd.DataFrame) -> pd.DataFrame:
     [{}, {"temp": "psi", "visib": "hellinger", "carrier": "kl_div", "prediction": "jensenshannon"}],
     ids=["by default", "chosen"],
 )
-def test_the_report_holds_our_distances_and_thresholds(bucket: Bucket, methods: dict[str, Distance]) -> None:
+def test_the_report_holds_our_distances_and_thresholds(bucket: Bucket, methods: dict[str, DistanceName]) -> None:
     give_reference(bucket, rows=clear(days(80)), methods=methods)
     quiet, verdict = judged(bucket, [clear(days(1, 5)), clear(days(1, 5, warmer=10))])
-    assert (quiet.verdict, verdict.verdict, verdict.drifted) == ("quiet", "alarm", ["temp"])
+    assert (quiet.verdict, verdict.verdict, verdict.drifted_columns) == ("no_drift", "drift", ["temp"])
     assert {column: method for column, method in _distances(verdict).items() if column in methods} == methods
     page = made(bucket, verdict)
     assert bucket.exists(f"reports/m/1/{verdict.window.name}.html")
@@ -83,14 +83,16 @@ def test_the_report_holds_our_distances_and_thresholds(bucket: Bucket, methods: 
         assert f"{finding.column} {finding.threshold:.3g}" in page
 
 
-def _distances(verdict: Drift) -> dict[str, str]:
+def _distances(verdict: DriftVerdict) -> dict[str, str]:
     return {finding.column: finding.method for finding in verdict.findings if finding.method in NAMES}
 
 
 def test_the_threshold_decides(bucket: Bucket, known: Reference) -> None:
     (verdict,) = judged(bucket, [days(1, 5, warmer=10)])
     single = known.profile.spans[0]
-    lenient = known.profile.model_copy(update={"spans": [single.model_copy(update={"limit": single.limit * 100})]})
+    lenient = known.profile.model_copy(
+        update={"spans": [single.model_copy(update={"score_threshold": single.score_threshold * 100})]}
+    )
     reference_store.write(bucket, "m", "1", known._replace(profile=lenient))
     page = made(bucket, verdict)
     assert '"data_drift": "Not Detected"' in page
@@ -114,26 +116,26 @@ def test_a_window_without_any_value_has_a_report_that_says_so(bucket: Bucket) ->
 
 def test_a_report_that_is_there_is_not_made_again(bucket: Bucket) -> None:
     bucket.write(A.path, b"as it was")
-    assert bucket.read(report.make(bucket, A)) == b"as it was"
+    assert bucket.read(report.render_and_store(bucket, A)) == b"as it was"
 
 
 def test_what_is_missing_is_named(bucket: Bucket) -> None:
     with pytest.raises(NoReference, match="version 1 of m has no reference"):
-        report.make(bucket, A)
+        report.render_and_store(bucket, A)
     give_reference(bucket)
-    with pytest.raises(NoRows, match="the archive has no window predictions-0-000000000000-000000000000"):
-        report.make(bucket, A)
+    with pytest.raises(WindowNotArchived, match="the archive has no window predictions-0-000000000000-000000000000"):
+        report.render_and_store(bucket, A)
     (verdict,) = judged(bucket, [days(1)], version="2")
     give_reference(bucket)
-    with pytest.raises(NoRows, match="has no row of version 1 of m"):
-        report.make(bucket, Subject.of(verdict)._replace(version="1"))
+    with pytest.raises(WindowNotArchived, match="has no row of version 1 of m"):
+        report.render_and_store(bucket, ReportKey.for_verdict(verdict)._replace(version="1"))
 
 
 @contextmanager
-def reporting_by(code: str, seconds: float = 60, most_waiting: int = 2) -> Iterator[Reporting]:
+def reporting_by(code: str, seconds: float = 60, most_waiting: int = 2) -> Iterator[ReportQueue]:
     """Reports are made by a few lines of Python, which get ``model, version, window``."""
     code = f"import pathlib, sys, time\nmodel, version, window = sys.argv[2:]\n{code}"
-    with Reporting(most_waiting, seconds, [sys.executable, "-c", code]) as reporting:
+    with ReportQueue(most_waiting, seconds, [sys.executable, "-c", code]) as reporting:
         yield reporting
 
 
@@ -160,54 +162,54 @@ def test_one_report_is_made_at_a_time_the_latest_wish_first_and_the_oldest_is_dr
     gate, log = tmp_path / "gate", tmp_path / "log"
     dropped, before = counted("dropped"), counted("made")
     with reporting_by(waits_for(gate, log)) as reporting:
-        reporting.ask(A)
+        reporting.enqueue(A)
         until(lambda: log.exists() and log.read_text(), "the first one is being made")
         began = time.monotonic()
         for subject in (B, C, D, A):
-            reporting.ask(subject)
+            reporting.enqueue(subject)
         assert time.monotonic() - began < 1, "asking waited"
-        states = [reporting.state(subject).name for subject in (A, B, C, D)]
+        states = [reporting.status(subject).name for subject in (A, B, C, D)]
         assert states == ["making", "unasked", "waiting", "waiting"]
         assert counted("dropped") == dropped + 1
         assert log.read_text().split() == [A.window]
         gate.touch()
         until(lambda: counted("made") == before + 3, "all are made")
         assert log.read_text().split() == [A.window, D.window, C.window]
-        assert reporting.state(A).name == "unasked"
+        assert reporting.status(A).name == "unasked"
 
 
 def test_a_failure_is_kept_with_its_reason_and_the_next_one_is_made() -> None:
     failed, before = counted("failed"), counted("made")
     code = f"if window == {A.window!r}: sys.exit('no such thing')"
     with reporting_by(code) as reporting:
-        reporting.ask(A)
-        until(lambda: reporting.state(A).name == "failed", "it fails")
-        assert reporting.state(A).why == "no such thing"
+        reporting.enqueue(A)
+        until(lambda: reporting.status(A).name == "failed", "it fails")
+        assert reporting.status(A).error == "no such thing"
         assert counted("failed") == failed + 1
-        reporting.ask(B)
+        reporting.enqueue(B)
         until(lambda: counted("made") == before + 1, "the next one is made")
 
 
 def test_a_report_that_takes_too_long_is_ended() -> None:
     with reporting_by("time.sleep(600)", seconds=0.5) as reporting:
-        reporting.ask(A)
-        until(lambda: reporting.state(A).name == "failed", "it is given up")
-        assert "not made within 0.5 s" in reporting.state(A).why
+        reporting.enqueue(A)
+        until(lambda: reporting.status(A).name == "failed", "it is given up")
+        assert "not made within 0.5 s" in reporting.status(A).error
 
 
 def test_a_program_that_is_not_there_is_a_failure() -> None:
-    with Reporting(2, 10, ["/nowhere/python"]) as reporting:
-        reporting.ask(A)
-        until(lambda: reporting.state(A).name == "failed", "it fails")
-        assert "could not be started" in reporting.state(A).why
+    with ReportQueue(2, 10, ["/nowhere/python"]) as reporting:
+        reporting.enqueue(A)
+        until(lambda: reporting.status(A).name == "failed", "it fails")
+        assert "could not be started" in reporting.status(A).error
 
 
 def test_nothing_is_left_running_at_the_end(tmp_path: Path) -> None:
     mark = tmp_path / "process"
     code = f"import os\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
     with reporting_by(code) as reporting:
-        reporting.ask(A)
-        reporting.ask(B)
+        reporting.enqueue(A)
+        reporting.enqueue(B)
         until(lambda: mark.exists() and mark.read_text(), "it runs")
     assert not Path(f"/proc/{mark.read_text()}").exists()
 
@@ -217,9 +219,9 @@ def test_a_report_that_would_end_with_its_worker_ends_before() -> None:
     with reporting_by(
         "from drift_worker.web.report_queue import end_with_the_worker\nend_with_the_worker()"
     ) as reporting:
-        reporting.ask(A)
-        until(lambda: reporting.state(A).name not in ("waiting", "making"), "its end")
-        assert reporting.state(A).name == "unasked"
+        reporting.enqueue(A)
+        until(lambda: reporting.status(A).name not in ("waiting", "making"), "its end")
+        assert reporting.status(A).name == "unasked"
     assert counted("made") == before + 1
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
-from drift_worker.windows.slicer import Slice, Slicing
+from drift_worker.windows.slicer import Slice, Slicer
 from driftloop.events import Outcome, Prediction
-from driftloop.kafka.consumer_loop import Received
+from driftloop.kafka.consumer_loop import ConsumedMessage
 from driftloop.settings import WindowSettings
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
@@ -14,24 +14,24 @@ NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 
 def prediction(
     offset: int, rows: int = 1, partition: int = 0, after: float = 0, follows: int | None = None
-) -> Received:
+) -> ConsumedMessage:
     time = NOON + timedelta(seconds=after)
     event = Prediction(model="m", version="1", time=time, features={"x": [0.0] * rows}, predictions=[0.5] * rows)
-    return Received("predictions", partition, offset, event, offset if follows is None else follows)
+    return ConsumedMessage("predictions", partition, offset, event, offset if follows is None else follows)
 
 
-def slicing_of(rows: int, quiet_seconds: float = 60, longest_seconds: float = 60) -> Slicing:
+def slicing_of(rows: int, quiet_seconds: float = 60, longest_seconds: float = 60) -> Slicer:
     settings = WindowSettings.model_construct(
         None, rows=rows, quiet_seconds=quiet_seconds, longest_seconds=longest_seconds
     )
-    return Slicing(settings)
+    return Slicer(settings)
 
 
 def offsets(slices: Iterable[Slice]) -> list[tuple[int, int, int]]:
     return [(one.first_offset, one.last_offset, one.rows) for one in slices]
 
 
-def added(slicing: Slicing, *received: Received) -> list[tuple[int, int, int]]:
+def added(slicing: Slicer, *received: ConsumedMessage) -> list[tuple[int, int, int]]:
     return offsets(chain.from_iterable(slicing.add(one, 0) for one in received))
 
 
@@ -44,7 +44,7 @@ def test_the_rows_of_an_event_are_never_split() -> None:
 
 
 def test_offsets_without_an_event_belong_to_the_slice_that_covers_them() -> None:
-    gone = Received("predictions", 0, 1, None, 1)
+    gone = ConsumedMessage("predictions", 0, 1, None, 1)
     assert added(slicing_of(2), prediction(0), gone, prediction(2)) == [(0, 2, 2)]
 
 
@@ -54,7 +54,7 @@ def test_marks_of_transactions_between_two_slices_leave_no_gap() -> None:
 
 
 def test_partitions_and_topics_have_slices_of_their_own() -> None:
-    outcome = Received("outcomes", 0, 0, Outcome(prediction_id="p", index=0, outcome=1), 0)
+    outcome = ConsumedMessage("outcomes", 0, 0, Outcome(prediction_id="p", index=0, outcome=1), 0)
     assert added(slicing_of(2), prediction(0), prediction(7, partition=1), outcome, prediction(1)) == [(0, 1, 2)]
 
 
@@ -78,13 +78,13 @@ def test_a_quiet_slice_closes_after_its_time() -> None:
     slicing = slicing_of(10, quiet_seconds=5)
     slicing.add(prediction(0), 0)
     slicing.add(prediction(1), 3)
-    assert slicing.quiet(7.9) == []
-    assert offsets(slicing.quiet(8)) == [(0, 1, 2)]
-    assert slicing.quiet(100) == []
+    assert slicing.close_idle(7.9) == []
+    assert offsets(slicing.close_idle(8)) == [(0, 1, 2)]
+    assert slicing.close_idle(100) == []
 
 
 def test_slices_of_partitions_that_moved_are_forgotten() -> None:
     slicing = slicing_of(2)
     slicing.add(prediction(0), 0)
-    slicing.forget([("predictions", 0)])
+    slicing.drop([("predictions", 0)])
     assert added(slicing, prediction(0), prediction(1)) == [(0, 1, 2)]

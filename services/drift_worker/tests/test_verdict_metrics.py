@@ -5,18 +5,18 @@ from typing import Any
 
 from prometheus_client import REGISTRY
 
-from drift_worker.worker import measure
-from driftloop.events import Drift, Finding, Window
+from drift_worker.worker import record_metrics
+from driftloop.events import DriftVerdict, Finding, Window
 
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
 
 
-def verdict(model: str, day: int, what: str, **more: Any) -> Drift:
-    judged = {"score": 1.5, "limit": 1.0, "rolling_score": 2.0, "rolling_limit": 1.0} if what != "unjudged" else {}
+def verdict(model: str, day: int, what: str, **more: Any) -> DriftVerdict:
+    judged = {"score": 1.5, "limit": 1.0, "rolling_score": 2.0, "rolling_limit": 1.0} if what != "inconclusive" else {}
     ends = NOON + timedelta(days=day)
     window = Window(topic="predictions", partition=0, first_offset=day, last_offset=day)
     common = {"window": window, "model": model, "version": "1", "rows": 10, "starts": ends, "ends": ends}
-    return Drift.model_validate({**common, "verdict": what, "why": "", "archive": "", **judged, **more})
+    return DriftVerdict.model_validate({**common, "verdict": what, "why": "", "archive": "", **judged, **more})
 
 
 def shown(name: str, model: str, **labels: str) -> float | None:
@@ -29,35 +29,37 @@ def finding(column: str, *, windows: int = 1, drifted: bool = False) -> Finding:
 
 def test_alarms_in_a_row_are_counted_until_a_quiet_window() -> None:
     rows = []
-    for day, what in enumerate(("alarm", "alarm", "quiet", "alarm")):
-        measure(verdict("row", day, what))
+    for day, what in enumerate(("drift", "drift", "no_drift", "drift")):
+        record_metrics(verdict("row", day, what))
         rows.append((shown("alarming", "row"), shown("alarms_in_a_row", "row")))
     assert rows == [(1, 1), (1, 2), (0, 0), (1, 1)]
 
 
 def test_figures_carry_the_time_of_the_window_that_they_are_of() -> None:
-    measure(verdict("time", 3, "alarm"))
+    record_metrics(verdict("time", 3, "drift"))
     assert shown("window_end_timestamp_seconds", "time") == (NOON + timedelta(days=3)).timestamp()
 
 
 def test_a_window_that_could_not_be_judged_is_counted_and_moves_no_figure() -> None:
-    measure(verdict("un", 1, "alarm"))
-    measure(verdict("un", 2, "unjudged"))
-    assert shown("windows_total", "un", verdict="unjudged") == 1
+    record_metrics(verdict("un", 1, "drift"))
+    record_metrics(verdict("un", 2, "inconclusive"))
+    assert shown("windows_total", "un", verdict="inconclusive") == 1
     assert shown("window_end_timestamp_seconds", "un") == (NOON + timedelta(days=1)).timestamp()
     assert (shown("alarming", "un"), shown("alarms_in_a_row", "un"), shown("window_score", "un")) == (1, 1, 1.5)
 
 
 def test_a_column_has_drifted_by_any_of_its_statistics_in_the_latest_window() -> None:
-    measure(verdict("col", 1, "alarm", findings=[finding("x"), finding("x", windows=3, drifted=True), finding("y")]))
+    record_metrics(
+        verdict("col", 1, "drift", findings=[finding("x"), finding("x", windows=3, drifted=True), finding("y")])
+    )
     assert (shown("column_drifted", "col", column="x"), shown("column_drifted", "col", column="y")) == (1, 0)
-    measure(verdict("col", 2, "quiet", findings=[finding("x"), finding("y")]))
+    record_metrics(verdict("col", 2, "no_drift", findings=[finding("x"), finding("y")]))
     assert shown("column_drifted", "col", column="x") == 0
 
 
 def test_behind_a_gap_nothing_is_left_of_what_was_said_of_three_windows() -> None:
-    measure(verdict("gap", 1, "alarm", findings=[finding("x"), finding("x", windows=3)]))
-    measure(verdict("gap", 5, "quiet", rolling_score=None, rolling_limit=None, findings=[finding("x")]))
+    record_metrics(verdict("gap", 1, "drift", findings=[finding("x"), finding("x", windows=3)]))
+    record_metrics(verdict("gap", 5, "no_drift", rolling_score=None, rolling_limit=None, findings=[finding("x")]))
     assert shown("rolling_score", "gap") is None
     assert shown("statistic", "gap", column="x", method="psi", windows="3") is None
     assert shown("statistic", "gap", column="x", method="psi", windows="1") == 0.2

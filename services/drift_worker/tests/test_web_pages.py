@@ -18,18 +18,18 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from drift_worker.web import routes
-from drift_worker.web.report_queue import Reporting
-from drift_worker.web.verdict_cache import Verdicts
+from drift_worker.web.report_queue import ReportQueue
+from drift_worker.web.verdict_cache import VerdictCache
 from driftloop.events import (
-    Drift,
-    Estimate,
-    Fact,
-    Figure,
+    DriftVerdict,
+    QualityEstimate,
+    DataQualityIssue,
+    MetricEstimate,
     Finding,
-    Measurement,
-    ModelChange,
-    Quality,
-    Record,
+    Evaluation,
+    ModelStateChanged,
+    QualityVerdict,
+    EstimateTrackRecord,
     Window,
 )
 from driftloop.storage.bucket import Away, Bucket
@@ -41,8 +41,8 @@ NASTY = "<script>alert('x')</script>&\"{{71*71}}"
 
 
 @pytest.fixture
-def verdicts() -> Verdicts:
-    return Verdicts(most=100)
+def verdicts() -> VerdictCache:
+    return VerdictCache(max_events=100)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def gate(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def client(verdicts: Verdicts, bucket: Bucket, gate: Path, tmp_path: Path) -> Iterator[TestClient]:
+def client(verdicts: VerdictCache, bucket: Bucket, gate: Path, tmp_path: Path) -> Iterator[TestClient]:
     """The pages, whose reports are made by a few lines of Python; a gate that is empty lets them fail."""
     code = f"""
 import pathlib, sys, time
@@ -67,13 +67,13 @@ path.parent.mkdir(parents=True, exist_ok=True)
 path.write_text(content)
 """
     app = FastAPI()
-    with Reporting(2, 60, [sys.executable, "-c", code]) as reporting:
-        routes.add(app, verdicts, reporting, bucket)
+    with ReportQueue(2, 60, [sys.executable, "-c", code]) as reporting:
+        routes.mount(app, verdicts, reporting, bucket)
         yield TestClient(app)
 
 
 @pytest.fixture
-def stream(verdicts: Verdicts, bucket: Bucket) -> list[Drift]:
+def stream(verdicts: VerdictCache, bucket: Bucket) -> list[DriftVerdict]:
     """Quiet days, one with too few rows, and warm ones."""
     give_reference(bucket)
     few = days(1, 9).head(20)
@@ -81,21 +81,21 @@ def stream(verdicts: Verdicts, bucket: Bucket) -> list[Drift]:
     stream = list(judged(bucket, frames))
     for verdict in stream:
         verdicts.add(verdict)
-    assert [verdict.verdict for verdict in stream] == ["quiet", "quiet", "unjudged", "alarm", "alarm"]
+    assert [verdict.verdict for verdict in stream] == ["no_drift", "no_drift", "inconclusive", "drift", "drift"]
     return stream
 
 
-def one(number: int = 0, **changed: Any) -> Drift:
+def one(number: int = 0, **changed: Any) -> DriftVerdict:
     """A made-up verdict."""
     window = Window(topic="predictions", partition=0, first_offset=number, last_offset=number)
     given: dict[str, Any] = {
-        **{"window": window, "model": "m", "version": "1", "rows": 1, "verdict": "quiet", "why": "score 1, limit 2"},
+        **{"window": window, "model": "m", "version": "1", "rows": 1, "verdict": "no_drift", "why": "score 1, limit 2"},
         **{"starts": BEGIN, "ends": BEGIN, "archive": "gs://b/x.parquet", "score": 1.0, "limit": 2.0},
     }
-    return Drift(**(given | changed))
+    return DriftVerdict(**(given | changed))
 
 
-def address(verdict: Drift, kind: str = "windows") -> str:
+def address(verdict: DriftVerdict, kind: str = "windows") -> str:
     of = f"{verdict.model}/{verdict.version}"
     return quote(
         f"/windows/{verdict.window.name}/{of}" if kind == "windows" else f"/reports/{of}/{verdict.window.name}"
@@ -124,7 +124,7 @@ def test_without_windows_the_overview_says_what_to_do(client: TestClient) -> Non
 
 
 def test_the_overview_shows_each_window_and_the_column_to_look_at_first(
-    client: TestClient, stream: list[Drift]
+    client: TestClient, stream: list[DriftVerdict]
 ) -> None:
     answer = client.get("/")
     seen = words(answer)
@@ -138,7 +138,7 @@ def test_the_overview_shows_each_window_and_the_column_to_look_at_first(
     assert {column for _, column, _ in rows} == {"temp", "visib", "carrier", "prediction"}
 
 
-def test_the_latest_version_comes_first_and_old_ones_have_a_link(client: TestClient, verdicts: Verdicts) -> None:
+def test_the_latest_version_comes_first_and_old_ones_have_a_link(client: TestClient, verdicts: VerdictCache) -> None:
     for number in range(routes.VERSIONS + 2):
         verdicts.add(one(number, version=str(number)))
     answer = client.get("/")
@@ -149,11 +149,13 @@ def test_the_latest_version_comes_first_and_old_ones_have_a_link(client: TestCli
     assert client.get("/?model=m&version=99").status_code == 404
 
 
-def test_a_window_says_why_and_shows_findings_facts_and_where_it_lies(client: TestClient, stream: list[Drift]) -> None:
+def test_a_window_says_why_and_shows_findings_facts_and_where_it_lies(
+    client: TestClient, stream: list[DriftVerdict]
+) -> None:
     verdict = stream[-1]
     answer = client.get(address(verdict))
     seen = words(answer)
-    for part in verdict.why.split("; "):
+    for part in verdict.explanation.split("; "):
         assert part in seen
     assert "visib : 100% of the values are missing" in seen
     assert verdict.archive in seen
@@ -168,7 +170,7 @@ def test_a_window_says_why_and_shows_findings_facts_and_where_it_lies(client: Te
     assert f'href="{address(verdict, "reports")}"' in answer.text
 
 
-def test_the_pictures_are_shares_of_the_values_that_are_there(client: TestClient, stream: list[Drift]) -> None:
+def test_the_pictures_are_shares_of_the_values_that_are_there(client: TestClient, stream: list[DriftVerdict]) -> None:
     text = client.get(address(stream[-1])).text
     names = re.findall(r"<figcaption><b>(\w+)</b>", text)
     figures = [json.loads(source) for source in re.findall(r'data-figure="[^"]+">(.*?)</script>', text, re.DOTALL)]
@@ -182,29 +184,29 @@ def test_the_pictures_are_shares_of_the_values_that_are_there(client: TestClient
 
 
 def test_a_verdict_that_was_given_again_stands_beside_the_first_one(
-    client: TestClient, verdicts: Verdicts, stream: list[Drift]
+    client: TestClient, verdicts: VerdictCache, stream: list[DriftVerdict]
 ) -> None:
-    changed = {"id": "again", "verdict": "alarm", "why": "score 9, limit 1", "replayed": True}
+    changed = {"id": "again", "verdict": "drift", "why": "score 9, limit 1", "replayed": True}
     verdicts.add(stream[1].model_copy(update=changed))
     overview = client.get("/")
     links = re.findall(r'<li><a class="([\w ]+)" href="([^"]+)"', overview.text)
-    assert links[:2] == [("quiet", address(stream[0])), ("quiet again", address(stream[1]))]
+    assert links[:2] == [("no_drift", address(stream[0])), ("quiet again", address(stream[1]))]
     assert "5 windows: 2 alarm, 2 quiet, 1 unjudged" in words(overview)
     seen = words(client.get(address(stream[1])))
     assert "m version 1 quiet" in seen
-    for part in stream[1].why.split("; "):
+    for part in stream[1].explanation.split("; "):
         assert part in seen
     assert re.search(r"Judged again on [\d-]+ [\d:]+: alarm score 9, limit 1", seen)
     assert "Judged again" not in words(client.get(address(stream[0])))
 
 
-def test_an_unjudged_window_says_why(client: TestClient, stream: list[Drift]) -> None:
+def test_an_unjudged_window_says_why(client: TestClient, stream: list[DriftVerdict]) -> None:
     answer = client.get(address(stream[2]))
     assert answer.status_code == 200
     assert "too few rows: 20, and 90 are needed" in words(answer)
 
 
-def test_a_window_whose_rows_are_gone_still_has_its_page(client: TestClient, verdicts: Verdicts) -> None:
+def test_a_window_whose_rows_are_gone_still_has_its_page(client: TestClient, verdicts: VerdictCache) -> None:
     verdicts.add(one())
     answer = client.get(address(one()))
     assert answer.status_code == 200
@@ -234,14 +236,14 @@ def test_no_path_leads_out_of_the_reports(client: TestClient, bucket: Bucket) ->
     assert client.get("/reports/m/%2e%2e/%2e%2e/secret").status_code == 404
 
 
-def test_names_are_shown_as_they_are_and_never_run(client: TestClient, verdicts: Verdicts) -> None:
-    finding = Finding(column=NASTY, method=NASTY, value=2.0, threshold=1.0, drifted=True, weight=1.0)
-    fact = Fact(column=NASTY, kind="constant", share=1.0)
+def test_names_are_shown_as_they_are_and_never_run(client: TestClient, verdicts: VerdictCache) -> None:
+    finding = Finding(column=NASTY, method=NASTY, value=2.0, threshold=1.0, drifted=True, priority=1.0)
+    fact = DataQualityIssue(column=NASTY, kind="constant", fraction=1.0)
     why = f"score 3, limit 1; {NASTY}"
-    nasty = one(model=f"a/b {NASTY}", version=NASTY, verdict="alarm", why=why, findings=[finding], facts=[fact])
+    nasty = one(model=f"a/b {NASTY}", version=NASTY, verdict="drift", why=why, findings=[finding], facts=[fact])
     verdicts.add(nasty.model_copy(update={"archive": NASTY}))
     overview = client.get("/")
-    (link,) = re.findall(r'<li><a class="alarm" href="([^"]+)"', overview.text)
+    (link,) = re.findall(r'<li><a class="drift" href="([^"]+)"', overview.text)
     window = client.get(unescape(link))
     report = client.get(address(nasty, "reports"))
     assert (window.status_code, report.status_code) == (200, 202)
@@ -251,7 +253,7 @@ def test_names_are_shown_as_they_are_and_never_run(client: TestClient, verdicts:
     assert words(window).count(NASTY) >= 5
 
 
-def test_pages_load_nothing_from_elsewhere_and_may_not(client: TestClient, stream: list[Drift]) -> None:
+def test_pages_load_nothing_from_elsewhere_and_may_not(client: TestClient, stream: list[DriftVerdict]) -> None:
     for path in ("/", address(stream[-1])):
         answer = client.get(path)
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
@@ -273,7 +275,7 @@ def test_static_files_are_packed_for_those_who_take_it(client: TestClient) -> No
 
 
 def test_a_report_is_made_when_it_is_asked_for_and_then_served(
-    client: TestClient, verdicts: Verdicts, gate: Path
+    client: TestClient, verdicts: VerdictCache, gate: Path
 ) -> None:
     verdicts.add(one())
     path = address(one(), "reports")
@@ -287,7 +289,7 @@ def test_a_report_is_made_when_it_is_asked_for_and_then_served(
 
 
 def test_a_report_that_failed_says_why_and_can_be_tried_again(
-    client: TestClient, verdicts: Verdicts, gate: Path
+    client: TestClient, verdicts: VerdictCache, gate: Path
 ) -> None:
     verdicts.add(one())
     path = address(one(), "reports")
@@ -307,7 +309,7 @@ def test_a_report_outlives_what_is_known_of_its_verdict(client: TestClient, buck
 
 
 def test_a_bucket_that_is_away_is_told_of_and_asked_again_later(
-    client: TestClient, verdicts: Verdicts, bucket: Bucket
+    client: TestClient, verdicts: VerdictCache, bucket: Bucket
 ) -> None:
     def away(_: str) -> bytes:
         raise Away("the bucket does not answer: TimeoutError")
@@ -322,16 +324,30 @@ def test_a_bucket_that_is_away_is_told_of_and_asked_again_later(
     assert "There is nothing to draw: the bucket does not answer" in words(window)
 
 
-def test_quality_stands_beside_the_verdicts(client: TestClient, verdicts: Verdicts) -> None:
+def test_quality_stands_beside_the_verdicts(client: TestClient, verdicts: VerdictCache) -> None:
     common: dict[str, Any] = {"model": "m", "version": "1", "rows": 900, "starts": BEGIN, "ends": BEGIN}
-    found = Measurement(rows=900, days=8, drawn="days", figures={"roc_auc": Figure(value=0.7012, low=0.68, high=0.72)})
+    found = Evaluation(
+        rows=900, days=8, resampling_unit="days", metrics={"roc_auc": MetricEstimate(value=0.7012, low=0.68, high=0.72)}
+    )
     window = one().window
     verdicts.add(one())
     verdicts.add(
-        Quality(window=window, windows=3, unmatched=0, verdict="worse", why="ROC AUC 0.701 <", found=found, **common)
+        QualityVerdict(
+            window=window,
+            windows=3,
+            unmatched=0,
+            verdict="degraded",
+            explanation="ROC AUC 0.701 <",
+            in_service=found,
+            **common,
+        )
     )
-    figures, record = {"roc_auc": 0.75}, Record(windows=2, mean_error=0.05)
-    verdicts.add(Estimate(window=window, figures=figures, record=record, trusted=False, why="too few", **common))
+    figures, record = {"roc_auc": 0.75}, EstimateTrackRecord(windows=2, mean_error=0.05)
+    verdicts.add(
+        QualityEstimate(
+            window=window, metrics=figures, track_record=record, trusted=False, explanation="too few", **common
+        )
+    )
     seen = words(client.get("/"))
     assert "worse : ROC AUC 0.701 <" in seen
     assert "ROC AUC 0.701 0.68 to 0.72 –" in seen
@@ -340,28 +356,28 @@ def test_quality_stands_beside_the_verdicts(client: TestClient, verdicts: Verdic
 
 
 def test_the_latest_verdicts_are_kept_and_other_events_are_not() -> None:
-    verdicts = Verdicts(most=3)
+    verdicts = VerdictCache(max_events=3)
     for number in range(5):
         verdicts.add(one(number))
-    verdicts.add(ModelChange(retrain_id="r", model="m", state="failed", why=""))
-    kept = verdicts.latest(Drift, "m", "1", 10)
+    verdicts.add(ModelStateChanged(retrain_id="r", model="m", state="failed", explanation=""))
+    kept = verdicts.latest(DriftVerdict, "m", "1", 10)
     assert [verdict.window.first_offset for verdict in kept] == [2, 3, 4]
     assert kept[-1] == one(4).model_copy(update={"id": kept[-1].id, "time": kept[-1].time})
     assert verdicts.find(one(0).window.name, "m/1") is None
     middle = verdicts.find(one(3).window.name, "m/1")
     assert middle is not None
-    assert verdicts.beside(middle) == (one(2).window.name, one(4).window.name)
+    assert verdicts.neighbours(middle) == (one(2).window.name, one(4).window.name)
 
 
-def test_a_topic_that_does_not_answer_is_told_of(client: TestClient, verdicts: Verdicts) -> None:
+def test_a_topic_that_does_not_answer_is_told_of(client: TestClient, verdicts: VerdictCache) -> None:
     assert "has not answered" not in words(client.get("/"))
-    verdicts._heard -= routes.SILENT_SECONDS + 1
+    verdicts._fresh_at -= routes.STALE_AFTER_SECONDS + 1
     assert "has not answered for 31" in words(client.get("/"))
-    verdicts.heard()
+    verdicts.mark_fresh()
     assert "has not answered" not in words(client.get("/"))
 
 
-def test_times_are_in_utc(client: TestClient, verdicts: Verdicts) -> None:
+def test_times_are_in_utc(client: TestClient, verdicts: VerdictCache) -> None:
     there = timezone(timedelta(hours=-5))
     starts = datetime(2013, 7, 1, 20, 30, tzinfo=there)
     verdicts.add(one(starts=starts, ends=starts + timedelta(hours=2)))

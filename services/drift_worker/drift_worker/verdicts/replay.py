@@ -8,16 +8,16 @@ from itertools import groupby
 from kafka.errors import KafkaError
 
 from drift_worker.settings import DriftWorkerSettings
-from drift_worker.verdicts.window_judge import Judging
+from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
-from drift_worker.windows.recent_windows import History
-from driftloop.events import Drift, Event, Window, new_id
+from drift_worker.windows.recent_windows import RecentWindows
+from driftloop.events import DriftVerdict, Event, Window, new_event_id
 from driftloop.kafka import topics
-from driftloop.kafka.publisher import Publisher, Unavailable
+from driftloop.kafka.publisher import Publisher, BrokerUnavailable
 from driftloop.settings import WindowSettings, load
 from driftloop.storage.bucket import Away, Bucket
 
-ALL = 10**9  # verdicts are few, and the broker keeps them
+ALL_EVENTS = 10**9  # verdicts are few, and the broker keeps them
 UNREACHABLE = 6
 
 ABOUT = """\
@@ -51,19 +51,19 @@ def main(arguments: Sequence[str]) -> None:
     asked = parser.parse_args(arguments)
     settings = load(DriftWorkerSettings)
     try:
-        given = topics.latest(settings.kafka, settings.topics.drift, ALL)
+        given = topics.read_last(settings.kafka, settings.topics.drift, ALL_EVENTS)
         chosen = [
             event
             for event in given
-            if isinstance(event, Drift)
+            if isinstance(event, DriftVerdict)
             and not event.replayed
-            and event.ends >= asked.start
-            and event.starts < asked.end
+            and event.last_prediction_at >= asked.start
+            and event.first_prediction_at < asked.end
             and asked.model in (None, event.model)
             and asked.version in (None, event.version)
         ]
-        pairs = list(judged_again(chosen, given, Bucket(settings.storage), settings.window))
-        for line in table(pairs):
+        pairs = list(rejudge(chosen, given, Bucket(settings.storage), settings.window))
+        for line in format_table(pairs):
             print(line)
         if gone := len(chosen) - len(pairs):
             print(f"of {gone} more the rows are not in the archive any longer")
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> None:
             with Publisher(settings.kafka, settings.topics, "drift_worker") as publisher:
                 publisher.publish(*(new for _, new in pairs))
             print(f"published {len(pairs)} verdicts to {settings.topics.drift}, marked as replayed")
-    except (KafkaError, Unavailable) as error:
+    except (KafkaError, BrokerUnavailable) as error:
         print(
             f"no answer from Kafka at {settings.kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): {error}"
         )
@@ -81,14 +81,14 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(UNREACHABLE) from error
 
 
-def judged_again(
-    chosen: Iterable[Drift], given: Iterable[Event], bucket: Bucket, window: WindowSettings
-) -> Iterator[tuple[Drift, Drift]]:
+def rejudge(
+    chosen: Iterable[DriftVerdict], given: Iterable[Event], bucket: Bucket, window: WindowSettings
+) -> Iterator[tuple[DriftVerdict, DriftVerdict]]:
     """Each chosen verdict with the one that its rows get now, which has an id of its own; none where the rows are gone.
 
     ``given`` are all verdicts: the windows before one are named by theirs.
     """
-    named = {one.window for one in given if isinstance(one, Drift)}
+    named = {one.window for one in given if isinstance(one, DriftVerdict)}
     by_end = {(one.topic, one.partition, one.last_offset + 1): one for one in named}
 
     def finals(before: Window, count: int) -> Sequence[Window]:
@@ -98,29 +98,37 @@ def judged_again(
             before = one
         return found
 
-    history = History(bucket, window.fewest, finals)
-    judging = Judging(bucket, window, history)
+    history = RecentWindows(bucket, window.min_rows, finals)
+    judging = WindowJudge(bucket, window, history)
     in_order = sorted(chosen, key=lambda verdict: (verdict.window.name, verdict.model, verdict.version))
     for one, verdicts in groupby(in_order, key=lambda verdict: verdict.window):
         try:
-            rows = archive.read(bucket, one)
+            rows = archive.read_slice(bucket, one)
         except FileNotFoundError:
             continue
         for old in verdicts:
             of_version = rows[(rows["model"] == old.model) & (rows["version"] == old.version)]
-            new = judging.verdict(one, old.model, old.version, of_version, old.archive)
-            yield old, new.model_copy(update={"id": new_id(), "replayed": True})
+            new = judging.judge(one, old.model, old.version, of_version, old.archive)
+            yield old, new.model_copy(update={"id": new_event_id(), "replayed": True})
         history.add(one, rows)
 
 
-def table(pairs: Sequence[tuple[Drift, Drift]]) -> Iterator[str]:
+def format_table(pairs: Sequence[tuple[DriftVerdict, DriftVerdict]]) -> Iterator[str]:
     """Old and new verdicts as lines of text, with what has changed in the last."""
     lines = [("window", "version", "rows", "from", "old", "new", "drifted now")]
     for old, new in pairs:
         of = f"{old.model} {old.version}"
-        drifted = ", ".join(new.drifted) or (new.why if new.verdict == "unjudged" else "")
+        drifted = ", ".join(new.drifted_columns) or (new.explanation if new.verdict == "inconclusive" else "")
         lines.append(
-            (old.window.name, of, str(new.rows), f"{old.starts:%Y-%m-%d %H:%M}", _said(old), _said(new), drifted)
+            (
+                old.window.name,
+                of,
+                str(new.rows),
+                f"{old.first_prediction_at:%Y-%m-%d %H:%M}",
+                _said(old),
+                _said(new),
+                drifted,
+            )
         )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -129,9 +137,12 @@ def table(pairs: Sequence[tuple[Drift, Drift]]) -> Iterator[str]:
     yield f"{len(pairs)} verdicts given again, {changed} of them another one"
 
 
-def _said(verdict: Drift) -> str:
+def _said(verdict: DriftVerdict) -> str:
     """The verdict, with the scores that it comes from and their limits."""
-    scores = [(verdict.score, verdict.limit), (verdict.rolling_score, verdict.rolling_limit)]
+    scores = [
+        (verdict.score, verdict.score_threshold),
+        (verdict.multiwindow_score, verdict.multiwindow_score_threshold),
+    ]
     return " ".join([verdict.verdict, *(f"{score:.1f}/{limit:.1f}" for score, limit in scores if score and limit)])
 
 

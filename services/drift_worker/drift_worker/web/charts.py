@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftloop.drift.distances import Floats, Kind
-from driftloop.drift.statistics import numbers
-from driftloop.events import Drift, Estimate, Finding, Quality
+from driftloop.drift.distances import FloatArray, ColumnType
+from driftloop.drift.statistics import to_float_array
+from driftloop.events import DriftVerdict, QualityEstimate, Finding, QualityVerdict
 
-Figure = dict[str, Any]
+PlotlyFigure = dict[str, Any]
 
 INK, FAINT, GRID = "#3c4a57", "#8d99a5", "#e6eaee"
 BLUE, RED, GREY = "#4a7fa5", "#c8472f", "#b9c2ca"
@@ -25,40 +25,40 @@ MOST_LEVELS = 12  # bars that can still be read on a phone
 TAIL = 0.005  # of the values on either side that lie in the outermost bins
 
 
-def unusualness(finding: Finding) -> float | None:
+def threshold_ratio(finding: Finding) -> float | None:
     """A statistic in thresholds: above 1 it drifted."""
     if finding.value is None or finding.threshold <= 0:
         return None
     return finding.value / finding.threshold
 
 
-def most_unusual(verdict: Drift) -> dict[str, Finding]:
+def max_ratio_by_column(verdict: DriftVerdict) -> dict[str, Finding]:
     """By column, the finding that lies furthest in its thresholds."""
     found: dict[str, Finding] = {}
-    for finding in sorted(verdict.findings, key=lambda finding: unusualness(finding) or 0):
+    for finding in sorted(verdict.findings, key=lambda finding: threshold_ratio(finding) or 0):
         found[finding.column] = finding
     return found
 
 
-def scores(verdicts: Sequence[Drift]) -> Figure:
+def score_chart(verdicts: Sequence[DriftVerdict]) -> PlotlyFigure:
     """Each window's score in limits, alone and together with those before it."""
-    alone = [_share(v.score, v.limit) for v in verdicts]
-    rolling = [_share(v.rolling_score, v.rolling_limit) for v in verdicts]
+    alone = [_share(v.score, v.score_threshold) for v in verdicts]
+    rolling = [_share(v.multiwindow_score, v.multiwindow_score_threshold) for v in verdicts]
     places = list(range(len(verdicts)))
-    times = [_utc(verdict.starts) for verdict in verdicts]
+    times = [_utc(verdict.first_prediction_at) for verdict in verdicts]
     return {
         "data": [
             {
                 **_line("with those before it", places, rolling, FAINT),
-                "customdata": [[v.rolling_score, v.rolling_limit] for v in verdicts],
+                "customdata": [[v.multiwindow_score, v.multiwindow_score_threshold] for v in verdicts],
                 "text": times,
                 "hovertemplate": "%{text}<br>with those before it %{customdata[0]:.3g}, limit %{customdata[1]:.3g}",
             },
             {
                 **_line("the window", places, alone, BLUE),
                 "mode": "lines+markers",
-                "marker": {"size": 7, "color": [RED if v.verdict == "alarm" else BLUE for v in verdicts]},
-                "customdata": [[v.score, v.limit] for v in verdicts],
+                "marker": {"size": 7, "color": [RED if v.verdict == "drift" else BLUE for v in verdicts]},
+                "customdata": [[v.score, v.score_threshold] for v in verdicts],
                 "text": times,
                 "hovertemplate": "%{text}<br>score %{customdata[0]:.3g}, limit %{customdata[1]:.3g}",
             },
@@ -66,7 +66,7 @@ def scores(verdicts: Sequence[Drift]) -> Figure:
         "layout": _layout(
             height=340,
             hovermode="closest",
-            xaxis=_times([verdict.starts for verdict in verdicts]),
+            xaxis=_times([verdict.first_prediction_at for verdict in verdicts]),
             yaxis={"title": {"text": "score ÷ limit"}, "gridcolor": GRID, "zeroline": False, "rangemode": "tozero"},
             shapes=[
                 {
@@ -81,10 +81,10 @@ def scores(verdicts: Sequence[Drift]) -> Figure:
     }
 
 
-def heat(verdicts: Sequence[Drift], columns: Sequence[str]) -> Figure:
+def drift_heatmap(verdicts: Sequence[DriftVerdict], columns: Sequence[str]) -> PlotlyFigure:
     """Columns by windows: how far each column's most unusual statistic lies, in thresholds; the first column on top."""
-    found = [most_unusual(verdict) for verdict in verdicts]
-    values = [[unusualness(one[column]) if column in one else None for one in found] for column in columns]
+    found = [max_ratio_by_column(verdict) for verdict in verdicts]
+    values = [[threshold_ratio(one[column]) if column in one else None for one in found] for column in columns]
     words = [[_in_words(one.get(column)) for one in found] for column in columns]
     return {
         "data": [
@@ -108,21 +108,27 @@ def heat(verdicts: Sequence[Drift], columns: Sequence[str]) -> Figure:
         ],
         "layout": _layout(
             height=90 + 20 * len(columns),
-            xaxis={**_times([verdict.starts for verdict in verdicts]), "showgrid": False},
+            xaxis={**_times([verdict.first_prediction_at for verdict in verdicts]), "showgrid": False},
             yaxis={
                 **{"autorange": "reversed", "showgrid": False, "zeroline": False, "automargin": True},
                 **{"ticks": "", "fixedrange": True, "tickvals": list(range(len(columns)))},
-                "ticktext": [plain(_short(column)) for column in columns],
+                "ticktext": [escape_html(_short(column)) for column in columns],
             },
             meta=_links(verdicts),
         ),
     }
 
 
-def quality(name: str, title: str, qualities: Sequence[Quality], estimates: Sequence[Estimate]) -> Figure:
+def quality_chart(
+    name: str, title: str, qualities: Sequence[QualityVerdict], estimates: Sequence[QualityEstimate]
+) -> PlotlyFigure:
     """A figure of quality by when the predictions were made: as outcomes showed it, and as it was estimated."""
-    found = [(one.ends, one.found.figures[name]) for one in qualities if one.found and name in one.found.figures]
-    expected = [(one.ends, one.figures[name]) for one in estimates if name in one.figures]
+    found = [
+        (one.last_prediction_at, one.in_service.metrics[name])
+        for one in qualities
+        if one.in_service and name in one.in_service.metrics
+    ]
+    expected = [(one.last_prediction_at, one.metrics[name]) for one in estimates if name in one.metrics]
     times = sorted({ends for ends, _ in (*found, *expected)})
     places = {ends: place for place, ends in enumerate(times)}
     dots = {"type": "scatter", "mode": "markers", "hovertemplate": "%{text}<br>%{y:.3f}"}
@@ -155,7 +161,7 @@ def quality(name: str, title: str, qualities: Sequence[Quality], estimates: Sequ
     }
 
 
-def compared(kind: Kind, reference: pd.Series, window: pd.Series, drifted: bool) -> Figure:
+def distribution_chart(kind: ColumnType, reference: pd.Series, window: pd.Series, drifted: bool) -> PlotlyFigure:
     """How a column's values are spread in the reference and in a window, as shares of those that are not missing."""
     colour = RED if drifted else BLUE
     layout = _layout(
@@ -181,12 +187,12 @@ def compared(kind: Kind, reference: pd.Series, window: pd.Series, drifted: bool)
     return {"data": _steps(edges, _shares(known, edges), _shares(seen, edges), colour), "layout": layout}
 
 
-def plain(text: str) -> str:
+def escape_html(text: str) -> str:
     """A text that plotly, which reads some HTML in its labels, shows as it is."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def address(verdict: Drift) -> str:
+def verdict_path(verdict: DriftVerdict) -> str:
     """The page of a verdict, up to what has to be quoted in it."""
     return f"/windows/{verdict.window.name}/{verdict.model}/{verdict.version}"
 
@@ -201,12 +207,12 @@ def _share(value: float | None, limit: float | None) -> float | None:
     return value / limit
 
 
-def _line(name: str, x: list[int], y: list[float | None], colour: str) -> Figure:
+def _line(name: str, x: list[int], y: list[float | None], colour: str) -> PlotlyFigure:
     line = {"color": colour, "width": 2}
     return {"type": "scatter", "mode": "lines", "name": name, "x": x, "y": y, "line": line}
 
 
-def _times(times: Sequence[datetime]) -> Figure:
+def _times(times: Sequence[datetime]) -> PlotlyFigure:
     """Windows side by side, whatever time lies between them: a replay of the past comes after the present."""
     places = sorted({round(place) for place in np.linspace(0, len(times) - 1, min(len(times), 6))})
     return {
@@ -220,9 +226,9 @@ def _times(times: Sequence[datetime]) -> Figure:
     }
 
 
-def _links(verdicts: Sequence[Drift]) -> Figure:
+def _links(verdicts: Sequence[DriftVerdict]) -> PlotlyFigure:
     """Where a click on a window leads."""
-    return {"links": [address(verdict) for verdict in verdicts]}
+    return {"links": [verdict_path(verdict) for verdict in verdicts]}
 
 
 def _in_words(finding: Finding | None) -> str:
@@ -230,25 +236,25 @@ def _in_words(finding: Finding | None) -> str:
         return "not judged"
     of = "" if finding.windows == 1 else f" of {finding.windows} windows"
     value = "no value" if finding.value is None else f"{finding.value:.3g}"
-    return f"{plain(finding.column)}<br>{finding.method}{of}: {value}<br>threshold {finding.threshold:.3g}"
+    return f"{escape_html(finding.column)}<br>{finding.method}{of}: {value}<br>threshold {finding.threshold:.3g}"
 
 
 def _short(text: str, most: int = 18) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _finite(column: pd.Series) -> Floats:
-    values = numbers(column)
+def _finite(column: pd.Series) -> FloatArray:
+    values = to_float_array(column)
     return values[np.isfinite(values)]
 
 
-def _edges(known: Floats, seen: Floats) -> Floats:
+def _edges(known: FloatArray, seen: FloatArray) -> FloatArray:
     ends = [np.quantile(side, [TAIL, 1 - TAIL]) for side in (known, seen) if len(side)]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     return np.linspace(low, high if high > low else low + 1, BINS + 1)
 
 
-def _shares(values: Floats, edges: Floats) -> list[float]:
+def _shares(values: FloatArray, edges: FloatArray) -> list[float]:
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     return [float(count) for count in counts / max(len(values), 1)]
 
@@ -264,8 +270,8 @@ def _levels(reference: pd.Series, window: pd.Series) -> tuple[list[str], list[fl
     return [str(name) for name in shown.index], shown["known"].tolist(), shown["seen"].tolist(), words
 
 
-def _bars(names: list[str], known: list[float], seen: list[float], colour: str, layout: Figure) -> Figure:
-    labels = [plain(_short(name)) for name in names]
+def _bars(names: list[str], known: list[float], seen: list[float], colour: str, layout: PlotlyFigure) -> PlotlyFigure:
+    labels = [escape_html(_short(name)) for name in names]
     shown = sorted({round(place) for place in np.linspace(0, len(names) - 1, min(len(names), MOST_LEVELS))})
     ticks = {"tickvals": shown, "ticktext": [labels[place] for place in shown]}
     return {
@@ -280,7 +286,7 @@ def _bars(names: list[str], known: list[float], seen: list[float], colour: str, 
     }
 
 
-def _steps(edges: Floats, known: list[float], seen: list[float], colour: str) -> list[Figure]:
+def _steps(edges: FloatArray, known: list[float], seen: list[float], colour: str) -> list[PlotlyFigure]:
     centres = ((edges[:-1] + edges[1:]) / 2).tolist()
     common = {"type": "scatter", "mode": "lines", "x": centres, "hovertemplate": "%{y:.1%}"}
     return [
@@ -292,7 +298,7 @@ def _steps(edges: Floats, known: list[float], seen: list[float], colour: str) ->
     ]
 
 
-def _layout(**more: Any) -> Figure:
+def _layout(**more: Any) -> PlotlyFigure:
     return {
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
         "paper_bgcolor": "rgba(0,0,0,0)",

@@ -15,10 +15,10 @@ import pandas as pd
 
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.windows import archive
-from driftloop.drift.calibration import Profile
-from driftloop.drift.distances import DISTANCES, Kind
-from driftloop.drift.statistics import distance_of
-from driftloop.events import Drift, Window
+from driftloop.drift.calibration import DriftProfile
+from driftloop.drift.distances import DISTANCES, ColumnType
+from driftloop.drift.statistics import distance_for
+from driftloop.events import DriftVerdict, Window
 from driftloop.settings import load
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Away, Bucket
@@ -28,7 +28,7 @@ MOST_ROWS = 5_000  # of the reference: evidently draws each of them, and compare
 NICENESS = 19  # windows come first
 
 
-class Subject(NamedTuple):
+class ReportKey(NamedTuple):
     """What a report is of: a version's rows of a window."""
 
     model: str
@@ -37,7 +37,7 @@ class Subject(NamedTuple):
     """The window's name."""
 
     @classmethod
-    def of(cls, verdict: Drift) -> Self:
+    def for_verdict(cls, verdict: DriftVerdict) -> Self:
         """What a verdict is on."""
         return cls(verdict.model, verdict.version, verdict.window.name)
 
@@ -47,28 +47,28 @@ class Subject(NamedTuple):
         return f"reports/{self.model}/{self.version}/{self.window}.html"
 
 
-class NoRows(Exception):
+class WindowNotArchived(Exception):
     """The archive has no row of the version in the window."""
 
 
-def rows(bucket: Bucket, subject: Subject) -> tuple[Reference, pd.DataFrame]:
+def load_rows(bucket: Bucket, subject: ReportKey) -> tuple[Reference, pd.DataFrame]:
     """The version's reference, and the window's rows of the version with the columns and types of the reference.
 
     A column that the window lacks has no values. Raises :class:`NoReference` and :class:`NoRows`.
     """
     known = reference_store.read(bucket, subject.model, subject.version)
     try:
-        found = archive.read(bucket, Window.named(subject.window))
+        found = archive.read_slice(bucket, Window.parse(subject.window))
     except FileNotFoundError as error:
-        raise NoRows(f"the archive has no window {subject.window}") from error
+        raise WindowNotArchived(f"the archive has no window {subject.window}") from error
     found = found[(found["model"] == subject.model) & (found["version"] == subject.version)]
     if found.empty:
-        raise NoRows(f"window {subject.window} has no row of version {subject.version} of {subject.model}")
-    kinds = known.profile.kinds
+        raise WindowNotArchived(f"window {subject.window} has no row of version {subject.version} of {subject.model}")
+    kinds = known.profile.column_types
     return known._replace(rows=_fitting(known.rows, kinds)), _fitting(found, kinds)
 
 
-def _fitting(frame: pd.DataFrame, kinds: Mapping[str, Kind]) -> pd.DataFrame:
+def _fitting(frame: pd.DataFrame, kinds: Mapping[str, ColumnType]) -> pd.DataFrame:
     """The compared columns; a number is a float, as where verdicts are made."""
     fitting: dict[str, pd.Series] = {
         name: pd.to_numeric(frame[name], errors="coerce").astype("float64") if kind == "number" else frame[name]
@@ -78,15 +78,15 @@ def _fitting(frame: pd.DataFrame, kinds: Mapping[str, Kind]) -> pd.DataFrame:
     return pd.DataFrame(fitting).reindex(columns=list(kinds)).reset_index(drop=True)
 
 
-def make(bucket: Bucket, subject: Subject) -> str:
+def render_and_store(bucket: Bucket, subject: ReportKey) -> str:
     """Writes the report unless it is there; returns its path. Raises what :func:`rows` raises."""
     if not bucket.exists(subject.path):
-        known, window = rows(bucket, subject)
-        bucket.write(subject.path, draw(known, window, subject).encode())
+        known, window = load_rows(bucket, subject)
+        bucket.write(subject.path, render_html(known, window, subject).encode())
     return subject.path
 
 
-def draw(known: Reference, window: pd.DataFrame, subject: Subject) -> str:
+def render_html(known: Reference, window: pd.DataFrame, subject: ReportKey) -> str:
     """The report as one HTML file that loads nothing: the window's distances against our thresholds.
 
     evidently refuses a report with a column that has no value on one side: such columns are left out, and named.
@@ -96,7 +96,7 @@ def draw(known: Reference, window: pd.DataFrame, subject: Subject) -> str:
     from evidently.presets import DataDriftPreset  # noqa: PLC0415
 
     sample = reference_store.thinned(known.rows, MOST_ROWS)
-    kinds = known.profile.kinds
+    kinds = known.profile.column_types
     empty = [name for name in kinds if window[name].isna().all() or sample[name].isna().all()]
     columns = [name for name in kinds if name not in empty]
     limits = {name: limit for name, limit in thresholds(known.profile).items() if name in columns}
@@ -112,7 +112,7 @@ def draw(known: Reference, window: pd.DataFrame, subject: Subject) -> str:
         num_method=DISTANCES["number"][0],  # named, since evidently's choice changes with rows and values
         cat_method=DISTANCES["category"][0],
         per_column_method={
-            column: known.profile.methods[column] for column in columns if column in known.profile.methods
+            column: known.profile.distances[column] for column in columns if column in known.profile.distances
         },
         per_column_threshold=limits,
         drift_share=1 / len(columns),  # one column is enough for an alarm
@@ -127,18 +127,18 @@ def draw(known: Reference, window: pd.DataFrame, subject: Subject) -> str:
     return page.replace("<head>", f"<head>{title}", 1).replace("<body>", f"<body>{note}", 1)
 
 
-def thresholds(profile: Profile) -> dict[str, float]:
+def thresholds(profile: DriftProfile) -> dict[str, float]:
     """By column, the distance above which a single window alarms."""
     single = profile.spans[0]
     return {
-        normal.column: normal.location + single.limit * normal.scale
-        for normal in single.normals
-        if normal.method == distance_of(normal.column, profile.kinds, profile.methods)
+        normal.column: normal.location + single.score_threshold * normal.scale
+        for normal in single.null_distributions
+        if normal.statistic == distance_for(normal.column, profile.column_types, profile.distances)
     }
 
 
 def _note(
-    subject: Subject, window: int, sample: int, known: int, limits: Mapping[str, float], empty: Sequence[str]
+    subject: ReportKey, window: int, sample: int, known: int, limits: Mapping[str, float], empty: Sequence[str]
 ) -> str:
     """What the report shows and what it does not, above it; evidently itself does not name a column's threshold."""
     parts = [
@@ -159,12 +159,12 @@ def main() -> None:
     """Makes one report, while nothing else needs the processor; the exit code is 1 where there can be none."""
     os.nice(NICENESS)
     parser = argparse.ArgumentParser(prog="python -m drift_worker.web.report", description=__doc__)
-    for name in Subject._fields:
+    for name in ReportKey._fields:
         parser.add_argument(name)
-    subject = Subject(**vars(parser.parse_args()))
+    subject = ReportKey(**vars(parser.parse_args()))
     try:
-        print(make(Bucket(load(DriftWorkerSettings).storage), subject))
-    except (NoReference, NoRows, Away) as error:
+        print(render_and_store(Bucket(load(DriftWorkerSettings).storage), subject))
+    except (NoReference, WindowNotArchived, Away) as error:
         sys.exit(str(error))
 
 

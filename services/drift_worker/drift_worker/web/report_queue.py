@@ -18,7 +18,7 @@ import structlog
 
 from drift_worker import metrics
 from drift_worker.web import report
-from drift_worker.web.report import Subject
+from drift_worker.web.report import ReportKey
 
 log = structlog.get_logger(__name__)
 
@@ -26,14 +26,14 @@ COMMAND = (sys.executable, "-m", "drift_worker.web.report_queue")
 REMEMBERED = 100  # failures that a page can still tell of
 
 
-class State(NamedTuple):
+class ReportStatus(NamedTuple):
     """How far a report is that is not in the bucket."""
 
     name: Literal["unasked", "waiting", "making", "failed"]
-    why: str = ""
+    error: str = ""
 
 
-class Reporting:
+class ReportQueue:
     """A queue of reports that are wanted, and the thread that has them made.
 
     What was asked for last comes first: it is what people look at. Where the queue is full the one that has waited
@@ -41,15 +41,15 @@ class Reporting:
     Use in a ``with`` statement: no process is left after it, nor after this process, however that ends.
     """
 
-    def __init__(self, most_waiting: int, seconds: float, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, max_queued: int, timeout_seconds: float, command: Sequence[str] = COMMAND) -> None:
         """``seconds`` are what a report may take; ``command`` gets a subject's three words."""
-        self._most_waiting = most_waiting
-        self._seconds = seconds
+        self._most_waiting = max_queued
+        self._seconds = timeout_seconds
         self._command = command
         self._changed = threading.Condition()
-        self._waiting: OrderedDict[Subject, None] = OrderedDict()
-        self._failed: OrderedDict[Subject, str] = OrderedDict()
-        self._making: Subject | None = None
+        self._waiting: OrderedDict[ReportKey, None] = OrderedDict()
+        self._failed: OrderedDict[ReportKey, str] = OrderedDict()
+        self._making: ReportKey | None = None
         self._child: subprocess.Popen[str] | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
@@ -70,7 +70,7 @@ class Reporting:
                 self._child.kill()
         self._thread.join()
 
-    def ask(self, subject: Subject) -> None:
+    def enqueue(self, subject: ReportKey) -> None:
         """Asks for a report; returns at once. One that failed is tried again."""
         with self._changed:
             if self._closed or subject == self._making:
@@ -84,16 +84,16 @@ class Reporting:
                 log.warning("report dropped: too many wait", **dropped._asdict())
             self._changed.notify()
 
-    def state(self, subject: Subject) -> State:
+    def status(self, subject: ReportKey) -> ReportStatus:
         """How far it is; one that was made, or dropped, is unasked again."""
         with self._changed:
             if subject == self._making:
-                return State("making")
+                return ReportStatus("making")
             if subject in self._waiting:
-                return State("waiting")
+                return ReportStatus("waiting")
             if subject in self._failed:
-                return State("failed", self._failed[subject])
-            return State("unasked")
+                return ReportStatus("failed", self._failed[subject])
+            return ReportStatus("unasked")
 
     def _run(self) -> None:
         while True:
@@ -113,11 +113,11 @@ class Reporting:
                     if len(self._failed) > REMEMBERED:
                         self._failed.popitem(last=False)
             metrics.REPORTS.labels("made" if why is None else "failed").inc()
-            metrics.REPORT_SECONDS.observe(time.monotonic() - began)
+            metrics.REPORT_DURATION.observe(time.monotonic() - began)
             if why is not None:
                 log.warning("no report", why=why, **subject._asdict())
 
-    def _make(self, subject: Subject) -> str | None:
+    def _make(self, subject: ReportKey) -> str | None:
         """Runs a process to its end; says why it made no report."""
         with self._changed:
             if self._closed:
@@ -141,13 +141,13 @@ class Reporting:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.communicate()
-                return f"it was not made within {self._seconds:g} s (DRIFTLOOP_DRIFT_WORKER__REPORT_SECONDS)"
+                return f"it was not made within {self._seconds:g} s (DRIFTLOOP_DRIFT_WORKER__REPORT_TIMEOUT_SECONDS)"
         if child.returncode == 0:
             return None
         return (told.strip().splitlines() or [f"its process ended with {child.returncode}"])[-1]
 
 
-def end_with_the_worker() -> None:
+def exit_with_parent() -> None:
     """Ends this process once its standard input ends."""
 
     def wait() -> None:
@@ -158,5 +158,5 @@ def end_with_the_worker() -> None:
 
 
 if __name__ == "__main__":
-    end_with_the_worker()
+    exit_with_parent()
     report.main()

@@ -16,11 +16,11 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from drift_worker.web import charts
-from drift_worker.web.charts import Figure, most_unusual, unusualness
-from drift_worker.web.report import NoRows, Subject, rows
-from drift_worker.web.report_queue import Reporting
-from drift_worker.web.verdict_cache import Verdicts
-from driftloop.events import Drift, Estimate, Fact, Quality
+from drift_worker.web.charts import PlotlyFigure, max_ratio_by_column, threshold_ratio
+from drift_worker.web.report import WindowNotArchived, ReportKey, load_rows
+from drift_worker.web.report_queue import ReportQueue
+from drift_worker.web.verdict_cache import VerdictCache
+from driftloop.events import DriftVerdict, QualityEstimate, DataQualityIssue, QualityVerdict
 from driftloop.storage.bucket import Away, Bucket
 from driftloop.storage.reference_store import NoReference
 
@@ -29,7 +29,7 @@ VERSIONS = 4  # that are shown in full; older ones have a link
 RECENT = 10  # judged windows over which columns are ranked
 COLUMNS = 30  # that are drawn: a picture each
 FIRST_ROWS = 20  # of findings that are shown before one asks for more
-SILENT_SECONDS = 30.0  # the topic answers each second
+STALE_AFTER_SECONDS = 30.0  # the topic answers each second
 REFRESH_SECONDS = 3
 RETRY_SECONDS = 30  # as long as it took to find out that the bucket is away
 
@@ -78,17 +78,17 @@ class Section(NamedTuple):
 
     model: str
     version: str
-    verdicts: list[Drift]
+    verdicts: list[DriftVerdict]
     """The oldest first."""
-    again: list[Drift | None]
+    again: list[DriftVerdict | None]
     """What each of them got when it was judged once more."""
     counts: Counter[str]
     recent: int
     ranked: list[Ranked]
-    quality: Quality | None
+    quality: QualityVerdict | None
     """The latest that could be measured."""
-    estimate: Estimate | None
-    figures: dict[str, Figure]
+    estimate: QualityEstimate | None
+    figures: dict[str, PlotlyFigure]
 
 
 class Picture(NamedTuple):
@@ -98,20 +98,24 @@ class Picture(NamedTuple):
     drifted: bool
     missing: tuple[float, float]
     """Its share of missing values, in the reference and in the window."""
-    figure: Figure
+    figure: PlotlyFigure
 
 
-def add(app: FastAPI, verdicts: Verdicts, reporting: Reporting, bucket: Bucket) -> None:
+def mount(app: FastAPI, verdicts: VerdictCache, reporting: ReportQueue, bucket: Bucket) -> None:
     """The overview, a page for each verdict, and the reports."""
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
     def page(template: str, status: int = 200, **values: Any) -> Response:
-        silent = verdicts.silent_seconds
-        body = _templates().get_template(template).render(silent=silent if silent > SILENT_SECONDS else None, **values)
+        silent = verdicts.age_seconds
+        body = (
+            _templates()
+            .get_template(template)
+            .render(silent=silent if silent > STALE_AFTER_SECONDS else None, **values)
+        )
         return HTMLResponse(body, status, {"Content-Security-Policy": PAGE_POLICY, "Referrer-Policy": "no-referrer"})
 
     def missing(what: str) -> Response:
-        return page("missing.html", 404, what=what, most=verdicts.most)
+        return page("missing.html", 404, what=what, most=verdicts.max_events)
 
     @router.get("/")
     def overview(model: str | None = None, version: str | None = None) -> Response:
@@ -129,14 +133,14 @@ def add(app: FastAPI, verdicts: Verdicts, reporting: Reporting, bucket: Bucket) 
         if verdict is None:
             return missing(f"window {name} of {of}")
         drawn, undrawn = drawings(bucket, verdict)
-        before, after = verdicts.beside(verdict)
+        before, after = verdicts.neighbours(verdict)
         return page(
             "window.html",
             verdict=verdict,
-            findings=sorted(verdict.findings, key=lambda finding: (not finding.drifted, -finding.weight)),
+            findings=sorted(verdict.findings, key=lambda finding: (not finding.drifted, -finding.priority)),
             pictures=drawn,
             undrawn=undrawn,
-            again=verdicts.again(verdict),
+            again=verdicts.rejudged(verdict),
             before=before,
             after=after,
             of=of,
@@ -145,7 +149,7 @@ def add(app: FastAPI, verdicts: Verdicts, reporting: Reporting, bucket: Bucket) 
     @router.get("/reports/{of:path}/{name}")
     def report(name: str, of: str) -> Response:
         verdict = verdicts.find(name, of)
-        path = f"reports/{of}/{name}.html" if verdict is None else Subject.of(verdict).path
+        path = f"reports/{of}/{name}.html" if verdict is None else ReportKey.for_verdict(verdict).path
         try:
             if verdict is not None or _is_plain(path):
                 return HTMLResponse(bucket.read(path), headers={"Content-Security-Policy": REPORT_POLICY})
@@ -153,10 +157,10 @@ def add(app: FastAPI, verdicts: Verdicts, reporting: Reporting, bucket: Bucket) 
             pass
         if verdict is None:
             return missing(f"report on window {name} of {of}")
-        subject = Subject.of(verdict)
-        if reporting.state(subject).name == "unasked":
-            reporting.ask(subject)
-        state = reporting.state(subject)
+        subject = ReportKey.for_verdict(verdict)
+        if reporting.status(subject).name == "unasked":
+            reporting.enqueue(subject)
+        state = reporting.status(subject)
         return page("report.html", 500 if state.name == "failed" else 202, name=name, of=of, state=state)
 
     @router.post("/reports/{of:path}/{name}")
@@ -165,7 +169,7 @@ def add(app: FastAPI, verdicts: Verdicts, reporting: Reporting, bucket: Bucket) 
         verdict = verdicts.find(name, of)
         if verdict is None:
             return missing(f"window {name} of {of}")
-        reporting.ask(Subject.of(verdict))
+        reporting.enqueue(ReportKey.for_verdict(verdict))
         return Response(status_code=303, headers={"Location": quote(f"/reports/{of}/{name}")})
 
     @router.get("/static/{name}")
@@ -187,26 +191,31 @@ def add(app: FastAPI, verdicts: Verdicts, reporting: Reporting, bucket: Bucket) 
     app.add_exception_handler(Away, away)
 
 
-def section(verdicts: Verdicts, model: str, version: str) -> Section:
+def section(verdicts: VerdictCache, model: str, version: str) -> Section:
     """A version on the overview; there is at least one verdict on it."""
-    windows = verdicts.latest(Drift, model, version, WINDOWS)
-    judged = [verdict for verdict in windows if verdict.verdict != "unjudged"][-RECENT:]
+    windows = verdicts.latest(DriftVerdict, model, version, WINDOWS)
+    judged = [verdict for verdict in windows if verdict.verdict != "inconclusive"][-RECENT:]
     ranked = rank(judged)
-    qualities = [one for one in verdicts.latest(Quality, model, version, WINDOWS) if one.found is not None]
-    estimates = verdicts.latest(Estimate, model, version, WINDOWS)
+    qualities = [one for one in verdicts.latest(QualityVerdict, model, version, WINDOWS) if one.in_service is not None]
+    estimates = verdicts.latest(QualityEstimate, model, version, WINDOWS)
     figures = {}
     if judged:
         shown = [one.column for one in ranked[:COLUMNS]]
-        figures = {"scores": charts.scores(windows), "heat": charts.heat(windows, shown)}
+        figures = {"scores": charts.score_chart(windows), "heat": charts.drift_heatmap(windows, shown)}
     if name := next(
-        (name for name in PRIMARY if qualities and qualities[-1].found and name in qualities[-1].found.figures), None
+        (
+            name
+            for name in PRIMARY
+            if qualities and qualities[-1].in_service and name in qualities[-1].in_service.metrics
+        ),
+        None,
     ):
-        figures["quality"] = charts.quality(name, QUALITY[name], qualities, estimates)
+        figures["quality"] = charts.quality_chart(name, QUALITY[name], qualities, estimates)
     return Section(
         model=model,
         version=version,
         verdicts=windows,
-        again=[verdicts.again(verdict) for verdict in windows],
+        again=[verdicts.rejudged(verdict) for verdict in windows],
         counts=Counter[str](verdict.verdict for verdict in windows),
         recent=len(judged),
         ranked=ranked,
@@ -216,34 +225,39 @@ def section(verdicts: Verdicts, model: str, version: str) -> Section:
     )
 
 
-def rank(judged: Sequence[Drift]) -> list[Ranked]:
+def rank(judged: Sequence[DriftVerdict]) -> list[Ranked]:
     """All columns of these windows, the one to look at first before the others."""
     ranked = []
     for column in sorted({finding.column for verdict in judged for finding in verdict.findings}):
-        weights = [max((f.weight for f in verdict.findings if f.column == column), default=0.0) for verdict in judged]
-        largest = [unusualness(found[column]) for found in map(most_unusual, judged) if column in found]
-        drifted = sum(column in verdict.drifted for verdict in judged)
+        weights = [max((f.priority for f in verdict.findings if f.column == column), default=0.0) for verdict in judged]
+        largest = [threshold_ratio(found[column]) for found in map(max_ratio_by_column, judged) if column in found]
+        drifted = sum(column in verdict.drifted_columns for verdict in judged)
         most = max((value for value in largest if value is not None), default=None)
         ranked.append(Ranked(column, sum(weights) / len(judged), drifted, most))
     return sorted(ranked, key=lambda one: one.weight, reverse=True)
 
 
-def drawings(bucket: Bucket, verdict: Drift) -> tuple[list[Picture], str]:
+def drawings(bucket: Bucket, verdict: DriftVerdict) -> tuple[list[Picture], str]:
     """The window's columns beside the reference, those that matter most first; or why there are none."""
     try:
-        known, window = rows(bucket, Subject.of(verdict))
-    except (NoReference, NoRows, Away) as error:
+        known, window = load_rows(bucket, ReportKey.for_verdict(verdict))
+    except (NoReference, WindowNotArchived, Away) as error:
         return [], str(error)
-    weights = dict.fromkeys(known.profile.kinds, 0.0)
+    weights = dict.fromkeys(known.profile.column_types, 0.0)
     for finding in verdict.findings:
-        weights[finding.column] = max(weights.get(finding.column, 0.0), finding.weight + finding.drifted * 1e6)
-    columns = sorted(known.profile.kinds, key=lambda column: weights[column], reverse=True)[:COLUMNS]
+        weights[finding.column] = max(weights.get(finding.column, 0.0), finding.priority + finding.drifted * 1e6)
+    columns = sorted(known.profile.column_types, key=lambda column: weights[column], reverse=True)[:COLUMNS]
     return [
         Picture(
             column,
-            column in verdict.drifted,
+            column in verdict.drifted_columns,
             (float(known.rows[column].isna().mean()), float(window[column].isna().mean())),
-            charts.compared(known.profile.kinds[column], known.rows[column], window[column], column in verdict.drifted),
+            charts.distribution_chart(
+                known.profile.column_types[column],
+                known.rows[column],
+                window[column],
+                column in verdict.drifted_columns,
+            ),
         )
         for column in columns
     ], ""
@@ -294,8 +308,8 @@ def _templates() -> Environment:
         "percent": _percent,
         "fact": _fact,
         "quoted": quote,
-        "address": lambda verdict: quote(charts.address(verdict)),
-        "unusualness": unusualness,
+        "address": lambda verdict: quote(charts.verdict_path(verdict)),
+        "unusualness": threshold_ratio,
         "zip": zip,
     }
     templates.globals |= {
@@ -322,12 +336,16 @@ def _utc(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
-def _until(verdict: Drift) -> str:
+def _until(verdict: DriftVerdict) -> str:
     """From when to when a window's predictions were made; a day is named once."""
-    ends = verdict.ends.astimezone(UTC)
-    same_day = verdict.starts.astimezone(UTC).date() == ends.date()
-    return f"{_utc(verdict.starts)} – {ends:%H:%M}" if same_day else f"{_utc(verdict.starts)} – {_utc(ends)}"
+    ends = verdict.last_prediction_at.astimezone(UTC)
+    same_day = verdict.first_prediction_at.astimezone(UTC).date() == ends.date()
+    return (
+        f"{_utc(verdict.first_prediction_at)} – {ends:%H:%M}"
+        if same_day
+        else f"{_utc(verdict.first_prediction_at)} – {_utc(ends)}"
+    )
 
 
-def _fact(fact: Fact) -> str:
-    return f"{_percent(fact.share)} {FACTS[fact.kind]}"
+def _fact(fact: DataQualityIssue) -> str:
+    return f"{_percent(fact.fraction)} {FACTS[fact.kind]}"

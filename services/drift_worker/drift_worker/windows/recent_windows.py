@@ -9,63 +9,67 @@ from driftloop.events import Window
 from driftloop.storage.bucket import Bucket
 
 
-class History:
+class RecentWindows:
     """A partition's latest windows, one version's rows each."""
 
     def __init__(
-        self, bucket: Bucket, fewest: int, finals: Callable[[Window, int], Sequence[Window]], most: int = 2
+        self,
+        bucket: Bucket,
+        min_rows: int,
+        preceding_slices: Callable[[Window, int], Sequence[Window]],
+        max_windows: int = 2,
     ) -> None:
         """``fewest`` rows of a version make a window count; ``most`` windows are kept a partition.
 
         ``finals`` names so many slices that come right before one, in order: the archive may have others.
         """
         self._bucket = bucket
-        self._fewest = fewest
-        self._finals = finals
-        self._most = most
-        self._kept: dict[tuple[str, int], list[tuple[Window, pd.DataFrame]]] = {}
+        self._min_rows = min_rows
+        self._preceding_slices = preceding_slices
+        self._max_windows = max_windows
+        self._windows: dict[tuple[str, int], list[tuple[Window, pd.DataFrame]]] = {}
 
-    def before(self, window: Window, model: str, version: str, count: int) -> list[pd.DataFrame] | None:
+    def preceding_rows(self, window: Window, model: str, version: str, count: int) -> list[pd.DataFrame] | None:
         """The version's rows of the ``count`` windows before this one, the oldest first.
 
         ``None`` where they do not follow one another without a gap, or one of them has too few rows of the version.
         """
-        kept = self._follow_up_to(window)
-        if len(kept) < count:
+        preceding = self._contiguous_until(window)
+        if len(preceding) < count:
             return None
-        chosen = []
-        for _, rows in kept[-count:]:
-            of_version = rows[(rows["model"] == model) & (rows["version"] == version)]
-            if len(of_version) < self._fewest:
+        frames = []
+        for _, rows in preceding[-count:]:
+            version_rows = rows[(rows["model"] == model) & (rows["version"] == version)]
+            if len(version_rows) < self._min_rows:
                 return None
-            chosen.append(of_version)
-        return chosen
+            frames.append(version_rows)
+        return frames
 
-    def ids(self, window: Window) -> set[str]:
+    def seen_event_ids(self, window: Window) -> set[str]:
         """The events of the windows before this one."""
-        return {str(identity) for _, rows in self._follow_up_to(window) for identity in rows["id"].unique()}
+        return {str(event_id) for _, rows in self._contiguous_until(window) for event_id in rows["id"].unique()}
 
     def add(self, window: Window, rows: pd.DataFrame) -> None:
         """A window's rows of all versions, once it has been judged."""
-        kept = self._follow_up_to(window)
-        self._kept[window.topic, window.partition] = [*kept, (window, rows)][-self._most :]
+        preceding = self._contiguous_until(window)
+        self._windows[window.topic, window.partition] = [*preceding, (window, rows)][-self._max_windows :]
 
     def forget(self, topic: str, partition: int) -> None:
         """The partition is somebody else's."""
-        self._kept.pop((topic, partition), None)
+        self._windows.pop((topic, partition), None)
 
-    def _follow_up_to(self, window: Window) -> list[tuple[Window, pd.DataFrame]]:
+    def _contiguous_until(self, window: Window) -> list[tuple[Window, pd.DataFrame]]:
         key = (window.topic, window.partition)
-        kept = self._kept.get(key, [])
-        if not kept or kept[-1][0].last_offset + 1 != window.first_offset:
-            kept = self._kept[key] = self._from_archive(window)
-        return kept
+        windows = self._windows.get(key, [])
+        if not windows or windows[-1][0].last_offset + 1 != window.first_offset:
+            windows = self._windows[key] = self._from_archive(window)
+        return windows
 
     def _from_archive(self, window: Window) -> list[tuple[Window, pd.DataFrame]]:
-        found: list[tuple[Window, pd.DataFrame]] = []
-        for one in reversed(self._finals(window, self._most)):
+        windows: list[tuple[Window, pd.DataFrame]] = []
+        for earlier in reversed(self._preceding_slices(window, self._max_windows)):
             try:
-                found.insert(0, (one, archive.read(self._bucket, one)))
+                windows.insert(0, (earlier, archive.read_slice(self._bucket, earlier)))
             except FileNotFoundError:  # a slice without a row
                 break
-        return found
+        return windows
