@@ -1,48 +1,53 @@
-"""What tests of every folder may use."""
+"""Options and fixtures for the tests of every folder."""
 
 import os
-import socket
+import random
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
-from driftloop.settings import Storage
+from driftloop.settings import StorageSettings
+from tests.support.ports import reserve_ports
 
 BUCKET = "driftloop"
-APART = ("test_operator", "test_exactly_once", "test_trainer_faults", "test_worker_faults")
-"""The files of ``tests`` that have a stack of their own."""
 
 
-class ByStack(LoadScopeScheduling):
-    """Hands out tests to processes: all that share the running stack to one, of others a file at a time."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        shared = file.startswith("tests/") and not file.removesuffix(".py").endswith(APART)
-        return "tests" if shared else file
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--seed``."""
+    parser.addoption("--seed", type=int, help="repeat the random choices of an earlier run, which printed its seed")
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Who hands out the tests where they run in several processes."""
-    return ByStack(config, log)
+def pytest_report_header(config: pytest.Config) -> str:
+    """Show the seed of this run."""
+    return f"seed: {_seed(config)} (repeat with --seed)"
+
+
+def _seed(config: pytest.Config) -> int:
+    if config.option.seed is None:
+        config.option.seed = secrets.randbelow(2**32)
+    return int(config.option.seed)
+
+
+@pytest.fixture
+def random_source(request: pytest.FixtureRequest) -> random.Random:
+    """Random choices of this test, from the seed of the run; printed, so that a failure can be repeated."""
+    seed = _seed(request.config)
+    print(f"seed {seed}: repeat with --seed {seed}")
+    return random.Random(f"{seed} {request.node.name}")
 
 
 @pytest.fixture(scope="session")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
-    """A real server that speaks GCS's protocol, with an empty bucket; started for the first test that wants it."""
-    from mirakuru import HTTPExecutor  # noqa: PLC0415  # not for those that do not
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageSettings]:
+    """A real server that speaks GCS's protocol, with an empty bucket; started for the first test that needs it."""
+    from mirakuru import HTTPExecutor  # noqa: PLC0415  # unit tests need not import the stack
     from mirakuru.exceptions import ProcessFinishedWithError  # noqa: PLC0415
 
     from stack import gcs  # noqa: PLC0415
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     folder = tmp_path_factory.mktemp("gcs")
-    part = gcs.part(folder, port, BUCKET)
+    part = gcs.part(folder, reserve_ports(1)[0], BUCKET)
     part.prepare()
     with (folder.parent / "gcs.log").open("w") as log:
         server = HTTPExecutor(
@@ -55,6 +60,6 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
             envvars=dict(os.environ),
         )
         server.start()
-        yield Storage(bucket=BUCKET, endpoint=part.url)
+        yield StorageSettings(bucket=BUCKET, endpoint=part.url)
         with suppress(ProcessFinishedWithError):
             server.stop()

@@ -5,13 +5,13 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from driftloop.settings import PREFIX, Port, Section
+from driftloop.settings import PREFIX, Port, SettingsSection
 
 
-class Ports(Section):
+class StackPorts(SettingsSection):
     """Ports of what is not ours; the services have their own settings."""
 
-    folder: Path = Field(Path(".stack"), description="everything that the stack writes")
+    data_dir: Path = Field(Path(".stack"), description="everything that the stack writes")
     kafka_port: Port = 9092
     kafka_controller_port: Port = 9093
     gcs_port: Port = 4443
@@ -19,7 +19,7 @@ class Ports(Section):
     prometheus_port: Port = 9090
 
 
-class Service(Section, extra="ignore"):
+class ServicePort(SettingsSection, extra="ignore"):
     """What the stack has to know of a service: the rest is the service's own."""
 
     port: Port
@@ -30,7 +30,7 @@ class StackSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True)
 
-    stack: Ports = Ports()
-    predictor: Service = Service(port=8000)
-    drift_worker: Service = Service(port=8001)
-    trainer: Service = Service(port=8002)
+    stack: StackPorts = StackPorts()
+    predictor: ServicePort = ServicePort(port=8000)
+    drift_worker: ServicePort = ServicePort(port=8001)
+    trainer: ServicePort = ServicePort(port=8002)

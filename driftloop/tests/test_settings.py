@@ -2,10 +2,10 @@
 
 import pytest
 
-from driftloop.settings import Kafka, Registry, Section, Settings, load
+from driftloop.settings import KafkaSettings, RegistrySettings, Settings, SettingsSection, load
 
 
-class Mine(Section):
+class Mine(SettingsSection):
     """A section of a service."""
 
     port: int
@@ -16,7 +16,7 @@ class Mine(Section):
 class MySettings(Settings):
     """A service's settings."""
 
-    registry: Registry
+    registry: RegistrySettings
     mine: Mine
 
 
@@ -28,10 +28,13 @@ class MySettings(Settings):
         ({"DRIFTLOOP_KAFKA__BOOTSTRAP": "x"}, ["DRIFTLOOP_KAFKA__BOOTSTRAP: Extra inputs are not permitted"]),
         ({"DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS": "1"}, ["DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS"]),
         ({"DRIFTLOOP_KAFKA": "no json"}, ['"kafka"']),
-        ({"DRIFTLOOP_KAFKA__PROTOCOL": "SSL", "DRIFTLOOP_KAFKA__CA": "/nowhere"}, ["DRIFTLOOP_KAFKA__CA: Path does"]),
-        ({"DRIFTLOOP_KAFKA__PROTOCOL": "SASL_SSL"}, ["DRIFTLOOP_KAFKA: Value error, SASL_SSL needs USERNAME"]),
-        ({"DRIFTLOOP_KAFKA__CA": __file__}, ["DRIFTLOOP_KAFKA: Value error, PLAINTEXT has no use for CA"]),
-        ({"DRIFTLOOP_KAFKA__KEY": __file__}, ["DRIFTLOOP_KAFKA: Value error, a certificate needs its key"]),
+        (
+            {"DRIFTLOOP_KAFKA__SECURITY_PROTOCOL": "SSL", "DRIFTLOOP_KAFKA__SSL_CAFILE": "/nowhere"},
+            ["DRIFTLOOP_KAFKA__SSL_CAFILE: Path does"],
+        ),
+        ({"DRIFTLOOP_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, ["DRIFTLOOP_KAFKA: Value error, SASL_SSL needs USERNAME"]),
+        ({"DRIFTLOOP_KAFKA__SSL_CAFILE": __file__}, ["DRIFTLOOP_KAFKA: Value error, PLAINTEXT has no use for CA"]),
+        ({"DRIFTLOOP_KAFKA__SSL_KEYFILE": __file__}, ["DRIFTLOOP_KAFKA: Value error, a certificate needs its key"]),
     ],
 )
 def test_a_wrong_or_missing_setting_is_named_and_stops_the_start(
@@ -56,11 +59,11 @@ def test_settings_are_read_from_nested_variables(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DRIFTLOOP_MINE__KEY", "k")
     monkeypatch.setenv("DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS", "a:1,b:2")
     settings = load(MySettings)
-    assert settings.kafka == Kafka(bootstrap_servers="a:1,b:2")
+    assert settings.kafka == KafkaSettings(bootstrap_servers="a:1,b:2")
     assert settings.mine == Mine(port=1, key="k")
 
 
 def test_every_setting_is_described() -> None:
-    for section in (Kafka, Registry):
+    for section in (KafkaSettings, RegistrySettings):
         for name, field in section.model_fields.items():
             assert field.description, name

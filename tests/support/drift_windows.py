@@ -105,7 +105,7 @@ def judged(
 ) -> Iterator[DriftVerdict]:
     """Archives each frame as a window of partition 0, a day apart, and judges it."""
     window = WindowSettings.model_construct(
-        None, rows=ROWS, fewest_share=0.9, false_alarm_rate=0.01, longest_seconds=1, quiet_seconds=1
+        None, rows=ROWS, min_version_fraction=0.9, false_alarm_rate=0.01, max_age_seconds=1, idle_timeout_seconds=1
     )
     history = RecentWindows(bucket, window.min_rows, CommittedSlices().preceding)
     judging = WindowJudge(bucket, window, history)

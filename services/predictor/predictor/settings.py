@@ -5,18 +5,21 @@ from typing import Literal
 
 from pydantic import Field
 
-from driftloop.settings import TRUSTED_TYPES, Port, Registry, Section, Server, Settings
+from driftloop.registry.trusted_types import TRUSTED_TYPES
+from driftloop.settings import Port, RegistrySettings, ServerSettings, Settings, SettingsSection
 
 
-class Predictor(Server):
+class ServingSettings(ServerSettings):
     """Where it listens, what it takes and which version it serves."""
 
     port: Port = Field(8000, description="port to listen on")
     workers: int = Field(1, ge=1, description="processes that answer; each loads the model, all share the outbox")
-    folder: Path = Field(Path(".driftloop"), description="local disk for the outbox and the last good version")
-    version: str | None = Field(None, min_length=1, description="a version to serve always, instead of the alias' one")
-    poll_seconds: float = Field(2, gt=0, description="how often the alias is looked up")
-    signature_changes: Literal["refuse", "accept"] = Field(
+    data_dir: Path = Field(Path(".driftloop"), description="local disk for the outbox and the last good version")
+    pinned_version: str | None = Field(
+        None, min_length=1, description="a version to serve always, instead of the alias' one"
+    )
+    alias_poll_interval_seconds: float = Field(2, gt=0, description="how often the alias is looked up")
+    on_signature_change: Literal["refuse", "accept"] = Field(
         "refuse", description="what to do with a version whose columns would break today's requests"
     )
     trusted_types: tuple[str, ...] = Field(
@@ -24,22 +27,22 @@ class Predictor(Server):
     )
     max_rows: int = Field(1_000, ge=1, description="rows that a request may have")
     max_body_bytes: int = Field(4_000_000, ge=1, description="bytes that a request may have")
-    body_seconds: float = Field(30, gt=0, description="how long a client may take to send its request")
+    body_timeout_seconds: float = Field(30, gt=0, description="how long a client may take to send its request")
     max_batch_rows: int = Field(1_000, ge=1, description="rows that are scored at once")
     max_queued_rows: int = Field(10_000, ge=1, description="rows that may wait to be scored; more are refused")
 
 
-class Outbox(Section):
+class OutboxSettings(SettingsSection):
     """Events that are promised and not yet published."""
 
     max_events: int = Field(200_000, ge=1, description="events that may wait for the broker")
-    when_full: Literal["refuse", "drop"] = Field(
+    on_full: Literal["refuse", "drop"] = Field(
         "refuse", description="refuse requests while the outbox is full, or answer them and drop their events"
     )
     max_event_bytes: int = Field(
         900_000, ge=1_000, description="a larger event is refused; below what the broker takes (1 MiB by default)"
     )
-    sync: bool = Field(
+    fsync: bool = Field(
         True, description="whether each commit waits for the disk: without it a failing machine may lose the last ones"
     )
 
@@ -47,11 +50,11 @@ class Outbox(Section):
 class RelaySettings(Settings):
     """What the relay reads from the environment: less than the predictor, whose other settings it ignores."""
 
-    predictor: Predictor = Predictor()
-    outbox: Outbox = Outbox()
+    predictor: ServingSettings = ServingSettings()
+    outbox: OutboxSettings = OutboxSettings()
 
 
 class PredictorSettings(RelaySettings):
     """Everything that the predictor reads from the environment."""
 
-    registry: Registry
+    registry: RegistrySettings

@@ -3,11 +3,11 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from driftloop.settings import PREFIX, Log, Section, Tracing
+from driftloop.settings import PREFIX, LogSettings, SettingsSection, TracingSettings
 from driftloop.usecase import UseCaseSetting
 
 
-class Producer(Section):
+class ProducerTargetSettings(SettingsSection):
     """Where the rows go."""
 
     predictor_url: str = Field("http://127.0.0.1:8000", description="address of the predictor")
@@ -19,6 +19,6 @@ class ProducerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True)
 
     use_case: UseCaseSetting
-    producer: Producer = Producer()
-    tracing: Tracing = Tracing()
-    log: Log = Log()
+    producer: ProducerTargetSettings = ProducerTargetSettings()
+    tracing: TracingSettings = TracingSettings()
+    log: LogSettings = LogSettings()

@@ -9,9 +9,9 @@ from trainer.settings import TrainerSettings
 @pytest.mark.parametrize(
     ("methods", "why"),
     [
-        ('{"price": "psi"}', "DRIFTLOOP_CALIBRATION__METHODS names price, and the columns are sched_dep_time"),
+        ('{"price": "psi"}', "DRIFTLOOP_CALIBRATION__DISTANCES names price, and the columns are sched_dep_time"),
         ('{"carrier": "wasserstein"}', "wants wasserstein for carrier, which is a category: there is jensenshannon"),
-        ('{"carrier": "ks"}', "DRIFTLOOP_CALIBRATION__METHODS__CARRIER"),
+        ('{"carrier": "ks"}', "DRIFTLOOP_CALIBRATION__DISTANCES__CARRIER"),
     ],
 )
 def test_a_distance_that_does_not_fit_is_refused(
@@ -20,7 +20,7 @@ def test_a_distance_that_does_not_fit_is_refused(
     monkeypatch.setenv("DRIFTLOOP_USE_CASE", "usecases.flights:usecase")
     monkeypatch.setenv("DRIFTLOOP_REGISTRY__MODEL", "flights")
     monkeypatch.setenv("DRIFTLOOP_TRAINER__API_KEY", "open sesame")
-    monkeypatch.setenv("DRIFTLOOP_CALIBRATION__METHODS", methods)
+    monkeypatch.setenv("DRIFTLOOP_CALIBRATION__DISTANCES", methods)
     with pytest.raises(SystemExit):
         load(TrainerSettings)
     assert why in capsys.readouterr().err
