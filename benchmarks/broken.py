@@ -29,11 +29,11 @@ shuffled, truncated, renamed = _with("shuffled"), _with("truncated"), _with("ren
 
 def shuffled_outcomes(rows: pd.DataFrame, file: Path) -> None:
     """Each row has another one's outcome, but for the last days."""
-    days = usecase.days(rows[usecase.time])
+    days = usecase.local_dates(rows[usecase.timestamp])
     early = np.asarray(days < sorted(days.unique())[-TRUE_DAYS])
-    outcomes = rows[usecase.outcome].copy()
+    outcomes = rows[usecase.target].copy()
     outcomes[early] = np.random.default_rng(0).permutation(outcomes[early])
-    rows.assign(**{usecase.outcome: outcomes}).to_parquet(file, index=False)
+    rows.assign(**{usecase.target: outcomes}).to_parquet(file, index=False)
 
 
 def truncated_file(rows: pd.DataFrame, file: Path) -> None:
@@ -57,7 +57,7 @@ BROKEN: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 def retrain(stack: Stack, champion: str) -> dict[str, tuple[str, str]]:
     """How a retrain on each of them ends, and why, while ``champion`` serves, which has not seen the last days."""
-    rows = usecase.rows()
+    rows = usecase.load_rows()
     POINTERS.mkdir(parents=True, exist_ok=True)
     stack.registry.promote(champion)
     environment = stack.parts["trainer"].environment
@@ -69,7 +69,7 @@ def retrain(stack: Stack, champion: str) -> dict[str, tuple[str, str]]:
         broken = {"DRIFTLOOP_USE_CASE": f"benchmarks.broken:{name}", "DRIFTLOOP_POLICY__ENABLED": "false"}
         stack.restart("trainer", {**environment, **broken})
         change = stack.retrain(f"{name} on purpose", DataSelection(archive=False), lambda _: None)
-        found[name] = (change.state, change.why)
-        tell(f"{name}: {change.state}: {change.why}")
+        found[name] = (change.state, change.explanation)
+        tell(f"{name}: {change.state}: {change.explanation}")
         assert stack.registry.champion() == champion, "the champion has been touched"
     return found

@@ -12,10 +12,10 @@ import pandas as pd
 from kafka import KafkaConsumer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
-from driftloop.events import Drift, Event, ModelChange, Retrain, as_columns
-from driftloop.kafka.codec import read
+from driftloop.events import DriftVerdict, Event, ModelStateChanged, RetrainRequested, frame_to_columns
+from driftloop.kafka.codec import decode
 from driftloop.usecase import UseCase
-from producer.replay import requests
+from producer.replay import split_requests
 from stack.running import CannotStart, Stack
 from tests.support.processes import cpu_seconds
 
@@ -45,7 +45,7 @@ class Told:
         """From the beginning."""
         self.events: list[Event] = []
         self._consumer = KafkaConsumer(
-            **stack.kafka.connection,
+            **stack.kafka.client_config,
             enable_auto_commit=False,
             isolation_level="read_committed",
             allow_auto_create_topics=False,
@@ -57,7 +57,7 @@ class Told:
         """Reads what is there."""
         while polled := self._consumer.poll(timeout_ms=20):
             for record in (record for records in polled.values() for record in records):
-                self.events.append(read(record.value, record.headers, record.timestamp))
+                self.events.append(decode(record.value, record.headers, record.timestamp))
 
     def of(self, kind: type[Event]) -> list[Any]:
         """The events of a kind, in order."""
@@ -99,8 +99,8 @@ class Days:
 
     def day(self, rows: pd.DataFrame) -> None:
         """Reports the outcomes of the day before, asks for all rows of this one, and waits for what comes of both."""
-        self.report_outcomes(rows[self._use_case.time].iloc[0])
-        for request in requests(self._use_case, rows, ROWS_PER_REQUEST):
+        self.report_outcomes(rows[self._use_case.timestamp].iloc[0])
+        for request in split_requests(self._use_case, rows, ROWS_PER_REQUEST):
             self._ask(request)
         self.settle()
 
@@ -131,25 +131,25 @@ class Days:
         verdicts = sum(event.topic == "drift" for event in self.told.events)
         if self._consumed("trainer", "drift") < verdicts:
             return False
-        asked = {retrain.id for retrain in self.told.of(Retrain)}
+        asked = {retrain.id for retrain in self.told.of(RetrainRequested)}
         self.told.look()  # a decision is published with what decided it, so it is there by now
-        ended = {change.retrain_id: change for change in self.told.of(ModelChange) if change.final}
+        ended = {change.retrain_id: change for change in self.told.of(ModelStateChanged) if change.final}
         if not asked <= ended.keys():
             return False
         champion = self._stack.registry.champion()
         return bool(self._client.get("/models").json()["version"] == champion)
 
     def _ask(self, rows: pd.DataFrame) -> None:
-        columns = as_columns(rows[self._use_case.features])
+        columns = frame_to_columns(rows[self._use_case.features])
         instances = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-        answer = self._post("/predict", {"instances": instances}, rows[self._use_case.time].iloc[0])
+        answer = self._post("/predict", {"instances": instances}, rows[self._use_case.timestamp].iloc[0])
         if answer is None:
             return
         self._posted["predictions"] += 1
         self.requests.append(answer["id"])
         for place, (row, prediction) in enumerate(zip(rows.index, answer["predictions"], strict=True)):
             self.answered.append(Answered(int(row), float(prediction), answer["version"]))
-            outcome = rows[self._use_case.outcome].iloc[place]
+            outcome = rows[self._use_case.target].iloc[place]
             if pd.notna(outcome):
                 self._outcomes.append({"id": answer["id"], "index": place, "outcome": float(outcome)})
 
@@ -175,9 +175,9 @@ class Days:
         )
 
     @property
-    def windows(self) -> list[Drift]:
+    def windows(self) -> list[DriftVerdict]:
         """The verdicts on windows, so far."""
-        found: list[Drift] = self.told.of(Drift)
+        found: list[DriftVerdict] = self.told.of(DriftVerdict)
         return found
 
     @property

@@ -17,26 +17,26 @@ import numpy as np
 import pandas as pd
 from evidently import DataDefinition, Dataset, Report
 from evidently.legacy.calculations.stattests import jensenshannon_stat_test, wasserstein_stat_test
-from evidently.legacy.core import ColumnType
+from evidently.legacy.core import ColumnType as EvidentlyColumnType
 from evidently.presets import DataDriftPreset
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from benchmarks.streams import evenly, flights
-from driftloop.drift.calibration import Profile, calibrate
-from driftloop.drift.distances import Kind
-from driftloop.drift.scoring import judge
-from driftloop.drift.statistics import Check, prepared, statistics
-from driftloop.events import Drift, Prediction, as_columns
-from driftloop.kafka.codec import read, write
+from driftloop.drift.calibration import DriftProfile, calibrate
+from driftloop.drift.distances import ColumnType
+from driftloop.drift.scoring import score_window
+from driftloop.drift.statistics import StatisticKey, prepare_reference, window_statistics
+from driftloop.events import DriftVerdict, Prediction, frame_to_columns
+from driftloop.kafka.codec import decode, encode
 from driftloop.settings import WindowSettings
 from driftloop.storage.bucket import Bucket
-from driftloop.storage.reference_store import PREDICTION
-from driftloop.storage.reference_store import write as write_reference
+from driftloop.storage.reference_store import PREDICTION_COLUMN
+from driftloop.storage.reference_store import save_reference as write_reference
 from stack.running import CannotStart, Stack
 from tests.support import flights_model, report, stack_fixture
 from tests.support.processes import DidNotStart, Server, ended_in_order
 from tests.support.report import tell
-from trainer.retrain.training import learn_reference, train
+from trainer.retrain.training import build_reference, train
 from usecases.flights import usecase
 
 GOALS = {"speedup_5k": "≥ 100", "speedup_78k": "≥ 100", "max_difference": "≤ 1e-12", "worker_ratio": "≥ 0.5"}
@@ -165,9 +165,9 @@ def cost(shape: Shape) -> Cost:
     """One shape, measured."""
     kinds, reference, window = frames(shape)
     profile = a_profile(kinds, reference, shape.rows)
-    ready = prepared(kinds, reference)
-    ours = milliseconds(lambda: judge(profile, {1: statistics(ready, window)}), OUR_RUNS)
-    values = statistics(ready, window)
+    ready = prepare_reference(kinds, reference)
+    ours = milliseconds(lambda: score_window(profile, {1: window_statistics(ready, window)}), OUR_RUNS)
+    values = window_statistics(ready, window)
     began = time.perf_counter()
     theirs = evidently_tests(kinds, reference, window)
     tests = (time.perf_counter() - began) * 1e3
@@ -180,7 +180,7 @@ def cost(shape: Shape) -> Cost:
     return Cost(preset, named, tests, ours, difference)
 
 
-def frames(shape: Shape) -> tuple[dict[str, Kind], pd.DataFrame, pd.DataFrame]:
+def frames(shape: Shape) -> tuple[dict[str, ColumnType], pd.DataFrame, pd.DataFrame]:
     """The columns, a reference and a window of a shape: flights, or as many made columns as they do not have."""
     if shape.columns != COLUMNS:
         return made_frames(shape)
@@ -192,10 +192,10 @@ def frames(shape: Shape) -> tuple[dict[str, Kind], pd.DataFrame, pd.DataFrame]:
     return kinds, evenly(learned, shape.reference), rows.iloc[april : april + shape.rows]
 
 
-def made_frames(shape: Shape) -> tuple[dict[str, Kind], pd.DataFrame, pd.DataFrame]:
+def made_frames(shape: Shape) -> tuple[dict[str, ColumnType], pd.DataFrame, pd.DataFrame]:
     """Every fifth column is a category of 20 levels; numbers are of many values, and of few."""
     random = np.random.default_rng(shape.columns)
-    kinds: dict[str, Kind] = {f"c{n}": "category" if n % 5 == 0 else "number" for n in range(shape.columns)}
+    kinds: dict[str, ColumnType] = {f"c{n}": "category" if n % 5 == 0 else "number" for n in range(shape.columns)}
 
     def rows(count: int) -> pd.DataFrame:
         columns: dict[str, Any] = {}
@@ -211,26 +211,26 @@ def made_frames(shape: Shape) -> tuple[dict[str, Kind], pd.DataFrame, pd.DataFra
     return kinds, rows(shape.reference), rows(shape.rows)
 
 
-def a_profile(kinds: Mapping[str, Kind], reference: pd.DataFrame, rows: int) -> Profile:
+def a_profile(kinds: Mapping[str, ColumnType], reference: pd.DataFrame, rows: int) -> DriftProfile:
     """A profile for windows of so many rows; its thresholds are those of shorter windows, which cost the same."""
     some = evenly(reference, min(len(reference), CALIBRATED_ROWS))
     shorter = len(some) // 40
-    learned = calibrate(some, np.arange(len(some)) // shorter, kinds, rows=shorter, false_alarm_rate=RATE)
+    learned = calibrate(some, np.arange(len(some)) // shorter, kinds, window_rows=shorter, false_alarm_rate=RATE)
     single = [span for span in learned.spans if span.windows == 1]
     return learned.model_copy(update={"rows": rows, "spans": single})
 
 
 def presets(
-    kinds: Mapping[str, Kind], reference: pd.DataFrame, window: pd.DataFrame, profile: Profile
+    kinds: Mapping[str, ColumnType], reference: pd.DataFrame, window: pd.DataFrame, profile: DriftProfile
 ) -> Iterator[Callable[[], object]]:
     """The preset as it is, and told to do what we do; it gets its reference as a dataset that was made before."""
     numbers, categories = ([c for c, k in kinds.items() if k == kind] for kind in ("number", "category"))
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
     before = Dataset.from_pandas(reference, definition)
     thresholds = {
-        normal.column: normal.location + profile.spans[0].limit * normal.scale
-        for normal in profile.spans[0].normals
-        if normal.method in ("wasserstein", "jensenshannon")
+        normal.column: normal.location + profile.spans[0].score_threshold * normal.scale
+        for normal in profile.spans[0].null_distributions
+        if normal.statistic in ("wasserstein", "jensenshannon")
     }
     named = DataDriftPreset(
         columns=list(kinds),
@@ -243,17 +243,19 @@ def presets(
         yield lambda preset=preset: Report([preset]).run(Dataset.from_pandas(window, definition), before)  # type: ignore[misc]
 
 
-def evidently_tests(kinds: Mapping[str, Kind], reference: pd.DataFrame, window: pd.DataFrame) -> dict[Check, float]:
+def evidently_tests(
+    kinds: Mapping[str, ColumnType], reference: pd.DataFrame, window: pd.DataFrame
+) -> dict[StatisticKey, float]:
     """Each column's distance by a test of evidently's own."""
     found = {}
     for column, kind in kinds.items():
         before, now = reference[column].dropna(), window[column].dropna()
         if kind == "number":
-            result = wasserstein_stat_test(before, now, ColumnType.Numerical, None)
-            found[Check(column, "wasserstein")] = float(result.drift_score)
+            result = wasserstein_stat_test(before, now, EvidentlyColumnType.Numerical, None)
+            found[StatisticKey(column, "wasserstein")] = float(result.drift_score)
         else:
-            result = jensenshannon_stat_test(before, now, ColumnType.Categorical, None)
-            found[Check(column, "jensenshannon")] = float(result.drift_score)
+            result = jensenshannon_stat_test(before, now, EvidentlyColumnType.Categorical, None)
+            found[StatisticKey(column, "jensenshannon")] = float(result.drift_score)
     return found
 
 
@@ -271,11 +273,11 @@ def throughput(events: int) -> Throughput:
     """The worker over a topic of so many events of one row, and a bare consumer over the same."""
     with stack_fixture.running(tell) as stack:
         tell("training on January to March")
-        learn = usecase.between(usecase.rows(), *flights_model.WINTER)
+        learn = usecase.rows_between(usecase.load_rows(), *flights_model.WINTER)
         estimator, _ = train(usecase, learn)
-        reference = learn_reference(usecase, estimator, learn, WindowSettings(rows=WINDOW_ROWS))
+        reference = build_reference(usecase, estimator, learn, WindowSettings(rows=WINDOW_ROWS))
         write_reference(Bucket(stack.storage), flights_model.MODEL, "1", reference)
-        times = learn[usecase.time].reset_index(drop=True)
+        times = learn[usecase.timestamp].reset_index(drop=True)
         fill(stack, evenly(reference.rows, events), evenly(times.to_frame("time"), events)["time"], events)
         tell(f"{events:,} events are on the topic")
         bare = median(bare_rate(stack, events) for _ in range(3))
@@ -287,9 +289,9 @@ def throughput(events: int) -> Throughput:
 
 def fill(stack: Stack, rows: pd.DataFrame, times: pd.Series, events: int) -> None:
     """One event a row, written as the predictor's relay writes them, in its transactions."""
-    columns = as_columns(rows)
-    scores = columns.pop(PREDICTION)
-    producer = KafkaProducer(**stack.kafka.connection, acks="all", transactional_id="benchmark")
+    columns = frame_to_columns(rows)
+    scores = columns.pop(PREDICTION_COLUMN)
+    producer = KafkaProducer(**stack.kafka.client_config, acks="all", transactional_id="benchmark")
     producer.init_transactions()
     for first in range(0, events, MOST_AT_ONCE):
         producer.begin_transaction()
@@ -301,7 +303,7 @@ def fill(stack: Stack, rows: pd.DataFrame, times: pd.Series, events: int) -> Non
                 features={name: [cells[n]] for name, cells in columns.items()},
                 predictions=[scores[n]],
             )
-            key, value, headers = write(event, "predictor")
+            key, value, headers = encode(event, "predictor")
             producer.send(stack.topics.predictions, key=key, value=value, headers=headers)
         producer.commit_transaction()
     producer.close()
@@ -311,7 +313,7 @@ def bare_rate(stack: Stack, events: int) -> float:
     """Events a second of a consumer with kafka-python's own settings, from its first records on."""
     consumer = KafkaConsumer(
         stack.topics.predictions,
-        **stack.kafka.connection,
+        **stack.kafka.client_config,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         isolation_level="read_committed",
@@ -338,18 +340,18 @@ def worker_rate(stack: Stack, events: int, bare: float) -> Throughput:
     environment = {**part.environment, "DRIFTLOOP_WINDOW__ROWS": str(WINDOW_ROWS)}
     log = stack.folder / "logs" / "drift-worker.log"
     began = time.time()
-    verdicts: list[tuple[float, Drift]] = []
+    verdicts: list[tuple[float, DriftVerdict]] = []
     memory: list[tuple[int, float]] = []
     with (
         Server("drift worker", part.command, environment, f"{part.url}/healthz", log, stack_fixture.ROOT) as worker,
-        closing(KafkaConsumer(**stack.kafka.connection, isolation_level="read_committed")) as consumer,
+        closing(KafkaConsumer(**stack.kafka.client_config, isolation_level="read_committed")) as consumer,
     ):
         consumer.assign([TopicPartition(stack.topics.drift, 0)])
         consumer.seek_to_beginning()
         while len(verdicts) < windows:
             for records in consumer.poll(timeout_ms=int(LOOK_SECONDS * 1000)).values():
-                said = [(record.timestamp / 1000, read(record.value, record.headers)) for record in records]
-                verdicts += [(at, event) for at, event in said if isinstance(event, Drift)]
+                said = [(record.timestamp / 1000, decode(record.value, record.headers)) for record in records]
+                verdicts += [(at, event) for at, event in said if isinstance(event, DriftVerdict)]
             memory.append((len(verdicts), worker.memory_mb))
             if time.time() - began > LIMIT_SECONDS:
                 raise DidNotStart(f"the drift worker judged {len(verdicts)} of {windows} windows (log: {log})")
@@ -360,9 +362,9 @@ def worker_rate(stack: Stack, events: int, bare: float) -> Throughput:
         bare=bare,
         worker=(windows - 1) * WINDOW_ROWS / (last - first),
         seconds=last - began,
-        alarms=sum(verdict.verdict == "alarm" for _, verdict in verdicts),
-        unjudged=sum(verdict.verdict == "unjudged" for _, verdict in verdicts),
-        rolling=sum(verdict.rolling_score is not None for _, verdict in verdicts),
+        alarms=sum(verdict.verdict == "drift" for _, verdict in verdicts),
+        unjudged=sum(verdict.verdict == "inconclusive" for _, verdict in verdicts),
+        rolling=sum(verdict.multiwindow_score is not None for _, verdict in verdicts),
         first_mb=settled[0],
         last_mb=settled[-1],
         most_mb=max(settled),

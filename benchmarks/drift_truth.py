@@ -31,10 +31,10 @@ from benchmarks.power import (
 )
 from benchmarks.streams import EVERY, INJECTIONS, LATER, YEAR, Split, Stream
 from driftloop.drift.calibration import calibrate
-from driftloop.drift.data_checks import facts
-from driftloop.drift.distances import Integers
-from driftloop.drift.scoring import judge
-from driftloop.drift.statistics import prepared, statistics
+from driftloop.drift.data_checks import check_data
+from driftloop.drift.distances import IntArray
+from driftloop.drift.scoring import score_window
+from driftloop.drift.statistics import prepare_reference, window_statistics
 from driftloop.events import Finding
 from tests.support import report
 from tests.support.peer_environments import FOLDER, PINS, NoInstaller, environment
@@ -81,17 +81,17 @@ class Season(NamedTuple):
 class Detector:
     """Ours, as the drift worker has it, and evidently's defaults, which need no more than the same distances."""
 
-    def __init__(self, stream: Stream, learned: Integers) -> None:
+    def __init__(self, stream: Stream, learned: IntArray) -> None:
         """Learns."""
         self.stream = stream
         self.reference = stream.rows.iloc[learned]
-        self._ready = prepared(stream.kinds, self.reference)
+        self._ready = prepare_reference(stream.kinds, self.reference)
         days = stream.days[learned]
         self._profiles = {
-            rate: calibrate(self.reference, days, stream.kinds, rows=stream.window, false_alarm_rate=rate)
+            rate: calibrate(self.reference, days, stream.kinds, window_rows=stream.window, false_alarm_rate=rate)
             for rate in RATES
         }
-        self._usually_constant = next(iter(self._profiles.values())).usually_constant
+        self._usually_constant = next(iter(self._profiles.values())).normally_constant_columns
 
     def judged(self, rows: pd.DataFrame, step: int, **about: object) -> list[dict[str, Any]]:
         """One entry a window of rows that follow one another.
@@ -105,10 +105,10 @@ class Detector:
     def _judged(self, rows: pd.DataFrame, end: int) -> dict[str, Any]:
         length = self.stream.window
         window = rows.iloc[end - length : end]
-        values, before = {1: statistics(self._ready, window)}, end >= SPAN * length
+        values, before = {1: window_statistics(self._ready, window)}, end >= SPAN * length
         if before:
-            values[SPAN] = statistics(self._ready, rows.iloc[end - SPAN * length : end])
-        distances = [v for check, v in values[1].items() if check.method in ("wasserstein", "jensenshannon")]
+            values[SPAN] = window_statistics(self._ready, rows.iloc[end - SPAN * length : end])
+        distances = [v for check, v in values[1].items() if check.statistic in ("wasserstein", "jensenshannon")]
         over = np.array(distances) >= FIXED
         found: dict[str, Any] = {
             "end": end,
@@ -116,14 +116,14 @@ class Detector:
             "evidently any": bool(over.any()),
             "evidently half": bool(over.mean() >= 0.5),
             "evidently score": float(np.nanmax(distances)),
-            "facts": {fact.column for fact in facts(self._ready, window, self._usually_constant)},
+            "facts": {fact.column for fact in check_data(self._ready, window, self._usually_constant)},
         }
         for rate, profile in self._profiles.items():
-            by_span = {span.windows: span for span in judge(profile, values).spans}
+            by_span = {span.windows: span for span in score_window(profile, values).spans}
             found[f"single {rate}"] = _drifted(by_span[1].findings)
             found[f"rolling {rate}"] = _drifted(by_span[SPAN].findings) if SPAN in by_span else None
             if rate == RATES[0]:
-                found["score"] = by_span[1].score / by_span[1].limit
+                found["score"] = by_span[1].score / by_span[1].threshold
         return found
 
     def preset_agrees(self, rows: pd.DataFrame) -> bool:
@@ -135,8 +135,8 @@ class Detector:
         both = [Dataset.from_pandas(frame, definition) for frame in (rows, self.reference)]
         results = Report([DataDriftPreset()]).run(*both).metric_results.values()
         (theirs,) = [result.count.value for result in results if hasattr(result, "count")]
-        values = statistics(self._ready, rows)
-        ours = sum(v >= FIXED for check, v in values.items() if check.method in ("wasserstein", "jensenshannon"))
+        values = window_statistics(self._ready, rows)
+        ours = sum(v >= FIXED for check, v in values.items() if check.statistic in ("wasserstein", "jensenshannon"))
         return bool(ours == theirs)
 
 

@@ -18,12 +18,13 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.peers import servers
-from driftloop.events import DataSelection, ModelChange
+from driftloop.events import DataSelection, ModelStateChanged
 from driftloop.kafka import topics
 from stack.running import CannotStart, Stack
 from tests.support import flights_model, report, stack_fixture
 from tests.support.processes import ended_in_order
 from tests.support.report import tell
+from tests.support.running_stack import isolated_settings
 
 GOALS = {"seconds_beyond_training": "≤ 5", "failures": "0"}
 BEGIN = date(2013, 1, 1)
@@ -95,7 +96,7 @@ def main() -> int:
 def measure(count: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures and details."""
     settings = {"DRIFTLOOP_POLICY__ENABLED": "false"}
-    with Stack(stack_fixture.settings(), tell, settings, fresh=True) as stack:
+    with Stack(isolated_settings(stack_fixture.FOLDER), tell, settings, fresh=True) as stack:
         first = retrain(stack, FIRST)
         with asking(stack) as clients:
             answers(clients, first)
@@ -125,7 +126,7 @@ def retrained(stack: Stack, clients: Asking, end: date) -> Retrained:
     """One retrain on the days before ``end``. Raises :class:`CannotStart` where it brings no answer."""
     before = phases(stack)
     change = retrain(stack, end)
-    (asked,) = topics.latest(stack.kafka, stack.topics.retrain, 1)
+    (asked,) = topics.read_last(stack.kafka, stack.topics.retrain, 1)
     seconds = answers(clients, change) - asked.time.timestamp()
     took = {phase: total - before.get(phase, 0) for phase, total in phases(stack).items()}
     took["delivery"] = seconds - sum(took.values())
@@ -134,7 +135,7 @@ def retrained(stack: Stack, clients: Asking, end: date) -> Retrained:
     return one
 
 
-def answers(clients: Asking, change: ModelChange) -> float:
+def answers(clients: Asking, change: ModelStateChanged) -> float:
     """When a promoted version answered first. Raises :class:`CannotStart` where it does not."""
     assert change.version is not None
     deadline = time.monotonic() + SWAP_SECONDS
@@ -145,12 +146,12 @@ def answers(clients: Asking, change: ModelChange) -> float:
     return clients.first[change.version]
 
 
-def retrain(stack: Stack, end: date) -> ModelChange:
+def retrain(stack: Stack, end: date) -> ModelStateChanged:
     """Asks for a version that knows the days before ``end``, and waits for it."""
-    data = DataSelection(start=BEGIN, end=end, archive=False)
+    data = DataSelection(start=BEGIN, base_end=end, archive=False)
     change = stack.retrain(f"up to {end}", data, lambda _: None)
     if change.state != "promoted":
-        raise CannotStart(f"a version of the days before {end} was not promoted: {change.why}")
+        raise CannotStart(f"a version of the days before {end} was not promoted: {change.explanation}")
     return change
 
 
@@ -161,7 +162,7 @@ def phases(stack: Stack) -> dict[str, float]:
         sample.labels["phase"]: sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name == "driftloop_trainer_phase_seconds_sum"
+        if sample.name == "driftloop_trainer_phase_duration_seconds_sum"
     }
 
 

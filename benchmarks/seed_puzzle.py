@@ -19,9 +19,9 @@ from evidently.presets import DataDriftPreset
 from benchmarks import streams
 from benchmarks.streams import EVERY, Split, Stream, evenly
 from driftloop.drift.calibration import calibrate
-from driftloop.drift.distances import Floats, Kind
-from driftloop.drift.scoring import judge
-from driftloop.drift.statistics import Categories, Check, prepared, statistics
+from driftloop.drift.distances import ColumnType, FloatArray
+from driftloop.drift.scoring import score_window
+from driftloop.drift.statistics import CategoricalReference, StatisticKey, prepare_reference, window_statistics
 from tests.support import report
 from tests.support.report import tell
 
@@ -97,14 +97,14 @@ def main() -> int:
     return 0
 
 
-def columns() -> tuple[Stream, dict[str, Kind]]:
+def columns() -> tuple[Stream, dict[str, ColumnType]]:
     """The flights, with 13 columns."""
     stream = streams.flights()
     kinds = {column: kind for column, kind in stream.kinds.items() if column not in ABSENT}
     return stream._replace(rows=stream.rows[list(kinds)], kinds=kinds), kinds
 
 
-def preset(kinds: Mapping[str, Kind], reference: pd.DataFrame, window: pd.DataFrame) -> set[str]:
+def preset(kinds: Mapping[str, ColumnType], reference: pd.DataFrame, window: pd.DataFrame) -> set[str]:
     """The columns that evidently's preset itself finds drifted."""
     numbers, categories = ([c for c, k in kinds.items() if k == kind] for kind in ("number", "category"))
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
@@ -115,22 +115,24 @@ def preset(kinds: Mapping[str, Kind], reference: pd.DataFrame, window: pd.DataFr
 
 
 def judged(
-    stream: Stream, kinds: Mapping[str, Kind], split: Split, rate: float
+    stream: Stream, kinds: Mapping[str, ColumnType], split: Split, rate: float
 ) -> tuple[list[Window], dict[str, float]]:
     """Windows of the learned rows at random, held-out ones, and these changed; and the two columns' thresholds."""
     learned = stream.rows.iloc[split.learned]
-    profile = calibrate(learned, stream.days[split.learned], kinds, rows=ROWS, false_alarm_rate=rate)
-    ready, small = prepared(kinds, learned), prepared(kinds, evenly(learned, REFERENCE))
+    profile = calibrate(learned, stream.days[split.learned], kinds, window_rows=ROWS, false_alarm_rate=rate)
+    ready, small = prepare_reference(kinds, learned), prepare_reference(kinds, evenly(learned, REFERENCE))
     sizes = noise_of(ready, evenly(learned, REFERENCE), ROWS)
 
     def window(kind: str, rows: pd.DataFrame) -> Window:
         """The last of some rows, which are as many as three windows have."""
         last = rows.iloc[-ROWS:]
-        of_last, of_three = statistics(small, last), statistics(ready, rows)
-        judgement = judge(profile, {1: statistics(ready, last), SPAN: of_three})
-        over = [value >= FIXED for check, value in of_last.items() if check.method in ("wasserstein", "jensenshannon")]
-        named = any(finding.column in COLUMNS for finding in judgement.drifted)
-        distances = {column: of_three[Check(column, "jensenshannon")] for column in COLUMNS}
+        of_last, of_three = window_statistics(small, last), window_statistics(ready, rows)
+        judgement = score_window(profile, {1: window_statistics(ready, last), SPAN: of_three})
+        over = [
+            value >= FIXED for check, value in of_last.items() if check.statistic in ("wasserstein", "jensenshannon")
+        ]
+        named = any(finding.column in COLUMNS for finding in judgement.drifted_findings)
+        distances = {column: of_three[StatisticKey(column, "jensenshannon")] for column in COLUMNS}
         return Window(kind, any(over), judgement.alarm, named, distances)
 
     random = [learned.sample(SPAN * ROWS, random_state=seed) for seed in range(10 * DRAWN)]
@@ -142,24 +144,25 @@ def judged(
             found += [window(kind, made.iloc[end - SPAN * ROWS : end]) for end in ends]
     rolling = profile.spans[-1]
     thresholds = {
-        normal.column: normal.location + rolling.limit * normal.scale
-        for normal in rolling.normals
-        if normal.column in COLUMNS and normal.method == "jensenshannon"
+        normal.column: normal.location + rolling.score_threshold * normal.scale
+        for normal in rolling.null_distributions
+        if normal.column in COLUMNS and normal.statistic == "jensenshannon"
     }
     return found, thresholds
 
 
 def noise_of(ready: Mapping[str, Any], reference: pd.DataFrame, rows: int) -> dict[str, float]:
     """The two columns' median distance in windows of a reference's own rows."""
-    drawn = [statistics(ready, reference.sample(rows, random_state=seed)) for seed in range(DRAWN)]
+    drawn = [window_statistics(ready, reference.sample(rows, random_state=seed)) for seed in range(DRAWN)]
     return {
-        column: float(np.median([values[Check(column, "jensenshannon")] for values in drawn])) for column in COLUMNS
+        column: float(np.median([values[StatisticKey(column, "jensenshannon")] for values in drawn]))
+        for column in COLUMNS
     }
 
 
-def noise(reference: pd.DataFrame) -> dict[str, Floats]:
+def noise(reference: pd.DataFrame) -> dict[str, FloatArray]:
     """The same by size of the windows."""
-    ready = prepared(dict.fromkeys(COLUMNS, "category"), reference)
+    ready = prepare_reference(dict.fromkeys(COLUMNS, "category"), reference)
     by_size = [noise_of(ready, reference, size) for size in SIZES]
     return {column: np.array([of_size[column] for of_size in by_size]) for column in COLUMNS}
 
@@ -168,14 +171,14 @@ def changed(rows: pd.DataFrame, learned: pd.DataFrame, sizes: Mapping[str, float
     """A share of the rows goes to another level, such that the distance is ``sizes`` in as many rows as one likes."""
     random = np.random.default_rng(0)
     for column, size in sizes.items():
-        known = Categories(learned[column])
+        known = CategoricalReference(learned[column])
         shares = learned[column].value_counts(normalize=True)
         other = dict(zip(known.levels, reversed(known.levels), strict=True))
         moved = shares.rename(index=other).reindex(shares.index)
         low, high = 0.0, 1.0
         for _ in range(30):
             share = (low + high) / 2
-            near = known.distance((1 - share) * shares + share * moved) < size
+            near = known.distance_to((1 - share) * shares + share * moved) < size
             low, high = (share, high) if near else (low, share)
         rows = rows.assign(**{column: rows[column].mask(random.random(len(rows)) < low, rows[column].map(other))})
     return rows
@@ -193,7 +196,7 @@ def show(table: pd.DataFrame) -> None:
 def draw(
     table: pd.DataFrame,
     thresholds: list[dict[str, float]],
-    by_size: Mapping[str, Floats],
+    by_size: Mapping[str, FloatArray],
     reference: pd.DataFrame,
     file: Path,
 ) -> None:

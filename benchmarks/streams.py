@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from driftloop.drift.distances import Floats, Integers, Kind
+from driftloop.drift.distances import ColumnType, FloatArray, IntArray
 from tests.support.peer_environments import environment
 from usecases.flights import usecase
 
@@ -24,32 +24,32 @@ class Stream(NamedTuple):
     """The columns that are compared, and no others."""
     dates: pd.Series
     """Each row's day."""
-    kinds: dict[str, Kind]
+    kinds: dict[str, ColumnType]
     window: int
     """Rows of a window that suits it: about a day."""
 
     @property
-    def days(self) -> Integers:
+    def days(self) -> IntArray:
         """The days as numbers, a step a day."""
         return np.asarray(self.dates.to_numpy().astype("datetime64[D]").astype(np.int64))
 
-    def positions(self, start: str, end: str) -> Integers:
+    def positions(self, start: str, end: str) -> IntArray:
         """The rows from the day ``start`` up to, not including, the day ``end``."""
         return np.flatnonzero((self.dates >= pd.Timestamp(start)) & (self.dates < pd.Timestamp(end)))
 
 
 def flights() -> Stream:
     """2013's flights from New York with the weather: the features of the use case."""
-    rows = usecase.rows()
-    dates = rows[usecase.time].dt.tz_convert(usecase.timezone).dt.tz_localize(None).dt.normalize()
-    return Stream(rows[usecase.features], dates, usecase.kinds, 1_000)
+    rows = usecase.load_rows()
+    dates = rows[usecase.timestamp].dt.tz_convert(usecase.timezone).dt.tz_localize(None).dt.normalize()
+    return Stream(rows[usecase.features], dates, usecase.column_types, 1_000)
 
 
 def bikeshare() -> Stream:
     """2011's hourly hires of bicycles in Washington with the weather, from the file that the islp package carries."""
     (file,) = environment("islp").parent.glob("lib/python*/site-packages/ISLP/data/Bikeshare.csv")
     table = pd.read_csv(file)
-    kinds: dict[str, Kind] = {
+    kinds: dict[str, ColumnType] = {
         **dict.fromkeys(("temp", "atemp", "hum", "windspeed", "casual", "registered"), "number"),
         **dict.fromkeys(("hr", "weekday", "workingday", "weathersit"), "category"),
     }
@@ -63,7 +63,7 @@ def made(seed: int, days: int, shared: float, correlation: float) -> Stream:
     A day shares ``shared`` of a column's variance, and a day's share goes on into the next with ``correlation``.
     """
     random = np.random.default_rng(seed)
-    kinds: dict[str, Kind] = {
+    kinds: dict[str, ColumnType] = {
         **{f"number {n}": "number" for n in range(10)},
         **{f"category of {levels}": "category" for levels in LEVELS},
     }
@@ -74,7 +74,7 @@ def made(seed: int, days: int, shared: float, correlation: float) -> Stream:
     return Stream(pd.DataFrame(columns), dates, kinds, DAY_ROWS)
 
 
-def _normal(random: np.random.Generator, days: int, shared: float, correlation: float) -> Floats:
+def _normal(random: np.random.Generator, days: int, shared: float, correlation: float) -> FloatArray:
     """Values of variance 1."""
     of_day = np.empty(days)
     of_day[0] = random.normal()
@@ -84,7 +84,7 @@ def _normal(random: np.random.Generator, days: int, shared: float, correlation: 
     return np.asarray(np.sqrt(shared) * np.repeat(of_day, DAY_ROWS) + np.sqrt(1 - shared) * own)
 
 
-def _cut(values: Floats, levels: int) -> npt.NDArray[np.object_]:
+def _cut(values: FloatArray, levels: int) -> npt.NDArray[np.object_]:
     """Values as so many levels, of which the n-th has a share as 1/n."""
     shares = 1 / np.arange(1, levels + 1)
     limits = np.quantile(values, np.cumsum(shares / shares.sum())[:-1])
@@ -97,7 +97,7 @@ def evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     return rows.iloc[at].reset_index(drop=True)
 
 
-def shares(alarms: Sequence[bool] | npt.NDArray[np.bool_], blocks: npt.NDArray[np.generic]) -> Floats:
+def shares(alarms: Sequence[bool] | npt.NDArray[np.bool_], blocks: npt.NDArray[np.generic]) -> FloatArray:
     """The share of alarms in percent, with the ends of its 95 % interval: blocks are drawn whole, 2,000 times."""
     _, block = np.unique(blocks, return_inverse=True)
     counts = np.bincount(block)
@@ -132,7 +132,7 @@ class Split(NamedTuple):
     """What is learned from, and what is tested."""
 
     design: str
-    learned: Integers
+    learned: IntArray
     stretches: list[Stretch]
 
 
@@ -149,7 +149,7 @@ def season(stream: Stream, start: str, end: str, weeks: int) -> list[Split]:
     ]
 
 
-def _stretches(rows: Integers, week: Integers, chosen: npt.NDArray[np.bool_]) -> list[Stretch]:
+def _stretches(rows: IntArray, week: IntArray, chosen: npt.NDArray[np.bool_]) -> list[Stretch]:
     """A stretch a week."""
     return [
         Stretch(int(rows[week == one][0]), int(rows[week == one][-1]) + 1, f"week {one}")

@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from stack.running import Stack
-from tests.support.processes import Server, free_ports
+from tests.support.ports import reserve_ports
+from tests.support.processes import Server
 from tests.support.stack_fixture import ROOT
 
 UNMEASURED = [sys.executable, "-m", "benchmarks.peers.unmeasured"]
@@ -44,7 +45,7 @@ def predictors(stack: Stack, endpoint: str) -> dict[str, Server]:
     part = stack.parts["predictor"]
 
     def traced(share: str) -> Mapping[str, str]:
-        return {"DRIFTLOOP_TRACING__ENDPOINT": endpoint, "DRIFTLOOP_TRACING__SHARE": share}
+        return {"DRIFTLOOP_TRACING__ENDPOINT": endpoint, "DRIFTLOOP_TRACING__SAMPLE_RATIO": share}
 
     kinds: Sequence[tuple[str, list[str], Mapping[str, str]]] = (
         ("default", part.command, {}),
@@ -53,12 +54,12 @@ def predictors(stack: Stack, endpoint: str) -> dict[str, Server]:
         ("tracing 1 %", part.command, traced("0.01")),
     )
     made = {}
-    for (name, command, settings), port in zip(kinds, free_ports(len(kinds)), strict=True):
+    for (name, command, settings), port in zip(kinds, reserve_ports(len(kinds)), strict=True):
         folder = stack.folder / name.replace(" ", "-").replace("-%", "")
         environment = {
             **part.environment,
             "DRIFTLOOP_PREDICTOR__PORT": str(port),
-            "DRIFTLOOP_PREDICTOR__FOLDER": str(folder),
+            "DRIFTLOOP_PREDICTOR__DATA_DIR": str(folder),
             **settings,
         }
         url = f"http://127.0.0.1:{port}/readyz"

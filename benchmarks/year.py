@@ -20,12 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import broken
 from benchmarks.days import Days, Stuck, machine_seconds
-from driftloop.evaluation.metrics import Floats, roc_auc
-from driftloop.events import DataSelection, Drift, ModelChange, Retrain
+from driftloop.evaluation.metrics import FloatArray, roc_auc
+from driftloop.events import DataSelection, DriftVerdict, ModelStateChanged, RetrainRequested
 from stack.running import CannotStart, Stack
 from tests.support import report, stack_fixture
 from tests.support.processes import ended_in_order
 from tests.support.report import tell
+from tests.support.running_stack import isolated_settings
 from tests.support.topic_audit import Arrivals
 from trainer.retrain.training import train
 from usecases.flights import usecase
@@ -34,7 +35,7 @@ LEARNED = (date(2013, 1, 1), date(2013, 4, 1))
 MONTHS = [date(2013, month, 1) for month in range(4, 13)] + [date(2014, 1, 1)]
 JUDGED = range(5, 13)  # months whose mean is a figure: in April none has learned from more than version 1
 SETTINGS = {
-    "DRIFTLOOP_WINDOW__QUIET_SECONDS": "3600",  # the replay waits between two days, which is no quiet
+    "DRIFTLOOP_WINDOW__IDLE_TIMEOUT_SECONDS": "3600",  # the replay waits between two days, which is no quiet
     "DRIFTLOOP_POLICY__DATA": '{"end": "2013-04-01"}',  # the base dataset is the whole year: none of what is to come
 }
 GOALS = {
@@ -69,16 +70,19 @@ def main() -> int:
 
 def measure(end: date, picture: Path | None) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures and details."""
-    rows = usecase.rows()
-    days = usecase.days(rows[usecase.time])
+    rows = usecase.load_rows()
+    days = usecase.local_dates(rows[usecase.timestamp])
     judged = np.asarray((days >= LEARNED[1]) & (days < end))
     said = {"monthly": monthly(rows, end)}
-    with Stack(stack_fixture.settings(), tell, SETTINGS, fresh=True) as stack, Days(stack, usecase) as year:
+    with (
+        Stack(isolated_settings(stack_fixture.FOLDER), tell, SETTINGS, fresh=True) as stack,
+        Days(stack, usecase) as year,
+    ):
         first = stack.retrain(
-            "the first version", DataSelection(start=LEARNED[0], end=LEARNED[1], archive=False), _tell
+            "the first version", DataSelection(start=LEARNED[0], base_end=LEARNED[1], archive=False), _tell
         )
         if first.version is None or first.state != "promoted":
-            raise CannotStart(f"there is no first version: {first.why}")
+            raise CannotStart(f"there is no first version: {first.explanation}")
         said["never"] = _of(stack.registry.load(first.version).estimator, rows)
         year.settle()  # the predictor has it
         with machine_seconds(stack) as used:
@@ -90,12 +94,12 @@ def measure(end: date, picture: Path | None) -> tuple[dict[str, float], dict[str
         with Arrivals(stack.kafka, stack.topics.predictions) as arrivals:
             arrivals.settle(len(year.requests))
             lost = sum(arrivals.ids[request] != 1 for request in year.requests)
-        changes, asked = year.told.of(ModelChange), year.told.of(Retrain)
+        changes, asked = year.told.of(ModelStateChanged), year.told.of(RetrainRequested)
         windows = year.windows
         failed = year.failed
         tell("retrains that are broken on purpose")
         outcomes = broken.retrain(stack, first.version)
-    labelled = judged & np.asarray(rows[usecase.outcome].notna())
+    labelled = judged & np.asarray(rows[usecase.target].notna())
     table = by_month(rows, days, labelled, said, windows, changes)
     shown = [month for month in table if int(month) in JUDGED]
     ours = [change for change in changes if change.final and change.retrain_id != first.retrain_id]
@@ -124,14 +128,14 @@ def measure(end: date, picture: Path | None) -> tuple[dict[str, float], dict[str
     return figures, details
 
 
-def monthly(rows: pd.DataFrame, end: date) -> Floats:
+def monthly(rows: pd.DataFrame, end: date) -> FloatArray:
     """What versions would say that are trained on the first of each month on all rows so far."""
     said = np.full(len(rows), np.nan)
-    days = np.asarray(usecase.days(rows[usecase.time]))
+    days = np.asarray(usecase.local_dates(rows[usecase.timestamp]))
     for first, following in pairwise(MONTHS):
         if first >= end:
             break
-        estimator, learned = train(usecase, usecase.between(rows, LEARNED[0], first))
+        estimator, learned = train(usecase, usecase.rows_between(rows, LEARNED[0], first))
         here = (days >= first) & (days < following)
         said[here] = _of(estimator, rows[here])
         tell(f"monthly schedule: {first:%B} by {learned:,} rows before it")
@@ -154,9 +158,9 @@ def through(year: Days, rows: pd.DataFrame, days: pd.Series) -> None:
             version = year.answered[-1].version if year.answered else "–"
             bar.update(task, advance=1, description=f"{day} v{version}")
             if number % 10 == 0:
-                alarms = sum(window.verdict == "alarm" for window in year.windows)
+                alarms = sum(window.verdict == "drift" for window in year.windows)
                 tell(f"{day}: version {version}, {len(year.windows)} windows, {alarms} alarms")
-        year.report_outcomes(rows[usecase.time].iloc[-1] + pd.Timedelta(days=1))
+        year.report_outcomes(rows[usecase.timestamp].iloc[-1] + pd.Timedelta(days=1))
         year.settle()
 
 
@@ -164,13 +168,13 @@ def by_month(
     rows: pd.DataFrame,
     days: pd.Series,
     labelled: np.ndarray[Any, np.dtype[np.bool_]],
-    said: Mapping[str, Floats],
-    windows: list[Drift],
-    changes: list[ModelChange],
+    said: Mapping[str, FloatArray],
+    windows: list[DriftVerdict],
+    changes: list[ModelStateChanged],
 ) -> dict[str, dict[str, float]]:
     """AUC and Brier score by strategy, and what the loop did."""
     month = np.asarray([day.month for day in days])
-    outcomes = rows[usecase.outcome].to_numpy(dtype=np.float64, na_value=np.nan)
+    outcomes = rows[usecase.target].to_numpy(dtype=np.float64, na_value=np.nan)
     found: dict[str, dict[str, float]] = {}
     for number in sorted(set(month[labelled])):
         here = labelled & (month == number)
@@ -179,13 +183,13 @@ def by_month(
             answered = here & ~np.isnan(said[name])
             figures[f"auc_{name}"] = roc_auc(outcomes[answered], said[name][answered])
             figures[f"brier_{name}"] = float(np.mean((said[name][answered] - outcomes[answered]) ** 2))
-        inside = [window for window in windows if window.ends.month == number]
+        inside = [window for window in windows if window.last_prediction_at.month == number]
         figures["windows"] = float(len(inside))
-        figures["alarms"] = float(sum(window.verdict == "alarm" for window in inside))
+        figures["alarms"] = float(sum(window.verdict == "drift" for window in inside))
         states = Counter(
             change.state
             for change in changes
-            if change.final and change.learned_until is not None and change.learned_until.month == number
+            if change.is_final and change.trained_through is not None and change.trained_through.month == number
         )
         figures |= {state: float(states[state]) for state in ("promoted", "rejected", "failed", "rolled_back")}
         found[str(number)] = figures
@@ -194,8 +198,8 @@ def by_month(
 
 def show(
     months: Mapping[str, Mapping[str, float]],
-    changes: list[ModelChange],
-    asked: list[Retrain],
+    changes: list[ModelStateChanged],
+    asked: list[RetrainRequested],
     outcomes: Mapping[str, tuple[str, str]],
 ) -> None:
     """The year as tables."""
@@ -212,14 +216,14 @@ def show(
     reasons = {retrain.id: retrain.reason for retrain in asked}
     for change in changes:
         tell(
-            f"{change.state} {change.version or ''}: asked for since {reasons.get(change.retrain_id, '')}: {change.why}"
+            f"{change.state} {change.version or ''}: asked for since {reasons.get(change.retrain_id, '')}: {change.explanation}"
         )
     for name, (state, why) in outcomes.items():
         tell(f"broken on purpose, {name}: {state}: {why}")
 
 
 def draw(
-    months: Mapping[str, Mapping[str, float]], changes: list[ModelChange], windows: list[Drift], file: Path
+    months: Mapping[str, Mapping[str, float]], changes: list[ModelStateChanged], windows: list[DriftVerdict], file: Path
 ) -> None:
     """The AUC by month, when the loop retrained, and the windows' scores."""
     import matplotlib as mpl  # noqa: PLC0415  # seconds, which who wants no picture does not wait for
@@ -234,29 +238,29 @@ def draw(
     for (name, label), color in zip(STRATEGIES.items(), COLORS, strict=True):
         upper.plot(middle, [values[f"auc_{name}"] for values in months.values()], "o-", color=color, label=label)
     for change in changes:
-        if change.learned_until is not None:
+        if change.trained_through is not None:
             color = "#d1495b" if change.state == "promoted" else "#8d99ae"
             upper.axvline(
-                change.learned_until, color=color, linewidth=1, linestyle="-" if change.state == "promoted" else ":"
+                change.trained_through, color=color, linewidth=1, linestyle="-" if change.state == "promoted" else ":"
             )
     upper.set(ylabel="ROC AUC")
     upper.set_title(
         "ROC AUC by month; lines: retrains of the loop, promoted (solid) and rejected (dotted)", fontsize=10
     )
     upper.legend(frameon=False, fontsize=9)
-    known = [window for window in windows if window.score is not None and window.limit is not None]
-    share = [(window.score or 0) / (window.limit or 1) for window in known]
-    lower.plot([window.ends for window in known], share, ".", markersize=3, color="#1f6f8b")
+    known = [window for window in windows if window.score is not None and window.score_threshold is not None]
+    share = [(window.score or 0) / (window.score_threshold or 1) for window in known]
+    lower.plot([window.last_prediction_at for window in known], share, ".", markersize=3, color="#1f6f8b")
     lower.axhline(1, color="black", linewidth=1, linestyle="--")
     lower.set(ylabel="window score / limit")
     figure.savefig(file, dpi=110)
 
 
-def _tell(change: ModelChange) -> None:
-    tell(f"{change.state}: {change.why}")
+def _tell(change: ModelStateChanged) -> None:
+    tell(f"{change.state}: {change.explanation}")
 
 
-def _of(estimator: Any, rows: pd.DataFrame) -> Floats:
+def _of(estimator: Any, rows: pd.DataFrame) -> FloatArray:
     return np.asarray(estimator.predict_proba(rows[usecase.features]), dtype=np.float64)[:, 1]
 
 

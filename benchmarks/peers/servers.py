@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.support.flights_model import MODEL, Row, Saved
 from tests.support.peer_environments import environment
-from tests.support.processes import Server, free_ports
+from tests.support.ports import reserve_ports
+from tests.support.processes import Server
 from tests.support.stack_fixture import ROOT
 from tests.support.wrk import TIMEOUT_SECONDS
 
@@ -49,7 +50,7 @@ def predictions(answer: Any) -> list[float]:
 
 def fastapi(name: str, saved: Saved, logs: Path) -> Peer:
     """``floor`` or ``plain``, in driftloop's own environment: the same FastAPI, pydantic and uvicorn."""
-    (port,) = free_ports(1)
+    (port,) = reserve_ports(1)
     command = [
         *(str(ROOT / ".venv/bin/python"), "-m", "uvicorn", f"benchmarks.peers.{name}:app", "--port", str(port)),
         *("--loop", "uvloop", "--http", "httptools", "--no-access-log"),
@@ -60,7 +61,7 @@ def fastapi(name: str, saved: Saved, logs: Path) -> Peer:
 
 def mlflow(saved: Saved, logs: Path) -> Peer:
     """MLflow's own scoring server, as its documentation starts it."""
-    programs, (port,) = environment("mlflow"), free_ports(1)
+    programs, (port,) = environment("mlflow"), reserve_ports(1)
     command = [
         *(str(programs / "mlflow"), "models", "serve", "--model-uri", str(saved.folder), "--port", str(port)),
         *("--env-manager", "local"),
@@ -73,7 +74,7 @@ def mlflow(saved: Saved, logs: Path) -> Peer:
 
 def mlserver(saved: Saved, logs: Path, parallel_workers: int) -> Peer:
     """MLServer with adaptive batching; with 0 ``parallel_workers`` the model runs in the server's own process."""
-    programs, (http, grpc, metrics) = environment("mlserver"), free_ports(3)
+    programs, (http, grpc, metrics) = environment("mlserver"), reserve_ports(3)
     folder = logs / f"mlserver-{parallel_workers}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(
@@ -105,7 +106,7 @@ def mlserver(saved: Saved, logs: Path, parallel_workers: int) -> Peer:
 
 def bentoml(saved: Saved, logs: Path) -> Peer:
     """BentoML with adaptive batching and without access log."""
-    programs, (port,) = environment("bentoml"), free_ports(1)
+    programs, (port,) = environment("bentoml"), reserve_ports(1)
     settings = {
         **_settings(saved, programs),
         "BENTOML_HOME": str(logs / "bentoml"),

@@ -1,1 +1,1 @@
-"""Drift: statistics of a window against a reference, what is normal for them, and what is not. Pure: no I/O here."""
+"""Drift detection: statistics of a window against a reference, their calibration, and scores. Pure: no I/O here."""

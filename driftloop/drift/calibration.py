@@ -1,9 +1,9 @@
-"""What is normal: how large each statistic grows in a reference's own windows, when nothing has changed.
+"""Calibration: learn how large each statistic grows in the reference's own windows, when nothing has changed.
 
-Hours are autocorrelated, categories with many levels are sparse, and columns move together; a fixed threshold knows
-none of it. So each statistic's location and scale are learned from the reference's own consecutive windows, and one
-limit for all columns together holds the rate of false alarms. Windows are judged by themselves, and together with the
-ones before them: what is too little to see in a day shows in three.
+A fixed threshold cannot account for autocorrelated hours, sparse categories and columns that move together. So location
+and scale of every statistic are learned from consecutive windows of the reference, and one score threshold for all
+columns together bounds the rate of false alarms. Windows are scored alone and together with the ones before them: a
+change too small to be seen in one window can be seen in three.
 """
 
 import math
@@ -14,290 +14,356 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import BaseModel
 
-from driftloop.drift.distances import DISTANCES, OF_SHARES, Distance, Floats, Integers, Kind, by_level, edges
-from driftloop.drift.statistics import LEAST_SD, NAN, Method, checks, commonest_share, distance_of, numbers
+from driftloop.drift.distances import (
+    DISTANCE_FUNCTIONS,
+    DISTANCES,
+    ColumnType,
+    DistanceName,
+    FloatArray,
+    IntArray,
+    bin_edges,
+    is_discrete,
+)
+from driftloop.drift.statistics import (
+    MIN_STD,
+    NAN,
+    StatisticName,
+    distance_for,
+    mode_share,
+    statistic_keys,
+    to_float_array,
+)
+from driftloop.errors import InvalidInput
 
-EULER = 0.5772  # mean of a standard Gumbel law
-FLOORS: dict[Method, float] = {  # a statistic that never moved still needs a scale
-    # Of a standard deviation, or of the largest distance there is; a hundredth of a PSI that is commonly called small.
+EULER_GAMMA = 0.5772  # mean of the standard Gumbel distribution
+MIN_SCALES: dict[StatisticName, float] = {  # a statistic that never varied in the reference still needs a scale
+    # Of a standard deviation, or of the largest possible distance; 1 % of a PSI that is commonly called small (0.1).
     **dict.fromkeys(DISTANCES["number"], 0.001),
-    "missing_share": 0.005,
-    "commonest_share": 0.05,
+    "missing_rate_change": 0.005,
+    "mode_share": 0.05,
 }
-SPANS = (1, 3)  # windows that are judged together
-STEPS = 10  # windows slide by a tenth of their length
-MOST_WINDOWS = 2_000  # of a span; more would only take longer
-QUARTERS = 4  # parts of the reference's time for cross-fitting
-FEWEST = 20  # windows without overlap; below, a 1 % limit would be a guess
-LEVELS = 2_048  # different numbers; a column with more is rounded to as many quantiles, here only
-CELLS = 2**19  # of a table of windows by levels: larger ones would not stay in a processor's cache
-TAIL = 256  # of its smallest and largest numbers stay as they are: in a long tail two quantiles are far apart
+SPAN_WINDOWS = (1, 3)  # numbers of consecutive windows that are scored together
+STRIDES_PER_WINDOW = 10  # windows of the reference start a tenth of their length apart
+MAX_WINDOWS = 2_000  # per span; more windows take longer and do not change the result
+FOLDS = 4  # consecutive parts of the reference, for cross-fitting
+MIN_INDEPENDENT_WINDOWS = 20  # windows without overlap; with fewer, a 1 % threshold would be a guess
+MAX_GRID = 2_048  # distinct numbers; a column with more is rounded to as many quantiles, for calibration only
+EXACT_TAIL = 256  # smallest and largest numbers that are not rounded: in a long tail two quantiles are far apart
+TABLE_CELLS = 2**19  # of a table of windows by levels: a larger one does not stay in the processor's cache
 
 
-class Normal(BaseModel, frozen=True):
-    """Location and scale (of a Gumbel law) of one statistic in windows where nothing has changed."""
+class NullDistribution(BaseModel, frozen=True):
+    """Location and scale (of a Gumbel distribution) of one statistic in windows in which nothing has changed."""
 
     column: str
-    method: Method
+    statistic: StatisticName
     location: float
     scale: float
 
 
-class Span(BaseModel, frozen=True):
-    """What is normal for a number of consecutive windows that are judged together."""
+class CalibratedSpan(BaseModel, frozen=True):
+    """The calibration for a number of consecutive windows that are scored together."""
 
     windows: int
-    limit: float
-    """The score above which they alarm."""
-    normals: list[Normal]
+    score_threshold: float
+    """A score above it is an alarm."""
+    null_distributions: list[NullDistribution]
 
 
-class Profile(BaseModel, frozen=True):
-    """A reference's drift profile: kept beside the reference, read by whoever judges a window against it."""
+class DriftProfile(BaseModel, frozen=True):
+    """The result of calibration. It is stored with the reference, and windows are scored with it."""
 
-    rows: int
-    """Rows of a window: another length has other statistics."""
+    window_rows: int
+    """Rows of a window. The profile does not hold for windows of another length."""
     false_alarm_rate: float
-    """Share of windows that alarm though nothing has changed, all spans together."""
-    kinds: dict[str, Kind]
-    methods: dict[str, Distance] = {}
-    """The distances of the columns that have not the default of their kind."""
-    spans: list[Span]
+    """Fraction of windows that raise an alarm though nothing has changed, all spans together."""
+    column_types: dict[str, ColumnType]
+    distances: dict[str, DistanceName] = {}
+    """Distances of the columns that do not use the default of their type."""
+    spans: list[CalibratedSpan]
     importance: dict[str, float] = {}
-    """How much the model leans on each feature: what its quality loses when the feature is shuffled."""
+    """Permutation importance of each feature: the loss of quality when the feature is shuffled."""
 
     @property
-    def usually_constant(self) -> set[str]:
-        """Columns that may have a single value in a window where nothing has changed, such as rain on dry days."""
+    def normally_constant_columns(self) -> set[str]:
+        """Columns that can be constant in a window though nothing has changed, such as rain on dry days."""
         single = self.spans[0]
         return {
-            normal.column
-            for normal in single.normals
-            if normal.method == "commonest_share" and normal.location + single.limit * normal.scale >= 1
+            null.column
+            for null in single.null_distributions
+            if null.statistic == "mode_share" and null.location + single.score_threshold * null.scale >= 1
         }
 
 
-class TooFewRows(ValueError):
-    """The reference has too few windows to learn from."""
+class InsufficientReference(InvalidInput):
+    """The reference has too few windows to calibrate with."""
 
 
-def check(reference_rows: int, rows: int) -> None:
-    """Raises :class:`TooFewRows` where nothing can be learned of windows of so many rows."""
-    if reference_rows < FEWEST * rows:
-        raise TooFewRows(
-            f"a reference of {reference_rows} rows is too small to learn what windows of {rows} rows look like: "
-            f"{FEWEST * rows - reference_rows} more rows are needed, or a shorter window (DRIFTLOOP_WINDOW__ROWS)"
+def require_enough_rows(reference_rows: int, window_rows: int) -> None:
+    """Raise :class:`InsufficientReference` if the reference is too small for windows of this length."""
+    required = MIN_INDEPENDENT_WINDOWS * window_rows
+    if reference_rows < required:
+        raise InsufficientReference(
+            f"a reference of {reference_rows} rows is too small to learn what windows of {window_rows} rows look like: "
+            f"{required - reference_rows} more rows are needed, or a shorter window (DRIFTLOOP_WINDOW__ROWS)"
         )
 
 
 def calibrate(
     reference: pd.DataFrame,
-    days: Integers,
-    kinds: Mapping[str, Kind],
+    days: IntArray,
+    column_types: Mapping[str, ColumnType],
     *,
-    rows: int,
+    window_rows: int,
     false_alarm_rate: float,
-    neighbourhood: int = 3,
+    embargo_days: int = 3,
     importance: Mapping[str, float] = {},
-    methods: Mapping[str, Distance] = {},
-) -> Profile:
-    """Learns a profile from a reference.
+    distances: Mapping[str, DistanceName] = {},
+) -> DriftProfile:
+    """Learn a drift profile from a reference.
 
-    ``reference`` is in order of time, ``days`` the number of each row's day, ``rows`` the length of the windows that
-    will be judged. Each window is compared with the reference without the rows within ``neighbourhood`` days of it,
-    since the window that will be judged is not in the reference either. A span that the reference has too few windows
-    for is left out; raises what :func:`check` raises, where that is every span.
+    Each window of the reference is compared with the reference without the rows within ``embargo_days`` of it, because
+    a window that is scored later is not part of the reference either. A span for which the reference has fewer than 20
+    independent windows is left out.
+
+    Args:
+        reference: The reference's rows, in order of time.
+        days: The ordinal of each row's day.
+        column_types: The columns to calibrate and their types.
+        window_rows: The length of the windows that will be scored.
+        false_alarm_rate: Fraction of unchanged windows that may raise an alarm. It is divided evenly among the spans.
+        embargo_days: Days before and after a window that it is not compared with.
+        importance: Permutation importance of each feature; stored in the profile.
+        distances: Distances of the columns that do not use the default of their type.
+
+    Raises:
+        InsufficientReference: The reference is too small even for single windows.
     """
-    check(len(reference), rows)
-    spans = [span for span in SPANS if len(reference) >= FEWEST * rows * span]
-    return Profile(
-        rows=rows,
+    require_enough_rows(len(reference), window_rows)
+    spans = [span for span in SPAN_WINDOWS if len(reference) >= MIN_INDEPENDENT_WINDOWS * window_rows * span]
+    return DriftProfile(
+        window_rows=window_rows,
         false_alarm_rate=false_alarm_rate,
-        kinds=dict(kinds),
-        methods=dict(methods),
+        column_types=dict(column_types),
+        distances=dict(distances),
         spans=[
-            _span(reference, days, kinds, methods, span, rows, false_alarm_rate / len(spans), neighbourhood)
+            _calibrate_span(
+                reference, days, column_types, distances, span, window_rows, false_alarm_rate / len(spans), embargo_days
+            )
             for span in spans
         ],
         importance=dict(importance),
     )
 
 
-def _span(
+def _calibrate_span(
     reference: pd.DataFrame,
-    days: Integers,
-    kinds: Mapping[str, Kind],
-    methods: Mapping[str, Distance],
+    days: IntArray,
+    column_types: Mapping[str, ColumnType],
+    distances: Mapping[str, DistanceName],
     windows: int,
-    rows: int,
-    rate: float,
-    neighbourhood: int,
-) -> Span:
-    length = rows * windows
+    window_rows: int,
+    false_alarm_rate: float,
+    embargo_days: int,
+) -> CalibratedSpan:
+    length = window_rows * windows
     last = len(reference) - length
-    starts = np.arange(0, last + 1, max(rows // STEPS, 1, last // MOST_WINDOWS))
-    near = np.column_stack(
+    starts = np.arange(0, last + 1, max(window_rows // STRIDES_PER_WINDOW, 1, last // MAX_WINDOWS))
+    embargoed = np.column_stack(
         [
-            np.searchsorted(days, days[starts] - neighbourhood, side="left"),
-            np.searchsorted(days, days[starts + length - 1] + neighbourhood, side="right"),
+            np.searchsorted(days, days[starts] - embargo_days, side="left"),
+            np.searchsorted(days, days[starts + length - 1] + embargo_days, side="right"),
         ]
     )
-    near = np.maximum.accumulate(near, axis=1)  # a negative neighbourhood has nothing in it
-    measured = np.column_stack(
+    embargoed = np.maximum.accumulate(embargoed, axis=1)  # a negative embargo excludes nothing
+    statistics = np.column_stack(
         [
-            _measured(reference[column], kind, distance_of(column, kinds, methods), starts, length, near)
-            for column, kind in kinds.items()
+            _statistics_by_window(
+                reference[column],
+                column_type,
+                distance_for(column, column_types, distances),
+                starts,
+                length,
+                embargoed,
+            )
+            for column, column_type in column_types.items()
         ]
     )
-    measures = checks(kinds, methods)
-    # One row of a window moves a share by as much as this; a scale below would make an alarm of it.
-    floors = np.array([max(FLOORS[check.method], 1 / rows) for check in measures])
-    location, scale = _gumbel(measured, floors)
-    scores = _cross_fitted_scores(measured, starts, floors, length)
-    return Span(
+    keys = statistic_keys(column_types, distances)
+    # One row changes a fraction of a window by 1 / window_rows; with a smaller scale a single row could be an alarm.
+    min_scales = np.array([max(MIN_SCALES[key.statistic], 1 / window_rows) for key in keys])
+    locations, scales = _fit_gumbel(statistics, min_scales)
+    scores = _cross_fitted_scores(statistics, starts, min_scales, length)
+    return CalibratedSpan(
         windows=windows,
-        limit=float(np.quantile(scores, 1 - rate)),
-        normals=[
-            Normal(column=check.column, method=check.method, location=float(mu), scale=float(b))
-            for check, mu, b in zip(measures, location, scale, strict=True)
+        score_threshold=float(np.quantile(scores, 1 - false_alarm_rate)),
+        null_distributions=[
+            NullDistribution(column=key.column, statistic=key.statistic, location=float(location), scale=float(scale))
+            for key, location, scale in zip(keys, locations, scales, strict=True)
         ],
     )
 
 
-def _measured(
-    column: pd.Series, kind: Kind, distance: Distance, starts: Integers, length: int, near: Integers
-) -> Floats:
-    """A column's statistics, in the order of its checks, for each window against the reference without what is near."""
-    if kind == "category":
-        measure, codes, levels = _categories(column, distance)
+def _statistics_by_window(
+    column: pd.Series,
+    column_type: ColumnType,
+    distance: DistanceName,
+    starts: IntArray,
+    length: int,
+    embargoed: IntArray,
+) -> FloatArray:
+    """Return a column's statistics of every window, each against the reference without the window's embargoed rows.
+
+    ``starts`` are the first rows of the windows, ``embargoed`` the first and the end row of what each window is not
+    compared with. The result has a row per window; its columns are in the order of :func:`statistic_keys`.
+    """
+    if column_type == "category":
+        measure, codes, levels = _categorical_measure(column, distance)
     elif distance == "wasserstein":
-        measure, codes, levels = _numbers(column)
+        measure, codes, levels = _grid_measure(column)
     else:
-        measure, codes, levels = _binned(column, distance, length)
+        measure, codes, levels = _binned_measure(column, distance, length)
     windows = sliding_window_view(codes, length)
-    whole = _counts(np.zeros(1, dtype=np.int64), codes, 1, levels)
-    found = []
-    for some in np.array_split(np.arange(len(starts)), math.ceil(len(starts) * (levels + length) / CELLS)):
-        window = _counts(np.arange(len(some))[:, None], windows[starts[some]], len(some), levels)
-        others = whole - _between(codes, levels, near[some])
-        with np.errstate(divide="ignore", invalid="ignore"):  # a side without values has no distance
-            missing = np.abs(window[:, 0] / length - others[:, 0] / others.sum(axis=1))
-            statistics = measure(window[:, 1:], others[:, 1:], starts[some], length)
-        statistics[~(window[:, 1:].any(axis=1) & others[:, 1:].any(axis=1))] = NAN
-        found.append(np.insert(statistics, 1, missing, axis=1))
-    return np.concatenate(found)
+    all_counts = _count_levels(np.zeros(1, dtype=np.int64), codes, 1, levels)
+    results = []
+    for chunk in np.array_split(np.arange(len(starts)), math.ceil(len(starts) * (levels + length) / TABLE_CELLS)):
+        window_counts = _count_levels(np.arange(len(chunk))[:, None], windows[starts[chunk]], len(chunk), levels)
+        reference_counts = all_counts - _counts_between_bounds(codes, levels, embargoed[chunk])
+        with np.errstate(divide="ignore", invalid="ignore"):  # a side without values has no distance: NaN below
+            reference_missing_rate = reference_counts[:, 0] / reference_counts.sum(axis=1)
+            missing_rate_change = np.abs(window_counts[:, 0] / length - reference_missing_rate)
+            statistics = measure(window_counts[:, 1:], reference_counts[:, 1:], starts[chunk], length)
+        statistics[~(window_counts[:, 1:].any(axis=1) & reference_counts[:, 1:].any(axis=1))] = NAN
+        results.append(np.insert(statistics, 1, missing_rate_change, axis=1))
+    return np.concatenate(results)
 
 
-def _between(codes: Integers, levels: int, places: Integers) -> Integers:
-    """Rows by level between two places each, a row a pair."""
-    bounds, at = np.unique(places, return_inverse=True)
-    part = np.searchsorted(bounds, np.arange(bounds[0], bounds[-1]), side="right")
-    before = np.cumsum(_counts(part, codes[bounds[0] : bounds[-1]], len(bounds), levels), axis=0)
-    first, end = at.reshape(places.shape).T
-    between: Integers = before[end] - before[first]
+def _counts_between_bounds(codes: IntArray, levels: int, bounds: IntArray) -> IntArray:
+    """Return the counts by level of the rows between each pair of bounds, a row per pair."""
+    distinct, position = np.unique(bounds, return_inverse=True)
+    part = np.searchsorted(distinct, np.arange(distinct[0], distinct[-1]), side="right")
+    parts = _count_levels(part, codes[distinct[0] : distinct[-1]], len(distinct), levels)
+    cumulative = np.cumsum(parts, axis=0)
+    first, end = position.reshape(bounds.shape).T
+    between: IntArray = cumulative[end] - cumulative[first]
     return between
 
 
-def _counts(groups: Integers, codes: Integers, count: int, levels: int) -> Integers:
-    """Rows of each group by level, the missing ones first."""
-    places = groups * (levels + 1) + codes + 1
-    return np.bincount(places.ravel(), minlength=count * (levels + 1)).reshape(count, levels + 1)
+def _count_levels(groups: IntArray, codes: IntArray, group_count: int, levels: int) -> IntArray:
+    """Return the counts by level of each group of rows, those of missing values (code -1) in the first column."""
+    cells = groups * (levels + 1) + codes + 1
+    return np.bincount(cells.ravel(), minlength=group_count * (levels + 1)).reshape(group_count, levels + 1)
 
 
-Measure = Callable[[Integers, Integers, Integers, int], Floats]
-"""Of windows' rows by level, the others' rows by level, where the windows start, and how long they are.
+WindowMeasure = Callable[[IntArray, IntArray, IntArray, int], FloatArray]
+"""Computes the statistics of many windows from counts.
 
-Its result has a row a window: the distance and, for numbers, the share of the commonest one.
+Arguments: the windows' counts by level, the reference's counts by level, the windows' first rows and their length. The
+result has a row per window: the distance and, for numbers, the mode share.
 """
 
 
-def _numbers(column: pd.Series) -> tuple[Measure, Integers, int]:
-    """A measure of counts by level, each row's level (−1 where it is missing), and how many levels there are."""
-    values = numbers(column)
+def _grid_measure(column: pd.Series) -> tuple[WindowMeasure, IntArray, int]:
+    """Return the Wasserstein measure of a numeric column, each row's level (-1 if missing), and the number of levels.
+
+    The levels are the column's distinct values, or quantiles of them if there are too many.
+    """
+    values = to_float_array(column)
     present = ~np.isnan(values)
     grid = np.unique(values[present])
-    exact = len(grid) <= LEVELS
+    exact = len(grid) <= MAX_GRID
     if not exact:
-        quantiles = np.quantile(grid, np.linspace(0, 1, LEVELS))
-        grid = np.unique(np.concatenate([grid[:TAIL], quantiles, grid[-TAIL:]]))
+        quantiles = np.quantile(grid, np.linspace(0, 1, MAX_GRID))
+        grid = np.unique(np.concatenate([grid[:EXACT_TAIL], quantiles, grid[-EXACT_TAIL:]]))
     codes = np.full(len(values), -1, dtype=np.int64)
     codes[present] = np.searchsorted((grid[:-1] + grid[1:]) / 2, values[present])
     steps = np.diff(grid)
 
-    def measure(window: Integers, others: Integers, starts: Integers, length: int) -> Floats:
-        m, n = window.sum(axis=1, keepdims=True), others.sum(axis=1, keepdims=True)
-        mean = (others @ grid)[:, None] / n
-        sd = np.sqrt(np.einsum("wl,wl->w", others, (grid - mean) ** 2) / n[:, 0])
-        apart = np.abs(np.cumsum(window, axis=1)[:, :-1] / m - np.cumsum(others, axis=1)[:, :-1] / n)
-        commonest = window.max(axis=1, initial=0) / m[:, 0] if exact else _commonest_shares(values, starts, length)
-        return np.column_stack([apart @ steps / np.maximum(sd, LEAST_SD), commonest])
+    def measure(window: IntArray, reference: IntArray, starts: IntArray, length: int) -> FloatArray:
+        m, n = window.sum(axis=1, keepdims=True), reference.sum(axis=1, keepdims=True)
+        mean = (reference @ grid)[:, None] / n
+        std = np.sqrt(np.einsum("wl,wl->w", reference, (grid - mean) ** 2) / n[:, 0])
+        cdf_gaps = np.abs(np.cumsum(window, axis=1)[:, :-1] / m - np.cumsum(reference, axis=1)[:, :-1] / n)
+        modes = window.max(axis=1, initial=0) / m[:, 0] if exact else _mode_shares(values, starts, length)
+        return np.column_stack([cdf_gaps @ steps / np.maximum(std, MIN_STD), modes])
 
     return measure, codes, len(grid)
 
 
-def _binned(column: pd.Series, method: Distance, length: int) -> tuple[Measure, Integers, int]:
-    """The same by bin, or by level where there are few: as evidently has them for a window and the whole reference."""
-    values = numbers(column)
+def _binned_measure(column: pd.Series, distance: DistanceName, length: int) -> tuple[WindowMeasure, IntArray, int]:
+    """Return the measure of a numeric column by bins, each row's bin (-1 if missing), and the number of bins.
+
+    A bin is a single value where the column has few, and otherwise one of those that evidently makes for the values of
+    a window and the whole reference.
+    """
+    values = to_float_array(column)
     present = ~np.isnan(values)
     levels = np.unique(values[present])
-    few = by_level(method, len(levels)) or not len(levels)
-    if few:
-        begins = levels[1:]
+    discrete = is_discrete(distance, len(levels)) or not len(levels)
+    if discrete:
+        lower_edges = levels[1:]
     else:
-        size = len(levels) if method == "hellinger" else int(present.sum() + length * present.mean())
-        bounds = edges(float(levels[0]), float(levels[-1]), size)
-        begins = levels[:0] if bounds is None else bounds[1:-1]  # an infinite range: no window will have a distance
-    codes = np.where(present, np.searchsorted(begins, values, side="right"), -1)
+        size = len(levels) if distance == "hellinger" else int(present.sum() + length * present.mean())
+        edges = bin_edges(float(levels[0]), float(levels[-1]), size)
+        lower_edges = levels[:0] if edges is None else edges[1:-1]  # an infinite range: no window has a distance
+    codes = np.where(present, np.searchsorted(lower_edges, values, side="right"), -1)
 
-    def measure(window: Integers, others: Integers, starts: Integers, length: int) -> Floats:
-        distances = _distances(method, others, window, either_only=few)
-        return np.column_stack([distances, _commonest_shares(values, starts, length)])
+    def measure(window: IntArray, reference: IntArray, starts: IntArray, length: int) -> FloatArray:
+        distances = _count_distances(distance, reference, window, drop_empty=discrete)
+        return np.column_stack([distances, _mode_shares(values, starts, length)])
 
-    return measure, codes, len(begins) + 1
+    return measure, codes, len(lower_edges) + 1
 
 
-def _categories(column: pd.Series, method: Distance) -> tuple[Measure, Integers, int]:
+def _categorical_measure(column: pd.Series, distance: DistanceName) -> tuple[WindowMeasure, IntArray, int]:
+    """Return the measure of a categorical column, each row's level (-1 if missing), and the number of levels."""
     codes, levels = pd.factorize(column)
 
-    def measure(window: Integers, others: Integers, _: Integers, __: int) -> Floats:
-        return _distances(method, others, window, either_only=True)[:, None]
+    def measure(window: IntArray, reference: IntArray, _: IntArray, __: int) -> FloatArray:
+        return _count_distances(distance, reference, window, drop_empty=True)[:, None]
 
     return measure, codes.astype(np.int64), len(levels)
 
 
-def _distances(method: Distance, others: Integers, windows: Integers, *, either_only: bool) -> Floats:
-    """Distances of counts, NaN for a side without rows.
+def _count_distances(
+    distance: DistanceName, references: IntArray, windows: IntArray, *, drop_empty: bool
+) -> FloatArray:
+    """Return the distance of each pair of counts, a row per pair; NaN where a side has no rows.
 
-    With ``either_only``, a level that neither side has is none: it would count where there is a logarithm.
+    With ``drop_empty``, levels that neither side has are ignored: distances with a logarithm would count them.
     """
     result = np.full(len(windows), NAN)
-    for row, (other, window) in enumerate(zip(others, windows, strict=True)):
-        if other.any() and window.any():
-            kept = other + window > 0 if either_only else slice(None)
-            result[row] = OF_SHARES[method](other[kept] / other.sum(), window[kept] / window.sum())
+    for row, (reference, window) in enumerate(zip(references, windows, strict=True)):
+        if reference.any() and window.any():
+            levels = reference + window > 0 if drop_empty else slice(None)
+            fractions = reference[levels] / reference.sum(), window[levels] / window.sum()
+            result[row] = DISTANCE_FUNCTIONS[distance](*fractions)
     return result
 
 
-def _commonest_shares(values: Floats, starts: Integers, length: int) -> Floats:
+def _mode_shares(values: FloatArray, starts: IntArray, length: int) -> FloatArray:
     windows = (values[start : start + length] for start in starts.tolist())
-    return np.array([commonest_share(np.sort(window[~np.isnan(window)])) for window in windows])
+    return np.array([mode_share(np.sort(window[~np.isnan(window)])) for window in windows])
 
 
-def _gumbel(measured: Floats, floors: Floats) -> tuple[Floats, Floats]:
-    """Location and scale by the method of moments, a column each; statistics without a value are left out."""
-    known = ~np.isnan(measured)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.where(known, measured, 0).sum(axis=0) / count
-    spread = np.sqrt(np.where(known, (measured - mean) ** 2, 0).sum(axis=0) / count)
-    scale = np.maximum(spread * np.sqrt(6) / np.pi, floors)
-    return mean - EULER * scale, scale
+def _fit_gumbel(statistics: FloatArray, min_scales: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return location and scale of each column by the method of moments, ignoring NaN.
+
+    A Gumbel distribution has standard deviation π · scale / √6 and mean location + γ · scale.
+    """
+    present = ~np.isnan(statistics)
+    count = np.maximum(present.sum(axis=0), 1)
+    mean = np.where(present, statistics, 0).sum(axis=0) / count
+    std = np.sqrt(np.where(present, (statistics - mean) ** 2, 0).sum(axis=0) / count)
+    scale = np.maximum(std * np.sqrt(6) / np.pi, min_scales)
+    return mean - EULER_GAMMA * scale, scale
 
 
-def _cross_fitted_scores(measured: Floats, starts: Integers, floors: Floats, length: int) -> Floats:
-    """Each window's score by location and scale of the other quarters of time, without windows that overlap it."""
+def _cross_fitted_scores(statistics: FloatArray, starts: IntArray, min_scales: FloatArray, length: int) -> FloatArray:
+    """Return each window's score by the location and scale of the other folds, without windows that overlap its own."""
     scores = np.empty(len(starts))
-    for quarter in np.array_split(np.arange(len(starts)), QUARTERS):
-        apart = (starts + length <= starts[quarter[0]]) | (starts >= starts[quarter[-1]] + length)
-        location, scale = _gumbel(measured[apart], floors)
-        scores[quarter] = np.nanmax((measured[quarter] - location) / scale, axis=1)
+    for fold in np.array_split(np.arange(len(starts)), FOLDS):
+        disjoint = (starts + length <= starts[fold[0]]) | (starts >= starts[fold[-1]] + length)
+        location, scale = _fit_gumbel(statistics[disjoint], min_scales)
+        scores[fold] = np.nanmax((statistics[fold] - location) / scale, axis=1)
     return scores

@@ -1,7 +1,7 @@
-"""What is odd about a window's values, whatever is normal for them: shown beside the verdict, and never an alarm.
+"""Data quality checks: report odd values of a window, such as values out of range. They never raise an alarm.
 
-A change of units or a sensor that hangs shows here at once. It comes in runs, and is true in spring: so it is kept
-outside of the rate of false alarms.
+A change of units or a sensor that hangs shows at once. These checks fire in bursts, also under normal seasonal change,
+so they are kept out of the rate of false alarms and are only shown with the verdict.
 """
 
 from collections.abc import Collection
@@ -9,58 +9,59 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from driftloop.drift.statistics import Categories, Numbers, Prepared, numbers
-from driftloop.events import Fact
+from driftloop.drift.statistics import CategoricalReference, NumericReference, PreparedReference, to_float_array
+from driftloop.events import DataQualityIssue
 
-MANY_OUTSIDE = (
-    1 / 3
-)  # share of values outside of the reference's range; Celsius read as Fahrenheit has 45 % even on a warm day
-MANY_UNSEEN = 0.02  # share of values of levels that the reference does not have
+# Fraction of values out of the reference's range; Celsius read as Fahrenheit has 45 % even on a warm day.
+MIN_OUT_OF_RANGE = 1 / 3
+MIN_UNSEEN = 0.02  # fraction of values with levels that the reference does not have
 
 
-def facts(reference: Prepared, window: pd.DataFrame, usually_constant: Collection[str] = ()) -> list[Fact]:
-    """What is odd, by column, with the share of the window's rows that it holds for.
+def check_data(
+    reference: PreparedReference, window: pd.DataFrame, normally_constant: Collection[str] = ()
+) -> list[DataQualityIssue]:
+    """Return the issues of a window, by column, each with the fraction of the window's rows that it affects.
 
-    That a column is ``usually_constant`` is not.
+    A constant column is no issue if it is in ``normally_constant``.
     """
-    found = [
-        fact
-        for column, known in reference.items()
-        for fact in (
-            _of_numbers(column, known, window[column])
-            if isinstance(known, Numbers)
-            else _of_categories(column, known, window[column])
+    issues = [
+        issue
+        for column, prepared in reference.items()
+        for issue in (
+            _check_numeric(column, prepared, window[column])
+            if isinstance(prepared, NumericReference)
+            else _check_categorical(column, prepared, window[column])
         )
     ]
-    return [fact for fact in found if fact.kind != "constant" or fact.column not in usually_constant]
+    return [issue for issue in issues if issue.kind != "constant" or issue.column not in normally_constant]
 
 
-def _of_numbers(column: str, known: Numbers, cells: pd.Series) -> list[Fact]:
-    values = numbers(cells)
+def _check_numeric(column: str, reference: NumericReference, window: pd.Series) -> list[DataQualityIssue]:
+    values = to_float_array(window)
     values = values[~np.isnan(values)]
-    found = _nothing(column, len(values), known.missing_share)
-    if len(values) and not np.isnan(known.low):
-        outside = float(((values < known.low) | (values > known.high)).mean())
-        if outside >= MANY_OUTSIDE:
-            found.append(Fact(column=column, kind="out_of_range", share=outside))
-        if len(values) > 1 and values.min() == values.max() and known.low < known.high:
-            found.append(Fact(column=column, kind="constant", share=1.0))
-    return found
+    issues = _check_missing(column, len(values), reference.missing_rate)
+    if len(values) and not np.isnan(reference.low):
+        out_of_range = float(((values < reference.low) | (values > reference.high)).mean())
+        if out_of_range >= MIN_OUT_OF_RANGE:
+            issues.append(DataQualityIssue(column=column, kind="out_of_range", fraction=out_of_range))
+        if len(values) > 1 and values.min() == values.max() and reference.low < reference.high:
+            issues.append(DataQualityIssue(column=column, kind="constant", fraction=1.0))
+    return issues
 
 
-def _of_categories(column: str, known: Categories, cells: pd.Series) -> list[Fact]:
-    present = cells.dropna()
-    found = _nothing(column, len(present), known.missing_share)
-    if len(present):
-        unseen = float((~present.isin(known.levels)).mean())
-        if unseen >= MANY_UNSEEN:
-            found.append(Fact(column=column, kind="unseen_levels", share=unseen))
-        if len(present) > 1 and present.nunique() == 1 and len(known.levels) > 1:
-            found.append(Fact(column=column, kind="constant", share=1.0))
-    return found
+def _check_categorical(column: str, reference: CategoricalReference, window: pd.Series) -> list[DataQualityIssue]:
+    values = window.dropna()
+    issues = _check_missing(column, len(values), reference.missing_rate)
+    if len(values):
+        unseen = float((~values.isin(reference.levels)).mean())
+        if unseen >= MIN_UNSEEN:
+            issues.append(DataQualityIssue(column=column, kind="unseen_levels", fraction=unseen))
+        if len(values) > 1 and values.nunique() == 1 and len(reference.levels) > 1:
+            issues.append(DataQualityIssue(column=column, kind="constant", fraction=1.0))
+    return issues
 
 
-def _nothing(column: str, present: int, usually_missing: float) -> list[Fact]:
-    if present or usually_missing == 1:
+def _check_missing(column: str, present: int, reference_missing_rate: float) -> list[DataQualityIssue]:
+    if present or reference_missing_rate == 1:
         return []
-    return [Fact(column=column, kind="all_missing", share=1.0)]
+    return [DataQualityIssue(column=column, kind="all_missing", fraction=1.0)]

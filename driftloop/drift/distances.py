@@ -1,6 +1,7 @@
-"""Distances between two distributions, as evidently computes them: between shares by level or by bin.
+"""Distances between two distributions, computed as evidently does: on the fractions of rows per value or per bin.
 
-evidently's tests that give a p-value are left out: that depends on the number of rows, which says nothing of a change.
+evidently's tests that return a p-value are left out: a p-value depends on the number of rows, which says nothing about
+the size of a change.
 """
 
 import math
@@ -11,62 +12,66 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import rel_entr
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Kind = Literal["number", "category"]
-Distance = Literal["wasserstein", "jensenshannon", "psi", "kl_div", "hellinger"]
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+ColumnType = Literal["number", "category"]
+DistanceName = Literal["wasserstein", "jensenshannon", "psi", "kl_div", "hellinger"]
 
-DISTANCES: dict[Kind, tuple[Distance, ...]] = {
+DISTANCES: dict[ColumnType, tuple[DistanceName, ...]] = {
     "number": ("wasserstein", "jensenshannon", "psi", "kl_div", "hellinger"),
     "category": ("jensenshannon", "psi", "kl_div", "hellinger"),
 }
-"""By kind of column, the default first."""
-FEW = 20  # different numbers of a reference, up to which each is a level of its own
-LEAST_SHARE = 0.0001  # of a level that one side lacks, where a logarithm needs one
+"""Distances by column type, the default first."""
+MAX_DISCRETE_VALUES = 20  # evidently: numbers with at most so many different values are compared value by value
+MIN_FRACTION = 0.0001  # evidently: replaces a fraction of 0 where a logarithm is taken
 
 
-def jensenshannon(reference: Floats, window: Floats) -> float:
-    """With natural logarithm; its square is the mean relative entropy of both to their mean."""
+def jensenshannon(reference: FloatArray, window: FloatArray) -> float:
+    """Return the Jensen–Shannon distance, with natural logarithms.
+
+    Its square is the mean of the relative entropies of both distributions to their average.
+    """
     mean = (reference + window) / 2
     divergence = rel_entr(window, mean).sum() + rel_entr(reference, mean).sum()
     return float(np.sqrt(max(divergence, 0) / 2))
 
 
-def psi(reference: Floats, window: Floats) -> float:
-    """The population stability index: the relative entropies of both to one another, added."""
-    before, now = _without_zeros(reference), _without_zeros(window)
-    return float(((before - now) * np.log(before / now)).sum())
+def psi(reference: FloatArray, window: FloatArray) -> float:
+    """Return the population stability index: the sum of both relative entropies, Σ (r - w) · ln(r / w)."""
+    r, w = _replace_zeros(reference), _replace_zeros(window)
+    return float(((r - w) * np.log(r / w)).sum())
 
 
-def kl_div(reference: Floats, window: Floats) -> float:
-    """The relative entropy of the reference to the window."""
-    before, now = _without_zeros(reference), _without_zeros(window)
-    return float(rel_entr(before / before.sum(), now / now.sum()).sum())
+def kl_div(reference: FloatArray, window: FloatArray) -> float:
+    """Return the Kullback–Leibler divergence of the window from the reference, Σ r · ln(r / w)."""
+    r, w = _replace_zeros(reference), _replace_zeros(window)
+    return float(rel_entr(r / r.sum(), w / w.sum()).sum())
 
 
-def hellinger(reference: Floats, window: Floats) -> float:
-    """The square root of what the Bhattacharyya coefficient lacks to 1."""
+def hellinger(reference: FloatArray, window: FloatArray) -> float:
+    """Return the Hellinger distance, √(1 - Σ √(r · w)); the sum is the Bhattacharyya coefficient."""
     return float(np.sqrt(1 - np.clip(np.sqrt(reference * window).sum(), 0, 1)))
 
 
-OF_SHARES: dict[Distance, Callable[[Floats, Floats], float]] = {
+DISTANCE_FUNCTIONS: dict[DistanceName, Callable[[FloatArray, FloatArray], float]] = {
     "jensenshannon": jensenshannon,
     "psi": psi,
     "kl_div": kl_div,
     "hellinger": hellinger,
 }
-"""Of two arrays of shares, which stand for the same levels and add up to 1 each."""
+"""Distances of two arrays of fractions: of the same values or bins in the same order, each array with sum 1."""
 
 
-def by_level(method: Distance, levels: int) -> bool:
-    """Whether a column is compared value by value, and not in bins, given how many values its reference has."""
-    return method != "hellinger" and levels <= FEW
+def is_discrete(distance: DistanceName, distinct_values: int) -> bool:
+    """Return whether a reference with so many distinct numbers is compared value by value instead of in bins."""
+    return distance != "hellinger" and distinct_values <= MAX_DISCRETE_VALUES
 
 
-def edges(low: float, high: float, size: int) -> Floats | None:
-    """The bins that numpy's rule "sturges" makes of ``size`` numbers between ``low`` and ``high``, without them.
+def bin_edges(low: float, high: float, size: int) -> FloatArray | None:
+    """Return the edges of the bins that numpy's "sturges" rule makes for ``size`` numbers between low and high.
 
-    None where the range is infinite: a request may hold 1e999.
+    Only the range and the count are needed, not the numbers. None if the range is infinite: a request may contain
+    1e999.
     """
     span = high - low
     if not math.isfinite(span):
@@ -75,12 +80,13 @@ def edges(low: float, high: float, size: int) -> Floats | None:
     return np.linspace(low, high, math.ceil(span / width) + 1) if width else np.array([low, high])
 
 
-def counts_between(ordered: Floats, bounds: Floats) -> Integers:
-    """How many of the sorted numbers lie in each bin, the last of which holds its upper bound too."""
-    below = ordered.searchsorted(bounds[:-1], side="left")
-    return np.diff(np.append(below, ordered.searchsorted(bounds[-1], side="right")))
+def bin_counts(sorted_values: FloatArray, edges: FloatArray) -> IntArray:
+    """Return how many of the sorted values are in each bin; the last bin includes its upper edge."""
+    below = sorted_values.searchsorted(edges[:-1], side="left")
+    return np.diff(np.append(below, sorted_values.searchsorted(edges[-1], side="right")))
 
 
-def _without_zeros(shares: Floats) -> Floats:
-    least = shares[shares > 0].min()
-    return np.where(shares == 0, least / 10**6 if least <= LEAST_SHARE else LEAST_SHARE, shares)
+def _replace_zeros(fractions: FloatArray) -> FloatArray:
+    """Return the fractions with zeros replaced by a small number, chosen as evidently does."""
+    smallest = fractions[fractions > 0].min()
+    return np.where(fractions == 0, smallest / 10**6 if smallest <= MIN_FRACTION else MIN_FRACTION, fractions)

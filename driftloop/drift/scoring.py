@@ -1,32 +1,32 @@
-"""A window's verdict, from its statistics and what is normal for them."""
+"""Scoring: standardize a window's statistics by the drift profile and compare them with its threshold."""
 
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from driftloop.drift.calibration import Normal, Profile, Span
-from driftloop.drift.statistics import Check
+from driftloop.drift.calibration import CalibratedSpan, DriftProfile, NullDistribution
+from driftloop.drift.statistics import StatisticKey
 from driftloop.events import Finding
 
-Values = Mapping[Check, float]
-LEAST_WEIGHT = 0.05  # of a column that the model hardly uses: it may be the first sign of what comes
+StatisticValues = Mapping[StatisticKey, float]
+MIN_PRIORITY = 0.05  # factor for a column that the model hardly uses: its drift may be an early sign
 
 
-class Judged(NamedTuple):
-    """How unusual some consecutive windows are, taken as one."""
+class SpanScore(NamedTuple):
+    """The score of some consecutive windows that are taken together."""
 
     windows: int
     score: float
-    """The largest standardised statistic."""
-    limit: float
-    """The score above which they alarm."""
+    """The largest standardized statistic."""
+    threshold: float
+    """A score above it is an alarm."""
     findings: list[Finding]
 
 
-class Judgement(NamedTuple):
-    """How unusual a window is, by itself and together with those before it, and which columns make it so."""
+class WindowScore(NamedTuple):
+    """The scores of a window, alone and together with the windows before it, with findings by column."""
 
-    spans: list[Judged]
+    spans: list[SpanScore]
 
     @property
     def alarm(self) -> bool:
@@ -35,50 +35,56 @@ class Judgement(NamedTuple):
 
     @property
     def findings(self) -> list[Finding]:
-        """Of all spans."""
+        """The findings of all spans."""
         return [finding for span in self.spans for finding in span.findings]
 
     @property
-    def drifted(self) -> list[Finding]:
-        """The findings above their threshold, those that matter most first."""
-        return sorted((finding for finding in self.findings if finding.drifted), key=lambda f: f.weight, reverse=True)
+    def drifted_findings(self) -> list[Finding]:
+        """The findings above their threshold, in descending order of priority."""
+        return sorted((finding for finding in self.findings if finding.drifted), key=lambda f: f.priority, reverse=True)
 
 
-def judge(profile: Profile, values: Mapping[int, Values]) -> Judgement:
-    """Holds statistics against a profile; ``values`` are by the number of windows that they are of.
+def score_window(profile: DriftProfile, values: Mapping[int, StatisticValues]) -> WindowScore:
+    """Score a window by a drift profile.
 
-    One limit holds the rate of false alarms of all columns together; a column's threshold is its location plus the
-    limit's number of scales, so the window alarms just when a column does.
+    One score threshold bounds the rate of false alarms of all columns together. The threshold of a single statistic is
+    location + score threshold · scale, so a window is an alarm exactly if one of its statistics is above its threshold.
+
+    Args:
+        profile: The calibration of the reference.
+        values: Statistics by the number of consecutive windows that they were computed from. Spans without statistics
+            are left out of the result.
     """
-    spans = [_judged(profile, span, values[span.windows]) for span in profile.spans if span.windows in values]
-    return Judgement(spans)
+    spans = [_score_span(profile, span, values[span.windows]) for span in profile.spans if span.windows in values]
+    return WindowScore(spans)
 
 
-def _judged(profile: Profile, span: Span, values: Values) -> Judged:
+def _score_span(profile: DriftProfile, span: CalibratedSpan, values: StatisticValues) -> SpanScore:
     score, findings = -math.inf, []
-    for normal in span.normals:
-        value = values[Check(normal.column, normal.method)]
-        threshold = normal.location + span.limit * normal.scale
-        known = not math.isnan(value)
-        unusual = (value - normal.location) / normal.scale if known else -math.inf
-        score = max(score, unusual)
+    for null in span.null_distributions:
+        value = values[StatisticKey(null.column, null.statistic)]
+        threshold = null.location + span.score_threshold * null.scale
+        is_missing = math.isnan(value)
+        standardized = -math.inf if is_missing else (value - null.location) / null.scale
+        score = max(score, standardized)
+        relative = 0.0 if is_missing else max(standardized / span.score_threshold, 0.0)
         findings.append(
             Finding(
-                column=normal.column,
-                method=normal.method,
+                column=null.column,
+                method=null.statistic,
                 windows=span.windows,
-                value=value if known else None,
+                value=None if is_missing else value,
                 threshold=threshold,
-                drifted=known and value > threshold,
-                weight=max(unusual / span.limit, 0.0) * _importance(profile, normal) if known else 0.0,
+                drifted=not is_missing and value > threshold,
+                priority=relative * _relative_importance(profile, null),
             )
         )
-    return Judged(span.windows, score, span.limit, findings)
+    return SpanScore(span.windows, score, span.score_threshold, findings)
 
 
-def _importance(profile: Profile, normal: Normal) -> float:
-    """How much the model leans on a column: 1 for the one that it leans on most, and for its own prediction."""
-    most = max(profile.importance.values(), default=0.0)
-    if most <= 0 or normal.column not in profile.importance:
+def _relative_importance(profile: DriftProfile, null: NullDistribution) -> float:
+    """Return a column's importance relative to the largest one; 1 for the prediction and where none is known."""
+    largest = max(profile.importance.values(), default=0.0)
+    if largest <= 0 or null.column not in profile.importance:
         return 1.0
-    return max(profile.importance[normal.column] / most, LEAST_WEIGHT)
+    return max(profile.importance[null.column] / largest, MIN_PRIORITY)

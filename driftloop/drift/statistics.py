@@ -1,8 +1,9 @@
-"""How far a window's columns lie from the reference's.
+"""Statistics of a window: how far its columns are from the reference's.
 
-The distances are evidently's, with its norm and its way with missing values; a reference is prepared once, so that a
-window costs the same whatever the reference's size. Tests hold both equal, for numbers with a fraction: numpy, and so
-evidently, makes other bins of integers, which a single missing cell turns into floats.
+The distances are evidently's, including its normalization and its treatment of missing values. A reference is prepared
+once, so that the cost of a window does not depend on the size of the reference. Tests compare every distance with
+evidently's, for numbers with a fractional part: numpy, and so evidently, bins integers differently, and a single
+missing value turns a column of integers into floats.
 """
 
 from collections.abc import Mapping
@@ -13,65 +14,79 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from driftloop.drift.distances import DISTANCES, OF_SHARES, Distance, Floats, Kind, by_level, counts_between, edges
+from driftloop.drift.distances import (
+    DISTANCE_FUNCTIONS,
+    DISTANCES,
+    ColumnType,
+    DistanceName,
+    FloatArray,
+    bin_counts,
+    bin_edges,
+    is_discrete,
+)
 
-Method = Distance | Literal["missing_share", "commonest_share"]
+StatisticName = DistanceName | Literal["missing_rate_change", "mode_share"]
 
-# evidently drops nulls from both sides before it compares: hence missing_share. A frozen sensor can stay close in
-# distance: hence commonest_share, for numbers.
-SHARES: dict[Kind, tuple[Method, ...]] = {
-    "number": ("missing_share", "commonest_share"),
-    "category": ("missing_share",),
+EXTRA_STATISTICS: dict[ColumnType, tuple[StatisticName, ...]] = {
+    # evidently drops missing values on both sides before it compares: hence missing_rate_change.
+    # A frozen sensor can stay close in distance: hence mode_share, for numbers.
+    "number": ("missing_rate_change", "mode_share"),
+    "category": ("missing_rate_change",),
 }
-LEAST_SD = 0.001  # evidently's, for a reference that is constant
+"""Statistics besides the distance, by column type."""
+MIN_STD = 0.001  # evidently's, for a reference that is constant
 NAN = float("nan")
 
 
-class Check(NamedTuple):
-    """One statistic of one column."""
+class StatisticKey(NamedTuple):
+    """Identifies one statistic of one column."""
 
     column: str
-    method: Method
+    statistic: StatisticName
 
 
-def distance_of(column: str, kinds: Mapping[str, Kind], methods: Mapping[str, Distance]) -> Distance:
-    """The distance that was chosen for a column, or its kind's default."""
-    return methods.get(column, DISTANCES[kinds[column]][0])
+def distance_for(
+    column: str, column_types: Mapping[str, ColumnType], distances: Mapping[str, DistanceName]
+) -> DistanceName:
+    """Return the distance configured for a column, or the default of its type."""
+    return distances.get(column, DISTANCES[column_types[column]][0])
 
 
-def checks(kinds: Mapping[str, Kind], methods: Mapping[str, Distance] = {}) -> list[Check]:
-    """All statistics of the columns, in a fixed order: of each the distance first."""
+def statistic_keys(
+    column_types: Mapping[str, ColumnType], distances: Mapping[str, DistanceName] = {}
+) -> list[StatisticKey]:
+    """Return the keys of all statistics in a fixed order: column by column, the distance first."""
     return [
-        Check(column, method)
-        for column, kind in kinds.items()
-        for method in (distance_of(column, kinds, methods), *SHARES[kind])
+        StatisticKey(column, statistic)
+        for column, column_type in column_types.items()
+        for statistic in (distance_for(column, column_types, distances), *EXTRA_STATISTICS[column_type])
     ]
 
 
-def numbers(column: pd.Series) -> Floats:
-    """A column of numbers, missing ones as NaN."""
+def to_float_array(column: pd.Series) -> FloatArray:
+    """Return a numeric column as floats, with NaN for missing values."""
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-class Numbers:
-    """A reference's column of numbers, prepared for distances."""
+class NumericReference:
+    """A numeric column of a reference, prepared for fast distances to many windows."""
 
-    def __init__(self, column: pd.Series, method: Distance = "wasserstein") -> None:
-        """Sorts it; missing values count for their share alone."""
-        self.method = method
-        values = numbers(column)
+    def __init__(self, column: pd.Series, distance: DistanceName = "wasserstein") -> None:
+        """Sort the column's values. Missing values only count for the missing rate."""
+        self.distance_name = distance
+        values = to_float_array(column)
         present = np.sort(values[~np.isnan(values)])
-        self.missing_share = 1 - len(present) / len(values) if len(values) else NAN
+        self.missing_rate = 1 - len(present) / len(values) if len(values) else NAN
         self.low, self.high = (float(present[0]), float(present[-1])) if len(present) else (NAN, NAN)
         with np.errstate(over="ignore"):
-            self._norm = max(float(np.std(column.dropna())), LEAST_SD) if len(present) else NAN
-        # Sums of values far from 0 would swallow their differences.
-        self._centre = float(np.median(present)) if method == "wasserstein" and len(present) else 0.0
-        self._sorted = present - self._centre
+            self._std = max(float(np.std(column.dropna())), MIN_STD) if len(present) else NAN
+        # Centered values keep precision: sums of values far from 0 would swallow their differences.
+        self._center = float(np.median(present)) if distance == "wasserstein" and len(present) else 0.0
+        self._sorted = present - self._center
 
     @cached_property
-    def _areas(self) -> Floats:
-        """The integral of the distribution function from below up to each value: sums of nothing but positive steps."""
+    def _cumulative_areas(self) -> FloatArray:
+        """Integral of the distribution function from -∞ to each value: a sum of positive steps only."""
         steps = np.diff(self._sorted) * np.arange(1, len(self._sorted)) / len(self._sorted)
         return np.concatenate([[0.0], np.cumsum(steps, dtype=np.longdouble)]).astype(np.float64)
 
@@ -80,125 +95,137 @@ class Numbers:
         return float(np.mean(self._sorted, dtype=np.longdouble))
 
     @cached_property
-    def _levels(self) -> Floats:
+    def _distinct_values(self) -> FloatArray:
         return np.unique(self._sorted)
 
-    def distance(self, ordered: Floats) -> float:
-        """The chosen distance, for a window's sorted values; NaN where there are none, or an infinite one."""
-        if not len(self._sorted) or not len(ordered):
+    def distance_to(self, sorted_values: FloatArray) -> float:
+        """Return the configured distance to a window's sorted values; NaN if a side is empty or the range infinite."""
+        if not len(self._sorted) or not len(sorted_values):
             return NAN
-        if self.method == "wasserstein":
-            return self.wasserstein(ordered)
-        bounds = self._bounds(ordered)
-        if bounds is None:
+        if self.distance_name == "wasserstein":
+            return self.wasserstein(sorted_values)
+        edges = self._bin_edges(sorted_values)
+        if edges is None:
             return NAN
-        reference, window = (counts_between(side, bounds) / len(side) for side in (self._sorted, ordered))
-        return OF_SHARES[self.method](reference, window)
+        reference, window = (bin_counts(side, edges) / len(side) for side in (self._sorted, sorted_values))
+        return DISTANCE_FUNCTIONS[self.distance_name](reference, window)
 
-    def _bounds(self, ordered: Floats) -> Floats | None:
-        """Of bins that hold both sides, or of a bin for each value where the reference has few."""
-        if by_level(self.method, len(self._levels)):
-            levels = np.union1d(self._levels, ordered)
+    def _bin_edges(self, sorted_values: FloatArray) -> FloatArray | None:
+        """Return the edges of bins that cover both sides, or of one bin per value where the reference is discrete."""
+        if is_discrete(self.distance_name, len(self._distinct_values)):
+            levels = np.union1d(self._distinct_values, sorted_values)
             return np.append(levels, levels[-1])
-        size = len(self._sorted) + len(ordered)
-        if self.method == "hellinger":  # it counts a value once
-            different = np.unique(ordered)
-            at = np.minimum(np.searchsorted(self._levels, different), len(self._levels) - 1)
-            size = len(self._levels) + int((self._levels[at] != different).sum())
-        return edges(min(self.low, float(ordered[0])), max(self.high, float(ordered[-1])), size)
+        size = len(self._sorted) + len(sorted_values)
+        if self.distance_name == "hellinger":  # counts distinct values, not rows
+            distinct = np.unique(sorted_values)
+            position = np.minimum(np.searchsorted(self._distinct_values, distinct), len(self._distinct_values) - 1)
+            size = len(self._distinct_values) + int((self._distinct_values[position] != distinct).sum())
+        return bin_edges(min(self.low, float(sorted_values[0])), max(self.high, float(sorted_values[-1])), size)
 
-    def wasserstein(self, ordered: Floats) -> float:
-        """W1 / max(sd of the reference, 0.001), for a window's sorted values; NaN where there are none.
+    def wasserstein(self, sorted_values: FloatArray) -> float:
+        """Return W1 / max(standard deviation of the reference, 0.001) for a window's sorted values; NaN if empty.
 
-        W1 is the area between the two distribution functions. Between two neighbouring values of the window its own is
-        constant and the reference's crosses it at most once, at a quantile: the area on both sides of it is a
-        difference of the prepared integral.
+        W1 is the area between the two distribution functions. Between two neighbouring values of the window, the
+        window's function is constant and the reference's crosses it at most once, at a quantile. So the area on either
+        side of the crossing is a difference of the reference's prepared integral, and only O(m log n) work is left for
+        m values of a window and n of the reference.
         """
-        n, m = len(self._sorted), len(ordered)
+        n, m = len(self._sorted), len(sorted_values)
         if not n or not m:
             return NAN
-        window = ordered - self._centre
+        window = sorted_values - self._center
         left, right = window[:-1], window[1:]
-        level = np.arange(1, m)
-        crossing = np.clip(self._sorted[(level * n + m - 1) // m - 1], left, right)
-        at = self._integral(np.concatenate([window, crossing]))
-        at_left, at_right, at_crossing = at[: m - 1], at[1:m], at[m:]
-        share = level / m
-        between = share * (2 * crossing - left - right) + at_left + at_right - 2 * at_crossing
-        above = at[m - 1] - window[-1] + self._mean
-        return float((at[0] + between.sum() + above) / self._norm)
+        rank = np.arange(1, m)
+        crossing = np.clip(self._sorted[(rank * n + m - 1) // m - 1], left, right)
+        integral = self._cdf_integral(np.concatenate([window, crossing]))
+        at_left, at_right, at_crossing = integral[: m - 1], integral[1:m], integral[m:]
+        below = integral[0]
+        between = rank / m * (2 * crossing - left - right) + at_left + at_right - 2 * at_crossing
+        above = integral[m - 1] - window[-1] + self._mean
+        return float((below + between.sum() + above) / self._std)
 
-    def _integral(self, upto: Floats) -> Floats:
-        """The integral of the reference's distribution function from below up to each point."""
-        below = np.searchsorted(self._sorted, upto, side="right")
-        last = np.maximum(below - 1, 0)
+    def _cdf_integral(self, upper: FloatArray) -> FloatArray:
+        """Return the integral of the reference's distribution function from -∞ to each upper bound."""
+        count = np.searchsorted(self._sorted, upper, side="right")
+        last = np.maximum(count - 1, 0)
         return np.asarray(
-            self._areas[last] + (upto - self._sorted[last]) * (below / len(self._sorted)), dtype=np.float64
+            self._cumulative_areas[last] + (upper - self._sorted[last]) * (count / len(self._sorted)), dtype=np.float64
         )
 
 
-class Categories:
-    """A reference's column of categories, prepared for distances."""
+class CategoricalReference:
+    """A categorical column of a reference, prepared for fast distances to many windows."""
 
-    def __init__(self, column: pd.Series, distance: Distance = "jensenshannon") -> None:
-        """Counts its levels; missing values count for their share alone."""
-        self.method = distance
+    def __init__(self, column: pd.Series, distance: DistanceName = "jensenshannon") -> None:
+        """Count the column's levels. Missing values only count for the missing rate."""
+        self.distance_name = distance
         counts = column.value_counts()
         total = int(counts.sum())
-        self.missing_share = 1 - total / len(column) if len(column) else NAN
+        self.missing_rate = 1 - total / len(column) if len(column) else NAN
         self.levels = pd.Index(counts.index)
-        self._shares = counts.to_numpy() / total if total else np.empty(0)
+        self._fractions = counts.to_numpy() / total if total else np.empty(0)
 
-    def distance(self, counts: pd.Series) -> float:
-        """The chosen distance, for a window's counts by level; NaN where there are none."""
+    def distance_to(self, counts: pd.Series) -> float:
+        """Return the configured distance to a window's counts by level; NaN if a side has no values."""
         total = counts.sum()
         if not total or not len(self.levels):
             return NAN
-        shares = counts.to_numpy() / total
-        place = self.levels.get_indexer(counts.index)
-        unseen = shares[place < 0]
+        fractions = counts.to_numpy() / total
+        position = self.levels.get_indexer(counts.index)
+        unseen = fractions[position < 0]
         window = np.concatenate([np.zeros(len(self.levels)), unseen])
-        window[place[place >= 0]] = shares[place >= 0]
-        return OF_SHARES[self.method](np.concatenate([self._shares, np.zeros(len(unseen))]), window)
+        window[position[position >= 0]] = fractions[position >= 0]
+        reference = np.concatenate([self._fractions, np.zeros(len(unseen))])
+        return DISTANCE_FUNCTIONS[self.distance_name](reference, window)
 
 
-Prepared = Mapping[str, Numbers | Categories]
+PreparedReference = Mapping[str, NumericReference | CategoricalReference]
 
 
-def prepared(kinds: Mapping[str, Kind], reference: pd.DataFrame, methods: Mapping[str, Distance] = {}) -> Prepared:
-    """A reference's columns, ready for windows; ``methods`` are the distances of those that have not the default."""
+def prepare_reference(
+    column_types: Mapping[str, ColumnType], reference: pd.DataFrame, distances: Mapping[str, DistanceName] = {}
+) -> PreparedReference:
+    """Prepare a reference's columns for windows.
+
+    Args:
+        column_types: The columns to prepare and their types.
+        reference: The reference's rows.
+        distances: Distances of the columns that do not use the default of their type.
+    """
     return {
-        column: (Numbers if kind == "number" else Categories)(reference[column], distance_of(column, kinds, methods))
-        for column, kind in kinds.items()
+        column: (NumericReference if column_type == "number" else CategoricalReference)(
+            reference[column], distance_for(column, column_types, distances)
+        )
+        for column, column_type in column_types.items()
     }
 
 
-def statistics(reference: Prepared, window: pd.DataFrame) -> dict[Check, float]:
-    """Every check's value for a window; NaN where one side has no value to compare.
+def window_statistics(reference: PreparedReference, window: pd.DataFrame) -> dict[StatisticKey, float]:
+    """Return every statistic of a window; NaN where one side has no value to compare.
 
-    ``missing_share`` is the difference of the shares of missing values, and ``commonest_share`` the share of the
-    window's commonest value.
+    ``missing_rate_change`` is the absolute difference between the missing rates of window and reference, and
+    ``mode_share`` the fraction of the window's values that equal the most common one.
     """
-    values: dict[Check, float] = {}
-    for column, known in reference.items():
-        if isinstance(known, Numbers):
-            cells = numbers(window[column])
-            ordered = np.sort(cells[~np.isnan(cells)])
-            values[Check(column, known.method)] = known.distance(ordered)
-            missing = 1 - len(ordered) / len(cells)
-            values[Check(column, "missing_share")] = abs(missing - known.missing_share)
-            values[Check(column, "commonest_share")] = commonest_share(ordered)
+    values: dict[StatisticKey, float] = {}
+    for column, prepared in reference.items():
+        if isinstance(prepared, NumericReference):
+            numbers = to_float_array(window[column])
+            sorted_values = np.sort(numbers[~np.isnan(numbers)])
+            values[StatisticKey(column, prepared.distance_name)] = prepared.distance_to(sorted_values)
+            missing_rate = 1 - len(sorted_values) / len(numbers)
+            values[StatisticKey(column, "missing_rate_change")] = abs(missing_rate - prepared.missing_rate)
+            values[StatisticKey(column, "mode_share")] = mode_share(sorted_values)
         else:
             counts = window[column].value_counts()
-            values[Check(column, known.method)] = known.distance(counts)
-            missing = 1 - counts.sum() / len(window)
-            values[Check(column, "missing_share")] = abs(missing - known.missing_share)
+            values[StatisticKey(column, prepared.distance_name)] = prepared.distance_to(counts)
+            missing_rate = 1 - counts.sum() / len(window)
+            values[StatisticKey(column, "missing_rate_change")] = abs(missing_rate - prepared.missing_rate)
     return values
 
 
-def commonest_share(ordered: npt.NDArray[np.generic]) -> float:
-    """The share of the commonest of sorted values; NaN where there are none."""
-    if not len(ordered):
+def mode_share(sorted_values: npt.NDArray[np.generic]) -> float:
+    """Return the fraction of sorted values that equal the most common one; NaN if there are none."""
+    if not len(sorted_values):
         return NAN
-    ends = np.flatnonzero(np.concatenate([ordered[1:] != ordered[:-1], [True]]))
-    return float(np.diff(ends, prepend=-1).max() / len(ordered))
+    run_ends = np.flatnonzero(np.concatenate([sorted_values[1:] != sorted_values[:-1], [True]]))
+    return float(np.diff(run_ends, prepend=-1).max() / len(sorted_values))

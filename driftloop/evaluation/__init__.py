@@ -1,1 +1,1 @@
-"""Model evaluation: metrics, bootstrap intervals, and performance estimated without labels."""
+"""Model evaluation: metrics, bootstrap intervals, and performance estimated without labels. Pure: no I/O here."""

@@ -50,11 +50,11 @@ class Folder(Bucket):
         """Deletes an object."""
         (self._folder / path).unlink()
 
-    def names(self, path: str) -> list[str]:
+    def list_paths(self, path: str) -> list[str]:
         """The paths that begin with ``path``."""
         return sorted(str(file.relative_to(self._folder)) for file in self._folder.glob(f"{path}*"))
 
-    def written_before(self, path: str, at: datetime) -> list[str]:
+    def list_modified_before(self, path: str, at: datetime) -> list[str]:
         """The paths below a folder whose objects were written before a time."""
         files = [file for file in (self._folder / path).rglob("*") if file.is_file()]
         return [str(file.relative_to(self._folder)) for file in files if file.stat().st_mtime < at.timestamp()]
@@ -96,7 +96,7 @@ def give_reference(
         distances=methods,
     )
     known = Reference(rows, profile)
-    reference_store.write(bucket, model, version, known)
+    reference_store.save_reference(bucket, model, version, known)
     return known
 
 

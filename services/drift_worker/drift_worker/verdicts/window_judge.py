@@ -1,48 +1,59 @@
-"""From a slice's rows of one version to its verdict."""
+"""Judge one version's rows of a window against the version's reference."""
 
-import re
+from collections.abc import Mapping
 from contextlib import suppress
-from hashlib import sha256
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import pandas as pd
 
 from drift_worker.windows.recent_windows import RecentWindows
+from drift_worker.windows.version_rows import AlignedRows, align_types
 from driftloop.drift.data_checks import check_data
-from driftloop.drift.scoring import score_window
+from driftloop.drift.scoring import StatisticValues, WindowScore, score_window
 from driftloop.drift.statistics import PreparedReference, prepare_reference, window_statistics
-from driftloop.events import DriftVerdict, DataQualityIssue, Window
+from driftloop.errors import InvalidInput
+from driftloop.events import DataQualityIssue, DriftVerdict, Window, verdict_id
 from driftloop.settings import WindowSettings
 from driftloop.storage.bucket import Bucket
-from driftloop.storage.reference_store import NoReference, Reference, read
-
-PLAIN = re.compile(r"[a-zA-Z0-9_./:-]+")
-LONGEST_NAME = 128  # half of an event's id; the other half is the window's
+from driftloop.storage.reference_store import Reference, ReferenceUnavailable, load_reference
 
 
 class LoadedReference(NamedTuple):
-    """A version's reference, ready for windows."""
+    """A version's reference, prepared for windows."""
 
     reference: Reference
     prepared: PreparedReference
 
 
-class WindowJudge:
-    """Judges rows against the reference of their version; references are read once."""
+class Inconclusive(InvalidInput):
+    """The rows cannot be judged; the message says why."""
 
-    def __init__(self, bucket: Bucket, window: WindowSettings, history: RecentWindows) -> None:
-        """No reference is read yet."""
+
+class WindowJudge:
+    """Judges rows against the reference of their version. A reference is loaded once."""
+
+    def __init__(self, bucket: Bucket, settings: WindowSettings, recent_windows: RecentWindows) -> None:
+        """Start without references; ``recent_windows`` has the windows that are judged together with a window."""
         self._bucket = bucket
-        self._window = window
-        self._history = history
-        self._known: dict[tuple[str, str], LoadedReference] = {}
+        self._settings = settings
+        self._recent_windows = recent_windows
+        self._references: dict[tuple[str, str], LoadedReference] = {}
 
     def judge(self, window: Window, model: str, version: str, rows: pd.DataFrame, archive: str) -> DriftVerdict:
-        """The verdict on a version's rows of a window: the same for the same window, whenever it is given.
+        """Return the verdict on a version's rows of a window; it is the same whenever the window is judged.
 
-        Rows that cannot be judged get a verdict that says why.
+        Rows that cannot be judged get the verdict ``inconclusive`` with the reason.
+
+        Args:
+            window: The window's offsets.
+            model: The model's name.
+            version: The version that has predicted the rows.
+            rows: The version's rows, at least one.
+            archive: The URL of the window's file.
         """
-        base = DriftVerdict(
+        verdict_of = partial(
+            DriftVerdict,
             id=verdict_id(window, model, version),
             window=window,
             model=model,
@@ -50,97 +61,95 @@ class WindowJudge:
             rows=len(rows),
             first_prediction_at=rows["time"].min().to_pydatetime(),
             last_prediction_at=rows["time"].max().to_pydatetime(),
-            verdict="inconclusive",
-            explanation="",
             archive=archive,
         )
         try:
-            known = self._reference(model, version)
-            rows, odd = self._fitting(known, version, rows)
-        except Inconclusive as reason:
-            return base.model_copy(update={"why": str(reason)})
-        profile = known.reference.profile
-        columns = list(profile.column_types)
-        values = {1: window_statistics(known.prepared, rows)}
-        for span in profile.spans[1:]:
-            before = self._history.preceding_rows(window, model, version, span.windows - 1)
-            with suppress(Inconclusive):  # a window that has no verdict by itself has none together with others
-                if before is not None:
-                    fitting = [self._fitting(known, version, one)[0] for one in before]
-                    together = pd.concat([one[columns] for one in (*fitting, rows)], ignore_index=True)
-                    values[span.windows] = window_statistics(known.prepared, together)
-        judgement = score_window(profile, values)
-        single, *rolling = judgement.spans
-        return base.model_copy(
-            update={
-                "verdict": "drift" if judgement.alarm else "no_drift",
-                "why": "; ".join(
-                    [f"score {single.score:.1f}, limit {single.threshold:.1f}"]
-                    + [f"with the {j.windows - 1} before it {j.score:.1f}, limit {j.threshold:.1f}" for j in rolling]
-                    + [f"{f.column}: {f.method} {f.value:.3g} > {f.threshold:.3g}" for f in judgement.drifted_findings]
-                ),
-                "score": single.score,
-                "limit": single.threshold,
-                "rolling_score": rolling[0].score if rolling else None,
-                "rolling_limit": rolling[0].threshold if rolling else None,
-                "findings": judgement.findings,
-                "facts": [*odd, *check_data(known.prepared, rows, profile.normally_constant_columns)],
-            }
+            loaded = self._load_reference(model, version)
+            aligned = self._align_types(loaded.reference, version, rows)
+        except Inconclusive as error:
+            return verdict_of(verdict="inconclusive", explanation=str(error))
+        profile = loaded.reference.profile
+        score = score_window(profile, self._statistics(window, model, version, loaded, aligned.rows))
+        single, *multiwindow = score.spans
+        return verdict_of(
+            verdict="drift" if score.alarm else "no_drift",
+            explanation=explain(score),
+            score=single.score,
+            score_threshold=single.threshold,
+            multiwindow_score=multiwindow[0].score if multiwindow else None,
+            multiwindow_score_threshold=multiwindow[0].threshold if multiwindow else None,
+            findings=score.findings,
+            data_quality_issues=[
+                *type_issues(aligned.coerced),
+                *check_data(loaded.prepared, aligned.rows, profile.normally_constant_columns),
+            ],
         )
 
-    def _reference(self, model: str, version: str) -> LoadedReference:
-        if (model, version) not in self._known:
+    def _statistics(
+        self, window: Window, model: str, version: str, loaded: LoadedReference, rows: pd.DataFrame
+    ) -> dict[int, StatisticValues]:
+        """Return the statistics of the window, and of it with the windows before it, by the number of windows."""
+        reference = loaded.reference
+        values: dict[int, StatisticValues] = {1: window_statistics(loaded.prepared, rows)}
+        for span in reference.profile.spans[1:]:
+            preceding = self._recent_windows.preceding_rows(window, model, version, span.windows - 1)
+            with suppress(Inconclusive):  # a window that cannot be judged alone is not judged with others either
+                if preceding is not None:
+                    frames = [self._align_types(reference, version, earlier).rows for earlier in preceding]
+                    columns = list(reference.profile.column_types)
+                    pooled = pd.concat([frame[columns] for frame in (*frames, rows)], ignore_index=True)
+                    values[span.windows] = window_statistics(loaded.prepared, pooled)
+        return values
+
+    def _load_reference(self, model: str, version: str) -> LoadedReference:
+        """Return the version's reference. Raises :class:`Inconclusive` if there is none that windows can be judged by."""
+        if (model, version) not in self._references:
             try:
-                reference = read(self._bucket, model, version)
-                known = LoadedReference(
-                    reference,
-                    prepare_reference(reference.profile.column_types, reference.rows, reference.profile.distances),
-                )
-                score_window(reference.profile, {1: window_statistics(known.prepared, reference.rows)}).spans[
-                    0
-                ]  # as windows will be
-            except NoReference as error:
+                reference = load_reference(self._bucket, model, version)
+                profile = reference.profile
+                prepared = prepare_reference(profile.column_types, reference.rows, profile.distances)
+                # Scored as a window will be, so that a profile that does not fit its rows is found here.
+                score_window(profile, {1: window_statistics(prepared, reference.rows)}).spans[0]
+            except ReferenceUnavailable as error:
                 raise Inconclusive(str(error)) from error
             except (LookupError, TypeError, ValueError) as error:
                 raise Inconclusive(
-                    f"the reference of version {version} of {model} is of another schema than its profile: {error!r}"
+                    f"the reference of version {version} of {model} has another schema than its profile: {error!r}"
                 ) from error
-            self._known[model, version] = known
-        return self._known[model, version]
+            self._references[model, version] = LoadedReference(reference, prepared)
+        return self._references[model, version]
 
-    def _fitting(
-        self, known: LoadedReference, version: str, rows: pd.DataFrame
-    ) -> tuple[pd.DataFrame, list[DataQualityIssue]]:
-        """The rows in the reference's types, and the columns whose type had to be changed for that."""
-        profile = known.reference.profile
-        fewest = self._window.min_rows
-        if len(rows) < fewest:
-            raise Inconclusive(f"too few rows: {len(rows)}, and {fewest} are needed")
-        if absent := [column for column in profile.column_types if column not in rows.columns]:
-            raise Inconclusive(f"the window lacks {', '.join(absent)}, which the reference has")
-        if profile.window_rows != self._window.rows:
+    def _align_types(self, reference: Reference, version: str, rows: pd.DataFrame) -> AlignedRows:
+        """Return the rows in the reference's types. Raises :class:`Inconclusive` if they cannot be compared with it."""
+        profile = reference.profile
+        min_rows = self._settings.min_rows
+        if len(rows) < min_rows:
+            raise Inconclusive(f"too few rows: {len(rows)} of at least {min_rows}")
+        if missing := [column for column in profile.column_types if column not in rows.columns]:
+            raise Inconclusive(f"the window has no column {', '.join(missing)}, which the reference has")
+        if profile.window_rows != self._settings.rows:
             raise Inconclusive(
-                f"windows here have {self._window.rows} rows (DRIFTLOOP_WINDOW__ROWS), but version {version} was "
+                f"windows have {self._settings.rows} rows (DRIFTLOOP_WINDOW__ROWS), but version {version} was "
                 f"calibrated for {profile.window_rows}"
             )
-        fitting: dict[str, Any] = {}
-        odd = []
-        for column, kind in profile.column_types.items():
-            cells = rows[column]
-            if kind == "number" and not pd.api.types.is_numeric_dtype(cells):
-                fitting[column] = pd.to_numeric(cells, errors="coerce").astype("float64")
-                if share := float((fitting[column].isna() & cells.notna()).mean()):
-                    odd.append(DataQualityIssue(column=column, kind="another_type", fraction=share))
-        return rows.assign(**fitting), odd
+        return align_types(rows, profile.column_types)
 
 
-class Inconclusive(Exception):
-    """The rows cannot be judged; says why."""
+def explain(score: WindowScore) -> str:
+    """Return a verdict's explanation: the scores and the statistics above their threshold, separated by semicolons."""
+    single, *multiwindow = score.spans
+    parts = [f"score {single.score:.1f}, threshold {single.threshold:.1f}"]
+    parts += [
+        f"with the {span.windows - 1} windows before it {span.score:.1f}, threshold {span.threshold:.1f}"
+        for span in multiwindow
+    ]
+    parts += [
+        f"{finding.column}: {finding.method} {finding.value:.3g} > {finding.threshold:.3g}"
+        for finding in score.drifted_findings
+    ]
+    return "; ".join(parts)
 
 
-def verdict_id(window: Window, model: str, version: str) -> str:
-    """The id of the verdict; names that an id cannot hold stand there as their digest."""
-    name = f"{model}/{version}"
-    if len(name) > LONGEST_NAME or not PLAIN.fullmatch(name):
-        name = sha256(name.encode()).hexdigest()
-    return f"{window.name}/{name}"
+def type_issues(coerced: Mapping[str, float]) -> list[DataQualityIssue]:
+    """Return an issue for each column with values that are no numbers, with their fraction of the rows."""
+    return [DataQualityIssue(column=column, kind="another_type", fraction=coerced[column]) for column in coerced]

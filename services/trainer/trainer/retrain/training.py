@@ -11,12 +11,13 @@ from mlflow.models import infer_signature
 from sklearn.inspection import permutation_importance
 
 from driftloop.drift.calibration import calibrate
-from driftloop.drift.distances import Distance
-from driftloop.evaluation.metrics import Floats
-from driftloop.events import Retrain
-from driftloop.registry.model_registry import LEARNED_UNTIL
-from driftloop.settings import TRUSTED_TYPES, WindowSettings
-from driftloop.storage.reference_store import PREDICTION, Reference, thinned
+from driftloop.drift.distances import DistanceName
+from driftloop.evaluation.metrics import FloatArray
+from driftloop.events import RetrainRequested
+from driftloop.registry.model_registry import PARAM_TRAINED_THROUGH
+from driftloop.registry.trusted_types import TRUSTED_TYPES
+from driftloop.settings import WindowSettings
+from driftloop.storage.reference_store import PREDICTION_COLUMN, Reference, subsample_evenly
 from driftloop.usecase import UseCase
 
 EXAMPLE_ROWS = 5
@@ -26,23 +27,23 @@ SCORING = {"roc_auc": "roc_auc", "rmse": "neg_root_mean_squared_error"}
 
 def train(use_case: UseCase, learn: pd.DataFrame) -> tuple[Any, int]:
     """A fitted pipeline and the number of labelled rows that it saw."""
-    labelled = learn[learn[use_case.outcome].notna()]
-    return use_case.pipeline().fit(labelled[use_case.features], _outcomes(use_case, labelled)), len(labelled)
+    labelled = learn[learn[use_case.target].notna()]
+    return use_case.make_pipeline().fit(labelled[use_case.features], _outcomes(use_case, labelled)), len(labelled)
 
 
-def answers(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> Floats:
+def predict_scores(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> FloatArray:
     """What a model says of rows: a probability, or a number where that is what the use case asks for."""
     features = rows[use_case.features]
     said = estimator.predict(features) if use_case.metric == "rmse" else estimator.predict_proba(features)[:, 1]
     return np.asarray(said, dtype=np.float64)
 
 
-def learn_reference(
+def build_reference(
     use_case: UseCase,
     estimator: Any,
     learn: pd.DataFrame,
     window: WindowSettings,
-    methods: Mapping[str, Distance] = {},
+    methods: Mapping[str, DistanceName] = {},
     importance: Mapping[str, float] = {},
 ) -> Reference:
     """What windows of the new version will be compared with: all rows of its time, whether their outcome is known.
@@ -50,22 +51,22 @@ def learn_reference(
     What it predicts for them is a column too. That it has learned from these rows makes no difference to speak of:
     predictions of models that had not (each quarter by one of the others) alarmed as rarely.
     """
-    rows = learn[use_case.features].assign(**{PREDICTION: answers(use_case, estimator, learn)})
+    rows = learn[use_case.features].assign(**{PREDICTION_COLUMN: predict_scores(use_case, estimator, learn)})
     profile = calibrate(
         rows,
-        use_case.day_numbers(learn[use_case.time]),
-        use_case.kinds | {PREDICTION: "number"},
-        rows=window.rows,
+        use_case.day_ordinals(learn[use_case.timestamp]),
+        use_case.column_types | {PREDICTION_COLUMN: "number"},
+        window_rows=window.rows,
         false_alarm_rate=window.false_alarm_rate,
         importance=importance,
-        methods=methods,
+        distances=methods,
     )
     return Reference(rows, profile)
 
 
-def importance(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> dict[str, float]:
+def feature_importance(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> dict[str, float]:
     """By how much the use case's metric gets worse when a feature is shuffled, on evenly spaced ones of the rows."""
-    labelled = thinned(rows[rows[use_case.outcome].notna()], IMPORTANCE_ROWS)
+    labelled = subsample_evenly(rows[rows[use_case.target].notna()], IMPORTANCE_ROWS)
     found = permutation_importance(
         estimator,
         labelled[use_case.features],
@@ -87,22 +88,22 @@ def _witnesses(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[sorted(shown)]
 
 
-class Logged(NamedTuple):
+class LoggedModel(NamedTuple):
     """A run with its model, which is no version yet."""
 
     run_id: str
     uri: str
 
 
-def log(
+def log_run(
     use_case: UseCase,
-    retrain: Retrain,
+    retrain: RetrainRequested,
     revision: str,
     estimator: Any,
     learn: pd.DataFrame,
     params: Mapping[str, object],
     files: Mapping[str, str],
-) -> Logged:
+) -> LoggedModel:
     """Logs a run with all that the pipeline came of, and the pipeline.
 
     ``revision`` is git's, of the code that trains; ``files`` are texts by their path among the run's artifacts.
@@ -113,15 +114,15 @@ def log(
             {
                 "retrain_id": retrain.id,
                 "reason": retrain.reason,
-                "asked_by": retrain.asked_by,
+                "asked_by": retrain.requested_by,
                 "git_revision": revision,
             }
         )
         mlflow.log_params(
             {
                 "data_selection": retrain.data.model_dump_json(),
-                "first_time": str(learn[use_case.time].min()),
-                LEARNED_UNTIL: str(learn[use_case.time].max()),
+                "first_time": str(learn[use_case.timestamp].min()),
+                PARAM_TRAINED_THROUGH: str(learn[use_case.timestamp].max()),
                 **params,
             }
         )
@@ -137,7 +138,7 @@ def log(
             pyfunc_predict_fn="predict" if use_case.metric == "rmse" else "predict_proba",
             pip_requirements=["scikit-learn", "skops", "pandas"],
         )
-    return Logged(run.info.run_id, logged.model_uri)
+    return LoggedModel(run.info.run_id, logged.model_uri)
 
 
 def git_revision() -> str:
@@ -153,4 +154,4 @@ def git_revision() -> str:
 
 
 def _outcomes(use_case: UseCase, labelled: pd.DataFrame) -> pd.Series:
-    return labelled[use_case.outcome].astype("float64" if use_case.metric == "rmse" else "int64")
+    return labelled[use_case.target].astype("float64" if use_case.metric == "rmse" else "int64")
