@@ -11,8 +11,8 @@ from typing import NamedTuple, Self
 
 import httpx
 
-from driftloop.events import ModelChange, Retrain, Wish
-from driftloop.kafka import topics
+from driftloop.events import ModelStateChanged, RetrainRequested, RetrainRequest
+from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
 from driftloop.settings import Settings
 from driftloop.telemetry import tracing
@@ -33,7 +33,7 @@ class Asked(NamedTuple):
     """A retrain that was asked for."""
 
     id: str
-    changes: Iterator[ModelChange | None]
+    changes: Iterator[ModelStateChanged | None]
     """Its states, up to its end; ``None`` at least twice a minute without one."""
 
 
@@ -53,17 +53,17 @@ class OverKafka:
         """Closes the connections."""
         self._open.close()
 
-    def rehearse(self, wish: Wish) -> Retrain:
+    def rehearse(self, wish: RetrainRequest) -> RetrainRequested:
         """The event that would be published, if the topic can be read."""
-        topics.latest(self._settings.kafka, self._settings.topics.retrain, 1)
-        return wish.retrain(self._model)
+        reader.read_last(self._settings.kafka, self._settings.topics.retrain, 1)
+        return wish.to_event(self._model)
 
-    def ask(self, wish: Wish) -> Asked:
+    def ask(self, wish: RetrainRequest) -> Asked:
         """Publishes the event."""
         names = self._settings.topics
-        with tracing.running("cli", self._settings.tracing), tracing.span("ask for a retrain"):
-            event = wish.retrain(self._model)
-        changes = self._open.enter_context(topics.following(self._settings.kafka, names.models))
+        with tracing.tracing_session("cli", self._settings.tracing), tracing.span("retrain.request"):
+            event = wish.to_event(self._model)
+        changes = self._open.enter_context(reader.tail(self._settings.kafka, names.models))
         with Publisher(self._settings.kafka, names, "cli") as publisher:
             publisher.publish(event)
         return Asked(event.id, _until_the_end(event.id, changes))
@@ -84,19 +84,19 @@ class OverHttp:
         """Closes the connections."""
         self._client.close()
 
-    def rehearse(self, wish: Wish) -> Retrain:
+    def rehearse(self, wish: RetrainRequest) -> RetrainRequested:
         """The event that the trainer would publish, if key and wish are right. Raises :class:`Refused`, :class:`Away`.
 
         Nothing is published.
         """
-        return Retrain.model_validate_json(self._post("/retrain/dry-run", wish).content)
+        return RetrainRequested.model_validate_json(self._post("/retrain/dry-run", wish).content)
 
-    def ask(self, wish: Wish) -> Asked:
+    def ask(self, wish: RetrainRequest) -> Asked:
         """Has the event published. Raises :class:`Refused` and :class:`Away`; then nothing may have been asked for."""
         retrain_id = str(self._post("/retrain", wish).json()["id"])
         return Asked(retrain_id, self._follow(retrain_id))
 
-    def _post(self, path: str, wish: Wish) -> httpx.Response:
+    def _post(self, path: str, wish: RetrainRequest) -> httpx.Response:
         try:
             answer = self._client.post(path, json=wish.model_dump(mode="json", exclude_defaults=True))
         except httpx.TransportError as error:
@@ -104,7 +104,7 @@ class OverHttp:
         _check(answer)
         return answer
 
-    def _follow(self, retrain_id: str) -> Iterator[ModelChange | None]:
+    def _follow(self, retrain_id: str) -> Iterator[ModelStateChanged | None]:
         """Goes on through broken connections and a trainer that is started anew; whoever asks limits the time.
 
         A connection begins with the states so far. Raises :class:`Refused`.
@@ -117,11 +117,11 @@ class OverHttp:
                         answer.read()
                     _check(answer)
                     for line in answer.iter_lines():
-                        change = ModelChange.model_validate_json(line)
+                        change = ModelStateChanged.model_validate_json(line)
                         if change.id not in heard:
                             heard.add(change.id)
                             yield change
-                        if change.final:
+                        if change.is_final:
                             return
             except (httpx.TransportError, Away):
                 pass  # its states stay on the topic
@@ -154,11 +154,11 @@ def _problem(problem: dict[str, object]) -> str:
     return f"{'.'.join(str(part) for part in place[1:])}: {problem['msg']}".removeprefix(": ")
 
 
-def _until_the_end(retrain_id: str, events: Iterator[object]) -> Iterator[ModelChange | None]:
+def _until_the_end(retrain_id: str, events: Iterator[object]) -> Iterator[ModelStateChanged | None]:
     for event in events:
         if event is None:
             yield None
-        elif isinstance(event, ModelChange) and event.retrain_id == retrain_id:
+        elif isinstance(event, ModelStateChanged) and event.retrain_id == retrain_id:
             yield event
-            if event.final:
+            if event.is_final:
                 return

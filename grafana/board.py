@@ -34,17 +34,17 @@ class Choice:
     """Whether all may be chosen at once, as they are at first."""
 
 
-MODEL = Choice("model", "label_values(driftloop_predictor_version_in_service, model)", "The registered model.")
+MODEL = Choice("model", "label_values(driftloop_predictor_serving_version_info, model)", "The registered model.")
 VERSION = Choice(
     "version",
-    'label_values(driftloop_predictor_version_in_service{model="$model"}, version)',
+    'label_values(driftloop_predictor_serving_version_info{model="$model"}, version)',
     "Versions of the model that have answered.",
     all=True,
 )
-FIGURE = Choice(
-    "figure",
-    'label_values(driftloop_quality{model="$model"}, figure)',
-    "The figure by which quality is told.",
+METRIC = Choice(
+    "metric",
+    'label_values(driftloop_quality{model="$model"}, metric)',
+    "The metric that quality is shown in.",
     default="roc_auc",
 )
 COLUMN = Choice(
@@ -72,7 +72,7 @@ class Mark(AnnotationQuery):
         return super().to_json() | self.prometheus
 
 
-IN_SERVICE = 'sum by (model, version) (driftloop_predictor_version_in_service{model="$model"}) > 0'
+IN_SERVICE = 'sum by (model, version) (driftloop_predictor_serving_version_info{model="$model"}) > 0'
 MARKS: list[AnnotationQuery] = [
     Mark(
         "Retrains",

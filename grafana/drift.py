@@ -35,7 +35,7 @@ def dashboard() -> Dashboard:
                     "Alarms in a row",
                     "Alarms of the version in service since its latest quiet window.",
                     "short",
-                    latest(f"max(driftloop_drift_alarms_in_a_row{{{OF}}} and {SERVING})", "alarms"),
+                    latest(f"max(driftloop_drift_consecutive_alarms{{{OF}}} and {SERVING})", "alarms"),
                 ),
                 number(
                     "Windows",

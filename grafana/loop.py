@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana import steps
-from grafana.board import FIGURE, MODEL, VERSION, board
+from grafana.board import METRIC, MODEL, VERSION, board
 from grafana.panels import GREEN, RED, chart, counts, latest, names, number, series, timeline, to_windows
 from grafana.steps import SERVING
 
@@ -18,7 +18,7 @@ def dashboard() -> Dashboard:
         "driftloop: the loop",
         "Is the model right, today, and what should a person do? Columns and windows have dashboards and pages of "
         "their own: see the links.",
-        [MODEL, VERSION, FIGURE],
+        [MODEL, VERSION, METRIC],
         (
             "Now",
             [
@@ -35,7 +35,7 @@ def dashboard() -> Dashboard:
                     "In service",
                     "The version that answers; two while a swap goes on, or where predictors differ.",
                     latest(
-                        'sum by (version) (driftloop_predictor_version_in_service{model="$model"}) > 0', "{{version}}"
+                        'sum by (version) (driftloop_predictor_serving_version_info{model="$model"}) > 0', "{{version}}"
                     ),
                     span=4,
                 ),
@@ -57,9 +57,9 @@ def dashboard() -> Dashboard:
                     "Quality, real",
                     "The version in service by its latest outcomes, with its interval of 95 %.",
                     "none",
-                    latest(f'max(driftloop_quality_low{{{OF}, figure="$figure"}} and {SERVING})', "low"),
-                    latest(f'max(driftloop_quality{{{OF}, figure="$figure"}} and {SERVING})', "real"),
-                    latest(f'max(driftloop_quality_high{{{OF}, figure="$figure"}} and {SERVING})', "high"),
+                    latest(f'max(driftloop_quality_low{{{OF}, metric="$metric"}} and {SERVING})', "low"),
+                    latest(f'max(driftloop_quality{{{OF}, metric="$metric"}} and {SERVING})', "real"),
+                    latest(f'max(driftloop_quality_high{{{OF}, metric="$metric"}} and {SERVING})', "high"),
                     span=12,
                 ).decimals(3),
                 number(
@@ -67,7 +67,7 @@ def dashboard() -> Dashboard:
                     "What the latest gate measured on rows that neither version had seen.",
                     "none",
                     latest(
-                        'max by (role) (driftloop_trainer_gate_figure{model="$model", figure="$figure"})', "{{role}}"
+                        'max by (role) (driftloop_trainer_gate_metric{model="$model", metric="$metric"})', "{{role}}"
                     ),
                     span=6,
                 ).decimals(3),
@@ -96,12 +96,15 @@ def dashboard() -> Dashboard:
                     "How unusual the latest window is, alone and with the two before it. Above its limit it alarms.",
                     "none",
                     series(f"max by (version) (driftloop_drift_window_score{{{OF}}})", "score, version {{version}}"),
-                    series(f"max by (version) (driftloop_drift_window_limit{{{OF}}})", "limit, version {{version}}"),
                     series(
-                        f"max by (version) (driftloop_drift_rolling_score{{{OF}}})", "of three, version {{version}}"
+                        f"max by (version) (driftloop_drift_window_score_threshold{{{OF}}})",
+                        "limit, version {{version}}",
                     ),
                     series(
-                        f"max by (version) (driftloop_drift_rolling_limit{{{OF}}})",
+                        f"max by (version) (driftloop_drift_multiwindow_score{{{OF}}})", "of three, version {{version}}"
+                    ),
+                    series(
+                        f"max by (version) (driftloop_drift_multiwindow_score_threshold{{{OF}}})",
                         "limit of three, version {{version}}",
                     ),
                 ).data_links(to_windows()),
@@ -125,22 +128,22 @@ def dashboard() -> Dashboard:
                     "promise; measured is what its gate found before it served, which a first version does not have.",
                     "none",
                     series(
-                        f'max by (version) (driftloop_quality{{{OF}, figure="$figure"}})', "real, version {{version}}"
+                        f'max by (version) (driftloop_quality{{{OF}, metric="$metric"}})', "real, version {{version}}"
                     ),
                     series(
-                        f'max by (version) (driftloop_quality_low{{{OF}, figure="$figure"}})',
+                        f'max by (version) (driftloop_quality_low{{{OF}, metric="$metric"}})',
                         "low, version {{version}}",
                     ),
                     series(
-                        f'max by (version) (driftloop_quality_high{{{OF}, figure="$figure"}})',
+                        f'max by (version) (driftloop_quality_high{{{OF}, metric="$metric"}})',
                         "high, version {{version}}",
                     ),
                     series(
-                        f'max by (version) (driftloop_quality_estimate{{{OF}, figure="$figure"}})',
+                        f'max by (version) (driftloop_quality_estimate{{{OF}, metric="$metric"}})',
                         "estimated, version {{version}}",
                     ),
                     series(
-                        f'max by (version) (driftloop_quality_measured{{{OF}, figure="$figure"}})',
+                        f'max by (version) (driftloop_quality_at_gate{{{OF}, metric="$metric"}})',
                         "measured, version {{version}}",
                     ),
                 ),
@@ -160,7 +163,7 @@ def dashboard() -> Dashboard:
                     "cps",
                     series("sum(rate(driftloop_predictor_rows_total[$__rate_interval]))", "rows answered"),
                     series("sum(rate(driftloop_predictor_outcomes_total[$__rate_interval]))", "outcomes reported"),
-                    series("sum(rate(driftloop_outbox_relayed_total[$__rate_interval]))", "events published"),
+                    series("sum(rate(driftloop_outbox_relayed_events_total[$__rate_interval]))", "events published"),
                     series(
                         "sum by (topic) (rate(driftloop_consumed_events_total[$__rate_interval]))", "{{topic}} taken"
                     ),

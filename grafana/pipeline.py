@@ -74,7 +74,7 @@ def dashboard() -> Dashboard:
                     "How long ago the last handled event was published; 0 while nothing is left to be handled.",
                     "s",
                     series(
-                        "max by (topic, partition) (driftloop_consumer_behind_seconds)",
+                        "max by (topic, partition) (driftloop_consumer_lag_seconds)",
                         "{{topic}}, partition {{partition}}",
                     ),
                 ),
@@ -91,7 +91,7 @@ def dashboard() -> Dashboard:
                     "Dead letters",
                     "Messages that could not be read and lie on the dead-letter topic, since the readers started.",
                     "short",
-                    latest("sum by (topic) (driftloop_dead_letters_total)", "{{topic}}"),
+                    latest("sum by (topic) (driftloop_dead_letter_messages_total)", "{{topic}}"),
                     span=6,
                 ),
                 number(
@@ -111,16 +111,16 @@ def dashboard() -> Dashboard:
                     "Archive",
                     "Writing a slice to the archive.",
                     "s",
-                    series(quantile(0.5, "driftloop_drift_archive_seconds"), "p50"),
-                    series(quantile(0.99, "driftloop_drift_archive_seconds"), "p99"),
+                    series(quantile(0.5, "driftloop_archive_write_seconds"), "p50"),
+                    series(quantile(0.99, "driftloop_archive_write_seconds"), "p99"),
                 ),
                 chart(
                     "From a window's last event to its verdict",
                     "The mean of the windows before each moment.",
                     "s",
                     series(
-                        "sum(rate(driftloop_drift_window_seconds_sum[$__rate_interval])) "
-                        "/ (sum(rate(driftloop_drift_window_seconds_count[$__rate_interval])) > 0)",
+                        "sum(rate(driftloop_drift_verdict_latency_seconds_sum[$__rate_interval])) "
+                        "/ (sum(rate(driftloop_drift_verdict_latency_seconds_count[$__rate_interval])) > 0)",
                         "verdict",
                     ),
                 ),
@@ -136,7 +136,7 @@ def dashboard() -> Dashboard:
                     "The mean since the workers started.",
                     "s",
                     latest(
-                        "sum(driftloop_drift_report_seconds_sum) / (sum(driftloop_drift_report_seconds_count) > 0) "
+                        "sum(driftloop_drift_report_duration_seconds_sum) / (sum(driftloop_drift_report_duration_seconds_count) > 0) "
                         "or vector(0)",
                         "mean",
                     ),
@@ -151,14 +151,14 @@ def dashboard() -> Dashboard:
                     "Phases of a training",
                     "The mean of each since the trainer started.",
                     "s",
-                    latest(mean("driftloop_trainer_phase_seconds", "phase"), "{{phase}}"),
+                    latest(mean("driftloop_trainer_phase_duration_seconds", "phase"), "{{phase}}"),
                     span=24,
                 ),
                 counts(
                     "Time in each phase",
                     "Seconds of training in the quarter of an hour before each moment.",
                     "s",
-                    series("sum by (phase) (increase(driftloop_trainer_phase_seconds_sum[15m]))", "{{phase}}"),
+                    series("sum by (phase) (increase(driftloop_trainer_phase_duration_seconds_sum[15m]))", "{{phase}}"),
                 ),
                 number(
                     "Retrains",
@@ -177,7 +177,7 @@ def dashboard() -> Dashboard:
                     "Days that lack outcomes",
                     "Days of outcomes that are missing before a retrain, for which there is a reason, can help.",
                     "short",
-                    latest('max(driftloop_trainer_policy_lacking_days{model="$model"}) or vector(0)', "days"),
+                    latest('max(driftloop_trainer_policy_missing_outcome_days{model="$model"}) or vector(0)', "days"),
                     span=12,
                 ),
                 number(

@@ -6,9 +6,9 @@ from grafana.board import MODEL, VERSION, board
 from grafana.panels import buckets, chart, counts, heat, latest, names, number, series
 
 REQUESTS = "driftloop_predictor_requests_total"
-SECONDS = "driftloop_predictor_request_seconds"
+SECONDS = "driftloop_predictor_request_duration_seconds"
 ROWS = 'driftloop_predictor_rows_total{version=~"$version"}'
-SERVING = 'driftloop_predictor_version_in_service{model="$model", version=~"$version"}'
+SERVING = 'driftloop_predictor_serving_version_info{model="$model", version=~"$version"}'
 ASKED = f"sum(rate({REQUESTS}[$__rate_interval]))"
 
 
@@ -43,14 +43,14 @@ def dashboard() -> Dashboard:
                     "In service",
                     "The version that answers; two while a swap goes on, or where predictors differ.",
                     latest(
-                        'sum by (version) (driftloop_predictor_version_in_service{model="$model"}) > 0', "{{version}}"
+                        'sum by (version) (driftloop_predictor_serving_version_info{model="$model"}) > 0', "{{version}}"
                     ),
                 ),
                 number(
                     "Refused",
                     "Whether the alias names a version that a predictor refuses; /models of the predictor says why.",
                     "none",
-                    latest("max(driftloop_predictor_version_refused)", "refused"),
+                    latest("max(driftloop_predictor_alias_version_rejected)", "refused"),
                     shown={0: ("no", "green"), 1: ("refused", "red")},
                 ),
                 chart(
@@ -109,8 +109,8 @@ def dashboard() -> Dashboard:
                     "Scoring a batch",
                     "Scoring a batch and keeping its events.",
                     "s",
-                    series(quantile(0.5, "driftloop_predictor_batch_seconds"), "p50"),
-                    series(quantile(0.99, "driftloop_predictor_batch_seconds"), "p99"),
+                    series(quantile(0.5, "driftloop_predictor_batch_duration_seconds"), "p50"),
+                    series(quantile(0.99, "driftloop_predictor_batch_duration_seconds"), "p99"),
                 ),
                 chart(
                     "Rows by version",
@@ -128,8 +128,8 @@ def dashboard() -> Dashboard:
                     "Swaps and refused versions",
                     "In the quarter of an hour before each moment.",
                     "short",
-                    series("sum(increase(driftloop_predictor_swaps_total[15m]))", "swaps"),
-                    series("sum(increase(driftloop_predictor_refused_versions_total[15m]))", "refused"),
+                    series("sum(increase(driftloop_predictor_model_swaps_total[15m]))", "swaps"),
+                    series("sum(increase(driftloop_predictor_rejected_versions_total[15m]))", "refused"),
                     span=24,
                 ),
             ],
@@ -142,27 +142,27 @@ def dashboard() -> Dashboard:
                     "Answered requests whose events are not on the topic yet. At the limit requests are refused, or "
                     "events dropped, as is set.",
                     "short",
-                    series("sum(driftloop_outbox_events)", "waiting"),
-                    series("sum(driftloop_outbox_limit_events)", "limit"),
+                    series("sum(driftloop_outbox_pending_events)", "waiting"),
+                    series("sum(driftloop_outbox_max_pending_events)", "limit"),
                 ),
                 chart(
                     "Age of the oldest",
                     "How long the oldest of them has waited.",
                     "s",
-                    series("max(driftloop_outbox_oldest_seconds)", "oldest"),
+                    series("max(driftloop_outbox_oldest_event_age_seconds)", "oldest"),
                 ),
                 chart(
                     "Published",
                     "Events that the relay has published, a second.",
                     "cps",
-                    series("sum(rate(driftloop_outbox_relayed_total[$__rate_interval]))", "published"),
+                    series("sum(rate(driftloop_outbox_relayed_events_total[$__rate_interval]))", "published"),
                 ),
                 counts(
                     "Dropped events and relay faults",
                     "In the quarter of an hour before each moment. Dropped events are lost.",
                     "short",
-                    series("sum(increase(driftloop_outbox_dropped_total[15m]))", "dropped"),
-                    series("sum(increase(driftloop_outbox_relay_faults_total[15m]))", "relay began anew"),
+                    series("sum(increase(driftloop_outbox_dropped_events_total[15m]))", "dropped"),
+                    series("sum(increase(driftloop_outbox_relay_restarts_total[15m]))", "relay began anew"),
                 ),
             ],
         ),

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from grafana.panels import BLUE, GREEN, ORANGE, RED
 
-SERVING = 'on (model, version) (driftloop_predictor_version_in_service{model="$model"} > 0)'
+SERVING = 'on (model, version) (driftloop_predictor_serving_version_info{model="$model"} > 0)'
 
 
 class Step(NamedTuple):
@@ -24,24 +24,24 @@ def alert(name: str) -> str:
 STEPS = (  # the most urgent first
     Step('up{job=~"predictor|drift_worker|trainer"} == 0', "Start the part that is down: see Pipeline", RED),
     Step(
-        'absent(driftloop_predictor_version_in_service{model="$model"} > 0)',
+        'absent(driftloop_predictor_serving_version_info{model="$model"} > 0)',
         "Train a first version: driftloop retrain",
         RED,
     ),
     Step(
-        "driftloop_predictor_version_refused == 1",
+        "driftloop_predictor_alias_version_rejected == 1",
         "The newest version is refused: the predictor's /models says why",
         RED,
     ),
-    Step(alert("QualityLow"), "The model has become worse than its gate measured: ask for a retrain", RED),
+    Step(alert("QualityDegraded"), "The model has become worse than its gate measured: ask for a retrain", RED),
     Step('ALERTS{severity="critical", alertstate="firing"}', "An alert fires: follow its runbook", RED),
     Step(
-        f"{alert('WindowsAlarm')} and on (model) driftloop_trainer_policy_lacking_days > 0",
+        f"{alert('DriftSustained')} and on (model) driftloop_trainer_policy_missing_outcome_days > 0",
         "The data has drifted; a retrain can help once more days have outcomes",
         ORANGE,
     ),
     Step(
-        alert("WindowsAlarm"),
+        alert("DriftSustained"),
         "The data has drifted: look at the red columns, ask for a retrain if it is to stay",
         ORANGE,
     ),
@@ -63,7 +63,7 @@ STEPS = (  # the most urgent first
         BLUE,
     ),
     Step(
-        f'driftloop_drift_alarming{{model="$model"}} == 1 and {SERVING}',
+        f'driftloop_drift_window_alarm{{model="$model"}} == 1 and {SERVING}',
         "The latest window alarms: see whether those after it do too",
         BLUE,
     ),

@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stack import up
 from stack.running import Stack
-from tests.conftest import FLIGHT, predict, until
 from tests.support.external_tools import needed, run
+from tests.support.running_stack import FLIGHT, predict
+from tests.support.waiting import wait_until
 from tools import metrics_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,13 +124,13 @@ def test_services_tell_their_build_the_alias_and_that_nothing_is_left(stack: Sta
     for service in metrics_page.MODULES:
         assert value(stack, service, "driftloop_build_info", service=service, version="0.1.0") == 1
     champion = str(stack.registry.champion())
-    until(
+    wait_until(
         lambda: value(stack, "trainer", "driftloop_trainer_champion_info", model="flights", version=champion),
         "the trainer has looked at the alias",
     )
     assert value(stack, "trainer", "driftloop_trainer_dataset_rows", model="flights")
     for phase in ("data", "training", "trial", "registration"):
-        assert value(stack, "trainer", "driftloop_trainer_phase_seconds_count", phase=phase), phase
+        assert value(stack, "trainer", "driftloop_trainer_phase_duration_seconds_count", phase=phase), phase
     ended = value(stack, "trainer", "driftloop_trainer_last_retrain_timestamp_seconds", state="promoted")
     assert ended is not None
     assert predict(stack, FLIGHT).status_code == 200
@@ -137,13 +138,13 @@ def test_services_tell_their_build_the_alias_and_that_nothing_is_left(stack: Sta
     def nothing_left() -> bool | None:
         left = [
             value(stack, service, name, topic=topic)
-            for name in ("driftloop_consumer_lag_events", "driftloop_consumer_behind_seconds")
+            for name in ("driftloop_consumer_lag_events", "driftloop_consumer_lag_seconds")
             for service, topic in (("drift_worker", "predictions"), ("trainer", "models"))
         ]
         return True if left == [0, 0, 0, 0] else None
 
-    until(nothing_left, "all is handled, the marks of transactions too")
-    limit = value(stack, "predictor", "driftloop_outbox_limit_events")
+    wait_until(nothing_left, "all is handled, the marks of transactions too")
+    limit = value(stack, "predictor", "driftloop_outbox_max_pending_events")
     assert limit is not None
     assert limit > 1_000
 
@@ -164,10 +165,10 @@ def test_a_prometheus_sees_all_services_and_evaluates_all_rules(stack: Stack) ->
         rules = [rule for group in asked("rules")["groups"] for rule in group["rules"]]
         return None if any(rule["health"] == "unknown" for rule in rules) else sorted(rule["name"] for rule in rules)
 
-    until(up, "all targets are up")
+    wait_until(up, "all targets are up")
     configured = yaml.safe_load((ROOT / "compose" / "prometheus" / "alerts.yaml").read_text())
     names = sorted(rule["alert"] for group in configured["groups"] for rule in group["rules"])
-    assert until(evaluated, "all rules are evaluated") == names
+    assert wait_until(evaluated, "all rules are evaluated") == names
     rules = [rule for group in asked("rules")["groups"] for rule in group["rules"]]
     assert {rule["name"]: rule.get("lastError", "") for rule in rules} == dict.fromkeys(names, "")
     assert {rule["health"] for rule in rules} == {"ok"}

@@ -15,12 +15,13 @@ import httpx
 import pytest
 
 from driftloop.events import DataSelection
-from driftloop.kafka import topics
+from driftloop.kafka import reader
 from grafana.steps import STEPS
 from stack.prometheus import SECONDS
 from stack.running import Stack
-from tests.conftest import FLIGHT, command, predict, serving, until
 from tests.support.external_tools import needed
+from tests.support.running_stack import FLIGHT, predict, run_command, serves_version
+from tests.support.waiting import wait_until
 from tools import screenshots
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "grafana" / "dashboards"
 BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 POINTS = 1_000  # that Grafana asks for where a panel says nothing else
 CHOICE = re.compile(r"label_values\((?P<series>.+), (?P<label>\w+)\)")
-SUMMER = DataSelection(start=date(2013, 6, 1), end=date(2013, 8, 1), archive=False)
+SUMMER = DataSelection(start=date(2013, 6, 1), base_end=date(2013, 8, 1), archive=False)
 MILLISECONDS = 1.3e12, 4.1e12  # since 1970: from 2011 to 2099
 
 LARGEST: dict[str, dict[str, tuple[float, float]]] = {
@@ -132,30 +133,32 @@ def prometheus(stack: Stack, version_1: str) -> Prometheus:
     refused = 'sum(driftloop_predictor_requests_total{status="422"})'
     for count in (1, 2):  # of a counter with labels nobody sees the first
         predict(stack, {**FLIGHT, "distance": "far"})
-        until(lambda least=count: seen.value(f"{refused} >= {least}"), "a refused request is seen")  # type: ignore[misc]
-    if not seen.value("max_over_time(max(driftloop_drift_alarming)[1h:5s]) == 1"):
+        wait_until(lambda least=count: seen.value(f"{refused} >= {least}"), "a refused request is seen")  # type: ignore[misc]
+    if not seen.value("max_over_time(max(driftloop_drift_window_alarm)[1h:5s]) == 1"):
         stream(stack, "2013-01-10", "2013-01-13")
         stream(stack, "2013-07-10", "2013-07-13")
-        until(lambda: seen.value("max(driftloop_drift_alarming) == 1"), "an alarm is seen")
+        wait_until(lambda: seen.value("max(driftloop_drift_window_alarm) == 1"), "an alarm is seen")
     if stack.registry.champion() == version_1:
         change = stack.retrain("to be watched", SUMMER, lambda _: None)
-        assert change.state == "promoted", change.why
+        assert change.state == "promoted", change.explanation
     champion = str(stack.registry.champion())
-    until(lambda: serving(stack, champion), f"version {champion} answers")
+    wait_until(lambda: serves_version(stack, champion), f"version {champion} answers")
     stream(stack, "2013-07-10", "2013-07-13")
-    measured = f'driftloop_quality_measured{{version="{champion}", figure="roc_auc"}}'
+    measured = f'driftloop_quality_at_gate{{version="{champion}", metric="roc_auc"}}'
     # Not once alone: a panel's last point may lie before that.
-    until(lambda: seen.value(f"count_over_time({measured}[2m]) >= 4"), "quality is seen several times")
+    wait_until(lambda: seen.value(f"count_over_time({measured}[2m]) >= 4"), "quality is seen several times")
     seen.end = time.time()
     return seen
 
 
 def stream(stack: Stack, first: str, last: str) -> None:
     """Streams days with their outcomes until all of them are judged and archived."""
-    done = command(stack, "driftloop-producer", "--from", first, "--to", last, "--rate", "max", "--rows", "50")
+    done = run_command(stack, "driftloop-producer", "--from", first, "--to", last, "--rate", "max", "--rows", "50")
     assert done.returncode == 0, done.stdout + done.stderr
     of = [stack.topics.predictions, stack.topics.outcomes]
-    until(lambda: None if any(topics.lag(stack.kafka, "drift_worker", of).values()) else True, "all is judged")
+    wait_until(
+        lambda: None if any(reader.consumer_lag(stack.kafka, "drift_worker", of).values()) else True, "all is judged"
+    )
 
 
 class Found(NamedTuple):

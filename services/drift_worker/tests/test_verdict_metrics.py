@@ -31,7 +31,7 @@ def test_alarms_in_a_row_are_counted_until_a_quiet_window() -> None:
     rows = []
     for day, what in enumerate(("drift", "drift", "no_drift", "drift")):
         record_metrics(verdict("row", day, what))
-        rows.append((shown("alarming", "row"), shown("alarms_in_a_row", "row")))
+        rows.append((shown("window_alarm", "row"), shown("consecutive_alarms", "row")))
     assert rows == [(1, 1), (1, 2), (0, 0), (1, 1)]
 
 
@@ -45,7 +45,7 @@ def test_a_window_that_could_not_be_judged_is_counted_and_moves_no_figure() -> N
     record_metrics(verdict("un", 2, "inconclusive"))
     assert shown("windows_total", "un", verdict="inconclusive") == 1
     assert shown("window_end_timestamp_seconds", "un") == (NOON + timedelta(days=1)).timestamp()
-    assert (shown("alarming", "un"), shown("alarms_in_a_row", "un"), shown("window_score", "un")) == (1, 1, 1.5)
+    assert (shown("window_alarm", "un"), shown("consecutive_alarms", "un"), shown("window_score", "un")) == (1, 1, 1.5)
 
 
 def test_a_column_has_drifted_by_any_of_its_statistics_in_the_latest_window() -> None:
@@ -60,6 +60,6 @@ def test_a_column_has_drifted_by_any_of_its_statistics_in_the_latest_window() ->
 def test_behind_a_gap_nothing_is_left_of_what_was_said_of_three_windows() -> None:
     record_metrics(verdict("gap", 1, "drift", findings=[finding("x"), finding("x", windows=3)]))
     record_metrics(verdict("gap", 5, "no_drift", rolling_score=None, rolling_limit=None, findings=[finding("x")]))
-    assert shown("rolling_score", "gap") is None
+    assert shown("multiwindow_score", "gap") is None
     assert shown("statistic", "gap", column="x", method="psi", windows="3") is None
     assert shown("statistic", "gap", column="x", method="psi", windows="1") == 0.2

@@ -14,9 +14,11 @@ LAST_RETRAIN = Gauge(
     "When the latest retrain ended that ended so; unset where none has.",
     ["model", "state"],
 )
-SECONDS = Summary("driftloop_trainer_retrain_seconds", "From the begin of a training to its final state.")
-PHASE_SECONDS = Histogram(
-    "driftloop_trainer_phase_seconds",
+RETRAIN_DURATION = Summary(
+    "driftloop_trainer_retrain_duration_seconds", "From the begin of a training to its final state."
+)
+PHASE_DURATION = Histogram(
+    "driftloop_trainer_phase_duration_seconds",
     "How long the phases of trainings took, to a fifth of a second: start (of the process), data, training, gate, "
     "refit, trial, registration.",
     ["phase"],
@@ -26,16 +28,16 @@ DATASET_ROWS = Gauge(
     "driftloop_trainer_dataset_rows", "Rows with an outcome in the dataset of the latest retrain.", ["model"]
 )
 CHAMPION = Gauge("driftloop_trainer_champion_info", "1: the version that the alias names.", ["model", "version"])
-FIGURES = Gauge(
-    "driftloop_trainer_gate_figure",
+GATE_METRICS = Gauge(
+    "driftloop_trainer_gate_metric",
     "What the latest gate measured on held-out rows, of champion and challenger.",
-    ["model", "role", "figure"],
+    ["model", "role", "metric"],
 )
-POLICY = Counter(
+POLICY_DECISIONS = Counter(
     "driftloop_trainer_policy_decisions_total", "What the policy said, by what it said.", ["model", "decision"]
 )
-LACKING_DAYS = Gauge(
-    "driftloop_trainer_policy_lacking_days",
+MISSING_OUTCOME_DAYS = Gauge(
+    "driftloop_trainer_policy_missing_outcome_days",
     "Days of outcomes that are missing before a retrain, for which there is a reason, can help.",
     ["model"],
 )
