@@ -15,29 +15,29 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from driftloop.telemetry.multiprocess import Used
+from driftloop.telemetry.multiprocess import ProcessResources
 
 PAGE = Path(__file__).parent.parent / "docs" / "metrics.md"
 MARK = "<!-- What follows is written by make docs. -->\n"
 
 MODULES = {
-    "predictor": ["predictor.metrics", "driftloop.telemetry.health"],
+    "predictor": ["predictor.metrics", "driftloop.telemetry.metrics"],
     "drift_worker": [
         "drift_worker.metrics",
         "driftloop.kafka.consumer_loop",
         "driftloop.kafka.lag_metrics",
-        "driftloop.telemetry.health",
+        "driftloop.telemetry.metrics",
     ],
     "trainer": [
         "trainer.metrics",
         "driftloop.kafka.consumer_loop",
         "driftloop.kafka.lag_metrics",
-        "driftloop.telemetry.health",
+        "driftloop.telemetry.metrics",
     ],
 }
 """Where the metrics of a service stand; a service's name is also its job in Prometheus."""
 COLLECTORS: dict[str, list[Collector]] = {
-    "predictor": [Used([])],
+    "predictor": [ProcessResources([])],
     "drift_worker": [PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR],
     "trainer": [PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR],
 }

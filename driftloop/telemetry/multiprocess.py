@@ -1,4 +1,8 @@
-"""The metrics of a service: those of its process, or of several that write to one folder as if they were one."""
+"""The metrics of a service that may consist of several processes.
+
+Processes that set ``PROMETHEUS_MULTIPROC_DIR`` write their metrics to files in that folder; the one that answers
+``/metrics`` adds them up.
+"""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,27 +15,30 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 
-def registry() -> CollectorRegistry:
-    """This process' metrics; where several processes write to one folder, all of theirs."""
+def metrics_registry() -> CollectorRegistry:
+    """Return this process's metrics, or those of all processes that share ``PROMETHEUS_MULTIPROC_DIR``."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if folder is None:
         return REGISTRY
-    together = CollectorRegistry()
-    together.register(Written(folder))
-    together.register(Used(_writers(folder)))
-    return together
+    registry = CollectorRegistry()
+    registry.register(MultiprocessMetrics(folder))
+    registry.register(ProcessResources(_live_pids(folder)))
+    return registry
 
 
-class Written(Collector):
-    """What the processes have written; of what none of them has, name and meaning, as a single process tells them."""
+class MultiprocessMetrics(Collector):
+    """The metrics that several processes have written to one folder.
+
+    Metrics without a value in any process are exposed with their name and help text only, as a single process does.
+    """
 
     def __init__(self, folder: str) -> None:
-        """Reads nothing yet."""
+        """Collect from ``folder``, the value of ``PROMETHEUS_MULTIPROC_DIR``."""
         self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        """All of it."""
-        written = list(MultiProcessCollector(None, self._folder).collect())  # type: ignore[no-untyped-call]  # without types
+        """Yield the merged metrics, then those without a value."""
+        written = list(MultiProcessCollector(None, self._folder).collect())  # type: ignore[no-untyped-call]
         names = {metric.name for metric in written}
         yield from written
         for metric in REGISTRY.collect():
@@ -39,50 +46,55 @@ class Written(Collector):
                 yield Metric(metric.name, metric.documentation, metric.type)
 
 
-class Used(Collector):
-    """What processes use, added up, under the names that the client library gives to what one uses."""
+class ProcessResources(Collector):
+    """CPU time, memory and start time of several processes together.
 
-    def __init__(self, processes: Iterable[int]) -> None:
-        """``processes`` are their numbers; those that have ended count for nothing."""
-        self._processes = processes
+    The metrics have the names that the client library uses for a single process.
+    """
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        """Measure the processes ``pids``; those that have ended are ignored."""
+        self._pids = pids
 
     def collect(self) -> Iterator[Metric]:
-        """Processor, memory, start."""
-        seconds = resident = 0.0
-        starts: list[float] = []
-        for number in self._processes:
+        """Yield the sums of CPU time and memory, and the earliest start time."""
+        cpu_seconds = resident_bytes = 0.0
+        start_times: list[float] = []
+        for pid in self._pids:
             try:
-                process = psutil.Process(number)
+                process = psutil.Process(pid)
                 with process.oneshot():
-                    times, memory, start = process.cpu_times(), process.memory_info(), process.create_time()
+                    times, memory, start_time = process.cpu_times(), process.memory_info(), process.create_time()
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
-            # With that of their children which have ended: a counter may not fall.
-            seconds += times.user + times.system + times.children_user + times.children_system
-            resident += memory.rss
-            starts.append(start)
+            # Including children that have ended, because a counter must not fall.
+            cpu_seconds += times.user + times.system + times.children_user + times.children_system
+            resident_bytes += memory.rss
+            start_times.append(start_time)
         yield CounterMetricFamily(
-            "process_cpu_seconds", "Processor time of all processes of the service together.", value=seconds
+            "process_cpu_seconds",
+            "User and system CPU time of all processes of the service, in seconds.",
+            value=cpu_seconds,
         )
         yield GaugeMetricFamily(
             "process_resident_memory_bytes",
-            "Memory of all processes of the service together; what they share counts once for each.",
-            value=resident,
+            "Resident memory of all processes of the service, in bytes; shared memory counts once for each process.",
+            value=resident_bytes,
         )
         yield GaugeMetricFamily(
             "process_start_time_seconds",
-            "When the service's first process began, in seconds since 1970.",
-            value=min(starts, default=0),
+            "Start time of the service's first process, in seconds since 1970.",
+            value=min(start_times, default=0),
         )
 
 
-def _writers(folder: str) -> list[int]:
-    """The living processes that write to the folder; what a killed one says of itself is no longer so."""
-    found = set()
+def _live_pids(folder: str) -> list[int]:
+    """Return the processes that write to ``folder`` and are alive; drop the live gauges of those that are not."""
+    live = set()
     for file in Path(folder).glob("gauge_live*_*.db"):
-        owner = int(file.stem.rsplit("_", 1)[1])
-        if psutil.pid_exists(owner):
-            found.add(owner)
+        pid = int(file.stem.rsplit("_", 1)[1])
+        if psutil.pid_exists(pid):
+            live.add(pid)
         else:
-            mark_process_dead(owner, folder)  # type: ignore[no-untyped-call]  # without types
-    return sorted(found)
+            mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+    return sorted(live)

@@ -1,7 +1,7 @@
-"""Traces: the way of a request, of a window or of a retrain through the services. Off unless they are sent somewhere.
+"""Traces that follow a request, a window or a retrain through the services. Off unless an endpoint is set.
 
-Off, each function here returns at once, and OpenTelemetry's SDK is never imported. Between processes a trace goes on as
-W3C's ``traceparent``: a header of a request, a header of a message, a field of an event.
+While tracing is off, each function returns at once and OpenTelemetry's SDK is not imported. Between processes a trace
+is continued by the W3C ``traceparent``: a header of a request, a header of a message, a field of an event.
 """
 
 from __future__ import annotations
@@ -11,48 +11,49 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
-from driftloop.settings import Tracing
+from driftloop.settings import TracingSettings
 
 if TYPE_CHECKING:
     import httpx
     from starlette.types import ASGIApp
 
-    from driftloop.telemetry.otel import Spans
+    from driftloop.telemetry.otel import OtelTracer
 
-Kind = Literal["internal", "server", "client", "producer", "consumer"]
-Attribute = str | int | float | bool
-OFF: AbstractContextManager[None] = nullcontext()
+SpanKindName = Literal["internal", "server", "client", "producer", "consumer"]
+AttributeValue = str | int | float | bool
+NO_SPAN: AbstractContextManager[None] = nullcontext()
 
-_spans: Spans | None = None
+_tracer: OtelTracer | None = None
 
 
-def start(service: str, settings: Tracing) -> None:
-    """Sends what this process does as traces of ``service``, where the settings say to where.
+def start(service: str, settings: TracingSettings) -> None:
+    """Start to trace this process as ``service``, if the settings have an endpoint.
 
-    Without OpenTelemetry it says what to install, and ends the process (exit code 2).
+    Raises:
+        SystemExit: OpenTelemetry is not installed. The message on standard error names the extra; the exit code is 2.
     """
-    global _spans  # noqa: PLW0603  # one a process, as the place of the current span is
+    global _tracer  # noqa: PLW0603  # one a process, like OpenTelemetry's current span
     if settings.endpoint is None:
         return
     try:
-        from driftloop.telemetry.otel import Spans  # noqa: PLC0415
+        from driftloop.telemetry.otel import OtelTracer  # noqa: PLC0415
     except ImportError as error:
         print(f"DRIFTLOOP_TRACING__ENDPOINT needs driftloop's extra `tracing`: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    _spans = Spans(service, settings.endpoint, settings.share)
+    _tracer = OtelTracer(service, settings.endpoint, settings.sample_ratio)
 
 
 def stop() -> None:
-    """Sends what has ended, for a few seconds at most, and nothing from then on."""
-    global _spans
-    ended, _spans = _spans, None
-    if ended is not None:
-        ended.close()
+    """Stop to trace; spans that have ended are exported for a few seconds at most."""
+    global _tracer
+    tracer, _tracer = _tracer, None
+    if tracer is not None:
+        tracer.close()
 
 
 @contextmanager
-def running(service: str, settings: Tracing) -> Iterator[None]:
-    """What the block does is traced: :func:`start` before it, :func:`stop` behind it."""
+def tracing_session(service: str, settings: TracingSettings) -> Iterator[None]:
+    """Trace this process as ``service`` until the block ends."""
     start(service, settings)
     try:
         yield
@@ -60,46 +61,52 @@ def running(service: str, settings: Tracing) -> Iterator[None]:
         stop()
 
 
-def on() -> bool:
-    """Whether anything is traced here."""
-    return _spans is not None
+def is_enabled() -> bool:
+    """Return whether this process is traced."""
+    return _tracer is not None
 
 
-def current() -> str | None:
-    """The ``traceparent`` of the span that is under way; ``None`` where none is, or none that is sent."""
-    return None if _spans is None else _spans.current()
+def current_traceparent() -> str | None:
+    """Return the ``traceparent`` of the current span; ``None`` if there is none or if it is not sampled."""
+    return None if _tracer is None else _tracer.current_traceparent()
 
 
-def ids() -> dict[str, str]:
-    """``trace_id`` and ``span_id`` of the span that is under way, for a line of the log; empty where there is none."""
-    return {} if _spans is None else _spans.ids()
+def log_context() -> dict[str, str]:
+    """Return ``trace_id`` and ``span_id`` of the current span, to be added to a log event; empty without a span."""
+    return {} if _tracer is None else _tracer.log_context()
 
 
 def span(
-    name: str, kind: Kind = "internal", of: Iterable[str | None] = (), **attributes: Attribute
+    name: str, kind: SpanKindName = "internal", parents: Iterable[str | None] = (), **attributes: AttributeValue
 ) -> AbstractContextManager[str | None]:
-    """A span as long as the block; gives its ``traceparent``. An exception that leaves the block is its error.
+    """Open a span for the duration of the block; the block gets its ``traceparent``.
 
-    ``of`` are the spans, by their ``traceparent``, that the work is done for: it is a child of the first, and is linked
-    to the others (as many as OpenTelemetry's limit allows: 128). Without any it is a child of the span under way, or
-    begins a trace.
+    An exception that leaves the block marks the span as failed.
+
+    Args:
+        name: What the span is called.
+        kind: OpenTelemetry's kind of span.
+        parents: ``traceparent`` of each span that the work is done for. The new span is a child of the first and is
+            linked to the others, up to OpenTelemetry's limit of 128. Without parents it is a child of the current
+            span, or starts a trace.
+        **attributes: Attributes of the span; each name gets the prefix ``driftloop.``.
     """
-    return OFF if _spans is None else _spans.span(name, kind, of, attributes)
+    return NO_SPAN if _tracer is None else _tracer.span(name, kind, parents, attributes)
 
 
-def tell(**attributes: Attribute) -> None:
-    """More of the span that is under way."""
-    if _spans is not None:
-        _spans.tell(attributes)
+def set_attributes(**attributes: AttributeValue) -> None:
+    """Set attributes of the current span; each name gets the prefix ``driftloop.``."""
+    if _tracer is not None:
+        _tracer.set_attributes(attributes)
 
 
-def served(app: ASGIApp) -> ASGIApp:
-    """The application, with a span for each POST: it goes on with the trace of who asks."""
-    return app if _spans is None else _spans.served(app)
+def instrument_asgi(app: ASGIApp) -> ASGIApp:
+    """Return ``app`` with a span for each POST, which continues the client's trace if the request has one."""
+    return app if _tracer is None else _tracer.instrument_asgi(app)
 
 
-def asking(client: httpx.AsyncClient) -> httpx.AsyncClient:
-    """The client, with a span for each request, which hands the trace on."""
-    if _spans is not None:
-        _spans.instrument(client)
+def instrument_httpx(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    """Return ``client``, which now opens a span for each request and sends its ``traceparent``."""
+    if _tracer is not None:
+        _tracer.instrument_httpx(client)
     return client

@@ -14,11 +14,13 @@ import psutil
 import pytest
 
 from stack.running import MARK, CannotStart, Stack, leftovers
-from tests.conftest import FLIGHT, elsewhere, free_ports, until
+from tests.support.ports import reserve_ports
+from tests.support.running_stack import FLIGHT, isolated_settings
+from tests.support.waiting import wait_until
 
 
 def test_a_port_in_use_is_named_with_who_needs_it_and_the_setting(tmp_path: Path) -> None:
-    settings = elsewhere(tmp_path)
+    settings = isolated_settings(tmp_path)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", settings.trainer.port))
         taken.listen()
@@ -29,7 +31,7 @@ def test_a_port_in_use_is_named_with_who_needs_it_and_the_setting(tmp_path: Path
 
 
 def test_a_second_stack_on_the_same_data_is_refused(stack: Stack) -> None:
-    settings = elsewhere(stack.folder)
+    settings = isolated_settings(stack.folder)
     with pytest.raises(CannotStart, match=f"runs already, as process {os.getpid()}"), Stack(settings, print):
         pass
     assert not stack.ended()
@@ -40,7 +42,7 @@ def test_what_a_killed_stack_left_behind_is_found_by_its_mark(tmp_path: Path) ->
     left = subprocess.Popen(sleeper, env={**os.environ, MARK: str(tmp_path)})
     other = subprocess.Popen(sleeper, env={**os.environ, MARK: str(tmp_path / "other")})
     try:
-        until(lambda: list(leftovers(tmp_path)) or None, "the process")
+        wait_until(lambda: list(leftovers(tmp_path)) or None, "the process")
         assert [process.pid for process in leftovers(tmp_path)] == [left.pid]
     finally:
         for process in (left, other):
@@ -52,10 +54,10 @@ def test_what_a_killed_stack_left_behind_is_found_by_its_mark(tmp_path: Path) ->
 def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next(
     tmp_path: Path, number: signal.Signals, killed: bool
 ) -> None:
-    settings = elsewhere(tmp_path)
+    settings = isolated_settings(tmp_path)
     environment = {
         **os.environ,
-        "DRIFTLOOP_STACK__FOLDER": str(tmp_path),
+        "DRIFTLOOP_STACK__DATA_DIR": str(tmp_path),
         "DRIFTLOOP_STACK__KAFKA_PORT": str(settings.stack.kafka_port),
         "DRIFTLOOP_STACK__KAFKA_CONTROLLER_PORT": str(settings.stack.kafka_controller_port),
         "DRIFTLOOP_STACK__GCS_PORT": str(settings.stack.gcs_port),
@@ -67,7 +69,7 @@ def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next
     }
     up = subprocess.Popen([sys.executable, "-m", "stack.up"], env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        until(lambda: len(leftovers(tmp_path)) >= 3 or None, "the first parts run")
+        wait_until(lambda: len(leftovers(tmp_path)) >= 3 or None, "the first parts run")
         up.send_signal(number)
         up.wait(timeout=60)
         if killed:
@@ -75,7 +77,7 @@ def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next
             stack = Stack(settings, print)
             stack._end_leftovers()
             stack._check_ports()
-        until(lambda: not leftovers(tmp_path) or None, "nothing runs")
+        wait_until(lambda: not leftovers(tmp_path) or None, "nothing runs")
     finally:
         up.kill()
         up.communicate()
@@ -85,8 +87,8 @@ def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next
 
 @pytest.mark.parametrize("service", ["predictor", "drift_worker", "trainer"])
 def test_a_service_stops_cleanly_on_sigterm(stack: Stack, service: str, tmp_path: Path) -> None:
-    port = free_ports(1)[0]
-    settings = {f"DRIFTLOOP_{service.upper()}__PORT": str(port), "DRIFTLOOP_INSTANCE": "stopping"}
+    port = reserve_ports(1)[0]
+    settings = {f"DRIFTLOOP_{service.upper()}__PORT": str(port), "DRIFTLOOP_INSTANCE_ID": "stopping"}
     if service != "predictor":
         settings[f"DRIFTLOOP_{service.upper()}__GROUP"] = f"stopping-{service}"
     log = tmp_path / "log"
@@ -102,7 +104,7 @@ def test_a_service_stops_cleanly_on_sigterm(stack: Stack, service: str, tmp_path
         with socket.socket() as probe:
             return True if probe.connect_ex(("127.0.0.1", port)) == 0 else None
 
-    until(listening, f"{service} listens")
+    wait_until(listening, f"{service} listens")
     children = psutil.Process(process.pid).children(recursive=True)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -115,7 +117,7 @@ def test_a_service_stops_cleanly_on_sigterm(stack: Stack, service: str, tmp_path
     assert "Application shutdown complete" in stopping
     assert "Traceback" not in stopping
     # The trainer's server of processes sees that nobody is left once its imports are done.
-    until(lambda: not any(child.is_running() for child in children) or None, "no process is left")
+    wait_until(lambda: not any(child.is_running() for child in children) or None, "no process is left")
 
 
 @pytest.mark.parametrize("service", ["predictor", "drift_worker", "trainer"])
@@ -130,7 +132,7 @@ def test_help_describes_every_setting_and_gives_an_example(service: str) -> None
 
 
 def test_a_predictor_without_a_version_says_what_is_missing(stack: Stack) -> None:
-    port = free_ports(1)[0]
+    port = reserve_ports(1)[0]
     settings = {"DRIFTLOOP_PREDICTOR__PORT": str(port), "DRIFTLOOP_REGISTRY__MODEL": "unknown"}
     process = subprocess.Popen(
         [sys.executable, "-m", "predictor.main"],
@@ -144,11 +146,11 @@ def test_a_predictor_without_a_version_says_what_is_missing(stack: Stack) -> Non
         except httpx.TransportError:
             return None
         assert answer.status_code == 503
-        why: str = answer.json()["missing"].get("model", "")
+        why: str = answer.json()["unavailable"].get("model", "")
         return why if "alias champion" in why else None
 
     try:
-        assert until(missing, "what is missing") == "no version of unknown has the alias champion yet"
+        assert wait_until(missing, "what is missing") == "no version of unknown has the alias champion yet"
         refused = httpx.post(f"http://127.0.0.1:{port}/predict", json={"instances": [FLIGHT]})
         assert refused.status_code == 503
         assert "Retry-After" in refused.headers

@@ -1,0 +1,23 @@
+"""Metrics that every service has, and the configuration of the Prometheus client."""
+
+from importlib.metadata import version
+
+from prometheus_client import Gauge, disable_created_metrics
+
+BUILD_INFO = Gauge(
+    "driftloop_build_info",
+    "Always 1; the labels name the service and the installed version of its package.",
+    ["service", "version"],
+    multiprocess_mode="livemax",
+)
+
+
+def configure_metrics(service: str) -> None:
+    """Configure the Prometheus client and publish the build of ``service``.
+
+    Call it once, first thing in the main process of a service: in a service of several processes, that process must be
+    the one that ends last, because the build is shown as long as it lives.
+    """
+    # Without this, each counter has a second series `…_created`, which no query uses.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    BUILD_INFO.labels(service, version(f"driftloop-{service.replace('_', '-')}")).set(1)
