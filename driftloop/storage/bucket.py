@@ -1,10 +1,10 @@
-"""The bucket, and what lies where in it.
+"""The bucket, and its layout.
 
-references/<model>/<version>/   rows and drift profile of a version, and what its gate measured
+references/<model>/<version>/   reference rows, drift profile and gate evaluation of a version
 events/<topic>/<window>.parquet archived slices
-reports/<model>/<version>/      evidently's reports, by window
+reports/<model>/<version>/      evidently's reports, one per window
 datasets/                       DVC's remote
-mlflow/                         the MLflow server's artifacts
+mlflow/                         artifacts of the MLflow server
 """
 
 import os
@@ -16,38 +16,39 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from driftloop.settings import Storage
+from driftloop.errors import StorageUnavailable
+from driftloop.settings import StorageSettings
 
-# gcsfs reads it when it is imported. Asked for the bucket's kind of namespace, a server that only speaks GCS's protocol
-# leaves it waiting, and nothing here needs another than the plain one.
+# gcsfs reads this variable when it is imported. With the feature on, it queries whether the bucket has a hierarchical
+# namespace, which hangs with servers that merely emulate GCS. Nothing here needs such a namespace.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 
-class Away(Exception):
-    """The bucket does not answer, though it was asked for half a minute."""
-
-
 @contextmanager
-def _answering() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
+    """Raise :class:`StorageUnavailable` for errors that gcsfs retries; it has then retried for half a minute."""
     try:
         yield
     except Exception as error:
         from gcsfs.retry import is_retriable  # noqa: PLC0415  # see Bucket
 
         if is_retriable(error) or isinstance(error, TimeoutError):
-            raise Away(f"the bucket does not answer: {type(error).__name__}: {error}") from error
+            raise StorageUnavailable(f"the bucket does not answer: {type(error).__name__}: {error}") from error
         raise
 
 
 class Bucket:
-    """A GCS bucket. Paths are relative to it; a written object appears whole or not at all.
+    """A GCS bucket. Paths are relative to the bucket; a written object appears whole or not at all.
 
-    Whatever asks it raises :class:`Away` where it does not answer.
+    Every method that accesses the bucket raises :class:`StorageUnavailable` if the bucket does not answer.
     """
 
-    def __init__(self, storage: Storage) -> None:
-        """Connects on the first use; with ``storage.endpoint``, to that server and without credentials."""
-        import gcsfs  # noqa: PLC0415  # takes a second, and not all who import this have a bucket
+    def __init__(self, storage: StorageSettings) -> None:
+        """Create the client, which connects on first use.
+
+        If ``storage.endpoint`` is set, it connects to that server and without credentials.
+        """
+        import gcsfs  # noqa: PLC0415  # takes a second, and not every importer of this module opens a bucket
 
         self.name = storage.bucket
         self._files = (
@@ -57,60 +58,55 @@ class Bucket:
         )
 
     def url(self, path: str) -> str:
-        """The path's gs:// address."""
+        """Return the gs:// URL of a path."""
         return f"gs://{self.name}/{path}"
 
-    @_answering()
+    @_translate_errors()
     def exists(self, path: str) -> bool:
-        """Whether there is an object at ``path``."""
+        """Tell whether there is an object at ``path``."""
         return bool(self._files.exists(f"{self.name}/{path}"))
 
-    @_answering()
+    @_translate_errors()
     def write(self, path: str, content: bytes) -> None:
-        """Writes an object, in place of the one that was there."""
+        """Write an object; an existing one is replaced."""
         self._files.pipe_file(f"{self.name}/{path}", content)
 
-    @_answering()
+    @_translate_errors()
     def read(self, path: str) -> bytes:
-        """An object's content. Raises :class:`FileNotFoundError` where there is none."""
+        """Return the content of an object. Raise :class:`FileNotFoundError` if there is none."""
         return bytes(self._files.cat_file(f"{self.name}/{path}"))
 
-    @_answering()
+    @_translate_errors()
     def delete(self, path: str) -> None:
-        """Deletes an object, if it is there: a request whose answer got lost is asked again."""
+        """Delete an object if it exists: a retried request may find it deleted already."""
         with suppress(FileNotFoundError):
             self._files.rm_file(f"{self.name}/{path}")
 
     def write_parquet(self, path: str, rows: pd.DataFrame | pa.Table) -> None:
-        """Writes a table, or a frame without its index."""
+        """Write a table, or a frame without its index, as a Parquet file."""
         sink = pa.BufferOutputStream()
         pq.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows, preserve_index=False), sink)
         self.write(path, sink.getvalue().to_pybytes())
 
     def read_parquet(self, path: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """The frame at ``path``, or some of its columns."""
+        """Read the Parquet file at ``path``, or some of its columns, as a frame."""
         frame: pd.DataFrame = pq.read_table(pa.BufferReader(self.read(path)), columns=columns).to_pandas()
         return frame
 
-    @_answering()
-    def names(self, path: str) -> list[str]:
-        """The paths that begin with ``path``, in order."""
+    @_translate_errors()
+    def list_paths(self, path: str) -> list[str]:
+        """List the paths that start with ``path``, sorted."""
         return sorted(file.removeprefix(f"{self.name}/") for file in self._files.glob(f"{self.name}/{path}*"))
 
-    @_answering()
-    def written_since(self, path: str, at: datetime) -> list[str]:
-        """The paths below a folder that were written since a time of the store's clock, in order of it."""
-        found = self._files.find(f"{self.name}/{path}", detail=True)
-        recent = sorted((info["mtime"], file) for file, info in found.items() if info["mtime"] >= at)
+    @_translate_errors()
+    def list_modified_since(self, path: str, at: datetime) -> list[str]:
+        """List the paths below a folder modified at or after a time of the bucket's clock, oldest first."""
+        files = self._files.find(f"{self.name}/{path}", detail=True)
+        recent = sorted((info["mtime"], file) for file, info in files.items() if info["mtime"] >= at)
         return [file.removeprefix(f"{self.name}/") for _, file in recent]
 
-    @_answering()
-    def written_before(self, path: str, at: datetime) -> list[str]:
-        """Those that were written before a time, by name."""
-        found = self._files.find(f"{self.name}/{path}", detail=True)
-        return sorted(file.removeprefix(f"{self.name}/") for file, info in found.items() if info["mtime"] < at)
-
-    def read_folder(self, path: str) -> Iterator[pd.DataFrame]:
-        """The frames of the Parquet files of a folder, in order of name; none where there is no such folder."""
-        for file in self.names(f"{path}/"):
-            yield self.read_parquet(file)
+    @_translate_errors()
+    def list_modified_before(self, path: str, at: datetime) -> list[str]:
+        """List the paths below a folder modified before a time of the bucket's clock, sorted by name."""
+        files = self._files.find(f"{self.name}/{path}", detail=True)
+        return sorted(file.removeprefix(f"{self.name}/") for file, info in files.items() if info["mtime"] < at)

@@ -1,9 +1,10 @@
-"""DuckDB, as the archive and datasets are read with it: within a limit of memory, and without a network.
+"""Helpers for reading archive and datasets with DuckDB: within a memory limit and without network access.
 
-Words of SQL are made here. A name or a text from elsewhere goes through :func:`quoted` or :func:`text`.
+Functions that end in ``_sql`` build SQL text. Every identifier and literal that comes from outside goes through
+:func:`quote_identifier` or :func:`quote_literal`: views, where most of them end up, cannot have bound parameters.
 """
 
-# ruff: noqa: S608  # see above
+# ruff: noqa: S608  # see the module's docstring
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-TIME = "TIMESTAMPTZ_NS"  # what pandas has
+TIMESTAMP_TYPE = "TIMESTAMPTZ_NS"  # the resolution of pandas
 INTEGERS = frozenset(f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")) | {
     "INTEGER",
     "UINTEGER",
@@ -21,15 +22,15 @@ INTEGERS = frozenset(f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY
 FLOATS = frozenset({"FLOAT", "DOUBLE"})
 NUMBERS = INTEGERS | FLOATS | {"BOOLEAN"}
 
-PLACE = ("__file", "__row")
-"""Which of several files a row is of, and where in it."""
+POSITION_COLUMNS = ("__file", "__row")
+"""Columns that say where a row was read: the number of its file, and the number of the row in it."""
 
 Connection = duckdb.DuckDBPyConnection
 
 
 @contextmanager
-def connected(folder: Path, memory_mb: int) -> Iterator[Connection]:
-    """An empty database that may take so much memory; what does not fit goes below ``folder``."""
+def connect(folder: Path, memory_mb: int) -> Iterator[Connection]:
+    """Open an empty database that uses at most ``memory_mb`` of memory and spills the rest to ``folder``."""
     config: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": f"{memory_mb}MB",
         "temp_directory": str(folder / "spilled"),
@@ -40,26 +41,26 @@ def connected(folder: Path, memory_mb: int) -> Iterator[Connection]:
         yield connection
 
 
-def quoted(name: str) -> str:
-    """A column's name."""
+def quote_identifier(name: str) -> str:
+    """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def text(value: object) -> str:
-    """A text."""
+def quote_literal(value: object) -> str:
+    """Return the text of a value as an SQL literal."""
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def columns(connection: Connection, rows: str) -> dict[str, str]:
-    """The types of a table's or an answer's columns, by name."""
-    found = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {rows}").fetchall()}
-    return {name: kind for name, kind in found.items() if name not in PLACE}
+def column_types(connection: Connection, rows: str) -> dict[str, str]:
+    """Return the DuckDB type of each column of a table or query, without the position columns."""
+    types = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {rows}").fetchall()}
+    return {name: kind for name, kind in types.items() if name not in POSITION_COLUMNS}
 
 
-def scan(files: Iterable[Path]) -> str:
-    """The rows of Parquet files, whose columns may differ, with their place."""
-    listed = ", ".join(text(file) for file in files)
-    # The file as a number: names are long, and go through every sort.
+def scan_parquet_sql(files: Iterable[Path]) -> str:
+    """Return SQL for the rows of Parquet files, with their position columns; the files' columns may differ."""
+    listed = ", ".join(quote_literal(file) for file in files)
+    # A file is identified by its number, because names are long and every sort would carry them.
     return (
         f"SELECT read.*, number AS __file, read.file_row_number AS __row "
         f"FROM read_parquet([{listed}], union_by_name = true) read "
@@ -68,61 +69,88 @@ def scan(files: Iterable[Path]) -> str:
     )
 
 
-def cast(name: str, found: Mapping[str, str], kind: str) -> str:
-    """A column as a type: missing where there is none, where a value does not fit it, and where it is not a number."""
-    if name not in found:
-        return f"NULL::{kind}"
-    cell = quoted(name) if found[name] == kind else f"TRY_CAST({quoted(name)} AS {kind})"
-    return f"nullif({cell}, 'nan'::{kind})" if kind in FLOATS else cell
+def try_cast_sql(name: str, types: Mapping[str, str], wanted: str) -> str:
+    """Return SQL for a column cast to a type.
+
+    The result is NULL if the column does not exist, if a value cannot be cast, and for NaN.
+    """
+    if name not in types:
+        return f"NULL::{wanted}"
+    value = quote_identifier(name)
+    if types[name] != wanted:
+        value = f"TRY_CAST({value} AS {wanted})"
+    return f"nullif({value}, 'nan'::{wanted})" if wanted in FLOATS else value
 
 
-def struct(found: Mapping[str, str], kinds: Mapping[str, str]) -> str:
-    """Columns as one, each as its type, so that no name of theirs meets one of ours."""
-    return "{" + ", ".join(f"{text(name)}: {cast(name, found, kind)}" for name, kind in kinds.items()) + "}"
+def struct_sql(types: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    """Return SQL for a struct of columns, each cast to its type.
+
+    In a struct, users' column names cannot collide with the names of our own columns.
+    """
+    fields = (f"{quote_literal(name)}: {try_cast_sql(name, types, kind)}" for name, kind in wanted.items())
+    return "{" + ", ".join(fields) + "}"
 
 
-def unfit(connection: Connection, rows: str, found: Mapping[str, str], kinds: Mapping[str, str]) -> dict[str, int]:
-    """How many values of ``rows``, which follow a FROM, do not fit their column's type, by column.
+def count_cast_failures(
+    connection: Connection, rows: str, types: Mapping[str, str], wanted: Mapping[str, str]
+) -> dict[str, int]:
+    """Count the values that cannot be cast to the wanted type, by column; columns without any are left out.
 
-    A fraction does not fit an integer.
+    A fraction cannot be cast to an integer type.
+
+    Args:
+        connection: the database.
+        rows: SQL that follows FROM, such as a table with a WHERE clause.
+        types: the columns' types in ``rows``.
+        wanted: the types to cast to.
     """
     conditions = {}
-    for name, kind in kinds.items():
-        if found.get(name, kind) == kind:
+    for name, kind in wanted.items():
+        if types.get(name, kind) == kind:
             continue
-        cell, fits = quoted(name), f"TRY_CAST({quoted(name)} AS {kind})"
-        rounded = f" OR TRY_CAST({cell} AS DOUBLE) <> {fits}" if kind in INTEGERS else ""
-        conditions[name] = f"{cell} IS NOT NULL AND ({fits} IS NULL{rounded})"
+        value = quote_identifier(name)
+        cast = f"TRY_CAST({value} AS {kind})"
+        rounded = f" OR TRY_CAST({value} AS DOUBLE) <> {cast}" if kind in INTEGERS else ""
+        conditions[name] = f"{value} IS NOT NULL AND ({cast} IS NULL{rounded})"
     if not conditions:
         return {}
     counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in conditions.values())
     return {
         name: count
-        for name, count in zip(conditions, one(connection, f"SELECT {counts} FROM {rows}"), strict=True)
+        for name, count in zip(conditions, fetch_row(connection, f"SELECT {counts} FROM {rows}"), strict=True)
         if count
     }
 
 
-def last(rows: str, order: Sequence[str], labelled: int) -> str:
-    """What of rows follows from the so-manieth last one with an ``outcome`` on; all of them where there are fewer."""
-    place, back = ", ".join(order), ", ".join(f"{column} DESC" for column in order)
-    first = f"SELECT ({place}) FROM ({rows}) WHERE outcome IS NOT NULL ORDER BY {back} LIMIT 1 OFFSET {labelled - 1}"
-    return f"SELECT * FROM ({rows}) WHERE (({place}) >= ({first})) IS NOT false"
+def tail_by_label_sql(rows: str, order: Sequence[str], labelled: int) -> str:
+    """Return SQL for the rows from the N-th last labelled row onwards; all rows if there are fewer.
+
+    A row is labelled if its ``outcome`` is not NULL. ``order`` are the columns that define the order.
+    """
+    key, descending = ", ".join(order), ", ".join(f"{column} DESC" for column in order)
+    first = (
+        f"SELECT ({key}) FROM ({rows}) WHERE outcome IS NOT NULL ORDER BY {descending} LIMIT 1 OFFSET {labelled - 1}"
+    )
+    # Where there are fewer labelled rows, ``first`` is NULL, and so is the comparison.
+    return f"SELECT * FROM ({rows}) WHERE (({key}) >= ({first})) IS NOT false"
 
 
-def one(connection: Connection, query: str) -> tuple[int, ...]:
-    """The only row of an answer."""
+def fetch_row(connection: Connection, query: str) -> tuple[int, ...]:
+    """Return the only row of a query's result."""
     (row,) = connection.execute(query).fetchall()
     return tuple(row)
 
 
-def copy(connection: Connection, query: str, path: Path) -> None:
-    """Writes an answer as a Parquet file: the same answer, the same bytes, whatever the memory and processors."""
-    connection.execute(f"COPY ({query}) TO {text(path)} (FORMAT parquet, COMPRESSION zstd)")
+def copy_to_parquet(connection: Connection, query: str, path: Path) -> None:
+    """Write a query's result to a Parquet file.
+
+    The same result gives the same bytes, independent of memory and number of processors.
+    """
+    connection.execute(f"COPY ({query}) TO {quote_literal(path)} (FORMAT parquet, COMPRESSION zstd)")
 
 
-def frame(connection: Connection, query: str) -> pd.DataFrame:
-    """An answer as a frame; a missing text is ``None``."""
+def fetch_frame(connection: Connection, query: str) -> pd.DataFrame:
+    """Return a query's result as a frame, in which a missing text is ``None``."""
     table: pa.Table = connection.sql(query).to_arrow_table()
-    found: pd.DataFrame = table.to_pandas()
-    return found
+    frame: pd.DataFrame = table.to_pandas()
+    return frame

@@ -1,7 +1,7 @@
-"""Versions of datasets: Parquet files in the bucket, under DVC, each named by the text of its ``.dvc`` file, a pointer.
+"""Dataset versions: Parquet files in the bucket under DVC, each identified by its pointer, the text of a ``.dvc`` file.
 
-Whoever has a pointer gets the exact bytes back, with these functions or with plain ``dvc pull``. The pointer of what a
-model version was trained on lies among the artifacts of its MLflow run.
+A pointer gives back exactly the bytes that were pushed, with these functions or with plain ``dvc pull``. The pointer of
+the dataset that a model version was trained on is stored among the artifacts of its MLflow run.
 """
 
 import logging
@@ -17,133 +17,153 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow.parquet as pq
 import yaml
 
-from driftloop.settings import Storage
+from driftloop.errors import DriftloopError
+from driftloop.settings import StorageSettings
 from driftloop.storage.bucket import Bucket
 
 if TYPE_CHECKING:
-    from driftloop.registry.model_registry import Registry
+    from driftloop.registry.model_registry import ModelRegistry
 
-FOLDER = "datasets"  # DVC's remote, in the bucket
-ARTIFACTS = "dataset"  # where a run has its pointer
-NEEDED = "pip install 'driftloop[datasets]'"
-IMPORTS = (
+REMOTE_PREFIX = "datasets"  # folder of the bucket that is DVC's remote
+ARTIFACT_DIR = "dataset"  # folder of a run's artifacts that holds the pointer
+INSTALL_HINT = "pip install 'driftloop[datasets]'"
+PRELOAD_MODULES = (
     *("dvc.repo", "dvc.repo.index", "dvc.scm", "dvc_gs", "dvc_render"),
     *("gcsfs", "gcsfs.extended_gcsfs", "networkx", "ruamel.yaml"),
 )
-"""What DVC imports when it is first used: a process that has them puts a file into the bucket in 0.4 s, and not 1.8."""
+"""Modules that DVC imports on first use. A process that has imported them pushes a file in 0.4 s instead of 1.8 s."""
 
 
-class Lost(Exception):
-    """A dataset version cannot be brought back: its pointer, or the file that it names, is not there or not right."""
+class DatasetVersionNotFound(DriftloopError):
+    """A dataset version cannot be restored: its pointer or its file is missing, or the file has other content."""
 
 
-class Pointed(NamedTuple):
-    """The file that a pointer names."""
+class DvcPointer(NamedTuple):
+    """Name and checksum of the file that a ``.dvc`` file points to."""
 
     name: str
     md5: str
 
 
-class Restored(NamedTuple):
-    """A file that was brought back."""
+class RestoredDataset(NamedTuple):
+    """A dataset file that was fetched from the bucket."""
 
     path: Path
     rows: int
     md5: str
 
 
-def push(storage: Storage, file: Path) -> str:
-    """Puts a file into the bucket as a dataset version; returns its pointer.
+def push(storage: StorageSettings, file: Path) -> str:
+    """Store a file in the bucket as a dataset version and return its pointer.
 
-    The same bytes under the same name are the same version. Raises :class:`~driftloop.storage.bucket.Away`.
+    Pushing the same bytes under the same name again gives the same version.
+
+    Raises:
+        StorageUnavailable: if the bucket does not answer.
     """
-    with _repository(storage) as (folder, repo):
-        here = folder / file.name
-        shutil.copyfile(file, here)
-        repo.add(targets=[str(here)])
-        repo.push(targets=[str(here)])
-        return here.with_name(f"{here.name}.dvc").read_text()
+    with _temporary_repo(storage) as (folder, repo):
+        copy = folder / file.name
+        shutil.copyfile(file, copy)
+        repo.add(targets=[str(copy)])
+        repo.push(targets=[str(copy)])
+        return copy.with_name(f"{copy.name}.dvc").read_text()
 
 
-def pull(storage: Storage, pointer: str, into: Path) -> Path:
-    """Brings the file that a pointer names back from the bucket, byte for byte, into a folder.
+def pull(storage: StorageSettings, pointer: str, into: Path) -> Path:
+    """Fetch the file that a pointer names, byte for byte, into a folder; a file that is there already is kept.
 
-    If it lies there already, it stays. Raises :class:`Lost`, also where the folder has another file of its name, and
-    :class:`~driftloop.storage.bucket.Away` where the bucket does not answer.
+    Raises:
+        DatasetVersionNotFound: if the bucket does not have the file, or the folder has another file of that name.
+        StorageUnavailable: if the bucket does not answer.
     """
-    named = pointed(pointer)
-    there = into / named.name
-    if there.exists():
-        if (md5 := _md5(there)) != named.md5:
-            raise Lost(f"{there} is there already, and is another file: its md5 is {md5}, and not {named.md5}")
-        return there
-    with _repository(storage) as (folder, repo):
-        from dvc.exceptions import DvcException  # noqa: PLC0415  # see _repository
+    target = parse_pointer(pointer)
+    path = into / target.name
+    if path.exists():
+        if (md5 := _md5(path)) != target.md5:
+            raise DatasetVersionNotFound(
+                f"{path} exists already and is another file: its md5 is {md5}, not {target.md5}"
+            )
+        return path
+    with _temporary_repo(storage) as (folder, repo):
+        from dvc.exceptions import DvcException  # noqa: PLC0415  # only installed with driftloop[datasets]
 
-        here = folder / named.name
-        here.with_name(f"{named.name}.dvc").write_text(pointer)
+        fetched = folder / target.name
+        fetched.with_name(f"{target.name}.dvc").write_text(pointer)
         try:
-            repo.pull(targets=[f"{here}.dvc"])
+            repo.pull(targets=[f"{fetched}.dvc"])
         except DvcException as error:
-            raise Lost(
-                f"gs://{storage.bucket}/{FOLDER} does not have {named.name} with md5 {named.md5}: "
-                f"{type(error).__name__} of DVC"
+            raise DatasetVersionNotFound(
+                f"gs://{storage.bucket}/{REMOTE_PREFIX} does not have {target.name} with md5 {target.md5}: "
+                f"DVC raised {type(error).__name__}"
             ) from error
-        if (md5 := _md5(here)) != named.md5:
-            raise Lost(
-                f"gs://{storage.bucket}/{FOLDER} has {here.stat().st_size:,} bytes of another file in place of "
-                f"{named.name}: their md5 is {md5}, and not {named.md5}"
+        if (md5 := _md5(fetched)) != target.md5:
+            raise DatasetVersionNotFound(
+                f"gs://{storage.bucket}/{REMOTE_PREFIX} has another file in place of {target.name}: "
+                f"{fetched.stat().st_size:,} bytes with md5 {md5}, not {target.md5}"
             )
         into.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.move(here, there))
+        return Path(shutil.move(fetched, path))
 
 
-def restore(storage: Storage, pointer: str, into: Path) -> Restored:
-    """The same, with the pointer beside the file, as plain DVC has them."""
+def restore(storage: StorageSettings, pointer: str, into: Path) -> RestoredDataset:
+    """Fetch the file that a pointer names and write its ``.dvc`` file next to it, as plain DVC does.
+
+    Raises:
+        DatasetVersionNotFound: if the bucket does not have the file, or the folder has another file of that name.
+        StorageUnavailable: if the bucket does not answer.
+    """
     path = pull(storage, pointer, into)
     path.with_name(f"{path.name}.dvc").write_text(pointer)
-    return Restored(path, pq.read_metadata(path).num_rows, pointed(pointer).md5)
+    return RestoredDataset(path, pq.read_metadata(path).num_rows, parse_pointer(pointer).md5)
 
 
-def pointed(pointer: str) -> Pointed:
-    """What a pointer names. Raises :class:`Lost` where it is not that of one file, as :func:`push` makes them.
+def parse_pointer(pointer: str) -> DvcPointer:
+    """Return name and checksum of the file that a pointer names.
 
-    It may come from an artifact that anybody wrote: a path or an address in it leads nowhere.
+    Pointers come from artifacts that anybody may have written. So only the form that :func:`push` writes is accepted:
+    one file, without a path, a URL or another remote.
+
+    Raises:
+        DatasetVersionNotFound: if the text is not such a pointer.
     """
     try:
         match yaml.safe_load(pointer):
             case {"outs": [{"md5": str(md5), "path": str(path), **others}], **rest} if (
                 rest.keys() <= {"md5"} and others.keys() <= {"size", "hash"} and Path(path).name == path
             ):
-                return Pointed(path, md5)
+                return DvcPointer(path, md5)
     except yaml.YAMLError:
         pass
-    raise Lost(f"no .dvc file of one file that was added by itself: {pointer[:200]!r}")
+    raise DatasetVersionNotFound(f"not a .dvc file of a single file added with dvc add: {pointer[:200]!r}")
 
 
-def artifact(file: Path) -> str:
-    """Where a run has the pointer of a file."""
-    return f"{ARTIFACTS}/{file.name}.dvc"
+def artifact_path(file: Path) -> str:
+    """Return the path among a run's artifacts at which the pointer of a file is stored."""
+    return f"{ARTIFACT_DIR}/{file.name}.dvc"
 
 
-def of_version(registry: "Registry", version: str) -> str:
-    """The pointer of what a model version was trained on.
+def pointer_for_version(registry: "ModelRegistry", version: str) -> str:
+    """Return the pointer of the dataset that a model version was trained on.
 
-    Raises :class:`Lost` where there is none, and what MLflow raises where it does not answer.
+    Raises:
+        DatasetVersionNotFound: if version, run or pointer do not exist.
+        MlflowException: if the MLflow server does not answer.
     """
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415  # whoever has a registry has it
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415  # only installed with driftloop[registry]
 
     try:
         run_id = registry.client.get_model_version(registry.model, version).run_id
-        found = registry.client.list_artifacts(run_id, ARTIFACTS) if run_id else []
+        artifacts = registry.client.list_artifacts(run_id, ARTIFACT_DIR) if run_id else []
     except MlflowException as error:
         if error.get_http_status_code() in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
-            raise Lost(f"{registry.model} has no version {version}, or its run is gone: {error}") from error
+            raise DatasetVersionNotFound(
+                f"{registry.model} has no version {version}, or the run of that version was deleted: {error}"
+            ) from error
         raise
-    paths = [file.path for file in found if file.path.endswith(".dvc")]
+    paths = [file.path for file in artifacts if file.path.endswith(".dvc")]
     if len(paths) != 1:
-        raise Lost(
-            f"the run of version {version} names no dataset: it has {len(paths)} .dvc files below {ARTIFACTS}/, not one"
+        raise DatasetVersionNotFound(
+            f"the run of version {version} names no dataset: below {ARTIFACT_DIR}/ are {len(paths)} .dvc files, not one"
         )
     with tempfile.TemporaryDirectory(prefix="driftloop-pointer-") as folder:
         return Path(registry.client.download_artifacts(run_id, paths[0], folder)).read_text()
@@ -155,16 +175,16 @@ def _md5(file: Path) -> str:
 
 
 @contextmanager
-def _repository(storage: Storage) -> Iterator[tuple[Path, Any]]:
-    """A DVC repository for once, whose remote is the bucket: a pointer is all that it takes."""
+def _temporary_repo(storage: StorageSettings) -> Iterator[tuple[Path, Any]]:
+    """Create a DVC repository in a temporary folder with the bucket as its remote, and delete it afterwards."""
     try:
-        from dvc.repo import Repo  # noqa: PLC0415  # the command has use for it in one of its parts only
+        from dvc.repo import Repo  # noqa: PLC0415  # only installed with driftloop[datasets]
     except ImportError as error:
-        raise ImportError(f"datasets need DVC, which is not installed: {NEEDED}") from error
+        raise ImportError(f"datasets need DVC, which is not installed; to install it: {INSTALL_HINT}") from error
 
-    logging.getLogger("dvc").setLevel(logging.WARNING)  # it tells of each repository made, and ours live for seconds
-    Bucket(storage).exists(FOLDER)  # DVC would try for long, and without a word; gcsfs is set up by this, too
-    remote: dict[str, object] = {"url": f"gs://{storage.bucket}/{FOLDER}"}
+    logging.getLogger("dvc").setLevel(logging.WARNING)  # it logs every new repository, and these exist for seconds
+    Bucket(storage).exists(REMOTE_PREFIX)  # fail early: DVC retries for long without a log; also sets up gcsfs
+    remote: dict[str, object] = {"url": f"gs://{storage.bucket}/{REMOTE_PREFIX}"}
     if storage.endpoint:
         remote |= {"endpointurl": storage.endpoint, "allow_anonymous_login": True}
     with tempfile.TemporaryDirectory(prefix="driftloop-dataset-") as name:

@@ -1,14 +1,15 @@
-"""Archived predictions of a model beside what became of them: what later versions learn from and are judged by.
+"""Archived predictions of one model, joined with their outcomes: later versions are trained and judged on them.
 
-DuckDB joins them over the archive's Parquet files within a limit of memory; what does not fit goes to disk. The files
-are fetched first: a year of flights, 674 files, took 0.5 s to fetch and 0.8 s to join, and 24 s where DuckDB itself
-read them in the bucket.
+DuckDB joins them from the archive's Parquet files within a memory limit and spills the rest to disk. The files are
+downloaded first: a year of flights, 674 files, took 0.5 s to download and 0.8 s to join, but 24 s when DuckDB itself
+read them from the bucket.
 
-A row of a prediction counts once, however often it was archived. Of its outcomes the one that was known last counts:
-they may come late, twice, out of order, or as a correction. Those known at the same time count in the archive's order.
+Each row of a prediction counts once, however often it was archived. Of its outcomes, which may arrive late, twice, out
+of order or as a correction, the one that became known last counts; among several of the same time, the last one in the
+archive's order.
 """
 
-# ruff: noqa: S608  # see driftloop.storage.duckdb_sql
+# ruff: noqa: S608  # quoted as described in driftloop.storage.duckdb_sql
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,123 +27,131 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
+from driftloop.errors import DriftloopError
 from driftloop.events import Window
-from driftloop.settings import Topics
+from driftloop.settings import TopicsSettings
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.duckdb_sql import (
-    PLACE,
-    TIME,
+    POSITION_COLUMNS,
+    TIMESTAMP_TYPE,
     Connection,
-    columns,
-    connected,
-    copy,
-    frame,
-    last,
-    one,
-    quoted,
-    scan,
-    struct,
-    text,
-    unfit,
+    column_types,
+    connect,
+    copy_to_parquet,
+    count_cast_failures,
+    fetch_frame,
+    fetch_row,
+    quote_identifier,
+    quote_literal,
+    scan_parquet_sql,
+    struct_sql,
+    tail_by_label_sql,
 )
 from driftloop.usecase import UseCase
 
 log = structlog.get_logger(__name__)
 
-MEMORY_MB = 512  # three million rows of 15 features took five seconds with it, in a process of 740 MB
-READERS = 8  # files at once
-PLACED = ", ".join(PLACE)
-ORDER = ("time", *PLACE)
-ORDERED = ", ".join(ORDER)
-NOTHING = f"SELECT '' AS id, 0 AS row, now()::{TIME} AS time, 0 AS __file, 0 AS __row"
-NO_PREDICTIONS = f"{NOTHING}, '' AS model, '' AS version, 0.0 AS prediction LIMIT 0"
-NO_OUTCOMES = f"{NOTHING}, 0.0 AS outcome LIMIT 0"
+MEMORY_MB = 512  # enough to join three million rows of 15 features in 5 s, in a process of 740 MB
+MAX_PARALLEL_DOWNLOADS = 8
+POSITION_SQL = ", ".join(POSITION_COLUMNS)
+ORDER_COLUMNS = ("time", *POSITION_COLUMNS)
+ORDER_SQL = ", ".join(ORDER_COLUMNS)
+EMPTY_ROWS = f"SELECT '' AS id, 0 AS row, now()::{TIMESTAMP_TYPE} AS time, 0 AS __file, 0 AS __row"
+EMPTY_PREDICTIONS = f"{EMPTY_ROWS}, '' AS model, '' AS version, 0.0 AS prediction LIMIT 0"
+EMPTY_OUTCOMES = f"{EMPTY_ROWS}, 0.0 AS outcome LIMIT 0"
 
 
-class Broken(Exception):
-    """The archive cannot be read; says what of it."""
+class ArchiveUnreadable(DriftloopError):
+    """A file of the archive cannot be read; the message names the file or the column."""
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Which of the archive's rows, by the time at which they were asked for: by default all."""
+class ArchiveQuery:
+    """Which rows of the archive to use, by the time of their prediction; by default all."""
 
     since: datetime | None = None
     until: datetime | None = None
-    """Not included."""
-    without: tuple[tuple[datetime, datetime], ...] = ()
-    """Spans that are left out, from a time up to another, which is not left out."""
+    """Exclusive."""
+    excluded_ranges: tuple[tuple[datetime, datetime], ...] = ()
+    """Ranges of time to leave out; each includes its start and excludes its end."""
     last_rows: int | None = None
-    """Of these only what follows from the so-manieth last labelled row on."""
+    """Keep only rows from the N-th last labelled row onwards."""
     versions: tuple[str, ...] = ()
-    """Only what these versions answered; of all versions where none is named."""
+    """Keep only rows that these versions predicted; all versions if empty."""
 
 
-ALL = Selection()
+EVERYTHING = ArchiveQuery()
 
 
-class Counts(NamedTuple):
-    """How many rows a selection has."""
+class ArchiveCounts(NamedTuple):
+    """The number of rows that match a query."""
 
     rows: int
-    """Whether their outcome is known or not."""
+    """With and without a known outcome."""
     labelled: int
     days: int
-    """Days, as the use case counts them, with labelled rows."""
+    """Days in the use case's time zone that have labelled rows."""
 
 
-class Oddities(NamedTuple):
-    """What of the whole archive is not one prediction with one outcome."""
+class ArchiveAnomalies(NamedTuple):
+    """Where the archive deviates from one prediction with one outcome per row."""
 
     outcomes: int
-    """Rows, of whatever model, whose outcome was reported."""
+    """Rows of any model whose outcome was reported."""
     unmatched: int
-    """Those of them whose prediction is not in the archive, or not yet."""
+    """Rows with an outcome whose prediction is not in the archive, or not yet."""
     corrected: int
-    """Those of them that were reported more than once."""
+    """Rows whose outcome was reported more than once."""
     repeated: int
-    """Rows of this model that are there once more."""
+    """Additional copies of this model's rows."""
 
 
 @contextmanager
-def opened(
+def open_archive(
     bucket: Bucket,
-    topics: Topics,
+    topics: TopicsSettings,
     use_case: UseCase,
     *,
     types: Mapping[str, str] | None = None,
     folder: Path | None = None,
     memory_mb: int = MEMORY_MB,
-) -> Iterator["Labelled"]:
-    """The archive of the use case's model, as it is now. Whatever asks it may raise :class:`Broken`.
+) -> Iterator["LabelledArchive"]:
+    """Open the archive of the use case's model in its present state.
 
-    ``types`` are those of DuckDB that features are to have; without one a number is a DOUBLE, and a category is what
-    the archive has. In ``folder``, where one is given, fetched files stay for the next time.
+    This function and the archive's methods raise :class:`ArchiveUnreadable` for a file that cannot be read.
+
+    Args:
+        bucket: the bucket that holds the archive.
+        topics: names of the topics of predictions and outcomes.
+        use_case: the model's name, columns and time zone.
+        types: DuckDB types of features; by default DOUBLE for a number, and the type in the archive for a category.
+        folder: where downloaded files are kept for the next call; by default they are deleted.
+        memory_mb: memory limit of the join.
     """
     with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as scratch:
         files = folder or Path(scratch)
-        # In this order: whatever is archived in between is no outcome without its prediction.
-        outcomes = fetched(bucket, topics.outcomes, files / topics.outcomes)
-        predictions = fetched(bucket, topics.predictions, files / topics.predictions)
-        with connected(Path(scratch), memory_mb) as connection:
-            yield Labelled(connection, use_case, types or {}, predictions, outcomes)
+        # Outcomes first: rows that are archived between the two downloads then are no outcomes without a prediction.
+        outcomes = download_slices(bucket, topics.outcomes, files / topics.outcomes)
+        predictions = download_slices(bucket, topics.predictions, files / topics.predictions)
+        with connect(Path(scratch), memory_mb) as connection:
+            yield LabelledArchive(connection, use_case, types or {}, predictions, outcomes)
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
-    """What DuckDB cannot read in the files, it says of the file, and often of the column."""
+def _translate_errors() -> Iterator[None]:
+    """Raise :class:`ArchiveUnreadable` for DuckDB's errors, which name the file and often the column."""
     try:
         yield
     except duckdb.OutOfMemoryException:
         raise
     except duckdb.Error as error:
-        raise Broken(f"the archive cannot be read: {error}") from error
+        raise ArchiveUnreadable(f"the archive cannot be read: {error}") from error
 
 
-class Labelled:
-    """The archive of one model, open for questions."""
+class LabelledArchive:
+    """The archived predictions of one model, joined with their outcomes."""
 
-    @_readable()
+    @_translate_errors()
     def __init__(
         self,
         connection: Connection,
@@ -151,111 +160,132 @@ class Labelled:
         predictions: Sequence[Path],
         outcomes: Sequence[Path],
     ) -> None:
-        """Joins two topics' slices, see :func:`opened`."""
+        """Join the slices of predictions and outcomes; see :func:`open_archive` for the arguments."""
         self._connection = connection
         self._use_case = use_case
-        self._model = text(use_case.name)
-        connection.execute(f"CREATE VIEW predictions AS {scan(predictions) if predictions else NO_PREDICTIONS}")
-        connection.execute(f"CREATE VIEW outcomes AS {scan(outcomes) if outcomes else NO_OUTCOMES}")
-        self._found = columns(connection, "predictions")
+        self._model = quote_literal(use_case.name)
+        connection.execute(
+            f"CREATE VIEW predictions AS {scan_parquet_sql(predictions) if predictions else EMPTY_PREDICTIONS}"
+        )
+        connection.execute(f"CREATE VIEW outcomes AS {scan_parquet_sql(outcomes) if outcomes else EMPTY_OUTCOMES}")
+        self._archived_types = column_types(connection, "predictions")
         self._types = {
-            name: types.get(name) or ("DOUBLE" if name in use_case.numbers else self._found.get(name, "VARCHAR"))
+            name: types.get(name)
+            or ("DOUBLE" if name in use_case.numeric_features else self._archived_types.get(name, "VARCHAR"))
             for name in use_case.features
         }
         self._join()
 
-    @_readable()
-    def counts(self, selection: Selection = ALL) -> Counts:
-        """How many rows there are."""
-        day = f"CAST(timezone({text(self._use_case.timezone)}, time::TIMESTAMPTZ) AS DATE)"
+    @_translate_errors()
+    def counts(self, query: ArchiveQuery = EVERYTHING) -> ArchiveCounts:
+        """Count the rows that match a query."""
+        local_date = f"CAST(timezone({quote_literal(self._use_case.timezone)}, time::TIMESTAMPTZ) AS DATE)"
         labelled = "FILTER (WHERE outcome IS NOT NULL)"
-        found = one(
+        counts = fetch_row(
             self._connection,
-            f"SELECT count(*), count(outcome), count(DISTINCT {day}) {labelled} FROM ({_chosen(selection)})",
+            f"SELECT count(*), count(outcome), count(DISTINCT {local_date}) {labelled} FROM ({_matching_rows(query)})",
         )
-        return Counts(*found)
+        return ArchiveCounts(*counts)
 
-    @_readable()
-    def oddities(self) -> Oddities:
-        """What of the archive is not one prediction with one outcome."""
-        outcomes, corrected = one(self._connection, "SELECT count(*), count(*) FILTER (WHERE told > 1) FROM known")
-        (unmatched,) = one(self._connection, "SELECT count(*) FROM known ANTI JOIN predictions USING (id, row)")
-        (repeated,) = one(self._connection, "SELECT count(*) FROM again")
-        return Oddities(outcomes, unmatched, corrected, repeated)
+    @_translate_errors()
+    def anomalies(self) -> ArchiveAnomalies:
+        """Count where the archive deviates from one prediction with one outcome per row."""
+        outcomes, corrected = fetch_row(
+            self._connection, "SELECT count(*), count(*) FILTER (WHERE report_count > 1) FROM latest_outcomes"
+        )
+        (unmatched,) = fetch_row(
+            self._connection, "SELECT count(*) FROM latest_outcomes ANTI JOIN predictions USING (id, row)"
+        )
+        (repeated,) = fetch_row(self._connection, "SELECT count(*) FROM duplicates")
+        return ArchiveAnomalies(outcomes, unmatched, corrected, repeated)
 
-    @_readable()
-    def unfit(self) -> dict[str, int]:
-        """How many values of a feature do not fit its type, by feature. Rows have them as missing, or rounded."""
-        return unfit(self._connection, f"predictions WHERE model = {self._model}", self._found, self._types)
+    @_translate_errors()
+    def count_type_mismatches(self) -> dict[str, int]:
+        """Count the values that do not fit their feature's type, by feature; rows have them as missing or rounded."""
+        return count_cast_failures(
+            self._connection, f"predictions WHERE model = {self._model}", self._archived_types, self._types
+        )
 
-    @_readable()
-    def read(self, selection: Selection = ALL) -> pd.DataFrame:
-        """The labelled rows in order of time, as a dataset has them, with ``id``, ``row``, ``version``, ``prediction``.
+    @_translate_errors()
+    def read(self, query: ArchiveQuery = EVERYTHING) -> pd.DataFrame:
+        """Read the matching labelled rows, ordered by time.
 
-        A prediction is missing where it is not one number.
+        The columns are those of a dataset, and ``id``, ``row``, ``version`` and ``prediction``. A prediction that is
+        not a single number is missing.
         """
-        labelled = f"FROM ({_chosen(selection)}) WHERE outcome IS NOT NULL ORDER BY {ORDERED}"
-        return frame(self._connection, f"SELECT {self._columns}, id, row, version, prediction {labelled}")
+        labelled = f"FROM ({_matching_rows(query)}) WHERE outcome IS NOT NULL ORDER BY {ORDER_SQL}"
+        return fetch_frame(self._connection, f"SELECT {self._columns}, id, row, version, prediction {labelled}")
 
-    @_readable()
-    def write(self, path: Path, selection: Selection = ALL) -> None:
-        """Writes rows in order of time as a Parquet file: time, features, and the outcome, missing where not known."""
-        copy(self._connection, f"SELECT {self._columns} FROM ({_chosen(selection)}) ORDER BY {ORDERED}", path)
+    @_translate_errors()
+    def write(self, path: Path, query: ArchiveQuery = EVERYTHING) -> None:
+        """Write the matching rows, ordered by time, to a Parquet file: time, features, and the outcome if known."""
+        copy_to_parquet(
+            self._connection, f"SELECT {self._columns} FROM ({_matching_rows(query)}) ORDER BY {ORDER_SQL}", path
+        )
 
     @property
     def _columns(self) -> str:
-        return f"time AS {quoted(self._use_case.time)}, features.*, outcome AS {quoted(self._use_case.outcome)}"
+        timestamp, target = quote_identifier(self._use_case.timestamp), quote_identifier(self._use_case.target)
+        return f"time AS {timestamp}, features.*, outcome AS {target}"
 
     def _join(self) -> None:
-        """Makes the view ``archive``: the model's rows, each once, with their last outcome, ``known``."""
-        # Only of keys: whole rows, three million of them, did not fit into a gigabyte.
+        """Create the view ``archive``: the model's rows, each once, with their latest outcome."""
+        # Deduplicate by keys only: whole rows, three million of them, did not fit into a gigabyte.
         self._connection.execute(
-            f"CREATE TEMP TABLE again AS SELECT {PLACED} FROM predictions WHERE model = {self._model} "
-            f"QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY {PLACED}) > 1"
+            f"CREATE TEMP TABLE duplicates AS SELECT {POSITION_SQL} FROM predictions WHERE model = {self._model} "
+            f"QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY {POSITION_SQL}) > 1"
         )
-        latest = ", ".join(f"{column} DESC" for column in ORDER)
+        latest_first = ", ".join(f"{column} DESC" for column in ORDER_COLUMNS)
         self._connection.execute(
-            "CREATE VIEW known AS SELECT id, row, outcome, count(*) OVER (PARTITION BY id, row) AS told FROM outcomes "
-            f"QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY {latest}) = 1"
+            "CREATE VIEW latest_outcomes AS "
+            "SELECT id, row, outcome, count(*) OVER (PARTITION BY id, row) AS report_count FROM outcomes "
+            f"QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY {latest_first}) = 1"
         )
         self._connection.execute(
-            "CREATE VIEW asked AS SELECT id, row, version, TRY_CAST(prediction AS DOUBLE) AS prediction, "
-            f"time::{TIME} AS time, {struct(self._found, self._types)} AS features, {PLACED} "
-            f"FROM predictions ANTI JOIN again USING ({PLACED}) WHERE model = {self._model}"
+            "CREATE VIEW typed_predictions AS SELECT id, row, version, TRY_CAST(prediction AS DOUBLE) AS prediction, "
+            f"time::{TIMESTAMP_TYPE} AS time, "
+            f"{struct_sql(self._archived_types, self._types)} AS features, {POSITION_SQL} "
+            f"FROM predictions ANTI JOIN duplicates USING ({POSITION_SQL}) WHERE model = {self._model}"
         )
         self._connection.execute(
             "CREATE VIEW archive AS "
-            "SELECT asked.*, outcome::DOUBLE AS outcome FROM asked LEFT JOIN known USING (id, row)"
+            "SELECT typed_predictions.*, outcome::DOUBLE AS outcome "
+            "FROM typed_predictions LEFT JOIN latest_outcomes USING (id, row)"
         )
 
 
-def midnight(use_case: UseCase, day: date) -> datetime:
-    """When a day of the use case begins."""
+def start_of_day(use_case: UseCase, day: date) -> datetime:
+    """Return the time at which a day begins in the use case's time zone."""
     return datetime.combine(day, time.min, tzinfo=ZoneInfo(use_case.timezone))
 
 
-def fetched(bucket: Bucket, topic: str, folder: Path) -> list[Path]:
-    """A topic's slices that have rows, in the archive's order, as files in a folder, where they stay.
+def download_slices(bucket: Bucket, topic: str, folder: Path) -> list[Path]:
+    """Download a topic's slices into a folder; return the files that have rows, in the archive's order.
 
-    Those that are there already are not fetched again: a slice's name says what is in it. Raises :class:`Broken`.
+    Files of an earlier call are not downloaded again, since a slice never changes. Files of slices that the bucket no
+    longer has are deleted.
+
+    Raises:
+        ArchiveUnreadable: if a slice is not a Parquet file.
+        StorageUnavailable: if the bucket does not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = {PurePosixPath(path).name: path for path in bucket.names(f"events/{topic}/") if _is_slice(path)}
-    for gone in {file.name for file in folder.iterdir()} - names.keys():
-        (folder / gone).unlink(missing_ok=True)
+    names = {PurePosixPath(path).name: path for path in bucket.list_paths(f"events/{topic}/") if _is_slice(path)}
+    for stale in {file.name for file in folder.iterdir()} - names.keys():
+        (folder / stale).unlink(missing_ok=True)
 
     def fetch(name: str) -> None:
         try:
             content = bucket.read(names[name])
-        except FileNotFoundError:  # one that never became final was deleted since: its rows are in others
-            log.warning("archived slice left out: it is gone", window=PurePosixPath(name).stem)
+        except FileNotFoundError:  # an orphan that was deleted since it was listed; committed slices have its rows
+            log.warning("archive.slice_disappeared", window=PurePosixPath(name).stem)
             return
         unfinished = folder / f"{name}.unfinished"
         unfinished.write_bytes(content)
         unfinished.replace(folder / name)
 
-    with ThreadPoolExecutor(READERS) as readers:
-        for _ in readers.map(fetch, [name for name in names if not (folder / name).exists()]):
+    with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
+        for _ in pool.map(fetch, [name for name in names if not (folder / name).exists()]):
             pass
     return [
         folder / name
@@ -266,9 +296,9 @@ def fetched(bucket: Bucket, topic: str, folder: Path) -> list[Path]:
 
 def _is_slice(path: str) -> bool:
     try:
-        Window.named(path)
+        Window.parse(path)
     except ValueError:
-        log.warning("left out: no archived slice", file=path)
+        log.warning("archive.file_ignored", file=path, reason="its name is not that of a slice")
         return False
     return True
 
@@ -278,27 +308,30 @@ def _has_rows(file: Path, url: str) -> bool:
         return bool(pq.read_metadata(file).num_rows)
     except (pa.ArrowException, OSError) as error:
         file.unlink()
-        raise Broken(f"{url} is no Parquet file; put it right, or delete it: {error}") from error
+        raise ArchiveUnreadable(f"{url} is not a readable Parquet file; restore or delete it: {error}") from error
 
 
-def condition(selection: Selection) -> str:
-    """The selection's times and versions, as what a ``time`` and a ``version`` have to fulfil."""
+def where_clause(query: ArchiveQuery) -> str:
+    """Return the query's times and versions as an SQL condition on the columns ``time`` and ``version``."""
     conditions = ["true"]
-    if selection.since is not None:
-        conditions.append(f"time >= {_at(selection.since)}")
-    if selection.until is not None:
-        conditions.append(f"time < {_at(selection.until)}")
-    conditions += [f"NOT (time >= {_at(start)} AND time < {_at(end)})" for start, end in selection.without]
-    if selection.versions:
-        conditions.append(f"version IN ({', '.join(map(text, selection.versions))})")
+    if query.since is not None:
+        conditions.append(f"time >= {_timestamp_literal(query.since)}")
+    if query.until is not None:
+        conditions.append(f"time < {_timestamp_literal(query.until)}")
+    conditions += [
+        f"NOT (time >= {_timestamp_literal(start)} AND time < {_timestamp_literal(end)})"
+        for start, end in query.excluded_ranges
+    ]
+    if query.versions:
+        conditions.append(f"version IN ({', '.join(map(quote_literal, query.versions))})")
     return " AND ".join(conditions)
 
 
-def _chosen(selection: Selection) -> str:
-    """The archive's rows of a selection."""
-    rows = f"SELECT * FROM archive WHERE {condition(selection)}"
-    return rows if selection.last_rows is None else last(rows, ORDER, selection.last_rows)
+def _matching_rows(query: ArchiveQuery) -> str:
+    """Return SQL for the archive's rows that match a query."""
+    rows = f"SELECT * FROM archive WHERE {where_clause(query)}"
+    return rows if query.last_rows is None else tail_by_label_sql(rows, ORDER_COLUMNS, query.last_rows)
 
 
-def _at(when: datetime) -> str:
-    return f"{text(when.isoformat())}::{TIME}"
+def _timestamp_literal(when: datetime) -> str:
+    return f"{quote_literal(when.isoformat())}::{TIMESTAMP_TYPE}"

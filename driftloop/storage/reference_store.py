@@ -1,7 +1,7 @@
-"""What a version's windows are compared with: rows and a drift profile of its training, and what its gate measured.
+"""References in the bucket: rows and drift profile of a version's training, and its evaluation at the gate.
 
-The trainer writes it before the version can be named by an alias; the drift worker reads it by the version that an
-event carries. So a new version brings its own reference, and nothing has to be told to anybody.
+The trainer saves the reference before an alias can name the version. The drift worker loads it by the version that an
+event carries. So a new version brings its own reference, and no service has to be notified or reconfigured.
 """
 
 from typing import NamedTuple
@@ -10,74 +10,89 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from driftloop.drift.calibration import Profile
-from driftloop.events import Measurement
+from driftloop.drift.calibration import DriftProfile
+from driftloop.errors import DriftloopError
+from driftloop.events import Evaluation
 from driftloop.storage.bucket import Bucket
 
-MOST_ROWS = 200_000  # more would only be larger: distances to every second row are the same
-PREDICTION = "prediction"
-"""The column of what the version itself says: it is compared like a feature."""
+MAX_ROWS = 200_000  # more rows would not change the statistics: distances to every second row are the same
+PREDICTION_COLUMN = "prediction"
+"""Column of the version's own predictions, which are compared like a feature."""
 
 
 class Reference(NamedTuple):
-    """A version's reference."""
+    """A version's reference: what its windows are compared with."""
 
     rows: pd.DataFrame
     """Features and prediction, in order of time."""
-    profile: Profile
+    profile: DriftProfile
 
 
-class NoReference(Exception):
-    """The version has no reference that could be read; says which object is missing or wrong."""
+class ReferenceUnavailable(DriftloopError):
+    """A version has no readable reference; the message says which object is missing or wrong."""
 
 
-def folder(model: str, version: str) -> str:
-    """Where a version's reference lies in the bucket."""
+def reference_prefix(model: str, version: str) -> str:
+    """Return the folder of the bucket that holds a version's reference."""
     return f"references/{model}/{version}"
 
 
-def write(bucket: Bucket, model: str, version: str, reference: Reference) -> str:
-    """Writes a version's reference; returns its address."""
-    at = folder(model, version)
-    bucket.write_parquet(f"{at}/rows.parquet", thinned(reference.rows))
-    bucket.write(f"{at}/profile.json", reference.profile.model_dump_json().encode())
-    return bucket.url(at)
+def save_reference(bucket: Bucket, model: str, version: str, reference: Reference) -> str:
+    """Save a version's reference and return its gs:// URL."""
+    prefix = reference_prefix(model, version)
+    bucket.write_parquet(f"{prefix}/rows.parquet", subsample_evenly(reference.rows))
+    bucket.write(f"{prefix}/profile.json", reference.profile.model_dump_json().encode())
+    return bucket.url(prefix)
 
 
-def read(bucket: Bucket, model: str, version: str) -> Reference:
-    """A version's reference. Raises :class:`NoReference`."""
-    at = folder(model, version)
+def load_reference(bucket: Bucket, model: str, version: str) -> Reference:
+    """Load a version's reference.
+
+    Raises:
+        ReferenceUnavailable: if an object is missing or cannot be read.
+        StorageUnavailable: if the bucket does not answer.
+    """
+    prefix = reference_prefix(model, version)
     try:
-        profile = Profile.model_validate_json(bucket.read(f"{at}/profile.json"))
-        rows = bucket.read_parquet(f"{at}/rows.parquet")
+        profile = DriftProfile.model_validate_json(bucket.read(f"{prefix}/profile.json"))
+        rows = bucket.read_parquet(f"{prefix}/rows.parquet")
     except FileNotFoundError as error:
-        raise NoReference(f"version {version} of {model} has no reference: {bucket.url(at)} lacks a file") from error
+        raise ReferenceUnavailable(
+            f"version {version} of {model} has no reference: {bucket.url(prefix)} is incomplete or missing"
+        ) from error
     except (ValidationError, OSError, ValueError) as error:
-        raise NoReference(f"the reference of version {version} of {model} cannot be read: {error}") from error
-    absent = [column for column in profile.kinds if column not in rows.columns]
-    if absent:
-        raise NoReference(f"the reference of version {version} of {model} lacks {', '.join(absent)}")
+        raise ReferenceUnavailable(f"the reference of version {version} of {model} cannot be read: {error}") from error
+    missing = [column for column in profile.column_types if column not in rows.columns]
+    if missing:
+        raise ReferenceUnavailable(f"the reference of version {version} of {model} has no column {', '.join(missing)}")
     return Reference(rows, profile)
 
 
-def write_measured(bucket: Bucket, model: str, version: str, measured: Measurement) -> None:
-    """Writes how good a version was on the rows that were held out."""
-    bucket.write(f"{folder(model, version)}/measured.json", measured.model_dump_json().encode())
+def save_gate_evaluation(bucket: Bucket, model: str, version: str, evaluation: Evaluation) -> None:
+    """Save the evaluation of a version on the holdout."""
+    bucket.write(f"{reference_prefix(model, version)}/gate_evaluation.json", evaluation.model_dump_json().encode())
 
 
-def read_measured(bucket: Bucket, model: str, version: str) -> Measurement | None:
-    """How good a version was on held-out rows; ``None`` where nothing was measured. Raises :class:`NoReference`."""
-    at = f"{folder(model, version)}/measured.json"
+def load_gate_evaluation(bucket: Bucket, model: str, version: str) -> Evaluation | None:
+    """Load the evaluation of a version on the holdout; ``None`` if it was never evaluated there.
+
+    Raises:
+        ReferenceUnavailable: if the object cannot be read.
+        StorageUnavailable: if the bucket does not answer.
+    """
+    path = f"{reference_prefix(model, version)}/gate_evaluation.json"
     try:
-        return Measurement.model_validate_json(bucket.read(at))
+        return Evaluation.model_validate_json(bucket.read(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise NoReference(f"what was measured of version {version} of {model} cannot be read: {error}") from error
+        raise ReferenceUnavailable(
+            f"the gate evaluation of version {version} of {model} cannot be read: {error}"
+        ) from error
 
 
-def thinned(rows: pd.DataFrame, most: int = MOST_ROWS) -> pd.DataFrame:
-    """At most so many rows, evenly spaced, in their order."""
-    if len(rows) <= most:
+def subsample_evenly(rows: pd.DataFrame, max_rows: int = MAX_ROWS) -> pd.DataFrame:
+    """Return at most ``max_rows`` rows, evenly spaced, in their order."""
+    if len(rows) <= max_rows:
         return rows
-    return rows.iloc[np.linspace(0, len(rows) - 1, most).astype(int)]
+    return rows.iloc[np.linspace(0, len(rows) - 1, max_rows).astype(int)]

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.settings import Storage
+from driftloop.settings import StorageSettings
 from driftloop.storage import dvc
-from driftloop.storage.dvc import Lost, Pointed
+from driftloop.storage.dvc import DatasetVersionNotFound, DvcPointer
 
 POINTER = "outs:\n- md5: d9e66d0e619760ef25a4b2050a3c1ab5\n  size: 4251102\n  hash: md5\n  path: flights.parquet\n"
 
 
-def test_a_pointer_names_one_file() -> None:
-    assert dvc.pointed(POINTER) == Pointed("flights.parquet", "d9e66d0e619760ef25a4b2050a3c1ab5")
+def test_parse_pointer_returns_name_and_md5() -> None:
+    assert dvc.parse_pointer(POINTER) == DvcPointer("flights.parquet", "d9e66d0e619760ef25a4b2050a3c1ab5")
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,12 @@ def test_a_pointer_names_one_file() -> None:
         POINTER + "- md5: d9e66d0e619760ef25a4b2050a3c1ab5\n  path: another.parquet\n",
     ],
 )
-def test_what_leads_elsewhere_is_no_pointer_of_ours(pointer: str, storage: Storage, tmp_path: Path) -> None:
-    with pytest.raises(Lost, match=r"no \.dvc file of one file"):
+def test_dvc_pull_rejects_pointer_that_leads_elsewhere(pointer: str, storage: StorageSettings, tmp_path: Path) -> None:
+    with pytest.raises(DatasetVersionNotFound, match=r"not a \.dvc file of a single file"):
         dvc.pull(storage, pointer, tmp_path)
 
 
-def test_a_version_is_pushed_and_pulled(storage: Storage, tmp_path: Path) -> None:
+def test_dvc_pull_returns_pushed_bytes(storage: StorageSettings, tmp_path: Path) -> None:
     file = tmp_path / "rows.parquet"
     file.write_bytes(bytes(range(256)) * 1_000)
     pointer = dvc.push(storage, file)
@@ -44,7 +44,9 @@ def test_a_version_is_pushed_and_pulled(storage: Storage, tmp_path: Path) -> Non
     assert (back.name, back.read_bytes()) == (file.name, file.read_bytes())
 
 
-def test_without_dvc_it_says_what_to_install(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dvc_pull_without_dvc_says_what_to_install(
+    storage: StorageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "dvc.repo", None)
     with pytest.raises(ImportError, match=r"pip install 'driftloop\[datasets\]'"):
         dvc.pull(storage, POINTER, tmp_path)

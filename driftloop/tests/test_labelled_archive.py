@@ -1,4 +1,4 @@
-"""Archived predictions beside their outcomes, from a bucket behind GCS's protocol."""
+"""The archive of labelled rows, read from a bucket that speaks GCS's protocol."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,23 +14,29 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from driftloop.events import new_id
-from driftloop.settings import Storage, Topics
+from driftloop.events import new_event_id
+from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import labelled_archive
 from driftloop.storage.bucket import Bucket
-from driftloop.storage.labelled_archive import Broken, Labelled, Oddities, Selection, midnight
+from driftloop.storage.labelled_archive import (
+    ArchiveAnomalies,
+    ArchiveQuery,
+    ArchiveUnreadable,
+    LabelledArchive,
+    start_of_day,
+)
 from driftloop.usecase import UseCase
 
 USE_CASE = UseCase(
     name="m",
-    numbers=("x",),
-    categories=("c",),
-    outcome="y",
-    time="at",
+    numeric_features=("x",),
+    categorical_features=("c",),
+    target="y",
+    timestamp="at",
     timezone="America/New_York",
-    pipeline=LogisticRegression,
-    pointer=Path("m.dvc"),
-    rows=pd.DataFrame,
+    make_pipeline=LogisticRegression,
+    dvc_file=Path("m.dvc"),
+    load_rows=pd.DataFrame,
 )
 BEGIN = datetime(2013, 7, 1, 12, tzinfo=UTC)
 Row = dict[str, Any]
@@ -40,8 +46,8 @@ def at(days: float) -> datetime:
     return BEGIN + timedelta(days=days)
 
 
-def asked(day: float, **changed: Any) -> Row:
-    """A row that was answered on a day; its id is the day where it has none of its own."""
+def prediction(day: float, **changed: Any) -> Row:
+    """A prediction made on a day; its id is the day unless another is given."""
     return {
         **{"id": f"{day:g}", "row": 0, "time": at(day), "model": "m", "version": "1"},
         **{"prediction": 0.5, "x": day, "c": "u"},
@@ -49,57 +55,57 @@ def asked(day: float, **changed: Any) -> Row:
     }
 
 
-def told(day: float, outcome: float, known: float, **changed: Any) -> Row:
-    """What became of the row of a day, known on another."""
-    return {"id": f"{day:g}", "row": 0, "time": at(known), "outcome": outcome, **changed}
+def outcome(day: float, value: float, known: float, **changed: Any) -> Row:
+    """The outcome of the row of one day, known on another day."""
+    return {"id": f"{day:g}", "row": 0, "time": at(known), "outcome": value, **changed}
 
 
-class Archive:
-    """An archive of topics of its own, to which slices are added."""
+class ArchiveBuilder:
+    """Builds an archive of topics of its own, slice by slice."""
 
-    def __init__(self, storage: Storage) -> None:
-        name = new_id()
+    def __init__(self, storage: StorageSettings) -> None:
+        name = new_event_id()
         self.bucket = Bucket(storage)
-        self.topics = Topics(predictions=f"predictions-{name}", outcomes=f"outcomes-{name}")
+        self.topics = TopicsSettings(predictions=f"predictions-{name}", outcomes=f"outcomes-{name}")
         self._slices = 0
 
     def path(self, topic: str) -> str:
-        """Where the next slice belongs."""
+        """Return the path of the next slice."""
         self._slices += 1
         return f"events/{topic}/{topic}-0-{self._slices * 1000:012}-{self._slices * 1000 + 999:012}.parquet"
 
-    def asked(self, *rows: Row) -> str:
+    def add_predictions(self, *rows: Row) -> str:
         path = self.path(self.topics.predictions)
         self.bucket.write_parquet(path, pa.Table.from_pylist(list(rows)))
         return path
 
-    def told(self, *rows: Row) -> str:
+    def add_outcomes(self, *rows: Row) -> str:
         path = self.path(self.topics.outcomes)
         self.bucket.write_parquet(path, pa.Table.from_pylist(list(rows)))
         return path
 
     @contextmanager
-    def opened(self, use_case: UseCase = USE_CASE, **options: Any) -> Iterator[Labelled]:
-        with labelled_archive.opened(self.bucket, self.topics, use_case, **options) as archive:
+    def open(self, use_case: UseCase = USE_CASE, **options: Any) -> Iterator[LabelledArchive]:
+        with labelled_archive.open_archive(self.bucket, self.topics, use_case, **options) as archive:
             yield archive
 
-    def rows(self, selection: Selection = labelled_archive.ALL, use_case: UseCase = USE_CASE) -> pd.DataFrame:
-        with self.opened(use_case) as archive:
-            return archive.read(selection)
+    def rows(self, query: ArchiveQuery = labelled_archive.EVERYTHING, use_case: UseCase = USE_CASE) -> pd.DataFrame:
+        with self.open(use_case) as archive:
+            return archive.read(query)
 
-    def outcomes(self, selection: Selection = labelled_archive.ALL) -> dict[str, float]:
-        rows = self.rows(selection)
+    def outcomes(self, query: ArchiveQuery = labelled_archive.EVERYTHING) -> dict[str, float]:
+        rows = self.rows(query)
         return dict(zip(rows["id"], rows["y"], strict=True))
 
 
 @pytest.fixture
-def archive(storage: Storage) -> Archive:
-    return Archive(storage)
+def archive(storage: StorageSettings) -> ArchiveBuilder:
+    return ArchiveBuilder(storage)
 
 
-def test_rows_are_as_a_dataset_has_them_with_the_answer_beside_them(archive: Archive) -> None:
-    archive.asked(asked(2, version="2", prediction=0.25), asked(1, row=3, c=None))
-    archive.told(told(2, 1, known=3), told(1, 0, known=3, row=3))
+def test_archive_reads_rows_with_the_columns_of_a_dataset_and_the_prediction(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(2, version="2", prediction=0.25), prediction(1, row=3, c=None))
+    archive.add_outcomes(outcome(2, 1, known=3), outcome(1, 0, known=3, row=3))
     rows = archive.rows()
     assert rows.to_dict("records") == [
         {"at": at(1), "x": 1.0, "c": None, "y": 0.0, "id": "1", "row": 3, "version": "1", "prediction": 0.5},
@@ -108,191 +114,200 @@ def test_rows_are_as_a_dataset_has_them_with_the_answer_beside_them(archive: Arc
     assert str(rows["at"].dtype) == "datetime64[ns, UTC]"
 
 
-def test_an_outcome_may_come_long_after_its_prediction_and_in_a_slice_before_it(archive: Archive) -> None:
-    archive.told(told(1, 1, known=90))
-    archive.asked(asked(1), asked(2))
+def test_archive_joins_outcome_archived_long_after_or_before_its_prediction(archive: ArchiveBuilder) -> None:
+    archive.add_outcomes(outcome(1, 1, known=90))
+    archive.add_predictions(prediction(1), prediction(2))
     assert archive.outcomes() == {"1": 1.0}
 
 
-def test_an_outcome_that_comes_twice_counts_once(archive: Archive) -> None:
-    archive.asked(asked(1))
-    archive.told(told(1, 1, known=2), told(1, 1, known=2))
-    archive.told(told(1, 1, known=2))
+def test_archive_counts_repeated_outcome_once(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(1))
+    archive.add_outcomes(outcome(1, 1, known=2), outcome(1, 1, known=2))
+    archive.add_outcomes(outcome(1, 1, known=2))
     assert archive.outcomes() == {"1": 1.0}
-    with archive.opened() as opened:
-        assert opened.counts()[:2] == (1, 1)
-        assert opened.oddities() == Oddities(outcomes=1, unmatched=0, corrected=1, repeated=0)
+    with archive.open() as labelled:
+        assert labelled.counts()[:2] == (1, 1)
+        assert labelled.anomalies() == ArchiveAnomalies(outcomes=1, unmatched=0, corrected=1, repeated=0)
 
 
-def test_of_outcomes_that_come_out_of_order_the_one_that_was_known_last_counts(archive: Archive) -> None:
-    archive.asked(asked(1), asked(2))
-    archive.told(told(1, 0, known=5), told(2, 1, known=4))
-    archive.told(told(1, 1, known=3), told(2, 0, known=6))
+def test_archive_uses_outcome_known_last_when_out_of_order(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(1), prediction(2))
+    archive.add_outcomes(outcome(1, 0, known=5), outcome(2, 1, known=4))
+    archive.add_outcomes(outcome(1, 1, known=3), outcome(2, 0, known=6))
     assert archive.outcomes() == {"1": 0.0, "2": 0.0}
 
 
-def test_of_outcomes_that_were_known_at_the_same_time_the_archives_last_counts(archive: Archive) -> None:
-    archive.asked(asked(1), asked(2))
-    archive.told(told(1, 0, known=3), told(1, 1, known=3), told(2, 0, known=3))
-    archive.told(told(2, 1, known=3))
+def test_archive_uses_last_archived_of_outcomes_with_equal_time(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(1), prediction(2))
+    archive.add_outcomes(outcome(1, 0, known=3), outcome(1, 1, known=3), outcome(2, 0, known=3))
+    archive.add_outcomes(outcome(2, 1, known=3))
     assert archive.outcomes() == {"1": 1.0, "2": 1.0}
 
 
-def test_outcomes_without_a_prediction_are_counted_and_those_of_another_model_are_not_among_them(
-    archive: Archive,
+def test_archive_anomalies_count_outcomes_without_prediction_of_any_model(
+    archive: ArchiveBuilder,
 ) -> None:
-    archive.asked(asked(1), asked(2, model="another"))
-    archive.told(told(1, 1, known=3), told(2, 1, known=3), told(7, 1, known=8), told(1, 1, known=3, row=1))
-    with archive.opened() as opened:
-        assert opened.counts()[:2] == (1, 1)
-        assert opened.oddities() == Oddities(outcomes=4, unmatched=2, corrected=0, repeated=0)
+    archive.add_predictions(prediction(1), prediction(2, model="another"))
+    archive.add_outcomes(
+        outcome(1, 1, known=3), outcome(2, 1, known=3), outcome(7, 1, known=8), outcome(1, 1, known=3, row=1)
+    )
+    with archive.open() as labelled:
+        assert labelled.counts()[:2] == (1, 1)
+        assert labelled.anomalies() == ArchiveAnomalies(outcomes=4, unmatched=2, corrected=0, repeated=0)
 
 
-def test_a_row_that_was_archived_twice_counts_once_where_it_stood_first(archive: Archive) -> None:
-    archive.asked(asked(1, x=10.0), asked(1, x=11.0))
-    archive.asked(asked(1, x=12.0), asked(1, x=13.0, model="another"))
-    archive.told(told(1, 1, known=3))
+def test_archive_keeps_first_of_duplicate_rows(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(1, x=10.0), prediction(1, x=11.0))
+    archive.add_predictions(prediction(1, x=12.0), prediction(1, x=13.0, model="another"))
+    archive.add_outcomes(outcome(1, 1, known=3))
     assert archive.rows()["x"].tolist() == [10.0]
-    with archive.opened() as opened:
-        assert opened.oddities().repeated == 2
+    with archive.open() as labelled:
+        assert labelled.anomalies().repeated == 2
 
 
-def test_a_selection_goes_by_when_it_was_asked_and_its_end_is_not_included(archive: Archive) -> None:
-    archive.asked(*(asked(day) for day in range(6)))
-    archive.told(*(told(day, 1, known=9) for day in range(6)))
-    assert list(archive.outcomes(Selection(since=at(2)))) == ["2", "3", "4", "5"]
-    assert list(archive.outcomes(Selection(since=at(2), until=at(4)))) == ["2", "3"]
-    assert list(archive.outcomes(Selection(without=((at(0), at(1)), (at(2), at(5)))))) == ["1", "5"]
+def test_archive_query_selects_by_prediction_time_with_exclusive_end(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(*(prediction(day) for day in range(6)))
+    archive.add_outcomes(*(outcome(day, 1, known=9) for day in range(6)))
+    assert list(archive.outcomes(ArchiveQuery(since=at(2)))) == ["2", "3", "4", "5"]
+    assert list(archive.outcomes(ArchiveQuery(since=at(2), until=at(4)))) == ["2", "3"]
+    assert list(archive.outcomes(ArchiveQuery(excluded_ranges=((at(0), at(1)), (at(2), at(5)))))) == ["1", "5"]
 
 
-def test_days_begin_where_the_use_case_says(archive: Archive) -> None:
-    late, early = midnight(USE_CASE, date(2013, 7, 3)) - timedelta(minutes=1), midnight(USE_CASE, date(2013, 7, 3))
-    archive.asked(asked(1, id="late", time=late), asked(1, id="early", time=early), asked(9))
-    archive.told(told(1, 1, known=9, id="late"), told(1, 0, known=9, id="early"))
-    with archive.opened() as opened:
-        assert opened.counts() == (3, 2, 2)
-        assert opened.counts(Selection(since=early)) == (2, 1, 1)
+def test_archive_counts_days_in_time_zone_of_use_case(archive: ArchiveBuilder) -> None:
+    late, early = (
+        start_of_day(USE_CASE, date(2013, 7, 3)) - timedelta(minutes=1),
+        start_of_day(USE_CASE, date(2013, 7, 3)),
+    )
+    archive.add_predictions(prediction(1, id="late", time=late), prediction(1, id="early", time=early), prediction(9))
+    archive.add_outcomes(outcome(1, 1, known=9, id="late"), outcome(1, 0, known=9, id="early"))
+    with archive.open() as labelled:
+        assert labelled.counts() == (3, 2, 2)
+        assert labelled.counts(ArchiveQuery(since=early)) == (2, 1, 1)
 
 
-def test_the_last_labelled_rows_are_those_and_what_came_between_and_since(archive: Archive) -> None:
-    archive.asked(*(asked(day) for day in (5, 3, 1, 6, 4, 2)))
-    archive.told(*(told(day, 1, known=9) for day in (1, 3, 4)))
-    with archive.opened() as opened:
-        assert opened.counts(Selection(last_rows=2))[:2] == (4, 2)
-        assert opened.read(Selection(last_rows=2))["id"].tolist() == ["3", "4"]
-        assert opened.read(Selection(last_rows=2, until=at(4)))["id"].tolist() == ["1", "3"]
-        assert opened.counts(Selection(last_rows=100))[:2] == (6, 3)
+def test_archive_query_last_rows_starts_at_nth_last_labelled_row(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(*(prediction(day) for day in (5, 3, 1, 6, 4, 2)))
+    archive.add_outcomes(*(outcome(day, 1, known=9) for day in (1, 3, 4)))
+    with archive.open() as labelled:
+        assert labelled.counts(ArchiveQuery(last_rows=2))[:2] == (4, 2)
+        assert labelled.read(ArchiveQuery(last_rows=2))["id"].tolist() == ["3", "4"]
+        assert labelled.read(ArchiveQuery(last_rows=2, until=at(4)))["id"].tolist() == ["1", "3"]
+        assert labelled.counts(ArchiveQuery(last_rows=100))[:2] == (6, 3)
 
 
-def test_rows_of_the_same_time_are_cut_at_the_one_that_is_meant(archive: Archive) -> None:
-    archive.asked(*(asked(1, row=row) for row in range(5)))
-    archive.told(*(told(1, 1, known=2, row=row) for row in range(5)))
-    assert archive.rows(Selection(last_rows=2))["row"].tolist() == [3, 4]
+def test_archive_query_last_rows_cuts_within_rows_of_equal_time(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(*(prediction(1, row=row) for row in range(5)))
+    archive.add_outcomes(*(outcome(1, 1, known=2, row=row) for row in range(5)))
+    assert archive.rows(ArchiveQuery(last_rows=2))["row"].tolist() == [3, 4]
 
 
-def test_only_what_some_versions_answered(archive: Archive) -> None:
-    archive.asked(asked(1, version="1"), asked(2, version="it's 2"), asked(3, version="3"))
-    archive.told(*(told(day, 1, known=9) for day in (1, 2, 3)))
-    assert list(archive.outcomes(Selection(versions=("it's 2", "3")))) == ["2", "3"]
+def test_archive_query_selects_versions(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(1, version="1"), prediction(2, version="it's 2"), prediction(3, version="3"))
+    archive.add_outcomes(*(outcome(day, 1, known=9) for day in (1, 2, 3)))
+    assert list(archive.outcomes(ArchiveQuery(versions=("it's 2", "3")))) == ["2", "3"]
 
 
-def test_slices_may_differ_in_their_columns_and_types(archive: Archive, tmp_path: Path) -> None:
-    """Integers, floats, a column that is all missing, one that is not there, numbers in words, numbers as levels."""
-    archive.asked(asked(1, x=1, c="u"))
-    archive.asked(asked(2, x=None, c=None))
-    archive.asked({name: cell for name, cell in asked(3).items() if name not in {"x", "c"}})
-    archive.asked(asked(4, x=4.5, c="v", new=True))
-    archive.asked(asked(5, x="5.25", c=7, prediction='["u", "v"]'))
-    archive.told(*(told(day, 1, known=9) for day in range(1, 6)))
-    with archive.opened() as opened:
-        rows = opened.read()
+def test_archive_unifies_slices_with_different_columns_and_types(archive: ArchiveBuilder, tmp_path: Path) -> None:
+    """Integers, floats, an all-missing column, an absent column, numbers as text, numbers as category values."""
+    archive.add_predictions(prediction(1, x=1, c="u"))
+    archive.add_predictions(prediction(2, x=None, c=None))
+    archive.add_predictions({name: cell for name, cell in prediction(3).items() if name not in {"x", "c"}})
+    archive.add_predictions(prediction(4, x=4.5, c="v", new=True))
+    archive.add_predictions(prediction(5, x="5.25", c=7, prediction='["u", "v"]'))
+    archive.add_outcomes(*(outcome(day, 1, known=9) for day in range(1, 6)))
+    with archive.open() as labelled:
+        rows = labelled.read()
         assert rows["x"].fillna(-1).tolist() == [1.0, -1.0, -1.0, 4.5, 5.25]
         assert rows["c"].tolist() == ["u", None, None, "v", "7"]
         assert rows["prediction"].isna().tolist() == [False, False, False, False, True]
-        assert opened.unfit() == {}
-    with archive.opened(types={"x": "FLOAT"}) as opened:
-        opened.write(tmp_path / "rows.parquet")
+        assert labelled.count_type_mismatches() == {}
+    with archive.open(types={"x": "FLOAT"}) as labelled:
+        labelled.write(tmp_path / "rows.parquet")
     assert pd.read_parquet(tmp_path / "rows.parquet")["x"].dtype == "float32"
 
 
-def test_values_that_do_not_fit_their_type_are_counted(archive: Archive) -> None:
-    archive.asked(
-        asked(1, x="1"), asked(2, x="far"), asked(3, x="2.5"), asked(4, x=None), asked(5, x="9", model="other")
+def test_archive_counts_values_that_do_not_fit_their_type(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(
+        prediction(1, x="1"),
+        prediction(2, x="far"),
+        prediction(3, x="2.5"),
+        prediction(4, x=None),
+        prediction(5, x="9", model="other"),
     )
-    with archive.opened() as opened:
-        assert opened.unfit() == {"x": 1}
-    with archive.opened(types={"x": "BIGINT"}) as opened:
-        assert opened.unfit() == {"x": 2}
+    with archive.open() as labelled:
+        assert labelled.count_type_mismatches() == {"x": 1}
+    with archive.open(types={"x": "BIGINT"}) as labelled:
+        assert labelled.count_type_mismatches() == {"x": 2}
 
 
-def test_a_column_may_have_any_name(archive: Archive) -> None:
-    names = ("outcome", "n", "file", "told", "features", "a b", 'q"u', "it's", "asked", "source")
+def test_archive_accepts_any_column_name(archive: ArchiveBuilder) -> None:
+    names = ("outcome", "n", "file", "report_count", "features", "a b", 'q"u', "it's", "typed_predictions", "source")
     row = {name: float(place) for place, name in enumerate(names)}
-    archive.asked({**asked(1), **row})
-    archive.told(told(1, 1, known=2))
-    rows = archive.rows(use_case=replace(USE_CASE, numbers=names))
+    archive.add_predictions({**prediction(1), **row})
+    archive.add_outcomes(outcome(1, 1, known=2))
+    rows = archive.rows(use_case=replace(USE_CASE, numeric_features=names))
     assert rows[list(names)].iloc[0].to_dict() == row
     assert rows["y"].tolist() == [1.0]
 
 
-def test_what_is_written_has_the_rows_without_an_outcome_too_and_the_same_bytes_each_time(
-    archive: Archive, tmp_path: Path
-) -> None:
-    archive.asked(*(asked(day) for day in (3, 1, 2)))
-    archive.told(told(2, 1, known=9))
+def test_archive_writes_unlabelled_rows_too_and_equal_bytes_each_time(archive: ArchiveBuilder, tmp_path: Path) -> None:
+    archive.add_predictions(*(prediction(day) for day in (3, 1, 2)))
+    archive.add_outcomes(outcome(2, 1, known=9))
     for name in ("one", "two"):
-        with archive.opened() as opened:
-            opened.write(tmp_path / name)
+        with archive.open() as labelled:
+            labelled.write(tmp_path / name)
     rows = pd.read_parquet(tmp_path / "one")
     assert list(rows.columns) == ["at", "x", "c", "y"]
     assert rows["y"].fillna(-1).tolist() == [-1, 1, -1]
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_an_archive_may_be_empty(archive: Archive) -> None:
+def test_archive_may_be_empty(archive: ArchiveBuilder) -> None:
     archive.bucket.write_parquet(archive.path(archive.topics.predictions), pd.DataFrame())
-    with archive.opened() as opened:
-        assert opened.counts() == (0, 0, 0)
-        assert opened.oddities() == Oddities(0, 0, 0, 0)
-        assert list(opened.read().columns) == ["at", "x", "c", "y", "id", "row", "version", "prediction"]
-    archive.asked(asked(1))
-    with archive.opened() as opened:
-        assert opened.counts() == (1, 0, 0)
+    with archive.open() as labelled:
+        assert labelled.counts() == (0, 0, 0)
+        assert labelled.anomalies() == ArchiveAnomalies(0, 0, 0, 0)
+        assert list(labelled.read().columns) == ["at", "x", "c", "y", "id", "row", "version", "prediction"]
+    archive.add_predictions(prediction(1))
+    with archive.open() as labelled:
+        assert labelled.counts() == (1, 0, 0)
 
 
-def test_what_is_no_slice_is_left_out_and_a_broken_slice_is_named(archive: Archive) -> None:
-    archive.asked(asked(1))
-    archive.told(told(1, 1, known=2))
+def test_archive_ignores_other_files_and_names_truncated_slice(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(1))
+    archive.add_outcomes(outcome(1, 1, known=2))
     archive.bucket.write(f"events/{archive.topics.predictions}/notes.txt", b"nothing of ours")
     assert archive.outcomes() == {"1": 1.0}
-    path = archive.asked(asked(2))
+    path = archive.add_predictions(prediction(2))
     content = archive.bucket.read(path)
     archive.bucket.write(path, content[: len(content) // 2])
-    with pytest.raises(Broken, match=f"{path} is no Parquet file"):
+    with pytest.raises(ArchiveUnreadable, match=f"{path} is not a readable Parquet file"):
         archive.rows()
 
 
-def test_a_slice_whose_pages_are_broken_is_an_error_that_says_so(archive: Archive) -> None:
-    path = archive.asked(*(asked(day) for day in range(200)))
+def test_archive_reports_slice_with_corrupt_pages(archive: ArchiveBuilder) -> None:
+    path = archive.add_predictions(*(prediction(day) for day in range(200)))
     content = archive.bucket.read(path)
     archive.bucket.write(path, content[:4] + bytes(1_000) + content[1_004:])
-    with pytest.raises(Broken, match="the archive cannot be read"):
+    with pytest.raises(ArchiveUnreadable, match="the archive cannot be read"):
         archive.rows()
 
 
-def test_kept_files_are_fetched_once_and_go_with_those_of_the_bucket(archive: Archive, tmp_path: Path) -> None:
-    first, second = archive.asked(asked(1)), archive.asked(asked(2))
-    with archive.opened(folder=tmp_path) as opened:
-        assert opened.counts().rows == 2
+def test_archive_folder_downloads_each_slice_once_and_deletes_stale_ones(
+    archive: ArchiveBuilder, tmp_path: Path
+) -> None:
+    first, second = archive.add_predictions(prediction(1)), archive.add_predictions(prediction(2))
+    with archive.open(folder=tmp_path) as labelled:
+        assert labelled.counts().rows == 2
     archive.bucket.write(first, b"a slice has its name for good, so that this is not fetched")
     archive.bucket.delete(second)
-    archive.asked(asked(3), asked(4))
-    with archive.opened(folder=tmp_path) as opened:
-        assert opened.counts().rows == 3
+    archive.add_predictions(prediction(3), prediction(4))
+    with archive.open(folder=tmp_path) as labelled:
+        assert labelled.counts().rows == 3
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
 
 
-def test_rows_that_do_not_fit_into_the_memory_are_joined_on_disk(archive: Archive, tmp_path: Path) -> None:
+def test_archive_joins_more_rows_than_fit_into_memory(archive: ArchiveBuilder, tmp_path: Path) -> None:
     megabytes, total, of_slice, names = 128, 1_000_000, 50_000, tuple(f"x{number}" for number in range(16))
     random = np.random.default_rng(0)
     for start in range(0, total, of_slice):
@@ -303,8 +318,10 @@ def test_rows_that_do_not_fit_into_the_memory_are_joined_on_disk(archive: Archiv
         answers = rows.assign(model="m", version="1", prediction=0.5, **features)
         archive.bucket.write_parquet(archive.path(archive.topics.predictions), answers)
         archive.bucket.write_parquet(archive.path(archive.topics.outcomes), rows.assign(outcome=features["x0"]))
-    with archive.opened(replace(USE_CASE, numbers=names, categories=()), memory_mb=megabytes) as opened:
-        opened.write(tmp_path / "rows.parquet")
+    with archive.open(
+        replace(USE_CASE, numeric_features=names, categorical_features=()), memory_mb=megabytes
+    ) as labelled:
+        labelled.write(tmp_path / "rows.parquet")
     written = pq.read_table(tmp_path / "rows.parquet")
     assert written.num_rows == total
     assert written.nbytes > megabytes * 2**20

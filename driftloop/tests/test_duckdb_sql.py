@@ -1,0 +1,123 @@
+"""The SQL helpers, run by DuckDB."""
+
+# ruff: noqa: S608  # the SQL under test is made of constants
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from driftloop.storage.duckdb_sql import (
+    Connection,
+    column_types,
+    connect,
+    copy_to_parquet,
+    count_cast_failures,
+    fetch_frame,
+    fetch_row,
+    quote_identifier,
+    quote_literal,
+    scan_parquet_sql,
+    struct_sql,
+    tail_by_label_sql,
+    try_cast_sql,
+)
+
+NASTY = 'a "quoted" it\'s; DROP TABLE t --'
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    with connect(tmp_path, memory_mb=128) as connection:
+        yield connection
+
+
+def test_quoted_identifier_and_literal_keep_any_text(connection: Connection) -> None:
+    frame = fetch_frame(connection, f"SELECT {quote_literal(NASTY)} AS {quote_identifier(NASTY)}")
+    assert frame.to_dict("records") == [{NASTY: NASTY}]
+
+
+def test_connect_limits_memory_and_uses_utc(connection: Connection) -> None:
+    (limit, zone) = connection.execute(
+        "SELECT current_setting('memory_limit'), current_setting('TimeZone')"
+    ).fetchall()[0]
+    assert (limit, zone) == ("122.0 MiB", "UTC")
+
+
+def test_scan_parquet_unifies_columns_and_numbers_files_and_rows(connection: Connection, tmp_path: Path) -> None:
+    files = [tmp_path / "it's one.parquet", tmp_path / "two.parquet"]
+    pd.DataFrame({"x": [1, 2]}).to_parquet(files[0])
+    pd.DataFrame({"y": ["u"]}).to_parquet(files[1])
+    connection.execute(f"CREATE VIEW rows AS {scan_parquet_sql(files)}")
+    assert column_types(connection, "rows") == {"x": "BIGINT", "y": "VARCHAR"}
+    found = connection.execute("SELECT __file, __row, x, y FROM rows ORDER BY ALL").fetchall()
+    assert found == [(1, 0, 1, None), (1, 1, 2, None), (2, 0, None, "u")]
+
+
+@pytest.mark.parametrize(
+    ("value", "archived", "wanted", "expected"),
+    [
+        ("'2.5'", "VARCHAR", "DOUBLE", 2.5),
+        ("'far'", "VARCHAR", "DOUBLE", None),
+        ("'nan'::DOUBLE", "DOUBLE", "DOUBLE", None),
+        ("7", "INTEGER", "VARCHAR", "7"),
+        ("7", "INTEGER", "INTEGER", 7),
+    ],
+)
+def test_try_cast_gives_null_for_values_that_do_not_fit(
+    connection: Connection, value: str, archived: str, wanted: str, expected: object
+) -> None:
+    query = f"SELECT {try_cast_sql('x', {'x': archived}, wanted)} FROM (SELECT {value} AS x)"
+    assert connection.execute(query).fetchall() == [(expected,)]
+
+
+def test_try_cast_gives_null_for_absent_column(connection: Connection) -> None:
+    assert connection.execute(f"SELECT {try_cast_sql('x', {}, 'DOUBLE')}").fetchall() == [(None,)]
+
+
+def test_struct_keeps_names_and_casts_values(connection: Connection) -> None:
+    types, wanted = {NASTY: "INTEGER"}, {NASTY: "DOUBLE", "absent": "VARCHAR"}
+    query = f"SELECT {struct_sql(types, wanted)} FROM (SELECT 1 AS {quote_identifier(NASTY)})"
+    assert connection.execute(query).fetchall() == [({NASTY: 1.0, "absent": None},)]
+
+
+def test_count_cast_failures_leaves_out_columns_that_fit(connection: Connection) -> None:
+    connection.execute("CREATE TABLE rows AS SELECT * FROM (VALUES ('1', 'u'), ('2.5', 'v'), ('far', NULL)) t(x, y)")
+    types = column_types(connection, "rows")
+    assert count_cast_failures(connection, "rows", types, {"x": "DOUBLE", "y": "VARCHAR"}) == {"x": 1}
+    assert count_cast_failures(connection, "rows", types, {"x": "BIGINT"}) == {"x": 2}
+    assert count_cast_failures(connection, "rows WHERE x <> 'far'", types, {"x": "DOUBLE"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("labelled", "expected"), [(1, [4, 5]), (2, [2, 3, 4, 5]), (3, [1, 2, 3, 4, 5]), (9, [1, 2, 3, 4, 5])]
+)
+def test_tail_by_label_starts_at_nth_last_labelled_row(
+    connection: Connection, labelled: int, expected: list[int]
+) -> None:
+    rows = "SELECT * FROM (VALUES (5, NULL), (3, NULL), (4, 1), (2, 0), (1, 1)) t(time, outcome)"
+    tail = tail_by_label_sql(rows, ["time"], labelled)
+    assert [time for (time,) in connection.execute(f"SELECT time FROM ({tail}) ORDER BY time").fetchall()] == expected
+
+
+def test_copy_to_parquet_writes_equal_bytes_each_time(connection: Connection, tmp_path: Path) -> None:
+    query = "SELECT range AS x, 'level ' || range % 7 AS y FROM range(10_000) ORDER BY x"
+    for name in ("one.parquet", "it's two.parquet"):
+        copy_to_parquet(connection, query, tmp_path / name)
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "it's two.parquet").read_bytes()
+    assert fetch_row(connection, f"SELECT count(*), sum(x)::BIGINT FROM '{tmp_path}/one.parquet'") == (
+        10_000,
+        49_995_000,
+    )
+
+
+def test_fetch_row_requires_exactly_one_row(connection: Connection) -> None:
+    with pytest.raises(ValueError, match="too many values"):
+        fetch_row(connection, "SELECT * FROM range(2)")
+
+
+def test_missing_extension_is_not_downloaded(connection: Connection) -> None:
+    with pytest.raises(duckdb.Error):
+        connection.execute("SELECT * FROM 'https://127.0.0.1:1/rows.parquet'")

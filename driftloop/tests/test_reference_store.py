@@ -1,0 +1,88 @@
+"""References and gate evaluations, in a bucket that keeps its objects in a folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from driftloop.drift.calibration import calibrate
+from driftloop.errors import DriftloopError
+from driftloop.events import Evaluation
+from driftloop.storage import reference_store
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import Reference, ReferenceUnavailable
+from tests.support.drift_windows import Folder
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Bucket:
+    return Folder(tmp_path / "bucket")
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame({"x": random.normal(size=2_000), "prediction": random.random(2_000)})
+    profile = calibrate(
+        rows,
+        np.repeat(np.arange(40), 50),
+        {"x": "number", "prediction": "number"},
+        window_rows=50,
+        false_alarm_rate=0.05,
+        embargo_days=1,
+        importance={},
+        distances={},
+    )
+    return Reference(rows, profile)
+
+
+def test_saved_reference_is_loaded_unchanged(bucket: Bucket, reference: Reference) -> None:
+    assert reference_store.save_reference(bucket, "m", "1", reference) == "gs://b/references/m/1"
+    loaded = reference_store.load_reference(bucket, "m", "1")
+    pd.testing.assert_frame_equal(loaded.rows, reference.rows)
+    assert loaded.profile == reference.profile
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "profile.json"])
+def test_reference_with_missing_object_is_unavailable(bucket: Bucket, reference: Reference, name: str) -> None:
+    reference_store.save_reference(bucket, "m", "1", reference)
+    bucket.delete(f"{reference_store.reference_prefix('m', '1')}/{name}")
+    with pytest.raises(ReferenceUnavailable, match="version 1 of m has no reference: gs://b/references/m/1"):
+        reference_store.load_reference(bucket, "m", "1")
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "profile.json"])
+def test_reference_with_corrupt_object_is_unavailable(bucket: Bucket, reference: Reference, name: str) -> None:
+    reference_store.save_reference(bucket, "m", "1", reference)
+    bucket.write(f"{reference_store.reference_prefix('m', '1')}/{name}", b"neither Parquet nor JSON")
+    with pytest.raises(ReferenceUnavailable, match="the reference of version 1 of m cannot be read"):
+        reference_store.load_reference(bucket, "m", "1")
+
+
+def test_reference_without_a_column_of_its_profile_is_unavailable(bucket: Bucket, reference: Reference) -> None:
+    reference_store.save_reference(bucket, "m", "1", reference._replace(rows=reference.rows[["x"]]))
+    with pytest.raises(ReferenceUnavailable, match="has no column prediction"):
+        reference_store.load_reference(bucket, "m", "1")
+
+
+def test_gate_evaluation_is_loaded_unchanged_and_none_if_never_saved(bucket: Bucket) -> None:
+    evaluation = Evaluation(rows=10, days=3, resampling_unit="days", metrics={})
+    assert reference_store.load_gate_evaluation(bucket, "m", "1") is None
+    reference_store.save_gate_evaluation(bucket, "m", "1", evaluation)
+    assert reference_store.load_gate_evaluation(bucket, "m", "1") == evaluation
+
+
+def test_corrupt_gate_evaluation_is_an_error(bucket: Bucket) -> None:
+    bucket.write(f"{reference_store.reference_prefix('m', '1')}/gate_evaluation.json", b'{"rows": ')
+    with pytest.raises(ReferenceUnavailable, match="the gate evaluation of version 1 of m cannot be read") as error:
+        reference_store.load_gate_evaluation(bucket, "m", "1")
+    assert isinstance(error.value, DriftloopError)
+
+
+@pytest.mark.parametrize(
+    ("count", "max_rows", "expected"), [(5, 5, [0, 1, 2, 3, 4]), (5, 9, [0, 1, 2, 3, 4]), (9, 3, [0, 4, 8])]
+)
+def test_subsample_evenly_keeps_order_and_both_ends(count: int, max_rows: int, expected: list[int]) -> None:
+    rows = pd.DataFrame({"x": range(count)})
+    assert reference_store.subsample_evenly(rows, max_rows)["x"].tolist() == expected
