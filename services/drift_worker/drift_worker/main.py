@@ -1,4 +1,4 @@
-"""Starts the drift worker."""
+"""Start the drift worker, or its command ``replay``."""
 
 import gc
 import sys
@@ -10,7 +10,6 @@ from drift_worker.verdicts import replay
 from drift_worker.verdicts.quality_tracker import QualityTracker
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web import routes
-from drift_worker.web.report import ReportKey
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import VerdictCache, start_tailing
 from drift_worker.windows.committed_slices import CommittedSlices
@@ -18,21 +17,27 @@ from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.recent_windows import RecentWindows
 from drift_worker.windows.slicer import Slicer
 from drift_worker.worker import Worker
-from driftloop.kafka.consumer_loop import ConsumerLoop, create_consumer
+from driftloop.kafka.client import create_consumer
+from driftloop.kafka.consumer_loop import ConsumerLoop
 from driftloop.kafka.transactional_producer import TransactionalProducer
 from driftloop.service import run_service
 from driftloop.settings import command_line
 from driftloop.storage.bucket import Bucket
 from driftloop.telemetry import tracing
-from driftloop.telemetry.health import Health, configure_logging, name_build, operational_routes
+from driftloop.telemetry.health import Health
+from driftloop.telemetry.http import operational_routes
+from driftloop.telemetry.logging import configure_logging
+from driftloop.telemetry.metrics import configure_metrics
 
-ABOUT = "Compares windows of predictions with the reference of the version that answered; replay does so once more."
-EXAMPLE = """DRIFTLOOP_STORAGE__BUCKET=my-bucket driftloop-drift-worker
+DESCRIPTION = (
+    "Compare windows of predictions with the reference of their version. replay judges archived windows again."
+)
+EXAMPLES = """DRIFTLOOP_STORAGE__BUCKET=my-bucket driftloop-drift-worker
   driftloop-drift-worker replay --help"""
 
 
 def main() -> None:
-    """The worker, or its command ``replay``."""
+    """Run the command that the first argument names, or else the worker."""
     if sys.argv[1:2] == ["replay"]:
         replay.main(sys.argv[2:])
     else:
@@ -40,45 +45,45 @@ def main() -> None:
 
 
 def run_worker() -> None:
-    """Settings, broker, bucket, and the loop over predictions and outcomes."""
-    settings = command_line(DriftWorkerSettings, ABOUT, EXAMPLE)
+    """Wire settings, broker, bucket and pages, and run the loop over predictions and outcomes until SIGTERM."""
+    settings = command_line(DriftWorkerSettings, DESCRIPTION, EXAMPLES)
     configure_logging("drift_worker", settings.log)
-    name_build("drift_worker")
-    mine, health = settings.drift_worker, Health()
+    configure_metrics("drift_worker")
+    worker_settings, health = settings.drift_worker, Health()
     app = FastAPIOffline(title="driftloop drift worker")
     app.include_router(operational_routes(health))
     bucket = Bucket(settings.storage)
-    finals = CommittedSlices()
-    history = RecentWindows(bucket, settings.window.min_rows, finals.preceding)
-    slicing = Slicer(settings.window)
-    qualities = QualityTracker(bucket, settings.topics, settings.quality)
-    reporting = ReportQueue(mine.max_queued_reports, mine.report_timeout_seconds)
-    verdicts = VerdictCache(mine.cached_verdicts)
-    routes.mount(app, verdicts, reporting, bucket)
+    committed_slices = CommittedSlices()
+    recent_windows = RecentWindows(bucket, settings.window.min_rows, committed_slices.preceding)
+    report_queue = ReportQueue(worker_settings.max_queued_reports, worker_settings.report_timeout_seconds)
+    verdict_cache = VerdictCache(worker_settings.cached_verdicts)
+    routes.mount(app, verdict_cache, report_queue, bucket)
+    worker = Worker(
+        bucket=bucket,
+        slicer=Slicer(settings.window),
+        committed_slices=committed_slices,
+        recent_windows=recent_windows,
+        window_judge=WindowJudge(bucket, settings.window, recent_windows),
+        quality_tracker=QualityTracker(bucket, settings.topics, settings.quality),
+        archive_cleaner=ArchiveCleaner(bucket, worker_settings.report_retention_days),
+        report_queue=report_queue,
+    )
+    instance = f"{worker_settings.group}-{settings.instance_id}"
     loop = ConsumerLoop(
-        create_consumer(settings.kafka, mine.group, settings.instance_id),
+        create_consumer(settings.kafka, worker_settings.group, settings.instance_id),
         [settings.topics.predictions, settings.topics.outcomes],
-        Worker(
-            slicing,
-            WindowJudge(bucket, settings.window, history),
-            qualities,
-            history,
-            finals,
-            bucket,
-            ArchiveCleaner(bucket, mine.report_retention_days),
-            lambda verdict: reporting.enqueue(ReportKey.for_verdict(verdict)),
-        ),
-        TransactionalProducer(settings.kafka, settings.topics, "drift_worker", f"{mine.group}-{settings.instance_id}"),
+        worker,
+        TransactionalProducer(settings.kafka, settings.topics, "drift_worker", instance),
         settings.dead_letters,
         health,
     )
-    start_tailing(verdicts, settings.kafka, settings.topics.drift)
-    # What is there by now stays, and what comes lives for a window: looking through all of it for cycles again and
-    # again took a fifth of the time.
+    start_tailing(verdict_cache, settings.kafka, settings.topics.drift)
+    # Objects that exist now live as long as the process, and most later ones no longer than a window: with Python's
+    # default thresholds the garbage collector took a fifth of the processor time.
     gc.freeze()
     gc.set_threshold(10_000)
-    with tracing.running("drift_worker", settings.tracing), reporting:
-        run_service(loop, app, mine, health)
+    with tracing.tracing_session("drift_worker", settings.tracing), report_queue:
+        run_service(loop, app, worker_settings, health)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from pydantic import Field
 from driftloop.settings import (
     DeadLetterSettings,
     Port,
-    SettingsSection,
     ServerSettings,
     Settings,
+    SettingsSection,
     StorageSettings,
     WindowSettings,
 )

@@ -1,7 +1,7 @@
-"""What the worker does with its events: slices, then archive, then verdicts with the offsets in one transaction."""
+"""The drift worker's message handler: cut slices, archive and judge them, commit verdicts and offsets together."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
@@ -10,147 +10,171 @@ import structlog
 from drift_worker import metrics
 from drift_worker.verdicts.quality_tracker import QualityTracker
 from drift_worker.verdicts.window_judge import WindowJudge
+from drift_worker.web.report import ReportKey
+from drift_worker.web.report_queue import ReportQueue
 from drift_worker.windows import archive
 from drift_worker.windows.committed_slices import CommittedSlices
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.recent_windows import RecentWindows
 from drift_worker.windows.slicer import Slice, Slicer
+from driftloop.errors import StorageUnavailable
 from driftloop.events import DriftVerdict, Event, Outcome, Prediction, Window
-from driftloop.kafka.consumer_loop import Commit, RetryLater, ConsumedMessage
+from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, RetryLater
 from driftloop.kafka.transactional_producer import CommittedPosition
-from driftloop.storage.bucket import Away, Bucket
+from driftloop.storage.bucket import Bucket
 from driftloop.telemetry import tracing
 
 log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Closes slices of predictions and of outcomes: both are archived, then judged.
+    """Archives and judges slices of predictions and of outcomes, and publishes the verdicts with the offsets.
 
-    The archive is written before a slice is final: what a worker that was killed or frozen leaves there of a slice that
-    never becomes final, the next owner of the partition deletes. On SIGTERM open slices are abandoned; the next start
-    reads them again.
+    A slice is archived before its offset is committed. If the process dies in between, the partition's next owner
+    deletes what is left in the archive. On SIGTERM open slices are dropped; the next start reads their events again.
     """
 
     def __init__(
         self,
-        slicing: Slicer,
-        judging: WindowJudge,
-        qualities: QualityTracker,
-        history: RecentWindows,
-        finals: CommittedSlices,
+        *,
         bucket: Bucket,
-        tidying: ArchiveCleaner,
-        alarmed: Callable[[DriftVerdict], None] = lambda _: None,
+        slicer: Slicer,
+        committed_slices: CommittedSlices,
+        recent_windows: RecentWindows,
+        window_judge: WindowJudge,
+        quality_tracker: QualityTracker,
+        archive_cleaner: ArchiveCleaner,
+        report_queue: ReportQueue | None = None,
     ) -> None:
-        """Nothing is open. ``alarmed`` is told of each alarm, of a window handled again once more; it may not wait."""
-        self._slicing = slicing
-        self._judging = judging
-        self._qualities = qualities
-        self._history = history
-        self._finals = finals
+        """Start without open slices.
+
+        Args:
+            bucket: Where the archive is.
+            slicer: Cuts partitions into slices.
+            committed_slices: Knows which archived slices count.
+            recent_windows: Has the windows before a window. It must read through ``committed_slices``.
+            window_judge: Judges windows of predictions.
+            quality_tracker: Judges outcomes, and estimates quality before they are known.
+            archive_cleaner: Deletes orphans and old reports.
+            report_queue: Gets a request for a report on each window with drift, again if a window is processed again.
+        """
         self._bucket = bucket
-        self._tidying = tidying
-        self._alarmed = alarmed
+        self._slicer = slicer
+        self._committed_slices = committed_slices
+        self._recent_windows = recent_windows
+        self._window_judge = window_judge
+        self._quality_tracker = quality_tracker
+        self._archive_cleaner = archive_cleaner
+        self._report_queue = report_queue
 
     def handle(self, received: ConsumedMessage) -> Iterable[Commit]:
-        """Takes one event; final are the slices that it closes."""
-        return self._closed(self._slicing.add(received, time.monotonic()))
+        """Add a message to its slice; return a commit for each slice that it closes."""
+        return self._close_slices(self._slicer.add(received, time.monotonic()))
 
-    def idle(self) -> Iterable[Commit]:
-        """Closes what has been quiet for long enough."""
+    def on_poll(self) -> Iterable[Commit]:
+        """Close idle slices and clean the archive a little; return a commit for each closed slice."""
         now = time.monotonic()
-        self._tidying.run_step(now)
-        return self._closed(self._slicing.close_idle(now))
+        self._archive_cleaner.run_step(now)
+        return self._close_slices(self._slicer.close_idle(now))
 
-    def assigned(self, partitions: Mapping[tuple[str, int], CommittedPosition]) -> None:
-        """Learns which slices are final."""
-        for partition, begin in partitions.items():
-            self._finals.restore(partition, begin)
-            self._tidying.on_assigned(partition, self._finals.slices_of(partition))
+    def on_assigned(self, partitions: Mapping[tuple[str, int], CommittedPosition]) -> None:
+        """Read from the committed positions which slices of the assigned partitions are committed."""
+        for partition, position in partitions.items():
+            self._committed_slices.restore(partition, position)
+            self._archive_cleaner.on_assigned(partition, self._committed_slices.slices_of(partition))
 
-    def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
-        """Forgets the open slices of these partitions, and what came before them."""
-        self._slicing.drop(partitions)
-        self._tidying.on_revoked(partitions)
-        self._finals.forget(partitions)
+    def on_revoked(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Drop the open slices of revoked partitions and everything known of earlier ones."""
+        self._slicer.drop(partitions)
+        self._archive_cleaner.on_revoked(partitions)
+        self._committed_slices.forget(partitions)
         for topic, partition in partitions:
-            self._history.forget(topic, partition)
+            self._recent_windows.forget(topic, partition)
 
-    def _closed(self, slices: Sequence[Slice]) -> list[Commit]:
-        if not slices:
-            return []
+    def _close_slices(self, slices: Sequence[Slice]) -> list[Commit]:
+        """Return a commit for each slice. Raises :class:`RetryLater` if the bucket is unavailable."""
         try:
-            return [self._close(one) for one in slices]
-        except Away as error:  # nothing of these slices is final: the loop hands their events over again
+            return [self._close_slice(closed) for closed in slices]
+        except StorageUnavailable as error:  # none of the slices is committed, so the loop delivers their events again
             raise RetryLater(str(error)) from error
 
-    def _close(self, closed: Slice) -> Commit:
-        traced = [event.traceparent for event in closed.events if event.traceparent]
-        with tracing.span("window", "consumer", of=traced, window=closed.window.name, rows=closed.rows):
-            verdicts = self._judged(closed)
-        note = self._finals.commit(closed.window)
-        return Commit(closed.topic, closed.partition, closed.last_offset + 1, verdicts, note)
+    def _close_slice(self, closed: Slice) -> Commit:
+        """Archive and judge a slice; return the commit of its offsets and verdicts."""
+        parents = [event.traceparent for event in closed.events if event.traceparent]
+        with tracing.span("window", "consumer", parents=parents, window=closed.window.name, rows=closed.rows):
+            verdicts = self._process_slice(closed)
+        metadata = self._committed_slices.commit(closed.window)
+        return Commit(closed.topic, closed.partition, closed.last_offset + 1, verdicts, metadata)
 
-    def _judged(self, closed: Slice) -> list[Event]:
+    def _process_slice(self, closed: Slice) -> list[Event]:
+        """Archive and judge a slice's predictions and outcomes; return the verdicts and estimates."""
         predictions = [event for event in closed.events if isinstance(event, Prediction)]
         outcomes = [event for event in closed.events if isinstance(event, Outcome)]
-        verdicts = self._judge(closed, predictions) if predictions else []
+        verdicts = self._judge_predictions(closed, predictions) if predictions else []
         if outcomes:
             archive.write_slice(self._bucket, closed.window, archive.outcomes_table(outcomes))
-            verdicts += self._qualities.evaluate_slice(closed.window)
-        self._tidying.on_slice_closed(closed.window)
+            verdicts += self._quality_tracker.evaluate_slice(closed.window)
+        self._archive_cleaner.on_slice_closed(closed.window)
         return verdicts
 
-    def _judge(self, closed: Slice, predictions: Sequence[Prediction]) -> list[Event]:
+    def _judge_predictions(self, closed: Slice, predictions: Sequence[Prediction]) -> list[Event]:
+        """Archive a slice's predictions while they are judged; return the verdicts and estimates.
+
+        An event that is in the slice or in the windows before it already is left out.
+        """
         window = closed.window
-        seen = self._history.seen_event_ids(window)
-        once: dict[str, Prediction] = {}
+        seen = self._recent_windows.seen_event_ids(window)
+        deduplicated: dict[str, Prediction] = {}
         for event in predictions:
-            if event.id not in seen:  # an event that is there twice counts once, where it stood first
-                once.setdefault(event.id, event)
-        table = archive.predictions_table(list(once.values()))
+            if event.id not in seen:
+                deduplicated.setdefault(event.id, event)
+        table = archive.predictions_table(list(deduplicated.values()))
         if not len(table):
             return []
-        with ThreadPoolExecutor(1) as beside:  # an upload mostly waits
-            written = beside.submit(archive.write_slice, self._bucket, window, table)
-            verdicts = self._verdicts(window, table.to_pandas())
-            written.result()
-        for verdict in verdicts:  # not before: what could not be archived is judged again
+        with ThreadPoolExecutor(1) as uploader:  # an upload mostly waits
+            upload = uploader.submit(archive.write_slice, self._bucket, window, table)
+            verdicts = self._judge_versions(window, table.to_pandas())
+            upload.result()
+        # After the upload: if it fails, the slice is judged again and would be counted twice.
+        for verdict in verdicts:
             if isinstance(verdict, DriftVerdict):
                 record_metrics(verdict)
         metrics.VERDICT_LATENCY.observe(time.monotonic() - closed.last_added)
         return verdicts
 
-    def _verdicts(self, window: Window, rows: pd.DataFrame) -> list[Event]:
-        at = self._bucket.url(archive.slice_path(window))
+    def _judge_versions(self, window: Window, rows: pd.DataFrame) -> list[Event]:
+        """Judge each version's rows of a window; return its verdict and, where there is one, its quality estimate."""
+        url = self._bucket.url(archive.slice_path(window))
         verdicts: list[Event] = []
-        for (model, version), of_version in rows.groupby(["model", "version"]):
+        for (model, version), version_rows in rows.groupby(["model", "version"]):
             with tracing.span("verdict", window=window.name, version=str(version)):
-                verdict = self._judging.judge(window, str(model), str(version), of_version, at)
-                tracing.tell(verdict=verdict.verdict, explanation=verdict.explanation)
-            if verdict.verdict == "drift":
-                self._alarmed(verdict)
+                verdict = self._window_judge.judge(window, str(model), str(version), version_rows, url)
+                tracing.set_attributes(verdict=verdict.verdict, explanation=verdict.explanation)
+            if verdict.verdict == "drift" and self._report_queue is not None:
+                self._report_queue.enqueue(ReportKey.for_verdict(verdict))
             verdicts.append(verdict)
-            estimate = self._qualities.estimate(verdict, of_version["prediction"])
+            estimate = self._quality_tracker.estimate(verdict, version_rows["prediction"])
             if estimate is not None:
                 verdicts.append(estimate)
-        self._history.add(window, rows)
+        self._recent_windows.add(window, rows)
         return verdicts
 
 
 def record_metrics(verdict: DriftVerdict) -> None:
-    """Shows a verdict in the metrics. One that says nothing is counted, and leaves what the one before it said."""
+    """Record a verdict in the metrics and log it.
+
+    An inconclusive verdict is only counted: the gauges keep the values of the verdict before it.
+    """
     version = (verdict.model, verdict.version)
     metrics.WINDOWS.labels(*version, verdict.verdict).inc()
     metrics.ROWS.labels(*version).inc(verdict.rows)
     log.info(
-        "window judged",
+        "drift.window_judged",
         event_id=verdict.id,
         window=verdict.window.name,
         version=verdict.version,
         verdict=verdict.verdict,
-        why=verdict.explanation,
+        explanation=verdict.explanation,
     )
     if verdict.verdict == "inconclusive":
         return
@@ -166,7 +190,7 @@ def record_metrics(verdict: DriftVerdict) -> None:
     if verdict.multiwindow_score is not None and verdict.multiwindow_score_threshold is not None:
         metrics.MULTIWINDOW_SCORE.labels(*version).set(verdict.multiwindow_score)
         metrics.MULTIWINDOW_SCORE_THRESHOLD.labels(*version).set(verdict.multiwindow_score_threshold)
-    else:  # there is a gap before the window: what was said of it and those before it is not so now
+    else:  # there is a gap before the window, so values of several windows are out of date
         for gauge in (
             metrics.MULTIWINDOW_SCORE,
             metrics.MULTIWINDOW_SCORE_THRESHOLD,
@@ -175,8 +199,8 @@ def record_metrics(verdict: DriftVerdict) -> None:
         ):
             gauge.remove_by_labels({"model": verdict.model, "version": verdict.version})
     for finding in verdict.findings:
-        what = (finding.column, finding.method, str(finding.windows))
+        labels = (*version, finding.column, finding.method, str(finding.windows))
         if finding.value is not None:
-            metrics.STATISTIC.labels(*version, *what).set(finding.value)
-        metrics.THRESHOLD.labels(*version, *what).set(finding.threshold)
+            metrics.STATISTIC.labels(*labels).set(finding.value)
+        metrics.THRESHOLD.labels(*labels).set(finding.threshold)
         metrics.COLUMN_DRIFTED.labels(*version, finding.column).set(finding.column in verdict.drifted_columns)

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from drift_worker.windows import archive, orphan_cleanup
-from drift_worker.windows.orphan_cleanup import SCAN_INTERVAL_SECONDS, REPORT_SCAN_INTERVAL_SECONDS, ArchiveCleaner
+from drift_worker.windows.orphan_cleanup import REPORT_SCAN_INTERVAL_SECONDS, SCAN_INTERVAL_SECONDS, ArchiveCleaner
+from driftloop.errors import StorageUnavailable
 from driftloop.events import Window, now
-from driftloop.storage.bucket import Away, Bucket
+from driftloop.storage.bucket import Bucket
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -26,7 +27,7 @@ def archived(bucket: Bucket, *windows: Window) -> None:
 
 
 def left(bucket: Bucket) -> list[tuple[int, int, int]]:
-    names = [Window.parse(name) for name in bucket.names("events/predictions/")]
+    names = [Window.parse(name) for name in bucket.list_paths("events/predictions/")]
     return [(one.partition, one.first_offset, one.last_offset) for one in names]
 
 
@@ -35,7 +36,7 @@ class Life:
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
-        self.tidying = ArchiveCleaner(bucket, report_days=90)
+        self.tidying = ArchiveCleaner(bucket, report_retention_days=90)
         self.clock = 0.0
 
     def round(self, *closed: Window) -> None:
@@ -139,23 +140,23 @@ def test_reports_are_looked_through_once_an_hour(life: Life, bucket: Bucket) -> 
         asked.append(life.clock)
         return []
 
-    bucket.written_before = written_before  # type: ignore[method-assign,assignment]
+    bucket.list_modified_before = written_before  # type: ignore[method-assign,assignment]
     for _ in range(int(2 * REPORT_SCAN_INTERVAL_SECONDS / SCAN_INTERVAL_SECONDS)):
         life.round()
     assert asked == [0, REPORT_SCAN_INTERVAL_SECONDS]
 
 
 def test_a_bucket_that_is_away_is_tidied_another_time(life: Life, bucket: Bucket) -> None:
-    names = bucket.names
+    names = bucket.list_paths
 
     def away(_: str) -> list[str]:
-        raise Away("no answer")
+        raise StorageUnavailable("no answer")
 
     life.round(window(0, 9))
-    bucket.names = away  # type: ignore[method-assign,assignment]
+    bucket.list_paths = away  # type: ignore[method-assign,assignment]
     archived(bucket, window(0, 4))
     life.round()
-    bucket.names = names  # type: ignore[method-assign]
+    bucket.list_paths = names  # type: ignore[method-assign]
     assert len(left(bucket)) == 2
     life.round()
     assert len(left(bucket)) == 1

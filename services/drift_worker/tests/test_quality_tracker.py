@@ -19,21 +19,22 @@ from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.recent_windows import RecentWindows
 from drift_worker.windows.slicer import Slicer
 from drift_worker.worker import Worker
-from driftloop.evaluation.metrics import evaluate, roc_auc
+from driftloop.evaluation.bootstrap import evaluate
+from driftloop.evaluation.metrics import roc_auc
 from driftloop.events import (
     DriftVerdict,
-    QualityEstimate,
-    MetricEstimate,
     Evaluation,
+    MetricEstimate,
     Outcome,
     Prediction,
+    QualityEstimate,
     QualityVerdict,
     Window,
 )
 from driftloop.kafka.consumer_loop import Commit, ConsumedMessage
 from driftloop.settings import TopicsSettings, WindowSettings
 from driftloop.storage.bucket import Bucket
-from driftloop.storage.reference_store import write_measured
+from driftloop.storage.reference_store import save_gate_evaluation
 from tests.support.drift_windows import Folder
 
 pytest_plugins = "tests.support.drift_windows"
@@ -51,7 +52,7 @@ def bucket(tmp_path: Path) -> Bucket:
 
 
 def qualities(bucket: Bucket, **settings: Any) -> QualityTracker:
-    return QualityTracker(bucket, TopicsSettings(), QualitySettings(**{"fewest": 50, **settings}))
+    return QualityTracker(bucket, TopicsSettings(), QualitySettings(**{"min_rows": 50, **settings}))
 
 
 class Life:
@@ -98,7 +99,15 @@ def window(topic: str, day: int) -> Window:
 
 def verdict(day: int, version: str = "1") -> DriftVerdict:
     at = BEGIN + timedelta(days=day)
-    about = {"model": "m", "version": version, "rows": ROWS, "starts": at, "ends": at, "archive": "", "why": ""}
+    about = {
+        "model": "m",
+        "version": version,
+        "rows": ROWS,
+        "first_prediction_at": at,
+        "last_prediction_at": at,
+        "archive": "",
+        "explanation": "",
+    }
     return DriftVerdict.model_validate({"window": window("predictions", day), "verdict": "no_drift", **about})
 
 
@@ -130,7 +139,7 @@ def test_outcomes_are_measured_with_the_predictions_that_they_are_of(bucket: Buc
 
 def test_slices_are_measured_together_until_they_have_enough_days(bucket: Bucket, life: Life) -> None:
     days = [life.asked(day) for day in range(9)]
-    working = qualities(bucket, days=7)
+    working = qualities(bucket, min_days=7)
     found = [only(working.evaluate_slice(life.told(day, rows))) for day, rows in enumerate(days)]
     assert [one.windows for one in found] == [1, 1, 1, 1, 5, 6, 7, 7, 7]
     assert [one.in_service.resampling_unit for one in found if one.in_service] == ["rows"] * 4 + ["days"] * 5
@@ -172,7 +181,7 @@ def test_the_last_known_outcome_of_a_row_counts(bucket: Bucket, life: Life) -> N
 
 
 def test_outcomes_without_a_prediction_are_counted_and_looked_for_again(bucket: Bucket, life: Life) -> None:
-    working = qualities(bucket, days=1, fewest=150)
+    working = qualities(bucket, min_days=1, min_rows=150)
     first = life.asked(0)
     second = life.asked(1)
     bucket.delete(archive.slice_path(window("predictions", 1)))
@@ -240,7 +249,7 @@ def test_an_answer_that_two_slices_hold_counts_once(bucket: Bucket, life: Life) 
 def test_only_so_many_slices_are_kept(bucket: Bucket, life: Life) -> None:
     days = [life.asked(day) for day in range(3)]
     told = life.told(0, pd.concat(days))
-    quality = only(qualities(bucket, predictions=2).evaluate_slice(told))
+    quality = only(qualities(bucket, prediction_lookback_slices=2).evaluate_slice(told))
     assert (quality.rows, quality.unmatched) == (2 * ROWS, ROWS)
 
 
@@ -261,7 +270,7 @@ def test_a_file_is_read_once(bucket: Bucket, life: Life, monkeypatch: pytest.Mon
 
 
 def test_quality_is_compared_with_what_the_gate_measured(bucket: Bucket, life: Life) -> None:
-    write_measured(bucket, "m", "1", GATE)
+    save_gate_evaluation(bucket, "m", "1", GATE)
     quality = only(qualities(bucket).evaluate_slice(life.told(0, life.asked(0))))
     assert quality.verdict == "degraded"
     assert quality.at_gate == GATE
@@ -276,7 +285,7 @@ def test_a_first_version_has_no_gate_to_be_compared_with(bucket: Bucket, life: L
 
 
 def test_what_the_gate_wrote_and_nobody_can_read_is_told(bucket: Bucket, life: Life) -> None:
-    bucket.write("references/m/1/measured.json", b'{"rows": ')
+    bucket.write("references/m/1/gate_evaluation.json", b'{"rows": ')
     quality = only(qualities(bucket).evaluate_slice(life.told(0, life.asked(0))))
     assert quality.verdict == "inconclusive"
     assert "cannot be read" in quality.explanation
@@ -305,7 +314,7 @@ def test_a_verdict_needs_a_difference_beyond_both_intervals(
 
 
 def test_outcomes_that_are_all_the_same_have_no_verdict(bucket: Bucket, life: Life) -> None:
-    write_measured(bucket, "m", "1", GATE)
+    save_gate_evaluation(bucket, "m", "1", GATE)
     quality = only(qualities(bucket).evaluate_slice(life.told(0, life.asked(0).assign(outcome=0.0))))
     assert (quality.verdict, quality.explanation) == ("inconclusive", "all outcomes of 100 rows are the same")
 
@@ -321,7 +330,7 @@ def test_an_estimate_without_a_record_is_not_trusted(bucket: Bucket, life: Life)
 
 @pytest.mark.parametrize(("changed", "trusted"), [(False, True), (True, False)])
 def test_an_estimate_is_trusted_as_its_record_is_good(bucket: Bucket, life: Life, changed: bool, trusted: bool) -> None:
-    working = qualities(bucket, trusted_error=0.05)
+    working = qualities(bucket, max_estimate_error=0.05)
     for day in range(12):
         rows = life.asked(day)
         if changed:  # half of the outcomes have nothing to do with the features any more
@@ -357,7 +366,7 @@ def test_estimates_and_qualities_are_published_with_the_offsets_of_their_slices(
     settings = WindowSettings(rows=ROWS)
     known = CommittedSlices()
     history = RecentWindows(bucket, settings.min_rows, known.preceding)
-    judging, tidying = WindowJudge(bucket, settings, history), ArchiveCleaner(bucket, report_days=90)
+    judging, tidying = WindowJudge(bucket, settings, history), ArchiveCleaner(bucket, report_retention_days=90)
     worker = Worker(Slicer(settings), judging, qualities(bucket), history, known, bucket, tidying)
     finals: list[Commit] = []
     for offset, chance in enumerate(life.random.random(ROWS)):

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from drift_worker.verdicts.replay import rejudge, main, format_table
+from drift_worker.verdicts.replay import format_table, main, rejudge
 from drift_worker.windows.archive import slice_path
 from driftloop.events import DriftVerdict
 from driftloop.settings import WindowSettings
@@ -47,9 +47,11 @@ def test_only_some_windows_are_judged_with_those_that_came_before_them(
 
 def test_a_new_reference_changes_what_is_said(bucket: Bucket, given: list[DriftVerdict]) -> None:
     assert [verdict.verdict for verdict in given] == ["no_drift"] * 4 + ["drift"]
-    known = reference_store.read(bucket, "m", "1")
+    known = reference_store.load_reference(bucket, "m", "1")
     spans = [span.model_copy(update={"score_threshold": 10_000.0}) for span in known.profile.spans]
-    reference_store.write(bucket, "m", "1", known._replace(profile=known.profile.model_copy(update={"spans": spans})))
+    reference_store.save_reference(
+        bucket, "m", "1", known._replace(profile=known.profile.model_copy(update={"spans": spans}))
+    )
     pairs = list(rejudge(given, given, bucket, WINDOW))
     assert {new.verdict for _, new in pairs} == {"no_drift"}
     *_, warm, last = format_table(pairs)

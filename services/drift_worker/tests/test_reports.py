@@ -15,13 +15,13 @@ import pytest
 from prometheus_client import REGISTRY
 
 from drift_worker.web import report
-from drift_worker.web.report import WindowNotArchived, ReportKey
+from drift_worker.web.report import ReportKey, WindowNotArchived
 from drift_worker.web.report_queue import ReportQueue
 from driftloop.drift.distances import DistanceName
 from driftloop.events import DriftVerdict
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
-from driftloop.storage.reference_store import NoReference, Reference
+from driftloop.storage.reference_store import Reference, ReferenceUnavailable
 from tests.support.drift_windows import KINDS, Folder, days, give_reference, judged
 
 pytest_plugins = "tests.support.drift_windows"
@@ -93,7 +93,7 @@ def test_the_threshold_decides(bucket: Bucket, known: Reference) -> None:
     lenient = known.profile.model_copy(
         update={"spans": [single.model_copy(update={"score_threshold": single.score_threshold * 100})]}
     )
-    reference_store.write(bucket, "m", "1", known._replace(profile=lenient))
+    reference_store.save_reference(bucket, "m", "1", known._replace(profile=lenient))
     page = made(bucket, verdict)
     assert '"data_drift": "Not Detected"' in page
     assert '"data_drift": "Detected"' not in page
@@ -120,7 +120,7 @@ def test_a_report_that_is_there_is_not_made_again(bucket: Bucket) -> None:
 
 
 def test_what_is_missing_is_named(bucket: Bucket) -> None:
-    with pytest.raises(NoReference, match="version 1 of m has no reference"):
+    with pytest.raises(ReferenceUnavailable, match="version 1 of m has no reference"):
         report.render_and_store(bucket, A)
     give_reference(bucket)
     with pytest.raises(WindowNotArchived, match="the archive has no window predictions-0-000000000000-000000000000"):

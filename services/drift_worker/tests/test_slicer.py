@@ -20,9 +20,9 @@ def prediction(
     return ConsumedMessage("predictions", partition, offset, event, offset if follows is None else follows)
 
 
-def slicing_of(rows: int, quiet_seconds: float = 60, longest_seconds: float = 60) -> Slicer:
+def slicing_of(rows: int, idle_timeout_seconds: float = 60, max_age_seconds: float = 60) -> Slicer:
     settings = WindowSettings.model_construct(
-        None, rows=rows, quiet_seconds=quiet_seconds, longest_seconds=longest_seconds
+        None, rows=rows, idle_timeout_seconds=idle_timeout_seconds, max_age_seconds=max_age_seconds
     )
     return Slicer(settings)
 
@@ -61,21 +61,21 @@ def test_partitions_and_topics_have_slices_of_their_own() -> None:
 def test_an_event_that_is_much_later_begins_a_slice_of_its_own() -> None:
     times = [0, 50, 61, 100, 122]
     late = [prediction(n, after=seconds) for n, seconds in enumerate(times)]
-    assert added(slicing_of(10, longest_seconds=60), *late) == [(0, 1, 2), (2, 3, 2)]
+    assert added(slicing_of(10, max_age_seconds=60), *late) == [(0, 1, 2), (2, 3, 2)]
 
 
 def test_one_event_may_close_two_slices() -> None:
-    slicing = slicing_of(5, longest_seconds=60)
+    slicing = slicing_of(5, max_age_seconds=60)
     assert added(slicing, prediction(0), prediction(1, rows=5, after=61)) == [(0, 0, 1), (1, 1, 5)]
 
 
 def test_events_out_of_order_do_not_stretch_a_slice() -> None:
     disorder = [prediction(0, after=50), prediction(1, after=0), prediction(2, after=61)]
-    assert added(slicing_of(10, longest_seconds=60), *disorder) == [(0, 1, 2)]
+    assert added(slicing_of(10, max_age_seconds=60), *disorder) == [(0, 1, 2)]
 
 
 def test_a_quiet_slice_closes_after_its_time() -> None:
-    slicing = slicing_of(10, quiet_seconds=5)
+    slicing = slicing_of(10, idle_timeout_seconds=5)
     slicing.add(prediction(0), 0)
     slicing.add(prediction(1), 3)
     assert slicing.close_idle(7.9) == []

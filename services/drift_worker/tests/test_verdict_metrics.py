@@ -12,11 +12,22 @@ NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
 
 
 def verdict(model: str, day: int, what: str, **more: Any) -> DriftVerdict:
-    judged = {"score": 1.5, "limit": 1.0, "rolling_score": 2.0, "rolling_limit": 1.0} if what != "inconclusive" else {}
+    judged = (
+        {"score": 1.5, "score_threshold": 1.0, "multiwindow_score": 2.0, "multiwindow_score_threshold": 1.0}
+        if what != "inconclusive"
+        else {}
+    )
     ends = NOON + timedelta(days=day)
     window = Window(topic="predictions", partition=0, first_offset=day, last_offset=day)
-    common = {"window": window, "model": model, "version": "1", "rows": 10, "starts": ends, "ends": ends}
-    return DriftVerdict.model_validate({**common, "verdict": what, "why": "", "archive": "", **judged, **more})
+    common = {
+        "window": window,
+        "model": model,
+        "version": "1",
+        "rows": 10,
+        "first_prediction_at": ends,
+        "last_prediction_at": ends,
+    }
+    return DriftVerdict.model_validate({**common, "verdict": what, "explanation": "", "archive": "", **judged, **more})
 
 
 def shown(name: str, model: str, **labels: str) -> float | None:
@@ -59,7 +70,9 @@ def test_a_column_has_drifted_by_any_of_its_statistics_in_the_latest_window() ->
 
 def test_behind_a_gap_nothing_is_left_of_what_was_said_of_three_windows() -> None:
     record_metrics(verdict("gap", 1, "drift", findings=[finding("x"), finding("x", windows=3)]))
-    record_metrics(verdict("gap", 5, "no_drift", rolling_score=None, rolling_limit=None, findings=[finding("x")]))
+    record_metrics(
+        verdict("gap", 5, "no_drift", multiwindow_score=None, multiwindow_score_threshold=None, findings=[finding("x")])
+    )
     assert shown("multiwindow_score", "gap") is None
     assert shown("statistic", "gap", column="x", method="psi", windows="3") is None
     assert shown("statistic", "gap", column="x", method="psi", windows="1") == 0.2

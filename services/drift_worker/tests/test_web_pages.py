@@ -20,19 +20,20 @@ from fastapi.testclient import TestClient
 from drift_worker.web import routes
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import VerdictCache
+from driftloop.errors import StorageUnavailable
 from driftloop.events import (
-    DriftVerdict,
-    QualityEstimate,
     DataQualityIssue,
-    MetricEstimate,
-    Finding,
-    Evaluation,
-    ModelStateChanged,
-    QualityVerdict,
+    DriftVerdict,
     EstimateTrackRecord,
+    Evaluation,
+    Finding,
+    MetricEstimate,
+    ModelStateChanged,
+    QualityEstimate,
+    QualityVerdict,
     Window,
 )
-from driftloop.storage.bucket import Away, Bucket
+from driftloop.storage.bucket import Bucket
 from tests.support.drift_windows import BEGIN, days, give_reference, judged
 
 pytest_plugins = "tests.support.drift_windows"
@@ -89,8 +90,21 @@ def one(number: int = 0, **changed: Any) -> DriftVerdict:
     """A made-up verdict."""
     window = Window(topic="predictions", partition=0, first_offset=number, last_offset=number)
     given: dict[str, Any] = {
-        **{"window": window, "model": "m", "version": "1", "rows": 1, "verdict": "no_drift", "why": "score 1, limit 2"},
-        **{"starts": BEGIN, "ends": BEGIN, "archive": "gs://b/x.parquet", "score": 1.0, "limit": 2.0},
+        **{
+            "window": window,
+            "model": "m",
+            "version": "1",
+            "rows": 1,
+            "verdict": "no_drift",
+            "explanation": "score 1, limit 2",
+        },
+        **{
+            "first_prediction_at": BEGIN,
+            "last_prediction_at": BEGIN,
+            "archive": "gs://b/x.parquet",
+            "score": 1.0,
+            "score_threshold": 2.0,
+        },
     }
     return DriftVerdict(**(given | changed))
 
@@ -128,8 +142,8 @@ def test_the_overview_shows_each_window_and_the_column_to_look_at_first(
 ) -> None:
     answer = client.get("/")
     seen = words(answer)
-    assert "m version 1 alarm" in seen
-    assert "5 windows: 2 alarm, 2 quiet, 1 unjudged" in seen
+    assert "m version 1 drift" in seen
+    assert "5 windows: 2 drift, 2 no drift, 1 inconclusive" in seen
     links = re.findall(r'<li><a class="(\w+)" href="([^"]+)"', answer.text)
     assert links == [(verdict.verdict, address(verdict)) for verdict in stream]
     table = answer.text[answer.text.index("What to look at first") :]
@@ -186,17 +200,17 @@ def test_the_pictures_are_shares_of_the_values_that_are_there(client: TestClient
 def test_a_verdict_that_was_given_again_stands_beside_the_first_one(
     client: TestClient, verdicts: VerdictCache, stream: list[DriftVerdict]
 ) -> None:
-    changed = {"id": "again", "verdict": "drift", "why": "score 9, limit 1", "replayed": True}
+    changed = {"id": "again", "verdict": "drift", "explanation": "score 9, limit 1", "replayed": True}
     verdicts.add(stream[1].model_copy(update=changed))
     overview = client.get("/")
     links = re.findall(r'<li><a class="([\w ]+)" href="([^"]+)"', overview.text)
-    assert links[:2] == [("no_drift", address(stream[0])), ("quiet again", address(stream[1]))]
-    assert "5 windows: 2 alarm, 2 quiet, 1 unjudged" in words(overview)
+    assert links[:2] == [("no_drift", address(stream[0])), ("no_drift again", address(stream[1]))]
+    assert "5 windows: 2 drift, 2 no drift, 1 inconclusive" in words(overview)
     seen = words(client.get(address(stream[1])))
-    assert "m version 1 quiet" in seen
+    assert "m version 1 no drift" in seen
     for part in stream[1].explanation.split("; "):
         assert part in seen
-    assert re.search(r"Judged again on [\d-]+ [\d:]+: alarm score 9, limit 1", seen)
+    assert re.search(r"Judged again on [\d-]+ [\d:]+: drift score 9, limit 1", seen)
     assert "Judged again" not in words(client.get(address(stream[0])))
 
 
@@ -240,7 +254,14 @@ def test_names_are_shown_as_they_are_and_never_run(client: TestClient, verdicts:
     finding = Finding(column=NASTY, method=NASTY, value=2.0, threshold=1.0, drifted=True, priority=1.0)
     fact = DataQualityIssue(column=NASTY, kind="constant", fraction=1.0)
     why = f"score 3, limit 1; {NASTY}"
-    nasty = one(model=f"a/b {NASTY}", version=NASTY, verdict="drift", why=why, findings=[finding], facts=[fact])
+    nasty = one(
+        model=f"a/b {NASTY}",
+        version=NASTY,
+        verdict="drift",
+        explanation=why,
+        findings=[finding],
+        data_quality_issues=[fact],
+    )
     verdicts.add(nasty.model_copy(update={"archive": NASTY}))
     overview = client.get("/")
     (link,) = re.findall(r'<li><a class="drift" href="([^"]+)"', overview.text)
@@ -312,7 +333,7 @@ def test_a_bucket_that_is_away_is_told_of_and_asked_again_later(
     client: TestClient, verdicts: VerdictCache, bucket: Bucket
 ) -> None:
     def away(_: str) -> bytes:
-        raise Away("the bucket does not answer: TimeoutError")
+        raise StorageUnavailable("the bucket does not answer: TimeoutError")
 
     bucket.read = away  # type: ignore[method-assign,assignment]
     verdicts.add(one())
@@ -325,7 +346,13 @@ def test_a_bucket_that_is_away_is_told_of_and_asked_again_later(
 
 
 def test_quality_stands_beside_the_verdicts(client: TestClient, verdicts: VerdictCache) -> None:
-    common: dict[str, Any] = {"model": "m", "version": "1", "rows": 900, "starts": BEGIN, "ends": BEGIN}
+    common: dict[str, Any] = {
+        "model": "m",
+        "version": "1",
+        "rows": 900,
+        "first_prediction_at": BEGIN,
+        "last_prediction_at": BEGIN,
+    }
     found = Evaluation(
         rows=900, days=8, resampling_unit="days", metrics={"roc_auc": MetricEstimate(value=0.7012, low=0.68, high=0.72)}
     )

@@ -1,21 +1,21 @@
-"""Archived windows judged again, with the references as they are now: what a new threshold would have said of them."""
+"""Replay: judge archived windows again with the current references, for example to try other thresholds."""
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 
-from kafka.errors import KafkaError
-
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
 from drift_worker.windows.recent_windows import RecentWindows
+from drift_worker.windows.version_rows import rows_of_version
+from driftloop.errors import BrokerUnavailable, StorageUnavailable
 from driftloop.events import DriftVerdict, Event, Window, new_event_id
-from driftloop.kafka import topics
-from driftloop.kafka.publisher import Publisher, BrokerUnavailable
+from driftloop.kafka import reader
+from driftloop.kafka.publisher import Publisher
 from driftloop.settings import WindowSettings, load
-from driftloop.storage.bucket import Away, Bucket
+from driftloop.storage.bucket import Bucket
 
 ALL_EVENTS = 10**9  # verdicts are few, and the broker keeps them
 UNREACHABLE = 6
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
     asked = parser.parse_args(arguments)
     settings = load(DriftWorkerSettings)
     try:
-        given = topics.read_last(settings.kafka, settings.topics.drift, ALL_EVENTS)
+        given = reader.read_last(settings.kafka, settings.topics.drift, ALL_EVENTS)
         chosen = [
             event
             for event in given
@@ -71,62 +71,65 @@ def main(arguments: Sequence[str]) -> None:
             with Publisher(settings.kafka, settings.topics, "drift_worker") as publisher:
                 publisher.publish(*(new for _, new in pairs))
             print(f"published {len(pairs)} verdicts to {settings.topics.drift}, marked as replayed")
-    except (KafkaError, BrokerUnavailable) as error:
-        print(
-            f"no answer from Kafka at {settings.kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): {error}"
-        )
+    except BrokerUnavailable as error:
+        print(error)
         raise SystemExit(UNREACHABLE) from error
-    except Away as error:
+    except StorageUnavailable as error:
         print(f"{settings.storage.bucket} (DRIFTLOOP_STORAGE__BUCKET): {error}")
         raise SystemExit(UNREACHABLE) from error
 
 
 def rejudge(
-    chosen: Iterable[DriftVerdict], given: Iterable[Event], bucket: Bucket, window: WindowSettings
+    selected: Iterable[DriftVerdict], all_events: Iterable[Event], bucket: Bucket, settings: WindowSettings
 ) -> Iterator[tuple[DriftVerdict, DriftVerdict]]:
-    """Each chosen verdict with the one that its rows get now, which has an id of its own; none where the rows are gone.
+    """Yield each selected verdict with the verdict that its rows get now, which has a new id.
 
-    ``given`` are all verdicts: the windows before one are named by theirs.
+    Verdicts whose rows are not in the archive are left out.
+
+    Args:
+        selected: The verdicts to judge again.
+        all_events: All events of the topic: their windows are the committed slices.
+        bucket: Where archive and references are.
+        settings: The drift worker's settings of windows.
     """
-    named = {one.window for one in given if isinstance(one, DriftVerdict)}
-    by_end = {(one.topic, one.partition, one.last_offset + 1): one for one in named}
+    windows = {event.window for event in all_events if isinstance(event, DriftVerdict)}
+    by_end = {(window.topic, window.partition, window.last_offset + 1): window for window in windows}
 
-    def finals(before: Window, count: int) -> Sequence[Window]:
-        found: list[Window] = []
-        while len(found) < count and (one := by_end.get((before.topic, before.partition, before.first_offset))):
-            found.insert(0, one)
-            before = one
-        return found
+    def preceding_slices(window: Window, count: int) -> Sequence[Window]:
+        preceding: list[Window] = []
+        while len(preceding) < count and (earlier := by_end.get((window.topic, window.partition, window.first_offset))):
+            preceding.insert(0, earlier)
+            window = earlier
+        return preceding
 
-    history = RecentWindows(bucket, window.min_rows, finals)
-    judging = WindowJudge(bucket, window, history)
-    in_order = sorted(chosen, key=lambda verdict: (verdict.window.name, verdict.model, verdict.version))
-    for one, verdicts in groupby(in_order, key=lambda verdict: verdict.window):
+    recent_windows = RecentWindows(bucket, settings.min_rows, preceding_slices)
+    window_judge = WindowJudge(bucket, settings, recent_windows)
+    ordered = sorted(selected, key=lambda verdict: (verdict.window.name, verdict.model, verdict.version))
+    for window, verdicts in groupby(ordered, key=lambda verdict: verdict.window):
         try:
-            rows = archive.read_slice(bucket, one)
+            rows = archive.read_slice(bucket, window)
         except FileNotFoundError:
             continue
         for old in verdicts:
-            of_version = rows[(rows["model"] == old.model) & (rows["version"] == old.version)]
-            new = judging.judge(one, old.model, old.version, of_version, old.archive)
+            version_rows = rows_of_version(rows, old.model, old.version)
+            new = window_judge.judge(window, old.model, old.version, version_rows, old.archive)
             yield old, new.model_copy(update={"id": new_event_id(), "replayed": True})
-        history.add(one, rows)
+        recent_windows.add(window, rows)
 
 
 def format_table(pairs: Sequence[tuple[DriftVerdict, DriftVerdict]]) -> Iterator[str]:
-    """Old and new verdicts as lines of text, with what has changed in the last."""
+    """Yield old and new verdicts as lines of a table; the last line counts the changes."""
     lines = [("window", "version", "rows", "from", "old", "new", "drifted now")]
     for old, new in pairs:
-        of = f"{old.model} {old.version}"
         drifted = ", ".join(new.drifted_columns) or (new.explanation if new.verdict == "inconclusive" else "")
         lines.append(
             (
                 old.window.name,
-                of,
+                f"{old.model} {old.version}",
                 str(new.rows),
                 f"{old.first_prediction_at:%Y-%m-%d %H:%M}",
-                _said(old),
-                _said(new),
+                _format_verdict(old),
+                _format_verdict(new),
                 drifted,
             )
         )
@@ -134,16 +137,17 @@ def format_table(pairs: Sequence[tuple[DriftVerdict, DriftVerdict]]) -> Iterator
     for line in lines:
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
     changed = sum(old.verdict != new.verdict for old, new in pairs)
-    yield f"{len(pairs)} verdicts given again, {changed} of them another one"
+    yield f"{len(pairs)} windows judged again, {changed} verdicts changed"
 
 
-def _said(verdict: DriftVerdict) -> str:
-    """The verdict, with the scores that it comes from and their limits."""
+def _format_verdict(verdict: DriftVerdict) -> str:
+    """Return a verdict with its scores and their thresholds, such as ``drift 9.5/8.1``."""
     scores = [
         (verdict.score, verdict.score_threshold),
         (verdict.multiwindow_score, verdict.multiwindow_score_threshold),
     ]
-    return " ".join([verdict.verdict, *(f"{score:.1f}/{limit:.1f}" for score, limit in scores if score and limit)])
+    ratios = [f"{score:.1f}/{threshold:.1f}" for score, threshold in scores if score and threshold]
+    return " ".join([verdict.verdict, *ratios])
 
 
 def _day(text: str) -> datetime:

@@ -17,6 +17,7 @@ from driftloop.events import DataQualityIssue, DriftVerdict, Window, verdict_id
 from driftloop.settings import WindowSettings
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable, load_reference
+from driftloop.telemetry import tracing
 
 
 class LoadedReference(NamedTuple):
@@ -62,6 +63,7 @@ class WindowJudge:
             first_prediction_at=rows["time"].min().to_pydatetime(),
             last_prediction_at=rows["time"].max().to_pydatetime(),
             archive=archive,
+            traceparent=tracing.current_traceparent(),
         )
         try:
             loaded = self._load_reference(model, version)
@@ -152,4 +154,4 @@ def explain(score: WindowScore) -> str:
 
 def type_issues(coerced: Mapping[str, float]) -> list[DataQualityIssue]:
     """Return an issue for each column with values that are no numbers, with their fraction of the rows."""
-    return [DataQualityIssue(column=column, kind="another_type", fraction=coerced[column]) for column in coerced]
+    return [DataQualityIssue(column=column, kind="type_mismatch", fraction=coerced[column]) for column in coerced]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from driftloop.drift.distances import FloatArray, ColumnType
+from driftloop.drift.distances import ColumnType, FloatArray
 from driftloop.drift.statistics import to_float_array
-from driftloop.events import DriftVerdict, QualityEstimate, Finding, QualityVerdict
+from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerdict
 
 PlotlyFigure = dict[str, Any]
 

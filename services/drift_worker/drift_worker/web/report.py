@@ -1,7 +1,7 @@
-"""evidently's own report of a window, as HTML in the bucket.
+"""Render evidently's report of a window as HTML in the bucket.
 
-``python -m drift_worker.web.report MODEL VERSION WINDOW`` makes one, in a process of its own:
-evidently takes ten seconds to import, and as long to draw.
+``python -m drift_worker.web.report MODEL VERSION WINDOW`` renders one report. It runs in a process of its own, because
+evidently takes ten seconds to import and as long to render.
 """
 
 import argparse
@@ -15,21 +15,23 @@ import pandas as pd
 
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.windows import archive
+from drift_worker.windows.version_rows import align_types, rows_of_version
 from driftloop.drift.calibration import DriftProfile
-from driftloop.drift.distances import DISTANCES, ColumnType
+from driftloop.drift.distances import DISTANCES
 from driftloop.drift.statistics import distance_for
+from driftloop.errors import InvalidInput, StorageUnavailable
 from driftloop.events import DriftVerdict, Window
 from driftloop.settings import load
 from driftloop.storage import reference_store
-from driftloop.storage.bucket import Away, Bucket
-from driftloop.storage.reference_store import NoReference, Reference
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import Reference, ReferenceUnavailable
 
-MOST_ROWS = 5_000  # of the reference: evidently draws each of them, and compares no faster than it draws
-NICENESS = 19  # windows come first
+MAX_REFERENCE_ROWS = 5_000  # evidently plots each row, and comparing takes no longer than plotting
+NICENESS = 19  # judging windows goes first
 
 
 class ReportKey(NamedTuple):
-    """What a report is of: a version's rows of a window."""
+    """Identifies a report: a version's rows of a window."""
 
     model: str
     version: str
@@ -38,133 +40,140 @@ class ReportKey(NamedTuple):
 
     @classmethod
     def for_verdict(cls, verdict: DriftVerdict) -> Self:
-        """What a verdict is on."""
+        """Return the key of the report on a verdict's window."""
         return cls(verdict.model, verdict.version, verdict.window.name)
 
     @property
     def path(self) -> str:
-        """Where its report lies in the bucket."""
+        """The report's path in the bucket."""
         return f"reports/{self.model}/{self.version}/{self.window}.html"
 
 
-class WindowNotArchived(Exception):
-    """The archive has no row of the version in the window."""
+class WindowNotArchived(InvalidInput):
+    """The archive has no rows of the version in the window; they may have been deleted."""
 
 
-def load_rows(bucket: Bucket, subject: ReportKey) -> tuple[Reference, pd.DataFrame]:
-    """The version's reference, and the window's rows of the version with the columns and types of the reference.
+def load_rows(bucket: Bucket, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
+    """Return the version's reference and its rows of the window, both with the reference's columns and types.
 
-    A column that the window lacks has no values. Raises :class:`NoReference` and :class:`NoRows`.
+    A column that the window does not have is empty.
+
+    Raises:
+        ReferenceUnavailable: The version has no reference that can be read.
+        WindowNotArchived: The archive has no rows of the version in the window.
+        StorageUnavailable: The bucket does not answer.
     """
-    known = reference_store.read(bucket, subject.model, subject.version)
+    reference = reference_store.load_reference(bucket, key.model, key.version)
     try:
-        found = archive.read_slice(bucket, Window.parse(subject.window))
+        window = archive.read_slice(bucket, Window.parse(key.window))
     except FileNotFoundError as error:
-        raise WindowNotArchived(f"the archive has no window {subject.window}") from error
-    found = found[(found["model"] == subject.model) & (found["version"] == subject.version)]
-    if found.empty:
-        raise WindowNotArchived(f"window {subject.window} has no row of version {subject.version} of {subject.model}")
-    kinds = known.profile.column_types
-    return known._replace(rows=_fitting(known.rows, kinds)), _fitting(found, kinds)
+        raise WindowNotArchived(f"the archive has no window {key.window}") from error
+    version_rows = rows_of_version(window, key.model, key.version)
+    if version_rows.empty:
+        raise WindowNotArchived(f"window {key.window} has no rows of version {key.version} of {key.model}")
+    column_types = reference.profile.column_types
+    compared = [
+        align_types(rows, column_types).rows.reindex(columns=list(column_types)).reset_index(drop=True)
+        for rows in (reference.rows, version_rows)
+    ]
+    return reference._replace(rows=compared[0]), compared[1]
 
 
-def _fitting(frame: pd.DataFrame, kinds: Mapping[str, ColumnType]) -> pd.DataFrame:
-    """The compared columns; a number is a float, as where verdicts are made."""
-    fitting: dict[str, pd.Series] = {
-        name: pd.to_numeric(frame[name], errors="coerce").astype("float64") if kind == "number" else frame[name]
-        for name, kind in kinds.items()
-        if name in frame
-    }
-    return pd.DataFrame(fitting).reindex(columns=list(kinds)).reset_index(drop=True)
+def render_and_store(bucket: Bucket, key: ReportKey) -> str:
+    """Render and store a report unless the bucket has it; return its path. Raises what :func:`load_rows` raises."""
+    if not bucket.exists(key.path):
+        reference, window = load_rows(bucket, key)
+        bucket.write(key.path, render_html(reference, window, key).encode())
+    return key.path
 
 
-def render_and_store(bucket: Bucket, subject: ReportKey) -> str:
-    """Writes the report unless it is there; returns its path. Raises what :func:`rows` raises."""
-    if not bucket.exists(subject.path):
-        known, window = load_rows(bucket, subject)
-        bucket.write(subject.path, render_html(known, window, subject).encode())
-    return subject.path
+def render_html(reference: Reference, window: pd.DataFrame, key: ReportKey) -> str:
+    """Render a report as one HTML file that loads nothing, with the window's distances and our thresholds.
 
-
-def render_html(known: Reference, window: pd.DataFrame, subject: ReportKey) -> str:
-    """The report as one HTML file that loads nothing: the window's distances against our thresholds.
-
-    evidently refuses a report with a column that has no value on one side: such columns are left out, and named.
+    evidently rejects a column without values on one side, so such columns are left out and listed in the header.
     """
-    # Ten seconds, which only who draws should pay.
+    # Ten seconds, only for processes that render.
     from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415
     from evidently.presets import DataDriftPreset  # noqa: PLC0415
 
-    sample = reference_store.thinned(known.rows, MOST_ROWS)
-    kinds = known.profile.column_types
-    empty = [name for name in kinds if window[name].isna().all() or sample[name].isna().all()]
-    columns = [name for name in kinds if name not in empty]
-    limits = {name: limit for name, limit in thresholds(known.profile).items() if name in columns}
-    note = _note(subject, len(window), len(sample), len(known.rows), limits, empty)
+    profile = reference.profile
+    sample = reference_store.subsample_evenly(reference.rows, MAX_REFERENCE_ROWS)
+    column_types = profile.column_types
+    empty_columns = [name for name in column_types if window[name].isna().all() or sample[name].isna().all()]
+    columns = [name for name in column_types if name not in empty_columns]
+    distance_thresholds = {name: value for name, value in thresholds(profile).items() if name in columns}
+    row_counts = RowCounts(len(window), len(sample), len(reference.rows))
+    header = _header_html(key, row_counts, distance_thresholds, empty_columns)
     if not columns:
-        return f"<!doctype html><meta charset=utf-8><title>{html.escape(subject.window)}</title><body>{note}"
+        return f"<!doctype html><meta charset=utf-8><title>{html.escape(key.window)}</title><body>{header}"
     definition = DataDefinition(
-        numerical_columns=[name for name in columns if kinds[name] == "number"],
-        categorical_columns=[name for name in columns if kinds[name] == "category"],
+        numerical_columns=[name for name in columns if column_types[name] == "number"],
+        categorical_columns=[name for name in columns if column_types[name] == "category"],
     )
     preset = DataDriftPreset(
         columns=columns,
-        num_method=DISTANCES["number"][0],  # named, since evidently's choice changes with rows and values
+        num_method=DISTANCES["number"][0],  # explicit: evidently's own choice depends on rows and values
         cat_method=DISTANCES["category"][0],
-        per_column_method={
-            column: known.profile.distances[column] for column in columns if column in known.profile.distances
-        },
-        per_column_threshold=limits,
-        drift_share=1 / len(columns),  # one column is enough for an alarm
-        include_tests=False,  # they say the same once more
+        per_column_method={column: profile.distances[column] for column in columns if column in profile.distances},
+        per_column_threshold=distance_thresholds,
+        drift_share=1 / len(columns),  # one column is enough, as for our verdict
+        include_tests=False,  # they repeat the result
     )
     snapshot = Report([preset]).run(
         Dataset.from_pandas(window[columns], data_definition=definition),
         Dataset.from_pandas(sample[columns].reset_index(drop=True), data_definition=definition),
     )
     page: str = snapshot.get_html_str(as_iframe=False)
-    title = f"<title>{html.escape(f'{subject.model} {subject.version}: {subject.window}')}</title>"
-    return page.replace("<head>", f"<head>{title}", 1).replace("<body>", f"<body>{note}", 1)
+    title = f"<title>{html.escape(f'{key.model} {key.version}: {key.window}')}</title>"
+    return page.replace("<head>", f"<head>{title}", 1).replace("<body>", f"<body>{header}", 1)
 
 
 def thresholds(profile: DriftProfile) -> dict[str, float]:
-    """By column, the distance above which a single window alarms."""
+    """Return the distance above which a single window is an alarm, by column."""
     single = profile.spans[0]
     return {
-        normal.column: normal.location + single.score_threshold * normal.scale
-        for normal in single.null_distributions
-        if normal.statistic == distance_for(normal.column, profile.column_types, profile.distances)
+        null.column: null.location + single.score_threshold * null.scale
+        for null in single.null_distributions
+        if null.statistic == distance_for(null.column, profile.column_types, profile.distances)
     }
 
 
-def _note(
-    subject: ReportKey, window: int, sample: int, known: int, limits: Mapping[str, float], empty: Sequence[str]
+class RowCounts(NamedTuple):
+    """Numbers of rows that a report compares."""
+
+    window: int
+    sample: int
+    reference: int
+
+
+def _header_html(
+    key: ReportKey, rows: RowCounts, distance_thresholds: Mapping[str, float], empty_columns: Sequence[str]
 ) -> str:
-    """What the report shows and what it does not, above it; evidently itself does not name a column's threshold."""
-    parts = [
-        f"{subject.model}, version {subject.version}, window {subject.window}: {window:,} rows against {sample:,}"
-        f" of the reference's {known:,}. The verdict compares with all of the reference, and also looks at missing and"
-        " repeated values and at the windows before this one.",
+    """Return what the report compares and leaves out; evidently itself does not show a column's threshold."""
+    paragraphs = [
+        f"{key.model}, version {key.version}, window {key.window}: {rows.window:,} rows, compared with {rows.sample:,} "
+        f"of the reference's {rows.reference:,}. The verdict compares with the whole reference, and also checks missing "
+        "and repeated values and the windows before this one.",
     ]
-    if limits:
-        named = ", ".join(f"{name} {limit:.3g}" for name, limit in limits.items())
-        parts.append(f"Distances above which a single window alarms: {named}.")
-    if empty:
-        parts.append(f"Left out, since they have no values: {', '.join(empty)}.")
-    paragraphs = "".join(f"<p>{html.escape(part)}</p>" for part in parts)
-    return f'<div style="font: 14px/1.5 sans-serif; color: #444; padding: 8px 32px">{paragraphs}</div>'
+    if distance_thresholds:
+        listed = ", ".join(f"{name} {value:.3g}" for name, value in distance_thresholds.items())
+        paragraphs.append(f"Distances above which a single window is an alarm: {listed}.")
+    if empty_columns:
+        paragraphs.append(f"Left out because they have no values: {', '.join(empty_columns)}.")
+    body = "".join(f"<p>{html.escape(paragraph)}</p>" for paragraph in paragraphs)
+    return f'<div style="font: 14px/1.5 sans-serif; color: #444; padding: 8px 32px">{body}</div>'
 
 
 def main() -> None:
-    """Makes one report, while nothing else needs the processor; the exit code is 1 where there can be none."""
+    """Render one report with the lowest priority; exit with 1 and the reason if it cannot be rendered."""
     os.nice(NICENESS)
     parser = argparse.ArgumentParser(prog="python -m drift_worker.web.report", description=__doc__)
     for name in ReportKey._fields:
         parser.add_argument(name)
-    subject = ReportKey(**vars(parser.parse_args()))
+    key = ReportKey(**vars(parser.parse_args()))
     try:
-        print(render_and_store(Bucket(load(DriftWorkerSettings).storage), subject))
-    except (NoReference, WindowNotArchived, Away) as error:
+        print(render_and_store(Bucket(load(DriftWorkerSettings).storage), key))
+    except (ReferenceUnavailable, WindowNotArchived, StorageUnavailable) as error:
         sys.exit(str(error))
 
 

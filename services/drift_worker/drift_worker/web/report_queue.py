@@ -1,7 +1,7 @@
-"""Has reports made beside the windows: one at a time, each by a process of its own, and never waited for.
+"""Render reports in the background: one at a time, each in a process of its own.
 
-``python -m drift_worker.web.report_queue MODEL VERSION WINDOW`` is that process: it makes one,
-unless its standard input ends before.
+``python -m drift_worker.web.report_queue MODEL VERSION WINDOW`` is that process. It renders one report, and exits early
+when its standard input closes, which happens when the worker dies.
 """
 
 import os
@@ -23,46 +23,52 @@ from drift_worker.web.report import ReportKey
 log = structlog.get_logger(__name__)
 
 COMMAND = (sys.executable, "-m", "drift_worker.web.report_queue")
-REMEMBERED = 100  # failures that a page can still tell of
+MAX_FAILURES = 100  # failed reports that a page can still show the reason of
 
 
 class ReportStatus(NamedTuple):
-    """How far a report is that is not in the bucket."""
+    """The progress of a report that is not in the bucket."""
 
-    name: Literal["unasked", "waiting", "making", "failed"]
+    name: Literal["not_requested", "queued", "rendering", "failed"]
     error: str = ""
 
 
 class ReportQueue:
-    """A queue of reports that are wanted, and the thread that has them made.
+    """A queue of requested reports, and the thread that has them rendered.
 
-    What was asked for last comes first: it is what people look at. Where the queue is full the one that has waited
-    longest is dropped and counted, and can be asked for again. A report that is there already costs its process a look.
-    Use in a ``with`` statement: no process is left after it, nor after this process, however that ends.
+    The latest request is served first, because it is what people look at now. If the queue is full, the oldest request
+    is dropped and counted; it can be made again. A report that the bucket has is not rendered again. Use the queue in a
+    ``with`` statement: afterwards no process is left, and none outlives this process either.
     """
 
     def __init__(self, max_queued: int, timeout_seconds: float, command: Sequence[str] = COMMAND) -> None:
-        """``seconds`` are what a report may take; ``command`` gets a subject's three words."""
-        self._most_waiting = max_queued
-        self._seconds = timeout_seconds
+        """Create the queue without starting it.
+
+        Args:
+            max_queued: Requests that can wait.
+            timeout_seconds: How long rendering a report may take.
+            command: Renders a report; it gets ``--`` and the three parts of a report's key as arguments.
+        """
+        self._max_queued = max_queued
+        self._timeout_seconds = timeout_seconds
         self._command = command
         self._changed = threading.Condition()
-        self._waiting: OrderedDict[ReportKey, None] = OrderedDict()
+        self._queued: OrderedDict[ReportKey, None] = OrderedDict()
         self._failed: OrderedDict[ReportKey, str] = OrderedDict()
-        self._making: ReportKey | None = None
+        self._rendering: ReportKey | None = None
         self._child: subprocess.Popen[str] | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
 
     def __enter__(self) -> Self:
-        """Begins."""
+        """Start the thread."""
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drops what waits and ends what is being made."""
+        """Drop queued requests, kill the process that renders, and wait for the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -70,91 +76,94 @@ class ReportQueue:
                 self._child.kill()
         self._thread.join()
 
-    def enqueue(self, subject: ReportKey) -> None:
-        """Asks for a report; returns at once. One that failed is tried again."""
+    def enqueue(self, key: ReportKey) -> None:
+        """Request a report and return at once. A report that has failed is tried again."""
         with self._changed:
-            if self._closed or subject == self._making:
+            if self._closed or key == self._rendering:
                 return
-            self._failed.pop(subject, None)
-            self._waiting[subject] = None
-            self._waiting.move_to_end(subject)
-            if len(self._waiting) > self._most_waiting:
-                dropped, _ = self._waiting.popitem(last=False)
+            self._failed.pop(key, None)
+            self._queued[key] = None
+            self._queued.move_to_end(key)
+            if len(self._queued) > self._max_queued:
+                dropped, _ = self._queued.popitem(last=False)
                 metrics.REPORTS.labels("dropped").inc()
-                log.warning("report dropped: too many wait", **dropped._asdict())
+                log.warning("report.dropped", max_queued=self._max_queued, **dropped._asdict())
             self._changed.notify()
 
-    def status(self, subject: ReportKey) -> ReportStatus:
-        """How far it is; one that was made, or dropped, is unasked again."""
+    def status(self, key: ReportKey) -> ReportStatus:
+        """Return a report's progress; a report that is rendered or was dropped counts as not requested."""
         with self._changed:
-            if subject == self._making:
-                return ReportStatus("making")
-            if subject in self._waiting:
-                return ReportStatus("waiting")
-            if subject in self._failed:
-                return ReportStatus("failed", self._failed[subject])
-            return ReportStatus("unasked")
+            if key == self._rendering:
+                return ReportStatus("rendering")
+            if key in self._queued:
+                return ReportStatus("queued")
+            if key in self._failed:
+                return ReportStatus("failed", self._failed[key])
+            return ReportStatus("not_requested")
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
+                self._changed.wait_for(lambda: self._queued or self._closed)
                 if self._closed:
                     return
-                self._making = subject = self._waiting.popitem(last=True)[0]
-            began = time.monotonic()
-            why = self._make(subject)
+                self._rendering = key = self._queued.popitem(last=True)[0]
+            started = time.monotonic()
+            error = self._render_in_subprocess(key)
             with self._changed:
-                self._making = self._child = None
+                self._rendering = self._child = None
                 if self._closed:
                     return
-                if why is not None:
-                    self._failed[subject] = why
-                    if len(self._failed) > REMEMBERED:
+                if error is not None:
+                    self._failed[key] = error
+                    if len(self._failed) > MAX_FAILURES:
                         self._failed.popitem(last=False)
-            metrics.REPORTS.labels("made" if why is None else "failed").inc()
-            metrics.REPORT_DURATION.observe(time.monotonic() - began)
-            if why is not None:
-                log.warning("no report", why=why, **subject._asdict())
+            metrics.REPORTS.labels("made" if error is None else "failed").inc()
+            metrics.REPORT_DURATION.observe(time.monotonic() - started)
+            if error is not None:
+                log.warning("report.failed", error=error, **key._asdict())
 
-    def _make(self, subject: ReportKey) -> str | None:
-        """Runs a process to its end; says why it made no report."""
+    def _render_in_subprocess(self, key: ReportKey) -> str | None:
+        """Render a report in a process and wait for its end; return the error, or ``None`` if it succeeds."""
         with self._changed:
             if self._closed:
                 return None
             try:
                 self._child = child = subprocess.Popen(
-                    [*self._command, "--", *subject],
-                    stdin=subprocess.PIPE,  # which ends when this process does
+                    [*self._command, "--", *key],
+                    stdin=subprocess.PIPE,  # closes when this process dies
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     text=True,
                     errors="replace",
                 )
             except OSError as error:
-                return f"its process could not be started: {error}"
-        lifeline, child.stdin = child.stdin, None  # or it would be closed at once
+                return f"the process that renders it could not be started: {error}"
+        lifeline, child.stdin = child.stdin, None  # communicate() would close it at once
         assert lifeline is not None
         with lifeline:
             try:
-                _, told = child.communicate(timeout=self._seconds)
+                _, stderr = child.communicate(timeout=self._timeout_seconds)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.communicate()
-                return f"it was not made within {self._seconds:g} s (DRIFTLOOP_DRIFT_WORKER__REPORT_TIMEOUT_SECONDS)"
+                return (
+                    f"rendering took longer than {self._timeout_seconds:g} s "
+                    "(DRIFTLOOP_DRIFT_WORKER__REPORT_TIMEOUT_SECONDS)"
+                )
         if child.returncode == 0:
             return None
-        return (told.strip().splitlines() or [f"its process ended with {child.returncode}"])[-1]
+        return (stderr.strip().splitlines() or [f"the process that renders it exited with {child.returncode}"])[-1]
 
 
 def exit_with_parent() -> None:
-    """Ends this process once its standard input ends."""
+    """Exit this process when its standard input closes."""
 
     def wait() -> None:
-        os.read(sys.stdin.fileno(), 1)  # not the buffered stream, which cannot be closed meanwhile
+        os.read(sys.stdin.fileno(), 1)  # the buffered sys.stdin could not be closed while it is read
         os._exit(1)
 
-    threading.Thread(target=wait, name="worker", daemon=True).start()
+    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from drift_worker.web import charts
 from drift_worker.web.charts import PlotlyFigure, max_ratio_by_column, threshold_ratio
-from drift_worker.web.report import WindowNotArchived, ReportKey, load_rows
+from drift_worker.web.report import ReportKey, WindowNotArchived, load_rows
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import VerdictCache
-from driftloop.events import DriftVerdict, QualityEstimate, DataQualityIssue, QualityVerdict
-from driftloop.storage.bucket import Away, Bucket
-from driftloop.storage.reference_store import NoReference
+from driftloop.errors import StorageUnavailable
+from driftloop.events import DataQualityIssue, DriftVerdict, QualityEstimate, QualityVerdict
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import ReferenceUnavailable
 
 WINDOWS = 60  # of a version: as many as can be told apart on a phone
 VERSIONS = 4  # that are shown in full; older ones have a link
@@ -47,7 +48,7 @@ FACTS: dict[str, str] = {
     "unseen_levels": "of the values are levels that the reference does not have",
     "constant": "of the values are the same one: a sensor that hangs?",
     "all_missing": "of the values are missing",
-    "another_type": "of the values are no numbers, and count as missing",
+    "type_mismatch": "of the values are no numbers, and count as missing",
 }
 
 
@@ -188,7 +189,7 @@ def mount(app: FastAPI, verdicts: VerdictCache, reporting: ReportQueue, bucket: 
         return answer
 
     app.include_router(router)
-    app.add_exception_handler(Away, away)
+    app.add_exception_handler(StorageUnavailable, away)
 
 
 def section(verdicts: VerdictCache, model: str, version: str) -> Section:
@@ -241,7 +242,7 @@ def drawings(bucket: Bucket, verdict: DriftVerdict) -> tuple[list[Picture], str]
     """The window's columns beside the reference, those that matter most first; or why there are none."""
     try:
         known, window = load_rows(bucket, ReportKey.for_verdict(verdict))
-    except (NoReference, WindowNotArchived, Away) as error:
+    except (ReferenceUnavailable, WindowNotArchived, StorageUnavailable) as error:
         return [], str(error)
     weights = dict.fromkeys(known.profile.column_types, 0.0)
     for finding in verdict.findings:

@@ -1,4 +1,4 @@
-"""What the pages know of verdicts: the latest on the topic, whoever gave them and whenever this worker started."""
+"""The latest verdicts on the topic for the pages, whichever worker has published them and whenever this one started."""
 
 import threading
 import time
@@ -6,114 +6,121 @@ import zlib
 from typing import NamedTuple, TypeVar
 
 import structlog
-from kafka.errors import KafkaError
 
-from driftloop.events import DriftVerdict, QualityEstimate, Event, QualityVerdict
-from driftloop.kafka import topics
+from driftloop.errors import BrokerUnavailable
+from driftloop.events import DriftVerdict, Event, QualityEstimate, QualityVerdict
+from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
-Shown = DriftVerdict | QualityVerdict | QualityEstimate
-OFFSETS = 4  # a verdict's share of the topic: itself, its estimate, a quality, and the markers of their transactions
-PAUSE_SECONDS = 5  # before a broker that was away is asked again
+CachedEvent = DriftVerdict | QualityVerdict | QualityEstimate
+OFFSETS_PER_VERDICT = 4  # the verdict, its estimate, a quality verdict, and the markers of their transactions
+RECONNECT_DELAY_SECONDS = 5
 
 E = TypeVar("E", DriftVerdict, QualityVerdict, QualityEstimate)
 
 
-class Kept(NamedTuple):
-    """An event, packed: a verdict on 16 columns is 100 KB of objects, and 3 KB like this."""
+class CompressedEvent(NamedTuple):
+    """A compressed event: a verdict on 16 columns takes 3 KB in place of 100 KB as objects."""
 
     model: str
     version: str
-    packed: bytes
+    data: bytes
 
 
 class VerdictCache:
-    """The latest events of the topic of verdicts, of each type so many. Written by one thread, read by any."""
+    """The latest events of the topic of verdicts, up to a limit per type. One thread writes, any thread reads."""
 
     def __init__(self, max_events: int) -> None:
-        """Nothing is known yet."""
+        """Start empty; ``max_events`` is the limit per type of event."""
         self.max_events = max_events
-        self._kept: dict[type[Shown], dict[tuple[str, str], Kept]] = {
+        self._events: dict[type[CachedEvent], dict[tuple[str, str], CompressedEvent]] = {
             DriftVerdict: {},
             QualityVerdict: {},
             QualityEstimate: {},
         }
-        self._replayed: dict[tuple[str, str], Kept] = {}
+        self._replayed: dict[tuple[str, str], CompressedEvent] = {}
         self._lock = threading.Lock()
         self._fresh_at = time.monotonic()
 
     def add(self, event: Event) -> None:
-        """Takes an event; one of a type that no page shows is let go."""
-        if not isinstance(event, Shown):
+        """Add an event; events that no page shows are ignored."""
+        if not isinstance(event, CachedEvent):
             return
-        packed = zlib.compress(event.model_dump_json().encode())
+        data = zlib.compress(event.model_dump_json().encode())
+        is_replayed = isinstance(event, DriftVerdict) and event.replayed
         with self._lock:
-            kept = self._replayed if isinstance(event, DriftVerdict) and event.replayed else self._kept[type(event)]
-            kept[event.window.name, f"{event.model}/{event.version}"] = Kept(event.model, event.version, packed)
-            if len(kept) > self.max_events:
-                del kept[next(iter(kept))]
+            events = self._replayed if is_replayed else self._events[type(event)]
+            events[_key_of(event)] = CompressedEvent(event.model, event.version, data)
+            if len(events) > self.max_events:
+                del events[next(iter(events))]
 
     def mark_fresh(self) -> None:
-        """The topic answered, if only that there is nothing new."""
+        """Note that the topic has answered now, with or without new events."""
         self._fresh_at = time.monotonic()
 
     @property
     def age_seconds(self) -> float:
-        """How long the topic has not answered: what is known may be as old."""
+        """How long ago the topic answered last; later events can be missing."""
         return time.monotonic() - self._fresh_at
 
     def versions(self) -> list[tuple[str, str]]:
-        """Models and versions that have verdicts, the one that was judged last first."""
+        """Return the models and versions with verdicts, in descending order of their latest verdict."""
         with self._lock:
-            return list(
-                dict.fromkeys((kept.model, kept.version) for kept in reversed(self._kept[DriftVerdict].values()))
-            )
+            events = reversed(self._events[DriftVerdict].values())
+            return list(dict.fromkeys((event.model, event.version) for event in events))
 
     def latest(self, kind: type[E], model: str, version: str, count: int) -> list[E]:
-        """The version's last events of a type, in the order in which they were published."""
+        """Return the latest events of a type on a version, at most ``count``, in the order of their publication."""
         with self._lock:
-            chosen = [kept for kept in self._kept[kind].values() if (kept.model, kept.version) == (model, version)]
-        return [_unpacked(kind, kept) for kept in chosen[-count:]]
+            matching = [
+                event for event in self._events[kind].values() if (event.model, event.version) == (model, version)
+            ]
+        return [_decompress(kind, event) for event in matching[-count:]]
 
-    def find(self, window: str, of: str) -> DriftVerdict | None:
-        """The verdict on the rows ``of`` a model/version in the window of this name."""
+    def find(self, window: str, model_version: str) -> DriftVerdict | None:
+        """Return the verdict on a window's rows of a version; arguments are the window's name and model/version."""
         with self._lock:
-            kept = self._kept[DriftVerdict].get((window, of))
-        return None if kept is None else _unpacked(DriftVerdict, kept)
+            event = self._events[DriftVerdict].get((window, model_version))
+        return None if event is None else _decompress(DriftVerdict, event)
 
     def rejudged(self, verdict: DriftVerdict) -> DriftVerdict | None:
-        """What the same rows got when they were judged once more, the last time."""
+        """Return the latest verdict that a replay has given to a verdict's rows."""
         with self._lock:
-            kept = self._replayed.get((verdict.window.name, f"{verdict.model}/{verdict.version}"))
-        return None if kept is None else _unpacked(DriftVerdict, kept)
+            event = self._replayed.get(_key_of(verdict))
+        return None if event is None else _decompress(DriftVerdict, event)
 
     def neighbours(self, verdict: DriftVerdict) -> tuple[str | None, str | None]:
-        """The names of the windows before and after, of the same version."""
+        """Return the names of the version's windows before and after a verdict's window, in order of publication."""
+        window, model_version = _key_of(verdict)
         with self._lock:
-            names = [name for name, of in self._kept[DriftVerdict] if of == f"{verdict.model}/{verdict.version}"]
-        at = names.index(verdict.window.name)
-        return names[at - 1] if at else None, names[at + 1] if at + 1 < len(names) else None
+            names = [name for name, key in self._events[DriftVerdict] if key == model_version]
+        index = names.index(window)
+        return names[index - 1] if index else None, names[index + 1] if index + 1 < len(names) else None
 
 
-def _unpacked(kind: type[E], kept: Kept) -> E:
-    return kind.model_validate_json(zlib.decompress(kept.packed))
+def _key_of(event: CachedEvent) -> tuple[str, str]:
+    return event.window.name, f"{event.model}/{event.version}"
 
 
-def start_tailing(verdicts: VerdictCache, kafka: KafkaSettings, topic: str) -> None:
-    """Fills ``verdicts`` from the topic, in a thread that ends with the process and outlives a broker that is away."""
+def _decompress(kind: type[E], event: CompressedEvent) -> E:
+    return kind.model_validate_json(zlib.decompress(event.data))
+
+
+def start_tailing(cache: VerdictCache, kafka: KafkaSettings, topic: str) -> None:
+    """Fill the cache from the topic in a daemon thread, which reconnects when the broker was unavailable."""
 
     def run() -> None:
         while True:
             try:
-                with topics.tail(kafka, topic, last=verdicts.max_events * OFFSETS) as events:
+                with reader.tail(kafka, topic, last=cache.max_events * OFFSETS_PER_VERDICT) as events:
                     for event in events:
-                        verdicts.mark_fresh()
+                        cache.mark_fresh()
                         if event is not None:
-                            verdicts.add(event)
-            except KafkaError as error:
-                log.warning("the verdicts cannot be followed for now", error=str(error))
-                time.sleep(PAUSE_SECONDS)
+                            cache.add(event)
+            except BrokerUnavailable as error:
+                log.warning("verdict_cache.topic_unavailable", error=str(error))
+                time.sleep(RECONNECT_DELAY_SECONDS)
 
     threading.Thread(target=run, name="verdicts", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Closed slices as Parquet files in the bucket: one a slice, its rows in columns."""
+"""The archive: one Parquet file in the bucket for each closed slice of predictions or outcomes."""
 
 import json
 from collections.abc import Mapping, Sequence, Set
@@ -15,11 +15,11 @@ from drift_worker import metrics
 from driftloop.events import RESERVED_COLUMNS, FeatureValue, Outcome, Prediction, PredictionValue, Window
 from driftloop.storage.bucket import Bucket
 
-TIME = pa.timestamp("ns", "UTC")  # what pandas has
+TIME = pa.timestamp("ns", "UTC")  # the resolution of pandas
 
 
 def predictions_table(events: Sequence[Prediction]) -> pa.Table:
-    """One row an instance: its id, row, time, model, version and prediction, then its features."""
+    """Return one row per instance: id, row, time, model, version and prediction, then the features by name."""
     event_per_row = [event for event in events for _ in event.predictions]
     table = {
         "id": pa.array([event.id for event in event_per_row], pa.string()),
@@ -37,29 +37,32 @@ def predictions_table(events: Sequence[Prediction]) -> pa.Table:
 
 
 def _with_all_columns(event: Prediction, names: Set[str]) -> Mapping[str, list[FeatureValue]]:
-    """The event's columns; those that others have and it has not are empty."""
+    """Return the event's features with an empty column for each of ``names`` that it does not have."""
     if event.features.keys() >= names:
         return event.features
     return {**dict.fromkeys(names, [None] * len(event.predictions)), **event.features}
 
 
 def _arrow_column(cells: Sequence[FeatureValue | PredictionValue]) -> pa.Array:
-    """Versions of a slice may differ in a column's type, and a file has one; several outputs are a text of JSON."""
+    """Return values as one column with one type, though versions in a slice may differ in a column's type.
+
+    Integers with floats become floats, other mixtures text; predictions with several outputs become JSON.
+    """
     kinds = set(map(type, cells)) - {NoneType}
     if list in kinds:
         return pa.array([json.dumps(cell) for cell in cells])
     try:
-        if kinds == {int, float}:  # a large integer is no reason for text
+        if kinds == {int, float}:  # floats hold any integer, if not exactly; text would be worse
             return pa.array(np.array(cells, np.float64), from_pandas=True)
         if len(kinds) <= 1:
             return pa.array(cells, from_pandas=True)
-    except OverflowError:  # integers larger than a file can hold
+    except OverflowError:  # an integer that 64 bits cannot hold
         pass
     return pa.array([None if cell is None else str(cell) for cell in cells])
 
 
 def outcomes_table(events: Sequence[Outcome]) -> pa.Table:
-    """One row an outcome; ``time`` is when it was known."""
+    """Return one row per outcome; ``time`` is when the outcome became known."""
     return pa.table(
         {
             "id": pa.array([event.prediction_id for event in events], pa.string()),
@@ -71,29 +74,33 @@ def outcomes_table(events: Sequence[Outcome]) -> pa.Table:
 
 
 def write_slice(bucket: Bucket, window: Window, rows: pa.Table | pd.DataFrame) -> str:
-    """Writes a slice's rows under its name; again is the same file. Returns its address."""
+    """Write a slice's rows to the file of its name, replacing it if it exists; return its gs:// URL."""
     with metrics.ARCHIVE_WRITE_SECONDS.time():
         bucket.write_parquet(slice_path(window), rows)
     return bucket.url(slice_path(window))
 
 
 def read_slice(bucket: Bucket, window: Window) -> pd.DataFrame:
-    """A slice's rows. Raises :class:`FileNotFoundError`."""
+    """Return a slice's rows. Raises :class:`FileNotFoundError` if the archive does not have the slice."""
     return bucket.read_parquet(slice_path(window))
 
 
 def list_slices(bucket: Bucket, topic: str, partition: int) -> list[Window]:
-    """The slices of a partition that are in the archive, in order of their offsets."""
-    return [Window.parse(name) for name in bucket.names(f"events/{topic}/{topic}-{partition}-")]
+    """List the archived slices of a partition in order of their offsets."""
+    return [Window.parse(name) for name in bucket.list_paths(f"events/{topic}/{topic}-{partition}-")]
 
 
 def list_slices_between(bucket: Bucket, first: Window, last: Window) -> list[Window]:
-    """The slices in the archive that begin between the first offset of one and the last of another, and a few more."""
+    """List the archived slices that begin between the first offset of ``first`` and the last offset of ``last``.
+
+    The result can have a few more: it is one listing of the longest common prefix of the paths.
+    """
     ends = (first, last.model_copy(update={"first_offset": last.last_offset}))
-    common_prefix = commonprefix([slice_path(window) for window in ends])  # noqa: RUF071  # of characters: names sort as offsets do
-    return [Window.parse(name) for name in bucket.names(common_prefix)]
+    # By characters, not by folders: paths sort as offsets do.
+    common_prefix = commonprefix([slice_path(window) for window in ends])  # noqa: RUF071
+    return [Window.parse(name) for name in bucket.list_paths(common_prefix)]
 
 
 def slice_path(window: Window) -> str:
-    """Where a slice lies in the bucket."""
+    """Return a slice's path in the bucket."""
     return f"events/{window.topic}/{window.name}.parquet"

@@ -1,6 +1,17 @@
-"""Which slices of a partition are final: who has the partition next learns it from the note beside the offset.
+"""Committed slices: which archived slices count, kept in the metadata of the committed offset.
 
-In the archive a slice that a killed or frozen worker left looks like one that is final.
+A slice is written to the archive before its offset is committed, because a commit without the file would lose the rows.
+A worker that is killed or frozen in between leaves a file whose rows the partition's next owner cuts into slices once
+more, with other bounds. In the archive both files look alike, so a reader that lists the archive would count rows
+twice.
+
+Kafka stores a text with each committed offset, its metadata. The worker writes the first offsets of the partition's
+latest slices there, ``"0,10,20"``; each slice ends where the next one begins, and the last one ends before the
+committed offset. The list is committed in the transaction that commits the offset and publishes the verdicts, so it is
+always true, and the next owner receives it together with the offset. Two readers depend on it: ``recent_windows``
+takes the windows before a window from this list and not from a listing, and ``orphan_cleanup`` deletes slices that
+begin within the listed range and are not in it. docs/adr/0002-committed-slices-in-offset-metadata.md has the
+alternatives.
 """
 
 import re
@@ -11,49 +22,58 @@ from itertools import pairwise
 from driftloop.events import Window
 from driftloop.kafka.transactional_producer import CommittedPosition
 
-MAX_SLICES = 100  # slices; a note of their offsets is well below the 4 KB that brokers allow
+MAX_SLICES = 100  # their first offsets are at most 2 KB of text; brokers allow 4 KB (offset.metadata.max.bytes)
 METADATA_PATTERN = re.compile(r"\d{1,19}(,\d{1,19})*")
 
 Partition = tuple[str, int]
-"""A topic and a number."""
+"""A topic and the number of a partition."""
 
 
 class CommittedSlices:
-    """The latest slices of each partition, which follow one another without a gap."""
+    """The latest committed slices of each partition, without gaps between them."""
 
     def __init__(self) -> None:
-        """Nothing is known of any partition."""
+        """Start without partitions."""
         self._slices: dict[Partition, deque[Window]] = {}
 
     def restore(self, partition: Partition, position: CommittedPosition) -> None:
-        """A partition is read on; a note that is none of ours says nothing."""
+        """Read a partition's slices from the metadata of its committed position.
+
+        Metadata in another format, such as that of a tool that has reset the offset, counts as no slices.
+        """
         self._slices[partition] = deque(_parse_metadata(partition, position), MAX_SLICES)
 
     def commit(self, window: Window) -> str:
-        """A slice is to be final; returns the note for its offset."""
+        """Add a slice that is committed next; return the metadata to commit with its offset.
+
+        A gap before the slice removes the slices before the gap.
+        """
         slices = self._slices.setdefault((window.topic, window.partition), deque(maxlen=MAX_SLICES))
         if slices and slices[-1].last_offset + 1 != window.first_offset:
             slices.clear()
         slices.append(window)
-        return ",".join(str(one.first_offset) for one in slices)
+        return ",".join(str(committed.first_offset) for committed in slices)
 
     def slices_of(self, partition: Partition) -> Sequence[Window]:
-        """What is known of a partition, in order."""
+        """Return a partition's committed slices in order of their offsets."""
         return tuple(self._slices.get(partition, ()))
 
     def preceding(self, window: Window, count: int) -> Sequence[Window]:
-        """At most so many slices that come right before one, in order."""
+        """Return at most ``count`` slices that end right before a window without gaps, in order of their offsets."""
         slices = self.slices_of((window.topic, window.partition))
-        end_indexes = [place for place, one in enumerate(slices, 1) if one.last_offset + 1 == window.first_offset]
+        end_indexes = [
+            index for index, earlier in enumerate(slices, 1) if earlier.last_offset + 1 == window.first_offset
+        ]
         return slices[max(0, end_indexes[0] - count) : end_indexes[0]] if end_indexes else ()
 
     def forget(self, partitions: Collection[Partition]) -> None:
-        """The partitions are somebody else's."""
+        """Drop partitions that another worker owns now."""
         for partition in partitions:
             self._slices.pop(partition, None)
 
 
 def _parse_metadata(partition: Partition, position: CommittedPosition) -> list[Window]:
+    """Return the slices that a committed position lists; none if its metadata is not in the format of ``commit``."""
     if not METADATA_PATTERN.fullmatch(position.metadata):
         return []
     bounds = [*map(int, position.metadata.split(",")), position.offset]

@@ -1,4 +1,4 @@
-"""What nobody needs in the bucket any more is deleted beside the windows, a little at a time."""
+"""Delete orphans of the archive and old reports, a few at a time between the windows."""
 
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -8,30 +8,32 @@ import structlog
 
 from drift_worker.windows import archive
 from drift_worker.windows.committed_slices import Partition
+from driftloop.errors import StorageUnavailable
 from driftloop.events import Window, now
-from driftloop.storage.bucket import Away, Bucket
+from driftloop.storage.bucket import Bucket
 
 log = structlog.get_logger(__name__)
 
-SCAN_INTERVAL_SECONDS = 60  # between two looks, of a request a partition
-MAX_SLICES = 1_000  # final slices of a partition: a worker that is frozen for longer than these take is rare
-REPORT_SCAN_INTERVAL_SECONDS = 3_600  # between two looks through all reports
-DELETES_PER_STEP = 20  # reports at a time, a request each: windows wait for them
+SCAN_INTERVAL_SECONDS = 60  # one listing request per partition
+MAX_SLICES = 1_000  # committed slices known per partition; a worker frozen for longer than these take is rare
+REPORT_SCAN_INTERVAL_SECONDS = 3_600  # each scan lists all reports
+DELETES_PER_STEP = 20  # reports; one request each, and windows wait for them
 
 
 class ArchiveCleaner:
-    """Deletes archived slices that never became final, and reports that are too old.
+    """Deletes archived slices that were never committed, and reports older than their retention.
 
-    Such slices come from a worker that was killed before they were final, or was frozen and did not know that the
-    partition had moved on. They are looked for among a partition's slices that follow one another up to the last one
-    that is known to be final: whatever else begins there is nobody's, whoever has the partition by now.
+    A worker that is killed between the archive and the commit leaves such an orphan, and so does one that is frozen and
+    writes after its partitions have moved. A slice is an orphan if it begins within the range of a partition's
+    committed slices, which have no gaps, and is not one of them. An orphan is safe to delete whoever owns the partition
+    now.
     """
 
-    def __init__(self, bucket: Bucket, report_days: float) -> None:
-        """Looks for the first time when it is called for the first time."""
+    def __init__(self, bucket: Bucket, report_retention_days: float) -> None:
+        """Start without partitions; ``report_retention_days`` is the age at which a report is deleted."""
         self._bucket = bucket
-        self._report_age = timedelta(days=report_days)
-        self._preexisting: dict[Partition, list[Window]] = {}  # were there before this worker's first slice
+        self._report_age = timedelta(days=report_retention_days)
+        self._preexisting: dict[Partition, list[Window]] = {}  # archived before this worker's first slice
         self._closed: list[Window] = []
         self._awaiting_commit: list[Window] = []
         self._committed: dict[Partition, deque[Window]] = {}
@@ -39,12 +41,12 @@ class ArchiveCleaner:
         self._next_scan = self._next_report_scan = float("-inf")
 
     def on_assigned(self, partition: Partition, committed: Iterable[Window]) -> None:
-        """A partition is read on behind slices that are final."""
+        """Take over a partition whose latest slices are committed."""
         if slices := deque(committed, MAX_SLICES):
             self._committed[partition] = slices
 
     def on_slice_closed(self, window: Window) -> None:
-        """A slice is to be final with this round of the loop. Raises :class:`Away`."""
+        """Add a slice that is committed in this round of the loop. Raises :class:`StorageUnavailable`."""
         partition = (window.topic, window.partition)
         if partition not in self._preexisting:
             archived = archive.list_slices(self._bucket, *partition)
@@ -52,7 +54,7 @@ class ArchiveCleaner:
         self._closed.append(window)
 
     def on_revoked(self, partitions: Collection[Partition]) -> None:
-        """The partitions are somebody else's: who tidies up there, too."""
+        """Drop partitions that another worker owns now, which cleans them from now on."""
         revoked = set(partitions)
         self._closed, self._awaiting_commit = (
             [window for window in windows if (window.topic, window.partition) not in revoked]
@@ -63,8 +65,8 @@ class ArchiveCleaner:
             self._committed.pop(partition, None)
 
     def run_step(self, clock: float) -> None:
-        """Does what is due, another time where the bucket is away. Called once in each round of the loop."""
-        for window in self._awaiting_commit:  # in the round before, which has been committed
+        """Do what is due; called once in each round of the loop. If the bucket is unavailable, it is done later."""
+        for window in self._awaiting_commit:  # these were closed in the previous round, which has been committed
             self._record_committed(window)
         self._awaiting_commit, self._closed = self._closed, []
         try:
@@ -79,12 +81,14 @@ class ArchiveCleaner:
                         committed, archive.list_slices_between(self._bucket, committed[0], committed[-1])
                     )
                 self._delete_expired_reports(clock)
-        except Away as error:
-            log.warning("not tidied up, another time", error=str(error))
+        except StorageUnavailable as error:
+            log.warning("archive_cleaner.postponed", error=str(error))
 
     def _record_committed(self, window: Window) -> None:
         committed = self._committed.setdefault((window.topic, window.partition), deque(maxlen=MAX_SLICES))
-        if committed and committed[-1].last_offset + 1 != window.first_offset:  # the partition was away in between
+        if (
+            committed and committed[-1].last_offset + 1 != window.first_offset
+        ):  # another worker had the partition in between
             committed.clear()
         committed.append(window)
 
@@ -92,13 +96,13 @@ class ArchiveCleaner:
         offsets = range(committed[0].first_offset, committed[-1].last_offset + 1)
         for window in candidates:
             if window.first_offset in offsets and window not in committed:
-                log.warning("a slice that never became final is deleted", window=window.name)
+                log.warning("archive_cleaner.orphan_deleted", window=window.name)
                 self._bucket.delete(archive.slice_path(window))
 
     def _delete_expired_reports(self, clock: float) -> None:
         if not self._expired_reports and clock >= self._next_report_scan:
             self._next_report_scan = clock + REPORT_SCAN_INTERVAL_SECONDS
-            self._expired_reports = self._bucket.written_before("reports/", now() - self._report_age)
+            self._expired_reports = self._bucket.list_modified_before("reports/", now() - self._report_age)
         batch, self._expired_reports = (
             self._expired_reports[:DELETES_PER_STEP],
             self._expired_reports[DELETES_PER_STEP:],

@@ -1,16 +1,17 @@
-"""The windows before a window: the same whether the worker has just judged them or reads them from the archive."""
+"""The windows before a window, from memory or from the archive, with equal results."""
 
 from collections.abc import Callable, Sequence
 
 import pandas as pd
 
 from drift_worker.windows import archive
+from drift_worker.windows.version_rows import rows_of_version
 from driftloop.events import Window
 from driftloop.storage.bucket import Bucket
 
 
 class RecentWindows:
-    """A partition's latest windows, one version's rows each."""
+    """The latest windows of each partition, with the rows of all versions."""
 
     def __init__(
         self,
@@ -19,9 +20,14 @@ class RecentWindows:
         preceding_slices: Callable[[Window, int], Sequence[Window]],
         max_windows: int = 2,
     ) -> None:
-        """``fewest`` rows of a version make a window count; ``most`` windows are kept a partition.
+        """Start without windows.
 
-        ``finals`` names so many slices that come right before one, in order: the archive may have others.
+        Args:
+            bucket: Where the archive is.
+            min_rows: Rows of a version that a window needs to count as one of the version's windows.
+            preceding_slices: Returns at most n committed slices that end right before a window, in order. The archive
+                may also have orphans, so it is not listed.
+            max_windows: Windows kept per partition.
         """
         self._bucket = bucket
         self._min_rows = min_rows
@@ -30,32 +36,32 @@ class RecentWindows:
         self._windows: dict[tuple[str, int], list[tuple[Window, pd.DataFrame]]] = {}
 
     def preceding_rows(self, window: Window, model: str, version: str, count: int) -> list[pd.DataFrame] | None:
-        """The version's rows of the ``count`` windows before this one, the oldest first.
+        """Return a version's rows of the ``count`` windows before a window, the oldest window first.
 
-        ``None`` where they do not follow one another without a gap, or one of them has too few rows of the version.
+        Return ``None`` if there is a gap between the windows, or if one of them has too few rows of the version.
         """
         preceding = self._contiguous_until(window)
         if len(preceding) < count:
             return None
         frames = []
         for _, rows in preceding[-count:]:
-            version_rows = rows[(rows["model"] == model) & (rows["version"] == version)]
+            version_rows = rows_of_version(rows, model, version)
             if len(version_rows) < self._min_rows:
                 return None
             frames.append(version_rows)
         return frames
 
     def seen_event_ids(self, window: Window) -> set[str]:
-        """The events of the windows before this one."""
+        """Return the ids of the prediction events in the windows before a window."""
         return {str(event_id) for _, rows in self._contiguous_until(window) for event_id in rows["id"].unique()}
 
     def add(self, window: Window, rows: pd.DataFrame) -> None:
-        """A window's rows of all versions, once it has been judged."""
+        """Add a judged window with its rows of all versions."""
         preceding = self._contiguous_until(window)
         self._windows[window.topic, window.partition] = [*preceding, (window, rows)][-self._max_windows :]
 
     def forget(self, topic: str, partition: int) -> None:
-        """The partition is somebody else's."""
+        """Drop the windows of a partition that another worker owns now."""
         self._windows.pop((topic, partition), None)
 
     def _contiguous_until(self, window: Window) -> list[tuple[Window, pd.DataFrame]]:
@@ -70,6 +76,6 @@ class RecentWindows:
         for earlier in reversed(self._preceding_slices(window, self._max_windows)):
             try:
                 windows.insert(0, (earlier, archive.read_slice(self._bucket, earlier)))
-            except FileNotFoundError:  # a slice without a row
+            except FileNotFoundError:  # a slice without rows has no file
                 break
         return windows

@@ -1,4 +1,4 @@
-"""Windows as slices of one partition. Pure: the clock is an argument."""
+"""Cut partitions into slices, which are the windows. Pure: the time is an argument."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,28 +11,28 @@ from driftloop.settings import WindowSettings
 
 @dataclass
 class Slice:
-    """Consecutive offsets of one partition with the events that lay there, in order."""
+    """Consecutive offsets of one partition, with their events in order."""
 
     topic: str
     partition: int
     first_offset: int
     last_offset: int
     last_added: float
-    """When something was last added, in seconds of the caller's clock."""
+    """When the last message was added, in seconds of the caller's clock."""
     events: list[Event] = field(default_factory=list)
     rows: int = 0
     first_event_time: datetime | None = None
-    """The time of its earliest event."""
+    """The earliest time of an event in the slice; events can be out of order."""
 
     @property
     def window(self) -> Window:
-        """The slice's identity."""
+        """The window that the slice becomes, identified by its offsets."""
         return Window(
             topic=self.topic, partition=self.partition, first_offset=self.first_offset, last_offset=self.last_offset
         )
 
     def add(self, offset: int, event: Event | None, clock: float) -> None:
-        """Takes what lies at the next offset."""
+        """Extend the slice to an offset, which can be without an event."""
         self.last_offset, self.last_added = offset, clock
         if event is not None:
             self.events.append(event)
@@ -41,19 +41,20 @@ class Slice:
 
 
 class Slicer:
-    """Cuts each partition into slices that follow one another without a gap.
+    """Cuts each partition into slices without gaps.
 
-    A slice closes when it has enough rows (an event's rows are never split), when the next event is too much later than
-    its first one, or when nothing has come for long enough. Only the last depends on the clock.
+    A slice closes when it has enough rows (the rows of an event are never split), when the next event is later than the
+    slice's maximum age allows, or when no message arrives for the idle timeout. Only the idle timeout depends on the
+    clock, so apart from it the slices are the same whenever a partition is read.
     """
 
     def __init__(self, settings: WindowSettings) -> None:
-        """No slice is open."""
+        """Start without open slices."""
         self._settings = settings
         self._open: dict[tuple[str, int], Slice] = {}
 
     def add(self, message: ConsumedMessage, clock: float) -> list[Slice]:
-        """Takes an event, or an offset that holds none; returns the slices that it closes, the earlier one first."""
+        """Add a message, with or without an event; return the slices that it closes, the earlier one first."""
         key = (message.topic, message.partition)
         closed = []
         if self._exceeds_max_age(self._open.get(key), message.event):
@@ -67,12 +68,12 @@ class Slicer:
         return closed
 
     def close_idle(self, clock: float) -> list[Slice]:
-        """Closes and returns the slices that nothing was added to for long enough."""
+        """Close and return the slices to which nothing was added for the idle timeout."""
         idle = [key for key, one in self._open.items() if clock - one.last_added >= self._settings.idle_timeout_seconds]
         return [self._open.pop(key) for key in idle]
 
     def drop(self, partitions: Iterable[tuple[str, int]]) -> None:
-        """Drops the open slices of partitions that are somebody else's now."""
+        """Drop the open slices of partitions that another worker owns now."""
         for key in partitions:
             self._open.pop(key, None)
 

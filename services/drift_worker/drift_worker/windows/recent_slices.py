@@ -1,0 +1,74 @@
+"""The latest archived slices of a topic, in memory."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pandas as pd
+import structlog
+
+from drift_worker.windows import archive
+from driftloop.events import Window
+from driftloop.storage.bucket import Bucket
+
+log = structlog.get_logger(__name__)
+
+MAX_PARALLEL_READS = 8  # so that a start with hundreds of files takes seconds
+
+
+class RecentSlices:
+    """The rows of the latest archived slices of a topic, a fixed number per partition. Each file is read once."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        topic: str,
+        max_slices: int,
+        columns: list[str],
+        transform: Callable[[pd.DataFrame, str], pd.DataFrame],
+    ) -> None:
+        """Start without slices.
+
+        Args:
+            bucket: Where the archive is.
+            topic: The topic whose slices are read.
+            max_slices: The number of slices per partition.
+            columns: The columns to read.
+            transform: Turns a slice's columns and its name into the rows to keep.
+        """
+        self._bucket = bucket
+        self._topic = topic
+        self._max_slices = max_slices
+        self._columns = columns
+        self._transform = transform
+        self._frames: dict[Window, pd.DataFrame] = {}
+        self.rows = transform(pd.DataFrame(columns=columns), "")
+        """The rows of all slices at the last refresh, in order."""
+
+    @property
+    def slices(self) -> list[Window]:
+        """The slices at the last refresh; those of a partition are in order."""
+        return list(self._frames)
+
+    def refresh(self) -> pd.DataFrame:
+        """Read slices that are new since the last refresh, drop those that are too old or deleted; return all rows."""
+        by_partition: dict[int, list[Window]] = {}
+        for path in self._bucket.list_paths(f"events/{self._topic}/"):
+            window = Window.parse(path)
+            by_partition.setdefault(window.partition, []).append(window)
+        latest = [window for windows in by_partition.values() for window in windows[-self._max_slices :]]
+        new = [window for window in latest if window not in self._frames]
+        if new or len(latest) < len(self._frames):
+            with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
+                frames = dict(zip(new, readers.map(self._read, new), strict=True))
+            self._frames = {window: frames[window] if window in frames else self._frames[window] for window in latest}
+            self.rows = pd.concat([self.rows[:0], *self._frames.values()], ignore_index=True)
+        return self.rows
+
+    def _read(self, window: Window) -> pd.DataFrame:
+        """Return a slice's transformed rows; none if the file was deleted since the listing or is no Parquet file."""
+        try:
+            rows = self._bucket.read_parquet(archive.slice_path(window), self._columns)
+        except (FileNotFoundError, ValueError) as error:
+            log.warning("archive.slice_skipped", window=window.name, error=str(error))
+            rows = pd.DataFrame(columns=self._columns)
+        return self._transform(rows, window.name)
