@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 
 SERVICES := predictor drift_worker trainer producer
+UNITS := driftloop driftloop_cli services usecases stack
 PROJECTS := pyproject.toml $(SERVICES:%=services/%/pyproject.toml)
 LOCKS := requirements.txt $(SERVICES:%=services/%/requirements.txt) usecases/flights/requirements.txt compose/mlflow/requirements.txt
 
@@ -46,9 +47,13 @@ trainer: $(UV) ## install what trains, alone: .tools/trainer/bin/driftloop-train
 	@$(UV) pip sync --quiet --require-hashes --python .tools/trainer/bin/python services/trainer/requirements.txt
 	@$(UV) pip install --quiet --no-deps --python .tools/trainer/bin/python -e . -e services/trainer
 
+.PHONY: unit
+unit: setup ## unit tests, which start nothing: one minute
+	@$(PYTHON) -m pytest -q -n 2 -m "not integration" $(UNITS)
+
 .PHONY: test
-test: check ## all checks and tests, in two processes; in one, and any part of them: .venv/bin/python -m pytest
-	@$(PYTHON) -m pytest -n 2 --no-loadscope-reorder
+test: check ## all checks and tests, several processes at once; any part of them: .venv/bin/python -m pytest PATH
+	@$(PYTHON) -m tools.run_tests
 
 .PHONY: faults
 faults: setup ## predictor, drift workers and trainer under many more faults than make test has
@@ -65,6 +70,7 @@ check: setup check-locks check-workflows ## format, lint, types, import boundari
 	@.venv/bin/mypy
 	@$(PYTHON) -m tools.metrics_page --check
 	@$(PYTHON) -m grafana.generate --check
+	@$(PYTHON) -m tools.words
 
 .PHONY: docs
 docs: setup ## write docs/metrics.md, the list of all metrics, by the code

@@ -19,11 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.peers import servers
 from driftloop.events import DataSelection, ModelStateChanged
-from driftloop.kafka import topics
+from driftloop.kafka import reader
 from stack.running import CannotStart, Stack
 from tests.support import flights_model, report, stack_fixture
-from tests.support.processes import ended_in_order
-from tests.support.report import tell
+from tests.support.processes import exit_on_sigterm
+from tests.support.report import log
 from tests.support.running_stack import isolated_settings
 
 GOALS = {"seconds_beyond_training": "≤ 5", "failures": "0"}
@@ -80,23 +80,23 @@ class Asking(Thread):
 
 def main() -> int:
     """Runs everything; returns the exit code."""
-    options = report.options(f"{__doc__}\nNeeds what `make setup` installs.").parse_args()
+    options = report.create_parser(f"{__doc__}\nNeeds what `make setup` installs.").parse_args()
     try:
-        with ended_in_order():
+        with exit_on_sigterm():
             figures, details = measure(QUICK_RETRAINS if options.quick else RETRAINS)
     except CannotStart as error:
         report.warn(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
-    report.finish("retrain", figures, GOALS, details, options.json)
+    report.write_results("retrain", figures, GOALS, details, options.json)
     return 0
 
 
 def measure(count: int) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures and details."""
     settings = {"DRIFTLOOP_POLICY__ENABLED": "false"}
-    with Stack(isolated_settings(stack_fixture.FOLDER), tell, settings, fresh=True) as stack:
+    with Stack(isolated_settings(stack_fixture.FOLDER), log, settings, fresh=True) as stack:
         first = retrain(stack, FIRST)
         with asking(stack) as clients:
             answers(clients, first)
@@ -126,12 +126,12 @@ def retrained(stack: Stack, clients: Asking, end: date) -> Retrained:
     """One retrain on the days before ``end``. Raises :class:`CannotStart` where it brings no answer."""
     before = phases(stack)
     change = retrain(stack, end)
-    (asked,) = topics.read_last(stack.kafka, stack.topics.retrain, 1)
+    (asked,) = reader.read_last(stack.kafka, stack.topics.retrain, 1)
     seconds = answers(clients, change) - asked.time.timestamp()
     took = {phase: total - before.get(phase, 0) for phase, total in phases(stack).items()}
     took["delivery"] = seconds - sum(took.values())
     one = Retrained(seconds, took)
-    tell(f"version {change.version}: {seconds:.1f} s, {one.beyond_training:.1f} of them beyond the training")
+    log(f"version {change.version}: {seconds:.1f} s, {one.beyond_training:.1f} of them beyond the training")
     return one
 
 
@@ -169,7 +169,7 @@ def phases(stack: Stack) -> dict[str, float]:
 def show(found: list[Retrained]) -> None:
     """A column for each retrain."""
     names = list(dict.fromkeys(phase for one in found for phase in one.phases))
-    shown = report.table("retrain: seconds", "phase", *(f"{number}" for number in range(2, len(found) + 2)))
+    shown = report.create_table("retrain: seconds", "phase", *(f"{number}" for number in range(2, len(found) + 2)))
     for name in names:
         shown.add_row(name, *(f"{one.phases.get(name, 0):.2f}" for one in found))
     shown.add_row("beyond training", *(f"{one.beyond_training:.2f}" for one in found))

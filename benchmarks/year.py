@@ -18,16 +18,16 @@ import numpy as np
 import pandas as pd
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks import broken
-from benchmarks.days import Days, Stuck, machine_seconds
+from benchmarks import broken_retrains
+from benchmarks.replay_days import Days, Stuck, machine_seconds
 from driftloop.evaluation.metrics import FloatArray, roc_auc
 from driftloop.events import DataSelection, DriftVerdict, ModelStateChanged, RetrainRequested
 from stack.running import CannotStart, Stack
 from tests.support import report, stack_fixture
-from tests.support.processes import ended_in_order
-from tests.support.report import tell
+from tests.support.processes import exit_on_sigterm
+from tests.support.report import log
 from tests.support.running_stack import isolated_settings
-from tests.support.topic_audit import Arrivals
+from tests.support.topic_audit import TopicAudit
 from trainer.retrain.training import train
 from usecases.flights import usecase
 
@@ -36,7 +36,7 @@ MONTHS = [date(2013, month, 1) for month in range(4, 13)] + [date(2014, 1, 1)]
 JUDGED = range(5, 13)  # months whose mean is a figure: in April none has learned from more than version 1
 SETTINGS = {
     "DRIFTLOOP_WINDOW__IDLE_TIMEOUT_SECONDS": "3600",  # the replay waits between two days, which is no quiet
-    "DRIFTLOOP_POLICY__DATA": '{"end": "2013-04-01"}',  # the base dataset is the whole year: none of what is to come
+    "DRIFTLOOP_POLICY__DATA": '{"base_end": "2013-04-01"}',  # the base dataset is the whole year: none of what is to come
 }
 GOALS = {
     "auc_loop": "≥ auc_monthly",
@@ -51,20 +51,20 @@ COLORS = ("#8d99ae", "#1f6f8b", "#d1495b")
 
 def main() -> int:
     """Runs the year; returns the exit code."""
-    parser = report.options(
+    parser = report.create_parser(
         f"{__doc__}\nNeeds what `make setup` installs. Takes about 20 minutes; --quick ends in June."
     )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the year (PNG) into this file")
     options = parser.parse_args()
     try:
-        with ended_in_order():
+        with exit_on_sigterm():
             figures, details = measure(date(2013, 6, 16) if options.quick else MONTHS[-1], options.picture)
     except (CannotStart, Stuck) as error:
         report.warn(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
-    report.finish("year", figures, GOALS, details, options.json)
+    report.write_results("year", figures, GOALS, details, options.json)
     return 0
 
 
@@ -75,7 +75,7 @@ def measure(end: date, picture: Path | None) -> tuple[dict[str, float], dict[str
     judged = np.asarray((days >= LEARNED[1]) & (days < end))
     said = {"monthly": monthly(rows, end)}
     with (
-        Stack(isolated_settings(stack_fixture.FOLDER), tell, SETTINGS, fresh=True) as stack,
+        Stack(isolated_settings(stack_fixture.FOLDER), log, SETTINGS, fresh=True) as stack,
         Days(stack, usecase) as year,
     ):
         first = stack.retrain(
@@ -91,14 +91,14 @@ def measure(end: date, picture: Path | None) -> tuple[dict[str, float], dict[str
             seconds = time.monotonic() - began
             cpu = used()
         said["loop"] = year.predictions(len(rows))
-        with Arrivals(stack.kafka, stack.topics.predictions) as arrivals:
-            arrivals.settle(len(year.requests))
-            lost = sum(arrivals.ids[request] != 1 for request in year.requests)
+        with TopicAudit(stack.kafka, stack.topics.predictions) as arrivals:
+            arrivals.wait_for(len(year.requests))
+            lost = sum(arrivals.id_counts[request] != 1 for request in year.requests)
         changes, asked = year.told.of(ModelStateChanged), year.told.of(RetrainRequested)
         windows = year.windows
         failed = year.failed
-        tell("retrains that are broken on purpose")
-        outcomes = broken.retrain(stack, first.version)
+        log("retrains that are broken on purpose")
+        outcomes = broken_retrains.retrain(stack, first.version)
     labelled = judged & np.asarray(rows[usecase.target].notna())
     table = by_month(rows, days, labelled, said, windows, changes)
     shown = [month for month in table if int(month) in JUDGED]
@@ -111,14 +111,14 @@ def measure(end: date, picture: Path | None) -> tuple[dict[str, float], dict[str
         "broken_promoted": float(sum(state == "promoted" for state, _ in outcomes.values())),
     }
     show(table, ours, asked, outcomes)
-    tell(f"{seconds:,.0f} s for {judged.sum():,} rows; processor seconds: "
+    log(f"{seconds:,.0f} s for {judged.sum():,} rows; processor seconds: "
          + ", ".join(f"{name} {value:,.0f}" for name, value in cpu.items()))  # fmt: skip
     if picture is not None:
         draw(table, ours, windows, picture)
-        tell(f"drawn: {picture}")
+        log(f"drawn: {picture}")
     details = {
         "months": table,
-        "retrains": [{"id": c.retrain_id, "state": c.state, "version": c.version, "why": c.why} for c in ours],
+        "retrains": [{"id": c.retrain_id, "state": c.state, "version": c.version, "why": c.explanation} for c in ours],
         "asked": [{"id": r.id, "trigger": r.trigger, "reason": r.reason} for r in asked],
         "broken": {name: {"state": state, "why": why} for name, (state, why) in outcomes.items()},
         "seconds": seconds,
@@ -138,7 +138,7 @@ def monthly(rows: pd.DataFrame, end: date) -> FloatArray:
         estimator, learned = train(usecase, usecase.rows_between(rows, LEARNED[0], first))
         here = (days >= first) & (days < following)
         said[here] = _of(estimator, rows[here])
-        tell(f"monthly schedule: {first:%B} by {learned:,} rows before it")
+        log(f"monthly schedule: {first:%B} by {learned:,} rows before it")
     return said
 
 
@@ -159,7 +159,7 @@ def through(year: Days, rows: pd.DataFrame, days: pd.Series) -> None:
             bar.update(task, advance=1, description=f"{day} v{version}")
             if number % 10 == 0:
                 alarms = sum(window.verdict == "drift" for window in year.windows)
-                tell(f"{day}: version {version}, {len(year.windows)} windows, {alarms} alarms")
+                log(f"{day}: version {version}, {len(year.windows)} windows, {alarms} alarms")
         year.report_outcomes(rows[usecase.timestamp].iloc[-1] + pd.Timedelta(days=1))
         year.settle()
 
@@ -205,7 +205,7 @@ def show(
     """The year as tables."""
     scores = [f"{what} {name}" for what in ("AUC", "Brier") for name in STRATEGIES]
     counts = ("windows", "alarms", "promoted", "rejected")
-    shown = report.table("year: ROC AUC and Brier score by month", "month", *scores, *counts)
+    shown = report.create_table("year: ROC AUC and Brier score by month", "month", *scores, *counts)
     for month, values in months.items():
         shown.add_row(
             f"{date(2013, int(month), 1):%B}",
@@ -215,11 +215,11 @@ def show(
     report.console.print(shown)
     reasons = {retrain.id: retrain.reason for retrain in asked}
     for change in changes:
-        tell(
+        log(
             f"{change.state} {change.version or ''}: asked for since {reasons.get(change.retrain_id, '')}: {change.explanation}"
         )
     for name, (state, why) in outcomes.items():
-        tell(f"broken on purpose, {name}: {state}: {why}")
+        log(f"broken on purpose, {name}: {state}: {why}")
 
 
 def draw(
@@ -257,7 +257,7 @@ def draw(
 
 
 def _tell(change: ModelStateChanged) -> None:
-    tell(f"{change.state}: {change.explanation}")
+    log(f"{change.state}: {change.explanation}")
 
 
 def _of(estimator: Any, rows: pd.DataFrame) -> FloatArray:

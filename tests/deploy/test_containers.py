@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 import yaml
 from kafka import KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError
 from mirakuru import TCPExecutor
 from mirakuru.exceptions import ProcessFinishedWithError
 from pydantic import BaseModel
 
 from drift_worker.settings import DriftWorkerSettings
+from driftloop.errors import BrokerUnavailable
 from driftloop.kafka import topics
-from driftloop.settings import Kafka, Settings, Topics, variables
+from driftloop.settings import KafkaSettings, Settings, TopicsSettings, list_variables
 from driftloop_cli.main import OperatorSettings
 from predictor.settings import PredictorSettings
 from producer.settings import ProducerSettings
 from stack import kafka, services
 from stack.settings import StackSettings
-from tests.conftest import free_ports
 from tests.support.external_tools import ROOT, needed, run
+from tests.support.ports import reserve_ports
 from trainer.settings import TrainerSettings
 from usecases.flights.publish import PublishSettings
 
@@ -93,8 +93,7 @@ def settings_of(service: Mapping[str, Any]) -> dict[str, str]:
 
 def known(models: Sequence[type[BaseModel]]) -> dict[str, bool]:
     """The variables of settings, and whether each has to be set."""
-    lines = [line for model in models for line in variables(model)]
-    return {line.split()[0]: line.endswith("(to be set)") for line in lines}
+    return {variable.name: variable.default is None for model in models for variable in list_variables(model)}
 
 
 def test_compose_refuses_what_it_does_not_know(compose: Path, tmp_path: Path) -> None:
@@ -229,7 +228,7 @@ def test_the_broker_of_compose_takes_those_with_a_certificate_and_nobody_else(tm
         check=True,
         timeout=60,
     )
-    inside, controller, outside = free_ports(3)
+    inside, controller, outside = reserve_ports(3)
     given = yaml.safe_load((COMPOSE / "serving.yaml").read_text())["services"]["kafka"]["environment"]
     here = {
         **{"${SERVING_ADDRESS:-kafka}": "localhost", "//kafka": "//localhost"},
@@ -252,18 +251,26 @@ def test_the_broker_of_compose_takes_those_with_a_certificate_and_nobody_else(tm
         try:
             ca, client = certificates / "ca.crt", certificates / "client.pem"
             address = f"localhost:{outside}"
-            known_to_it = Kafka(bootstrap_servers=address, protocol="SSL", ca=ca, certificate=client, key=client)
-            assert "predictions" in topics.create(known_to_it, Topics())
-            with KafkaProducer(**known_to_it.connection) as producer:
+            known_to_it = KafkaSettings(
+                bootstrap_servers=address,
+                security_protocol="SSL",
+                ssl_cafile=ca,
+                ssl_certfile=client,
+                ssl_keyfile=client,
+            )
+            assert "predictions" in topics.create(known_to_it, TopicsSettings())
+            with KafkaProducer(**known_to_it.client_config) as producer:
                 producer.send("predictions", b"over TLS").get(timeout=20)
-            with KafkaConsumer("predictions", **known_to_it.connection, auto_offset_reset="earliest") as consumer:
+            with KafkaConsumer("predictions", **known_to_it.client_config, auto_offset_reset="earliest") as consumer:
                 assert next(iter(consumer)).value == b"over TLS"
             for stranger in (
-                Kafka(bootstrap_servers=address, protocol="SSL", ca=ca, timeout_seconds=3),
-                Kafka(bootstrap_servers=address, timeout_seconds=3),
+                KafkaSettings(
+                    bootstrap_servers=address, security_protocol="SSL", ssl_cafile=ca, request_timeout_seconds=3
+                ),
+                KafkaSettings(bootstrap_servers=address, request_timeout_seconds=3),
             ):
-                with pytest.raises(KafkaError):
-                    topics.create(stranger, Topics())
+                with pytest.raises(BrokerUnavailable):
+                    topics.create(stranger, TopicsSettings())
         finally:
             with suppress(ProcessFinishedWithError):  # Java tells of SIGTERM in its exit code
                 broker.stop()

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings
 from deploy.kubernetes import generate
 from drift_worker.settings import DriftWorkerSettings
 from driftloop.kafka import topics
-from driftloop.settings import PREFIX, Topics, variables
+from driftloop.settings import PREFIX, TopicsSettings, list_variables
 from predictor.outbox.supervision import STOP_SECONDS
 from predictor.settings import PredictorSettings
 from tests.support.external_tools import ROOT, run
@@ -99,7 +99,7 @@ def variables_of(documents: list[Document], workload: Document) -> dict[str, str
 
 
 def known(model: type[BaseSettings]) -> set[str]:
-    return {line.split()[0] for line in variables(model)}
+    return {variable.name for variable in list_variables(model)}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -118,18 +118,19 @@ def test_what_is_made_from_elsewhere_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overlay", "wanted"), [("small", Topics()), ("production", Topics(partitions=12, replication=3))]
+    ("overlay", "wanted"),
+    [("small", TopicsSettings()), ("production", TopicsSettings(partitions=12, replication_factor=3))],
 )
-def test_the_topics_are_those_that_the_command_makes(overlay: str, wanted: Topics) -> None:
+def test_the_topics_are_those_that_the_command_makes(overlay: str, wanted: TopicsSettings) -> None:
     made = {
-        one["metadata"]["name"]: topics.Shape(
+        one["metadata"]["name"]: topics.TopicSpec(
             one["spec"]["partitions"],
             one["spec"]["replicas"],
             {key: str(value) for key, value in one["spec"]["config"].items()},
         )
         for one in of(built(overlay), "KafkaTopic")
     }
-    assert made == topics.shapes(wanted)
+    assert made == topics.topic_specs(wanted)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -259,7 +260,7 @@ def test_a_request_finds_a_predictor_while_one_is_replaced(overlay: str) -> None
     to_end = only["lifecycle"]["preStop"]["sleep"]["seconds"] + open_requests + STOP_SECONDS
     assert pod(predictor)["terminationGracePeriodSeconds"] > to_end
     (volume,) = predictor["spec"]["volumeClaimTemplates"]
-    folder = variables_of(documents, predictor)["DRIFTLOOP_PREDICTOR__FOLDER"]
+    folder = variables_of(documents, predictor)["DRIFTLOOP_PREDICTOR__DATA_DIR"]
     assert {"name": volume["metadata"]["name"], "mountPath": folder} in only["volumeMounts"]
     assert predictor["spec"]["persistentVolumeClaimRetentionPolicy"] == {
         "whenScaled": "Retain",
@@ -272,7 +273,7 @@ def test_drift_workers_scale_by_what_is_behind_and_not_by_open_windows(overlay: 
     documents = built(overlay)
     (scaled,) = of(documents, "ScaledObject")
     (trigger,) = scaled["spec"]["triggers"]
-    names = Topics()
+    names = TopicsSettings()
     partitions = {one["metadata"]["name"]: one["spec"]["partitions"] for one in of(documents, "KafkaTopic")}
     settings = DriftWorkerSettings()
     opened = settings.window.rows * (partitions[names.predictions] + partitions[names.outcomes])

@@ -129,7 +129,7 @@ def test_services_tell_their_build_the_alias_and_that_nothing_is_left(stack: Sta
         "the trainer has looked at the alias",
     )
     assert value(stack, "trainer", "driftloop_trainer_dataset_rows", model="flights")
-    for phase in ("data", "training", "trial", "registration"):
+    for phase in ("data", "training", "smoke_test", "registration"):
         assert value(stack, "trainer", "driftloop_trainer_phase_duration_seconds_count", phase=phase), phase
     ended = value(stack, "trainer", "driftloop_trainer_last_retrain_timestamp_seconds", state="promoted")
     assert ended is not None

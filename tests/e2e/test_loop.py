@@ -14,18 +14,28 @@ import pandas as pd
 import pytest
 
 from driftloop.evaluation.metrics import roc_auc
-from driftloop.events import DataSelection, Drift, Estimate, Event, ModelChange, Prediction, Quality, now
-from driftloop.kafka import topics
+from driftloop.events import (
+    DataSelection,
+    DriftVerdict,
+    Event,
+    ModelStateChanged,
+    Prediction,
+    QualityEstimate,
+    QualityVerdict,
+    now,
+)
+from driftloop.kafka import reader
 from driftloop.storage import dvc
 from driftloop.storage.bucket import Bucket
-from driftloop.storage.reference_store import read, read_measured
+from driftloop.storage.reference_store import load_gate_evaluation, load_reference
 from stack.running import Stack
-from tests.conftest import FLIGHT, HELD_OUT_DAYS, WINDOW_ROWS, command, predict, serving, until
+from tests.support.running_stack import FLIGHT, HOLDOUT_DAYS, WINDOW_ROWS, predict, run_command, serves_version
+from tests.support.waiting import wait_until
 from trainer.retrain import training, training_set
 from usecases.flights import usecase
 
-FEW_DAYS = DataSelection(start=date(2013, 3, 5), end=date(2013, 4, 13), archive=False)
-SUMMER = DataSelection(start=date(2013, 6, 1), end=date(2013, 8, 1), archive=False)
+FEW_DAYS = DataSelection(start=date(2013, 3, 5), base_end=date(2013, 4, 13), archive=False)
+SUMMER = DataSelection(start=date(2013, 6, 1), base_end=date(2013, 8, 1), archive=False)
 
 pytestmark = pytest.mark.usefixtures("version_1")
 
@@ -34,7 +44,7 @@ def test_a_request_is_an_event(stack: Stack) -> None:
     answer = predict(stack, FLIGHT, {**FLIGHT, "carrier": "DL"}).json()
     assert (answer["model"], answer["version"], len(answer["predictions"])) == ("flights", "1", 2)
     assert all(0 < prediction < 1 for prediction in answer["predictions"])
-    (event,) = until(lambda: published(stack, answer["id"]) or None, "the event is on the topic")
+    (event,) = wait_until(lambda: published(stack, answer["id"]) or None, "the event is on the topic")
     assert isinstance(event, Prediction)
     assert event.version == "1"
     assert event.predictions == answer["predictions"]
@@ -55,8 +65,8 @@ def test_a_wrong_request_is_refused_with_instance_and_field_and_is_no_event(stac
     assert problem["loc"] == ["body", "instances", 1, "distance"]
     assert "integer" in problem["msg"]
     right = predict(stack, {**FLIGHT, "distance": 1401}).json()
-    until(lambda: published(stack, right["id"]) or None, "the event behind it is on the topic")
-    events = [e for e in topics.latest(stack.kafka, "predictions", 100) if isinstance(e, Prediction)]
+    wait_until(lambda: published(stack, right["id"]) or None, "the event behind it is on the topic")
+    events = [e for e in reader.read_last(stack.kafka, "predictions", 100) if isinstance(e, Prediction)]
     assert not [event for event in events if "far" in event.features["distance"]]
 
 
@@ -80,7 +90,7 @@ def test_the_api_page_needs_no_foreign_host(stack: Stack) -> None:
 
 
 def test_a_window_of_events_gets_a_verdict_and_a_file_in_the_archive(stack: Stack) -> None:
-    produced = command(
+    produced = run_command(
         stack, "driftloop-producer", *("--from", "2013-01-10", "--to", "2013-01-13", "--rate", "max", "--rows", "50")
     )
     assert produced.returncode == 0, produced.stdout + produced.stderr
@@ -88,12 +98,12 @@ def test_a_window_of_events_gets_a_verdict_and_a_file_in_the_archive(stack: Stac
     assert "version   1: " in produced.stdout
     assert "p50" in produced.stdout
 
-    def judged() -> Drift | None:
-        found = [e for e in topics.latest(stack.kafka, "drift", 300) if isinstance(e, Drift)]
-        return next((e for e in found if e.verdict != "unjudged" and e.starts.date() == date(2013, 1, 10)), None)
+    def judged() -> DriftVerdict | None:
+        found = [e for e in reader.read_last(stack.kafka, "drift", 300) if isinstance(e, DriftVerdict)]
+        return next((e for e in found if e.verdict != "inconclusive" and e.first_prediction_at.date() == date(2013, 1, 10)), None)
 
-    verdict = until(judged, "a verdict")
-    assert verdict.verdict == "quiet", verdict.why
+    verdict = wait_until(judged, "a verdict")
+    assert verdict.verdict == "no_drift", verdict.explanation
     assert verdict.rows >= WINDOW_ROWS
     assert {finding.column for finding in verdict.findings} == {*usecase.features, "prediction"}
     bucket = Bucket(stack.storage)
@@ -107,69 +117,69 @@ def test_a_window_of_events_gets_a_verdict_and_a_file_in_the_archive(stack: Stac
 def test_outcomes_say_how_good_the_version_is(stack: Stack) -> None:
     """Of the rows that were streamed a test ago, with their outcomes."""
 
-    def measured() -> Quality | None:
-        found = [e for e in topics.latest(stack.kafka, "drift", 300) if isinstance(e, Quality)]
+    def measured() -> QualityVerdict | None:
+        found = [e for e in reader.read_last(stack.kafka, "drift", 300) if isinstance(e, QualityVerdict)]
         return next((e for e in found if e.model == "flights" and e.rows >= WINDOW_ROWS / 2), None)
 
-    quality = until(measured, "outcomes that are measured")
-    assert quality.found is not None
-    figure = quality.found.figures["roc_auc"]
+    quality = wait_until(measured, "outcomes that are measured")
+    assert quality.in_service is not None
+    figure = quality.in_service.metrics["roc_auc"]
     assert 0.5 < figure.low < figure.value < figure.high < 1
-    assert (quality.version, quality.verdict, quality.measured) == ("1", "unjudged", None)
-    assert "no gate has measured this version" in quality.why
-    judged = topics.latest(stack.kafka, "drift", 300)
-    promises = [e.figures["roc_auc"] for e in judged if isinstance(e, Estimate) and e.model == "flights"]
+    assert (quality.version, quality.verdict, quality.at_gate) == ("1", "inconclusive", None)
+    assert "no gate has measured this version" in quality.explanation
+    judged = reader.read_last(stack.kafka, "drift", 300)
+    promises = [e.metrics["roc_auc"] for e in judged if isinstance(e, QualityEstimate) and e.model == "flights"]
     assert promises
     assert all(0.5 <= promise < 1 for promise in promises)
     metrics = httpx.get(stack.parts["drift_worker"].url + "/metrics").text
     for name in ("quality", "quality_low", "quality_high", "quality_estimate"):
-        assert f'driftloop_{name}{{figure="roc_auc",model="flights",version="1"}}' in metrics
+        assert f'driftloop_{name}{{metric="roc_auc",model="flights",version="1"}}' in metrics
 
 
 def test_the_reference_of_a_version_lies_in_the_bucket(stack: Stack) -> None:
-    reference = read(Bucket(stack.storage), "flights", "1")
+    reference = load_reference(Bucket(stack.storage), "flights", "1")
     compared = {*usecase.features, "prediction"}
     assert set(reference.rows.columns) == compared
-    assert reference.profile.rows == WINDOW_ROWS
+    assert reference.profile.window_rows == WINDOW_ROWS
     for span in reference.profile.spans:
-        assert {normal.column for normal in span.normals} == compared
+        assert {normal.column for normal in span.null_distributions} == compared
     assert set(reference.profile.importance) == set(usecase.features)
 
 
 def test_a_changed_season_alarms_and_the_columns_are_named(stack: Stack) -> None:
-    produced = command(
+    produced = run_command(
         stack, "driftloop-producer", *("--from", "2013-07-10", "--to", "2013-07-13", "--rate", "max", "--rows", "50")
     )
     assert produced.returncode == 0, produced.stdout + produced.stderr
 
-    def alarm() -> Drift | None:
-        found = [e for e in topics.latest(stack.kafka, "drift", 300) if isinstance(e, Drift)]
-        return next((e for e in found if e.verdict == "alarm" and e.starts.month == 7), None)
+    def alarm() -> DriftVerdict | None:
+        found = [e for e in reader.read_last(stack.kafka, "drift", 300) if isinstance(e, DriftVerdict)]
+        return next((e for e in found if e.verdict == "drift" and e.first_prediction_at.month == 7), None)
 
-    assert "temp" in until(alarm, "an alarm").drifted
+    assert "temp" in wait_until(alarm, "an alarm").drifted_columns
 
 
 def test_an_alarm_has_its_page_and_a_report_that_nobody_asked_for(stack: Stack) -> None:
     url = stack.parts["drift_worker"].url
 
     def newest() -> str | None:
-        alarms = re.findall(r'<li><a class="alarm" href="/windows/([^"]+)"', httpx.get(url).text)
+        alarms = re.findall(r'<li><a class="drift" href="/windows/([^"]+)"', httpx.get(url).text)
         return alarms[-1] if alarms else None
 
-    name, model, version = until(newest, "the overview shows an alarm").split("/")
+    name, model, version = wait_until(newest, "the overview shows an alarm").split("/")
     page = httpx.get(f"{url}/windows/{name}/{model}/{version}", timeout=30)
     assert page.status_code == 200
     assert "<b>temp</b>" in page.text
     bucket = Bucket(stack.storage)
     path = f"reports/{model}/{version}/{name}.html"
-    until(lambda: bucket.exists(path) or None, "a report", seconds=180)
-    assert path in bucket.written_before("reports/", now() + timedelta(minutes=1))
-    assert bucket.written_before("reports/", now() - timedelta(days=1)) == []
+    wait_until(lambda: bucket.exists(path) or None, "a report", seconds=180)
+    assert path in bucket.list_modified_before("reports/", now() + timedelta(minutes=1))
+    assert bucket.list_modified_before("reports/", now() - timedelta(days=1)) == []
     report = httpx.get(f"{url}/reports/{model}/{version}/{name}", timeout=30)
     assert report.status_code == 200
     assert "Wasserstein distance (normed)" in report.text
     metrics = httpx.get(f"{url}/metrics").text
-    assert 'driftloop_drift_reports_total{state="made"}' in metrics
+    assert 'driftloop_drift_reports_total{state="rendered"}' in metrics
 
 
 def test_a_worse_challenger_is_rejected_and_the_champion_goes_on(stack: Stack) -> None:
@@ -177,30 +187,30 @@ def test_a_worse_challenger_is_rejected_and_the_champion_goes_on(stack: Stack) -
     champion = str(stack.registry.champion())
     body = {"reason": "a few days only", "data": FEW_DAYS.model_dump(mode="json")}
     assert httpx.post(url, json=body).status_code == 401
-    with topics.following(stack.kafka, "models") as changes:
+    with reader.tail(stack.kafka, "models") as changes:
         asked = httpx.post(url, json=body, headers={"X-API-Key": stack.environment["DRIFTLOOP_TRAINER__API_KEY"]})
         assert asked.status_code == 202
         states = states_of(changes, asked.json()["id"])
     assert {change.state for change in states[:-1]} == {"training"}
     assert states[-1].state == "rejected"
-    assert "is not above -0.02 (rule not_worse)" in states[-1].why
+    assert "is not above -0.02 (rule not_worse)" in states[-1].explanation
     assert stack.registry.champion() == champion
-    assert serving(stack, champion)
+    assert serves_version(stack, champion)
 
 
 def test_a_retrain_that_cannot_be_done_fails_with_its_reason(stack: Stack) -> None:
-    done = command(
+    done = run_command(
         stack,
         *("driftloop", "retrain", "--reason", "nothing there", "--wait", "--no-archive"),
         *("--from", "2014-06-01"),
     )
     assert done.returncode == 4, done.stdout + done.stderr
-    assert "failed: UnfitData: labelled rows: 0 of 0, and 1,000 are needed (DRIFTLOOP_DATA__FEWEST_ROWS)" in done.stdout
-    assert serving(stack, str(stack.registry.champion()))
+    assert "failed: UnfitData: labelled rows: 0 of 0, and 1,000 are needed (DRIFTLOOP_DATA__MIN_LABELLED_ROWS)" in done.stdout
+    assert serves_version(stack, str(stack.registry.champion()))
 
 
 def test_too_few_rows_for_a_reference_fail_before_anything_is_trained(stack: Stack) -> None:
-    done = command(
+    done = run_command(
         stack, *("driftloop", "retrain", "--reason", "the latest", "--wait", "--no-archive", "--last-rows", "15000")
     )
     assert done.returncode == 4, done.stdout + done.stderr
@@ -222,8 +232,8 @@ def test_a_better_challenger_is_swapped_in_under_load_without_a_failed_request(s
         asker.start()
     try:
         change = stack.retrain("it is summer", SUMMER, lambda _: None)
-        assert change.state == "promoted", change.why
-        until(lambda: answers[-1].json().get("version") == change.version or None, "the new version answers")
+        assert change.state == "promoted", change.explanation
+        wait_until(lambda: answers[-1].json().get("version") == change.version or None, "the new version answers")
     finally:
         stop.set()
         for asker in askers:
@@ -233,12 +243,12 @@ def test_a_better_challenger_is_swapped_in_under_load_without_a_failed_request(s
     versions = [answer.json()["version"] for answer in answers]
     assert set(versions) == {"1", change.version}
     assert change.challenger["roc_auc"] > change.champion["roc_auc"]
-    measured = read_measured(Bucket(stack.storage), "flights", str(change.version))
+    measured = load_gate_evaluation(Bucket(stack.storage), "flights", str(change.version))
     assert measured is not None
-    assert measured.figures["roc_auc"].value == pytest.approx(change.challenger["roc_auc"], abs=1e-12)
-    assert (measured.rows, measured.days) == (change.challenger["rows"], HELD_OUT_DAYS)
-    until(lambda: published(stack, answers[-1].json()["id"]) or None, "the last event is on the topic")
-    events = {e.id: e for e in topics.latest(stack.kafka, "predictions", 10**6) if isinstance(e, Prediction)}
+    assert measured.metrics["roc_auc"].value == pytest.approx(change.challenger["roc_auc"], abs=1e-12)
+    assert (measured.rows, measured.days) == (change.challenger["rows"], HOLDOUT_DAYS)
+    wait_until(lambda: published(stack, answers[-1].json()["id"]) or None, "the last event is on the topic")
+    events = {e.id: e for e in reader.read_last(stack.kafka, "predictions", 10**6) if isinstance(e, Prediction)}
     for answer in answers:
         body = answer.json()
         assert (events[body["id"]].version, events[body["id"]].predictions) == (body["version"], body["predictions"])
@@ -251,8 +261,8 @@ def test_the_version_tells_its_story_in_the_registry(stack: Stack) -> None:
     assert run.data.tags["reason"] == "it is summer"
     assert run.data.metrics["challenger_roc_auc"] > run.data.metrics["champion_roc_auc"]
     assert run.data.tags["git_revision"]
-    pointer = dvc.of_version(stack.registry, str(version.version))
-    assert dvc.pointed(pointer).name == "flights.parquet"
+    pointer = dvc.pointer_for_version(stack.registry, str(version.version))
+    assert dvc.parse_pointer(pointer).name == "flights.parquet"
 
 
 def test_what_a_version_learned_from_comes_back_byte_for_byte_and_gives_the_same_metrics(
@@ -261,16 +271,16 @@ def test_what_a_version_learned_from_comes_back_byte_for_byte_and_gives_the_same
     """With the bucket and MLflow alone."""
     version = stack.registry.client.get_model_version_by_alias("flights", "champion")
     run = stack.registry.client.get_run(version.run_id)
-    pointer = dvc.pointed(dvc.of_version(stack.registry, str(version.version)))
-    done = command(stack, "driftloop", "data", "restore", str(version.version), "--to", str(tmp_path))
+    pointer = dvc.parse_pointer(dvc.pointer_for_version(stack.registry, str(version.version)))
+    done = run_command(stack, "driftloop", "data", "restore", str(version.version), "--to", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     restored = tmp_path / pointer.name
     assert md5(restored.read_bytes(), usedforsecurity=False).hexdigest() == pointer.md5
 
-    learn, held_out = training_set.split(usecase, training_set.read(restored), HELD_OUT_DAYS)
+    learn, held_out = training_set.split(usecase, training_set.read(restored), HOLDOUT_DAYS)
     estimator, _ = training.train(usecase, learn)
-    said = training.answers(usecase, estimator, held_out)
-    auc = roc_auc(held_out[usecase.outcome].to_numpy(dtype=np.float64), said)
+    said = training.predict_scores(usecase, estimator, held_out)
+    auc = roc_auc(held_out[usecase.target].to_numpy(dtype=np.float64), said)
     assert auc == pytest.approx(run.data.metrics["challenger_roc_auc"], abs=1e-9)
 
 
@@ -283,12 +293,13 @@ def test_outcomes_reach_the_archive(stack: Stack) -> None:
     assert (reported.status_code, reported.json()) == (202, {"accepted": 1})
 
     def archived() -> pd.DataFrame | None:
-        frames = list(Bucket(stack.storage).read_folder("events/outcomes"))
+        bucket = Bucket(stack.storage)
+        frames = [bucket.read_parquet(path) for path in bucket.list_paths("events/outcomes/")]
         rows = pd.concat(frames) if frames else pd.DataFrame({"id": []})
         found = rows[rows["id"] == answer["id"]]
         return found if len(found) else None
 
-    assert until(archived, "the outcome in the archive")["outcome"].tolist() == [1.0]
+    assert wait_until(archived, "the outcome in the archive")["outcome"].tolist() == [1.0]
 
 
 def test_duckdb_joins_predictions_with_outcomes_where_they_lie(stack: Stack) -> None:
@@ -301,7 +312,10 @@ def test_duckdb_joins_predictions_with_outcomes_where_they_lie(stack: Stack) -> 
 
     def joined() -> tuple[int, float] | None:
         """The same from pandas; a slice that closes in between makes it another."""
-        predictions, outcomes = (pd.concat(bucket.read_folder(f"events/{of}")) for of in ("predictions", "outcomes"))
+        predictions, outcomes = (
+            pd.concat(bucket.read_parquet(path) for path in bucket.list_paths(f"events/{topic}/"))
+            for topic in ("predictions", "outcomes")
+        )
         both = predictions.merge(outcomes, on=["id", "row"])
         found = duckdb.sql(
             "SELECT count(*), avg((prediction - outcome) ** 2) FROM 'gs://driftloop/events/predictions/*.parquet' "
@@ -312,7 +326,7 @@ def test_duckdb_joins_predictions_with_outcomes_where_they_lie(stack: Stack) -> 
         expected = ((both["prediction"] - both["outcome"]) ** 2).mean()
         return (rows, brier) if (rows, brier) == (len(both), pytest.approx(expected, abs=1e-12)) else None
 
-    rows, _ = until(joined, "both say the same")
+    rows, _ = wait_until(joined, "both say the same")
     assert rows >= WINDOW_ROWS
 
 
@@ -326,17 +340,17 @@ def test_a_wrong_outcome_is_refused_with_its_field(stack: Stack) -> None:
 
 def test_status_shows_how_things_stand_and_a_replay_moves_no_metric(stack: Stack) -> None:
     before = verdicts_in_metrics(stack)
-    again = command(
+    again = run_command(
         stack, "driftloop-drift-worker", "replay", *("--from", "2013-07-10", "--to", "2100-01-01"), "--publish"
     )
     assert again.returncode == 0, again.stdout + again.stderr
     assert verdicts_in_metrics(stack) == before
-    shown = command(stack, "driftloop", "status")
+    shown = run_command(stack, "driftloop", "status")
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert f"models:/flights@champion is version {stack.registry.champion()}" in shown.stdout
     assert re.search(r"│ 1 +│ unjudged +│ ROC AUC 0\.\d+ \[", shown.stdout)
     assert re.search(r"│ alarm, again: \w+ +│", shown.stdout)
-    for word in ("alarm", "temp", "promoted", "rejected", "failed", "predictions-0"):
+    for word in ("drift", "temp", "promoted", "rejected", "failed", "predictions-0"):
         assert word in shown.stdout
 
 
@@ -349,21 +363,21 @@ def verdicts_in_metrics(stack: Stack) -> list[str]:
 
 
 def test_topics_are_made_once(stack: Stack) -> None:
-    again = command(stack, "driftloop", "topics", "create")
+    again = run_command(stack, "driftloop", "topics", "create")
     assert (again.returncode, again.stdout.strip()) == (0, "all topics are there")
 
 
 def published(stack: Stack, name: str) -> list[Event]:
     """The events with this id on the topic."""
-    return [event for event in topics.latest(stack.kafka, "predictions", 10_000) if event.id == name]
+    return [event for event in reader.read_last(stack.kafka, "predictions", 10_000) if event.id == name]
 
 
-def states_of(changes: Any, retrain_id: str) -> list[ModelChange]:
+def states_of(changes: Any, retrain_id: str) -> list[ModelStateChanged]:
     """The states of one retrain, up to its end."""
     states = []
     for change in changes:
-        if isinstance(change, ModelChange) and change.retrain_id == retrain_id:
+        if isinstance(change, ModelStateChanged) and change.retrain_id == retrain_id:
             states.append(change)
-            if change.final:
+            if change.is_final:
                 return states
     raise AssertionError("the topic has no end")

@@ -16,19 +16,20 @@ import pytest
 from mlflow.models import infer_signature
 
 from driftloop.drift.calibration import calibrate
-from driftloop.events import DataSelection, ModelChange, Retrain, as_columns
-from driftloop.kafka import topics
+from driftloop.events import DataSelection, ModelStateChanged, RetrainRequested, frame_to_columns
+from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
 from driftloop.registry.rollback import roll_back
-from driftloop.settings import TRUSTED_TYPES
-from driftloop.settings import Registry as RegistrySettings
+from driftloop.registry.trusted_types import TRUSTED_TYPES
+from driftloop.settings import RegistrySettings as RegistrySettings
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
-from driftloop.storage.reference_store import PREDICTION, Reference
+from driftloop.storage.reference_store import PREDICTION_COLUMN, Reference
 from driftloop_cli import explain
 from driftloop_cli.explain import ExplainSettings, find
 from stack.running import Stack
-from tests.conftest import FLIGHT, command, elsewhere, predict, serving, until
+from tests.support.running_stack import FLIGHT, isolated_settings, predict, run_command, serves_version
+from tests.support.waiting import wait_until
 from usecases.flights import usecase
 
 ROWS = 200
@@ -51,17 +52,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack of its own, where windows are small, and stay open for as long as a test looks at them."""
     extra = {
         "DRIFTLOOP_WINDOW__ROWS": str(ROWS),
-        "DRIFTLOOP_WINDOW__QUIET_SECONDS": "40",
-        "DRIFTLOOP_PREDICTOR__POLL_SECONDS": "0.5",
+        "DRIFTLOOP_WINDOW__IDLE_TIMEOUT_SECONDS": "40",
+        "DRIFTLOOP_PREDICTOR__ALIAS_POLL_INTERVAL_SECONDS": "0.5",
         "DRIFTLOOP_POLICY__ENABLED": "false",
     }
-    with Stack(elsewhere(tmp_path_factory.mktemp("operating")), print, extra) as stack:
+    with Stack(isolated_settings(tmp_path_factory.mktemp("operating")), print, extra) as stack:
         yield stack
 
 
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
-    return usecase.rows()
+    return usecase.load_rows()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,14 +70,14 @@ def versions(stack: Stack, rows: pd.DataFrame) -> dict[str, Any]:
     """Two versions of little learning; the first is in service, and has a reference."""
     made = {}
     for version, (start, end) in LEARNED.items():
-        learn = usecase.between(rows, start, end)
-        labelled = learn[learn[usecase.outcome].notna()]
-        estimator = usecase.pipeline().fit(labelled[usecase.features], labelled[usecase.outcome].astype(int))
+        learn = usecase.rows_between(rows, start, end)
+        labelled = learn[learn[usecase.target].notna()]
+        estimator = usecase.make_pipeline().fit(labelled[usecase.features], labelled[usecase.target].astype(int))
         mlflow.set_experiment(usecase.name)
         with mlflow.start_run():
-            mlflow.set_tags({"reason": f"number {version}", "asked_by": "a test", "git_revision": "abc123"})
-            mlflow.log_param("last_time", learn[usecase.time].max())
-            mlflow.log_text(usecase.pointer.read_text(), "dataset/flights.parquet.dvc")
+            mlflow.set_tags({"reason": f"number {version}", "requested_by": "a test", "git_revision": "abc123"})
+            mlflow.log_param("trained_through", learn[usecase.timestamp].max())
+            mlflow.log_text(usecase.dvc_file.read_text(), "dataset/flights.parquet.dvc")
             logged = mlflow.sklearn.log_model(
                 estimator,
                 name="model",
@@ -90,19 +91,19 @@ def versions(stack: Stack, rows: pd.DataFrame) -> dict[str, Any]:
         assert stack.registry.create_version(logged.model_uri, f"retrain-{version}", {}) == version
         if version == "1":
             shown = learn[usecase.features].assign(
-                **{PREDICTION: estimator.predict_proba(learn[usecase.features])[:, 1]}
+                **{PREDICTION_COLUMN: estimator.predict_proba(learn[usecase.features])[:, 1]}
             )
             profile = calibrate(
                 shown,
-                usecase.day_numbers(learn[usecase.time]),
-                usecase.kinds | {PREDICTION: "number"},
+                usecase.day_ordinals(learn[usecase.timestamp]),
+                window_rowsase.column_types | {PREDICTION_COLUMN: "number"},
                 rows=ROWS,
                 false_alarm_rate=0.01,
             )
-            reference_store.write(Bucket(stack.storage), usecase.name, version, Reference(shown, profile))
+            reference_store.save_reference(Bucket(stack.storage), usecase.name, version, Reference(shown, profile))
         made[version] = estimator
     stack.registry.promote("1")
-    until(lambda: serving(stack, "1"), "version 1 answers")
+    wait_until(lambda: serves_version(stack, "1"), "version 1 answers")
     return made
 
 
@@ -113,20 +114,20 @@ def asked(stack: Stack, rows: pd.DataFrame) -> list[Asked]:
     made: list[Asked] = []
     for day in range(DAYS):
         start = FIRST + timedelta(days=day)
-        of_day = usecase.between(rows, start, start + timedelta(days=1)).head(ROWS)
+        of_day = usecase.rows_between(rows, start, start + timedelta(days=1)).head(ROWS)
         for part in (of_day[: ROWS // 2], of_day[ROWS // 2 :]):
-            at = part[usecase.time].iloc[0].to_pydatetime()
-            columns = as_columns(part[usecase.features])
+            at = part[usecase.timestamp].iloc[0].to_pydatetime()
+            columns = frame_to_columns(part[usecase.features])
             instances = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
             answer = httpx.post(
                 f"{url}/predict", json={"instances": instances}, headers={"Driftloop-Time": at.isoformat()}, timeout=30
             ).json()
-            outcomes = [None if pd.isna(outcome) else float(outcome) for outcome in part[usecase.outcome]]
+            outcomes = [None if pd.isna(outcome) else float(outcome) for outcome in part[usecase.target]]
             made.append(Asked(answer["id"], answer["predictions"], outcomes, at))
     report(stack, [(a.id, n, outcome) for a in made for n, outcome in enumerate(a.outcomes) if outcome is not None])
     bucket = Bucket(stack.storage)
-    until(lambda: len(bucket.names("events/predictions/")) >= DAYS or None, "the predictions are archived")
-    until(lambda: len(bucket.names("events/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
+    wait_until(lambda: len(bucket.list_paths("events/predictions/")) >= DAYS or None, "the predictions are archived")
+    wait_until(lambda: len(bucket.list_paths("events/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
     return made
 
 
@@ -145,34 +146,34 @@ def test_where_there_is_nothing_to_go_back_to_it_says_so(stack: Stack) -> None:
         ((), "there is nothing to go back to"),
         (("--to", "9"), "there is no version 9 of flights; there are 1, 2"),
     ):
-        refused = command(stack, "driftloop", "rollback", *words)
+        refused = run_command(stack, "driftloop", "rollback", *words)
         assert (refused.returncode, refused.stdout.startswith(why)) == (7, True), refused.stdout + refused.stderr
     assert stack.registry.champion() == "1"
 
 
 def test_going_back_takes_less_than_a_second_and_predictors_follow(stack: Stack) -> None:
     stack.registry.promote("2")
-    until(lambda: serving(stack, "2"), "version 2 answers")
+    wait_until(lambda: serves_version(stack, "2"), "version 2 answers")
     began = time.monotonic()
     change = roll_back(stack.registry, "it was slow")
     with Publisher(stack.kafka, stack.topics, "test") as publisher:
         publisher.publish(change)
         assert time.monotonic() - began < 1
-    until(lambda: serving(stack, "1"), "version 1 answers again", seconds=5)
-    assert (change.version, change.learned_until is not None) == ("1", True)
+    wait_until(lambda: serves_version(stack, "1"), "version 1 answers again", seconds=5)
+    assert (change.version, change.trained_through is not None) == ("1", True)
 
 
 def test_going_back_by_command_is_told_on_the_topic(stack: Stack) -> None:
     stack.registry.promote("2")
-    done = command(stack, "driftloop", "rollback", "--reason", "wrong units")
+    done = run_command(stack, "driftloop", "rollback", "--reason", "wrong units")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip() == "version 1 serves again instead of version 2: wrong units"
-    last = topics.latest(stack.kafka, "models", 1)[-1]
-    assert isinstance(last, ModelChange)
+    last = reader.read_last(stack.kafka, "models", 1)[-1]
+    assert isinstance(last, ModelStateChanged)
     assert (last.state, last.version, last.retrain_id) == ("rolled_back", "1", "retrain-2")
     withdrawn = stack.registry.client.get_model_version("flights", "2")
     assert withdrawn.description.endswith(f"rolled_back: {done.stdout.strip()}")
-    until(lambda: serving(stack, "1"), "version 1 answers again", seconds=5)
+    wait_until(lambda: serves_version(stack, "1"), "version 1 answers again", seconds=5)
 
 
 def test_going_back_over_http(stack: Stack) -> None:
@@ -181,7 +182,7 @@ def test_going_back_over_http(stack: Stack) -> None:
     stack.registry.promote("2")
     done = httpx.post(url, json={"reason": "units"}, headers=key(stack), timeout=30)
     assert done.status_code == 200, done.text
-    assert done.json()["why"] == "version 1 serves again instead of version 2: units"
+    assert done.json()["explanation"] == "version 1 serves again instead of version 2: units"
     again = httpx.post(url, json={"reason": "units"}, headers=key(stack), timeout=30)
     assert again.status_code == 409
     assert "nothing to go back to" in again.json()["detail"]
@@ -202,7 +203,7 @@ def test_a_retrain_is_followed_over_http(stack: Stack) -> None:
 
 def test_those_who_wait_leave_room_for_others(stack: Stack) -> None:
     """Eight wait for a retrain that never ends, since it is of a model that nobody trains."""
-    event = Retrain(model="nobody's", trigger="manual", reason="", asked_by="a test", data=DataSelection())
+    event = RetrainRequested(model="nobody's", trigger="manual", reason="", requested_by="a test", data=DataSelection())
     with Publisher(stack.kafka, stack.topics, "test") as publisher:
         publisher.publish(event)
     url = stack.parts["trainer"].url
@@ -219,14 +220,14 @@ def test_those_who_wait_leave_room_for_others(stack: Stack) -> None:
         with httpx.stream("GET", waiting, headers=key(stack), timeout=30) as stream:
             return True if stream.status_code == 200 else None
 
-    until(room, "who has gone leaves room", seconds=20)
+    wait_until(room, "who has gone leaves room", seconds=20)
 
 
 def test_a_prediction_is_explained(stack: Stack, asked: list[Asked]) -> None:
     one = next(a for a in asked[3:] if a.outcomes[7] is not None)
     corrected = datetime(2100, 1, 2, tzinfo=UTC)
     report(stack, [(one.id, 7, 1 - (one.outcomes[7] or 0))], corrected)
-    shown = command(stack, "driftloop", "explain", one.id, "--row", "7")
+    shown = run_command(stack, "driftloop", "explain", one.id, "--row", "7")
     assert shown.returncode == 0, shown.stdout + shown.stderr
     for words in (
         f"{one.at:%Y-%m-%d %H:%M:%S} by version 1 of flights",
@@ -239,7 +240,7 @@ def test_a_prediction_is_explained(stack: Stack, asked: list[Asked]) -> None:
         "asked for by a test: number 1",
         "dataset/flights.parquet.dvc",
         "abc123",
-        usecase.pointer.read_text().split("md5: ")[1].split()[0],
+        usecase.dvc_file.read_text().split("md5: ")[1].split()[0],
         "gs://driftloop/references/flights/1",
     ):
         assert words in " ".join(shown.stdout.split()), f"{words}\n{shown.stdout}"
@@ -249,7 +250,7 @@ def test_a_prediction_that_is_not_archived_yet_is_explained_too(stack: Stack, as
     assert asked
     answer = predict(stack, FLIGHT).json()
     report(stack, [(answer["id"], 0, 1.0)])
-    shown = command(stack, "driftloop", "explain", answer["id"])
+    shown = run_command(stack, "driftloop", "explain", answer["id"])
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "not archived yet: its window is still open" in shown.stdout
     assert "1, known at" in shown.stdout
@@ -259,7 +260,7 @@ def test_a_prediction_that_is_not_archived_yet_is_explained_too(stack: Stack, as
 def test_what_is_no_prediction_is_said_to_be_none(stack: Stack, asked: list[Asked]) -> None:
     assert asked
     unknown = "0197c8a4-0000-7000-8000-000000000001"
-    shown = command(stack, "driftloop", "explain", unknown)
+    shown = run_command(stack, "driftloop", "explain", unknown)
     assert shown.returncode == 7
     assert shown.stdout.strip() == f"no prediction {unknown} is in the archive, nor on its topic any more"
 
@@ -285,21 +286,21 @@ def test_a_version_is_tried_on_what_others_have_answered(
     labelled = sum(outcome is not None for one in asked for outcome in one.outcomes)
 
     def of_all() -> "subprocess.CompletedProcess[str] | None":
-        shown = command(stack, "driftloop", "shadow", "--version", "2")
+        shown = run_command(stack, "driftloop", "shadow", "--version", "2")
         assert shown.returncode == 0, shown.stdout + shown.stderr
         said = re.match(r"([\d,]+) rows of \d days, answered by version 1 \(\1\)", shown.stdout)
         assert said is not None, shown.stdout
         # The last slice may still be open, and a row of another test may be archived by now.
         return shown if int(said[1].replace(",", "")) - labelled in (0, 1) else None
 
-    shown = until(of_all, "all rows are archived")
+    shown = wait_until(of_all, "all rows are archived")
     assert "has learned from" not in shown.stdout
     assert re.search(r"│ roc auc +│ 0\.\d+ \[0\.\d+, 0\.\d+\] │ 0\.\d+ \[.*\] │ [+-]0\.\d+ \[", shown.stdout)
-    of_days = usecase.between(rows, FIRST, FIRST + timedelta(days=DAYS))
-    first = pd.concat([day.head(ROWS) for _, day in of_days.groupby(usecase.days(of_days[usecase.time]))])
+    of_days = usecase.rows_between(rows, FIRST, FIRST + timedelta(days=DAYS))
+    first = pd.concat([day.head(ROWS) for _, day in of_days.groupby(usecase.local_dates(of_days[usecase.timestamp]))])
     expected = versions["2"].predict_proba(first[usecase.features])[:, 1]
-    known = first[usecase.outcome].notna().to_numpy()
-    brier = ((expected[known] - first[usecase.outcome].to_numpy()[known]) ** 2).mean()
+    known = first[usecase.target].notna().to_numpy()
+    brier = ((expected[known] - first[usecase.target].to_numpy()[known]) ** 2).mean()
     said = re.search(r"│ brier +│[^│]+│ (0\.\d+)", shown.stdout)
     assert said is not None, shown.stdout
     assert float(said[1]) == pytest.approx(brier, abs=0.002)  # the row of another test may be among them
@@ -307,7 +308,7 @@ def test_a_version_is_tried_on_what_others_have_answered(
 
 def test_a_version_that_there_is_not_cannot_be_tried(stack: Stack, asked: list[Asked]) -> None:
     assert asked
-    shown = command(stack, "driftloop", "shadow", "--version", "9")
+    shown = run_command(stack, "driftloop", "shadow", "--version", "9")
     assert (shown.returncode, "version 9: the registry does not have it" in shown.stdout) == (7, True), shown.stdout
 
 
@@ -315,7 +316,7 @@ def test_a_version_on_probation_is_held_against_the_one_before(stack: Stack, ask
     assert asked
     stack.registry.promote("2")
     stack.registry.promote("1")
-    judged = command(stack, "python", "-m", "trainer.probation.probation")
+    judged = run_command(stack, "python", "-m", "trainer.probation.probation")
     assert judged.returncode == 0, judged.stdout + judged.stderr
     assert judged.stdout.startswith("version 1 ")
     assert f"rows of {DAYS} days since its promotion, and the version before would have had" in judged.stdout

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.events import DataSelection, Wish
-from driftloop.registry.model_registry import Registry
-from driftloop.settings import Registry as RegistrySettings
+from driftloop.events import DataSelection, RetrainRequest
+from driftloop.registry.model_registry import ModelRegistry
+from driftloop.settings import RegistrySettings as RegistrySettings
 from driftloop.storage import dvc
 from stack.running import Stack
-from tests.conftest import command
 from tests.support import regression_usecase
+from tests.support.running_stack import run_command
 
 
 def test_a_regression_is_trained_judged_by_rmse_and_promoted(
@@ -25,17 +25,17 @@ def test_a_regression_is_trained_judged_by_rmse_and_promoted(
         "DRIFTLOOP_USE_CASE": "tests.support.regression_usecase:usecase",
         "DRIFTLOOP_REGISTRY__MODEL": regression_usecase.usecase.name,
         "DRIFTLOOP_WINDOW__ROWS": "48",
-        "DRIFTLOOP_GATE__HELD_OUT_DAYS": "14",
-        regression_usecase.POINTER: str(pointer),
+        "DRIFTLOOP_GATE__HOLDOUT_DAYS": "14",
+        regression_usecase.POINTER_VARIABLE: str(pointer),
     }
     for name, value in settings.items():
         monkeypatch.setitem(stack.environment, name, value)
     for reason, end in (("the first", date(2026, 3, 1)), ("it grows", None)):
-        wish = Wish(reason=reason, asked_by="a test", data=DataSelection(end=end, archive=False))
-        done = command(stack, "driftloop-train", wish.model_dump_json())
+        wish = RetrainRequest(reason=reason, requested_by="a test", data=DataSelection(base_end=end, archive=False))
+        done = run_command(stack, "driftloop-train", wish.model_dump_json())
         assert done.returncode == 0, done.stdout + done.stderr
 
-    registry = Registry(
+    registry = ModelRegistry(
         RegistrySettings(uri=stack.environment["DRIFTLOOP_REGISTRY__URI"], model=regression_usecase.usecase.name)
     )
     assert registry.champion() == "2"

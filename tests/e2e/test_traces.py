@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from driftloop.events import Drift, ModelChange
-from driftloop.kafka import topics
+from driftloop.events import DriftVerdict, ModelStateChanged
+from driftloop.kafka import reader
 from stack.running import Stack
-from tests.conftest import command, until
 from tests.support.otlp_collector import Collector, Span, forward, zipkin
+from tests.support.running_stack import run_command
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("version_1")
 
@@ -34,7 +35,7 @@ def asked(stack: Stack, collector: Collector) -> list[Span]:
             *(str(Path(sys.executable).with_name("driftloop-producer")), "--from", "2013-01-20", "--to", "2013-01-21"),
             *("--rate", "max", "--rows", "100"),
         ],
-        env={**os.environ, **stack.environment, "DRIFTLOOP_TRACING__SHARE": "1"},
+        env={**os.environ, **stack.environment, "DRIFTLOOP_TRACING__SAMPLE_RATIO": "1"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -60,14 +61,14 @@ def window(collector: Collector, asked: list[Span]) -> Span:
         reached = {span.trace for span in ours} | {link.split("-")[0] for span in ours for link in span.links}
         return max(ours, key=lambda span: len(span.links)) if requests and requests <= reached else None
 
-    return until(judged, "windows of all traced events")
+    return wait_until(judged, "windows of all traced events")
 
 
 def test_a_request_is_one_trace_up_to_the_verdict_on_its_window(
     collector: Collector, backend: str, window: Span
 ) -> None:
     forward([span for span in collector.spans if span.trace == window.trace], backend)
-    tree = until(lambda: traced(backend, window.trace, 7), "Zipkin has the trace")
+    tree = wait_until(lambda: traced(backend, window.trace, 7), "Zipkin has the trace")
     way = path_to(tree, "verdict")
     assert way == [
         ("producer", "CLIENT", "post"),
@@ -76,10 +77,10 @@ def test_a_request_is_one_trace_up_to_the_verdict_on_its_window(
         ("drift_worker", "CONSUMER", "window"),
         ("drift_worker", None, "verdict"),
     ]
-    assert path_to(tree, "keep") == [*way[:2], ("predictor", None, "batch"), ("predictor", None, "keep")]
+    assert path_to(tree, "outbox.append") == [*way[:2], ("predictor", None, "batch"), ("predictor", None, "outbox.append")]
     (verdict,) = [span for span in tree if span["name"] == "verdict"]
     assert verdict["tags"]["driftloop.window"] == window.attributes["driftloop.window"]
-    assert verdict["tags"]["driftloop.verdict"] in ("quiet", "alarm", "unjudged")
+    assert verdict["tags"]["driftloop.verdict"] in ("no_drift", "drift", "inconclusive")
 
 
 def test_a_window_is_linked_to_the_hops_that_its_other_events_came_by(
@@ -94,23 +95,23 @@ def test_a_window_is_linked_to_the_hops_that_its_other_events_came_by(
 
 def test_outcomes_carry_the_trace_of_the_request_that_reported_them(collector: Collector, asked: list[Span]) -> None:
     ours = {span.trace for span in asked}
-    spans = until(lambda: [span for span in collector.spans if span.name == "publish outcomes"] or None, "outcomes")
+    spans = wait_until(lambda: [span for span in collector.spans if span.name == "publish outcomes"] or None, "outcomes")
     assert {span.trace for span in spans} <= ours
 
 
 def test_the_verdict_goes_on_with_the_trace(stack: Stack, window: Span) -> None:
-    def published() -> Drift | None:
-        found = [event for event in topics.latest(stack.kafka, "drift", 300) if isinstance(event, Drift)]
+    def published() -> DriftVerdict | None:
+        found = [event for event in reader.read_last(stack.kafka, "drift", 300) if isinstance(event, DriftVerdict)]
         return next((event for event in found if event.window.name == window.attributes["driftloop.window"]), None)
 
-    verdict = until(published, "the verdict is on its topic")
+    verdict = wait_until(published, "the verdict is on its topic")
     assert verdict.traceparent is not None
     assert verdict.traceparent.split("-")[1] == window.trace
 
 
 def test_what_is_known_of_a_prediction_names_its_trace(stack: Stack, collector: Collector, window: Span) -> None:
     (answered,) = [span for span in collector.spans if span.name == "POST /predict" and span.trace == window.trace]
-    explained = command(stack, "driftloop", "explain", answered.attributes["driftloop.event_id"], "--row", "0")
+    explained = run_command(stack, "driftloop", "explain", answered.attributes["driftloop.event_id"], "--row", "0")
     assert window.trace in explained.stdout, explained.stdout + explained.stderr
     assert window.attributes["driftloop.window"] in explained.stdout
 
@@ -126,7 +127,7 @@ def test_the_log_is_one_object_a_line_with_window_version_and_trace_and_holds_no
     for service in ("predictor", "trainer", "drift_worker"):
         assert lines(service)
     judged = [line for line in lines("drift_worker") if line.get("window") == window.attributes["driftloop.window"]]
-    line = next(line for line in judged if line["event"] == "window judged")
+    line = next(line for line in judged if line["event"] == "drift.window_judged")
     champion = stack.registry.champion()
     assert (line["trace_id"], line["service"], line["version"]) == (window.trace, "drift_worker", champion)
     assert line["event_id"].startswith(line["window"])
@@ -139,13 +140,13 @@ def test_a_retrain_is_one_trace_through_training_and_promotion_to_the_swap(
         swaps = [span for span in collector.spans if span.name == "swap"]
         return next((span for span in swaps if span.attributes["driftloop.version"] == "1"), None)
 
-    swap = until(swapped, "the first version was swapped in")
-    ours = until(lambda: with_end(collector, swap.trace), "the retrain's spans are there")
+    swap = wait_until(swapped, "the first version was swapped in")
+    ours = wait_until(lambda: with_end(collector, swap.trace), "the retrain's spans are there")
     forward(ours, backend)
-    tree = until(lambda: traced(backend, swap.trace, len(ours)), "Zipkin has the trace")
+    tree = wait_until(lambda: traced(backend, swap.trace, len(ours)), "Zipkin has the trace")
     way = path_to(tree, "swap")
     assert way == [
-        ("cli", None, "ask for a retrain"),
+        ("cli", None, "retrain.request"),
         ("trainer", "CONSUMER", "retrain"),
         ("trainer", None, "registration"),
         ("predictor", None, "swap"),
@@ -153,7 +154,7 @@ def test_a_retrain_is_one_trace_through_training_and_promotion_to_the_swap(
     assert path_to(tree, "promoted") == [*way[:3], ("trainer", None, "promoted")]
     phases = [span["name"] for span in tree if span["localEndpoint"]["serviceName"] == "trainer"]
     assert {"data", "training", "trial"} < set(phases)
-    told = [event for event in topics.latest(stack.kafka, "models", 10**6) if isinstance(event, ModelChange)]
+    told = [event for event in reader.read_last(stack.kafka, "models", 10**6) if isinstance(event, ModelStateChanged)]
     first = next(event for event in told if event.version == "1" and event.state == "promoted")
     assert first.traceparent is not None
     assert first.traceparent.split("-")[1] == swap.trace

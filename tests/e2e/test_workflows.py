@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import pytest
 
-from driftloop.events import DataSelection, ModelChange, Retrain
-from driftloop.kafka import topics
+from driftloop.events import DataSelection, ModelStateChanged, RetrainRequested
+from driftloop.kafka import reader
 from driftloop.storage import dvc
 from stack.running import Stack
-from tests.conftest import command
 from tests.e2e.test_loop import FEW_DAYS, SUMMER
 from tests.support.external_tools import ROOT, needed
+from tests.support.running_stack import run_command
 
 RETRAIN = ".github/workflows/retrain.yaml"
 LOGIN = re.compile(r"google-github-actions/auth@\w+")
@@ -84,18 +84,18 @@ def run(act: Path, stack: Stack, folder: Path, inputs: Mapping[str, str], secret
 
 def inputs(data: DataSelection) -> dict[str, str]:
     """The workflow's inputs for some days of the base dataset."""
-    return {"from": str(data.start), "to": str(data.end), "archive": "false"}
+    return {"from": str(data.start), "to": str(data.base_end), "archive": "false"}
 
 
-def asked(stack: Stack) -> list[Retrain]:
+def asked(stack: Stack) -> list[RetrainRequested]:
     """All retrains that were asked for."""
-    return [event for event in topics.latest(stack.kafka, stack.topics.retrain, 1_000) if isinstance(event, Retrain)]
+    return [event for event in reader.read_last(stack.kafka, stack.topics.retrain, 1_000) if isinstance(event, RetrainRequested)]
 
 
-def end(stack: Stack, ran: Ran) -> ModelChange:
+def end(stack: Stack, ran: Ran) -> ModelStateChanged:
     """The last state of the retrain that a summary is about."""
     retrain_id = ran.row("retrain").strip("`")
-    states = [e for e in topics.latest(stack.kafka, stack.topics.models, 1_000) if isinstance(e, ModelChange)]
+    states = [e for e in reader.read_last(stack.kafka, stack.topics.models, 1_000) if isinstance(e, ModelStateChanged)]
     return [change for change in states if change.retrain_id == retrain_id][-1]
 
 
@@ -123,7 +123,7 @@ def test_a_version_that_is_rejected_is_a_warning_and_no_failure(act: Path, stack
     assert ran.code == 0, ran.log
     change = end(stack, ran)
     assert (change.state, stack.registry.champion()) == ("rejected", champion)
-    assert ran.summary.startswith(f"## ⚠️ flights: rejected, version {change.version}\n\n{change.why}\n")
+    assert ran.summary.startswith(f"## ⚠️ flights: rejected, version {change.version}\n\n{change.explanation}\n")
     assert "::warning title=⚠️ flights%3A rejected" in ran.log
     assert ran.row("rows") == "{0:,.0f} | {0:,.0f}".format(change.champion["rows"])
 
@@ -131,16 +131,16 @@ def test_a_version_that_is_rejected_is_a_warning_and_no_failure(act: Path, stack
 @pytest.mark.usefixtures("champion")
 def test_training_once_needs_no_service(stack: Stack, tmp_path: Path) -> None:
     """The same end as the service would have come to; there is one way to train."""
-    wish = {"reason": "few days", "asked_by": "a runner", "data": FEW_DAYS.model_dump(mode="json")}
+    wish = {"reason": "few days", "requested_by": "a runner", "data": FEW_DAYS.model_dump(mode="json")}
     champion, page = stack.registry.champion(), tmp_path / "page.md"
-    done = command(stack, "driftloop-train", json.dumps(wish), "--annotate", "--summary", str(page), "--tell")
+    done = run_command(stack, "driftloop-train", json.dumps(wish), "--annotate", "--summary", str(page), "--tell")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "::warning title=⚠️ flights%3A rejected" in done.stdout
-    told = topics.latest(stack.kafka, stack.topics.models, 1)[-1]
-    assert isinstance(told, ModelChange)
+    told = reader.read_last(stack.kafka, stack.topics.models, 1)[-1]
+    assert isinstance(told, ModelStateChanged)
     assert (told.state, stack.registry.champion()) == ("rejected", champion)
-    assert f"| dataset version (md5) | `{told.dataset}` |" in page.read_text()
-    recorded = stack.registry.outcome_of(told.retrain_id)
+    assert f"| dataset version (md5) | `{told.dataset_md5}` |" in page.read_text()
+    recorded = stack.registry.recorded_result(told.retrain_id)
     assert recorded is not None
     apart = {"traceparent"}  # who sends it has a span of his own
     assert recorded.model_dump(exclude=apart) == told.model_dump(exclude=apart)
@@ -185,25 +185,25 @@ def test_a_version_that_is_promoted_is_told_with_its_figures(act: Path, stack: S
     assert ran.code == 0, ran.log
     change = end(stack, ran)
     assert (change.state, change.version) == ("promoted", stack.registry.champion())
-    assert ran.summary.startswith(f"## ✅ flights: promoted, version {change.version}\n\n{change.why}\n")
+    assert ran.summary.startswith(f"## ✅ flights: promoted, version {change.version}\n\n{change.explanation}\n")
     assert f"::notice title=✅ flights%3A promoted, version {change.version}" in ran.log.replace("%2C", ",")
     assert ran.row("reason") == r"it is \| summer"
     assert ran.row("asked by") == "octocat, run 1 of GitHub"
     assert ran.row("data") == "from 2013-06-01, the base dataset to before 2013-08-01, without the archive"
-    pointer = dvc.of_version(stack.registry, str(change.version))
-    assert ran.row("dataset version (md5)") == f"`{dvc.pointed(pointer).md5}`"
+    pointer = dvc.pointer_for_version(stack.registry, str(change.version))
+    assert ran.row("dataset version (md5)") == f"`{dvc.parse_pointer(pointer).md5}`"
     assert ran.row("see") == (
         f"[the version in MLflow](https://mlflow.example/#/models/flights/versions/{change.version})"
     )
     old, new = change.champion["roc_auc"], change.challenger["roc_auc"]
     assert ran.row("ROC AUC") == f"{old:.4g} | {new:.4g}"
-    assert asked(stack)[-1].asked_by == "octocat, run 1 of GitHub"
+    assert asked(stack)[-1].requested_by == "octocat, run 1 of GitHub"
 
 
 def test_training_once_says_what_is_away(stack: Stack) -> None:
     wish = json.dumps({"reason": "nobody there", "data": {"archive": False}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stack.environment, "DRIFTLOOP_REGISTRY__URI", "http://127.0.0.1:9")
-        done = command(stack, "driftloop-train", wish)
+        done = run_command(stack, "driftloop-train", wish)
     assert done.returncode == 6, done.stdout + done.stderr
     assert "the registry is out of reach" in done.stdout

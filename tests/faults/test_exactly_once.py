@@ -8,24 +8,24 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from datetime import date
 from itertools import cycle, islice
 
 import numpy as np
 import pytest
-from mirakuru.exceptions import ProcessFinishedWithError
 
-from driftloop.events import ModelChange
+from driftloop.events import ModelStateChanged
 from driftloop.kafka.publisher import Publisher
 from predictor.outbox.outbox import Outbox
-from predictor.settings import Outbox as Limits
+from predictor.settings import OutboxSettings as Limits
 from stack.running import Stack
-from tests.conftest import elsewhere, until
 from tests.support import flights_model, stack_fixture
+from tests.support.faults import random_delay, stopped
 from tests.support.flights_model import Saved
-from tests.support.load_client import Answers
+from tests.support.load_client import Responses
 from tests.support.predictor_process import Predictor
+from tests.support.running_stack import isolated_settings
+from tests.support.waiting import wait_until
 
 KILLS = int(os.environ.get("FAULTS_KILLS", "3"))
 RESTARTS = int(os.environ.get("FAULTS_RESTARTS", "1"))
@@ -35,13 +35,15 @@ FEW = 300  # events that an outbox may hold where it is to be full soon
 
 pytestmark = pytest.mark.timeout(600 + 30 * KILLS + 60 * RESTARTS)
 
+Make = Callable[..., Predictor]
 Start = Callable[..., Predictor]
+Serve = Callable[[int], Predictor]
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Broker, storage and registry; each test brings its predictor."""
-    with Stack(elsewhere(tmp_path_factory.mktemp("promise")), print, only=()) as stack:
+    with Stack(isolated_settings(tmp_path_factory.mktemp("promise")), print, only=()) as stack:
         yield stack
 
 
@@ -53,16 +55,29 @@ def versions(stack: Stack) -> dict[str, Saved]:
     return {stack_fixture.register(stack, one): one for one in saved}
 
 
-@pytest.fixture
-def start(stack: Stack, versions: dict[str, Saved], request: pytest.FixtureRequest) -> Iterator[Start]:
-    """Starts a predictor, which serves version 1."""
-    stack.registry.promote("1")
+@pytest.fixture(scope="module")
+def make(stack: Stack, versions: dict[str, Saved]) -> Iterator[Make]:
+    """Make predictors that are not started yet; all are killed after the last test."""
     rows = flights_model.rows((date(2013, 1, 1), date(2014, 1, 1)))
+    made: list[Predictor] = []
+
+    def make(name: str, **settings: str) -> Predictor:
+        made.append(Predictor(stack, f"{name}-{len(made)}", versions, rows, **settings))
+        return made[-1]
+
+    yield make
+    for predictor in made:
+        predictor.kill_group()
+
+
+@pytest.fixture
+def start(stack: Stack, make: Make, request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Start predictors with settings of this test, which serve version 1."""
+    stack.registry.promote("1")
     started: list[Predictor] = []
 
     def start(**settings: str) -> Predictor:
-        name = re.sub(r"\W+", "-", f"{request.node.name.removeprefix('test_')}-{len(started)}")
-        started.append(Predictor(stack, name, versions, rows, **settings))
+        started.append(make(re.sub(r"\W+", "-", request.node.name.removeprefix("test_")), **settings))
         started[-1].start()
         return started[-1]
 
@@ -71,78 +86,101 @@ def start(stack: Stack, versions: dict[str, Saved], request: pytest.FixtureReque
         predictor.kill_group()
 
 
+@pytest.fixture(scope="module")
+def predictors(make: Make) -> dict[int, Predictor]:
+    """Predictors with default settings that tests share, by their number of processes: a start takes ten seconds."""
+    return {workers: make(f"workers-{workers}", PREDICTOR__WORKERS=str(workers)) for workers in (1, 2)}
+
+
+@pytest.fixture
+def serve(stack: Stack, predictors: dict[int, Predictor]) -> Serve:
+    """Return the shared predictor with so many processes, which serves version 1."""
+
+    def serve(workers: int) -> Predictor:
+        stack.registry.promote("1")
+        predictor = predictors[workers]
+        if not predictor.running():
+            predictor.start()
+        wait_until(lambda: predictor.version() == "1" or None, "version 1 answers")
+        return predictor
+
+    return serve
+
+
 @pytest.mark.parametrize(("workers", "kills"), [(1, KILLS), (2, max(1, KILLS // 3))])
-def test_a_killed_predictor_publishes_every_answer_once(stack: Stack, start: Start, workers: int, kills: int) -> None:
-    predictor = start(PREDICTOR__WORKERS=str(workers))
+def test_a_killed_predictor_publishes_every_answer_once(
+    stack: Stack, serve: Serve, workers: int, kills: int, random_source: random.Random
+) -> None:
+    predictor = serve(workers)
     with predictor.asked() as asked:
         # The relay goes on for a while without the predictor, or ends with it.
         for version, kill in islice(cycle([("2", predictor.kill), ("1", predictor.kill_group)]), kills):
             predictor.loaded()
             stack.registry.promote(version)
-            a_moment()
+            random_delay(random_source)
             kill()
             predictor.start()
         predictor.loaded()
         # A start answers with what lies on the disk before it has looked the alias up.
-        until(lambda: predictor.version() == version or None, "the version of the last swap answers")
+        wait_until(lambda: predictor.version() == version or None, "the version of the last swap answers")
     answers = asked.result()
     predictor.compare(answers, kills=kills)
     assert set(answers.status) <= {200, 503, 0}
     assert set(answers.version[answers.status == 200]) == {"1", "2"}
 
 
-def test_a_killed_relay_publishes_every_answer_once(start: Start) -> None:
-    predictor = start()
+def test_a_killed_relay_publishes_every_answer_once(serve: Serve, random_source: random.Random) -> None:
+    predictor = serve(1)
     with predictor.asked() as asked:
         for number in range(KILLS):
             if number % 3 != 1:  # or else it may be killed while it starts
                 relays(predictor)
-            a_moment()
+            random_delay(random_source)
             killed = predictor.relay()
             killed.kill()
-            until(lambda killed=killed: predictor.relay() != killed or None, "another relay runs")  # type: ignore[misc]
+            wait_until(lambda killed=killed: predictor.relay() != killed or None, "another relay runs")  # type: ignore[misc]
         relays(predictor)
     all_answered(asked.result())
     predictor.compare(asked.result(), kills=KILLS)
 
 
 def test_requests_are_answered_while_the_broker_is_away_and_published_once_when_it_is_back(
-    stack: Stack, start: Start
+    stack: Stack, serve: Serve
 ) -> None:
-    predictor = start()
+    predictor = serve(1)
     with predictor.asked() as asked:
         for kill in islice(cycle([True, False]), RESTARTS):
             predictor.loaded()
-            with away(stack, "kafka", kill=kill):
+            with stopped(stack, "kafka", kill=kill):
                 time.sleep(BROKER_AWAY_SECONDS)
                 assert waiting(predictor) > 0
             # A relay that is caught in a transaction by the broker's end is replaced after half a minute.
-            until(lambda: waiting(predictor) < FEW or None, "only what has just come waits", seconds=120)
+            wait_until(lambda: waiting(predictor) < FEW or None, "only what has just come waits", seconds=120)
     all_answered(asked.result())
     predictor.compare(asked.result(), restarts=RESTARTS)
     assert asked.result().milliseconds.max() < BROKER_AWAY_SECONDS / 2 * 1000, "requests waited for the broker"
 
 
 def test_without_registry_and_storage_the_last_good_version_serves_and_the_alias_is_followed_later(
-    stack: Stack, start: Start
+    stack: Stack, serve: Serve
 ) -> None:
-    predictor = start()
+    predictor = serve(1)
     with predictor.asked() as asked:
         predictor.loaded()
-        with away(stack, "gcs"), away(stack, "mlflow"):
+        with stopped(stack, "gcs"), stopped(stack, "mlflow"):
             back_at = time.monotonic() + AWAY_SECONDS
-            until(lambda: predictor.get("/readyz")["warnings"].get("registry"), "the registry is missed")
+            wait_until(lambda: predictor.get("/readyz")["warnings"].get("registry"), "the registry is missed")
             killed_at = time.time()
             predictor.kill()
             predictor.start()
             up_again_at = time.time()
             predictor.loaded()
-            assert (predictor.get("/models")["version"], predictor.get("/models")["named_by"]) == ("1", "disk")
-            until(lambda: predictor.get("/readyz")["warnings"].get("registry"), "the registry is missed")
+            assert (predictor.get("/models")["version"], predictor.get("/models")["version_source"]) == ("1", "disk")
+            wait_until(lambda: predictor.get("/readyz")["warnings"].get("registry"), "the registry is missed")
             time.sleep(max(0, back_at - time.monotonic()))
         stack.registry.promote("2")
-        until(lambda: predictor.version() == "2" or None, "the alias is followed")
-        until(lambda: predictor.get("/models")["named_by"] == "alias" or None, "the alias names the version")
+        wait_until(lambda: predictor.version() == "2" or None, "the alias is followed")
+        wait_until(lambda: predictor.get("/models")["version_source"] == "alias" or None, "the alias names the version")
         assert predictor.get("/readyz")["warnings"] == {}
     answers = asked.result()
     predictor.compare(answers)
@@ -151,11 +189,11 @@ def test_without_registry_and_storage_the_last_good_version_serves_and_the_alias
     assert not broken.any()
 
 
-def test_what_a_dead_predictor_left_is_published_once_by_the_next_on_its_disk(stack: Stack, start: Start) -> None:
-    predictor = start()
-    with predictor.asked() as asked, away(stack, "kafka"):
+def test_what_a_dead_predictor_left_is_published_once_by_the_next_on_its_disk(stack: Stack, serve: Serve) -> None:
+    predictor = serve(1)
+    with predictor.asked() as asked, stopped(stack, "kafka"):
         predictor.loaded()
-        until(lambda: waiting(predictor) > FEW or None, "events wait")
+        wait_until(lambda: waiting(predictor) > FEW or None, "events wait")
         predictor.kill_group()
     left = Outbox(predictor.folder, Limits())
     assert left.depth().events > FEW
@@ -166,63 +204,70 @@ def test_what_a_dead_predictor_left_is_published_once_by_the_next_on_its_disk(st
 
 def test_a_full_outbox_refuses_and_publishes_all_that_was_answered(stack: Stack, start: Start) -> None:
     predictor = start(OUTBOX__MAX_EVENTS=str(FEW))
-    with away(stack, "kafka"), predictor.asked() as asked:
-        refused = until(lambda: answer if (answer := predictor.ask()).status_code == 503 else None, "it is full")
+    with stopped(stack, "kafka"), predictor.asked() as asked:
+        refused = wait_until(lambda: answer if (answer := predictor.ask()).status_code == 503 else None, "it is full")
         assert "DRIFTLOOP_OUTBOX__MAX_EVENTS" in refused.json()["detail"]
         assert int(refused.headers["Retry-After"]) > 0
-        until(lambda: predictor.answered("503") > FEW or None, "many are refused")
+        wait_until(lambda: predictor.answered("503") > FEW or None, "many are refused")
     answers = asked.result()
     predictor.compare(answers)
     assert set(answers.status) == {200, 503}
-    until(lambda: predictor.ask().status_code == 200 or None, "it answers again")
+    wait_until(lambda: predictor.ask().status_code == 200 or None, "it answers again")
 
 
 def test_a_full_outbox_that_drops_answers_all_and_counts_what_is_missing(stack: Stack, start: Start) -> None:
-    predictor = start(OUTBOX__MAX_EVENTS=str(FEW), OUTBOX__WHEN_FULL="drop")
-    with away(stack, "kafka"), predictor.asked() as asked:
-        until(lambda: predictor.metric("driftloop_outbox_dropped_total") > FEW or None, "it drops")
+    predictor = start(OUTBOX__MAX_EVENTS=str(FEW), OUTBOX__ON_FULL="drop")
+    with stopped(stack, "kafka"), predictor.asked() as asked:
+        wait_until(lambda: predictor.metric("driftloop_outbox_dropped_events_total") > FEW or None, "it drops")
     all_answered(asked.result())
-    dropped = int(predictor.metric("driftloop_outbox_dropped_total"))
+    dropped = int(predictor.metric("driftloop_outbox_dropped_events_total"))
     predictor.compare(asked.result(), missing=dropped)
 
 
-def test_processes_add_up_are_replaced_and_end_with_an_empty_outbox(start: Start) -> None:
-    predictor = start(PREDICTOR__WORKERS="2")
+def test_processes_add_up_are_replaced_and_end_with_an_empty_outbox(serve: Serve, random_source: random.Random) -> None:
+    predictor = serve(2)
+    earlier = predictor.answered("200")
     with predictor.asked() as before:
         predictor.loaded()
     all_answered(before.result())
-    until(lambda: predictor.answered("200") == len(before.result().status) or None, "the metrics of both add up")
+    wait_until(lambda: predictor.answered("200") == earlier + len(before.result().status) or None, "the metrics of both add up")
 
     killed = predictor.workers()[0]
     with predictor.asked() as meanwhile:
         predictor.loaded()
-        a_moment()
+        random_delay(random_source)
         killed.kill()
-        until(lambda: (killed not in (now := predictor.workers()) and len(now) == 2) or None, "another takes its place")
-        until(lambda: in_service(predictor, "1") == 2 or None, "both answer")
+        wait_until(
+            lambda: (killed not in (now := predictor.workers()) and len(now) == 2) or None, "another takes its place"
+        )
+        wait_until(lambda: in_service(predictor, "1") == 2 or None, "both answer")
     assert set(meanwhile.result().status) <= {200, 0}
 
     with predictor.asked() as at_the_end:
         predictor.loaded()
-        a_moment()
+        random_delay(random_source)
         assert predictor.stop() == 0
     outbox = Outbox(predictor.folder, Limits())
     assert outbox.depth().events == 0
     outbox.close()
     assert set(at_the_end.result().status) == {200, 0}
     together = [before.result(), meanwhile.result(), at_the_end.result()]
-    predictor.compare(Answers(*map(np.concatenate, zip(*together, strict=True))))
+    predictor.compare(Responses(*map(np.concatenate, zip(*together, strict=True))))
 
 
-def test_an_announced_version_answers_at_once_except_where_another_is_pinned(stack: Stack, start: Start) -> None:
+def test_an_announced_version_answers_at_once_except_where_another_is_pinned(
+    stack: Stack, start: Start, random_source: random.Random
+) -> None:
     began = time.monotonic()
-    predictor = start(PREDICTOR__POLL_SECONDS="3600")
+    predictor = start(PREDICTOR__ALIAS_POLL_INTERVAL_SECONDS="3600")
     start_seconds = time.monotonic() - began
-    pinned = start(PREDICTOR__POLL_SECONDS="3600", PREDICTOR__VERSION="1")
+    pinned = start(PREDICTOR__ALIAS_POLL_INTERVAL_SECONDS="3600", PREDICTOR__PINNED_VERSION="1")
     with Publisher(stack.kafka, stack.topics, "test") as publisher, predictor.asked() as asked, pinned.asked() as same:
 
         def announce() -> None:
-            publisher.publish(ModelChange(retrain_id="r", model=flights_model.MODEL, state="promoted", why="a test"))
+            publisher.publish(
+                ModelStateChanged(retrain_id="r", model=flights_model.MODEL, state="promoted", explanation="a test")
+            )
 
         def announced() -> bool | None:
             announce()
@@ -231,13 +276,13 @@ def test_an_announced_version_answers_at_once_except_where_another_is_pinned(sta
         predictor.loaded()
         pinned.loaded()
         stack.registry.promote("2")
-        a_moment()
+        random_delay(random_source)
         assert predictor.version() == "1"
-        until(announced, "version 2 answers")  # until then the predictor may not be following the topic yet
+        wait_until(announced, "version 2 answers")  # until then the predictor may not be following the topic yet
         stack.registry.promote("1")
         announce()
         # A version is loaded in less time than a predictor that loads it needs to start, however slow the machine.
-        until(lambda: predictor.version() == "1" or None, "version 1 answers", seconds=max(5, start_seconds))
+        wait_until(lambda: predictor.version() == "1" or None, "version 1 answers", seconds=max(5, start_seconds))
     for answers in (asked.result(), same.result()):
         all_answered(answers)
     predictor.compare(asked.result())
@@ -246,39 +291,21 @@ def test_an_announced_version_answers_at_once_except_where_another_is_pinned(sta
     assert set(same.result().version) == {"1"}
 
 
-@contextmanager
-def away(stack: Stack, name: str, *, kill: bool = False) -> Iterator[None]:
-    """A part of the stack does not run inside the block."""
-    executor = stack.executors[name]
-    if kill:
-        executor.kill()
-    else:
-        with suppress(ProcessFinishedWithError):
-            executor.stop()
-    try:
-        yield
-    finally:
-        stack.start(name)
-
-
-def a_moment() -> None:
-    """Waits, so that what follows comes at any time."""
-    time.sleep(random.uniform(0.1, 2))
-
-
 def relays(predictor: Predictor) -> None:
     """Returns when the relay is at work."""
-    before = predictor.metric("driftloop_outbox_relayed_total")
-    until(lambda: predictor.metric("driftloop_outbox_relayed_total") > before or None, "the relay is at work")
+    before = predictor.metric("driftloop_outbox_relayed_events_total")
+    wait_until(
+        lambda: predictor.metric("driftloop_outbox_relayed_events_total") > before or None, "the relay is at work"
+    )
 
 
 def waiting(predictor: Predictor) -> float:
-    return predictor.metric("driftloop_outbox_events")
+    return predictor.metric("driftloop_outbox_pending_events")
 
 
 def in_service(predictor: Predictor, version: str) -> float:
-    return predictor.metric("driftloop_predictor_version_in_service", version=version)
+    return predictor.metric("driftloop_predictor_serving_version_info", version=version)
 
 
-def all_answered(answers: Answers) -> None:
+def all_answered(answers: Responses) -> None:
     assert set(answers.status) == {200}

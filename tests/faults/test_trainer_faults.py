@@ -6,7 +6,6 @@ does the same more often.
 
 import os
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,13 +15,15 @@ from itertools import cycle, islice
 import psutil
 import pytest
 
-from driftloop.events import DataSelection, ModelChange, Retrain
-from driftloop.kafka import topics
+from driftloop.events import DataSelection, ModelStateChanged, RetrainRequested
+from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
-from driftloop.registry.model_registry import OUTCOME, RETRAIN
+from driftloop.registry.model_registry import TAG_RETRAIN_ID, TAG_RETRAIN_RESULT
 from stack.running import Stack
-from tests.conftest import elsewhere, until
-from tests.support.processes import tree
+from tests.support.faults import random_delay
+from tests.support.processes import process_tree
+from tests.support.running_stack import isolated_settings
+from tests.support.waiting import wait_until
 
 KILLS = int(os.environ.get("FAULTS_KILLS", "2"))
 FIRST_DAYS, MORE_DAYS = 30, 15  # each retrain has enough later days for its gate
@@ -34,25 +35,27 @@ pytestmark = pytest.mark.timeout(600 + 60 * KILLS)
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    settings = {"DRIFTLOOP_GATE__HELD_OUT_DAYS": str(HELD_OUT_DAYS), "DRIFTLOOP_POLICY__ENABLED": "false"}
-    with Stack(elsewhere(tmp_path_factory.mktemp("trainer")), print, settings, only=("trainer",)) as stack:
+    settings = {"DRIFTLOOP_GATE__HOLDOUT_DAYS": str(HELD_OUT_DAYS), "DRIFTLOOP_POLICY__ENABLED": "false"}
+    with Stack(isolated_settings(tmp_path_factory.mktemp("trainer")), print, settings, only=("trainer",)) as stack:
         yield stack
 
 
-def test_each_retrain_ends_once_and_brings_one_version_whatever_is_killed(stack: Stack) -> None:
+def test_each_retrain_ends_once_and_brings_one_version_whatever_is_killed(
+    stack: Stack, random_source: random.Random
+) -> None:
     asked = [ask(stack, date(2013, 1, 1) + timedelta(days=FIRST_DAYS))]
-    until(lambda: ended(stack, asked[0]), "the first version", seconds=LONGEST_SECONDS)
+    wait_until(lambda: ended(stack, asked[0]), "the first version", seconds=LONGEST_SECONDS)
     counts: Counter[str] = Counter()
     victims = list(islice(cycle(VICTIMS), KILLS))
     for number, victim in enumerate(victims, 1):
         asked.append(ask(stack, date(2013, 1, 1) + timedelta(days=FIRST_DAYS + MORE_DAYS * number)))
-        until(lambda: trains(stack), "it trains", seconds=LONGEST_SECONDS)
-        time.sleep(random.uniform(0, 10))
+        wait_until(lambda: trains(stack), "it trains", seconds=LONGEST_SECONDS)
+        random_delay(random_source, 10)
         counts[victim.__name__] += 1
         victim(stack)
-        until(lambda: ended(stack, asked[-1]), "its end", seconds=LONGEST_SECONDS)
+        wait_until(lambda: ended(stack, asked[-1]), "its end", seconds=LONGEST_SECONDS)
 
-    final = [change for change in changes(stack) if change.final]
+    final = [change for change in changes(stack) if change.is_final]
     versions = stack.registry.client.search_model_versions(f"name = '{stack.registry.model}'")
     print(
         f"\n{KILLS} kills: {dict(counts)}; {len(asked)} retrains, {len(versions)} versions, "
@@ -60,43 +63,47 @@ def test_each_retrain_ends_once_and_brings_one_version_whatever_is_killed(stack:
     )
     assert [change.retrain_id for change in final] == [retrain.id for retrain in asked]
     assert {change.state for change in final} <= {"promoted", "rejected"}
-    assert Counter(version.tags[RETRAIN] for version in versions) == dict.fromkeys((one.id for one in asked), 1)
-    assert all(OUTCOME in version.tags for version in versions)
+    assert Counter(version.tags[TAG_RETRAIN_ID] for version in versions) == dict.fromkeys((one.id for one in asked), 1)
+    assert all(TAG_RETRAIN_RESULT in version.tags for version in versions)
     assert stack.registry.champion() == [change.version for change in final if change.state == "promoted"][-1]
     assert not trains(stack), "a training went on"
 
 
-def ask(stack: Stack, end: date) -> Retrain:
+def ask(stack: Stack, end: date) -> RetrainRequested:
     """Asks for a retrain on the days before ``end``."""
-    retrain = Retrain(
+    retrain = RetrainRequested(
         model=stack.registry.model,
         trigger="manual",
         reason=f"up to {end}",
-        asked_by="a test",
-        data=DataSelection(end=end, archive=False),
+        requested_by="a test",
+        data=DataSelection(base_end=end, archive=False),
     )
     with Publisher(stack.kafka, stack.topics, "test") as publisher:
         publisher.publish(retrain)
     return retrain
 
 
-def changes(stack: Stack) -> list[ModelChange]:
+def changes(stack: Stack) -> list[ModelStateChanged]:
     """Everything on the topic of models."""
-    return [event for event in topics.latest(stack.kafka, stack.topics.models, 10**6) if isinstance(event, ModelChange)]
+    return [
+        event
+        for event in reader.read_last(stack.kafka, stack.topics.models, 10**6)
+        if isinstance(event, ModelStateChanged)
+    ]
 
 
-def ended(stack: Stack, retrain: Retrain) -> bool | None:
+def ended(stack: Stack, retrain: RetrainRequested) -> bool | None:
     """Whether a retrain is over. A trainer that has ended, as it may while the broker is away, is started again."""
     if not stack.executors["trainer"].running():
         stack.start("trainer")
-    return any(change.final and change.retrain_id == retrain.id for change in changes(stack)) or None
+    return any(change.is_final and change.retrain_id == retrain.id for change in changes(stack)) or None
 
 
 def training(stack: Stack) -> list[psutil.Process]:
     """The processes that train: those that the trainer's server of processes has forked."""
     found = []
     with suppress(psutil.NoSuchProcess):
-        for process in tree(pid(stack, "trainer"))[1:]:
+        for process in process_tree(pid(stack, "trainer"))[1:]:
             with suppress(psutil.NoSuchProcess):
                 if process.nice() > 0 and "forkserver" in " ".join(process.cmdline()):
                     found.append(process)
@@ -128,7 +135,7 @@ def its_training(stack: Stack) -> None:
 
 def _again(name: str) -> Callable[[Stack], None]:
     def kill(stack: Stack) -> None:
-        family = tree(pid(stack, name))
+        family = process_tree(pid(stack, name))
         for process in family:
             process.kill()
         stack.executors[name].kill()

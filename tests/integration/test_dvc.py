@@ -1,4 +1,4 @@
-"""The dataset is under DVC: whoever has the repository's files and the bucket gets it by plain ``dvc pull``."""
+"""The dataset is under DVC: the repository's files and access to the bucket suffice for plain ``dvc pull``."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 
 from driftloop.storage import dvc
 from stack.running import Stack
-from tests.conftest import command
+from tests.support.running_stack import run_command
 from usecases.flights import usecase
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,10 +26,10 @@ def test_plain_dvc_pulls_the_dataset_from_the_bucket(stack: Stack, tmp_path: Pat
         "[core]\n    no_scm = true\n['remote \"bucket\"']\n"
         f"    endpointurl = {stack.storage.endpoint}\n    allow_anonymous_login = true\n"
     )
-    shutil.copy(usecase.pointer, tmp_path)
+    shutil.copy(usecase.dvc_file, tmp_path)
     dvc = Path(sys.executable).with_name("dvc")
     subprocess.run(
-        [str(dvc), "pull", usecase.pointer.name],
+        [str(dvc), "pull", usecase.dvc_file.name],
         cwd=tmp_path,
         env=NOT_GCS,
         check=True,
@@ -37,18 +37,18 @@ def test_plain_dvc_pulls_the_dataset_from_the_bucket(stack: Stack, tmp_path: Pat
         timeout=120,
     )
     digest = md5((tmp_path / "flights.parquet").read_bytes(), usedforsecurity=False).hexdigest()
-    assert f"md5: {digest}\n" in usecase.pointer.read_text()
+    assert f"md5: {digest}\n" in usecase.dvc_file.read_text()
 
 
 @pytest.fixture(scope="module")
 def trained_on(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What version 1 of a model was trained on, in the bucket, its pointer on the run; version 2 does not say."""
+    """The dataset of version 1 of a model, in the bucket and with its pointer on the run; version 2 has no pointer."""
     file = tmp_path_factory.mktemp("trained") / "restored.parquet"
-    usecase.rows().head(1_000).to_parquet(file, index=False)
+    usecase.load_rows().head(1_000).to_parquet(file, index=False)
     client = stack.registry.client
     experiment = client.create_experiment("restored")
     with_pointer, without = (client.create_run(experiment).info.run_id for _ in range(2))
-    client.log_text(with_pointer, dvc.push(stack.storage, file), dvc.artifact(file))
+    client.log_text(with_pointer, dvc.push(stack.storage, file), dvc.artifact_path(file))
     client.create_registered_model("restored")
     for run in (with_pointer, without):
         client.create_model_version("restored", source=f"runs:/{run}/model", run_id=run)
@@ -58,10 +58,10 @@ def trained_on(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def restore(stack: Stack, *words: str) -> "subprocess.CompletedProcess[str]":
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stack.environment, "DRIFTLOOP_REGISTRY__MODEL", "restored")
-        return command(stack, "driftloop", "data", "restore", *words)
+        return run_command(stack, "driftloop", "data", "restore", *words)
 
 
-def test_the_command_brings_back_what_a_version_was_trained_on(stack: Stack, trained_on: Path, tmp_path: Path) -> None:
+def test_data_restore_fetches_dataset_of_a_version(stack: Stack, trained_on: Path, tmp_path: Path) -> None:
     folder = tmp_path / "of its own"
     done = restore(stack, "1", "--to", str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -73,7 +73,7 @@ def test_the_command_brings_back_what_a_version_was_trained_on(stack: Stack, tra
     assert sorted(file.name for file in folder.iterdir()) == ["restored.parquet", "restored.parquet.dvc"]
 
 
-def test_plain_dvc_brings_it_back_by_the_pointer_of_the_run(stack: Stack, trained_on: Path, tmp_path: Path) -> None:
+def test_plain_dvc_restores_dataset_by_pointer_of_the_run(stack: Stack, trained_on: Path, tmp_path: Path) -> None:
     """The commands that ``driftloop data restore --help`` names, and two lines for a server that is not GCS."""
     run = stack.registry.client.get_model_version("restored", "1").run_id
     script = f"""
@@ -101,7 +101,7 @@ def test_plain_dvc_brings_it_back_by_the_pointer_of_the_run(stack: Stack, traine
     assert (tmp_path / "dataset" / "restored.parquet").read_bytes() == trained_on.read_bytes()
 
 
-def test_a_file_that_is_there_stays_if_it_is_the_same_and_is_in_the_way_if_it_is_not(
+def test_data_restore_keeps_equal_file_and_refuses_to_overwrite_another(
     stack: Stack, trained_on: Path, tmp_path: Path
 ) -> None:
     there = tmp_path / trained_on.name
@@ -110,14 +110,14 @@ def test_a_file_that_is_there_stays_if_it_is_the_same_and_is_in_the_way_if_it_is
     there.write_bytes(b"somebody's own")
     done = restore(stack, "1", "--to", str(tmp_path))
     assert done.returncode == 7
-    assert "is there already, and is another file" in done.stdout
+    assert "exists already and is another file" in done.stdout
     assert there.read_bytes() == b"somebody's own"
 
 
 @pytest.mark.parametrize(
     ("version", "why"), [("2", "version 2 names no dataset"), ("9", "has no version 9"), ("one", "has no version one")]
 )
-def test_a_version_without_a_dataset_says_so(stack: Stack, trained_on: Path, version: str, why: str) -> None:
+def test_data_restore_reports_version_without_dataset(stack: Stack, trained_on: Path, version: str, why: str) -> None:
     assert trained_on.exists()
     done = restore(stack, version)
     assert done.returncode == 7, done.stderr

@@ -47,16 +47,16 @@ def url(stream: tuple[Folder, list[DriftVerdict]]) -> Iterator[str]:
                     "model": "m",
                     "version": "1",
                     "rows": 100,
-                    "starts": BEGIN,
-                    "ends": verdict.last_prediction_at,
+                    "first_prediction_at": BEGIN,
+                    "last_prediction_at": verdict.last_prediction_at,
                     "unmatched": 0,
                 },
                 **{
                     "window": verdict.window,
                     "windows": 1,
                     "verdict": "degraded",
-                    "why": "ROC AUC 0.70",
-                    "found": found,
+                    "explanation": "ROC AUC 0.70",
+                    "in_service": found,
                 },
             )
         )

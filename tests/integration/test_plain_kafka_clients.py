@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from driftloop.events import Retrain
-from driftloop.kafka import topics
+from driftloop.events import RetrainRequested
+from driftloop.kafka import reader
 from stack.running import Stack
-from tests.conftest import until
+from tests.support.waiting import wait_until
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "trainer.md"
 
@@ -33,13 +33,13 @@ def test_kcat_publishes_a_retrain_as_documented(stack: Stack) -> None:
     script = documented("kcat").replace("localhost:9092", stack.kafka.bootstrap_servers).replace("flights", "kcats")
     subprocess.run(["/bin/bash", "-euc", script], check=True, timeout=60)
 
-    def there() -> Retrain | None:
+    def there() -> RetrainRequested | None:
         found = [
             event
-            for event in topics.latest(stack.kafka, stack.topics.retrain, 1_000)
-            if isinstance(event, Retrain) and event.model == "kcats"
+            for event in reader.read_last(stack.kafka, stack.topics.retrain, 1_000)
+            if isinstance(event, RetrainRequested) and event.model == "kcats"
         ]
         return found[-1] if found else None
 
-    retrain = until(there, "the event")
-    assert (retrain.trigger, retrain.asked_by) == ("manual", "kcat")
+    retrain = wait_until(there, "the event")
+    assert (retrain.trigger, retrain.requested_by) == ("manual", "kcat")

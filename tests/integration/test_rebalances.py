@@ -9,33 +9,34 @@ from kafka import ConsumerGroupMetadata, KafkaAdminClient, KafkaConsumer, TopicP
 
 from driftloop.events import Outcome
 from driftloop.kafka import consumer_loop, topics
-from driftloop.kafka.consumer_loop import Final, Loop, Received, consumer
+from driftloop.kafka.client import create_consumer
+from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, ConsumerLoop
 from driftloop.kafka.publisher import Publisher
 from driftloop.kafka.topics import dead_letter_topic
-from driftloop.kafka.transactional_producer import Begin, Moved, Transactions
-from driftloop.settings import DeadLetters, Topics
+from driftloop.kafka.transactional_producer import CommittedPosition, Rebalanced, TransactionalProducer
+from driftloop.settings import DeadLetterSettings, TopicsSettings
 from driftloop.telemetry.health import Health
 from stack.running import Stack
-from tests.conftest import until
 from tests.integration.test_dead_letters import Seen
+from tests.support.waiting import wait_until
 from tests.support.worker_group import SESSION_SECONDS
 
 
 @pytest.fixture
-def mine(stack: Stack) -> Topics:
-    mine = Topics(outcomes=f"outcomes-{uuid.uuid4().hex[:8]}")
+def mine(stack: Stack) -> TopicsSettings:
+    mine = TopicsSettings(outcomes=f"outcomes-{uuid.uuid4().hex[:8]}")
     topics.create(stack.kafka, mine)
     return mine
 
 
 @pytest.fixture
-def members(stack: Stack, mine: Topics) -> Iterator[list[KafkaConsumer]]:
+def members(stack: Stack, mine: TopicsSettings) -> Iterator[list[KafkaConsumer]]:
     """One that has joined its group, and one that has not yet."""
     kafka = stack.kafka.model_copy(update={"session_timeout_seconds": SESSION_SECONDS})
-    members = [consumer(kafka, f"of-two-{mine.outcomes}", name) for name in ("first", "second")]
+    members = [create_consumer(kafka, f"of-two-{mine.outcomes}", name) for name in ("first", "second")]
     members[0].subscribe([mine.outcomes])
     members[0].partitions_for_topic(mine.outcomes)
-    until(lambda: membership(members[:1], than=-1), "the first has joined")
+    wait_until(lambda: membership(members[:1], than=-1), "the first has joined")
     yield members
     for member in members:
         member.close(autocommit=False)
@@ -50,17 +51,17 @@ def membership(members: list[KafkaConsumer], than: int) -> ConsumerGroupMetadata
 
 
 def test_offsets_of_a_transaction_that_was_given_up_are_in_no_later_one(
-    stack: Stack, mine: Topics, members: list[KafkaConsumer]
+    stack: Stack, mine: TopicsSettings, members: list[KafkaConsumer]
 ) -> None:
     lost, kept = TopicPartition(mine.outcomes, 0), TopicPartition(dead_letter_topic(mine.outcomes), 0)
-    transactions = Transactions(stack.kafka, mine, "test", mine.outcomes)
+    transactions = TransactionalProducer(stack.kafka, mine, "test", mine.outcomes)
     before = members[0].group_metadata()
     members[1].subscribe([mine.outcomes])
-    now = until(lambda: membership(members, than=before.generation_id), "the second has joined")
+    now = wait_until(lambda: membership(members, than=before.generation_id), "the second has joined")
 
-    with pytest.raises(Moved, match="IllegalGeneration"):
-        transactions.commit(before, {lost: Begin(5, "too late")}, [])
-    transactions.commit(now, {kept: Begin(7, "in time")}, [])
+    with pytest.raises(Rebalanced, match="IllegalGeneration"):
+        transactions.commit(before, {lost: CommittedPosition(5, "too late")}, [])
+    transactions.commit(now, {kept: CommittedPosition(7, "in time")}, [])
     transactions.close()
 
     assert members[1].committed(lost) is None
@@ -68,21 +69,21 @@ def test_offsets_of_a_transaction_that_was_given_up_are_in_no_later_one(
 
 
 def test_partitions_that_are_added_are_read_even_where_the_client_forgets_its_join(
-    stack: Stack, mine: Topics, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, mine: TopicsSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_loop, "POLL_MS", 1)  # so that every poll is over in the midst of a join
-    reader = consumer(stack.kafka, f"grows-{mine.outcomes}", "test", longest_handling_seconds=SESSION_SECONDS + 1)
+    monkeypatch.setattr(consumer_loop, "POLL_TIMEOUT_MS", 1)  # so that every poll is over in the midst of a join
+    reader = create_consumer(stack.kafka, f"grows-{mine.outcomes}", "test", max_poll_interval_seconds=SESSION_SECONDS + 1)
     admin = KafkaAdminClient(bootstrap_servers=stack.kafka.bootstrap_servers)
 
     class Growing(Seen):
         grown = False
 
-        def handle(self, received: Received) -> Iterable[Final]:
+        def handle(self, received: ConsumedMessage) -> Iterable[Commit]:
             if received.partition == 1:
                 self.stop.set()
             return super().handle(received)
 
-        def idle(self) -> Iterable[Final]:
+        def on_poll(self) -> Iterable[Commit]:
             if reader.assignment() and not self.grown:
                 self.grown = True
                 admin.create_partitions({mine.outcomes: 2})
@@ -94,8 +95,8 @@ def test_partitions_that_are_added_are_read_even_where_the_client_forgets_its_jo
     growing = Growing(threading.Event(), wanted=40)
     watchdog = threading.Timer(120, growing.stop.set)
     watchdog.start()
-    transactions = Transactions(stack.kafka, mine, "test", f"grows-{mine.outcomes}")
-    loop = Loop(reader, [mine.outcomes], growing, transactions, DeadLetters(), Health())
+    transactions = TransactionalProducer(stack.kafka, mine, "test", f"grows-{mine.outcomes}")
+    loop = ConsumerLoop(reader, [mine.outcomes], growing, transactions, DeadLetterSettings(), Health())
     try:
         loop.run(growing.stop)
     finally:

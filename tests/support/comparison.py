@@ -5,31 +5,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from driftloop.events import Cell, Prediction
+from driftloop.events import FeatureValue, Prediction
 from tests.support import flights_model
 from tests.support.flights_model import Row, Saved
-from tests.support.load_client import Answers
+from tests.support.load_client import Responses
 
 TOLERANCE = 1e-12  # sums of the same numbers; a row's do not depend on its batch
-CHUNK = 20_000  # events that are compared at once
+CHUNK_EVENTS = 20_000  # events that are compared at once
 
 
-class Comparison(NamedTuple):
+class EventComparison(NamedTuple):
     """Events on the topic beside the versions' own predictions, and beside the answers."""
 
     events: int
     wrong_predictions: int
     """Events with a prediction that the version they name does not give for their features."""
-    events_lost: int
+    lost_events: int
     """Answers whose event is not on the topic."""
-    events_doubled: int
-    answers_differ: int
+    duplicate_events: int
+    mismatched_responses: int
     """Answers that name another version or prediction than their event, or were asked about another row."""
 
 
-def compare(
-    events: Iterable[Prediction], versions: Mapping[str, Saved], answers: Answers, rows: Sequence[Row]
-) -> Comparison:
+def compare_events(
+    events: Iterable[Prediction], versions: Mapping[str, Saved], answers: Responses, rows: Sequence[Row]
+) -> EventComparison:
     """Each event with its version's own predictions, and with its answer, which was asked about one of ``rows``."""
     good = answers.status == 200
     asked = [{name: [cell] for name, cell in row.items()} for row in rows]
@@ -52,18 +52,18 @@ def compare(
             wrong += 1
             continue
         waiting[event.version].append(event)
-        if len(waiting[event.version]) == CHUNK:
-            wrong += wrong_ones(waiting[event.version], versions[event.version])
+        if len(waiting[event.version]) == CHUNK_EVENTS:
+            wrong += count_wrong_predictions(waiting[event.version], versions[event.version])
             waiting[event.version] = []
-    wrong += sum(wrong_ones(rest, versions[version]) for version, rest in waiting.items())
-    return Comparison(count, wrong, len(answered.keys() - seen), doubled, differ)
+    wrong += sum(count_wrong_predictions(rest, versions[version]) for version, rest in waiting.items())
+    return EventComparison(count, wrong, len(answered.keys() - seen), doubled, differ)
 
 
-def wrong_ones(events: Sequence[Prediction], saved: Saved) -> int:
+def count_wrong_predictions(events: Sequence[Prediction], saved: Saved) -> int:
     """Events whose predictions are not what the pipeline gives for their features."""
     if not events:
         return 0
-    columns: dict[str, list[Cell]] = {name: [] for name in events[0].features}
+    columns: dict[str, list[FeatureValue]] = {name: [] for name in events[0].features}
     for event in events:
         for name, cells in event.features.items():
             columns[name] += cells

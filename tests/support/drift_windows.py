@@ -15,7 +15,7 @@ from drift_worker.windows.recent_windows import RecentWindows
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import ColumnType, DistanceName
 from driftloop.events import DriftVerdict, Window
-from driftloop.settings import WindowSettings
+from driftloop.drift.settings import WindowSettings
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference

@@ -18,12 +18,12 @@ import pandas as pd
 from mlflow.models import ModelSignature, infer_signature
 from threadpoolctl import threadpool_limits
 
-from driftloop.events import Cell, as_columns
-from driftloop.settings import TRUSTED_TYPES
+from driftloop.events import FeatureValue, frame_to_columns
+from driftloop.registry.trusted_types import TRUSTED_TYPES
 from trainer.retrain.training import EXAMPLE_ROWS, train
 from usecases.flights import usecase
 
-Row = dict[str, Cell]
+Row = dict[str, FeatureValue]
 Floats = npt.NDArray[np.float64]
 
 MODEL = usecase.name
@@ -54,8 +54,8 @@ def save(folder: Path, days: tuple[date, date]) -> Saved:
 
     The signature is that of the whole year, so that two versions of different months take the same requests.
     """
-    year = usecase.rows()
-    learn = usecase.between(year, *days, [])
+    year = usecase.load_rows()
+    learn = usecase.rows_between(year, *days, [])
     estimator, _ = train(usecase, learn)
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it misses pip, which nobody needs here
     with warnings.catch_warnings():
@@ -83,12 +83,12 @@ def save(folder: Path, days: tuple[date, date]) -> Saved:
 
 def rows(days: tuple[date, date], count: int = ROWS) -> list[Row]:
     """Real rows, evenly spaced over some days; what is missing in them is null."""
-    chosen = usecase.between(usecase.rows(), *days, [])[usecase.features]
-    columns = as_columns(chosen.iloc[np.linspace(0, len(chosen) - 1, count).astype(int)])
+    chosen = usecase.rows_between(usecase.load_rows(), *days, [])[usecase.features]
+    columns = frame_to_columns(chosen.iloc[np.linspace(0, len(chosen) - 1, count).astype(int)])
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
-def frame(columns: Mapping[str, Sequence[Cell]], signature: ModelSignature) -> pd.DataFrame:
+def frame(columns: Mapping[str, Sequence[FeatureValue]], signature: ModelSignature) -> pd.DataFrame:
     """Columns of an event or a request as the pipeline takes them."""
     return pd.DataFrame(
         {c.name: np.array(columns[c.name], dtype=c.type.to_pandas()) for c in signature.inputs}, copy=False

@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
-LAST_ANSWER_SECONDS = 15  # after the end, for what is still under way
+DRAIN_SECONDS = 15  # after the end, for what is still under way
 RETRY_SECONDS = 0.05  # after a connection or a request was refused: a server that starts needs the processor too
 
 
-class Answers(NamedTuple):
+class Responses(NamedTuple):
     """One entry a request, in the order of their answers."""
 
     start: npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ class Answers(NamedTuple):
 
 
 @contextmanager
-def asking(
+def run_client(
     url: str, bodies: Path, connections: int, seconds: float, file: Path, pause: float = 0
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """The client as a process; see :func:`collect`. It stops asking after so many seconds, or when it is terminated.
@@ -72,41 +72,41 @@ def asking(
         process.wait()
 
 
-def collect(process: "subprocess.Popen[bytes]", seconds: float, file: Path) -> Answers:
+def collect_responses(process: "subprocess.Popen[bytes]", seconds: float, file: Path) -> Responses:
     """What the client saw, once it has ended, which it does after so many ``seconds``."""
-    if process.wait(seconds + LAST_ANSWER_SECONDS + 30):
+    if process.wait(seconds + DRAIN_SECONDS + 30):
         raise RuntimeError(f"the client ended with exit code {process.returncode}")
     with np.load(file) as arrays:
-        answers = Answers(**{name: arrays[name] for name in Answers._fields})
+        answers = Responses(**{name: arrays[name] for name in Responses._fields})
     if not (answers.status == 200).any():
         raise RuntimeError("not one request was answered")
     return answers
 
 
-class _Run:
+class _LoadRun:
     def __init__(self, requests: list[bytes], host: str, port: int, stop_at: float, pause: float) -> None:
         self.requests = itertools.cycle(enumerate(requests))
         self.host, self.port, self.stop_at, self.pause = host, port, stop_at, pause
-        self.answers: list[tuple[float, float, int, int, str, str, float]] = []
-        self.open: set[_Connection] = set()
-        self.waiting: set[_Connection] = set()
+        self.responses: list[tuple[float, float, int, int, str, str, float]] = []
+        self.connections: set[_Connection] = set()
+        self.in_flight: set[_Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
 
     def stop(self) -> None:
         self.stop_at = 0
 
     @property
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         return time.monotonic() >= self.stop_at
 
     async def connect(self) -> None:
-        while not self.over:
+        while not self.is_over:
             try:
                 await asyncio.get_running_loop().create_connection(lambda: _Connection(self), self.host, self.port)
                 return
             except OSError:
                 now = time.time()
-                self.answers.append((now, now, -1, 0, "", "", np.nan))
+                self.responses.append((now, now, -1, 0, "", "", np.nan))
                 await asyncio.sleep(RETRY_SECONDS)
 
     def reconnect(self) -> None:
@@ -116,7 +116,7 @@ class _Run:
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: _LoadRun) -> None:
         self.run = run
         self.buffer = b""
         self.began = 0.0
@@ -124,14 +124,14 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's has its methods, and another class
-        self.run.open.add(self)
+        self.run.connections.add(self)
         self.ask()
 
     def ask(self) -> None:
-        if self.run.over or self.transport.is_closing():
+        if self.run.is_over or self.transport.is_closing():
             self.transport.close()
             return
-        self.run.waiting.add(self)
+        self.run.in_flight.add(self)
         self.began = time.time()
         self.row, request = next(self.run.requests)
         self.transport.write(request)
@@ -161,29 +161,29 @@ class _Connection(asyncio.Protocol):
             self.ask()
 
     def connection_lost(self, _: Exception | None) -> None:
-        self.run.open.discard(self)
-        if self in self.run.waiting:
+        self.run.connections.discard(self)
+        if self in self.run.in_flight:
             self.note(0, "", "", np.nan)
-        if not self.run.over:
+        if not self.run.is_over:
             self.run.reconnect()
 
     def note(self, status: int, version: str, identity: str, prediction: float) -> None:
-        self.run.waiting.discard(self)
-        self.run.answers.append((self.began, time.time(), self.row, status, version, identity, prediction))
+        self.run.in_flight.discard(self)
+        self.run.responses.append((self.began, time.time(), self.row, status, version, identity, prediction))
 
 
-async def _ask(run: _Run, connections: int) -> None:
+async def _ask(run: _LoadRun, connections: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, run.stop)
     await asyncio.gather(*(run.connect() for _ in range(connections)))
-    while not run.over:
+    while not run.is_over:
         await asyncio.sleep(0.1)
-    for _ in range(int(LAST_ANSWER_SECONDS / 0.1)):
-        if not run.waiting:
+    for _ in range(int(DRAIN_SECONDS / 0.1)):
+        if not run.in_flight:
             break
         await asyncio.sleep(0.1)
-    for connection in list(run.waiting):
+    for connection in list(run.in_flight):
         connection.note(0, "", "", np.nan)
-    for connection in list(run.open):
+    for connection in list(run.connections):
         connection.transport.close()
 
 
@@ -204,10 +204,10 @@ def main() -> None:
         f"Content-Length: {len(line.encode())}\r\n\r\n{line}".encode()
         for line in options.bodies.read_text().splitlines()
     ]
-    run = _Run(requests, host, port, time.monotonic() + options.seconds, options.pause)
+    run = _LoadRun(requests, host, port, time.monotonic() + options.seconds, options.pause)
     uvloop.run(_ask(run, options.connections))
-    columns = zip(*run.answers, strict=True) if run.answers else ([] for _ in Answers._fields)
-    arrays = dict(zip(Answers._fields, map(np.array, columns), strict=True))
+    columns = zip(*run.responses, strict=True) if run.responses else ([] for _ in Responses._fields)
+    arrays = dict(zip(Responses._fields, map(np.array, columns), strict=True))
     np.savez(options.out, allow_pickle=False, **arrays)
 
 

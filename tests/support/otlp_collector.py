@@ -18,7 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from stack.kafka import JARS
-from tests.support.processes import START_SECONDS, free_ports
+from tests.support.ports import reserve_ports
+from tests.support.processes import START_TIMEOUT_SECONDS
 
 ZIPKIN = ("io.zipkin", "zipkin-server", "3.5.1", "exec")
 
@@ -70,7 +71,7 @@ class Collector:
 @contextmanager
 def collector() -> Iterator[Collector]:
     """One that runs as long as the block does."""
-    taken = Collector(free_ports(1)[0])
+    taken = Collector(reserve_ports(1)[0])
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -106,7 +107,7 @@ def zipkin(log: Path) -> Iterator[str]:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(f"Zipkin cannot be had: {error}")
-    port = free_ports(1)[0]
+    port = reserve_ports(1)[0]
     url = f"http://127.0.0.1:{port}"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -116,7 +117,7 @@ def zipkin(log: Path) -> Iterator[str]:
             stderr=output,
         )
     try:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not _answers(f"{url}/health"):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"Zipkin did not start: {log.read_text()}")

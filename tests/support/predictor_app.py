@@ -17,26 +17,26 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
 from driftloop.events import Event
-from driftloop.kafka.codec import message, read
-from driftloop.registry.model_registry import StoredModel
+from driftloop.kafka.codec import decode, to_message
+from driftloop.registry.loading import LoadedModel
 from driftloop.telemetry.health import Health
 from predictor.outbox.outbox import Outbox
-from predictor.serving.model_cache import Versions
-from predictor.serving.model_manager import Champion, Serving
-from predictor.serving.schema import schema
-from predictor.settings import Predictor
+from predictor.serving.model_cache import ModelCache
+from predictor.serving.model_manager import ModelManager, ServingModel
+from predictor.serving.schema import build_schema
+from predictor.settings import ServingSettings
 
 FRAME = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "n": [1, 2, 3, 4]})
 
 
 def serving(
     estimator: Any, frame: pd.DataFrame = FRAME, method: str = "predict_proba", version: str = "7", max_rows: int = 3
-) -> Serving:
+) -> ServingModel:
     """A version in service, of a fitted estimator."""
     signature = infer_signature(frame)
     description = Model(signature=signature, flavors={"python_function": {"predict_fn": method}})
-    stored = StoredModel(estimator, description, frame.head(1))
-    return Serving(version, schema(signature, frame.head(1), max_rows), stored)
+    stored = LoadedModel(estimator, description, frame.head(1))
+    return ServingModel(version, build_schema(signature, frame.head(1), max_rows), stored)
 
 
 class Always:
@@ -45,7 +45,7 @@ class Always:
     source, refusal = "alias", None
 
     def __init__(self) -> None:
-        self.serving: Serving | None = serving(LogisticRegression().fit(FRAME, [0, 0, 1, 1]))
+        self.serving: ServingModel | None = serving(LogisticRegression().fit(FRAME, [0, 0, 1, 1]))
 
 
 def wines() -> tuple[Any, pd.DataFrame]:
@@ -73,7 +73,7 @@ def saved(
         serialization_format="skops",
         pyfunc_predict_fn=method,
         pip_requirements=["scikit-learn", "skops", "pandas"],
-        **{"skops_trusted_types": list(Predictor().trusted_types), **options},
+        **{"skops_trusted_types": list(ServingSettings().trusted_types), **options},
     )
     return folder
 
@@ -95,17 +95,17 @@ class OneVersion:
         return Path(shutil.copytree(self._folder, into / version))
 
 
-def taken(folder: Path, version: str = "7", **changed: Any) -> Serving:
+def taken(folder: Path, version: str = "7", **changed: Any) -> ServingModel:
     """A saved version as the predictor takes it into service: read, checked, tried."""
     registry: Any = OneVersion(folder, version)
     with tempfile.TemporaryDirectory() as disk:
-        champion = Champion(registry, Versions(Path(disk), registry.fetch), Predictor(**changed), Health())
+        champion = ModelManager(registry, ModelCache(Path(disk), registry.fetch), ServingSettings(**changed), Health())
         champion.refresh()
-    assert champion.serving is not None, champion.refusal
+    assert champion.serving is not None, champion.rejected
     return champion.serving
 
 
 def events(outbox: Outbox) -> list[Event]:
     """What is in the outbox, as its readers will see it."""
-    messages = [message(event, "predictor") for _, event in outbox.after(0, 100_000)]
-    return [read(message.value, message.headers) for message in messages]
+    messages = [to_message(event, "predictor") for _, event in outbox.read_after(0, 100_000)]
+    return [decode(message.value, message.headers) for message in messages]

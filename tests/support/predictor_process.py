@@ -16,15 +16,16 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from driftloop.kafka import topics
-from driftloop.settings import Topics
+from driftloop.settings import TopicsSettings
 from stack.running import MARK, Stack
-from tests.conftest import free_ports, until
 from tests.support import load_client, wrk
-from tests.support.comparison import Comparison, compare
+from tests.support.comparison import EventComparison, compare_events
 from tests.support.flights_model import Row, Saved
-from tests.support.load_client import Answers
-from tests.support.processes import tree
-from tests.support.topic_audit import Arrivals
+from tests.support.load_client import Responses
+from tests.support.ports import reserve_ports
+from tests.support.processes import process_tree
+from tests.support.topic_audit import TopicAudit
+from tests.support.waiting import wait_until
 
 CONNECTIONS = 16
 PAUSE_SECONDS = 0.02  # between a connection's requests: what is started again meanwhile needs the processor too
@@ -42,31 +43,43 @@ class Predictor:
         self.folder = stack.folder / name
         self.topic = f"predictions-{name}"
         self._stack, self._name, self._versions, self._rows = stack, name, versions, rows
-        port = free_ports(1)[0]
+        port = reserve_ports(1)[0]
         self.url = f"http://127.0.0.1:{port}"
         self._environment = {
             **os.environ,
             **stack.environment,
             MARK: str(stack.folder),
             "DRIFTLOOP_PREDICTOR__PORT": str(port),
-            "DRIFTLOOP_PREDICTOR__FOLDER": str(self.folder),
-            "DRIFTLOOP_PREDICTOR__POLL_SECONDS": "0.2",
+            "DRIFTLOOP_PREDICTOR__DATA_DIR": str(self.folder),
+            "DRIFTLOOP_PREDICTOR__ALIAS_POLL_INTERVAL_SECONDS": "0.2",
             "DRIFTLOOP_TOPICS__PREDICTIONS": self.topic,
             **{f"DRIFTLOOP_{setting}": value for setting, value in settings.items()},
         }
-        topics.create(stack.kafka, Topics(predictions=self.topic, partitions=3))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._expected = 0  # events on the topic that comparisons have found so far
+        topics.create(stack.kafka, TopicsSettings(predictions=self.topic, partitions=3))
 
     def start(self) -> None:
         """Returns when it is ready."""
         with (self._stack.folder / "logs" / f"{self._name}.log").open("a") as log:
-            self.process = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "predictor.main"],
                 env=self._environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        until(self._ready, f"{self._name} is ready")
+        wait_until(self._ready, f"{self._name} is ready")
+
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """The first process, which has been started."""
+        assert self._process is not None
+        return self._process
+
+    def running(self) -> bool:
+        """Return whether it has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
         """Ends the first process at once; returns when all others but the relay have ended, as they do by themselves.
@@ -74,14 +87,16 @@ class Predictor:
         The relay may still be there when the next predictor starts.
         """
         relays = self._relays()
-        others = [process for process in tree(self.process.pid)[1:] if process not in relays]
+        others = [process for process in process_tree(self.process.pid)[1:] if process not in relays]
         self.process.kill()
         self.process.wait()
         _, left = psutil.wait_procs(others, timeout=STOP_SECONDS)
         assert not left, f"{left} went on without the process that started them"
 
     def kill_group(self) -> None:
-        """Ends all processes at once."""
+        """End all processes at once, if any was started."""
+        if self._process is None:
+            return
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -93,14 +108,14 @@ class Predictor:
 
     def relay(self) -> psutil.Process:
         """The relay's process, once it runs."""
-        return until(lambda: next(iter(self._relays()), None), "a relay runs")
+        return wait_until(lambda: next(iter(self._relays()), None), "a relay runs")
 
     def workers(self) -> list[psutil.Process]:
         """Processes that answer, where they are several."""
-        return [process for process in tree(self.process.pid) if "spawn_main" in " ".join(_command(process))]
+        return [process for process in process_tree(self.process.pid) if "spawn_main" in " ".join(_command(process))]
 
     def _relays(self) -> list[psutil.Process]:
-        return [process for process in tree(self.process.pid) if "predictor.outbox.relay" in _command(process)]
+        return [process for process in process_tree(self.process.pid) if "predictor.outbox.relay" in _command(process)]
 
     def _ready(self) -> bool | None:
         assert self.process.poll() is None, f"{self._name} has ended"
@@ -138,33 +153,34 @@ class Predictor:
     def loaded(self) -> None:
         """Returns when it is under load: when it has answered so many more."""
         before = self.answered("200")
-        until(lambda: self.answered("200") > before + WARM or None, f"{self._name} answers")
+        wait_until(lambda: self.answered("200") > before + WARM or None, f"{self._name} answers")
 
     @contextmanager
-    def asked(self) -> Iterator["Future[Answers]"]:
+    def asked(self) -> Iterator["Future[Responses]"]:
         """All connections ask as long as the block runs; what they were answered is known after it."""
         bodies = wrk.write_bodies(
             self._stack.folder / f"{self._name}.requests", (json.dumps({"instances": [row]}) for row in self._rows)
         )
         file = self._stack.folder / f"{self._name}.npz"
-        known: Future[Answers] = Future()
-        with load_client.asking(
+        known: Future[Responses] = Future()
+        with load_client.run_client(
             f"{self.url}/predict", bodies, CONNECTIONS, WITHOUT_END, file, PAUSE_SECONDS
         ) as process:
             yield known
             process.terminate()
-            known.set_result(load_client.collect(process, 0, file))
+            known.set_result(load_client.collect_responses(process, 0, file))
 
-    def compare(self, answers: Answers, missing: int = 0, **faults: int) -> None:
+    def compare(self, answers: Responses, missing: int = 0, **faults: int) -> None:
         """Fails unless each answer has its right event once, but for those that are known to be missing.
 
         ``faults`` are told with what came of them.
         """
         good = answers.id[answers.status == 200]
         assert len(set(good)) == len(good), "two answers with one id"
-        with Arrivals(self._stack.kafka, self.topic) as arrivals:
-            arrivals.settle(len(good) - missing)
-            compared = compare(arrivals.events(), self._versions, answers, self._rows)
+        with TopicAudit(self._stack.kafka, self.topic) as arrivals:
+            self._expected += len(good) - missing
+            arrivals.wait_for(self._expected)
+            compared = compare_events(arrivals.events(), self._versions, answers, self._rows)
         statuses = Counter(answers.status.tolist())
         numbers = {
             **faults,
@@ -172,7 +188,7 @@ class Predictor:
             **compared._asdict(),
         }
         print(f"\n{self._name}: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in numbers.items()))
-        assert compared == Comparison(compared.events, 0, missing, 0, 0)
+        assert compared == EventComparison(compared.events, 0, missing, 0, 0)
 
 
 def _command(process: psutil.Process) -> list[str]:

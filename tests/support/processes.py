@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -15,25 +14,14 @@ from typing import NoReturn, Self
 
 import psutil
 
-START_SECONDS = 120
-STOP_SECONDS = 15
-IDLE_SECONDS = 15  # more than 128 requests take, one after the other
-IDLE_SHARE = 0.15  # of a processor: what looks around now and then does not reach this
-POLL_SECONDS = 0.02  # well below what a start takes
+START_TIMEOUT_SECONDS = 120
+STOP_TIMEOUT_SECONDS = 15
+IDLE_TIMEOUT_SECONDS = 15  # more than 128 requests take, one after the other
+IDLE_CPU_FRACTION = 0.15  # of a processor: what looks around now and then does not reach this
+POLL_INTERVAL_SECONDS = 0.02  # well below what a start takes
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-class DidNotStart(Exception):
+class ServerStartError(Exception):
     """Says what the process wrote last."""
 
 
@@ -49,7 +37,7 @@ class Server:
         """From the start of the process to the first 200 of ``ready_url``."""
         self.url = ready_url.rsplit("/", 1)[0]
         self._command = list(command)
-        self._environment = {**_clean(os.environ), **environment}
+        self._environment = {**_clean_environment(os.environ), **environment}
         self._ready_url = ready_url
         self._log = log
         self._folder = folder
@@ -68,11 +56,11 @@ class Server:
                 start_new_session=True,  # Ctrl-C is ours, and we stop it
             )
         try:
-            while not _answers(self._ready_url):
-                if self._process.poll() is not None or time.monotonic() - began > START_SECONDS:
+            while not _is_ready(self._ready_url):
+                if self._process.poll() is not None or time.monotonic() - began > START_TIMEOUT_SECONDS:
                     last = "\n  ".join(self._log.read_text().splitlines()[-15:])
-                    raise DidNotStart(f"{self.name} did not start:\n  {last}\n  (all of it: {self._log})")
-                time.sleep(POLL_SECONDS)
+                    raise ServerStartError(f"{self.name} did not start:\n  {last}\n  (all of it: {self._log})")
+                time.sleep(POLL_INTERVAL_SECONDS)
         except BaseException:
             self.stop()
             raise
@@ -87,16 +75,16 @@ class Server:
 
     def stop(self) -> None:
         """Asks the first process to end; what is left after a while is killed."""
-        family = tree(self._process.pid)
+        family = process_tree(self._process.pid)
         with suppress(psutil.NoSuchProcess):
             family[0].terminate() if family else None
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOP_SECONDS)
+            self._process.wait(STOP_TIMEOUT_SECONDS)
         for process in family:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
-        psutil.wait_procs(family, timeout=STOP_SECONDS)
+        psutil.wait_procs(family, timeout=STOP_TIMEOUT_SECONDS)
 
     @property
     def memory_mb(self) -> float:
@@ -110,20 +98,20 @@ class Server:
 
     def wait_until_idle(self) -> None:
         """Returns once it does not work any more on requests whose clients have gone; gives up after a while."""
-        deadline = time.monotonic() + IDLE_SECONDS
+        deadline = time.monotonic() + IDLE_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             before = self.cpu_seconds
             time.sleep(0.3)
-            if self.cpu_seconds - before < 0.3 * IDLE_SHARE:
+            if self.cpu_seconds - before < 0.3 * IDLE_CPU_FRACTION:
                 return
 
     @property
-    def processes(self) -> int:
+    def process_count(self) -> int:
         """How many processes it is."""
-        return len(tree(self._process.pid))
+        return len(process_tree(self._process.pid))
 
 
-def tree(pid: int) -> list[psutil.Process]:
+def process_tree(pid: int) -> list[psutil.Process]:
     """A process and all that come from it; empty where it has ended."""
     try:
         first = psutil.Process(pid)
@@ -138,7 +126,7 @@ def memory_mb(pid: int) -> float:
     Where the system tells it, the proportional set size: a page that n processes share counts 1/n in each.
     """
     total = 0
-    for process in tree(pid):
+    for process in process_tree(pid):
         with suppress(psutil.NoSuchProcess):
             full = process.memory_full_info()
             total += getattr(full, "pss", full.uss)
@@ -148,7 +136,7 @@ def memory_mb(pid: int) -> float:
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process and all that come from it have used."""
     total = 0.0
-    for process in tree(pid):
+    for process in process_tree(pid):
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             total += times.user + times.system
@@ -156,7 +144,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextmanager
-def ended_in_order() -> Iterator[None]:
+def exit_on_sigterm() -> Iterator[None]:
     """Inside, SIGTERM ends this process as Ctrl-C does: through every ``with`` and ``finally``."""
 
     def end(number: int, _: FrameType | None) -> NoReturn:
@@ -169,7 +157,7 @@ def ended_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _clean(environment: Mapping[str, str]) -> dict[str, str]:
+def _clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Without what is meant for a driftloop or an MLflow of the caller's own.
 
     And without what keeps Python from writing bytecode, which a second start finds.
@@ -178,7 +166,7 @@ def _clean(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith(ours)}
 
 
-def _answers(url: str) -> bool:
+def _is_ready(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # an address of our own
             return bool(answer.status == 200)

@@ -10,7 +10,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from driftloop.usecase import UseCase
 
-POINTER = "HOURLY_POINTER"  # the variable that says where its pointer lies
+POINTER_VARIABLE = "HOURLY_POINTER"  # the variable that says where its pointer lies
 DAYS = 120
 
 
@@ -26,13 +26,13 @@ def rows() -> pd.DataFrame:
 
 usecase = UseCase(
     name="hourly",
-    numbers=("hour", "temperature"),
-    categories=(),
-    outcome="rented",
-    time="at",
+    numeric_features=("hour", "temperature"),
+    categorical_features=(),
+    target="rented",
+    timestamp="at",
     timezone="UTC",
-    pipeline=partial(HistGradientBoostingRegressor, random_state=0),
-    pointer=Path(os.environ.get(POINTER, "hourly.parquet.dvc")),
-    rows=rows,
+    make_pipeline=partial(HistGradientBoostingRegressor, random_state=0),
+    dvc_file=Path(os.environ.get(POINTER_VARIABLE, "hourly.parquet.dvc")),
+    load_rows=rows,
     metric="rmse",
 )

@@ -13,14 +13,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-SMALL = 0.001  # figures below are told by their own digits
+MIN_FIXED_POINT = 0.001  # figures below are told by their own digits
 LIBRARIES = ("scikit-learn", "mlflow", "skops", "pandas", "numpy", "fastapi", "uvicorn", "pydantic")
 
 console = Console(highlight=False, width=None if os.isatty(1) else 140)
-_began = time.monotonic()
+_started_at = time.monotonic()
 
 
-def options(description: str) -> argparse.ArgumentParser:
+def create_parser(description: str) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="short runs: do they work, rather than how fast are they")
@@ -28,9 +28,9 @@ def options(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def tell(line: str) -> None:
+def log(line: str) -> None:
     """A line of progress."""
-    console.print(f"{time.monotonic() - _began:6.0f} s  {line}")
+    console.print(f"{time.monotonic() - _started_at:6.0f} s  {line}")
 
 
 def warn(line: str) -> None:
@@ -38,7 +38,7 @@ def warn(line: str) -> None:
     console.print(f"[bold red]{line}[/]")
 
 
-def table(title: str, *columns: str) -> Table:
+def create_table(title: str, *columns: str) -> Table:
     """A table whose first column is words and whose others are numbers."""
     made = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
@@ -46,13 +46,13 @@ def table(title: str, *columns: str) -> Table:
     return made
 
 
-def finish(
+def write_results(
     name: str, figures: Mapping[str, float], goals: Mapping[str, str], details: Mapping[str, Any], file: Path | None
 ) -> None:
     """Shows the figures beside their goals, in words, and writes them with the details to ``file``."""
-    shown = table(f"{name}: figures", "figure", "value", "goal")
+    shown = create_table(f"{name}: figures", "figure", "value", "goal")
     for figure, value in figures.items():
-        written = f"{value:,.3f}".rstrip("0").rstrip(".") if value == 0 or abs(value) >= SMALL else f"{value:.2g}"
+        written = f"{value:,.3f}".rstrip("0").rstrip(".") if value == 0 or abs(value) >= MIN_FIXED_POINT else f"{value:.2g}"
         shown.add_row(figure, written, goals.get(figure, ""))
     console.print(shown)
     if file is not None:
@@ -60,4 +60,4 @@ def finish(
         libraries = {library: version(library) for library in LIBRARIES}
         content = {"figures": figures, **details, "machine": machine, "libraries": libraries}
         file.write_text(json.dumps(content, indent=2) + "\n")
-        tell(f"written: {file}")
+        log(f"written: {file}")

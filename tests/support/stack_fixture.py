@@ -9,38 +9,20 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from driftloop.kafka import topics
-from predictor.settings import Predictor
+from predictor.settings import ServingSettings
 from stack.running import Stack, leftovers
-from stack.settings import Ports, Service, StackSettings
 from tests.support.flights_model import MODEL, Saved
-from tests.support.processes import Server, free_ports
+from tests.support.processes import Server
+from tests.support.running_stack import isolated_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".stack" / "benchmark"
 
 
-def settings() -> StackSettings:
-    """The benchmarks' own folder, and ports that nobody listens on."""
-    kafka, controller, gcs, mlflow_port, prometheus, predictor, drift_worker, trainer = free_ports(8)
-    return StackSettings(
-        stack=Ports(
-            folder=FOLDER,
-            kafka_port=kafka,
-            kafka_controller_port=controller,
-            gcs_port=gcs,
-            mlflow_port=mlflow_port,
-            prometheus_port=prometheus,
-        ),
-        predictor=Service(port=predictor),
-        drift_worker=Service(port=drift_worker),
-        trainer=Service(port=trainer),
-    )
-
-
 @contextmanager
 def running(tell: Callable[[str], None]) -> Iterator[Stack]:
     """Kafka, GCS and MLflow, empty at the start and stopped at the end, with the topics made."""
-    stack = Stack(settings(), tell)
+    stack = Stack(isolated_settings(FOLDER), tell)
     for process in leftovers(stack.folder):
         process.kill()
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -72,8 +54,8 @@ def predictor(stack: Stack) -> Server:
     """The predictor on these parts, not started. It keeps what it keeps from one start to the next."""
     part = stack.parts["predictor"]
     environment = dict(part.environment)
-    if "folder" in Predictor.model_fields:
-        environment["DRIFTLOOP_PREDICTOR__FOLDER"] = str(stack.folder / "predictor")
+    if "folder" in ServingSettings.model_fields:
+        environment["DRIFTLOOP_PREDICTOR__DATA_DIR"] = str(stack.folder / "predictor")
     return Server(
         "driftloop", part.command, environment, f"{part.url}/readyz", stack.folder / "logs" / "predictor.log", ROOT
     )

@@ -9,22 +9,22 @@ from typing import Any, Self
 from kafka import KafkaConsumer, TopicPartition
 
 from driftloop.events import Prediction
-from driftloop.kafka.codec import read
-from driftloop.settings import Kafka
+from driftloop.kafka.codec import decode
+from driftloop.settings import KafkaSettings
 
-QUIET_SECONDS = 1  # a relay that has something to do is not idle for this long
-LIMIT_SECONDS = 120
+SETTLE_SECONDS = 1  # a relay that has something to do is not idle for this long
+TIMEOUT_SECONDS = 120
 
 
-class Arrivals:
+class TopicAudit:
     """Follows the topic from its beginning. Use in a ``with`` statement."""
 
-    def __init__(self, kafka: Kafka, topic: str) -> None:
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
         """Nothing is read before :meth:`settle`."""
-        self.ids: Counter[str] = Counter()
+        self.id_counts: Counter[str] = Counter()
         """How often each event was there."""
         self._consumer = KafkaConsumer(
-            **kafka.connection,
+            **kafka.client_config,
             enable_auto_commit=False,
             isolation_level="read_committed",
             allow_auto_create_topics=False,
@@ -44,7 +44,7 @@ class Arrivals:
         """Leaves the broker."""
         self._consumer.close()
 
-    def settle(self, answers: int) -> float:
+    def wait_for(self, answers: int) -> float:
         """Waits until at least so many events are there, and no more come; reads them.
 
         Returns after how many seconds the last one was there, from the call on; gives up after two minutes, so the
@@ -58,22 +58,22 @@ class Arrivals:
             if now_there != end:
                 changed = now if end >= 0 else began
                 end = now_there
-            if now - changed > QUIET_SECONDS:
-                for record in self._records():
-                    self.ids[dict(record.headers)["ce_id"].decode()] += 1
-                if sum(self.ids.values()) >= answers or now - began > LIMIT_SECONDS:
+            if now - changed > SETTLE_SECONDS:
+                for record in self._read_to_end():
+                    self.id_counts[dict(record.headers)["ce_id"].decode()] += 1
+                if sum(self.id_counts.values()) >= answers or now - began > TIMEOUT_SECONDS:
                     return changed - began
             time.sleep(0.05)
 
     def events(self) -> Iterator[Prediction]:
         """All events of the topic, from its beginning."""
         self._consumer.seek_to_beginning(*self._partitions)
-        for record in self._records():
-            event = read(record.value, record.headers)
+        for record in self._read_to_end():
+            event = decode(record.value, record.headers)
             assert isinstance(event, Prediction)
             yield event
 
-    def _records(self) -> Iterator[Any]:
+    def _read_to_end(self) -> Iterator[Any]:
         ends = self._consumer.end_offsets(self._partitions)
         while any(self._consumer.position(partition) < ends[partition] for partition in self._partitions):
             for records in self._consumer.poll(timeout_ms=500).values():

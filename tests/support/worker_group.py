@@ -22,7 +22,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import ColumnType
 from driftloop.events import DriftVerdict, Event, FeatureValue, Prediction, PredictionValue, Window
-from driftloop.kafka import topics
+from driftloop.kafka import reader, topics
 from driftloop.kafka.codec import InvalidMessage, decode, encode
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage.bucket import Bucket
@@ -275,13 +275,13 @@ class Group:
         assert not failures, failures
 
     def verdicts(self, topic: str = "") -> list[DriftVerdict]:
-        found = topics.read_last(self.stack.kafka, topic or self.topics.drift, 10**6)
+        found = reader.read_last(self.stack.kafka, topic or self.topics.drift, 10**6)
         return [event for event in found if isinstance(event, DriftVerdict)]
 
     def windows(self) -> dict[int, list[Window]]:
         """The archive's, by partition, in order."""
         found: dict[int, list[Window]] = {}
-        for path in self.bucket.names(f"events/{self.name}/"):
+        for path in self.bucket.list_paths(f"events/{self.name}/"):
             window = Window.parse(path)
             found.setdefault(window.partition, []).append(window)
         return found
