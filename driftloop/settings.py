@@ -1,154 +1,157 @@
-"""Settings: environment variables with the prefix ``DRIFTLOOP_``, nested with ``__``; a wrong one stops the start.
+"""Settings: environment variables with the prefix ``DRIFTLOOP_``, in which ``__`` separates a section from its field.
 
-Sections that several services read stand here; a service's own section stands in its folder.
+This module has the sections that several services read. Each service adds its own in its package.
 """
 
-import argparse
+import json
 import socket
-import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, Field, FilePath, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from driftloop.errors import InvalidInput
+from driftloop.settings_section import Fraction, SettingsSection
 
 PREFIX = "DRIFTLOOP_"
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
-class SettingsSection(BaseModel, extra="forbid", frozen=True):
-    """A group of settings; an unknown name in it is an error, since it is probably a misspelt one."""
+class InvalidSettings(InvalidInput):
+    """Environment variables are missing or invalid; the message has a line for each, which names it."""
 
 
 class KafkaSettings(SettingsSection):
-    """How to reach the broker and how to behave as its client."""
+    """How to connect to the Kafka broker; the names are those of Kafka's clients."""
 
-    bootstrap_servers: str = Field("127.0.0.1:9092", description="broker addresses, host:port separated by commas")
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="addresses of brokers, as host:port,host:port")
     session_timeout_seconds: float = Field(
-        10, ge=6, description="a killed service's partitions are free after this long; brokers refuse less than 6"
+        10,
+        ge=6,
+        description="seconds after which the broker gives the partitions of a killed service to others; brokers refuse "
+        "less than 6",
     )
     request_timeout_seconds: float = Field(
-        10, gt=0, description="how long the broker may take to answer or to take an event"
+        10, gt=0, description="seconds that the broker may take to answer a request or to acknowledge an event"
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how the broker is spoken to: the name of its listener's protocol"
+        "PLAINTEXT", description="protocol of the broker's listener: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
     )
     ssl_cafile: FilePath | None = Field(
-        None, description="PEM file with who may have signed the broker's certificate, instead of the system's list"
+        None,
+        description="PEM file with the certificate authorities that may have signed the broker's certificate; if not "
+        "set, those of the system",
     )
     ssl_certfile: FilePath | None = Field(None, description="PEM file with this client's certificate")
-    ssl_keyfile: FilePath | None = Field(None, description="PEM file with the key of that certificate")
+    ssl_keyfile: FilePath | None = Field(None, description="PEM file with the private key of this client's certificate")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="how a password is proven, with SASL"
+        "SCRAM-SHA-512", description="mechanism of SASL authentication: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
     )
-    sasl_username: str | None = Field(None, description="name of this client, with SASL")
-    sasl_password: SecretStr | None = Field(None, description="its password")
+    sasl_username: str | None = Field(None, description="user name for SASL authentication")
+    sasl_password: SecretStr | None = Field(None, description="password for SASL authentication")
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _check_security(self) -> Self:
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
-            raise ValueError("a certificate needs its key, and a key its certificate: set both or neither")
+            raise ValueError("SSL_CERTFILE and SSL_KEYFILE belong together: set both or neither")
         if self.security_protocol.startswith("SASL") and (self.sasl_username is None or self.sasl_password is None):
-            raise ValueError(f"{self.security_protocol} needs USERNAME and PASSWORD")
+            raise ValueError(f"SECURITY_PROTOCOL {self.security_protocol} needs SASL_USERNAME and SASL_PASSWORD")
         if not self.security_protocol.endswith("SSL") and (self.ssl_cafile or self.ssl_certfile):
             raise ValueError(
-                f"{self.security_protocol} has no use for CA and CERTIFICATE: set PROTOCOL to SSL or SASL_SSL"
+                f"SECURITY_PROTOCOL {self.security_protocol} does not use SSL_CAFILE and SSL_CERTFILE: "
+                "set it to SSL or SASL_SSL"
             )
         return self
 
     @property
     def client_config(self) -> dict[str, Any]:
-        """What each of kafka-python's clients is told of the broker."""
-        told: dict[str, Any] = {
+        """Arguments that every client of kafka-python takes to connect."""
+        config: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers.split(","),
             "bootstrap_timeout_ms": int(self.request_timeout_seconds * 1000),
             "security_protocol": self.security_protocol,
         }
         if self.security_protocol.endswith("SSL"):
             files = {"ssl_cafile": self.ssl_cafile, "ssl_certfile": self.ssl_certfile, "ssl_keyfile": self.ssl_keyfile}
-            told |= {name: str(file) for name, file in files.items() if file is not None}
+            config |= {name: str(file) for name, file in files.items() if file is not None}
         if self.sasl_password is not None and self.security_protocol.startswith("SASL"):
-            told |= {
+            config |= {
                 "sasl_mechanism": self.sasl_mechanism,
                 "sasl_plain_username": self.sasl_username,
                 "sasl_plain_password": self.sasl_password.get_secret_value(),
             }
-        return told
+        return config
 
 
 class TopicsSettings(SettingsSection):
-    """Physical names of the topics, and how ``driftloop topics create`` makes them."""
+    """Names of the topics, and how ``driftloop topics create`` creates them."""
 
-    predictions: str = Field("predictions", description="name of the topic of answers")
-    outcomes: str = Field("outcomes", description="name of the topic of what really happened")
-    drift: str = Field("drift", description="name of the topic of verdicts on windows")
-    retrain: str = Field("retrain", description="name of the topic of retrains that are asked for")
-    models: str = Field("models", description="name of the topic of how retrains end")
-    partitions: int = Field(1, ge=1, description="partitions of predictions and outcomes: drift workers that can share")
-    replication_factor: int = Field(1, ge=1, description="copies of each partition; 3 on a cluster")
-    retention_days: float = Field(7, gt=0, description="how long the broker keeps predictions and outcomes")
+    predictions: str = Field("predictions", description="name of the topic of predictions")
+    outcomes: str = Field("outcomes", description="name of the topic of outcomes")
+    drift: str = Field("drift", description="name of the topic of verdicts on drift and quality")
+    retrain: str = Field("retrain", description="name of the topic of retrain requests")
+    models: str = Field("models", description="name of the topic of retrain states and model changes")
+    partitions: int = Field(
+        1,
+        ge=1,
+        description="partitions of the topics of predictions and outcomes: the maximum number of drift workers that "
+        "work in parallel",
+    )
+    replication_factor: int = Field(1, ge=1, description="replicas of each partition; 3 on a cluster")
+    retention_days: float = Field(7, gt=0, description="days for which the broker keeps predictions and outcomes")
 
     def names(self) -> list[str]:
-        """All physical names."""
+        """Return the names of all topics."""
         return [self.predictions, self.outcomes, self.drift, self.retrain, self.models]
 
 
 class DeadLetterSettings(SettingsSection):
-    """When so much cannot be read that the reader, not the events, must be wrong."""
+    """Limits above which a service stops: with so many invalid messages, the reader is more likely wrong than they."""
 
     max_consecutive: int = Field(
-        20, ge=0, description="unreadable events in a row that are moved; one more stops the service"
+        20,
+        ge=0,
+        description="consecutive invalid messages that are moved to the dead letters; one more stops the service",
     )
     max_ratio: Fraction = Field(
-        0.2, description="share of unreadable events among the last ones that stops the service"
+        0.2, description="ratio of invalid messages among the latest ones above which the service stops"
     )
-    ratio_window: int = Field(200, ge=1, description="how many events that share is taken of")
+    ratio_window: int = Field(200, ge=1, description="number of latest messages over which that ratio is computed")
 
 
 class StorageSettings(SettingsSection):
     """The bucket with references, archive, datasets and artifacts."""
 
     bucket: str = Field("driftloop", description="name of the GCS bucket")
-    endpoint: str | None = Field(None, description="address of a server that speaks GCS's protocol, instead of GCS")
+    endpoint: str | None = Field(
+        None, description="URL of a server that emulates GCS, for use in place of GCS; accessed without credentials"
+    )
 
 
 class RegistrySettings(SettingsSection):
-    """The MLflow server and what is served of it."""
+    """The MLflow server, and the model and alias in its registry."""
 
-    uri: str = Field("http://127.0.0.1:5000", description="address of the MLflow server")
+    uri: str = Field("http://127.0.0.1:5000", description="URL of the MLflow server")
     model: str = Field(description="name of the registered model, such as flights")
-    alias: str = Field("champion", description="the alias that names the version in service")
-
-
-class WindowSettings(SettingsSection):
-    """What a window of predictions is; the trainer learns what is normal for just this shape."""
-
-    rows: int = Field(1_000, ge=10, description="a window closes when it has this many rows")
-    max_age_seconds: float = Field(
-        7 * 86_400, gt=0, description="a window closes when the next event is this much later than its first one"
-    )
-    idle_timeout_seconds: float = Field(60, gt=0, description="a window closes when nothing has come for this long")
-    min_version_fraction: Fraction = Field(
-        0.9, description="a version with a smaller share of a window's rows is not judged: few rows vary more"
-    )
-    false_alarm_rate: float = Field(0.01, gt=0, lt=0.5, description="share of windows that may alarm by chance")
-
-    @property
-    def min_rows(self) -> int:
-        """Rows of a version that make a window of it."""
-        return int(self.rows * self.min_version_fraction)
+    alias: str = Field("champion", description="alias in the model registry that names the version to serve")
 
 
 class TracingSettings(SettingsSection):
-    """Where traces are sent, and of how many requests."""
+    """Where traces are sent, and how many requests are traced."""
 
     endpoint: str | None = Field(
-        None, description="address that takes traces by OTLP over HTTP, such as http://127.0.0.1:4318; none are sent"
+        None,
+        description="URL that accepts traces by OTLP over HTTP, such as http://127.0.0.1:4318; if not set, no traces "
+        "are sent",
     )
     sample_ratio: Fraction = Field(
-        0.01, description="share of the requests that are traced, beside those that come with a trace of their own"
+        0.01,
+        description="ratio of requests to trace among those without a traceparent header; a request with one is traced "
+        "if the header says so",
     )
 
 
@@ -156,13 +159,24 @@ class LogSettings(SettingsSection):
     """How the log on standard error is written."""
 
     format: Literal["json", "human"] | None = Field(
-        None, description="one JSON object a line, or lines for people; a terminal gets these where it is not set"
+        None,
+        description="json for one JSON object a line, human for lines for people; if not set, human on a terminal and "
+        "json elsewhere",
     )
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is told")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe level that is logged: debug, info, warning or error"
+    )
+
+
+class ServerSettings(SettingsSection):
+    """Where a service listens."""
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all interfaces")
+    port: Port = Field(description="port to listen on")
 
 
 class Settings(BaseSettings):
-    """What every service needs."""
+    """Settings that every service needs."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True)
 
@@ -170,64 +184,74 @@ class Settings(BaseSettings):
     topics: TopicsSettings = TopicsSettings()
     tracing: TracingSettings = TracingSettings()
     log: LogSettings = LogSettings()
-    instance_id: str = Field(socket.gethostname(), description="this process' name among those of its service")
-
-
-class ServerSettings(SettingsSection):
-    """Where a service listens."""
-
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for all")
-    port: Port = Field(description="port to listen on")
-
-
-AnySettings = TypeVar("S", bound=BaseSettings)
-
-
-def command_line(settings: type[AnySettings], about: str, example: str) -> AnySettings:
-    """The settings of a service's command, whose only option is ``--help``: it lists them all.
-
-    ``example`` is a line of the shell. Ends the process as :func:`load` does.
-    """
-    parser = argparse.ArgumentParser(
-        description=f"{about}\n\nexample:\n  {example}\n\nsettings, as environment variables:\n"
-        + "\n".join(describe_variables(settings)),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    instance_id: str = Field(
+        default_factory=socket.gethostname,
+        description="unique name of this process among those of its service, the same after a restart; by default the "
+        "host name",
     )
-    parser.parse_args()
-    return load(settings)
 
 
-def describe_variables(settings: type[BaseModel], prefix: str = PREFIX) -> Iterator[str]:
-    """Every variable that is read, with what it means and what it is by default."""
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
+
+
+class Variable(NamedTuple):
+    """An environment variable that is read as a setting."""
+
+    name: str
+    description: str
+    default: str | None
+    """The default as it would be written in the environment; ``None`` if the variable is required."""
+
+
+def list_variables(settings: type[BaseModel], prefix: str = PREFIX) -> Iterator[Variable]:
+    """List the environment variables that are read into a settings model."""
     for name, field in settings.model_fields.items():
         variable = f"{prefix}{name.upper()}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsSection):
-            yield from describe_variables(field.annotation, f"{variable}__")
-            continue
-        default = "to be set" if field.is_required() else f"by default {field.get_default(call_default_factory=True)}"
-        yield f"  {variable}\n      {field.description} ({default})"
+            yield from list_variables(field.annotation, f"{variable}__")
+        else:
+            default = None if field.is_required() else _format_default(field)
+            yield Variable(variable, field.description or "", default)
 
 
-def load(settings: type[AnySettings]) -> AnySettings:
-    """The settings from the environment; names what is wrong and ends the process (exit code 2) where they are not."""
+def _format_default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return f"{field.default_factory.__name__}()"
+    match field.default:
+        case None | "":
+            return "not set"
+        case str() | Path() as text:
+            return str(text)
+        case BaseModel() as model:
+            return model.model_dump_json(exclude_defaults=True)
+        case value:
+            return json.dumps(value)
+
+
+def load_settings(settings: type[AnySettings]) -> AnySettings:
+    """Read settings from the environment.
+
+    Raises:
+        InvalidSettings: if variables are missing or invalid; names each of them.
+    """
     try:
         return settings()
     except ValidationError as error:
+        lines = []
         for problem in error.errors(include_url=False, include_input=False):
-            for place in _missing_variables(settings, problem["loc"]):
-                name = f"{PREFIX}{'__'.join(map(str, place)).upper()}: " if place else ""
-                print(f"{name}{problem['msg']}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except SettingsError as error:  # a value that should be JSON and is not
-        print(f"{PREFIX}…: {error}: {error.__cause__}", file=sys.stderr)
-        raise SystemExit(2) from None
+            for location in _missing_variables(settings, problem["loc"]):
+                name = f"{PREFIX}{'__'.join(map(str, location)).upper()}: " if location else ""
+                lines.append(f"{name}{problem['msg'].removeprefix('Value error, ')}")
+        raise InvalidSettings("\n".join(lines)) from None
+    except SettingsError as error:  # the value of a section or a collection is not JSON
+        raise InvalidSettings(f"{PREFIX}…: {error}: {error.__cause__}") from None
 
 
-def _missing_variables(settings: type[BaseSettings], place: tuple[int | str, ...]) -> list[tuple[int | str, ...]]:
-    """The variables to set: for a section that is missing as a whole, those of its fields that have no default."""
-    if len(place) != 1:
-        return [place]
-    section = settings.model_fields[str(place[0])].annotation
+def _missing_variables(settings: type[BaseSettings], location: tuple[int | str, ...]) -> list[tuple[int | str, ...]]:
+    """Return the location of an error, or for a missing section the locations of its required fields."""
+    if len(location) != 1:
+        return [location]
+    section = settings.model_fields[str(location[0])].annotation
     if not (isinstance(section, type) and issubclass(section, SettingsSection)):
-        return [place]
-    return [(*place, name) for name, field in section.model_fields.items() if field.is_required()] or [place]
+        return [location]
+    return [(*location, name) for name, field in section.model_fields.items() if field.is_required()] or [location]

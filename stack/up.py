@@ -5,13 +5,13 @@ import sys
 import time
 from datetime import date
 
+from driftloop.command_line import load_settings_or_exit
 from driftloop.events import DataSelection
-from driftloop.settings import load
 from stack import prometheus
 from stack.running import CannotStart, Stack
 from stack.settings import StackSettings
 
-FIRST_VERSION = DataSelection(start=date(2013, 1, 1), end=date(2013, 4, 1))
+FIRST_VERSION = DataSelection(start=date(2013, 1, 1), base_end=date(2013, 4, 1))
 
 
 def main() -> int:
@@ -19,10 +19,12 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell in the background starts us with it ignored
         signal.signal(number, signal.default_int_handler)
     try:
-        with Stack(load(StackSettings), tell) as stack:
+        with Stack(load_settings_or_exit(StackSettings), tell) as stack:
             if stack.registry.champion() is None:
                 tell("no version yet: training the first on January to March 2013")
-                stack.retrain("the first version", FIRST_VERSION, lambda change: tell(f"{change.state}: {change.why}"))
+                stack.retrain(
+                    "the first version", FIRST_VERSION, lambda change: tell(f"{change.state}: {change.explanation}")
+                )
             tell(addresses(stack))
             while True:
                 time.sleep(1)
@@ -52,8 +54,8 @@ trainer       {url["trainer"]}/docs   X-API-Key: {stack.environment["DRIFTLOOP_T
 MLflow        {url["mlflow"]}
 Prometheus    {url["prometheus"]}
 Kafka         {stack.kafka.bootstrap_servers}
-For commands in another shell: source {stack.settings.stack.folder}/env
-Ctrl-C stops everything; the data stays in {stack.settings.stack.folder} (make clean removes it).
+For commands in another shell: source {stack.settings.stack.data_dir}/env
+Ctrl-C stops everything; the data stays in {stack.settings.stack.data_dir} (make clean removes it).
 """
 
 

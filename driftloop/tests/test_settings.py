@@ -1,11 +1,26 @@
-"""Wrong settings stop the start and are named."""
+"""Settings are read from the environment, described completely, and rejected by name if they are invalid."""
+
+import sys
 
 import pytest
 
-from driftloop.settings import KafkaSettings, RegistrySettings, Settings, SettingsSection, load
+from driftloop.command_line import parse_settings
+from driftloop.drift.settings import WindowSettings
+from driftloop.settings import (
+    DeadLetterSettings,
+    InvalidSettings,
+    KafkaSettings,
+    RegistrySettings,
+    Settings,
+    StorageSettings,
+    Variable,
+    list_variables,
+    load_settings,
+)
+from driftloop.settings_section import SettingsSection
 
 
-class Mine(SettingsSection):
+class ExampleSection(SettingsSection):
     """A section of a service."""
 
     port: int
@@ -13,18 +28,27 @@ class Mine(SettingsSection):
     width: int = 3
 
 
-class MySettings(Settings):
+class ExampleSettings(Settings):
     """A service's settings."""
 
     registry: RegistrySettings
-    mine: Mine
+    example: ExampleSection
+
+
+def set_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLOOP_REGISTRY__MODEL", "flights")
+    monkeypatch.setenv("DRIFTLOOP_EXAMPLE__PORT", "1")
+    monkeypatch.setenv("DRIFTLOOP_EXAMPLE__KEY", "k")
 
 
 @pytest.mark.parametrize(
-    ("environment", "named"),
+    ("environment", "messages"),
     [
-        ({}, ["DRIFTLOOP_REGISTRY__MODEL", "DRIFTLOOP_MINE__PORT", "DRIFTLOOP_MINE__KEY"]),
-        ({"DRIFTLOOP_MINE__PORT": "x", "DRIFTLOOP_MINE__KEY": "k"}, ["DRIFTLOOP_MINE__PORT: Input should be a valid"]),
+        ({}, ["DRIFTLOOP_REGISTRY__MODEL", "DRIFTLOOP_EXAMPLE__PORT", "DRIFTLOOP_EXAMPLE__KEY"]),
+        (
+            {"DRIFTLOOP_EXAMPLE__PORT": "x", "DRIFTLOOP_EXAMPLE__KEY": "k"},
+            ["DRIFTLOOP_EXAMPLE__PORT: Input should be a valid"],
+        ),
         ({"DRIFTLOOP_KAFKA__BOOTSTRAP": "x"}, ["DRIFTLOOP_KAFKA__BOOTSTRAP: Extra inputs are not permitted"]),
         ({"DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS": "1"}, ["DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS"]),
         ({"DRIFTLOOP_KAFKA": "no json"}, ['"kafka"']),
@@ -32,38 +56,86 @@ class MySettings(Settings):
             {"DRIFTLOOP_KAFKA__SECURITY_PROTOCOL": "SSL", "DRIFTLOOP_KAFKA__SSL_CAFILE": "/nowhere"},
             ["DRIFTLOOP_KAFKA__SSL_CAFILE: Path does"],
         ),
-        ({"DRIFTLOOP_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, ["DRIFTLOOP_KAFKA: Value error, SASL_SSL needs USERNAME"]),
-        ({"DRIFTLOOP_KAFKA__SSL_CAFILE": __file__}, ["DRIFTLOOP_KAFKA: Value error, PLAINTEXT has no use for CA"]),
-        ({"DRIFTLOOP_KAFKA__SSL_KEYFILE": __file__}, ["DRIFTLOOP_KAFKA: Value error, a certificate needs its key"]),
+        (
+            {"DRIFTLOOP_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"},
+            ["DRIFTLOOP_KAFKA: SECURITY_PROTOCOL SASL_SSL needs SASL_USERNAME"],
+        ),
+        (
+            {"DRIFTLOOP_KAFKA__SSL_CAFILE": __file__},
+            ["DRIFTLOOP_KAFKA: SECURITY_PROTOCOL PLAINTEXT does not use SSL_CAFILE"],
+        ),
+        (
+            {"DRIFTLOOP_KAFKA__SSL_KEYFILE": __file__},
+            ["DRIFTLOOP_KAFKA: SSL_CERTFILE and SSL_KEYFILE belong together"],
+        ),
     ],
 )
-def test_a_wrong_or_missing_setting_is_named_and_stops_the_start(
-    environment: dict[str, str],
-    named: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_load_settings_names_each_missing_or_invalid_variable(
+    environment: dict[str, str], messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit) as stopped:
-        load(MySettings)
-    assert stopped.value.code == 2
-    printed = capsys.readouterr().err
-    for name in named:
-        assert name in printed
+    with pytest.raises(InvalidSettings) as error:
+        load_settings(ExampleSettings)
+    for message in messages:
+        assert message in str(error.value)
 
 
-def test_settings_are_read_from_nested_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DRIFTLOOP_REGISTRY__MODEL", "flights")
-    monkeypatch.setenv("DRIFTLOOP_MINE__PORT", "1")
-    monkeypatch.setenv("DRIFTLOOP_MINE__KEY", "k")
+def test_load_settings_reads_nested_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_required(monkeypatch)
     monkeypatch.setenv("DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS", "a:1,b:2")
-    settings = load(MySettings)
+    settings = load_settings(ExampleSettings)
     assert settings.kafka == KafkaSettings(bootstrap_servers="a:1,b:2")
-    assert settings.mine == Mine(port=1, key="k")
+    assert settings.example == ExampleSection(port=1, key="k")
 
 
-def test_every_setting_is_described() -> None:
-    for section in (KafkaSettings, RegistrySettings):
-        for name, field in section.model_fields.items():
-            assert field.description, name
+def test_list_variables_gives_name_description_and_default() -> None:
+    variables = {variable.name: variable for variable in list_variables(ExampleSettings)}
+    assert variables["DRIFTLOOP_EXAMPLE__PORT"] == Variable("DRIFTLOOP_EXAMPLE__PORT", "", None)
+    assert variables["DRIFTLOOP_EXAMPLE__WIDTH"].default == "3"
+    assert variables["DRIFTLOOP_KAFKA__SSL_CAFILE"].default == "not set"
+    assert variables["DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS"].default == "127.0.0.1:9092"
+    assert variables["DRIFTLOOP_INSTANCE_ID"].default == "gethostname()"
+
+
+@pytest.mark.parametrize("model", [Settings, RegistrySettings, StorageSettings, DeadLetterSettings, WindowSettings])
+def test_every_shared_setting_is_described(model: type[Settings]) -> None:
+    assert all(variable.description for variable in list_variables(model))
+
+
+def test_parse_settings_returns_settings_without_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_required(monkeypatch)
+    monkeypatch.setattr(sys, "argv", ["driftloop-example"])
+    assert parse_settings(ExampleSettings, "An example.", "driftloop-example").example.port == 1
+
+
+def test_parse_settings_prints_invalid_settings_and_exits_with_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["driftloop-example"])
+    with pytest.raises(SystemExit) as exit_:
+        parse_settings(ExampleSettings, "An example.", "driftloop-example")
+    assert exit_.value.code == 2
+    assert "DRIFTLOOP_REGISTRY__MODEL: Field required" in capsys.readouterr().err
+
+
+def test_parse_settings_help_lists_settings_and_examples(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["driftloop-example", "--help"])
+    with pytest.raises(SystemExit) as exit_:
+        parse_settings(ExampleSettings, "An example.", "driftloop-example --verbose\ndriftloop-example --quiet")
+    assert exit_.value.code == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "An example." in lines
+    assert {"driftloop-example --verbose", "driftloop-example --quiet"} <= set(lines)
+    at = lines.index("DRIFTLOOP_REGISTRY__ALIAS")
+    assert lines[at + 1] == "alias in the model registry that names the version to serve (default: champion)"
+
+
+def test_parse_settings_rejects_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["driftloop-example", "--port"])
+    with pytest.raises(SystemExit) as exit_:
+        parse_settings(ExampleSettings, "An example.", "driftloop-example")
+    assert exit_.value.code == 2
+    assert "--port" in capsys.readouterr().err

@@ -2,57 +2,53 @@
 
 from pydantic import Field
 
-from driftloop.settings import (
-    DeadLetterSettings,
-    Port,
-    ServerSettings,
-    Settings,
-    SettingsSection,
-    StorageSettings,
-    WindowSettings,
-)
+from driftloop.drift.settings import WindowSettings
+from driftloop.settings import DeadLetterSettings, Port, ServerSettings, Settings, StorageSettings
+from driftloop.settings_section import SettingsSection
 
 
 class DriftWorkerServerSettings(ServerSettings):
-    """Where its pages and metrics are served."""
+    """HTTP server with pages and metrics, consumer group, and reports."""
 
     port: Port = Field(8001, description="port to listen on")
-    group: str = Field("drift_worker", description="consumer group; workers of one group share the partitions")
-    cached_verdicts: int = Field(2_000, ge=1, description="latest verdicts that the pages know")
-    report_timeout_seconds: float = Field(300, gt=0, description="how long evidently's report of a window may take")
+    group: str = Field("drift_worker", description="consumer group; the workers of a group share the partitions")
+    cached_verdicts: int = Field(2_000, ge=1, description="number of latest verdicts that the pages show")
+    report_timeout_seconds: float = Field(300, gt=0, description="seconds after which rendering a report fails")
     report_retention_days: float = Field(
-        90, gt=0, description="age at which a report is deleted; asked for, it is made again"
+        90, gt=0, description="days after which a report is deleted; it is rendered again on request"
     )
-    max_queued_reports: int = Field(8, ge=1, description="reports that may wait; more push out those that wait longest")
+    max_queued_reports: int = Field(
+        8, ge=1, description="maximum number of queued reports; beyond it the oldest are dropped from the queue"
+    )
 
 
 class QualitySettings(SettingsSection):
-    """How outcomes are made into the quality of a version."""
+    """How a version's quality is computed from outcomes."""
 
     prediction_lookback_slices: int = Field(
         500,
         ge=1,
-        description="latest archived slices of a partition in which the predictions of outcomes are looked for",
+        description="number of latest archived slices of a partition in which the predictions of outcomes are searched",
     )
     outcome_lookback_slices: int = Field(
         30,
         ge=1,
-        description="latest slices of outcomes of a partition, at most, that are measured together, and windows that "
-        "the record of an estimate is of",
+        description="maximum number of latest slices of outcomes of a partition that are evaluated together, and of "
+        "windows in the track record of estimates",
     )
     min_days: int = Field(
-        7, ge=1, description="slices are measured together until they have predictions of so many days: days differ"
+        7,
+        ge=1,
+        description="days of predictions that the slices that are evaluated together must span, because days differ",
     )
-    min_rows: int = Field(
-        200, ge=2, description="a version with fewer rows than this is not measured, and nothing is expected of it"
-    )
+    min_rows: int = Field(200, ge=2, description="rows of a version that an evaluation or an estimate needs")
     max_estimate_error: float = Field(
-        0.02, ge=0, description="estimates of the ROC AUC are trusted where they were off by at most this on average"
+        0.02, ge=0, description="maximum mean error of earlier estimates of the ROC AUC at which estimates are trusted"
     )
 
 
 class DriftWorkerSettings(Settings):
-    """Everything that the drift worker reads from the environment."""
+    """All settings of the drift worker."""
 
     storage: StorageSettings = StorageSettings()
     window: WindowSettings = WindowSettings()

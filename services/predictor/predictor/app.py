@@ -1,4 +1,4 @@
-"""One process that answers: everything that it needs, wired."""
+"""The ASGI application of one worker process: wires everything that serves requests."""
 
 import asyncio
 import gc
@@ -9,75 +9,80 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from driftloop.registry.model_registry import Registry
-from driftloop.settings import load
+from driftloop.registry.model_registry import ModelRegistry
+from driftloop.settings import load_settings
 from driftloop.telemetry import tracing
-from driftloop.telemetry.health import Health, configure_logging
+from driftloop.telemetry.health import Health
+from driftloop.telemetry.logging import configure_logging
 from predictor.http import admin
-from predictor.http.gateway import Front
-from predictor.http.protocols import paths
+from predictor.http.dependencies import ApiDependencies
+from predictor.http.gateway import InferenceGateway
+from predictor.http.protocols import protocols_by_path
 from predictor.outbox.outbox import Outbox
-from predictor.outbox.supervision import end_with_the_predictor
+from predictor.outbox.supervision import exit_with_parent
 from predictor.serving import model_changes
 from predictor.serving.batching import Batcher
-from predictor.serving.model_cache import Versions
-from predictor.serving.model_manager import Champion
+from predictor.serving.model_cache import ModelCache
+from predictor.serving.model_manager import ModelManager
 from predictor.settings import PredictorSettings
 
 
-def create() -> ASGIApp:
-    """The ASGI application, from the environment's settings."""
-    settings = load(PredictorSettings)
+def create_app() -> ASGIApp:
+    """Create the ASGI application from the environment's settings."""
+    settings = load_settings(PredictorSettings)
     configure_logging("predictor", settings.log)
     tracing.start("predictor", settings.tracing)
-    end_with_the_predictor()
-    mine = settings.predictor
+    exit_with_parent()
+    predictor_settings = settings.predictor
     health = Health()
-    registry = Registry(settings.registry)
-    versions = Versions(mine.folder / "models" / registry.model, registry.fetch)
-    champion = Champion(registry, versions, mine, health)
-    outbox = Outbox(mine.folder, settings.outbox)
-    batcher = Batcher(registry.model, outbox, mine.max_batch_rows, mine.max_queued_rows)
+    registry = ModelRegistry(settings.registry)
+    cache = ModelCache(predictor_settings.data_dir / "models" / registry.model, registry.fetch)
+    manager = ModelManager(registry, cache, predictor_settings, health)
+    outbox = Outbox(predictor_settings.data_dir, settings.outbox)
+    batcher = Batcher(registry.model, outbox, predictor_settings.max_batch_rows, predictor_settings.max_queued_rows)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Before connections are taken: where several processes share a port, one without a version would refuse what
-        # another could answer.
-        await asyncio.to_thread(champion.start)
-        health.beat()
+        # Before the port is opened: where several processes share it, one without a model would refuse requests that
+        # another could serve.
+        await asyncio.to_thread(manager.start)
+        health.heartbeat()
         stop = threading.Event()
-        following = threading.Thread(
-            target=model_changes.follow,
-            args=(settings, registry.model, champion.refresh, stop),
-            name="announcements",
+        threading.Thread(
+            target=model_changes.listen_for_changes,
+            args=(settings, registry.model, manager.refresh, stop),
+            name="model-changes",
             daemon=True,
-        )
-        following.start()
-        polling = asyncio.create_task(_poll(champion, health, mine.poll_seconds))
-        health.started()
+        ).start()
+        poller = asyncio.create_task(_poll_alias(manager, health, predictor_settings.alias_poll_interval_seconds))
+        health.mark_started()
         try:
             yield
         finally:
             stop.set()
-            polling.cancel()
+            poller.cancel()
             with suppress(asyncio.CancelledError):
-                await polling
+                await poller
             batcher.close()
             outbox.close()
             tracing.stop()
 
-    app = admin.create(registry.model, champion, batcher, outbox, health, lifespan)
-    return tracing.served(Front(app, paths(registry.model), champion, batcher, registry.model, mine))
+    api = admin.create_api(ApiDependencies(registry.model, manager, batcher, outbox, health), lifespan)
+    protocols = protocols_by_path(registry.model)
+    gateway = InferenceGateway(api, protocols, manager, batcher, registry.model, predictor_settings)
+    return tracing.instrument_asgi(gateway)
 
 
-async def _poll(champion: Champion, health: Health, seconds: float) -> None:
+async def _poll_alias(manager: ModelManager, health: Health, interval_seconds: float) -> None:
+    """Refresh the model at each interval, for ever; each refresh counts as progress."""
     frozen = False
     while True:
-        await asyncio.to_thread(champion.refresh)
-        if champion.serving is not None and not frozen:
-            # What is loaded by now stays: a garbage collection that looks at all of it stops everything for 150 ms.
+        await asyncio.to_thread(manager.refresh)
+        if manager.serving is not None and not frozen:
+            # The objects that exist by now stay: a garbage collection that visits all of them stops everything for
+            # 150 ms.
             gc.collect()
             gc.freeze()
             frozen = True
-        health.beat()
-        await asyncio.sleep(seconds)
+        health.heartbeat()
+        await asyncio.sleep(interval_seconds)

@@ -3,18 +3,19 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from driftloop.settings import PREFIX, LogSettings, SettingsSection, TracingSettings
+from driftloop.settings import PREFIX, LogSettings, TracingSettings
+from driftloop.settings_section import SettingsSection
 from driftloop.usecase import UseCaseSetting
 
 
 class ProducerTargetSettings(SettingsSection):
-    """Where the rows go."""
+    """The predictor that receives the requests."""
 
-    predictor_url: str = Field("http://127.0.0.1:8000", description="address of the predictor")
+    predictor_url: str = Field("http://127.0.0.1:8000", description="URL of the predictor")
 
 
 class ProducerSettings(BaseSettings):
-    """Everything that the producer reads from the environment."""
+    """All settings of the producer."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True)
 

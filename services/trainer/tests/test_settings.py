@@ -2,36 +2,42 @@
 
 import pytest
 
-from driftloop.settings import load
+from driftloop.settings import InvalidSettings, load_settings
 from trainer.settings import TrainerSettings
 
 
-@pytest.mark.parametrize(
-    ("methods", "why"),
-    [
-        ('{"price": "psi"}', "DRIFTLOOP_CALIBRATION__DISTANCES names price, and the columns are sched_dep_time"),
-        ('{"carrier": "wasserstein"}', "wants wasserstein for carrier, which is a category: there is jensenshannon"),
-        ('{"carrier": "ks"}', "DRIFTLOOP_CALIBRATION__DISTANCES__CARRIER"),
-    ],
-)
-def test_a_distance_that_does_not_fit_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], methods: str, why: str
-) -> None:
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIFTLOOP_USE_CASE", "usecases.flights:usecase")
     monkeypatch.setenv("DRIFTLOOP_REGISTRY__MODEL", "flights")
     monkeypatch.setenv("DRIFTLOOP_TRAINER__API_KEY", "open sesame")
-    monkeypatch.setenv("DRIFTLOOP_CALIBRATION__DISTANCES", methods)
-    with pytest.raises(SystemExit):
-        load(TrainerSettings)
-    assert why in capsys.readouterr().err
 
 
-def test_a_use_case_of_another_model_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("distances", "message"),
+    [
+        ('{"price": "psi"}', "DRIFTLOOP_CALIBRATION__DISTANCES has no such column: price; the columns are sched_dep"),
+        ('{"carrier": "wasserstein"}', "has wasserstein for carrier, which is a category: use jensenshannon"),
+        ('{"carrier": "ks"}', "DRIFTLOOP_CALIBRATION__DISTANCES__CARRIER"),
+    ],
+)
+def test_trainer_settings_reject_distance_that_does_not_fit_its_column(
+    monkeypatch: pytest.MonkeyPatch, distances: str, message: str
 ) -> None:
-    monkeypatch.setenv("DRIFTLOOP_USE_CASE", "usecases.flights:usecase")
+    monkeypatch.setenv("DRIFTLOOP_CALIBRATION__DISTANCES", distances)
+    with pytest.raises(InvalidSettings) as error:
+        load_settings(TrainerSettings)
+    assert message in str(error.value)
+
+
+def test_trainer_settings_reject_model_of_another_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIFTLOOP_REGISTRY__MODEL", "bikes")
-    monkeypatch.setenv("DRIFTLOOP_TRAINER__API_KEY", "open sesame")
-    with pytest.raises(SystemExit):
-        load(TrainerSettings)
-    assert "DRIFTLOOP_REGISTRY__MODEL is bikes, but DRIFTLOOP_USE_CASE is about flights" in capsys.readouterr().err
+    with pytest.raises(InvalidSettings) as error:
+        load_settings(TrainerSettings)
+    assert "DRIFTLOOP_REGISTRY__MODEL is bikes, but the model of DRIFTLOOP_USE_CASE is flights" in str(error.value)
+
+
+def test_trainer_settings_reject_more_alarms_than_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLOOP_POLICY__MIN_ALARMS", "11")
+    with pytest.raises(InvalidSettings, match=r"DRIFTLOOP_POLICY: MIN_ALARMS \(11\) must not be greater"):
+        load_settings(TrainerSettings)

@@ -6,18 +6,10 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 
 from driftloop.drift.distances import DISTANCES, DistanceName
-from driftloop.settings import (
-    DeadLetterSettings,
-    Fraction,
-    Port,
-    RegistrySettings,
-    ServerSettings,
-    Settings,
-    SettingsSection,
-    StorageSettings,
-    WindowSettings,
-)
-from driftloop.storage.reference_store import PREDICTION
+from driftloop.drift.settings import WindowSettings
+from driftloop.settings import DeadLetterSettings, Port, RegistrySettings, ServerSettings, Settings, StorageSettings
+from driftloop.settings_section import Fraction, SettingsSection
+from driftloop.storage.reference_store import PREDICTION_COLUMN
 from driftloop.usecase import UseCaseSetting
 from trainer.gate.settings import GateSettings
 from trainer.policy.settings import PolicySettings
@@ -26,58 +18,69 @@ from trainer.schedule import Cron
 
 
 class CalibrationSettings(SettingsSection):
-    """What a version's drift profile is made of; the drift worker follows the profile."""
+    """How a version's drift profile is computed; the drift worker uses the profile as it is."""
 
     distances: dict[str, DistanceName] = Field(
-        {}, description='distances by column where the default is not wanted, such as {"carrier": "psi"}'
+        {}, description='distances of columns that differ from the default, as JSON such as {"carrier": "psi"}'
     )
 
 
 class TrainingDataSettings(SettingsSection):
-    """What a training set is checked for, and what putting it together may take."""
+    """Checks of a training set, and the resources for building it."""
 
     min_labelled_rows: int = Field(
-        1_000, ge=1, description="labelled rows without which nothing is trained; shares of fewer rows are not judged"
+        1_000, ge=1, description="labelled rows that a training needs; ratios of fewer rows are not checked"
     )
     max_missing_rate_increase: Fraction = Field(
         0.5,
-        description="a column may be missing in this share more of the archive's rows than of the base dataset's: "
-        "natural gaps made up 0.3 of 10,000 flights, and a column that nobody sends any more 1.0",
+        description="maximum increase of a column's missing rate from the base dataset to the archive; natural gaps "
+        "reach 0.3 in 10,000 flights, and a column that clients no longer send has 1.0",
     )
     max_unmatched_ratio: Fraction = Field(
-        0.5, description="share of the outcomes that may have no archived prediction: those of open windows have none"
+        0.5, description="maximum ratio of outcomes without an archived prediction; those of open windows have none yet"
     )
     duckdb_memory_mb: int = Field(
-        512, ge=128, description="memory for putting it together; what does not fit goes to disk"
+        512, ge=128, description="megabytes of memory for joining the data; the rest is spilled to disk"
     )
     cache_dir: Path | None = Field(
-        None, description="where the archive's files are kept for the next retrain; without it each fetches them all"
+        None,
+        description="folder that keeps the archive's files for the next retrain; if not set, each retrain downloads "
+        "all",
     )
 
 
 class TrainerServerSettings(ServerSettings):
-    """Where its API listens and who may use it."""
+    """API, consumer group and training process of the trainer."""
 
     port: Port = Field(8002, description="port to listen on")
-    group: str = Field("trainer", description="consumer group; one trainer of it takes the events of its models")
-    api_key: SecretStr = Field(min_length=8, description="what POST /retrain wants as X-API-Key")
-    training_timeout_seconds: float = Field(3_600, gt=0, description="a retrain that takes longer has failed")
+    group: str = Field(
+        "trainer",
+        description="prefix of the consumer group; the use case's name is appended, so there is one group per model",
+    )
+    api_key: SecretStr = Field(
+        min_length=8, description="key that requests to POST /retrain must have in the header X-API-Key"
+    )
+    training_timeout_seconds: float = Field(
+        3_600, gt=0, description="seconds after which a training is ended and the retrain has failed"
+    )
     training_threads: int = Field(
-        1, ge=1, description="OpenMP threads of a training; more than are idle wait for one another most of the time"
+        1, ge=1, description="OpenMP threads of a training; with more threads than idle processors they mostly wait"
     )
     training_memory_limit_mb: float | None = Field(
-        None, gt=0, description="a training that uses more memory has failed"
+        None, gt=0, description="megabytes of memory above which a training is ended and the retrain has failed"
     )
     git_revision: str = Field(
-        "", description="git revision of the code, which an image knows; by default the repository's"
+        "",
+        description="git revision of the code, for the run in MLflow; images set it, elsewhere the repository's is "
+        "used",
     )
     schedule: Cron | None = Field(
-        None, description="cron expression in the use case's time zone, such as 0 4 * * 1: retrains by the clock"
+        None, description="cron expression in the use case's time zone for scheduled retrains, such as 0 4 * * 1"
     )
 
 
 class TrainerSettings(Settings):
-    """Everything that the trainer reads from the environment."""
+    """All settings of the trainer."""
 
     use_case: UseCaseSetting
     registry: RegistrySettings
@@ -95,22 +98,23 @@ class TrainerSettings(Settings):
     def _check_model_is_the_use_cases(self) -> Self:
         if self.registry.model != self.use_case.name:
             raise ValueError(
-                f"DRIFTLOOP_REGISTRY__MODEL is {self.registry.model}, but DRIFTLOOP_USE_CASE is about "
+                f"DRIFTLOOP_REGISTRY__MODEL is {self.registry.model}, but the model of DRIFTLOOP_USE_CASE is "
                 f"{self.use_case.name}"
             )
         return self
 
     @model_validator(mode="after")
     def _check_distances(self) -> Self:
-        kinds = self.use_case.column_types | {PREDICTION: "number"}
-        for column, method in self.calibration.distances.items():
-            if column not in kinds:
+        column_types = self.use_case.column_types | {PREDICTION_COLUMN: "number"}
+        for column, distance in self.calibration.distances.items():
+            if column not in column_types:
                 raise ValueError(
-                    f"DRIFTLOOP_CALIBRATION__DISTANCES names {column}, and the columns are {', '.join(kinds)}"
+                    f"DRIFTLOOP_CALIBRATION__DISTANCES has no such column: {column}; the columns are "
+                    f"{', '.join(column_types)}"
                 )
-            if method not in (allowed := DISTANCES[kinds[column]]):
+            if distance not in (allowed := DISTANCES[column_types[column]]):
                 raise ValueError(
-                    f"DRIFTLOOP_CALIBRATION__DISTANCES wants {method} for {column}, which is a {kinds[column]}: "
-                    f"there is {', '.join(allowed)}"
+                    f"DRIFTLOOP_CALIBRATION__DISTANCES has {distance} for {column}, which is a {column_types[column]}: "
+                    f"use {', '.join(allowed)}"
                 )
         return self

@@ -1,0 +1,43 @@
+"""Command lines of services that are configured by environment variables alone."""
+
+import sys
+
+from driftloop.settings import AnySettings, InvalidSettings, list_variables, load_settings
+
+INVALID_SETTINGS = 2  # the exit code that typer uses for wrong arguments too
+
+
+def parse_settings(settings: type[AnySettings], description: str, examples: str) -> AnySettings:
+    """Read the settings of a command whose only option is ``--help``, which lists them all.
+
+    Prints the help, or what is wrong with arguments or settings, and ends the process where there is no more to do.
+    """
+    if sys.argv[1:]:
+        import typer  # noqa: PLC0415  # takes 0.1 s, which a service that starts need not wait for
+
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(help=description, epilog=help_epilog(settings, examples))(lambda: None)
+        app()  # never returns
+    return load_settings_or_exit(settings)
+
+
+def load_settings_or_exit(settings: type[AnySettings]) -> AnySettings:
+    """Read the settings; print what is wrong with them to standard error and exit with code 2 if they are invalid."""
+    try:
+        return load_settings(settings)
+    except InvalidSettings as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(INVALID_SETTINGS) from None
+
+
+def help_epilog(settings: type[AnySettings], examples: str) -> str:
+    """Return examples and a list of all settings with description and default, for the end of a help text.
+
+    A line with a backspace keeps click from wrapping the paragraph that follows.
+    """
+    lines = ["\b", "Examples:", *(f"  {line.strip()}" for line in examples.splitlines())]
+    lines += ["", "\b", "Settings, as environment variables:"]
+    for variable in list_variables(settings):
+        default = "required" if variable.default is None else f"default: {variable.default}"
+        lines.append(f"  {variable.name}\n      {variable.description} ({default})")
+    return "\n".join(lines)
