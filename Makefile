@@ -69,12 +69,14 @@ check: setup check-locks check-workflows ## format, lint, types, import boundari
 	@.venv/bin/lint-imports > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@.venv/bin/mypy
 	@$(PYTHON) -m tools.metrics_page --check
+	@$(PYTHON) -m tools.settings_page --check
 	@$(PYTHON) -m grafana.generate --check
 	@$(PYTHON) -m tools.words
 
 .PHONY: docs
-docs: setup ## write docs/metrics.md, the list of all metrics, by the code
+docs: setup ## write docs/metrics.md and docs/settings.md, the lists of all metrics and settings, from the code
 	@$(PYTHON) -m tools.metrics_page
+	@$(PYTHON) -m tools.settings_page
 
 .PHONY: check-workflows
 check-workflows: .venv/installed $(ACTIONLINT)

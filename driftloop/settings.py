@@ -120,7 +120,9 @@ class DeadLetterSettings(SettingsSection):
     max_ratio: Fraction = Field(
         0.2, description="ratio of invalid messages among the latest ones above which the service stops"
     )
-    ratio_window: int = Field(200, ge=1, description="number of latest messages over which that ratio is computed")
+    ratio_window: int = Field(
+        200, ge=1, description="number of latest messages over which the ratio of invalid messages is computed"
+    )
 
 
 class StorageSettings(SettingsSection):

@@ -16,7 +16,9 @@ class PolicySettings(SettingsSection):
         10, ge=1, le=1_000, description="latest windows of the version in service in which alarms are counted"
     )
     min_alarms: int = Field(
-        4, ge=1, description="alarms in those windows that lead to a retrain; a single unusual day causes up to three"
+        4,
+        ge=1,
+        description="alarms in the lookback windows that lead to a retrain; a single unusual day causes up to three",
     )
     max_stale_days: int = Field(
         35, ge=0, description="days of outcomes that no version was trained on that lead to a retrain; 0 to disable"
