@@ -16,10 +16,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from driftloop.events import DataSelection, Drift, ModelChange
-from driftloop.kafka import topics
-from driftloop.settings import load
-from producer.replay import Refused, Replay, Tally
+from driftloop.events import DataSelection, DriftVerdict, ModelStateChanged
+from driftloop.kafka import reader
+from driftloop.command_line import load_settings_or_exit
+from producer.replay import PredictorBusy, Replay, ReplayStats
 from stack.running import CannotStart, Stack
 from stack.settings import StackSettings
 from usecases.flights import usecase
@@ -43,13 +43,13 @@ def main() -> int:
     """Runs the demo on an empty stack; 0 only if the loop closed."""
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell in the background starts us with it ignored
         signal.signal(number, signal.default_int_handler)
-    result = load(StackSettings).stack.folder / "demo.json"
+    result = load_settings_or_exit(StackSettings).stack.data_dir / "demo.json"
     began = time.monotonic()
     try:
         phase("Starting Kafka, a GCS server, MLflow and the services")
         with empty_stack() as stack:
             figures, wrong = asyncio.run(Demo(stack).run())
-    except (CannotStart, Broken, Refused, httpx.HTTPError) as error:
+    except (CannotStart, Broken, PredictorBusy, httpx.HTTPError) as error:
         console.print(f"[red]{error}[/]")
         return 1
     except KeyboardInterrupt:
@@ -70,13 +70,13 @@ def empty_stack() -> Stack:
 
     Its folder is its own and emptied: what was learned before would spoil the demo, and is not the demo's to delete.
     """
-    settings = load(StackSettings)
-    ours = settings.stack.model_copy(update={"folder": settings.stack.folder / "demo"})
+    settings = load_settings_or_exit(StackSettings)
+    ours = settings.stack.model_copy(update={"data_dir": settings.stack.data_dir / "demo"})
     extra = {
-        "DRIFTLOOP_GATE__HELD_OUT_DAYS": str(HELD_OUT_DAYS),
+        "DRIFTLOOP_GATE__HOLDOUT_DAYS": str(HELD_OUT_DAYS),
         "DRIFTLOOP_POLICY__ENABLED": "false",  # the demo asks by itself
-        "DRIFTLOOP_WINDOW__QUIET_SECONDS": str(QUIET_SECONDS),
-        "DRIFTLOOP_PREDICTOR__POLL_SECONDS": "1",
+        "DRIFTLOOP_WINDOW__IDLE_TIMEOUT_SECONDS": str(QUIET_SECONDS),
+        "DRIFTLOOP_PREDICTOR__ALIAS_POLL_INTERVAL_SECONDS": "1",
     }
     return Stack(
         settings.model_copy(update={"stack": ours}), lambda line: console.print(f"  {line}"), extra, fresh=True
@@ -94,54 +94,56 @@ class Demo:
     def __init__(self, stack: Stack) -> None:
         """Nothing has been streamed."""
         self.stack = stack
-        self.rows = usecase.rows()
-        self.tallies: dict[str, Tally] = {}
-        self.windows: dict[str, list[Drift]] = {}
+        self.rows = usecase.load_rows()
+        self.tallies: dict[str, ReplayStats] = {}
+        self.windows: dict[str, list[DriftVerdict]] = {}
 
     async def run(self) -> tuple[dict[str, Any], list[str]]:
         """The figures, and why the loop did not close, if it did not."""
         phase("1  Training version 1 on January to March, some whole days held back")
-        first = DataSelection(start=JANUARY, end=APRIL, without_days=HELD_BACK, archive=False)
+        first = DataSelection(start=JANUARY, base_end=APRIL, exclude_days=HELD_BACK, archive=False)
         await self.retrain("the first version", first)
         await self.until_serving("1")
 
         phase("2  Streaming the days that were held back: nothing has changed, so no alarm")
-        quarter = usecase.between(self.rows, JANUARY, APRIL)
-        held_back = quarter[usecase.days(quarter[usecase.time]).isin(HELD_BACK)]
+        quarter = usecase.rows_between(self.rows, JANUARY, APRIL)
+        held_back = quarter[usecase.local_dates(quarter[usecase.timestamp]).isin(HELD_BACK)]
         await self.stream("held back", held_back)
 
         phase("3  Streaming July, with outcomes: the season has changed")
-        july = usecase.between(self.rows, JULY, AUGUST)
+        july = usecase.rows_between(self.rows, JULY, AUGUST)
         await self.stream("July", july)
 
         phase("4  Asking for a retrain; requests of one row go on while version 2 is trained, proven and swapped in")
         asked_at = time.time()
-        two = await self.retrain_under_load(DataSelection(start=JANUARY, end=APRIL))
+        two = await self.retrain_under_load(DataSelection(start=JANUARY, base_end=APRIL))
 
         phase("5  Streaming the second half of July once more, to version 2")
-        days = sorted(usecase.days(july[usecase.time]).unique())
-        await self.stream("July again", usecase.between(july, days[-HELD_OUT_DAYS]))
+        days = sorted(usecase.local_dates(july[usecase.timestamp]).unique())
+        await self.stream("July again", usecase.rows_between(july, days[-HELD_OUT_DAYS]))
 
         figures = self.figures(two, asked_at)
         console.print(summary(figures, self.windows))
         return figures, problems(figures)
 
-    async def retrain(self, reason: str, data: DataSelection) -> ModelChange:
+    async def retrain(self, reason: str, data: DataSelection) -> ModelStateChanged:
         """Asks for a retrain and waits for its end, which must be a promotion."""
         change = await asyncio.to_thread(self.stack.retrain, reason, data, tell_change)
         if change.state != "promoted":
-            raise Broken(f"the retrain {change.retrain_id} was {change.state}: {change.why}")
+            raise Broken(f"the retrain {change.retrain_id} was {change.state}: {change.explanation}")
         return change
 
-    async def retrain_under_load(self, data: DataSelection) -> ModelChange:
+    async def retrain_under_load(self, data: DataSelection) -> ModelStateChanged:
         """Asks for a retrain while requests flow, until the new version answers."""
-        rows = usecase.between(self.rows, AUGUST)
-        replay = Replay(usecase, self.stack.parts["predictor"].url, rate=None, outcomes_after=None, patience_seconds=0)
+        rows = usecase.rows_between(self.rows, AUGUST)
+        replay = Replay(
+            usecase, self.stack.parts["predictor"].url, rate=None, outcomes_after=None, retry_timeout_seconds=0
+        )
         flow = asyncio.create_task(replay.run(rows))
         change = await self.retrain("July looks different", data)
         await self.until_serving(str(change.version))
-        before = len(replay.tally.answers)
-        while len(replay.tally.answers) < before + 200:  # and a little on, for answers of the new version
+        before = len(replay.stats.responses)
+        while len(replay.stats.responses) < before + 200:  # and a little on, for answers of the new version
             await asyncio.sleep(0.1)
             if flow.done():
                 flow.result()
@@ -153,7 +155,7 @@ class Demo:
 
     async def until_serving(self, version: str) -> None:
         """Waits until the predictor is ready with the version."""
-        series = f'driftloop_predictor_version_in_service{{model="flights",version="{version}"}} 1.0'
+        series = f'driftloop_predictor_serving_version_info{{model="flights",version="{version}"}} 1.0'
         await self.until(lambda: series in self.metrics(), f"version {version} in service")
 
     def metrics(self) -> str:
@@ -166,7 +168,7 @@ class Demo:
         with Progress(TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
             task = bar.add_task(name, total=len(rows))
 
-            def progress(tally: Tally, at: datetime) -> None:
+            def progress(tally: ReplayStats, at: datetime) -> None:
                 bar.update(task, completed=tally.rows, description=f"{at:%Y-%m-%d %H:%M}")
 
             self.tallies[name] = await replay.run(rows, progress)
@@ -177,19 +179,18 @@ class Demo:
         stack = self.stack
 
         def nothing_left() -> bool:
-            behind = topics.lag(stack.kafka, "drift_worker", [stack.topics.predictions, stack.topics.outcomes])
-            return not any(behind.values())
+            return reader.is_caught_up(stack.kafka, "drift_worker", [stack.topics.predictions, stack.topics.outcomes])
 
         await self.until(nothing_left, "everything is judged and archived")
         known = {verdict.id for verdicts in self.windows.values() for verdict in verdicts}
-        events = topics.latest(stack.kafka, stack.topics.drift, 10_000)
-        new = [event for event in events if isinstance(event, Drift) and event.id not in known]
+        events = reader.read_last(stack.kafka, stack.topics.drift, 10_000)
+        new = [event for event in events if isinstance(event, DriftVerdict) and event.id not in known]
         self.windows[name] = new
         for verdict in new:
-            color = {"alarm": "red", "quiet": "green"}.get(verdict.verdict, "yellow")
+            color = {"drift": "red", "no_drift": "green"}.get(verdict.verdict, "yellow")
             console.print(
-                f"  {verdict.starts:%m-%d}–{verdict.ends:%m-%d} {verdict.rows:>5} rows v{verdict.version} "
-                f"[{color}]{verdict.verdict}[/] {escape(', '.join(verdict.drifted) or verdict.why)}"
+                f"  {verdict.first_prediction_at:%m-%d}–{verdict.last_prediction_at:%m-%d} {verdict.rows:>5} rows v{verdict.version} "
+                f"[{color}]{verdict.verdict}[/] {escape(', '.join(verdict.drifted_columns) or verdict.explanation)}"
             )
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
@@ -202,14 +203,14 @@ class Demo:
                 raise Broken(f"waited {PATIENCE_SECONDS} s in vain: {what}")
             await asyncio.sleep(0.5)
 
-    def figures(self, two: ModelChange, asked_at: float) -> dict[str, Any]:
+    def figures(self, two: ModelStateChanged, asked_at: float) -> dict[str, Any]:
         """Counts what happened; ``two`` is version 2's promotion, asked for at ``asked_at``."""
         stack, tallies, windows = self.stack, self.tallies.values(), self.windows
-        answers = [answer for tally in tallies for answer in tally.answers]
-        swap = self.tallies["the swap"].answers
+        answers = [answer for tally in tallies for answer in tally.responses]
+        swap = self.tallies["the swap"].responses
         first_new = next(answer.at for answer in swap if answer.version == two.version)
-        events = topics.latest(stack.kafka, stack.topics.predictions, 10**9)
-        again = min(verdict.starts for verdict in windows["July again"])
+        events = reader.read_last(stack.kafka, stack.topics.predictions, 10**9)
+        again = min(verdict.first_prediction_at for verdict in windows["July again"])
         return {
             "requests": len(answers),
             "failures": sum(answer.status != 200 for answer in answers) + sum(t.retried.total() for t in tallies),
@@ -219,10 +220,10 @@ class Demo:
             "quiet_alarms": alarms(windows["held back"]),
             "july_windows": judged(windows["July"]),
             "july_alarms": alarms(windows["July"]),
-            "july_columns": sorted({column for verdict in windows["July"] for column in verdict.drifted}),
+            "july_columns": sorted({column for verdict in windows["July"] for column in verdict.drifted_columns}),
             "july_again_windows": judged(windows["July again"]),
             "july_again_alarms": alarms(windows["July again"]),
-            "july_again_alarms_of_version_1": alarms([v for v in windows["July"] if v.ends > again]),
+            "july_again_alarms_of_version_1": alarms([v for v in windows["July"] if v.last_prediction_at > again]),
             "auc_version_1": two.champion["roc_auc"],
             "auc_version_2": two.challenger["roc_auc"],
             "auc_rows": int(two.challenger["rows"]),
@@ -231,14 +232,14 @@ class Demo:
         }
 
 
-def judged(verdicts: list[Drift]) -> int:
+def judged(verdicts: list[DriftVerdict]) -> int:
     """How many windows could be judged."""
-    return sum(verdict.verdict != "unjudged" for verdict in verdicts)
+    return sum(verdict.verdict != "inconclusive" for verdict in verdicts)
 
 
-def alarms(verdicts: list[Drift]) -> int:
+def alarms(verdicts: list[DriftVerdict]) -> int:
     """How many windows alarmed."""
-    return sum(verdict.verdict == "alarm" for verdict in verdicts)
+    return sum(verdict.verdict == "drift" for verdict in verdicts)
 
 
 def problems(figures: dict[str, Any]) -> list[str]:
@@ -258,12 +259,14 @@ def problems(figures: dict[str, Any]) -> list[str]:
     return [problem for problem, is_so in wrong.items() if is_so]
 
 
-def tell_change(change: ModelChange) -> None:
+def tell_change(change: ModelStateChanged) -> None:
     """One line for a state of a retrain."""
-    console.print(escape(f"  {change.state}{f' (version {change.version})' if change.version else ''}: {change.why}"))
+    console.print(
+        escape(f"  {change.state}{f' (version {change.version})' if change.version else ''}: {change.explanation}")
+    )
 
 
-def summary(figures: dict[str, Any], windows: dict[str, list[Drift]]) -> Table:
+def summary(figures: dict[str, Any], windows: dict[str, list[DriftVerdict]]) -> Table:
     """The table at the end."""
     table = Table(title="What happened", show_header=False, title_justify="left")
     table.add_row("requests", f"{figures['requests']:,}")
@@ -271,7 +274,7 @@ def summary(figures: dict[str, Any], windows: dict[str, list[Drift]]) -> Table:
     table.add_row("events on the topic", f"{figures['events']:,}")
     for name, verdicts in windows.items():
         for version in sorted({verdict.version for verdict in verdicts}):
-            of_version = [v for v in verdicts if v.version == version and v.verdict != "unjudged"]
+            of_version = [v for v in verdicts if v.version == version and v.verdict != "inconclusive"]
             if of_version:
                 table.add_row(
                     f"alarms, {name}, version {version}", f"{alarms(of_version)} of {len(of_version)} windows"

@@ -1,4 +1,4 @@
-"""The frame of a service that consumes events: its pages beside its loop, until SIGTERM."""
+"""Run a service that consumes events: its consume loop and its HTTP endpoints, until SIGTERM."""
 
 import signal
 from threading import Event
@@ -12,10 +12,16 @@ from driftloop.telemetry.http import serve_in_thread
 
 
 def run_service(loop: ConsumerLoop, app: ASGIApp, server: ServerSettings, health: Health) -> None:
-    """Runs the loop in this thread, which must be the main one, and serves ``app`` beside it.
+    """Run ``loop`` in the main thread and serve ``app`` from another one, until SIGTERM or SIGINT.
 
-    Returns on SIGTERM or SIGINT; raises what the loop raises. Either way the pages end first, and the loop is closed.
-    A loop that makes no progress ends the process, so that whoever started it starts another.
+    When the loop ends or raises, the HTTP server stops first, then the loop is closed. A watchdog ends the process if
+    the loop makes no progress, so that its supervisor restarts it.
+
+    Args:
+        loop: The loop to run; its exceptions are raised here.
+        app: The service's HTTP endpoints.
+        server: Where to listen.
+        health: The health that ``loop`` sends heartbeats to.
     """
     start_watchdog(health)
     stop = Event()

@@ -1,8 +1,9 @@
-"""How events travel over Kafka: CloudEvents 1.0 in binary mode.
+"""How events are encoded in Kafka messages: CloudEvents 1.0 in binary mode.
 
-A value is the JSON of one of the models in :mod:`driftloop.events`; the headers repeat its id and time and carry its
-type with its version and its source. Where there is a trace, the extension ``traceparent`` names the span that the
-event comes from, and the plain header of this name, which is the one that consumers go on with, the span that sent it.
+The value is the JSON of one of the models in :mod:`driftloop.events`. The headers repeat its id and time and add its
+type with the type's version, and its source. An event of a trace has two more headers: the CloudEvents extension
+``traceparent`` names the span that the event originates from; the plain header ``traceparent`` names the span that sent
+the message, and is the one that consumers continue.
 """
 
 import re
@@ -17,32 +18,33 @@ from cloudevents.core.exceptions import CloudEventValidationError
 from cloudevents.core.v1.event import CloudEvent
 from pydantic import ValidationError
 
+from driftloop.errors import InvalidInput
 from driftloop.events import EVENTS, Event
 
-# What no reader of CloudEvents refuses; whatever else may be right is for the library to say.
-PLAIN_ID = re.compile(rb"[\x21-\x7e]+")
-PLAIN_TIME = re.compile(rb"\d{4}(-\d\d){2}T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
+# Fast path: ids and times of these forms are always valid. The CloudEvents library validates all others.
+FAST_PATH_ID = re.compile(rb"[\x21-\x7e]+")
+FAST_PATH_TIME = re.compile(rb"\d{4}(-\d\d){2}T\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)")
 
 TRACEPARENT = re.compile(rb"[\da-f]{2}-[\da-f]{32}-[\da-f]{16}-[\da-f]{2}")
-ORIGIN, HOP = "ce_traceparent", "traceparent"
-APART = {"traceparent"}  # of the value
-IDENTITY = {"id", "time"}
+CE_TRACEPARENT, KAFKA_TRACEPARENT = "ce_traceparent", "traceparent"
+HEADER_ONLY_FIELDS = {"traceparent"}
+ID_FIELDS = {"id", "time"}
 
 
-class Unreadable(ValueError):
-    """The message is no event of ours, and never will be: it belongs to the dead letters."""
+class InvalidMessage(InvalidInput):
+    """The message is no valid event and never will be: it belongs to the dead letters."""
 
 
 class Message(NamedTuple):
-    """What Kafka carries."""
+    """Key, value and headers of a Kafka message."""
 
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
 
 
-class Written(NamedTuple):
-    """An event as text: all that :func:`message` needs, so that it can be kept and sent later."""
+class SerializedEvent(NamedTuple):
+    """An event as text: everything that :func:`to_message` needs, so that it can be stored and sent later."""
 
     type: str
     id: str
@@ -52,16 +54,20 @@ class Written(NamedTuple):
     traceparent: str | None = None
 
 
-def written(event: Event) -> Written:
-    """The event as text."""
-    value = event.model_dump_json(exclude=APART).encode()
-    return Written(event.type, event.id, event.time.isoformat(), event.key, value, event.traceparent)
+def serialize(event: Event) -> SerializedEvent:
+    """Return the event as text."""
+    value = event.model_dump_json(exclude=HEADER_ONLY_FIELDS).encode()
+    return SerializedEvent(event.type, event.id, event.time.isoformat(), event.key, value, event.traceparent)
 
 
-def message(event: Written, source: str, hop: str | None = None) -> Message:
-    """The event as Kafka carries it; ``source`` says which service it comes from.
+def to_message(event: SerializedEvent, source: str, producer_traceparent: str | None = None) -> Message:
+    """Return the Kafka message of a serialized event.
 
-    ``hop`` is the ``traceparent`` of the span that sends it, where that is not the one that it comes from.
+    Args:
+        event: The event.
+        source: The service that the event comes from.
+        producer_traceparent: The ``traceparent`` of the span that sends the message, if the event does not come from
+            that span itself.
     """
     attributes = {
         "type": event.type,
@@ -74,80 +80,88 @@ def message(event: Written, source: str, hop: str | None = None) -> Message:
         headers = to_binary_event(CloudEvent(attributes)).headers
     else:
         headers = to_binary_event(CloudEvent({**attributes, "traceparent": event.traceparent})).headers
-        headers[HOP] = (hop or event.traceparent).encode()
+        headers[KAFKA_TRACEPARENT] = (producer_traceparent or event.traceparent).encode()
     return Message(event.key.encode(), event.value, list(headers.items()))
 
 
-def write(event: Event, source: str) -> Message:
-    """The event as Kafka carries it; ``source`` says which service it comes from."""
-    return message(written(event), source)
+def encode(event: Event, source: str) -> Message:
+    """Return the Kafka message of an event that comes from the service ``source``."""
+    return to_message(serialize(event), source)
 
 
-def read(value: bytes | None, headers: Collection[tuple[str, bytes]], timestamp: int | None = None) -> Event:
-    """The event in a Kafka message. Raises :class:`Unreadable`, which says what is wrong with it.
+def decode(value: bytes | None, headers: Collection[tuple[str, bytes]], timestamp: int | None = None) -> Event:
+    """Return the event of a Kafka message.
 
-    An id or a time that the value lacks is the headers'; a time that nobody gave is the message's ``timestamp``
-    (milliseconds since 1970): so a message is the same event each time it is read.
+    An id or time that the value lacks is taken from the headers, and a time that the headers lack, too, from the
+    message's timestamp. So a message is decoded to the same event every time.
+
+    Args:
+        value: The message's value.
+        headers: The message's headers.
+        timestamp: The message's timestamp in milliseconds since 1970.
+
+    Raises:
+        InvalidMessage: The message is no valid event; the text says why.
     """
     try:
-        found, traceparent = _type(headers)
+        type_name, traceparent = _parse_headers(headers)
     except (CloudEventValidationError, ValueError) as error:
-        raise Unreadable(f"no CloudEvent in the headers: {error}") from error
-    model = EVENTS.get(found)
+        raise InvalidMessage(f"no CloudEvent in the headers: {error}") from error
+    model = EVENTS.get(type_name)
     if model is None:
-        raise Unreadable(f"unknown type {found!r}; known are {', '.join(EVENTS)}")
+        raise InvalidMessage(f"unknown type {type_name!r}; known are {', '.join(EVENTS)}")
     try:
         event = model.model_validate_json(value or b"")
-        if not event.model_fields_set >= IDENTITY:
-            event = model.model_validate(_from_envelope(headers, timestamp) | event.model_dump(exclude_unset=True))
+        if not event.model_fields_set >= ID_FIELDS:
+            event = model.model_validate(_envelope_fields(headers, timestamp) | event.model_dump(exclude_unset=True))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "value"
-        raise Unreadable(f"not a {model.type}: {where}: {first['msg']}") from error
+        location = ".".join(map(str, first["loc"])) or "value"
+        raise InvalidMessage(f"not a {model.type}: {location}: {first['msg']}") from error
     return event if event.traceparent == traceparent else event.model_copy(update={"traceparent": traceparent})
 
 
-def _from_envelope(headers: Iterable[tuple[str, bytes]], timestamp: int | None) -> dict[str, object]:
-    """Id and time, as far as they are known beside the value."""
-    given = dict(headers)
-    envelope = from_binary_event(KafkaMessage(given, None, b""))
-    known: dict[str, object] = {"id": envelope.get_id()}
-    if "ce_time" in given:  # the library makes one up
-        known["time"] = envelope.get_time()
+def _envelope_fields(headers: Iterable[tuple[str, bytes]], timestamp: int | None) -> dict[str, object]:
+    """Return the id, and the time if there is one, from headers and timestamp."""
+    by_name = dict(headers)
+    envelope = from_binary_event(KafkaMessage(by_name, None, b""))
+    fields: dict[str, object] = {"id": envelope.get_id()}
+    if "ce_time" in by_name:  # without it the library invents a time
+        fields["time"] = envelope.get_time()
     elif timestamp is not None:
-        known["time"] = datetime.fromtimestamp(timestamp / 1000, UTC)
-    return known
+        fields["time"] = datetime.fromtimestamp(timestamp / 1000, UTC)
+    return fields
 
 
-def _type(headers: Iterable[tuple[str, bytes]]) -> tuple[str, str | None]:
-    """The type in valid headers of a CloudEvent, and the ``traceparent``. Raises what the library raises.
+def _parse_headers(headers: Iterable[tuple[str, bytes]]) -> tuple[str, str | None]:
+    """Return the type and the ``traceparent`` of valid headers; raise what the CloudEvents library raises otherwise.
 
-    Between a writer's events id, time and trace differ, and nothing else does: the library looks at the same others
-    once. It also gets an id or a time that is not plainly right.
+    Events of one writer differ in id, time and trace only. The library validates each combination of the other headers
+    once, together with an id or time that is not of the fast path's form.
     """
     others = []
     traces: dict[str, bytes] = {}
     for name, value in headers:
-        if name == "ce_id" and value and PLAIN_ID.fullmatch(value):
+        if name == "ce_id" and value and FAST_PATH_ID.fullmatch(value):
             continue
-        if name == "ce_time" and value and PLAIN_TIME.fullmatch(value):
-            datetime.fromisoformat(value.decode())  # which knows how many days a month has
+        if name == "ce_time" and value and FAST_PATH_TIME.fullmatch(value):
+            datetime.fromisoformat(value.decode())  # rejects days that a month does not have
             continue
-        if name in (HOP, ORIGIN):  # one that is none is as good as none, as W3C has it
-            if value and TRACEPARENT.fullmatch(value):
+        if name in (KAFKA_TRACEPARENT, CE_TRACEPARENT):
+            if value and TRACEPARENT.fullmatch(value):  # an invalid one is ignored, as the W3C specification requires
                 traces[name] = value
             continue
-        if value is None:  # as Kafka allows, and the library does not expect
+        if value is None:  # valid in Kafka, but the library fails on it
             raise ValueError(f"{name} is null")
         others.append((name, value))
-    traceparent = traces.get(HOP) or traces.get(ORIGIN)
-    return _known_type(tuple(others)), traceparent.decode() if traceparent else None
+    traceparent = traces.get(KAFKA_TRACEPARENT) or traces.get(CE_TRACEPARENT)
+    return _cached_type(tuple(others)), traceparent.decode() if traceparent else None
 
 
 def _validated_type(headers: tuple[tuple[str, bytes], ...]) -> str:
-    # Only the headers go through the library: the value is parsed once, by its own model.
+    # The value is left out: it is parsed once, by its own model.
     envelope: BaseCloudEvent = from_binary_event(KafkaMessage(dict(headers), None, b""))
     return envelope.get_type()
 
 
-_known_type = lru_cache(maxsize=256)(_validated_type)
+_cached_type = lru_cache(maxsize=256)(_validated_type)

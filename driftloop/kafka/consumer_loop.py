@@ -1,25 +1,31 @@
-"""The consume loop, and what it promises.
+"""The consume loop of every service: poll, handle, commit.
 
-- Each event is handed to the handler in order of its partition, and again after a crash: an offset is committed only
-  when the handler has said that everything before it has had its effect. The events that it publishes by saying so go
-  into the same transaction, one for all that a poll has brought: readers of committed transactions see each once.
-  Other effects must bear being repeated.
-- A message that is no event goes to ``<topic>.dlq`` with its origin and the error, in the transaction that commits its
-  offset, and the handler is told that its offset holds nothing. So many of them that the reader must be wrong stop the
-  loop with :class:`TooManyUnreadable`: the messages of that run are neither moved nor committed, and the next start
-  meets them again.
-- An exception of the handler ends the loop: what was final before is committed, nothing is for that event, and it is
-  delivered again. After :class:`NotNow` it is delivered again by the same loop, a little later.
-- SIGTERM, through ``stop``: the loop polls no more, the handler keeps or abandons what it holds, offsets stay true.
-- Revoked partitions: the handler forgets what it holds of them; their next owner, which may be the same, reads it
-  again. A transaction that meets a change of owners is given up, and everything since the last one is handled again.
+The contract between the loop and its :class:`MessageHandler`:
+
+- **Order.** Each message of a partition is handed over in the order of its offsets, and again after a crash. Callers
+  should not assume that a message is handed over only once.
+- **Commit.** Handling a message does not commit it. An offset is committed once the handler has returned a
+  :class:`Commit` beyond it, which says that everything before it has had its effect. The commits of one poll form one
+  Kafka transaction, together with the events that they publish: readers of committed messages see each event once.
+  Other side effects must be idempotent.
+- **Dead letters.** A message that is no valid event moves to ``<topic>.dlq`` with its origin and the error, in the
+  transaction that commits its offset. The handler receives it as a :class:`ConsumedMessage` without an event. Above the
+  limits of :class:`~driftloop.settings.DeadLetterSettings` the reader must be wrong, not the messages: the loop raises
+  :class:`DeadLetterLimitExceeded`, and the messages of that run are neither moved nor committed.
+- **Errors.** An exception of the handler ends the loop after the commits returned before it; its message is delivered
+  again after a restart. :class:`RetryLater` makes the same loop deliver it again after a pause.
+- **Shutdown.** After ``stop`` is set (SIGTERM) no further message is handed over. Messages that the handler still holds
+  are not committed, and are delivered again to the next owner of the partition.
+- **Rebalance.** When partitions are revoked, the handler drops what it holds of them, and their next owner reads it
+  again; that may be the same process. A transaction that meets a rebalance is aborted, and the loop rewinds to the
+  committed offsets.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from threading import Event as Flag
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -28,237 +34,238 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.structs import MemberState
 from prometheus_client import Counter
 
+from driftloop.errors import DriftloopError
 from driftloop.events import Event
-from driftloop.kafka.codec import Message, Unreadable, read
-from driftloop.kafka.lag_metrics import Lag
+from driftloop.kafka.codec import InvalidMessage, Message, decode
+from driftloop.kafka.lag_metrics import LagMetrics
 from driftloop.kafka.topics import dead_letter_topic
-from driftloop.kafka.transactional_producer import Addressed, Begin, Moved, Transactions
-from driftloop.settings import DeadLetters, Kafka
+from driftloop.kafka.transactional_producer import (
+    CommittedPosition,
+    OutgoingMessage,
+    Rebalanced,
+    TransactionalProducer,
+)
+from driftloop.settings import DeadLetterSettings
 from driftloop.telemetry.health import Health
 
 log = structlog.get_logger(__name__)
 
-LONGEST_PAUSE_SECONDS = 30  # half of what counts as stuck
-POLL_MS = 200  # the handler sees after at most so long what has come of its own doings
-PATIENCE_SECONDS = 900  # what is away for longer is for whoever sees a service end
+MAX_BACKOFF_SECONDS = 30  # half of the time without a heartbeat after which the watchdog ends the process
+POLL_TIMEOUT_MS = 200  # upper bound on how late `on_poll` runs, for example after a background job has ended
+RETRY_DEADLINE_SECONDS = 900  # then give up and exit, so that the supervisor and an operator notice
 
 CONSUMED = Counter("driftloop_consumed_events_total", "Events handed to the service's handler.", ["topic"])
-DEAD_LETTERS = Counter("driftloop_dead_letters_total", "Messages moved to the dead-letter topic.", ["topic"])
+DEAD_LETTERS = Counter("driftloop_dead_letter_messages_total", "Messages moved to the dead-letter topic.", ["topic"])
 
 
-class Received(NamedTuple):
-    """An event and where it lay; without an event, a message that went to the dead letters."""
+class ConsumedMessage(NamedTuple):
+    """A message as the handler receives it: an event and its position, or only the position of a dead letter."""
 
     topic: str
     partition: int
     offset: int
     event: Event | None
-    follows: int
-    """The offset behind the message before it: what lies between the two are marks of transactions."""
+    """The event; ``None`` for a message that is no valid event and moves to the dead letters."""
+    previous_end_offset: int
+    """The offset after the previous message of the partition; the offsets in between are transaction markers."""
 
 
-class Final(NamedTuple):
-    """Everything of the partition before ``offset`` has had its effect, once ``events`` are published with it."""
+class Commit(NamedTuple):
+    """A statement of the handler: everything of the partition before ``offset`` has had its effect."""
 
     topic: str
     partition: int
     offset: int
     events: Sequence[Event] = ()
-    note: str = ""
-    """Kept with the offset, for whoever has the partition next."""
+    """Events to publish in the same transaction."""
+    metadata: str = ""
+    """Text that is committed with the offset, for the next owner of the partition."""
 
 
-class Handler(Protocol):
-    """What a service does with its events. Called by one thread."""
+class MessageHandler(Protocol):
+    """What a service does with its messages. The loop calls all methods from one thread."""
 
-    def handle(self, received: Received) -> Iterable[Final]:
-        """Takes one event; says what is final now, which need not be this event."""
+    def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
+        """Process one message and return what can be committed now, which need not include this message."""
 
-    def idle(self) -> Iterable[Final]:
-        """Called after each poll, several times a second while no event is being handled."""
+    def on_poll(self) -> Iterable[Commit]:
+        """Return what can be committed now. Called after each poll, several times a second while no event arrives."""
 
-    def assigned(self, partitions: Mapping[tuple[str, int], Begin]) -> None:
-        """The (topic, partition) pairs are read on from there; one of which nothing was ever final is not among them.
+    def on_assigned(self, positions: Mapping[tuple[str, int], CommittedPosition]) -> None:
+        """Prepare for reading the (topic, partition) pairs from their committed positions.
 
-        Called before the first event of each, and again where they are read once more from there.
+        Called before the first message of each pair, and again when it is read once more from there. Pairs without a
+        commit are left out: they are read from the beginning.
         """
 
-    def revoked(self, partitions: Collection[tuple[str, int]]) -> None:
-        """The (topic, partition) pairs belong to somebody else from now on."""
+    def on_revoked(self, partitions: Collection[tuple[str, int]]) -> None:
+        """Drop what is held of the (topic, partition) pairs: another process may own them from now on."""
 
 
-class NotNow(Exception):
-    """What the handler needs is away: its events are to come again a little later, from the last final one on."""
+class RetryLater(DriftloopError):
+    """The handler needs something that is unavailable: deliver again from the last commit on, after a pause."""
 
 
-class TooManyUnreadable(Exception):
-    """The limit of dead letters is reached: the service must stop, and nobody may catch this."""
+class DeadLetterLimitExceeded(DriftloopError):
+    """So many messages are invalid that the reader must be wrong. The service must stop: do not catch this."""
 
 
-def consumer(kafka: Kafka, group: str, instance: str, longest_handling_seconds: float = 300) -> KafkaConsumer:
-    """A consumer for :class:`Loop`: commits by hand, sees committed transactions only.
-
-    ``instance`` makes the membership static: after a quick restart the same partitions come back without a
-    rebalance, and a killed process' partitions move on after the session timeout.
-    """
-    return KafkaConsumer(
-        **kafka.connection,
-        client_id=f"driftloop-{group}",
-        group_id=group,
-        group_instance_id=f"{group}-{instance}",
-        session_timeout_ms=int(kafka.session_timeout_seconds * 1000),
-        heartbeat_interval_ms=int(kafka.session_timeout_seconds * 1000 / 3),
-        max_poll_interval_ms=int(longest_handling_seconds * 1000),
-        enable_auto_commit=False,
-        # What is handled between two polls, of which the broker allows only so much time. A poll's round through the
-        # client and the transaction behind it cost as much as hundreds of events.
-        max_poll_records=2_000,
-        # While a topic is quiet, the broker holds the one request that may be under way for this long, and a full one
-        # waits behind it: so seldom, with more at a time, and not for the half second that is usual.
-        fetch_max_wait_ms=100,
-        max_partition_fetch_bytes=8 * 2**20,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        allow_auto_create_topics=False,
-    )
-
-
-class Loop:
-    """Poll, handle, commit what is final; see the module's promises."""
+class ConsumerLoop:
+    """Poll, hand over, commit; the module's docstring is the contract."""
 
     def __init__(
         self,
         consumer: KafkaConsumer,
         topics: Collection[str],
-        handler: Handler,
-        transactions: Transactions,
-        limits: DeadLetters,
+        handler: MessageHandler,
+        producer: TransactionalProducer,
+        limits: DeadLetterSettings,
         health: Health,
     ) -> None:
-        """``transactions`` carry offsets, events and dead letters; ``health`` gets a beat each event and each round."""
+        """Subscribe the consumer to the topics.
+
+        Args:
+            consumer: A consumer of :func:`driftloop.kafka.client.create_consumer`.
+            topics: The topics to consume.
+            handler: Receives the messages.
+            producer: Its transactions carry offsets, events and dead letters.
+            limits: How many invalid messages are tolerated.
+            health: Receives a heartbeat for each poll and each message.
+        """
         self._consumer = consumer
         self._topics = list(topics)
         self._handler = handler
-        self._transactions = transactions
+        self._producer = producer
         self._limits = limits
         self._health = health
-        self._unread: list[tuple[ConsumerRecord, Unreadable]] = []  # the run that is not moved yet
-        self._letters: list[tuple[ConsumerRecord, Message]] = []  # those that wait for their offset to be final
-        self._consumed = {topic: CONSUMED.labels(topic) for topic in topics}
-        # From the start: Prometheus takes no notice of a counter's first value.
-        self._moved_away = {topic: DEAD_LETTERS.labels(topic) for topic in topics}
-        self._lag = Lag(consumer)
-        self._next: dict[TopicPartition, int] = {}  # behind what was handed to the handler last
-        self._moved = False  # partitions have come since the last poll
-        self._away_since: float | None = None
-        self._in_a_row = 0
-        self._last: deque[bool] = deque(maxlen=limits.among)
-        self._joined_at = time.monotonic()
+        # The latest run of invalid messages. It is not moved before the run has ended within the limits.
+        self._pending_invalid: list[tuple[ConsumerRecord, InvalidMessage]] = []
+        # Dead letters that wait until the handler commits their offset.
+        self._pending_dead_letters: list[tuple[ConsumerRecord, Message]] = []
+        # Created now, because Prometheus computes no increase from a counter's first sample.
+        self._consumed_counters = {topic: CONSUMED.labels(topic) for topic in topics}
+        self._dead_letter_counters = {topic: DEAD_LETTERS.labels(topic) for topic in topics}
+        self._lag = LagMetrics(consumer)
+        self._next_offsets: dict[TopicPartition, int] = {}  # after the message that was handed over last
+        self._rebalanced = False  # partitions were assigned since the last poll
+        self._retrying_since: float | None = None
+        self._consecutive_invalid = 0
+        self._recent_validity: deque[bool] = deque(maxlen=limits.ratio_window)  # True for an invalid message
+        self._last_stable_at = time.monotonic()
         self._subscribe()
 
-    def run(self, stop: Flag) -> None:
-        """Until ``stop`` is set. Raises what the handler raises, and :class:`TooManyUnreadable`."""
+    def run(self, stop: threading.Event) -> None:
+        """Consume until ``stop`` is set.
+
+        Raises:
+            DeadLetterLimitExceeded: Too many messages are invalid.
+            RetryLater: The handler has raised it for longer than ``RETRY_DEADLINE_SECONDS``.
+            BrokerUnavailable: A transaction failed because the broker does not answer.
+        """
         while not stop.is_set():
-            polled = self._consumer.poll(timeout_ms=POLL_MS)
-            self._health.beat()
+            polled = self._consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
+            self._health.heartbeat()
             try:
-                if self._moved:  # what stays with its owner is read on where it was, and was forgotten
-                    self._begin_anew()
+                if self._rebalanced:  # partitions that stayed were revoked, too: what was held of them is dropped
+                    self._rewind_to_committed()
                 else:
-                    self._lag.polled(polled)
-                    self._handle(polled, stop)
-                    self._lag.handled(polled)
-            except Moved as error:
-                log.warning("not committed, the partitions move: handled again", error=str(error))
-                self._begin_anew()
-            except NotNow as error:
-                self._pause(error, stop)
-                self._begin_anew()
-            self._lag.measure()
-            self._join_anew_if_forgotten()
+                    self._lag.on_polled(polled)
+                    self._process_batch(polled, stop)
+                    self._lag.on_handled(polled)
+            except Rebalanced as error:
+                log.warning("consumer.commit_refused", error=str(error))
+                self._rewind_to_committed()
+            except RetryLater as error:
+                self._back_off(error, stop)
+                self._rewind_to_committed()
+            self._lag.update()
+            self._rejoin_if_stalled()
 
     def close(self) -> None:
-        """Leaves the topics and the broker."""
+        """Leave the group and disconnect."""
         try:
             self._consumer.close(autocommit=False)
         finally:
-            self._transactions.close()
+            self._producer.close()
 
     def _subscribe(self) -> None:
-        self._consumer.subscribe(topics=self._topics, listener=_Listener(self))
-        for topic in self._topics:  # whoever joins without knowing a topic's partitions has to join again
+        self._consumer.subscribe(topics=self._topics, listener=_RebalanceListener(self))
+        # Fetch metadata first: kafka-python joins the group again when partitions become known after the join.
+        for topic in self._topics:
             self._consumer.partitions_for_topic(topic)
 
-    def _join_anew_if_forgotten(self) -> None:
-        """The client forgets to end a join that new partitions have begun, where a poll is over in the midst of it.
+    def _rejoin_if_stalled(self) -> None:
+        """Work around kafka-python: a poll that returns in mid-rebalance can leave it in REBALANCING for ever.
 
-        It then waits for ever, without partitions; the broker lets nobody wait for longer than between two polls.
+        No join takes longer than ``max_poll_interval_ms``, after which the broker removes a member that has not joined.
         """
         now = time.monotonic()
         if self._consumer.group_metadata().state != MemberState.REBALANCING:
-            self._joined_at = now
-        elif now - self._joined_at > self._consumer.config["max_poll_interval_ms"] / 1000:
-            log.warning("joining the group anew: no join has ended", seconds=now - self._joined_at)
-            self._joined_at = now
+            self._last_stable_at = now
+        elif now - self._last_stable_at > self._consumer.config["max_poll_interval_ms"] / 1000:
+            log.warning("consumer.rejoined", rebalancing_seconds=now - self._last_stable_at)
+            self._last_stable_at = now
             self._consumer.unsubscribe()
             self._subscribe()
 
-    def _handle(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]], stop: Flag) -> None:
-        """Hands over what a poll has brought, and commits what is final, whatever ends it."""
-        final: list[Final] = []
+    def _process_batch(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]], stop: threading.Event) -> None:
+        """Hand over the records of a poll, then commit what the handler has returned, even if it raises."""
+        commits: list[Commit] = []
         try:
             for record in chain.from_iterable(polled.values()):
                 if stop.is_set():
                     return
-                final += self._take(record)
-            if not polled:  # the run of unreadable messages ends here, for now
-                final += self._move_unread()
-            final += self._handler.idle()
+                commits += self._process(record)
+            if not polled:  # the end of the topic ends a run of invalid messages
+                commits += self._dead_letter_pending()
+            commits += self._handler.on_poll()
         finally:
-            self._commit(final)
+            self._commit(commits)
 
-    def _take(self, record: ConsumerRecord) -> list[Final]:
-        self._health.beat()
+    def _process(self, record: ConsumerRecord) -> list[Commit]:
+        self._health.heartbeat()
         try:
-            event = read(record.value, record.headers, record.timestamp)
-        except Unreadable as error:
-            self._unread.append((record, error))
-            self._in_a_row += 1
-            self._last.append(True)
-            self._refuse_too_many(record, error)
+            event = decode(record.value, record.headers, record.timestamp)
+        except InvalidMessage as error:
+            self._pending_invalid.append((record, error))
+            self._consecutive_invalid += 1
+            self._recent_validity.append(True)
+            self._enforce_dead_letter_limits(record, error)
             return []
-        final = self._move_unread()
-        self._in_a_row = 0
-        self._last.append(False)
-        self._consumed[record.topic].inc()
-        final += self._hand(record, event)
-        return final
+        commits = self._dead_letter_pending()
+        self._consecutive_invalid = 0
+        self._recent_validity.append(False)
+        self._consumed_counters[record.topic].inc()
+        commits += self._dispatch(record, event)
+        return commits
 
-    def _hand(self, record: ConsumerRecord, event: Event | None) -> Iterable[Final]:
-        at = TopicPartition(record.topic, record.partition)
-        follows = self._next.get(at, record.offset)
-        self._next[at] = record.offset + 1
-        return self._handler.handle(Received(record.topic, record.partition, record.offset, event, follows))
+    def _dispatch(self, record: ConsumerRecord, event: Event | None) -> Iterable[Commit]:
+        partition = TopicPartition(record.topic, record.partition)
+        previous_end = self._next_offsets.get(partition, record.offset)
+        self._next_offsets[partition] = record.offset + 1
+        return self._handler.handle(ConsumedMessage(record.topic, record.partition, record.offset, event, previous_end))
 
-    def _refuse_too_many(self, record: ConsumerRecord, error: Unreadable) -> None:
+    def _enforce_dead_letter_limits(self, record: ConsumerRecord, error: InvalidMessage) -> None:
         limits = self._limits
-        share = sum(self._last) / limits.among
-        if self._in_a_row <= limits.consecutive and share <= limits.share:
+        invalid = sum(self._recent_validity)
+        if self._consecutive_invalid <= limits.max_consecutive and invalid / limits.ratio_window <= limits.max_ratio:
             return
-        raise TooManyUnreadable(
-            f"{self._in_a_row} messages in a row and {sum(self._last)} of the last {limits.among} cannot be read, the "
-            f"latest at {record.topic}[{record.partition}]@{record.offset}: {error}. Stopped instead of moving a topic "
-            f"to the dead letters: mend the reader or the writer, or raise DRIFTLOOP_DEAD_LETTERS__CONSECUTIVE "
-            f"({limits.consecutive}) or DRIFTLOOP_DEAD_LETTERS__SHARE ({limits.share:g})."
+        raise DeadLetterLimitExceeded(
+            f"{self._consecutive_invalid} consecutive messages and {invalid} of the last {limits.ratio_window} are "
+            f"invalid, the latest at {record.topic}[{record.partition}]@{record.offset}: {error}. The service stops "
+            f"instead of moving a whole topic to the dead letters: fix the reader or the writer, or raise "
+            f"DRIFTLOOP_DEAD_LETTERS__MAX_CONSECUTIVE ({limits.max_consecutive}) or "
+            f"DRIFTLOOP_DEAD_LETTERS__MAX_RATIO ({limits.max_ratio:g})."
         ) from error
 
-    def _move_unread(self) -> list[Final]:
-        final: list[Final] = []
-        moved, self._unread = self._unread, []
-        for record, error in moved:
-            self._moved_away[record.topic].inc()
+    def _dead_letter_pending(self) -> list[Commit]:
+        """Turn the run of invalid messages into dead letters and hand over their offsets."""
+        commits: list[Commit] = []
+        run, self._pending_invalid = self._pending_invalid, []
+        for record, error in run:
+            self._dead_letter_counters[record.topic].inc()
             log.warning(
-                "unreadable message moved",
+                "consumer.message_dead_lettered",
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,
@@ -267,92 +274,99 @@ class Loop:
                 ),
                 error=str(error),
             )
-            self._letters.append((record, _dead_letter(record, error)))
-            final += self._hand(record, None)
-        return final
+            self._pending_dead_letters.append((record, _dead_letter(record, error)))
+            commits += self._dispatch(record, None)
+        return commits
 
-    def _commit(self, finals: Sequence[Final]) -> None:
-        if not finals:
+    def _commit(self, commits: Sequence[Commit]) -> None:
+        if not commits:
             return
-        latest = {TopicPartition(final.topic, final.partition): final for final in finals}
-        final_now = [
+        latest = {TopicPartition(commit.topic, commit.partition): commit for commit in commits}
+        committed_letters = [
             (record, letter)
-            for record, letter in self._letters
-            if (final := latest.get(TopicPartition(record.topic, record.partition))) and record.offset < final.offset
+            for record, letter in self._pending_dead_letters
+            if (commit := latest.get(TopicPartition(record.topic, record.partition))) and record.offset < commit.offset
         ]
-        self._transactions.commit(
+        self._producer.commit(
             self._consumer.group_metadata(),
-            {partition: Begin(final.offset, final.note) for partition, final in latest.items()},
-            [event for final in finals for event in final.events],
-            [Addressed(dead_letter_topic(record.topic), letter) for record, letter in final_now],
+            {partition: CommittedPosition(commit.offset, commit.metadata) for partition, commit in latest.items()},
+            [event for commit in commits for event in commit.events],
+            [OutgoingMessage(dead_letter_topic(record.topic), letter) for record, letter in committed_letters],
         )
-        self._letters = [one for one in self._letters if one not in final_now]
-        self._away_since = None
-        self._health.has("handler")
+        self._pending_dead_letters = [item for item in self._pending_dead_letters if item not in committed_letters]
+        self._retrying_since = None
+        self._health.mark_available("handler")
 
-    def _pause(self, error: NotNow, stop: Flag) -> None:
-        """The longer, the longer it has lasted already; raises the error when that is too long."""
+    def _back_off(self, error: RetryLater, stop: threading.Event) -> None:
+        """Pause for as long as the retries have lasted so far; raise the error after ``RETRY_DEADLINE_SECONDS``."""
         now = time.monotonic()
-        self._away_since = self._away_since or now
-        lasted = now - self._away_since
-        if lasted > PATIENCE_SECONDS:
+        self._retrying_since = self._retrying_since or now
+        elapsed = now - self._retrying_since
+        if elapsed > RETRY_DEADLINE_SECONDS:
             raise error
-        seconds = min(max(lasted, 1), LONGEST_PAUSE_SECONDS)
-        log.warning("handled again a little later", seconds=seconds, lasted=lasted, error=str(error))
-        self._health.lacks("handler", str(error))
+        seconds = min(max(elapsed, 1), MAX_BACKOFF_SECONDS)
+        log.warning("consumer.retry_scheduled", seconds=seconds, retrying_seconds=elapsed, error=str(error))
+        self._health.mark_unavailable("handler", str(error))
         stop.wait(seconds)
-        self._health.beat()
+        self._health.heartbeat()
 
-    def _begin_anew(self) -> None:
-        """From the committed offsets: what was polled and not committed comes again to whoever has the partitions."""
-        self._moved = False
+    def _rewind_to_committed(self) -> None:
+        """Read all assigned partitions again from their committed offsets, dropping everything after them."""
+        self._rebalanced = False
         assigned = self._consumer.assignment()
-        self.forget(assigned)
-        begins: dict[tuple[str, int], Begin] = {}
+        self.reset_partitions(assigned)
+        positions: dict[tuple[str, int], CommittedPosition] = {}
         for partition in assigned:
             committed = self._consumer.committed(partition, metadata=True)
             if committed is None:
                 self._consumer.seek_to_beginning(partition)
             else:
-                self._next[partition] = committed.offset
+                self._next_offsets[partition] = committed.offset
                 self._consumer.seek(partition, committed.offset)
-                begins[partition.topic, partition.partition] = Begin(committed.offset, committed.metadata)
-        self._handler.assigned(begins)
+                position = CommittedPosition(committed.offset, committed.metadata)
+                positions[partition.topic, partition.partition] = position
+        self._handler.on_assigned(positions)
 
-    def move(self) -> None:
-        """Partitions have come, or stayed after all were revoked."""
-        self._moved = True
+    def mark_rebalanced(self) -> None:
+        """Make the loop rewind after the current poll: partitions were assigned."""
+        self._rebalanced = True
 
-    def lose(self, partitions: Collection[TopicPartition]) -> None:
-        """The partitions are gone: so is all that is known of them."""
-        self.forget(partitions)
-        self._lag.lost(partitions)
+    def drop_partitions(self, partitions: Collection[TopicPartition]) -> None:
+        """Drop state and metrics of revoked partitions."""
+        self.reset_partitions(partitions)
+        self._lag.on_revoked(partitions)
 
-    def forget(self, partitions: Collection[TopicPartition]) -> None:
-        """Drops what is held of the partitions and is not final."""
+    def reset_partitions(self, partitions: Collection[TopicPartition]) -> None:
+        """Drop everything of the partitions that is not committed."""
         for partition in partitions:
-            self._next.pop(partition, None)
-        gone = {(partition.topic, partition.partition) for partition in partitions}
-        self._unread = [(r, e) for r, e in self._unread if (r.topic, r.partition) not in gone]
-        self._letters = [(r, m) for r, m in self._letters if (r.topic, r.partition) not in gone]
-        self._in_a_row = len(self._unread)  # the others come again, and count then
-        self._handler.revoked(gone)
+            self._next_offsets.pop(partition, None)
+        pairs = {(partition.topic, partition.partition) for partition in partitions}
+        self._pending_invalid = [
+            (record, error) for record, error in self._pending_invalid if (record.topic, record.partition) not in pairs
+        ]
+        self._pending_dead_letters = [
+            (record, letter)
+            for record, letter in self._pending_dead_letters
+            if (record.topic, record.partition) not in pairs
+        ]
+        self._consecutive_invalid = len(self._pending_invalid)  # the dropped ones are delivered and counted again
+        self._handler.on_revoked(pairs)
 
 
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    def __init__(self, loop: Loop) -> None:
+class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    def __init__(self, loop: ConsumerLoop) -> None:
         self._loop = loop
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        self._loop.lose(revoked)
+        self._loop.drop_partitions(revoked)
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        self._loop.move()
-        log.info("partitions assigned", partitions=sorted(f"{p.topic}-{p.partition}" for p in assigned))
+        self._loop.mark_rebalanced()
+        log.info("consumer.partitions_assigned", partitions=sorted(f"{p.topic}-{p.partition}" for p in assigned))
 
 
-def _dead_letter(record: ConsumerRecord, error: Unreadable) -> Message:
-    """The message as it was, with where it lay and why it could not be read in headers of their own."""
+def _dead_letter(record: ConsumerRecord, error: InvalidMessage) -> Message:
+    """Return the message unchanged, with headers that name its origin and the error."""
     origin = {
         "dlq_topic": record.topic,
         "dlq_partition": record.partition,

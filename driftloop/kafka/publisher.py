@@ -1,82 +1,67 @@
-"""Publishing events."""
+"""Publish events outside of a transaction."""
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from kafka import KafkaProducer
-from kafka.errors import KafkaError
 from kafka.producer.future import FutureRecordMetadata
 
 from driftloop.events import Event
-from driftloop.kafka.codec import Message, write
-from driftloop.settings import Kafka, Topics
-
-
-class Unavailable(Exception):
-    """The broker did not take the event in time; it may have, so the same id may be sent again."""
+from driftloop.kafka.client import create_idempotent_producer, translate_errors
+from driftloop.kafka.codec import encode
+from driftloop.settings import KafkaSettings, TopicsSettings
 
 
 class Publisher:
-    """An idempotent producer: an event that was taken is on its topic once, on all replicas.
+    """An idempotent producer of events: each acknowledged event is on its topic once, on all replicas.
 
-    Safe to use from several threads.
+    Safe to use from several threads. All methods raise :class:`~driftloop.errors.BrokerUnavailable` when the broker
+    does not take an event in time. The event may be on its topic all the same: publish it again with the same id.
     """
 
-    def __init__(self, kafka: Kafka, topics: Topics, source: str) -> None:
-        """Connects at once; ``source`` is the service that events come from. Raises :class:`Unavailable`."""
+    def __init__(self, kafka: KafkaSettings, topics: TopicsSettings, source: str) -> None:
+        """Connect to the broker.
+
+        Args:
+            kafka: How to reach the broker.
+            topics: The names of the topics.
+            source: The service that the events come from.
+
+        Raises:
+            BrokerUnavailable: No broker answers.
+        """
+        self._kafka = kafka
         self._topics = topics
         self._source = source
-        self._timeout = kafka.timeout_seconds
-        try:
-            self._producer = KafkaProducer(
-                **kafka.connection,
-                client_id=f"driftloop-{source}",
-                acks="all",
-                enable_idempotence=True,
-                request_timeout_ms=int(self._timeout * 500),  # two tries fit into the time for delivery
-                delivery_timeout_ms=int(self._timeout * 1000),
-                max_block_ms=int(self._timeout * 1000),
-                allow_auto_create_topics=False,
-            )
-        except KafkaError as error:
-            raise Unavailable(
-                f"no broker answers at {kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): {error}"
-            ) from error
+        self._producer = create_idempotent_producer(kafka, f"driftloop-{source}")
 
     def send(self, event: Event) -> FutureRecordMetadata:
-        """Hands the event to the sender. Returning does not mean that it is published: the future does."""
-        message = write(event, self._source)
-        return self.send_raw(getattr(self._topics, event.topic), message)
-
-    def send_raw(self, topic: str, message: Message) -> FutureRecordMetadata:
-        """The same for a message that is no event, such as a dead letter."""
-        try:
+        """Queue the event for sending. It is published once the returned future succeeds, not before."""
+        topic = getattr(self._topics, event.topic)
+        message = encode(event, self._source)
+        with translate_errors(self._kafka):
             return self._producer.send(topic, key=message.key, value=message.value, headers=message.headers)
-        except KafkaError as error:
-            raise Unavailable(f"{topic}: {error}") from error
 
     def publish(self, *events: Event) -> None:
-        """Returns when the broker has all of them; raises :class:`Unavailable` otherwise."""
-        self.wait([self.send(event) for event in events])
+        """Publish events and wait until the broker has acknowledged all of them."""
+        self.wait_for_acks([self.send(event) for event in events])
 
-    def wait(self, futures: list[FutureRecordMetadata]) -> None:
-        """Returns when the broker has what was sent; raises :class:`Unavailable` otherwise."""
-        try:
+    def wait_for_acks(self, futures: Iterable[FutureRecordMetadata]) -> None:
+        """Wait until the broker has acknowledged what :meth:`send` queued."""
+        with translate_errors(self._kafka):
             for future in futures:
-                future.get(timeout=self._timeout)
-        except KafkaError as error:
-            raise Unavailable(str(error)) from error
+                future.get(timeout=self._kafka.request_timeout_seconds)
 
     def close(self) -> None:
-        """Sends what is under way, then closes."""
-        self._producer.close(timeout=self._timeout)
+        """Send what is queued, then disconnect."""
+        self._producer.close(timeout=self._kafka.request_timeout_seconds)
 
     def __enter__(self) -> Self:
-        """For use in a ``with`` statement."""
+        """Return the publisher itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes."""
+        """Close the publisher."""
         self.close()

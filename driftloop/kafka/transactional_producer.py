@@ -1,4 +1,4 @@
-"""What a consumer has made of its events, published together with the offsets up to which it has: both or neither."""
+"""Publish events and commit the offsets that they were made from in one Kafka transaction: both or neither."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -13,107 +13,120 @@ from kafka.errors import (
     UnknownMemberIdError,
 )
 
+from driftloop.errors import DriftloopError
 from driftloop.events import Event
-from driftloop.kafka.codec import Message, write
-from driftloop.kafka.publisher import Unavailable
-from driftloop.settings import Kafka, Topics
+from driftloop.kafka.client import broker_unavailable, create_transactional_producer, translate_errors
+from driftloop.kafka.codec import Message, encode
+from driftloop.settings import KafkaSettings, TopicsSettings
 
-MOVED = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
-
-
-class Moved(Exception):
-    """Partitions are changing hands: nothing of the transaction was published, and its events will come again."""
+REBALANCE_ERRORS = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 
 
-class Begin(NamedTuple):
-    """Where a partition is read on, and the note that was left there."""
+class Rebalanced(DriftloopError):
+    """The group is rebalancing: the transaction was aborted, and its messages will be delivered again."""
+
+
+class CommittedPosition(NamedTuple):
+    """A committed offset, at which reading goes on, and the metadata that was committed with it."""
 
     offset: int
-    note: str = ""
+    metadata: str = ""
 
 
-class Addressed(NamedTuple):
-    """A message and its topic."""
+class OutgoingMessage(NamedTuple):
+    """A message and the topic to send it to."""
 
     topic: str
     message: Message
 
 
-class Transactions:
-    """A transactional producer. Used by one thread."""
+class TransactionalProducer:
+    """A producer whose transactions carry events, dead letters and consumer offsets. Use it from one thread."""
 
-    def __init__(self, kafka: Kafka, topics: Topics, source: str, instance: str) -> None:
-        """Ends what an earlier process of the same source and instance has begun: it can commit nothing from here on.
+    def __init__(self, kafka: KafkaSettings, topics: TopicsSettings, source: str, instance_id: str) -> None:
+        """Connect, and fence every earlier producer of the same source and instance: it can commit nothing anymore.
 
-        ``source`` is the service that events come from. Raises :class:`Unavailable`.
+        Args:
+            kafka: How to reach the broker.
+            topics: The names of the topics.
+            source: The service that the events come from.
+            instance_id: Names the process among those of the service; part of the transactional id.
+
+        Raises:
+            BrokerUnavailable: No broker answers.
         """
+        self._kafka = kafka
         self._topics = topics
         self._source = source
-        self._bootstrap_servers = kafka.bootstrap_servers
-        self._timeout = kafka.timeout_seconds
-        timeout_ms = int(kafka.timeout_seconds * 1000)
-        self._options = {
-            **kafka.connection,
-            "client_id": f"driftloop-{source}",
-            "transactional_id": f"driftloop-{source}-{instance}",
-            "acks": "all",
-            # What a killed process has begun holds up readers and the partitions' next owner no longer than its
-            # membership does.
-            "transaction_timeout_ms": int(kafka.session_timeout_seconds * 1000),
-            "request_timeout_ms": timeout_ms,
-            "max_block_ms": timeout_ms * 3,
-            "allow_auto_create_topics": False,
-        }
+        self._instance_id = instance_id
         self._producer = self._open()
 
     def _open(self) -> KafkaProducer:
-        try:
-            producer = KafkaProducer(**self._options)
+        producer = create_transactional_producer(
+            self._kafka,
+            client_id=f"driftloop-{self._source}",
+            transactional_id=f"driftloop-{self._source}-{self._instance_id}",
+            # An open transaction of a killed process blocks readers and the next owner of its partitions for this long:
+            # no longer than the group takes to notice that the process is gone.
+            transaction_timeout_ms=int(self._kafka.session_timeout_seconds * 1000),
+        )
+        with translate_errors(self._kafka):
             producer.init_transactions()
-        except KafkaError as error:
-            raise Unavailable(
-                f"no broker answers at {self._bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): {error}"
-            ) from error
         return producer
 
     def commit(
         self,
         group: ConsumerGroupMetadata,
-        begins: Mapping[TopicPartition, Begin],
+        positions: Mapping[TopicPartition, CommittedPosition],
         events: Iterable[Event],
-        letters: Iterable[Addressed] = (),
+        dead_letters: Iterable[OutgoingMessage] = (),
     ) -> None:
-        """Returns when events and letters are on their topics and the group has offsets and notes.
+        """Publish events and dead letters, and commit the positions of their input, in one transaction.
 
-        ``group`` is the consumer's membership, by which the broker refuses who has lost it.
-        Raises :class:`Moved`, and :class:`Unavailable` where the broker does not answer: a part of it may then be
-        published, and is not seen by readers of committed transactions.
+        1. Refuse a group membership that is already lost.
+        2. Begin a transaction.
+        3. Send dead letters and events; nothing is waited for.
+        4. Send the positions to the transaction. The broker refuses them if the membership is outdated.
+        5. Commit the transaction, which waits for all sends.
+        6. Check each send: kafka-python's commit also returns after it has dropped the batch for a new producer epoch.
+
+        If a step fails the transaction is aborted, and readers of committed messages see nothing of it. After a
+        rebalance the producer is replaced, because kafka-python would send the refused offsets with its next
+        transaction, when their partitions may already have moved on with another owner.
+
+        Args:
+            group: The consumer's membership.
+            positions: By partition, the offset up to which its messages are handled.
+            events: The events to publish.
+            dead_letters: The messages to move.
+
+        Raises:
+            Rebalanced: The membership is outdated; nothing is committed.
+            BrokerUnavailable: The broker does not answer; whether the transaction is committed is unknown.
         """
-        if group.generation_id < 0:  # the broker lets those who are of no group commit to one that is empty
-            raise Moved("this consumer has fallen out of its group")
+        if group.generation_id < 0:  # a broker would accept a commit without a membership while the group is empty
+            raise Rebalanced("this consumer is no longer a member of its group")
         self._producer.begin_transaction()
         try:
-            addressed = [Addressed(getattr(self._topics, event.topic), write(event, self._source)) for event in events]
+            outgoing = [OutgoingMessage(getattr(self._topics, e.topic), encode(e, self._source)) for e in events]
             sent = [
                 self._producer.send(topic, key=key, value=value, headers=headers)
-                for topic, (key, value, headers) in (*letters, *addressed)
+                for topic, (key, value, headers) in (*dead_letters, *outgoing)
             ]
-            marked = {partition: OffsetAndMetadata(*begin, -1) for partition, begin in begins.items()}
-            self._producer.send_offsets_to_transaction(marked, group)
+            offsets = {partition: OffsetAndMetadata(*position, -1) for partition, position in positions.items()}
+            self._producer.send_offsets_to_transaction(offsets, group)
             self._producer.commit_transaction()
-            for future in sent:  # a commit also returns where the client has begun a new epoch and left all behind
-                future.get(self._timeout)
+            for future in sent:
+                future.get(self._kafka.request_timeout_seconds)
         except KafkaError as error:
             with suppress(KafkaError):
                 self._producer.abort_transaction()
-            if isinstance(error, MOVED):
-                # kafka-python keeps offsets that the broker has refused and sends them with the next transaction of
-                # the same producer, when their partitions may have moved on with somebody else.
+            if isinstance(error, REBALANCE_ERRORS):
                 self._producer.close(timeout=1)
                 self._producer = self._open()
-                raise Moved(str(error)) from error
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+                raise Rebalanced(str(error)) from error
+            raise broker_unavailable(self._kafka, error) from error
 
     def close(self) -> None:
-        """Lets go of the broker."""
+        """Disconnect without waiting for the broker."""
         self._producer.close(timeout=1)

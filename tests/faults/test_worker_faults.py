@@ -98,8 +98,7 @@ def test_whatever_is_killed_or_away_each_event_is_in_one_window_and_each_window_
 
     def over() -> bool | None:
         tend(workers, counts)
-        behind = reader.consumer_lag(stack.kafka, faulty.name, [faulty.name])
-        return all(left <= 1 for left in behind.values()) or None  # the last mark of a transaction
+        return reader.is_caught_up(stack.kafka, faulty.name, [faulty.name]) or None
 
     wait_until(over, "all is final", seconds=QUIET_SECONDS + 120)
     windows = wait_until(lambda: tidy(faulty), "no slice begins within another", seconds=SCAN_INTERVAL_SECONDS + 30)
@@ -189,8 +188,8 @@ def disturbed(stack: Stack, faulty: Group, counts: Counter[str], source: random.
         if len(workers) > 3:
             left(workers, counts)
     for what, words in {
-        "waits for the bucket": "handled again a little later",
-        "transactions given up": "not committed, the partitions move: handled again",
+        "waits for the bucket": "consumer.retry_scheduled",
+        "transactions given up": "consumer.commit_refused",
     }.items():
         counts[what] = sum(len(worker.said(words, ever=True)) for worker in faulty.workers)
     return workers
@@ -250,12 +249,12 @@ def test_a_stopped_worker_is_back_before_anybody_notices_and_a_dead_one_is_repla
         return bool(mine and other and not mine & other and len(mine | other) == 4) or None
 
     wait_until(shared, "both have partitions")
-    assignments, before = len(stays.said("partitions assigned")), goes.partitions()
+    assignments, before = len(stays.said("consumer.partitions_assigned")), goes.partitions()
     took = goes.stop()
     assert took < STOP_SECONDS
     goes.start()
     assert wait_until(goes.partitions, "it is back") == before
-    assert len(stays.said("partitions assigned")) == assignments
+    assert len(stays.said("consumer.partitions_assigned")) == assignments
 
     goes.kill()
     killed_at = time.monotonic()
@@ -379,7 +378,9 @@ def write_odd_references(bucket: Bucket, good: Reference) -> None:
     reference_store.save_reference(bucket, MODEL, "profile", good)
     bucket.write(f"{reference_store.reference_prefix(MODEL, 'profile')}/profile.json", b'{"columns": ["x"]}')
     fewer = {name: kind for name, kind in profile.column_types.items() if name != "k"}
-    reference_store.save_reference(bucket, MODEL, "columns", Reference(rows, profile.model_copy(update={"kinds": fewer})))
+    reference_store.save_reference(
+        bucket, MODEL, "columns", Reference(rows, profile.model_copy(update={"kinds": fewer}))
+    )
 
 
 def judged(verdict: DriftVerdict) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What cannot be read, through the whole loop on a real broker."""
+"""Invalid messages and failing handlers, through the whole consume loop on a real broker."""
 
 import os
 import subprocess
@@ -37,31 +37,31 @@ from tests.support.waiting import wait_until
 
 
 @dataclass
-class Seen:
-    """A handler whose effect is to remember; stops its loop after a number of offsets."""
+class RecordingHandler:
+    """A handler that records its messages, commits each, and stops its loop after ``wanted`` of them."""
 
     stop: threading.Event
     wanted: int
     received: list[ConsumedMessage] = field(default_factory=list)
 
-    def handle(self, received: ConsumedMessage) -> Iterable[Commit]:
-        self.received.append(received)
+    def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
+        self.received.append(message)
         if len(self.received) == self.wanted:
             self.stop.set()
-        return [Commit(received.topic, received.partition, received.offset + 1)]
+        return [Commit(message.topic, message.partition, message.offset + 1)]
 
     def on_poll(self) -> Iterable[Commit]:
         return []
 
-    def on_assigned(self, partitions: Mapping[tuple[str, int], CommittedPosition]) -> None:
+    def on_assigned(self, positions: Mapping[tuple[str, int], CommittedPosition]) -> None:
         pass
 
     def on_revoked(self, partitions: Collection[tuple[str, int]]) -> None:
         pass
 
 
-class Source:
-    """A topic of its own for each test, and a loop that consumes it."""
+class TopicUnderTest:
+    """A topic of one test, and a loop that consumes it."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -71,31 +71,31 @@ class Source:
         self.publisher = Publisher(stack.kafka, self.topics, "test")
         self.group = f"group-{self.topic}"
 
-    def put(self, *good: bool) -> None:
-        """Readable and unreadable messages, in this order."""
+    def publish(self, *validity: bool) -> None:
+        """Publish valid (``True``) and invalid (``False``) messages, in this order."""
         raw = KafkaProducer(bootstrap_servers=self.stack.kafka.bootstrap_servers)
-        for number, readable in enumerate(good):
-            if readable:
+        for number, is_valid in enumerate(validity):
+            if is_valid:
                 self.publisher.publish(Outcome(prediction_id="p", index=number, outcome=1.0))
             else:
                 raw.send(self.topic, key=b"k", value=b"garbage %d" % number, headers=[("trace", b"t")]).get(10)
         raw.close()
 
-    def run(self, wanted: int, limits: DeadLetterSettings) -> Seen:
-        """Consumes until ``wanted`` offsets are handled."""
+    def run(self, wanted: int, limits: DeadLetterSettings) -> RecordingHandler:
+        """Consume until ``wanted`` offsets are handled."""
         stop = threading.Event()
-        seen = Seen(stop, wanted)
+        seen = RecordingHandler(stop, wanted)
         watchdog = threading.Timer(60, stop.set)
         watchdog.start()
         source = create_consumer(self.stack.kafka, self.group, "test")
         try:
-            ConsumerLoop(source, [self.topic], seen, self.transactions(), limits, Health()).run(stop)
+            ConsumerLoop(source, [self.topic], seen, self.transactional_producer(), limits, Health()).run(stop)
         finally:
             watchdog.cancel()
             source.close(autocommit=False)
         return seen
 
-    def transactions(self) -> TransactionalProducer:
+    def transactional_producer(self) -> TransactionalProducer:
         return TransactionalProducer(self.stack.kafka, self.topics, "test", self.topic)
 
     def committed(self) -> int | None:
@@ -127,14 +127,14 @@ def records(stack: Stack, topic: str) -> list[ConsumerRecord]:
 
 
 @pytest.fixture
-def source(stack: Stack) -> Iterator[Source]:
-    source = Source(stack)
+def source(stack: Stack) -> Iterator[TopicUnderTest]:
+    source = TopicUnderTest(stack)
     yield source
     source.publisher.close()
 
 
-def test_an_unreadable_message_is_moved_with_its_origin_and_the_rest_is_handled(source: Source) -> None:
-    source.put(True, False, True)
+def test_consumer_loop_dead_letters_invalid_message_with_its_origin(source: TopicUnderTest) -> None:
+    source.publish(True, False, True)
     seen = source.run(3, DeadLetterSettings())
     assert [(r.offset, r.event is not None) for r in seen.received] == [(0, True), (1, False), (2, True)]
     (letter,) = source.dead_letters()
@@ -145,26 +145,26 @@ def test_an_unreadable_message_is_moved_with_its_origin_and_the_rest_is_handled(
     assert source.committed() == 3
 
 
-def test_unreadable_messages_at_the_end_of_a_topic_are_moved_too(source: Source) -> None:
-    source.put(True, False, False)
+def test_consumer_loop_dead_letters_invalid_messages_at_the_end_of_a_topic(source: TopicUnderTest) -> None:
+    source.publish(True, False, False)
     assert len(source.run(3, DeadLetterSettings()).received) == 3
     assert len(source.dead_letters()) == 2
     assert source.committed() == 3
 
 
-def test_too_many_in_a_row_stop_the_loop_and_none_of_them_is_moved(source: Source) -> None:
-    source.put(True, *[False] * 20)
+def test_consumer_loop_stops_at_consecutive_limit_without_moving_the_run(source: TopicUnderTest) -> None:
+    source.publish(True, *[False] * 20)
     for _ in range(2):  # and again after a restart
         with pytest.raises(
-            DeadLetterLimitExceeded, match=r"4 messages in a row .* DRIFTLOOP_DEAD_LETTERS__MAX_CONSECUTIVE \(3\)"
+            DeadLetterLimitExceeded, match=r"4 consecutive messages .* DRIFTLOOP_DEAD_LETTERS__MAX_CONSECUTIVE \(3\)"
         ):
             source.run(21, DeadLetterSettings(max_consecutive=3, max_ratio=1.0))
         assert source.dead_letters() == []
         assert source.committed() == 1
 
 
-def test_a_mended_reader_goes_on_where_the_loop_stopped(source: Source) -> None:
-    source.put(True, *[False] * 5, True)
+def test_consumer_loop_resumes_after_limit_was_raised(source: TopicUnderTest) -> None:
+    source.publish(True, *[False] * 5, True)
     with pytest.raises(DeadLetterLimitExceeded):
         source.run(7, DeadLetterSettings(max_consecutive=3, max_ratio=1.0))
     seen = source.run(6, DeadLetterSettings(max_consecutive=5, max_ratio=1.0))
@@ -172,113 +172,116 @@ def test_a_mended_reader_goes_on_where_the_loop_stopped(source: Source) -> None:
     assert len(source.dead_letters()) == 5
 
 
-def test_too_large_a_share_stops_the_loop(source: Source) -> None:
-    source.put(*[True, False] * 10)
+def test_consumer_loop_stops_at_ratio_limit(source: TopicUnderTest) -> None:
+    source.publish(*[True, False] * 10)
     with pytest.raises(DeadLetterLimitExceeded, match=r"DRIFTLOOP_DEAD_LETTERS__MAX_RATIO \(0\.2\)"):
         source.run(20, DeadLetterSettings(max_consecutive=3, max_ratio=0.2, ratio_window=20))
     assert len(source.dead_letters()) == 4
     assert source.committed() == 9
 
 
-def test_a_handler_that_fails_ends_the_loop_and_meets_its_event_again(source: Source) -> None:
-    class Failing(Seen):
-        def handle(self, received: ConsumedMessage) -> Iterable[Commit]:
-            if received.offset == 1:
+def test_consumer_loop_ends_on_handler_exception_and_redelivers_its_event(source: TopicUnderTest) -> None:
+    class Failing(RecordingHandler):
+        def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
+            if message.offset == 1:
                 raise RuntimeError("disk full")
-            return super().handle(received)
+            return super().handle(message)
 
-    source.put(True, True)
+    source.publish(True, True)
     reader = create_consumer(source.stack.kafka, source.group, "test")
     failing = Failing(threading.Event(), 2)
     with pytest.raises(RuntimeError, match="disk full"):
-        ConsumerLoop(reader, [source.topic], failing, source.transactions(), DeadLetterSettings(), Health()).run(
-            failing.stop
-        )
+        ConsumerLoop(
+            reader, [source.topic], failing, source.transactional_producer(), DeadLetterSettings(), Health()
+        ).run(failing.stop)
     reader.close(autocommit=False)
     assert source.committed() == 1
     assert [received.offset for received in source.run(1, DeadLetterSettings()).received] == [1]
 
 
-def test_what_a_poll_has_made_final_is_committed_in_one_transaction(source: Source) -> None:
-    class Counted(TransactionalProducer):
+def test_consumer_loop_commits_each_poll_in_one_transaction(source: TopicUnderTest) -> None:
+    class CountingProducer(TransactionalProducer):
         commits = 0
 
-        def commit(self, *what: Any) -> None:
+        def commit(self, *arguments: Any) -> None:
             self.commits += 1
-            super().commit(*what)
+            super().commit(*arguments)
 
-    source.put(*[True] * 10, False, *[True] * 10)
-    reader, seen = create_consumer(source.stack.kafka, source.group, "test"), Seen(threading.Event(), 21)
-    transactions = Counted(source.stack.kafka, source.topics, "test", source.topic)
+    source.publish(*[True] * 10, False, *[True] * 10)
+    reader, seen = create_consumer(source.stack.kafka, source.group, "test"), RecordingHandler(threading.Event(), 21)
+    producer = CountingProducer(source.stack.kafka, source.topics, "test", source.topic)
     try:
-        ConsumerLoop(reader, [source.topic], seen, transactions, DeadLetterSettings(), Health()).run(seen.stop)
+        ConsumerLoop(reader, [source.topic], seen, producer, DeadLetterSettings(), Health()).run(seen.stop)
     finally:
         reader.close(autocommit=False)
     assert source.committed() == 21
     assert len(source.dead_letters()) == 1
-    assert transactions.commits < 5
+    assert producer.commits < 5
 
 
-def test_a_handler_that_lacks_something_for_a_while_meets_its_events_again_in_the_same_loop(source: Source) -> None:
-    class Waiting(Seen):
+def test_consumer_loop_redelivers_after_retry_later(source: TopicUnderTest) -> None:
+    class RetryingHandler(RecordingHandler):
         tries = 0
 
-        def handle(self, received: ConsumedMessage) -> Iterable[Commit]:
-            if received.offset == 1 and self.tries < 2:
+        def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
+            if message.offset == 1 and self.tries < 2:
                 self.tries += 1
                 assert not health.unavailable or self.tries == 2
                 if self.tries == 2:
-                    assert lag(source.topic)[0] == 3
-                    assert lag(source.topic)[1] >= 1  # so long it has waited
+                    assert lag_metrics(source.topic)[0] == 3
+                    assert lag_metrics(source.topic)[1] >= 1  # the first back-off
                 raise RetryLater("no disk")
-            return super().handle(received)
+            return super().handle(message)
 
-    source.put(True, True, False, True)
+    source.publish(True, True, False, True)
     reader, health = create_consumer(source.stack.kafka, source.group, "test"), Health()
     health.mark_started()
-    waiting = Waiting(threading.Event(), 4)
+    handler = RetryingHandler(threading.Event(), 4)
     try:
-        ConsumerLoop(reader, [source.topic], waiting, source.transactions(), DeadLetterSettings(), health).run(
-            waiting.stop
-        )
-        assert lag(source.topic) == (0, 0)
+        ConsumerLoop(
+            reader, [source.topic], handler, source.transactional_producer(), DeadLetterSettings(), health
+        ).run(handler.stop)
+        assert lag_metrics(source.topic) == (0, 0)
     finally:
         reader.close(autocommit=False)
-    assert lag(source.topic) == (None, None)  # it is for the next owner of the partition to tell
-    assert [received.offset for received in waiting.received] == [0, 1, 2, 3]
-    assert waiting.tries == 2
+    assert lag_metrics(source.topic) == (None, None)  # the next owner reports it
+    assert [received.offset for received in handler.received] == [0, 1, 2, 3]
+    assert handler.tries == 2
     assert health.unavailable == {}
     assert source.committed() == 4
 
 
-def lag(topic: str) -> tuple[Any, Any]:
-    """What this process' metrics tell: events, and seconds."""
+def lag_metrics(topic: str) -> tuple[Any, Any]:
+    """Return this process' lag metrics: events and seconds."""
     labels = {"topic": topic, "partition": "0"}
     names = ("driftloop_consumer_lag_events", "driftloop_consumer_lag_seconds")
     return REGISTRY.get_sample_value(names[0], labels), REGISTRY.get_sample_value(names[1], labels)
 
 
-def test_a_stop_ends_the_wait_of_a_handler_that_lacks_something(source: Source) -> None:
-    class Lacking(Seen):
-        def handle(self, received: ConsumedMessage) -> Iterable[Commit]:
-            if received.offset == 1:
+def test_consumer_loop_stop_ends_back_off(source: TopicUnderTest) -> None:
+    class UnavailableHandler(RecordingHandler):
+        def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
+            if message.offset == 1:
                 threading.Timer(0.2, self.stop.set).start()
                 raise RetryLater("no disk")
-            return super().handle(received)
+            return super().handle(message)
 
-    source.put(True, True)
-    reader, lacking = create_consumer(source.stack.kafka, source.group, "test"), Lacking(threading.Event(), 2)
+    source.publish(True, True)
+    reader, handler = (
+        create_consumer(source.stack.kafka, source.group, "test"),
+        UnavailableHandler(threading.Event(), 2),
+    )
     try:
-        ConsumerLoop(reader, [source.topic], lacking, source.transactions(), DeadLetterSettings(), Health()).run(
-            lacking.stop
-        )
+        ConsumerLoop(
+            reader, [source.topic], handler, source.transactional_producer(), DeadLetterSettings(), Health()
+        ).run(handler.stop)
     finally:
         reader.close(autocommit=False)
     assert source.committed() == 1
 
 
 @pytest.mark.usefixtures("version_1")
-def test_the_running_worker_moves_what_it_cannot_read_and_goes_on(stack: Stack) -> None:
+def test_drift_worker_dead_letters_invalid_message_and_continues(stack: Stack) -> None:
     raw = KafkaProducer(bootstrap_servers=stack.kafka.bootstrap_servers)
     at = raw.send("predictions", b"not an event").get(10)
     raw.close()
@@ -298,8 +301,8 @@ def test_the_running_worker_moves_what_it_cannot_read_and_goes_on(stack: Stack) 
     wait_until(archived, f"{answer['id']} is archived")
 
 
-def test_a_worker_that_meets_too_many_stops_and_says_so(source: Source) -> None:
-    source.put(*[False] * 10)
+def test_drift_worker_exits_at_dead_letter_limit(source: TopicUnderTest) -> None:
+    source.publish(*[False] * 10)
     stack = source.stack
     ended = subprocess.run(
         [sys.executable, "-m", "drift_worker.main"],
@@ -319,6 +322,6 @@ def test_a_worker_that_meets_too_many_stops_and_says_so(source: Source) -> None:
         check=False,
     )
     assert ended.returncode == 1
-    assert "6 messages in a row" in ended.stderr
-    assert "Stopped instead of moving a topic" in ended.stderr
+    assert "DeadLetterLimitExceeded" in ended.stderr
+    assert "6 consecutive messages" in ended.stderr
     assert source.dead_letters() == []

@@ -1,4 +1,4 @@
-"""A retrain is asked for by any client of Kafka, as docs/trainer.md says."""
+"""Retrain requests by Kafka clients that are not part of the project, as docs/trainer.md shows them."""
 
 import os
 import re
@@ -20,26 +20,28 @@ needs_kcat = pytest.mark.skipif(
 )
 
 
-def documented(client: str) -> str:
-    """The command of the page that uses a client."""
+def documented_command(client: str) -> str:
+    """Return the page's command that publishes a retrain request with ``client``."""
     blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
-    (found,) = [block for block in blocks if client in block and "driftloop.retrain.v1" in block]
-    return str(found)
+    (command,) = [block for block in blocks if client in block and "driftloop.retrain.v1" in block]
+    return str(command)
 
 
 @needs_kcat
-def test_kcat_publishes_a_retrain_as_documented(stack: Stack) -> None:
-    # Another model: nobody trains for it here.
-    script = documented("kcat").replace("localhost:9092", stack.kafka.bootstrap_servers).replace("flights", "kcats")
+def test_kcat_publishes_retrain_request_as_documented(stack: Stack) -> None:
+    # Another model, for which no trainer runs here.
+    script = (
+        documented_command("kcat").replace("localhost:9092", stack.kafka.bootstrap_servers).replace("flights", "kcats")
+    )
     subprocess.run(["/bin/bash", "-euc", script], check=True, timeout=60)
 
-    def there() -> RetrainRequested | None:
-        found = [
+    def published() -> RetrainRequested | None:
+        events = [
             event
             for event in reader.read_last(stack.kafka, stack.topics.retrain, 1_000)
             if isinstance(event, RetrainRequested) and event.model == "kcats"
         ]
-        return found[-1] if found else None
+        return events[-1] if events else None
 
-    retrain = wait_until(there, "the event")
+    retrain = wait_until(published, "the event")
     assert (retrain.trigger, retrain.requested_by) == ("manual", "kcat")

@@ -1,4 +1,4 @@
-"""What a change of a group's members or of a topic's partitions must not break, on a real broker."""
+"""Rebalances after a change of a group's members or of a topic's partitions, on a real broker."""
 
 import threading
 import uuid
@@ -17,90 +17,92 @@ from driftloop.kafka.transactional_producer import CommittedPosition, Rebalanced
 from driftloop.settings import DeadLetterSettings, TopicsSettings
 from driftloop.telemetry.health import Health
 from stack.running import Stack
-from tests.integration.test_dead_letters import Seen
+from tests.integration.test_dead_letters import RecordingHandler
 from tests.support.waiting import wait_until
 from tests.support.worker_group import SESSION_SECONDS
 
 
 @pytest.fixture
-def mine(stack: Stack) -> TopicsSettings:
-    mine = TopicsSettings(outcomes=f"outcomes-{uuid.uuid4().hex[:8]}")
-    topics.create(stack.kafka, mine)
-    return mine
+def topic_names(stack: Stack) -> TopicsSettings:
+    names = TopicsSettings(outcomes=f"outcomes-{uuid.uuid4().hex[:8]}")
+    topics.create(stack.kafka, names)
+    return names
 
 
 @pytest.fixture
-def members(stack: Stack, mine: TopicsSettings) -> Iterator[list[KafkaConsumer]]:
-    """One that has joined its group, and one that has not yet."""
+def members(stack: Stack, topic_names: TopicsSettings) -> Iterator[list[KafkaConsumer]]:
+    """Two consumers of a group, of which the first has joined."""
     kafka = stack.kafka.model_copy(update={"session_timeout_seconds": SESSION_SECONDS})
-    members = [create_consumer(kafka, f"of-two-{mine.outcomes}", name) for name in ("first", "second")]
-    members[0].subscribe([mine.outcomes])
-    members[0].partitions_for_topic(mine.outcomes)
-    wait_until(lambda: membership(members[:1], than=-1), "the first has joined")
+    members = [create_consumer(kafka, f"of-two-{topic_names.outcomes}", name) for name in ("first", "second")]
+    members[0].subscribe([topic_names.outcomes])
+    members[0].partitions_for_topic(topic_names.outcomes)
+    wait_until(lambda: membership(members[:1], after_generation=-1), "the first has joined")
     yield members
     for member in members:
         member.close(autocommit=False)
 
 
-def membership(members: list[KafkaConsumer], than: int) -> ConsumerGroupMetadata | None:
-    """The first's, once all are of a generation later ``than`` that."""
+def membership(members: list[KafkaConsumer], after_generation: int) -> ConsumerGroupMetadata | None:
+    """Return the first member's membership once all are of a later generation, else ``None``."""
     for member in members:
         member.poll(1_000)
-    found = [member.group_metadata() for member in members]
-    return found[0] if all(one.generation_id > than for one in found) else None
+    memberships = [member.group_metadata() for member in members]
+    return memberships[0] if all(member.generation_id > after_generation for member in memberships) else None
 
 
-def test_offsets_of_a_transaction_that_was_given_up_are_in_no_later_one(
-    stack: Stack, mine: TopicsSettings, members: list[KafkaConsumer]
+def test_transactional_producer_drops_offsets_of_aborted_transaction(
+    stack: Stack, topic_names: TopicsSettings, members: list[KafkaConsumer]
 ) -> None:
-    lost, kept = TopicPartition(mine.outcomes, 0), TopicPartition(dead_letter_topic(mine.outcomes), 0)
-    transactions = TransactionalProducer(stack.kafka, mine, "test", mine.outcomes)
+    lost, kept = TopicPartition(topic_names.outcomes, 0), TopicPartition(dead_letter_topic(topic_names.outcomes), 0)
+    producer = TransactionalProducer(stack.kafka, topic_names, "test", topic_names.outcomes)
     before = members[0].group_metadata()
-    members[1].subscribe([mine.outcomes])
-    now = wait_until(lambda: membership(members, than=before.generation_id), "the second has joined")
+    members[1].subscribe([topic_names.outcomes])
+    now = wait_until(lambda: membership(members, after_generation=before.generation_id), "the second has joined")
 
     with pytest.raises(Rebalanced, match="IllegalGeneration"):
-        transactions.commit(before, {lost: CommittedPosition(5, "too late")}, [])
-    transactions.commit(now, {kept: CommittedPosition(7, "in time")}, [])
-    transactions.close()
+        producer.commit(before, {lost: CommittedPosition(5, "too late")}, [])
+    producer.commit(now, {kept: CommittedPosition(7, "in time")}, [])
+    producer.close()
 
     assert members[1].committed(lost) is None
     assert members[1].committed(kept, metadata=True)[:2] == (7, "in time")
 
 
-def test_partitions_that_are_added_are_read_even_where_the_client_forgets_its_join(
-    stack: Stack, mine: TopicsSettings, monkeypatch: pytest.MonkeyPatch
+def test_consumer_loop_reads_added_partitions_after_stalled_rebalance(
+    stack: Stack, topic_names: TopicsSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_loop, "POLL_TIMEOUT_MS", 1)  # so that every poll is over in the midst of a join
-    reader = create_consumer(stack.kafka, f"grows-{mine.outcomes}", "test", max_poll_interval_seconds=SESSION_SECONDS + 1)
+    monkeypatch.setattr(consumer_loop, "POLL_TIMEOUT_MS", 1)  # so that every poll returns in mid-rebalance
+    reader = create_consumer(
+        stack.kafka, f"grows-{topic_names.outcomes}", "test", max_poll_interval_seconds=SESSION_SECONDS + 1
+    )
     admin = KafkaAdminClient(bootstrap_servers=stack.kafka.bootstrap_servers)
 
-    class Growing(Seen):
+    class GrowingHandler(RecordingHandler):
         grown = False
 
-        def handle(self, received: ConsumedMessage) -> Iterable[Commit]:
-            if received.partition == 1:
+        def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
+            if message.partition == 1:
                 self.stop.set()
-            return super().handle(received)
+            return super().handle(message)
 
         def on_poll(self) -> Iterable[Commit]:
             if reader.assignment() and not self.grown:
                 self.grown = True
-                admin.create_partitions({mine.outcomes: 2})
-                reader.topics()  # learns of it now, and not in five minutes
-                with Publisher(stack.kafka, mine, "test") as publisher:
+                admin.create_partitions({topic_names.outcomes: 2})
+                reader.topics()  # refreshes the metadata, which is done every five minutes otherwise
+                with Publisher(stack.kafka, topic_names, "test") as publisher:
                     publisher.publish(*(Outcome(prediction_id=f"{key}", index=0, outcome=1.0) for key in range(40)))
             return []
 
-    growing = Growing(threading.Event(), wanted=40)
-    watchdog = threading.Timer(120, growing.stop.set)
+    handler = GrowingHandler(threading.Event(), wanted=40)
+    watchdog = threading.Timer(120, handler.stop.set)
     watchdog.start()
-    transactions = TransactionalProducer(stack.kafka, mine, "test", f"grows-{mine.outcomes}")
-    loop = ConsumerLoop(reader, [mine.outcomes], growing, transactions, DeadLetterSettings(), Health())
+    producer = TransactionalProducer(stack.kafka, topic_names, "test", f"grows-{topic_names.outcomes}")
+    loop = ConsumerLoop(reader, [topic_names.outcomes], handler, producer, DeadLetterSettings(), Health())
     try:
-        loop.run(growing.stop)
+        loop.run(handler.stop)
     finally:
         watchdog.cancel()
         loop.close()
         admin.close()
-    assert 1 in {received.partition for received in growing.received}
+    assert 1 in {received.partition for received in handler.received}

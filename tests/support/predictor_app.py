@@ -1,4 +1,4 @@
-"""A version that serves, and what its outbox holds."""
+"""Models, and doubles of the registry and the model manager, for tests of the predictor's application."""
 
 import shutil
 import tempfile
@@ -22,49 +22,50 @@ from driftloop.registry.loading import LoadedModel
 from driftloop.telemetry.health import Health
 from predictor.outbox.outbox import Outbox
 from predictor.serving.model_cache import ModelCache
-from predictor.serving.model_manager import ModelManager, ServingModel
+from predictor.serving.model_manager import ModelManager, RejectedVersion, ServingModel, VersionSource
 from predictor.serving.schema import build_schema
 from predictor.settings import ServingSettings
 
 FRAME = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "n": [1, 2, 3, 4]})
 
 
-def serving(
+def serving_model(
     estimator: Any, frame: pd.DataFrame = FRAME, method: str = "predict_proba", version: str = "7", max_rows: int = 3
 ) -> ServingModel:
-    """A version in service, of a fitted estimator."""
+    """Return a version in service with a fitted estimator; its signature is inferred from ``frame``."""
     signature = infer_signature(frame)
     description = Model(signature=signature, flavors={"python_function": {"predict_fn": method}})
-    stored = LoadedModel(estimator, description, frame.head(1))
-    return ServingModel(version, build_schema(signature, frame.head(1), max_rows), stored)
+    loaded = LoadedModel(estimator, description, frame.head(1))
+    return ServingModel(version, build_schema(signature, frame.head(1), max_rows), loaded)
 
 
-class Always:
-    """Stands in for the champion: one version that is never swapped."""
+class StaticModelManager:
+    """A model manager whose version changes only when a test assigns ``serving``."""
 
-    source, refusal = "alias", None
+    source: VersionSource = "alias"
+    rejected: RejectedVersion | None = None
 
     def __init__(self) -> None:
-        self.serving: ServingModel | None = serving(LogisticRegression().fit(FRAME, [0, 0, 1, 1]))
+        self.serving: ServingModel | None = serving_model(LogisticRegression().fit(FRAME, [0, 0, 1, 1]))
 
 
-def wines() -> tuple[Any, pd.DataFrame]:
-    """A fitted classifier of three kinds of wine, and its rows: numbers, some of them missing, integers and words."""
+def wine_model() -> tuple[Any, pd.DataFrame]:
+    """Return a fitted classifier of three classes, and its rows: numbers, some of them missing, integers, strings."""
     wine = load_wine(as_frame=True)
     frame = wine.data[["alcohol", "malic_acid"]].copy()
     frame.loc[::7, "malic_acid"] = np.nan
     frame["proline"] = wine.data["proline"].astype("int64")
     frame["hue"] = pd.cut(wine.data["hue"], 3, labels=["rot", "rosé", "weiß"]).astype(object)
-    words = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
-    prepared = make_column_transformer((words, ["hue"]), remainder="passthrough")
-    estimator = make_pipeline(prepared, HistGradientBoostingClassifier(max_iter=10, random_state=0))
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    transformer = make_column_transformer((encoder, ["hue"]), remainder="passthrough")
+    estimator = make_pipeline(transformer, HistGradientBoostingClassifier(max_iter=10, random_state=0))
     return estimator.fit(frame, wine.target), frame
 
 
-def saved(
+def save_model(
     folder: Path, estimator: Any, example: pd.DataFrame | np.ndarray[Any, Any], method: str = "predict", **options: Any
 ) -> Path:
-    """A fitted estimator as MLflow saves it, in skops' format; the signature is that of the example."""
+    """Save a fitted estimator with MLflow in skops' format; the signature is inferred from ``example``."""
     mlflow.sklearn.save_model(
         estimator,
         folder,
@@ -78,8 +79,8 @@ def saved(
     return folder
 
 
-class OneVersion:
-    """Stands in for the registry: one version, whose files lie in a folder."""
+class FakeRegistry:
+    """A model registry with one version, whose files are in a folder."""
 
     model, alias = "m", "champion"
 
@@ -87,25 +88,25 @@ class OneVersion:
         self._folder, self._version = folder, version
 
     def champion(self) -> str:
-        """The only one."""
+        """Return the only version."""
         return self._version
 
     def fetch(self, version: str, into: Path) -> Path:
-        """A copy."""
+        """Copy the version's files."""
         return Path(shutil.copytree(self._folder, into / version))
 
 
-def taken(folder: Path, version: str = "7", **changed: Any) -> ServingModel:
-    """A saved version as the predictor takes it into service: read, checked, tried."""
-    registry: Any = OneVersion(folder, version)
-    with tempfile.TemporaryDirectory() as disk:
-        champion = ModelManager(registry, ModelCache(Path(disk), registry.fetch), ServingSettings(**changed), Health())
-        champion.refresh()
-    assert champion.serving is not None, champion.rejected
-    return champion.serving
+def load_through_manager(folder: Path, version: str = "7", **settings: Any) -> ServingModel:
+    """Load a saved model as the predictor does: with all checks and the warm-up."""
+    registry: Any = FakeRegistry(folder, version)
+    with tempfile.TemporaryDirectory() as cache:
+        manager = ModelManager(registry, ModelCache(Path(cache), registry.fetch), ServingSettings(**settings), Health())
+        manager.refresh()
+    assert manager.serving is not None, manager.rejected
+    return manager.serving
 
 
-def events(outbox: Outbox) -> list[Event]:
-    """What is in the outbox, as its readers will see it."""
+def outbox_events(outbox: Outbox) -> list[Event]:
+    """Return the events in the outbox as consumers will see them."""
     messages = [to_message(event, "predictor") for _, event in outbox.read_after(0, 100_000)]
     return [decode(message.value, message.headers) for message in messages]

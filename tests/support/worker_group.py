@@ -172,7 +172,7 @@ class Worker:
 
     def partitions(self) -> set[str] | None:
         """What it was assigned last."""
-        assigned = self.said("partitions assigned")
+        assigned = self.said("consumer.partitions_assigned")
         return set(assigned[-1]["partitions"]) if assigned and self.running() else None
 
 

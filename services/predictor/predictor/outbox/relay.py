@@ -1,10 +1,10 @@
-"""The relay: takes what is in the outbox to Kafka, each event once, in a process of its own.
+"""The relay: a process that publishes the events of an outbox to Kafka, each exactly once.
 
 The position in the outbox is committed in the same Kafka transaction as the events, as the offset of a consumer group
-that has the outbox's name. So whatever is killed between two steps: the next relay reads the position and goes on
-behind the last event that is on its topic.
+that has the outbox's name. So whichever process is killed between two steps, the next relay reads the position and
+continues after the last event that has been published.
 
-It ends with the process that started it: when its standard input does.
+The relay exits with the process that started it, which it notices at the end of its standard input.
 """
 
 import fcntl
@@ -18,96 +18,101 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 
 import structlog
-from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
+from driftloop.command_line import load_settings_or_exit
+from driftloop.errors import BrokerUnavailable
 from driftloop.events import EVENTS
-from driftloop.kafka.codec import Written, message
-from driftloop.settings import load
+from driftloop.kafka.client import create_reader, create_transactional_producer, translate_errors
+from driftloop.kafka.codec import SerializedEvent, to_message
 from driftloop.telemetry import tracing
-from driftloop.telemetry.health import Health, configure_logging, end_when_stuck
+from driftloop.telemetry.health import Health, start_watchdog
+from driftloop.telemetry.logging import configure_logging
 from predictor import metrics
-from predictor.outbox.outbox import NotKept, Outbox
+from predictor.outbox.outbox import Outbox, OutboxUnavailable
 from predictor.settings import RelaySettings
 
 log = structlog.get_logger(__name__)
 
-MOST_AT_ONCE = 2_000  # events a transaction: what outlasts a retry within the broker's limit of a minute by far
-PAUSE_SECONDS = 0.2  # between two transactions: one costs the broker 10 ms, whether for one event or for many
+MAX_BATCH_EVENTS = 2_000  # per transaction: even with a retry it stays far below the broker's limit of a minute
+POLL_INTERVAL_SECONDS = 0.2  # a transaction costs the broker 10 ms, whether it has one event or many
 RETRY_SECONDS = 1.0
-# Far more than a transaction takes. kafka-python waits without a limit for the end of one that a broker's restart has
-# caught, and may wait for ever; another relay aborts it and repeats it.
-STUCK_SECONDS = 30
-RECONNECT_MS = 1_000  # between tries while the broker is away; kafka-python would let it wait for half a minute
-DRAIN_SECONDS = 5.0  # to go on after the predictor's end; what is left then is relayed after the next start
+# Much longer than a transaction takes. If the broker restarts during one, kafka-python may wait for its end for ever;
+# the next relay aborts and repeats it.
+WATCHDOG_SECONDS = 30
+RECONNECT_MS = 1_000  # while the broker is unavailable; kafka-python would back off to half a minute
+DRAIN_SECONDS = 5.0  # for publishing after the predictor has ended; the rest is published after the next start
 
 
 class Relay:
-    """Moves events from an outbox to their topics."""
+    """Publishes events from an outbox to their topics."""
 
     def __init__(self, settings: RelaySettings, outbox: Outbox) -> None:
-        """Connects; an earlier relay of the same outbox can commit nothing from here on. Raises :class:`KafkaError`."""
+        """Connect, and fence every earlier relay of the same outbox: it can commit nothing anymore.
+
+        Raises:
+            BrokerUnavailable: No broker answers.
+        """
         self._settings = settings
         self._outbox = outbox
-        timeout_ms = int(settings.kafka.timeout_seconds * 1000)
-        # No member of its group: the group is only where the position is stored.
-        self._consumer = KafkaConsumer(
-            **settings.kafka.connection,
-            group_id=outbox.name,
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            reconnect_backoff_max_ms=RECONNECT_MS,
-            allow_auto_create_topics=False,
-        )
+        timeout_ms = int(settings.kafka.request_timeout_seconds * 1000)
+        # It never joins its group: the group only stores the position.
+        self._consumer = create_reader(settings.kafka, group_id=outbox.name, reconnect_backoff_max_ms=RECONNECT_MS)
         try:
-            self._producer = KafkaProducer(
-                **settings.kafka.connection,
+            self._producer = create_transactional_producer(
+                settings.kafka,
                 client_id="driftloop-relay",
                 transactional_id=outbox.name,
-                acks="all",
                 linger_ms=5,
                 batch_size=500_000,
-                request_timeout_ms=timeout_ms,
-                max_block_ms=timeout_ms * 3,
                 reconnect_backoff_max_ms=RECONNECT_MS,
-                allow_auto_create_topics=False,
             )
         except BaseException:
             self._consumer.close()
             raise
-        self._at = TopicPartition(settings.topics.predictions, 0)  # an offset needs a partition to belong to
+        # An offset needs a partition; any partition will do.
+        self._position_partition = TopicPartition(settings.topics.predictions, 0)
         try:
-            # In this order: it ends what a killed relay has begun, so that the position is the last one.
-            self._producer.init_transactions()
-            self._position = self._consumer.committed(self._at, timeout_ms=timeout_ms) or 0
-            outbox.trim(self._position)
+            # In this order: the first call aborts the open transaction of a killed relay, so the position is final.
+            with translate_errors(settings.kafka):
+                self._producer.init_transactions()
+                self._position = self._consumer.committed(self._position_partition, timeout_ms=timeout_ms) or 0
+            outbox.delete_through(self._position)
         except BaseException:
             self.close()
             raise
 
-    def step(self) -> int:
-        """Moves the next events in one transaction; returns how many. Raises :class:`KafkaError`."""
-        entries = self._outbox.after(self._position, MOST_AT_ONCE)
+    def relay_batch(self) -> int:
+        """Publish the next events in one transaction and return how many.
+
+        Raises:
+            BrokerUnavailable: The broker does not answer; the transaction is aborted, or will be by the next relay.
+        """
+        entries = self._outbox.read_after(self._position, MAX_BATCH_EVENTS)
         if entries:
-            self._publish([event for _, event in entries], entries[-1][0])
+            with translate_errors(self._settings.kafka):
+                self._publish([event for _, event in entries], entries[-1][0])
             self._position = entries[-1][0]
-            metrics.RELAYED.inc(len(entries))
-            # At once, since the broker forgets the position of a group that is silent for days; and in one go, since a
-            # writer that waits for the lock sleeps for longer each time that it finds it taken.
-            self._outbox.trim(self._position)
+            metrics.OUTBOX_RELAYED.inc(len(entries))
+            # Immediately, because the broker forgets the position of a group that is idle for days; and all at once,
+            # because a writer that waits for the lock sleeps longer after each attempt.
+            self._outbox.delete_through(self._position)
         return len(entries)
 
-    def _publish(self, events: list[Written], position: int) -> None:
+    def _publish(self, events: list[SerializedEvent], position: int) -> None:
         self._producer.begin_transaction()
         try:
-            with ExitStack() as sending:
+            with ExitStack() as spans:
                 for event in events:
                     topic = getattr(self._settings.topics, EVENTS[event.type].topic)
-                    hop = sending.enter_context(_traced(event, topic)) if event.traceparent else None
-                    key, value, headers = message(event, "predictor", hop)
+                    producer_traceparent = (
+                        spans.enter_context(_publish_span(event, topic)) if event.traceparent else None
+                    )
+                    key, value, headers = to_message(event, "predictor", producer_traceparent)
                     self._producer.send(topic, key=key, value=value, headers=headers)
                 self._producer.send_offsets_to_transaction(
-                    {self._at: OffsetAndMetadata(position, "", -1)}, self._consumer.group_metadata()
+                    {self._position_partition: OffsetAndMetadata(position, "", -1)}, self._consumer.group_metadata()
                 )
                 self._producer.commit_transaction()
         except KafkaError:
@@ -116,44 +121,44 @@ class Relay:
             raise
 
     def close(self) -> None:
-        """Lets go of the broker without waiting for it."""
+        """Disconnect without waiting for the broker."""
         self._producer.close(timeout=1)
         self._consumer.close(autocommit=False)
 
 
-def _traced(event: Written, topic: str) -> AbstractContextManager[str | None]:
-    """From the event's send to its transaction's commit."""
-    return tracing.span(f"publish {topic}", "producer", of=[event.traceparent], event_id=event.id)
+def _publish_span(event: SerializedEvent, topic: str) -> AbstractContextManager[str | None]:
+    """Open a span that lasts from the event's send to its transaction's commit."""
+    return tracing.span(f"publish {topic}", "producer", parents=[event.traceparent], event_id=event.id)
 
 
-def run(settings: RelaySettings, stop: threading.Event, health: Health) -> None:
-    """Relays until ``stop`` is set and nothing is left. A broker that is away is waited for."""
-    outbox = Outbox(settings.predictor.folder, settings.outbox, durable=False)
+def run_relay(settings: RelaySettings, stop: threading.Event, health: Health) -> None:
+    """Publish until ``stop`` is set and the outbox is empty; reconnect for as long as the broker is unavailable."""
+    outbox = Outbox(settings.predictor.data_dir, settings.outbox, durable=False)
     while not stop.is_set():
-        health.beat()
+        health.heartbeat()
         try:
             relay = Relay(settings, outbox)
-        except KafkaError as error:
-            log.warning("no broker, events wait in the outbox", error=str(error), waiting=outbox.depth().events)
-            metrics.RELAY_FAULTS.inc()
+        except BrokerUnavailable as error:
+            log.warning("relay.broker_unavailable", error=str(error), pending=outbox.depth().events)
+            metrics.RELAY_RESTARTS.inc()
             stop.wait(RETRY_SECONDS)
             continue
         try:
-            log.info("relaying", outbox=outbox.name, waiting=outbox.depth().events)
-            while relay.step() or not stop.is_set():
-                health.beat()
-                stop.wait(PAUSE_SECONDS)
-        except (KafkaError, NotKept) as error:
-            log.warning("relaying begins anew", error=f"{type(error).__name__}: {error}")
-            metrics.RELAY_FAULTS.inc()
+            log.info("relay.connected", outbox=outbox.name, pending=outbox.depth().events)
+            while relay.relay_batch() or not stop.is_set():
+                health.heartbeat()
+                stop.wait(POLL_INTERVAL_SECONDS)
+        except (BrokerUnavailable, OutboxUnavailable) as error:
+            log.warning("relay.failed", error=f"{type(error).__name__}: {error}")
+            metrics.RELAY_RESTARTS.inc()
             stop.wait(RETRY_SECONDS)
         finally:
             relay.close()
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One relay a folder: waits for another one to end."""
+def exclusive_lock(folder: Path) -> Iterator[None]:
+    """Make sure that only one relay uses ``folder``: wait until another one has ended."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "relay.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -161,25 +166,25 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    """Relays the folder's outbox until standard input ends."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # meant for the predictor, whose end is ours
-        signal.signal(number, signal.SIG_IGN)
-    settings = load(RelaySettings)
+    """Relay the outbox of the predictor's data folder until standard input ends."""
+    for signal_number in (signal.SIGTERM, signal.SIGINT):  # meant for the predictor; this process ends with it
+        signal.signal(signal_number, signal.SIG_IGN)
+    settings = load_settings_or_exit(RelaySettings)
     configure_logging("relay", settings.log)
     stop = threading.Event()
-    health = Health(STUCK_SECONDS)
+    health = Health(WATCHDOG_SECONDS)
 
-    def end_with_the_predictor() -> None:
+    def exit_with_parent() -> None:
         sys.stdin.buffer.read()
         stop.set()
         time.sleep(DRAIN_SECONDS)
-        os._exit(0)  # the transaction under way is aborted by the next relay, which repeats it
+        os._exit(0)  # the next relay aborts and repeats the open transaction
 
-    threading.Thread(target=end_with_the_predictor, daemon=True).start()
-    with tracing.running("relay", settings.tracing), alone(settings.predictor.folder):
-        health.beat()  # the wait for another relay to end is none of ours
-        end_when_stuck(health)
-        run(settings, stop, health)
+    threading.Thread(target=exit_with_parent, daemon=True).start()
+    with tracing.tracing_session("relay", settings.tracing), exclusive_lock(settings.predictor.data_dir):
+        health.heartbeat()  # waiting for another relay's end is no stall of this one
+        start_watchdog(health)
+        run_relay(settings, stop, health)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""The topic ``models``, which makes a look at the alias immediate: the poll alone would do, a little later."""
+"""Refreshes the model as soon as a retrain announces its result; polling the alias is the fallback."""
 
 from collections.abc import Callable
 from threading import Event
 
 import structlog
-from kafka.errors import KafkaError
 
-from driftloop.events import ModelChange
-from driftloop.kafka import topics
+from driftloop.errors import BrokerUnavailable
+from driftloop.events import ModelStateChanged
+from driftloop.kafka import reader
 from driftloop.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -15,20 +15,21 @@ log = structlog.get_logger(__name__)
 RETRY_SECONDS = 5
 
 
-def follow(settings: Settings, model: str, refresh: Callable[[], None], stop: Event) -> None:
-    """Calls ``refresh`` when a retrain of the model has ended, until ``stop`` is set; blocks that long.
+def listen_for_changes(settings: Settings, model: str, refresh: Callable[[], None], stop: Event) -> None:
+    """Call ``refresh`` whenever a retrain of ``model`` reaches its final state, until ``stop`` is set.
 
-    A broker that is away is waited for.
+    Blocks, so it needs a thread. While the broker is unavailable, it reconnects every :data:`RETRY_SECONDS`;
+    ``refresh`` is also called after each connect, for changes that were announced before.
     """
     while not stop.is_set():
         try:
-            with topics.following(settings.kafka, settings.topics.models) as changes:
-                refresh()  # what was announced while nobody listened
+            with reader.tail(settings.kafka, settings.topics.models) as changes:
+                refresh()
                 for change in changes:
                     if stop.is_set():
                         return
-                    if isinstance(change, ModelChange) and change.model == model and change.final:
+                    if isinstance(change, ModelStateChanged) and change.model == model and change.is_final:
                         refresh()
-        except KafkaError as error:
-            log.warning("announcements out of reach, the alias is still polled", error=str(error))
+        except BrokerUnavailable as error:
+            log.warning("model_changes.broker_unavailable", error=str(error), effect="the alias is still polled")
             stop.wait(RETRY_SECONDS)

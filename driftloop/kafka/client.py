@@ -1,0 +1,142 @@
+"""Constructors of all Kafka clients, and the translation of their errors.
+
+Options that differ from kafka-python's defaults have their reason beside them. No client creates topics in passing:
+``driftloop topics create`` does, with the right number of partitions.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError
+
+from driftloop.errors import BrokerUnavailable
+from driftloop.settings import KafkaSettings
+
+
+@contextmanager
+def translate_errors(kafka: KafkaSettings) -> Iterator[None]:
+    """Raise :class:`BrokerUnavailable` for every ``KafkaError`` of the block."""
+    try:
+        yield
+    except KafkaError as error:
+        raise broker_unavailable(kafka, error) from error
+
+
+def broker_unavailable(kafka: KafkaSettings, error: KafkaError) -> BrokerUnavailable:
+    """Return the exception that names the broker's address and setting besides the client's error."""
+    return BrokerUnavailable(
+        f"no answer from Kafka at {kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): "
+        f"{type(error).__name__}: {error}"
+    )
+
+
+def create_consumer(
+    kafka: KafkaSettings, group: str, instance_id: str, max_poll_interval_seconds: float = 300
+) -> KafkaConsumer:
+    """Connect a member of a consumer group that commits by hand and reads committed transactions only.
+
+    Args:
+        kafka: How to reach the broker.
+        group: The consumer group.
+        instance_id: Makes the membership static: after a quick restart the member has its partitions back without a
+            rebalance, and a killed process' partitions move on after the session timeout.
+        max_poll_interval_seconds: The longest time between two polls; a member that takes longer loses its partitions.
+
+    Raises:
+        BrokerUnavailable: No broker answers.
+    """
+    with translate_errors(kafka):
+        return KafkaConsumer(
+            **kafka.client_config,
+            client_id=f"driftloop-{group}",
+            group_id=group,
+            group_instance_id=f"{group}-{instance_id}",
+            session_timeout_ms=int(kafka.session_timeout_seconds * 1000),
+            heartbeat_interval_ms=int(kafka.session_timeout_seconds * 1000 / 3),
+            max_poll_interval_ms=int(max_poll_interval_seconds * 1000),
+            enable_auto_commit=False,
+            # Bounds the time between two polls. A poll and its transaction cost as much as hundreds of events.
+            max_poll_records=2_000,
+            # While one topic is quiet, the broker holds the single fetch request in flight for this long, and data of
+            # the other topics waits behind it. The default is 500 ms.
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=8 * 2**20,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            allow_auto_create_topics=False,
+        )
+
+
+def create_reader(kafka: KafkaSettings, **options: Any) -> KafkaConsumer:
+    """Connect a consumer that belongs to no group and reads committed transactions only.
+
+    Raises:
+        BrokerUnavailable: No broker answers.
+    """
+    with translate_errors(kafka):
+        return KafkaConsumer(
+            **kafka.client_config,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            allow_auto_create_topics=False,
+            **options,
+        )
+
+
+def create_idempotent_producer(kafka: KafkaSettings, client_id: str) -> KafkaProducer:
+    """Connect a producer that writes each record once, on all replicas.
+
+    Raises:
+        BrokerUnavailable: No broker answers.
+    """
+    timeout = kafka.request_timeout_seconds
+    with translate_errors(kafka):
+        return KafkaProducer(
+            **kafka.client_config,
+            client_id=client_id,
+            acks="all",
+            enable_idempotence=True,
+            request_timeout_ms=int(timeout * 500),  # leaves time for a second attempt before the delivery times out
+            delivery_timeout_ms=int(timeout * 1000),
+            max_block_ms=int(timeout * 1000),
+            allow_auto_create_topics=False,
+        )
+
+
+def create_transactional_producer(
+    kafka: KafkaSettings, client_id: str, transactional_id: str, **options: Any
+) -> KafkaProducer:
+    """Connect a transactional producer; the caller has to call ``init_transactions``.
+
+    Raises:
+        BrokerUnavailable: No broker answers.
+    """
+    timeout_ms = int(kafka.request_timeout_seconds * 1000)
+    with translate_errors(kafka):
+        return KafkaProducer(
+            **kafka.client_config,
+            client_id=client_id,
+            transactional_id=transactional_id,
+            acks="all",
+            request_timeout_ms=timeout_ms,
+            max_block_ms=timeout_ms * 3,
+            allow_auto_create_topics=False,
+            **options,
+        )
+
+
+@contextmanager
+def admin_client(kafka: KafkaSettings) -> Iterator[KafkaAdminClient]:
+    """Connect an admin client for the block.
+
+    Raises:
+        BrokerUnavailable: No broker answers, or it refuses a call of the block.
+    """
+    with translate_errors(kafka):
+        admin = KafkaAdminClient(**kafka.client_config)
+        try:
+            yield admin
+        finally:
+            admin.close()

@@ -1,0 +1,170 @@
+"""Reading topics outside of a consumer group: for commands, pages and state that is rebuilt at start.
+
+Messages that are no valid events are skipped: the service that consumes the topic moves them to the dead letters. All
+functions raise :class:`driftloop.errors.BrokerUnavailable` when the broker does not answer.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+
+from kafka import KafkaConsumer, TopicPartition
+
+from driftloop.events import Event, Window
+from driftloop.kafka.client import admin_client, create_reader, translate_errors
+from driftloop.kafka.codec import InvalidMessage, decode
+from driftloop.settings import KafkaSettings
+
+POLL_TIMEOUT_MS = 1_000
+
+
+def read_last(kafka: KafkaSettings, topic: str, count: int) -> list[Event]:
+    """Return the last ``count`` events of a topic, the oldest first, or all if it has fewer.
+
+    Events of one partition are in its order, events of several partitions in the order of their times.
+    """
+    with _reader(kafka) as consumer:
+        partitions = _partitions(consumer, topic)
+        ends, beginnings = consumer.end_offsets(partitions), consumer.beginning_offsets(partitions)
+        starts = {p: max(beginnings[p], ends[p] - count) for p in partitions}
+        events = list(_read_between(consumer, starts, ends))
+    if len(partitions) > 1:
+        events.sort(key=lambda event: event.time)
+    return events[-count:]
+
+
+def read_since(
+    kafka: KafkaSettings, topic: str, start: datetime, after_offsets: Mapping[int, int] = {}
+) -> Iterator[Event]:
+    """Yield the events that a topic has received since a time, in the order of each partition.
+
+    Events are fetched while the iterator is consumed: stop early to read less.
+
+    Args:
+        kafka: How to reach the broker.
+        topic: The topic.
+        start: The earliest time by the broker's clock.
+        after_offsets: By partition, the offset after which to start if that is later than ``start``.
+    """
+    with _reader(kafka) as consumer:
+        partitions = _partitions(consumer, topic)
+        ends = consumer.end_offsets(partitions)
+        first_offsets = consumer.offsets_for_times(dict.fromkeys(partitions, int(start.timestamp() * 1000)))
+        starts = {
+            partition: max(first.offset, after_offsets.get(partition.partition, -1) + 1)
+            for partition, first in first_offsets.items()
+            if first is not None
+        }
+        yield from _read_between(consumer, starts, ends)
+
+
+def read_window(kafka: KafkaSettings, window: Window) -> Iterator[Event]:
+    """Yield the events of a window that its topic still holds."""
+    partition = TopicPartition(window.topic, window.partition)
+    with _reader(kafka) as consumer:
+        start = max(consumer.beginning_offsets([partition])[partition], window.first_offset)
+        yield from _read_between(consumer, {partition: start}, {partition: window.last_offset + 1})
+
+
+@contextmanager
+def tail(kafka: KafkaSettings, topic: str, last: int = 0) -> Iterator[Iterator[Event | None]]:
+    """Provide an endless iterator over the events that arrive from the moment the block is entered.
+
+    It yields ``None`` for each second without an event, so that the caller can check whether to stop.
+
+    Args:
+        kafka: How to reach the broker.
+        topic: The topic.
+        last: How many offsets before that moment to start from, in each partition.
+    """
+    with _reader(kafka) as consumer:
+        partitions = _partitions(consumer, topic)
+        consumer.assign(partitions)
+        beginnings = consumer.beginning_offsets(partitions)
+        for partition, end in consumer.end_offsets(partitions).items():
+            consumer.seek(partition, max(beginnings[partition], end - last))
+
+        def stream() -> Iterator[Event | None]:
+            while True:
+                with translate_errors(kafka):
+                    events = _poll(consumer)
+                yield from events or (None,)
+
+        yield stream()
+
+
+def consumer_lag(kafka: KafkaSettings, group: str, topics: Collection[str]) -> dict[str, int]:
+    """Return how many offsets a group has not committed yet, by ``topic-partition``.
+
+    Like every Kafka tool this counts offsets, not events: a transaction's end marker takes an offset of its own, so a
+    partition that is written in transactions shows a lag of 1 when all of its events are handled. Use
+    :func:`is_caught_up` to find out whether events are left.
+    """
+    with _reader(kafka) as consumer:
+        positions, ends = _committed_positions(kafka, consumer, group, topics)
+    return {f"{p.topic}-{p.partition}": max(ends[p] - position, 0) for p, position in positions.items()}
+
+
+def is_caught_up(kafka: KafkaSettings, group: str, topics: Collection[str]) -> bool:
+    """Return whether a group has committed past the last message of each partition of the topics.
+
+    At most one batch is read: offsets that hold no message, such as a transaction's end marker, do not count.
+    """
+    with _reader(kafka) as consumer:
+        positions, ends = _committed_positions(kafka, consumer, group, topics)
+        behind = {p: position for p, position in positions.items() if position < ends[p]}
+        consumer.assign(list(behind))
+        for partition, position in behind.items():
+            consumer.seek(partition, position)
+        while any(consumer.position(partition) < ends[partition] for partition in behind):
+            for partition, records in consumer.poll(timeout_ms=POLL_TIMEOUT_MS).items():
+                if any(record.offset < ends[partition] for record in records):
+                    return False
+    return True
+
+
+def _committed_positions(
+    kafka: KafkaSettings, consumer: KafkaConsumer, group: str, topics: Iterable[str]
+) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+    """Return a group's committed offset and the end offset of each partition of the topics."""
+    with admin_client(kafka) as admin:
+        committed = admin.list_group_offsets({group: None}).get(group, {})
+    partitions = [partition for topic in topics for partition in _partitions(consumer, topic)]
+    beginnings, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    # A group without a commit reads from the beginning.
+    return {p: committed[p].offset if p in committed else beginnings[p] for p in partitions}, ends
+
+
+def _partitions(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+
+
+def _read_between(
+    consumer: KafkaConsumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> Iterator[Event]:
+    consumer.assign(list(starts))
+    for partition, offset in starts.items():
+        consumer.seek(partition, offset)
+    while any(consumer.position(partition) < ends[partition] for partition in starts):
+        yield from _poll(consumer)
+
+
+def _poll(consumer: KafkaConsumer) -> list[Event]:
+    events = []
+    for records in consumer.poll(timeout_ms=POLL_TIMEOUT_MS).values():
+        for record in records:
+            try:
+                events.append(decode(record.value, record.headers, record.timestamp))
+            except InvalidMessage:
+                continue
+    return events
+
+
+@contextmanager
+def _reader(kafka: KafkaSettings) -> Iterator[KafkaConsumer]:
+    with translate_errors(kafka):
+        consumer = create_reader(kafka)
+        try:
+            yield consumer
+        finally:
+            consumer.close()
