@@ -1,6 +1,7 @@
 """Command lines of services that are configured by environment variables alone."""
 
 import sys
+from textwrap import wrap
 
 from driftloop.settings import AnySettings, InvalidSettings, list_variables, load_settings
 
@@ -39,5 +40,6 @@ def help_epilog(settings: type[AnySettings], examples: str) -> str:
     lines += ["", "\b", "Settings, as environment variables:"]
     for variable in list_variables(settings):
         default = "required" if variable.default is None else f"default: {variable.default}"
-        lines.append(f"  {variable.name}\n      {variable.description} ({default})")
+        lines.append(f"  {variable.name}")
+        lines += wrap(f"{variable.description} ({default})", 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)

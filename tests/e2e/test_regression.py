@@ -32,7 +32,7 @@ def test_a_regression_is_trained_judged_by_rmse_and_promoted(
         monkeypatch.setitem(stack.environment, name, value)
     for reason, end in (("the first", date(2026, 3, 1)), ("it grows", None)):
         wish = RetrainRequest(reason=reason, requested_by="a test", data=DataSelection(base_end=end, archive=False))
-        done = run_command(stack, "driftloop-train", wish.model_dump_json())
+        done = run_command(stack, "driftloop-train", "--request", wish.model_dump_json())
         assert done.returncode == 0, done.stdout + done.stderr
 
     registry = ModelRegistry(

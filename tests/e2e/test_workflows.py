@@ -89,7 +89,11 @@ def inputs(data: DataSelection) -> dict[str, str]:
 
 def asked(stack: Stack) -> list[RetrainRequested]:
     """All retrains that were asked for."""
-    return [event for event in reader.read_last(stack.kafka, stack.topics.retrain, 1_000) if isinstance(event, RetrainRequested)]
+    return [
+        event
+        for event in reader.read_last(stack.kafka, stack.topics.retrain, 1_000)
+        if isinstance(event, RetrainRequested)
+    ]
 
 
 def end(stack: Stack, ran: Ran) -> ModelStateChanged:
@@ -133,7 +137,11 @@ def test_training_once_needs_no_service(stack: Stack, tmp_path: Path) -> None:
     """The same end as the service would have come to; there is one way to train."""
     wish = {"reason": "few days", "requested_by": "a runner", "data": FEW_DAYS.model_dump(mode="json")}
     champion, page = stack.registry.champion(), tmp_path / "page.md"
-    done = run_command(stack, "driftloop-train", json.dumps(wish), "--annotate", "--summary", str(page), "--tell")
+    done = run_command(
+        stack,
+        "driftloop-train",
+        *("--request", json.dumps(wish), "--github-annotations", "--summary", str(page), "--publish-state"),
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "::warning title=⚠️ flights%3A rejected" in done.stdout
     told = reader.read_last(stack.kafka, stack.topics.models, 1)[-1]
@@ -204,6 +212,6 @@ def test_training_once_says_what_is_away(stack: Stack) -> None:
     wish = json.dumps({"reason": "nobody there", "data": {"archive": False}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stack.environment, "DRIFTLOOP_REGISTRY__URI", "http://127.0.0.1:9")
-        done = run_command(stack, "driftloop-train", wish)
+        done = run_command(stack, "driftloop-train", "--request", wish)
     assert done.returncode == 6, done.stdout + done.stderr
     assert "the registry is out of reach" in done.stdout

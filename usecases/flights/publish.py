@@ -1,4 +1,4 @@
-"""Puts the flights into the bucket, where DVC looks for them: ``python -m usecases.flights.publish``."""
+"""Upload the flights to the bucket as the dataset that DVC points to: ``python -m usecases.flights.publish``."""
 
 import sys
 
@@ -13,7 +13,7 @@ from usecases.flights.dataset import PARQUET
 
 
 class PublishSettings(BaseSettings):
-    """Everything that this command reads from the environment."""
+    """All settings of this command."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True)
 
@@ -21,7 +21,7 @@ class PublishSettings(BaseSettings):
 
 
 def main() -> str | None:
-    """Returns what is wrong, if anything is."""
+    """Upload the dataset unless the bucket has it; return an error message, or ``None`` on success."""
     storage = load_settings_or_exit(PublishSettings).storage
     pointer = usecase.dvc_file.read_text()
     md5 = dvc.parse_pointer(pointer).md5
@@ -32,8 +32,8 @@ def main() -> str | None:
     if pushed == pointer:
         return None
     return (
-        f"{PARQUET} is not what {usecase.dvc_file} points to: delete it, and it is built again; "
-        f"or keep it and write this to the pointer:\n{pushed}"
+        f"{PARQUET} differs from the file that {usecase.dvc_file} points to. Delete it to have it built again, "
+        f"or keep it and replace the content of {usecase.dvc_file} by:\n{pushed}"
     )
 
 

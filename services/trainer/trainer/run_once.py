@@ -1,136 +1,165 @@
-"""One retrain without the service and without an event: for a runner of continuous integration, or a person.
+"""Run one retrain without the service: on a runner of continuous integration, or by hand.
 
-The same life as in the service, from waiting to the alias, since it is the same code; only that the event comes from
-the command line, and that its states are printed.
+The queue, the job and the gate are the service's own; only the request comes from the command line, and the states are
+printed.
 """
 
-import argparse
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
-from kafka.errors import KafkaError
+import typer
 from pydantic import ValidationError
 
-from driftloop.events import Event, ModelChange, Retrain, Wish
-from driftloop.kafka.consumer_loop import NotNow, Received
-from driftloop.kafka.publisher import Publisher, Unavailable
-from driftloop.registry.model_registry import Registry
-from driftloop.retrain_report import Report
-from driftloop.settings import load, variables
+from driftloop.command_line import help_epilog, load_settings_or_exit
+from driftloop.errors import BrokerUnavailable
+from driftloop.events import Event, ModelStateChanged, RetrainRequest, RetrainRequested
+from driftloop.kafka.consumer_loop import ConsumedMessage, RetryLater
+from driftloop.kafka.publisher import Publisher
+from driftloop.registry.model_registry import ModelRegistry
+from driftloop.retrain_report import RetrainReport
 from driftloop.telemetry import tracing
-from driftloop.telemetry.health import configure_logging
+from driftloop.telemetry.logging import configure_logging
+from trainer.event_publisher import EventPublisher
+from trainer.job_starter import JobStarter
 from trainer.retrain import job, subprocess_job
-from trainer.retrain.queue import Hears, Retrains
-from trainer.retrain.subprocess_job import Child
+from trainer.retrain.queue import RetrainQueue
 from trainer.settings import TrainerSettings
 
-LOOK_SECONDS = 0.2  # between two looks at the training
+POLL_SECONDS = 0.2  # between two checks of the training
 UNREACHABLE = 6
 API_KEY = "DRIFTLOOP_TRAINER__API_KEY"
-ABOUT = """Trains once, without a service: data, training, gate, registration, and the alias if the version is better.
+DESCRIPTION = """Train once without a service: data, training, gate, registration, and the alias if the version passes.
 
-The exit code is 0 when it was promoted, 3 when it was rejected, 4 when it failed, and 6 when registry, bucket or broker
-are out of reach. A trainer that runs at the same time knows nothing of it."""
-EXAMPLE = """driftloop-train '{"reason": "two new carriers", "data": {"last_rows": 50000}}'"""
+The exit code is 0 if the version was promoted, 3 if it was rejected, 4 if the retrain failed, and 6 if registry, bucket
+or broker are unavailable. A trainer service that runs at the same time does not know of this retrain.
+"""
+EXAMPLES = """driftloop-train --request '{"reason": "two new carriers", "data": {"last_rows": 50000}}'"""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
-class Printed:
-    """Prints the states, and passes them on."""
+class PrintingPublisher:
+    """Prints the states of a retrain, and passes them on to another publisher."""
 
-    def __init__(self, on: Hears | None) -> None:
-        """``on`` is told them, too."""
-        self._on = on
+    def __init__(self, publisher: EventPublisher | None) -> None:
+        """Pass events on to ``publisher``, if there is one."""
+        self._publisher = publisher
 
     def publish(self, event: Event) -> None:
-        """Takes one."""
-        if isinstance(event, ModelChange):
+        """Print a state; pass on any event."""
+        if isinstance(event, ModelStateChanged):
             version = f" version {event.version}" if event.version else ""
-            print(f"{event.state}{version}: {event.why}", flush=True)
-        if self._on is not None:
-            self._on.publish(event)
+            print(f"{event.state}{version}: {event.explanation}", flush=True)
+        if self._publisher is not None:
+            self._publisher.publish(event)
 
 
 def main() -> None:
-    """Settings, a process for training, one retrain."""
-    given = _arguments()
-    os.environ.setdefault(API_KEY, secrets.token_urlsafe())  # nobody is served
-    settings = load(TrainerSettings)
+    """Run the command line."""
+    app()
+
+
+def _parse_request(text: str) -> RetrainRequest:
+    try:
+        return RetrainRequest.model_validate_json(text)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        raise typer.BadParameter("; ".join(problems)) from error
+
+
+@app.command(help=DESCRIPTION, epilog=help_epilog(TrainerSettings, EXAMPLES))
+def train(
+    request: Annotated[
+        RetrainRequest,
+        typer.Option(parser=_parse_request, metavar="JSON", help="the request, in the format of POST /retrain"),
+    ],
+    summary: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="file to which a Markdown summary is appended"),
+    ] = None,
+    mlflow_ui_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="URL of MLflow in a browser, for a link in the summary")
+    ] = None,
+    github_annotations: Annotated[
+        bool,
+        typer.Option(
+            "--github-annotations",
+            help="print the result as an annotation for GitHub; a rejection is a warning with exit code 0",
+        ),
+    ] = False,
+    publish_state: Annotated[
+        bool,
+        typer.Option(
+            "--publish-state",
+            help="publish the states on the topic of models; without it a promoted version has no probation",
+        ),
+    ] = False,
+) -> None:
+    """Run one retrain, and exit with a code that says how it ended."""
+    os.environ.setdefault(API_KEY, secrets.token_urlsafe())  # required by the settings; nothing listens here
+    settings = load_settings_or_exit(TrainerSettings)
     configure_logging("trainer", settings.log)
-    subprocess_job.prepare([job.__name__])
-    report = Report(given.wish, given.summary, given.annotate, given.mlflow)
+    subprocess_job.preload([job.__name__])
+    report = RetrainReport(request, summary, github_annotations, mlflow_ui_url)
     try:
-        with tracing.running("trainer", settings.tracing), _told(settings, tell=given.tell) as hears:
-            change = once(settings, given.wish.retrain(settings.use_case.name), hears)
-    except (NotNow, Unavailable, KafkaError) as error:
+        with (
+            tracing.tracing_session("trainer", settings.tracing),
+            _publisher(settings, publish_state=publish_state) as publisher,
+        ):
+            event = request.to_event(settings.use_case.name, tracing.current_traceparent())
+            change = run_once(settings, event, publisher)
+    except (RetryLater, BrokerUnavailable) as error:
         print(error, flush=True)
-        report.told("not trained", str(error), "error")
+        report.write_message("not trained", str(error), "error")
         raise SystemExit(UNREACHABLE) from error
-    raise SystemExit(report.ended(change))
+    raise SystemExit(report.write_result(change))
 
 
-def once(settings: TrainerSettings, retrain: Retrain, hears: Hears) -> ModelChange:
-    """Runs a retrain to its end, which is published too; what is away ends it (:class:`NotNow`)."""
-    mine = settings.trainer
+class NoHistory:
+    """No earlier retrains: the id of a retrain that runs once is always new."""
 
-    def begin(retrain: Retrain) -> Child:
-        return Child(
-            job.work,
-            retrain.model_dump_json(),
-            seconds=mine.longest_training_seconds,
-            megabytes=mine.memory_mb,
-        )
+    def final_states(self) -> dict[str, ModelStateChanged]:
+        """Return nothing."""
+        return {}
 
-    retrains = Retrains(settings.use_case.name, Registry(settings.registry), hears, dict, begin)
+
+def run_once(settings: TrainerSettings, retrain: RetrainRequested, publisher: EventPublisher) -> ModelStateChanged:
+    """Run a retrain until its final state, publish that, and return it.
+
+    Raises:
+        RetryLater: A dependency is unavailable.
+    """
+    queue = RetrainQueue(
+        settings.use_case.name,
+        ModelRegistry(settings.registry),
+        publisher,
+        NoHistory(),
+        JobStarter(settings.trainer),
+    )
     try:
-        final = [*retrains.handle(Received(settings.topics.retrain, 0, 0, retrain, 0))]
-        while not final:
-            time.sleep(LOOK_SECONDS)
-            final = [*retrains.idle()]
+        commits = [*queue.handle(ConsumedMessage(settings.topics.retrain, 0, 0, retrain, 0))]
+        while not commits:
+            time.sleep(POLL_SECONDS)
+            commits = [*queue.on_poll()]
     finally:
-        retrains.close()
-    (end,) = final[0].events
-    assert isinstance(end, ModelChange)
-    hears.publish(end)
-    return end
+        queue.close()
+    (state,) = commits[0].events
+    if not isinstance(state, ModelStateChanged):
+        raise TypeError(f"a retrain ended with {type(state).__name__} in place of its final state")
+    publisher.publish(state)
+    return state
 
 
 @contextmanager
-def _told(settings: TrainerSettings, *, tell: bool) -> Iterator[Hears]:
-    """Who hears the states: with ``tell`` the topic of models, which the service reads, too."""
-    if tell:
-        with Publisher(settings.kafka, settings.topics, "trainer") as publisher:
-            yield Printed(publisher)
+def _publisher(settings: TrainerSettings, *, publish_state: bool) -> Iterator[EventPublisher]:
+    """Provide a publisher that prints, and with ``publish_state`` also publishes on the topic of models."""
+    if publish_state:
+        with Publisher(settings.kafka, settings.topics, "trainer") as kafka_publisher:
+            yield PrintingPublisher(kafka_publisher)
     else:
-        yield Printed(None)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=f"{ABOUT}\n\nexample:\n  {EXAMPLE}\n\nsettings, as environment variables:\n"
-        + "\n".join(variables(TrainerSettings)),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("wish", type=_wish, help="what is asked for, as POST /retrain takes it (JSON)")
-    parser.add_argument("--summary", type=Path, metavar="FILE", help="append what has come of it, as Markdown")
-    parser.add_argument("--mlflow", metavar="URL", help="where people open MLflow, for a link in the summary")
-    parser.add_argument(
-        "--annotate", action="store_true", help="tell GitHub how it ended; a rejection is a warning, with exit code 0"
-    )
-    parser.add_argument(
-        "--tell",
-        action="store_true",
-        help="publish the states on the topic of models; without it a version that was promoted is on no probation",
-    )
-    return parser.parse_args()
-
-
-def _wish(text: str) -> Wish:
-    try:
-        return Wish.model_validate_json(text)
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
-        raise argparse.ArgumentTypeError("; ".join(problems)) from error
+        yield PrintingPublisher(None)

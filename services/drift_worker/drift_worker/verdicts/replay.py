@@ -1,73 +1,78 @@
 """Replay: judge archived windows again with the current references, for example to try other thresholds."""
 
-import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
+from typing import Annotated
+
+import typer
 
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
 from drift_worker.windows.recent_windows import RecentWindows
 from drift_worker.windows.version_rows import rows_of_version
+from driftloop.command_line import load_settings_or_exit
+from driftloop.drift.settings import WindowSettings
 from driftloop.errors import BrokerUnavailable, StorageUnavailable
 from driftloop.events import DriftVerdict, Event, Window, new_event_id
 from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
-from driftloop.settings import WindowSettings, load
 from driftloop.storage.bucket import Bucket
 
 ALL_EVENTS = 10**9  # verdicts are few, and the broker keeps them
 UNREACHABLE = 6
 
-ABOUT = """\
-Judge archived windows again, with the references as they are now, and show the old verdict beside the new one.
+DESCRIPTION = """\
+Judge archived windows again with the current references, and show old and new verdicts side by side.
 
-Which windows there are is read from the topic of verdicts, their rows from the archive. Reads the settings of the
-drift worker.
+The windows are read from the topic of verdicts, their rows from the archive. Uses the settings of the drift worker.
 """
 EXAMPLES = """\
-examples:
+\b
+Examples:
   driftloop-drift-worker replay --from 2013-07-01 --to 2013-08-01
   driftloop-drift-worker replay --from 2013-07-01 --to 2013-08-01 --model flights --version 2 --publish
 """
 
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
 
 def main(arguments: Sequence[str]) -> None:
-    """The command; ``arguments`` are those after its name."""
-    parser = argparse.ArgumentParser(
-        prog="driftloop-drift-worker replay",
-        description=ABOUT,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--from", dest="start", metavar="DAY", type=_day, required=True, help="first day, in UTC")
-    parser.add_argument("--to", dest="end", metavar="DAY", type=_day, required=True, help="the day after the last")
-    parser.add_argument("--model", help="only windows of this model")
-    parser.add_argument("--version", help="only windows of this version")
-    parser.add_argument(
-        "--publish", action="store_true", help="put the new verdicts on the topic too, marked as replayed"
-    )
-    asked = parser.parse_args(arguments)
-    settings = load(DriftWorkerSettings)
+    """Run the command with the arguments that follow its name."""
+    app(list(arguments), prog_name="driftloop-drift-worker replay")
+
+
+@app.command(help=DESCRIPTION, epilog=EXAMPLES)
+def replay(
+    start: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="first day to judge, in UTC")],
+    end: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="day after the last one, in UTC")],
+    model: Annotated[str | None, typer.Option(help="judge only windows of this model")] = None,
+    version: Annotated[str | None, typer.Option(help="judge only windows of this version")] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="publish the new verdicts on the topic too, marked as replayed")
+    ] = False,
+) -> None:
+    """Judge windows again, print the verdicts, and publish them if asked to."""
+    settings = load_settings_or_exit(DriftWorkerSettings)
     try:
-        given = reader.read_last(settings.kafka, settings.topics.drift, ALL_EVENTS)
-        chosen = [
+        all_events = reader.read_last(settings.kafka, settings.topics.drift, ALL_EVENTS)
+        selected = [
             event
-            for event in given
+            for event in all_events
             if isinstance(event, DriftVerdict)
             and not event.replayed
-            and event.last_prediction_at >= asked.start
-            and event.first_prediction_at < asked.end
-            and asked.model in (None, event.model)
-            and asked.version in (None, event.version)
+            and event.last_prediction_at >= start.replace(tzinfo=UTC)
+            and event.first_prediction_at < end.replace(tzinfo=UTC)
+            and model in (None, event.model)
+            and version in (None, event.version)
         ]
-        pairs = list(rejudge(chosen, given, Bucket(settings.storage), settings.window))
+        pairs = list(rejudge(selected, all_events, Bucket(settings.storage), settings.window))
         for line in format_table(pairs):
             print(line)
-        if gone := len(chosen) - len(pairs):
-            print(f"of {gone} more the rows are not in the archive any longer")
-        if asked.publish:
+        if missing := len(selected) - len(pairs):
+            print(f"{missing} more could not be judged again: their rows are no longer in the archive")
+        if publish:
             with Publisher(settings.kafka, settings.topics, "drift_worker") as publisher:
                 publisher.publish(*(new for _, new in pairs))
             print(f"published {len(pairs)} verdicts to {settings.topics.drift}, marked as replayed")
@@ -148,7 +153,3 @@ def _format_verdict(verdict: DriftVerdict) -> str:
     ]
     ratios = [f"{score:.1f}/{threshold:.1f}" for score, threshold in scores if score and threshold]
     return " ".join([verdict.verdict, *ratios])
-
-
-def _day(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
