@@ -1,4 +1,4 @@
-"""The application as the tests start it: real, except for the registry."""
+"""The predictor's application for tests: real, except for the registry."""
 
 import os
 import subprocess
@@ -14,73 +14,75 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from driftloop.telemetry.health import Health
-from predictor import settings
 from predictor.http import admin
-from predictor.http.gateway import Front
-from predictor.http.protocols import paths
+from predictor.http.dependencies import ApiDependencies
+from predictor.http.gateway import InferenceGateway
+from predictor.http.protocols import protocols_by_path
 from predictor.outbox.outbox import Outbox
 from predictor.serving.batching import Batcher
-from tests.support.peer_environments import NoInstaller, environment
-from tests.support.predictor_app import Always
+from predictor.settings import OutboxSettings, ServingSettings
+from tests.support.peer_environments import UvNotInstalled, ensure_environment
+from tests.support.predictor_app import StaticModelManager
 
-Start = Callable[..., AbstractContextManager[TestClient]]
+MakeClient = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]
 
 
-def application(champion: Always, outbox: Outbox, **changed: Any) -> Front:
-    """The application with other settings than the defaults."""
-    mine = settings.Predictor(**{"max_rows": 3, **changed})
-    health = Health(stale_seconds=float("inf"))  # nothing beats here: the loop that looks the alias up does it
-    health.started()
-    batcher = Batcher("m", outbox, mine.max_batch_rows, mine.max_queued_rows)
+def create_application(manager: StaticModelManager, outbox: Outbox, **changed: Any) -> InferenceGateway:
+    """Create the application of the model ``m`` with some settings changed from the defaults."""
+    settings = ServingSettings(**{"max_rows": 3, **changed})
+    health = Health(stall_seconds=float("inf"))  # no heartbeats here: the loop that polls the alias sends them
+    health.mark_started()
+    batcher = Batcher("m", outbox, settings.max_batch_rows, settings.max_queued_rows)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         batcher.close()
 
-    app = admin.create("m", champion, batcher, outbox, health, lifespan)  # type: ignore[arg-type]  # a stand-in
-    return Front(app, paths("m"), champion, batcher, "m", mine)  # type: ignore[arg-type]
+    double: Any = manager
+    api = admin.create_api(ApiDependencies("m", double, batcher, outbox, health), lifespan)
+    return InferenceGateway(api, protocols_by_path("m"), double, batcher, "m", settings)
 
 
 @pytest.fixture
-def champion() -> Always:
-    return Always()
+def manager() -> StaticModelManager:
+    return StaticModelManager()
 
 
 @pytest.fixture
 def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    outbox = Outbox(tmp_path, settings.Outbox())
+    outbox = Outbox(tmp_path, OutboxSettings())
     yield outbox
     outbox.close()
 
 
 @pytest.fixture
-def client_of(champion: Always, outbox: Outbox) -> Start:
-    """Starts the application with other settings than the defaults; ``box`` may be another outbox."""
+def make_client(manager: StaticModelManager, outbox: Outbox) -> MakeClient:
+    """Return a context manager that starts the application, with another outbox or other settings if given."""
 
     @contextmanager
-    def start(box: Outbox = outbox, **changed: Any) -> Iterator[TestClient]:
-        with TestClient(application(champion, box, **changed)) as client:
+    def start(outbox: Outbox = outbox, **changed: Any) -> Iterator[TestClient]:
+        with TestClient(create_application(manager, outbox, **changed)) as client:
             yield client
 
     return start
 
 
 @pytest.fixture
-def client(client_of: Start) -> Iterator[TestClient]:
-    with client_of() as client:
+def client(make_client: MakeClient) -> Iterator[TestClient]:
+    with make_client() as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def serve() -> Serve:
-    """Serves the application as ``predictor.main`` does, on a port of its own; gives its address."""
+    """Return a context manager that serves the application on a port of its own and yields its URL."""
 
     @contextmanager
-    def serve(champion: Always, outbox: Outbox, **changed: Any) -> Iterator[str]:
-        front = application(champion, outbox, **{"max_rows": 100, **changed})
-        server = uvicorn.Server(uvicorn.Config(front, port=0, log_config=None, access_log=False))
+    def serve(manager: StaticModelManager, outbox: Outbox, **changed: Any) -> Iterator[str]:
+        gateway = create_application(manager, outbox, **{"max_rows": 100, **changed})
+        server = uvicorn.Server(uvicorn.Config(gateway, port=0, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, name="http", daemon=True)
         thread.start()
         try:
@@ -97,21 +99,21 @@ def serve() -> Serve:
 
 
 @pytest.fixture
-def server(serve: Serve, champion: Always, outbox: Outbox) -> Iterator[str]:
-    with serve(champion, outbox) as url:
+def server(serve: Serve, manager: StaticModelManager, outbox: Outbox) -> Iterator[str]:
+    with serve(manager, outbox) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def programs_of() -> Callable[[str], Path]:
-    """The programs of a peer, installed where that has not been done yet; without a network there may be none."""
+def peer_executables() -> Callable[[str], Path]:
+    """Return a function that installs a peer if needed and returns the folder of its executables."""
 
-    def programs(peer: str) -> Path:
+    def executables(peer: str) -> Path:
         try:
-            return environment(peer)
-        except (NoInstaller, subprocess.CalledProcessError) as error:
+            return ensure_environment(peer)
+        except (UvNotInstalled, subprocess.CalledProcessError) as error:
             if os.environ.get("CI"):
                 raise
             pytest.skip(f"{peer} cannot be installed: {error}")
 
-    return programs
+    return executables

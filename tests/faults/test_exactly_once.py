@@ -21,7 +21,7 @@ from predictor.settings import OutboxSettings as Limits
 from stack.running import Stack
 from tests.support import flights_model, stack_fixture
 from tests.support.faults import random_delay, stopped
-from tests.support.flights_model import Saved
+from tests.support.flights_model import SavedModel
 from tests.support.load_client import Responses
 from tests.support.predictor_process import Predictor
 from tests.support.running_stack import isolated_settings
@@ -43,22 +43,22 @@ Serve = Callable[[int], Predictor]
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Broker, storage and registry; each test brings its predictor."""
-    with Stack(isolated_settings(tmp_path_factory.mktemp("promise")), print, only=()) as stack:
+    with Stack(isolated_settings(tmp_path_factory.mktemp("promise")), print, services_to_start=()) as stack:
         yield stack
 
 
 @pytest.fixture(scope="module")
-def versions(stack: Stack) -> dict[str, Saved]:
+def versions(stack: Stack) -> dict[str, SavedModel]:
     """Versions 1 and 2, of two seasons."""
     seasons = [(date(2013, month, 1), date(2013, month, 10)) for month in (1, 7)]
-    saved = [flights_model.save(stack.folder / f"model-{n}", days) for n, days in enumerate(seasons, 1)]
-    return {stack_fixture.register(stack, one): one for one in saved}
+    saved = [flights_model.train_and_save(stack.folder / f"model-{n}", days) for n, days in enumerate(seasons, 1)]
+    return {stack_fixture.register_model(stack, one): one for one in saved}
 
 
 @pytest.fixture(scope="module")
-def make(stack: Stack, versions: dict[str, Saved]) -> Iterator[Make]:
+def make(stack: Stack, versions: dict[str, SavedModel]) -> Iterator[Make]:
     """Make predictors that are not started yet; all are killed after the last test."""
-    rows = flights_model.rows((date(2013, 1, 1), date(2014, 1, 1)))
+    rows = flights_model.sample_rows((date(2013, 1, 1), date(2014, 1, 1)))
     made: list[Predictor] = []
 
     def make(name: str, **settings: str) -> Predictor:
@@ -175,7 +175,7 @@ def test_without_registry_and_storage_the_last_good_version_serves_and_the_alias
             predictor.start()
             up_again_at = time.time()
             predictor.loaded()
-            assert (predictor.get("/models")["version"], predictor.get("/models")["version_source"]) == ("1", "disk")
+            assert (predictor.get("/models")["version"], predictor.get("/models")["version_source"]) == ("1", "cache")
             wait_until(lambda: predictor.get("/readyz")["warnings"].get("registry"), "the registry is missed")
             time.sleep(max(0, back_at - time.monotonic()))
         stack.registry.promote("2")
@@ -230,7 +230,9 @@ def test_processes_add_up_are_replaced_and_end_with_an_empty_outbox(serve: Serve
     with predictor.asked() as before:
         predictor.loaded()
     all_answered(before.result())
-    wait_until(lambda: predictor.answered("200") == earlier + len(before.result().status) or None, "the metrics of both add up")
+    wait_until(
+        lambda: predictor.answered("200") == earlier + len(before.result().status) or None, "the metrics of both add up"
+    )
 
     killed = predictor.workers()[0]
     with predictor.asked() as meanwhile:

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -9,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from driftloop.process import exit_with_parent
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.settings import load_settings
 from driftloop.telemetry import tracing
@@ -19,7 +22,6 @@ from predictor.http.dependencies import ApiDependencies
 from predictor.http.gateway import InferenceGateway
 from predictor.http.protocols import protocols_by_path
 from predictor.outbox.outbox import Outbox
-from predictor.outbox.supervision import exit_with_parent
 from predictor.serving import model_changes
 from predictor.serving.batching import Batcher
 from predictor.serving.model_cache import ModelCache
@@ -32,7 +34,8 @@ def create_app() -> ASGIApp:
     settings = load_settings(PredictorSettings)
     configure_logging("predictor", settings.log)
     tracing.start("predictor", settings.tracing)
-    exit_with_parent()
+    # One of several workers would hold the port after its parent's death, while no relay publishes its events.
+    exit_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     predictor_settings = settings.predictor
     health = Health()
     registry = ModelRegistry(settings.registry)

@@ -21,13 +21,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import SVC
 
-from driftloop.events import Prediction, as_columns
-from driftloop.registry.model_registry import StoredModel
-from driftloop.settings import TRUSTED_TYPES
+from driftloop.events import Prediction, frame_to_columns
+from driftloop.registry.loading import LoadedModel
+from driftloop.registry.trusted_types import TRUSTED_TYPES
 from predictor.outbox.outbox import Outbox
-from predictor.serving.model_manager import Serving
-from predictor.serving.schema import schema
-from tests.support.predictor_app import Always, events, saved, taken
+from predictor.serving.model_manager import ServingModel
+from predictor.serving.schema import build_schema
+from tests.support.predictor_app import StaticModelManager, load_through_manager, outbox_events, save_model
 
 ROWS = 9
 FOREST = (*TRUSTED_TYPES, "sklearn.tree._tree.Tree")
@@ -146,11 +146,11 @@ def cells(rows: Rows) -> dict[str, list[Any]]:
     )
     return {
         name: [cell.isoformat() if isinstance(cell, pd.Timestamp) else cell for cell in column]
-        for name, column in as_columns(frame).items()
+        for name, column in frame_to_columns(frame).items()
     }
 
 
-def asked(serving: Serving, rows: Rows) -> dict[str, Any]:
+def asked(serving: ServingModel, rows: Rows) -> dict[str, Any]:
     """The rows as each protocol says them."""
     columns = cells(rows)
     records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -165,7 +165,7 @@ def asked(serving: Serving, rows: Rows) -> dict[str, Any]:
                 {
                     "name": name,
                     "shape": [len(column)],
-                    "datatype": serving.schema.columns[name].type.tensor,
+                    "datatype": serving.schema.columns[name].type.tensor_datatype,
                     "data": column,
                 }
                 for name, column in columns.items()
@@ -199,11 +199,13 @@ def same(said: Any, expected: Any) -> bool:
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
 def test_each_protocol_and_its_event_say_what_the_estimator_itself_says(
-    make: Callable[[], Case], server: str, champion: Always, outbox: Outbox, tmp_path: Path
+    make: Callable[[], Case], server: str, manager: StaticModelManager, outbox: Outbox, tmp_path: Path
 ) -> None:
     case = make()
-    folder = saved(tmp_path / "model", case.estimator, case.rows, case.method, skops_trusted_types=list(case.trusted))
-    serving = champion.serving = taken(folder, max_rows=100, trusted_types=case.trusted)
+    folder = save_model(
+        tmp_path / "model", case.estimator, case.rows, case.method, skops_trusted_types=list(case.trusted)
+    )
+    serving = manager.serving = load_through_manager(folder, max_rows=100, trusted_types=case.trusted)
     rows = case.rows[:ROWS]
     says = expected(getattr(case.estimator, case.method)(rows), case.method)
     for path, body in asked(serving, rows).items():
@@ -212,7 +214,7 @@ def test_each_protocol_and_its_event_say_what_the_estimator_itself_says(
         said = answer.json()
         said = [output["data"] for output in said["outputs"]] if "outputs" in said else said["predictions"]
         assert same(said, says[path]), (path, said, says[path])
-    kept = [event for event in events(outbox) if isinstance(event, Prediction)]
+    kept = [event for event in outbox_events(outbox) if isinstance(event, Prediction)]
     assert len(kept) == 4
     for event in kept:
         assert event.features == cells(rows)
@@ -303,29 +305,31 @@ def client(server: str) -> Iterator[httpx.Client]:
         yield client
 
 
-def one_column(champion: Always, kind: str) -> None:
+def one_column(manager: StaticModelManager, kind: str) -> None:
     signature = ModelSignature(Columns([ColSpec(DataType[kind], "c", required=False)]))
-    stored = StoredModel(Nothing(), Model(signature=signature), None)
-    champion.serving = Serving("7", schema(signature, None, 100), stored)
+    stored = LoadedModel(Nothing(), Model(signature=signature), None)
+    manager.serving = ServingModel("7", build_schema(signature, None, 100), stored)
 
 
 def becomes(client: httpx.Client, outbox: Outbox, path: str, body: Any) -> Any:
     """The value in the event, or :data:`REFUSED`."""
-    outbox.trim(2**62)
+    outbox.delete_through(2**62)
     answer = client.post(path, json=body)
     if answer.status_code != 200:
         assert 400 <= answer.status_code < 500, answer.text
-        assert not events(outbox)
+        assert not outbox_events(outbox)
         return REFUSED
     event: Any
-    (event,) = events(outbox)
+    (event,) = outbox_events(outbox)
     (value,) = event.features["c"]
     return value
 
 
-def test_a_value_becomes_what_the_signature_permits(client: httpx.Client, champion: Always, outbox: Outbox) -> None:
+def test_a_value_becomes_what_the_signature_permits(
+    client: httpx.Client, manager: StaticModelManager, outbox: Outbox
+) -> None:
     for kind, value, own, mlflows in VALUES:
-        one_column(champion, kind)
+        one_column(manager, kind)
         for path, body, wanted in (
             ("/predict", {"instances": [{"c": value}]}, own),
             ("/v1/models/m:predict", {"instances": [[value]]}, own),
@@ -336,9 +340,11 @@ def test_a_value_becomes_what_the_signature_permits(client: httpx.Client, champi
             assert (became, type(became)) == (wanted, type(wanted)), (kind, value, path)
 
 
-def test_a_tensor_becomes_what_mlflow_permits(client: httpx.Client, champion: Always, outbox: Outbox) -> None:
+def test_a_tensor_becomes_what_mlflow_permits(
+    client: httpx.Client, manager: StaticModelManager, outbox: Outbox
+) -> None:
     for kind, datatype, value, wanted in TENSORS:
-        one_column(champion, kind)
+        one_column(manager, kind)
         body = {"inputs": [{"name": "c", "shape": [1], "datatype": datatype, "data": [value]}]}
         became = becomes(client, outbox, "/v2/models/m/infer", body)
         assert (became, type(became)) == (wanted, type(wanted)), (kind, datatype, value)

@@ -1,4 +1,4 @@
-"""Rows are scored together, and each request's fate is its own."""
+"""The batcher scores requests together, and each request has its own result."""
 
 import asyncio
 import threading
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from driftloop.events import Prediction, now
-from predictor.outbox.outbox import NotKept, Outbox
-from predictor.serving.batching import Answer, Batcher, QueueFull
-from predictor.serving.model_manager import Serving, Unscorable
-from tests.support.predictor_app import events, serving
+from predictor.outbox.outbox import Outbox, OutboxUnavailable
+from predictor.serving.batching import Batcher, PredictionResult, QueueFull
+from predictor.serving.model_manager import PredictionFailed, ServingModel
+from tests.support.predictor_app import outbox_events, serving_model
 
 
-class Gated:
-    """An estimator that answers its x, once it is let; notes how many rows it was given at a time."""
+class GatedEstimator:
+    """An estimator that returns x once its gate is open, and records the number of rows of each call."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -32,28 +32,30 @@ class Gated:
         return frame["x"].to_numpy()
 
 
-class Asking:
-    """A batcher and a way to ask it."""
+class BatcherHarness:
+    """A batcher with an estimator that a test can block."""
 
-    def __init__(self, batcher: Batcher, gate: Gated, version: Serving) -> None:
+    def __init__(self, batcher: Batcher, gate: GatedEstimator, version: ServingModel) -> None:
         self.batcher, self.gate, self.version = batcher, gate, version
 
-    def ask(self, *xs: float, version: Serving | None = None) -> asyncio.Future[Answer]:
+    def submit(self, *xs: float, version: ServingModel | None = None) -> asyncio.Future[PredictionResult]:
         columns: Any = {"x": list(xs), "n": [1] * len(xs)}
-        return self.batcher.score(version or self.version, columns, len(xs), now())
+        return self.batcher.submit(version or self.version, columns, len(xs), now())
 
-    async def until_scoring(self) -> None:
-        """The scoring thread holds a batch that it cannot finish."""
+    async def wait_until_scoring(self) -> None:
+        """Wait until the scoring thread has taken all requests."""
         while self.batcher.queued_rows:
             await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
-async def asking(outbox: Outbox, max_batch_rows: int = 100, max_queued_rows: int = 1_000) -> AsyncIterator[Asking]:
-    gate = Gated()
+async def batcher_harness(
+    outbox: Outbox, max_batch_rows: int = 100, max_queued_rows: int = 1_000
+) -> AsyncIterator[BatcherHarness]:
+    gate = GatedEstimator()
     batcher = Batcher("m", outbox, max_batch_rows, max_queued_rows)
     try:
-        yield Asking(batcher, gate, serving(gate, method="predict"))
+        yield BatcherHarness(batcher, gate, serving_model(gate, method="predict"))
     finally:
         gate.open.set()
         batcher.close()
@@ -66,139 +68,152 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(limited())
 
 
-def test_what_arrives_while_a_batch_is_scored_forms_the_next(outbox: Outbox) -> None:
+def test_batcher_scores_requests_that_arrive_during_a_batch_in_the_next_batch(outbox: Outbox) -> None:
     async def test() -> None:
-        async with asking(outbox) as a:
-            a.gate.open.clear()
-            first = a.ask(1)
-            await a.until_scoring()
-            others = [a.ask(x) for x in range(2, 12)]
-            a.gate.open.set()
-            answers = await asyncio.gather(first, *others)
-            assert [answer.scores for answer in answers] == [[float(x)] for x in range(1, 12)]
-            assert a.gate.batches == [1, 10]
-            kept = events(outbox)
-            assert [event.id for event in kept] == [answer.id for answer in answers]
-            assert [e.features["x"] for e in kept if isinstance(e, Prediction)] == [[float(x)] for x in range(1, 12)]
+        async with batcher_harness(outbox) as harness:
+            harness.gate.open.clear()
+            first = harness.submit(1)
+            await harness.wait_until_scoring()
+            following = [harness.submit(x) for x in range(2, 12)]
+            harness.gate.open.set()
+            results = await asyncio.gather(first, *following)
+            assert [result.scores for result in results] == [[float(x)] for x in range(1, 12)]
+            assert harness.gate.batches == [1, 10]
+            stored = outbox_events(outbox)
+            assert [event.id for event in stored] == [result.id for result in results]
+            assert [e.features["x"] for e in stored if isinstance(e, Prediction)] == [[float(x)] for x in range(1, 12)]
 
     run(test)
 
 
-def test_a_batch_has_at_most_the_rows_of_the_setting_and_splits_no_request(outbox: Outbox) -> None:
+def test_batcher_limits_rows_of_a_batch_without_splitting_requests(outbox: Outbox) -> None:
     async def test() -> None:
-        async with asking(outbox, max_batch_rows=5) as a:
-            a.gate.open.clear()
-            first = a.ask(1)
-            await a.until_scoring()
-            others = [a.ask(1, 2), a.ask(1, 2), a.ask(1, 2), a.ask(*range(7))]
-            a.gate.open.set()
-            await asyncio.gather(first, *others)
-            assert a.gate.batches == [1, 4, 2, 7]
+        async with batcher_harness(outbox, max_batch_rows=5) as harness:
+            harness.gate.open.clear()
+            first = harness.submit(1)
+            await harness.wait_until_scoring()
+            following = [harness.submit(1, 2), harness.submit(1, 2), harness.submit(1, 2), harness.submit(*range(7))]
+            harness.gate.open.set()
+            await asyncio.gather(first, *following)
+            assert harness.gate.batches == [1, 4, 2, 7]
 
     run(test)
 
 
-def test_one_bad_row_fails_its_own_request_only(outbox: Outbox) -> None:
+def test_batcher_fails_only_the_request_with_the_bad_row(outbox: Outbox) -> None:
     async def test() -> None:
-        async with asking(outbox) as a:
-            a.gate.open.clear()
-            first = a.ask(1)
-            await a.until_scoring()
-            others = [a.ask(x) for x in (2, 3, -4, 5, 6)]
-            a.gate.open.set()
-            answers = await asyncio.gather(first, *others, return_exceptions=True)
-            assert [answer.scores for answer in answers if isinstance(answer, Answer)] == [[1], [2], [3], [5], [6]]
-            assert isinstance(answers[3], Unscorable)
-            assert "x is negative" in str(answers[3])
-            assert len(events(outbox)) == 5
+        async with batcher_harness(outbox) as harness:
+            harness.gate.open.clear()
+            first = harness.submit(1)
+            await harness.wait_until_scoring()
+            following = [harness.submit(x) for x in (2, 3, -4, 5, 6)]
+            harness.gate.open.set()
+            results = await asyncio.gather(first, *following, return_exceptions=True)
+            assert [result.scores for result in results if isinstance(result, PredictionResult)] == [
+                [1],
+                [2],
+                [3],
+                [5],
+                [6],
+            ]
+            assert isinstance(results[3], PredictionFailed)
+            assert "x is negative" in str(results[3])
+            assert len(outbox_events(outbox)) == 5
 
     run(test)
 
 
-def test_clients_that_go_away_leave_the_others_of_their_batch_their_answers(outbox: Outbox) -> None:
+def test_batcher_resolves_other_requests_after_a_cancelled_one(outbox: Outbox) -> None:
     async def test() -> None:
-        async with asking(outbox) as a:
-            a.gate.open.clear()
-            first = a.ask(1)
-            await a.until_scoring()
+        async with batcher_harness(outbox) as harness:
+            harness.gate.open.clear()
+            first = harness.submit(1)
+            await harness.wait_until_scoring()
             first.cancel()  # while it is scored
-            others = [a.ask(x) for x in (2, 3, 4)]
-            others[1].cancel()  # while it waits
-            a.gate.open.set()
-            answers = await asyncio.gather(first, *others, return_exceptions=True)
-            assert [answer.scores for answer in answers if isinstance(answer, Answer)] == [[2.0], [4.0]]
-            assert a.gate.batches == [1, 2]  # nobody waits for the second any more
-            assert (await a.ask(9)).scores == [9.0]
+            following = [harness.submit(x) for x in (2, 3, 4)]
+            following[1].cancel()  # while it waits
+            harness.gate.open.set()
+            results = await asyncio.gather(first, *following, return_exceptions=True)
+            assert [result.scores for result in results if isinstance(result, PredictionResult)] == [[2.0], [4.0]]
+            assert harness.gate.batches == [1, 2]  # nobody waits for the second any more
+            assert (await harness.submit(9)).scores == [9.0]
 
     run(test)
 
 
-def test_a_full_queue_refuses_at_once_and_takes_again_when_it_is_empty(outbox: Outbox) -> None:
+def test_batcher_refuses_requests_while_its_queue_is_full(outbox: Outbox) -> None:
     async def test() -> None:
-        async with asking(outbox, max_queued_rows=3) as a:
-            a.gate.open.clear()
-            first = a.ask(1)
-            await a.until_scoring()
-            others = [a.ask(2, 3), a.ask(4)]
+        async with batcher_harness(outbox, max_queued_rows=3) as harness:
+            harness.gate.open.clear()
+            first = harness.submit(1)
+            await harness.wait_until_scoring()
+            following = [harness.submit(2, 3), harness.submit(4)]
             with pytest.raises(QueueFull, match="DRIFTLOOP_PREDICTOR__MAX_QUEUED_ROWS"):
-                a.ask(5)
-            a.gate.open.set()
-            await asyncio.gather(first, *others)
-            assert (await a.ask(6)).scores == [6.0]
+                harness.submit(5)
+            harness.gate.open.set()
+            await asyncio.gather(first, *following)
+            assert (await harness.submit(6)).scores == [6.0]
 
     run(test)
 
 
-def test_after_a_swap_requests_are_scored_by_the_version_that_they_were_checked_against(outbox: Outbox) -> None:
+def test_batcher_scores_each_request_with_the_version_it_was_submitted_for(outbox: Outbox) -> None:
     async def test() -> None:
-        async with asking(outbox) as a:
+        async with batcher_harness(outbox) as harness:
 
             class Negated:
                 def predict(self, frame: Any) -> Any:
                     return -frame["x"].to_numpy()
 
-            new = serving(Negated(), method="predict", version="8")
-            a.gate.open.clear()
-            first = a.ask(1)
-            await a.until_scoring()
-            others = [a.ask(2), a.ask(3, version=new), a.ask(4, version=new), a.ask(5)]
-            a.gate.open.set()
-            answers = await asyncio.gather(first, *others)
-            assert [answer.scores[0] for answer in answers] == [1, 2, -3, -4, 5]
+            new = serving_model(Negated(), method="predict", version="8")
+            harness.gate.open.clear()
+            first = harness.submit(1)
+            await harness.wait_until_scoring()
+            following = [
+                harness.submit(2),
+                harness.submit(3, version=new),
+                harness.submit(4, version=new),
+                harness.submit(5),
+            ]
+            harness.gate.open.set()
+            results = await asyncio.gather(first, *following)
+            assert [result.scores[0] for result in results] == [1, 2, -3, -4, 5]
             versions = ["7", "7", "8", "8", "7"]
-            assert [answer.serving.version for answer in answers] == versions
-            assert [e.version for e in events(outbox) if isinstance(e, Prediction)] == versions
+            assert [result.model.version for result in results] == versions
+            assert [e.version for e in outbox_events(outbox) if isinstance(e, Prediction)] == versions
 
     run(test)
 
 
-def test_without_its_event_no_request_of_the_batch_is_answered(outbox: Outbox) -> None:
+def test_batcher_fails_all_requests_of_a_batch_whose_events_cannot_be_stored(outbox: Outbox) -> None:
     async def test() -> None:
-        async with asking(outbox) as a:
-            a.gate.open.clear()
-            waiting = [a.ask(1), a.ask(2)]
-            await a.until_scoring()
+        async with batcher_harness(outbox) as harness:
+            harness.gate.open.clear()
+            waiting = [harness.submit(1), harness.submit(2)]
+            await harness.wait_until_scoring()
             outbox.close()  # as a disk that fails
-            a.gate.open.set()
-            answers = await asyncio.gather(*waiting, return_exceptions=True)
-            assert all(isinstance(answer, NotKept) for answer in answers)
+            harness.gate.open.set()
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+            assert all(isinstance(result, OutboxUnavailable) for result in results)
 
     run(test)
 
 
-def test_an_answer_of_several_outputs_is_cut_by_rows(outbox: Outbox) -> None:
+def test_batcher_splits_several_outputs_by_request(outbox: Outbox) -> None:
     async def test() -> None:
-        async with asking(outbox) as a:
+        async with batcher_harness(outbox) as harness:
 
             class Several:
                 def predict_proba(self, frame: Any) -> Any:
                     x = frame["x"].to_numpy()
                     return [np.column_stack([x, 1 - x]), np.column_stack([x, x, x])]
 
-            several = serving(Several())
-            one, two = await asyncio.gather(a.ask(0.25, version=several), a.ask(0.5, 1, version=several))
+            several = serving_model(Several())
+            one, two = await asyncio.gather(
+                harness.submit(0.25, version=several), harness.submit(0.5, 1, version=several)
+            )
             assert one.scores == [[0.25, 0.75, 0.25, 0.25, 0.25]]
             assert [array.shape for array in two.output.arrays] == [(2, 2), (2, 3)]
-            assert two.output.lists()[1] == [[1.0, 0.0], [1.0, 1.0, 1.0]]
+            assert two.output.to_lists()[1] == [[1.0, 0.0], [1.0, 1.0, 1.0]]
 
     run(test)

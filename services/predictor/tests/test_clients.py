@@ -14,9 +14,9 @@ from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from driftloop.events import Prediction, as_columns
+from driftloop.events import Prediction, frame_to_columns
 from predictor.outbox.outbox import Outbox
-from tests.support.predictor_app import Always, events, saved, taken, wines
+from tests.support.predictor_app import StaticModelManager, load_through_manager, outbox_events, save_model, wine_model
 
 ROWS = 7
 DATATYPES = {"alcohol": "FP64", "malic_acid": "FP64", "proline": "INT64", "hue": "BYTES"}
@@ -32,13 +32,13 @@ class Served(NamedTuple):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(tmp_path_factory.mktemp("saved") / "model", *wines(), method="predict_proba")
+    return save_model(tmp_path_factory.mktemp("saved") / "model", *wine_model(), method="predict_proba")
 
 
 @pytest.fixture
-def served(folder: Path, champion: Always, server: str) -> Served:
-    champion.serving = taken(folder, max_rows=100)
-    estimator, frame = wines()
+def served(folder: Path, manager: StaticModelManager, server: str) -> Served:
+    manager.serving = load_through_manager(folder, max_rows=100)
+    estimator, frame = wine_model()
     rows = frame.head(ROWS)
     return Served(server.removeprefix("http://"), rows, estimator.predict_proba(rows))
 
@@ -50,7 +50,7 @@ def triton(served: Served) -> Iterator[Any]:
 
 
 def features(outbox: Outbox) -> list[dict[str, list[Any]]]:
-    return [event.features for event in events(outbox) if isinstance(event, Prediction)]
+    return [event.features for event in outbox_events(outbox) if isinstance(event, Prediction)]
 
 
 def test_mlflows_client_is_answered_with_what_the_model_says(served: Served, outbox: Outbox) -> None:
@@ -60,12 +60,12 @@ def test_mlflows_client_is_answered_with_what_the_model_says(served: Served, out
     assert client.get_version()
     answer = client.invoke(served.rows).get_predictions(predictions_format="ndarray")
     assert answer == pytest.approx(served.probabilities, abs=1e-12)
-    assert features(outbox) == [as_columns(served.rows)]
+    assert features(outbox) == [frame_to_columns(served.rows)]
     with pytest.raises(Exception, match=r"error code 400.*Model is missing inputs.*hue"):
         client.invoke(served.rows.drop(columns="hue"))
 
 
-def test_tritons_client_finds_server_and_model(triton: Any, champion: Always) -> None:
+def test_tritons_client_finds_server_and_model(triton: Any, manager: StaticModelManager) -> None:
     assert triton.is_server_live()
     assert triton.is_server_ready()
     assert triton.is_model_ready("m")
@@ -76,7 +76,7 @@ def test_tritons_client_finds_server_and_model(triton: Any, champion: Always) ->
     described = triton.get_model_metadata("m")
     assert {one["name"]: one["datatype"] for one in described["inputs"]} == DATATYPES
     assert described["outputs"] == [{"name": "output-1", "datatype": "FP64", "shape": [-1, 3]}]
-    champion.serving = None
+    manager.serving = None
     assert not triton.is_server_ready()
     assert not triton.is_model_ready("m")
 
@@ -100,9 +100,9 @@ def test_tritons_client_is_answered_with_what_the_model_says(
     answer = triton.infer("m", tensors(rows, binary=binary_in), outputs=wanted, request_id="mine")
     assert answer.get_response()["id"] == "mine"
     assert ("binary_data_size" in answer.get_output("output-1").get("parameters", {})) == binary_out
-    expected = served.probabilities if binary_in else wines()[0].predict_proba(rows)
+    expected = served.probabilities if binary_in else wine_model()[0].predict_proba(rows)
     assert answer.as_numpy("output-1") == pytest.approx(expected, abs=1e-12)
-    assert features(outbox) == [as_columns(rows)]
+    assert features(outbox) == [frame_to_columns(rows)]
 
 
 def test_tritons_client_may_name_no_output_or_the_version(served: Served, triton: Any) -> None:
@@ -113,19 +113,19 @@ def test_tritons_client_may_name_no_output_or_the_version(served: Served, triton
 
 
 def test_tritons_client_may_send_all_columns_as_one_matrix(
-    server: str, champion: Always, outbox: Outbox, tmp_path: Path
+    server: str, manager: StaticModelManager, outbox: Outbox, tmp_path: Path
 ) -> None:
-    estimator, frame = wines()
+    estimator, frame = wine_model()
     numbers = frame[["alcohol", "malic_acid"]]
     only = estimator.named_steps["histgradientboostingclassifier"].fit(numbers, estimator.predict(frame))
-    champion.serving = taken(saved(tmp_path / "model", only, numbers), max_rows=100)
+    manager.serving = load_through_manager(save_model(tmp_path / "model", only, numbers), max_rows=100)
     matrix = numbers.head(ROWS).to_numpy()
     one = InferInput("matrix", list(matrix.shape), "FP64")
     one.set_data_from_numpy(matrix)
     with InferenceServerClient(server.removeprefix("http://")) as client:
         answer = client.infer("m", [one])
     assert answer.as_numpy("output-1").ravel().tolist() == only.predict(numbers.head(ROWS)).tolist()
-    assert features(outbox) == [as_columns(numbers.head(ROWS))]
+    assert features(outbox) == [frame_to_columns(numbers.head(ROWS))]
 
 
 def test_tritons_client_is_told_what_is_wrong(served: Served, triton: Any, outbox: Outbox) -> None:
@@ -138,13 +138,13 @@ def test_tritons_client_is_told_what_is_wrong(served: Served, triton: Any, outbo
     ):
         with pytest.raises(InferenceServerException, match=message):
             triton.infer(name, asked, version)
-    assert not events(outbox)
+    assert not outbox_events(outbox)
 
 
 def test_kserves_client_is_answered_with_what_the_model_says(
-    served: Served, outbox: Outbox, tmp_path: Path, programs_of: Callable[[str], Path]
+    served: Served, outbox: Outbox, tmp_path: Path, peer_executables: Callable[[str], Path]
 ) -> None:
-    columns = as_columns(served.rows.fillna(2.5))  # KServe's client reads no NaN in JSON
+    columns = frame_to_columns(served.rows.fillna(2.5))  # KServe's client reads no NaN in JSON
     asked = {
         "v1": {"instances": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]},
         "v2": {name: (datatype, columns[name]) for name, datatype in DATATYPES.items()},
@@ -152,7 +152,7 @@ def test_kserves_client_is_answered_with_what_the_model_says(
     (tmp_path / "asked.json").write_text(json.dumps(asked))
     script = Path(__file__).with_name("kserve_client.py")
     command = [
-        str(programs_of("kserve") / "python"),
+        str(peer_executables("kserve") / "python"),
         str(script),
         f"http://{served.address}",
         str(tmp_path / "asked.json"),
@@ -160,7 +160,7 @@ def test_kserves_client_is_answered_with_what_the_model_says(
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)
-    expected = wines()[0].predict_proba(served.rows.fillna(2.5))
+    expected = wine_model()[0].predict_proba(served.rows.fillna(2.5))
     for asked_as in ("v1", "v2", "v2 binary"):
         assert np.array(answers.pop(asked_as)) == pytest.approx(expected, abs=1e-12), asked_as
     assert "alcohol: Field required" in answers.pop("v1 refused")

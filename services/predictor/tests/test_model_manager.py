@@ -1,4 +1,4 @@
-"""Swaps: loaded, checked and tried before they are seen; refused ones leave the old version serving."""
+"""The model manager swaps to valid versions, and keeps the old one serving if the new one is rejected."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -8,24 +8,24 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
-from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from driftloop.registry.model_registry import Refused
+from driftloop.errors import RegistryUnavailable
+from driftloop.registry.loading import ModelRejected
 from driftloop.telemetry.health import Health
-from predictor.serving.model_cache import Versions
-from predictor.serving.model_manager import Champion
-from predictor.settings import Predictor
+from predictor.serving.model_cache import ModelCache
+from predictor.serving.model_manager import ModelManager
+from predictor.settings import ServingSettings
 
 FRAME = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0]})
 
 
 def save(
-    folder: Path, estimator: Any, outcome: Sequence[float] = (0, 0, 1, 1), frame: pd.DataFrame = FRAME, **options: Any
+    folder: Path, estimator: Any, target: Sequence[float] = (0, 0, 1, 1), frame: pd.DataFrame = FRAME, **options: Any
 ) -> Path:
     mlflow.sklearn.save_model(
-        estimator.fit(frame, outcome),
+        estimator.fit(frame, target),
         folder / "model",
         signature=infer_signature(frame),
         input_example=frame.head(2),
@@ -36,94 +36,96 @@ def save(
     return folder / "model"
 
 
-class Remote:
-    """Stands in for the registry: versions that can be fetched, and faults."""
+class FakeRegistry:
+    """A registry of saved models, whose alias and errors a test sets."""
 
     model, alias = "m", "champion"
 
     def __init__(self, folder: Path) -> None:
-        self.named: str | None = None
+        self.alias_version: str | None = None
         self.folder = folder
-        self.fault: Exception | None = None
+        self.error: Exception | None = None
         self.fetches = 0
 
     def add(self, version: str, estimator: Any, *args: Any, **options: Any) -> None:
         save(self.folder / version, estimator, *args, **options)
 
     def champion(self) -> str | None:
-        if self.fault:
-            raise self.fault
-        return self.named
+        if self.error:
+            raise self.error
+        return self.alias_version
 
     def fetch(self, version: str, into: Path) -> Path:
-        if self.fault:
-            raise self.fault
+        if self.error:
+            raise self.error
         self.fetches += 1
         if not (self.folder / version).exists():
-            raise Refused("the registry does not have it")
+            raise ModelRejected("the registry does not have it")
         return Path(shutil.copytree(self.folder / version / "model", into / "model"))
 
 
 @pytest.fixture
-def remote(tmp_path: Path) -> Remote:
-    return Remote(tmp_path / "remote")
+def registry(tmp_path: Path) -> FakeRegistry:
+    return FakeRegistry(tmp_path / "remote")
 
 
 @pytest.fixture
 def health() -> Health:
     health = Health()
-    health.started()
+    health.mark_started()
     return health
 
 
 @pytest.fixture
-def start(remote: Remote, health: Health, tmp_path: Path) -> Callable[..., Champion]:
+def start(registry: FakeRegistry, health: Health, tmp_path: Path) -> Callable[..., ModelManager]:
     """Starts on the same disk each time."""
 
-    def start(**settings: Any) -> Champion:
-        versions = Versions(tmp_path / "models", remote.fetch)
-        return Champion(remote, versions, Predictor(**settings), health)  # type: ignore[arg-type]  # a stand-in
+    def start(**settings: Any) -> ModelManager:
+        cache = ModelCache(tmp_path / "models", registry.fetch)
+        return ModelManager(registry, cache, ServingSettings(**settings), health)  # type: ignore[arg-type]  # a double
 
     return start
 
 
 @pytest.fixture
-def champion(start: Callable[..., Champion]) -> Champion:
+def manager(start: Callable[..., ModelManager]) -> ModelManager:
     return start()
 
 
-def in_service(champion: Champion) -> str | None:
-    return champion.serving.version if champion.serving else None
+def serving_version(manager: ModelManager) -> str | None:
+    return manager.serving.version if manager.serving else None
 
 
-def test_without_a_version_the_predictor_is_not_ready_and_says_so(champion: Champion, health: Health) -> None:
-    champion.refresh()
-    assert champion.serving is None
-    assert "no version of m has the alias champion" in health.missing["model"]
+def test_model_manager_without_a_version_is_unavailable(manager: ModelManager, health: Health) -> None:
+    manager.refresh()
+    assert manager.serving is None
+    assert "no version of m has the alias champion" in health.unavailable["model"]
 
 
-def test_the_version_that_the_alias_names_is_swapped_in(champion: Champion, remote: Remote, health: Health) -> None:
-    remote.add("1", LogisticRegression())
-    remote.add("2", LinearRegression())
+def test_model_manager_swaps_to_the_version_of_the_alias(
+    manager: ModelManager, registry: FakeRegistry, health: Health
+) -> None:
+    registry.add("1", LogisticRegression())
+    registry.add("2", LinearRegression())
     for version in ("1", "2", "1"):
-        remote.named = version
-        champion.refresh()
-        assert in_service(champion) == version
-    assert not health.missing
-    assert remote.fetches == 2  # back to a version that is on disk
+        registry.alias_version = version
+        manager.refresh()
+        assert serving_version(manager) == version
+    assert not health.unavailable
+    assert registry.fetches == 2  # back to a version that is on disk
 
 
-def test_the_same_version_is_loaded_once(champion: Champion, remote: Remote) -> None:
-    remote.add("1", LogisticRegression())
-    remote.named = "1"
-    champion.refresh()
-    first = champion.serving
-    champion.refresh()
-    assert champion.serving is first
+def test_model_manager_loads_a_version_once(manager: ModelManager, registry: FakeRegistry) -> None:
+    registry.add("1", LogisticRegression())
+    registry.alias_version = "1"
+    manager.refresh()
+    first = manager.serving
+    manager.refresh()
+    assert manager.serving is first
 
 
 @pytest.mark.parametrize(
-    ("spoil", "why"),
+    ("damage", "reason"),
     [
         (lambda model: (model / "model.skops").write_bytes(b"broken"), "cannot be loaded"),
         (lambda model: shutil.rmtree(model.parent), "the registry does not have it"),
@@ -132,123 +134,127 @@ def test_the_same_version_is_loaded_once(champion: Champion, remote: Remote) -> 
                 (model / "serving_input_example.json").unlink()
                 or (model / "input_example.json").write_text('{"columns": ["y"], "data": [[1.0]]}')
             ),
-            "does not answer its own input example",
+            "fails on its own input example",
         ),
     ],
-    ids=["broken", "gone", "does not answer its example"],
+    ids=["broken", "gone", "fails on its example"],
 )
-def test_a_version_that_cannot_serve_is_refused_once_and_the_old_one_goes_on(
-    champion: Champion, remote: Remote, health: Health, spoil: Callable[[Path], Any], why: str
+def test_model_manager_rejects_broken_version_once_and_keeps_the_old_one(
+    manager: ModelManager, registry: FakeRegistry, health: Health, damage: Callable[[Path], Any], reason: str
 ) -> None:
-    remote.add("1", LogisticRegression())
-    remote.add("2", LogisticRegression())
-    spoil(remote.folder / "2" / "model")
-    remote.named = "1"
-    champion.refresh()
-    remote.named = "2"
-    champion.refresh()
-    fetches = remote.fetches
-    champion.refresh()
-    assert in_service(champion) == "1"
-    assert remote.fetches == fetches
-    assert champion.refusal is not None
-    assert (champion.refusal.version, why in champion.refusal.why) == ("2", True)
-    assert not health.missing
-    assert "version 2 is refused" in health.warnings["version"]
+    registry.add("1", LogisticRegression())
+    registry.add("2", LogisticRegression())
+    damage(registry.folder / "2" / "model")
+    registry.alias_version = "1"
+    manager.refresh()
+    registry.alias_version = "2"
+    manager.refresh()
+    fetches = registry.fetches
+    manager.refresh()
+    assert serving_version(manager) == "1"
+    assert registry.fetches == fetches
+    assert manager.rejected is not None
+    assert (manager.rejected.version, reason in manager.rejected.reason) == ("2", True)
+    assert not health.unavailable
+    assert "version 2 is rejected" in health.warnings["version"]
 
 
-def test_a_refusal_is_over_when_the_alias_is_moved_back(champion: Champion, remote: Remote, health: Health) -> None:
-    remote.add("1", LogisticRegression())
-    for remote.named in ("1", "2", "1"):
-        champion.refresh()
-    assert champion.refusal is None
+def test_model_manager_clears_rejection_when_alias_moves_back(
+    manager: ModelManager, registry: FakeRegistry, health: Health
+) -> None:
+    registry.add("1", LogisticRegression())
+    for registry.alias_version in ("1", "2", "1"):
+        manager.refresh()
+    assert manager.rejected is None
     assert not health.warnings
 
 
-def test_a_version_that_would_break_todays_requests_is_refused_unless_the_settings_accept_it(
-    start: Callable[..., Champion], remote: Remote
+def test_model_manager_rejects_incompatible_signature_unless_accepted(
+    start: Callable[..., ModelManager], registry: FakeRegistry
 ) -> None:
-    remote.add("1", LogisticRegression())
-    remote.add("2", LogisticRegression(), frame=FRAME.assign(y=1.0))
-    champion = start()
-    for remote.named in ("1", "2"):
-        champion.refresh()
-    assert champion.refusal is not None
-    assert "the new column y is required" in champion.refusal.why
-    assert "DRIFTLOOP_PREDICTOR__SIGNATURE_CHANGES" in champion.refusal.why
+    registry.add("1", LogisticRegression())
+    registry.add("2", LogisticRegression(), frame=FRAME.assign(y=1.0))
+    manager = start()
+    for registry.alias_version in ("1", "2"):
+        manager.refresh()
+    assert manager.rejected is not None
+    assert "the new column y is required" in manager.rejected.reason
+    assert "DRIFTLOOP_PREDICTOR__ON_SIGNATURE_CHANGE" in manager.rejected.reason
     again = start()  # what was served last counts after a restart too
     again.start()
     again.refresh()
-    assert in_service(again) == "1"
-    accepting = start(signature_changes="accept")
+    assert serving_version(again) == "1"
+    accepting = start(on_signature_change="accept")
     accepting.refresh()
-    assert in_service(accepting) == "2"
+    assert serving_version(accepting) == "2"
 
 
-def test_a_registry_that_is_away_leaves_the_version_serving(champion: Champion, remote: Remote, health: Health) -> None:
-    remote.add("1", LogisticRegression())
-    remote.named = "1"
-    champion.refresh()
-    remote.fault = MlflowException("away")
-    champion.refresh()
-    assert in_service(champion) == "1"
-    assert not health.missing
-    assert "out of reach: away" in health.warnings["registry"]
-    remote.fault = None
-    champion.refresh()
+def test_model_manager_keeps_serving_while_registry_is_unavailable(
+    manager: ModelManager, registry: FakeRegistry, health: Health
+) -> None:
+    registry.add("1", LogisticRegression())
+    registry.alias_version = "1"
+    manager.refresh()
+    registry.error = RegistryUnavailable("away")
+    manager.refresh()
+    assert serving_version(manager) == "1"
+    assert not health.unavailable
+    assert "the registry is unavailable: away" in health.warnings["registry"]
+    registry.error = None
+    manager.refresh()
     assert not health.warnings
 
 
-def test_without_a_registry_a_start_takes_the_last_good_version_from_the_disk_and_says_so(
-    start: Callable[..., Champion], remote: Remote, health: Health
+def test_model_manager_starts_from_cache_while_registry_is_unavailable(
+    start: Callable[..., ModelManager], registry: FakeRegistry, health: Health
 ) -> None:
-    remote.add("1", LogisticRegression())
-    remote.add("2", LogisticRegression())
+    registry.add("1", LogisticRegression())
+    registry.add("2", LogisticRegression())
     before = start()
-    for remote.named in ("1", "2", "1", "3"):  # the last is refused
+    for registry.alias_version in ("1", "2", "1", "3"):  # the last is refused
         before.refresh()
-    remote.fault = MlflowException("away")
+    registry.error = RegistryUnavailable("away")
     after = start()
     after.start()
-    assert (in_service(after), health.missing) == ("1", {})
+    assert (serving_version(after), health.unavailable) == ("1", {})
     after.refresh()
-    assert (in_service(after), after.source) == ("1", "disk")
-    assert not health.missing
+    assert (serving_version(after), after.source) == ("1", "cache")
+    assert not health.unavailable
     assert "registry" in health.warnings
-    remote.fault, remote.named = None, "2"
+    registry.error, registry.alias_version = None, "2"
     after.refresh()
-    assert (in_service(after), after.source) == ("2", "alias")
+    assert (serving_version(after), after.source) == ("2", "alias")
 
 
-def test_without_registry_and_disk_nothing_serves_and_the_reason_is_said(
-    champion: Champion, remote: Remote, health: Health
+def test_model_manager_without_registry_and_cache_is_unavailable(
+    manager: ModelManager, registry: FakeRegistry, health: Health
 ) -> None:
-    remote.fault = MlflowException("away")
-    champion.start()
-    assert "out of reach: away" in health.missing["model"]
+    registry.error = RegistryUnavailable("away")
+    manager.start()
+    assert "the registry is unavailable: away" in health.unavailable["model"]
 
 
-def test_a_pinned_version_serves_whatever_the_alias_names(start: Callable[..., Champion], remote: Remote) -> None:
-    remote.add("1", LogisticRegression())
-    remote.add("2", LogisticRegression())
-    remote.named = "2"
+def test_model_manager_serves_pinned_version_instead_of_alias(
+    start: Callable[..., ModelManager], registry: FakeRegistry
+) -> None:
+    registry.add("1", LogisticRegression())
+    registry.add("2", LogisticRegression())
+    registry.alias_version = "2"
     start().start()  # leaves version 2 on the disk
-    pinned = start(version="1")
+    pinned = start(pinned_version="1")
     pinned.start()
-    assert (in_service(pinned), pinned.source) == ("1", "setting")
+    assert (serving_version(pinned), pinned.source) == ("1", "setting")
 
 
-def test_the_disk_keeps_the_version_in_service_and_the_one_before(
-    champion: Champion, remote: Remote, tmp_path: Path
-) -> None:
-    for remote.named in ("1", "2", "3"):
-        remote.add(str(remote.named), LogisticRegression())
-        champion.refresh()
+def test_model_cache_keeps_the_last_two_versions(manager: ModelManager, registry: FakeRegistry, tmp_path: Path) -> None:
+    for registry.alias_version in ("1", "2", "3"):
+        registry.add(str(registry.alias_version), LogisticRegression())
+        manager.refresh()
     assert {path.name for path in (tmp_path / "models").iterdir() if path.is_dir()} == {"2", "3"}
 
 
 @pytest.mark.parametrize(
-    ("estimator", "outcome", "method", "expected"),
+    ("estimator", "target", "method", "expected"),
     [
         (LogisticRegression(), [0, 0, 1, 1], "predict_proba", lambda low, high: 0 < low < 0.5 < high < 1),
         (LogisticRegression(), [0, 0, 1, 1], "predict", lambda low, high: (low, high) == (0.0, 1.0)),
@@ -264,12 +270,17 @@ def test_the_disk_keeps_the_version_in_service_and_the_one_before(
     ],
     ids=["probability", "class", "named class", "three classes", "number", "two outputs"],
 )
-def test_a_version_answers_by_the_method_that_it_was_logged_with(
-    champion: Champion, remote: Remote, estimator: Any, outcome: Any, method: str, expected: Callable[..., bool]
+def test_serving_model_predicts_with_the_logged_method(
+    manager: ModelManager,
+    registry: FakeRegistry,
+    estimator: Any,
+    target: Any,
+    method: str,
+    expected: Callable[..., bool],
 ) -> None:
-    remote.add("1", estimator, outcome, pyfunc_predict_fn=method)
-    remote.named = "1"
-    champion.refresh()
-    assert champion.serving is not None
-    low, high = champion.serving.predict({"x": [0.0, 3.0]}).scores()
+    registry.add("1", estimator, target, pyfunc_predict_fn=method)
+    registry.alias_version = "1"
+    manager.refresh()
+    assert manager.serving is not None
+    low, high = manager.serving.predict({"x": [0.0, 3.0]}).scores()
     assert expected(low, high)

@@ -26,11 +26,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from predictor import settings
-from predictor.http.protocols import paths
-from predictor.http.protocols.base import Problem
+from predictor.http.protocols import protocols_by_path
+from predictor.http.protocols.base import RequestError
 from predictor.outbox.outbox import Outbox
-from tests.support.predictor_app import Always, events, serving
+from predictor.settings import OutboxSettings
+from tests.support.predictor_app import StaticModelManager, outbox_events, serving_model
 
 MEGABYTE = 1_000_000
 MAX_ROWS = 100
@@ -66,35 +66,35 @@ class Sum:
 
 
 @pytest.fixture(scope="module")
-def champion() -> Always:
-    always = Always()
+def manager() -> StaticModelManager:
+    always = StaticModelManager()
     frame = pd.DataFrame({"x": [0.5], "n": [1], "word": ["a"]})
-    always.serving = serving(Sum(), frame, "predict", max_rows=MAX_ROWS)
+    always.serving = serving_model(Sum(), frame, "predict", max_rows=MAX_ROWS)
     return always
 
 
 @pytest.fixture(scope="module")
 def outbox_of_all(tmp_path_factory: pytest.TempPathFactory) -> Outbox:
-    return Outbox(tmp_path_factory.mktemp("outbox"), settings.Outbox())
+    return Outbox(tmp_path_factory.mktemp("outbox"), OutboxSettings())
 
 
 @pytest.fixture(scope="module")
-def server(serve: Any, champion: Always, outbox_of_all: Outbox) -> Iterator[str]:
+def server(serve: Any, manager: StaticModelManager, outbox_of_all: Outbox) -> Iterator[str]:
     """One for all tests: after each it has to go on."""
-    with serve(champion, outbox_of_all) as url:
+    with serve(manager, outbox_of_all) as url:
         yield url
 
 
 @pytest.fixture
 def outbox(outbox_of_all: Outbox) -> Outbox:
     """Empty."""
-    outbox_of_all.trim(2**62)
+    outbox_of_all.delete_through(2**62)
     return outbox_of_all
 
 
 @pytest.fixture
-def server_of(serve: Any, champion: Always, outbox: Outbox) -> Any:
-    return partial(serve, champion, outbox)
+def server_of(serve: Any, manager: StaticModelManager, outbox: Outbox) -> Any:
+    return partial(serve, manager, outbox)
 
 
 @pytest.fixture
@@ -174,13 +174,15 @@ def test_what_is_no_request_is_a_clear_4xx_in_each_protocol(client: httpx.Client
         answer = client.post(path, content=NO_REQUESTS[name], headers=JSON)
         refused(path, answer.status_code, answer.text)
         assert len(answer.content) < MEGABYTE
-    assert not events(outbox)
+    assert not outbox_events(outbox)
     answers(client)
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_what_libraries_say_is_told_briefly_and_as_text(path: str) -> None:
-    said = paths("m")[path].refuse(Problem(400, "the column \ud800" + "a" * MEGABYTE + " is wrong"))
+    said = protocols_by_path("m")[path].encode_error(
+        RequestError(400, "the column \ud800" + "a" * MEGABYTE + " is wrong")
+    )
     refused(path, 400, said.decode())
     assert len(said) < 3_000
     assert b"the column ?" in said
@@ -218,7 +220,7 @@ def test_an_odd_value_is_a_clear_4xx_or_the_event_says_what_the_model_was_given(
         assert taken or (column, value) not in EVERYWHERE, (column, value, answer.text)
         assert not taken or (column, value) not in NOWHERE, (column, value)
         kept += taken
-        all_events = events(outbox)
+        all_events = outbox_events(outbox)
         assert len(all_events) == kept, (column, value)
         if taken:
             event: Any = all_events[-1]
@@ -254,7 +256,7 @@ def test_a_few_bytes_that_would_become_gigabytes_are_refused(client: httpx.Clien
     kind = "text/csv" if name.endswith("table") else "application/json"
     answer = client.post("/invocations", content=FILLED_UP[name], headers={"Content-Type": kind})
     refused("/invocations", answer.status_code, answer.text, expected=413)
-    assert not events(outbox)
+    assert not outbox_events(outbox)
     answers(client)
 
 
@@ -358,7 +360,7 @@ def test_a_tensor_that_contradicts_itself_is_a_400(
 ) -> None:
     answer = client.post(V2, content=tensor(**{field: value}), headers=JSON)
     refused(V2, answer.status_code, answer.text, expected=400)
-    assert not events(outbox)
+    assert not outbox_events(outbox)
     assert client.post(V2, content=tensor(), headers=JSON).json()["outputs"][0]["data"] == [3.5, 5.5]
 
 
@@ -411,7 +413,7 @@ def test_a_binary_tensor_whose_sizes_lie_is_a_400(
 ) -> None:
     length, body = binary(**lies)
     answer = client.post(V2, content=body, headers={"Inference-Header-Content-Length": length.decode()})
-    assert len(events(outbox)) == (status == 200)
+    assert len(outbox_events(outbox)) == (status == 200)
     if status == 200:
         assert answer.status_code == 200, answer.text
     else:
@@ -441,7 +443,7 @@ def test_more_rows_than_may_be_are_refused(client: httpx.Client, outbox: Outbox)
         answer = client.post(path, json=body)
         refused(path, answer.status_code, answer.text, expected=422)
         assert str(MAX_ROWS) in answer.text
-    assert not events(outbox)
+    assert not outbox_events(outbox)
     answers(client)
 
 
@@ -489,7 +491,7 @@ def test_a_body_over_the_limit_is_a_413_whether_it_says_so_or_not(server_of: Any
 
 @pytest.mark.parametrize("path", [*PATHS, "/outcomes"])
 def test_a_slow_client_gets_a_408_and_holds_up_nobody(server_of: Any, path: str) -> None:
-    with server_of(body_seconds=0.5) as url, httpx.Client(base_url=url) as client:
+    with server_of(body_timeout_seconds=0.5) as url, httpx.Client(base_url=url) as client:
         slow = Line(url)
         slow.say(path, {"Content-Length": 1_000})
         told = threading.Event()
@@ -507,7 +509,7 @@ def test_a_slow_client_gets_a_408_and_holds_up_nobody(server_of: Any, path: str)
             told.set()
             trickling.join()
         refused("/predict" if path == "/outcomes" else path, status, text, expected=408)
-        assert "DRIFTLOOP_PREDICTOR__BODY_SECONDS" in text
+        assert "DRIFTLOOP_PREDICTOR__BODY_TIMEOUT_SECONDS" in text
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -530,7 +532,7 @@ def test_an_upload_that_breaks_off_is_no_event_and_the_server_goes_on(
         end(line)
     with httpx.Client(base_url=server) as client:
         answers(client)
-    assert len(events(outbox)) == len(ROWS)
+    assert len(outbox_events(outbox)) == len(ROWS)
 
 
 @pytest.mark.parametrize(
@@ -549,7 +551,7 @@ def test_outcomes_that_are_none_are_a_clear_4xx(client: httpx.Client, outbox: Ou
     answer = client.post("/outcomes", content=body, headers=JSON)
     assert answer.status_code in (400, 422), answer.text
     assert answer.json()["detail"]
-    assert not events(outbox)
+    assert not outbox_events(outbox)
     answers(client)
 
 

@@ -63,7 +63,7 @@ from driftloop.kafka.codec import serialize
 from driftloop.events import Outcome
 from predictor.outbox.outbox import Outbox
 from predictor.settings import OutboxSettings
-outbox = Outbox(pathlib.Path(sys.argv[1]), settings.Outbox())
+outbox = Outbox(pathlib.Path(sys.argv[1]), OutboxSettings())
 outbox.append([serialize(Outcome(prediction_id="committed", index=0, outcome=1))])
 outbox._db.execute("BEGIN IMMEDIATE")
 columns = "stored_at, type, id, time, key, value"

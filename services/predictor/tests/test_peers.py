@@ -12,16 +12,17 @@ import httpx
 import pytest
 from mlflow.models import infer_signature
 
-from driftloop.events import as_columns
-from predictor import settings
+from driftloop.events import frame_to_columns
 from predictor.outbox.outbox import Outbox
-from tests.support.predictor_app import Always, saved, taken, wines
-from tests.support.processes import Server, free_ports
+from predictor.settings import OutboxSettings
+from tests.support.ports import reserve_ports
+from tests.support.predictor_app import StaticModelManager, load_through_manager, save_model, wine_model
+from tests.support.processes import Server
 
 ROOT = Path(__file__).resolve().parents[3]
-ESTIMATOR, FRAME = wines()
+ESTIMATOR, FRAME = wine_model()
 ROWS = FRAME.head(6)
-COLUMNS = as_columns(ROWS)
+COLUMNS = frame_to_columns(ROWS)
 RECORDS = [dict(zip(COLUMNS, row, strict=True)) for row in zip(*COLUMNS.values(), strict=True)]
 WHOLE = [record for record in RECORDS if None not in record.values()]
 SPLIT: dict[str, Any] = {"columns": list(COLUMNS), "data": [list(record.values()) for record in RECORDS]}
@@ -32,12 +33,12 @@ DATATYPES = {"alcohol": "FP64", "malic_acid": "FP64", "proline": "INT64", "hue":
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     signature = infer_signature(FRAME, ESTIMATOR.predict_proba(FRAME))  # MLServer wants to know the outputs too
     folder = tmp_path_factory.mktemp("saved") / "model"
-    return saved(folder, ESTIMATOR, FRAME, "predict_proba", signature=signature)
+    return save_model(folder, ESTIMATOR, FRAME, "predict_proba", signature=signature)
 
 
 @pytest.fixture(scope="module")
 def mlflow(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    (port,) = free_ports(1)
+    (port,) = reserve_ports(1)
     url = f"http://127.0.0.1:{port}"
     command = [str(ROOT / ".venv/bin/mlflow"), "models", "serve", "--model-uri", str(model), "--port", str(port)]
     environment = {"PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -48,9 +49,9 @@ def mlflow(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 @pytest.fixture(scope="module")
 def mlserver(
-    model: Path, tmp_path_factory: pytest.TempPathFactory, programs_of: Callable[[str], Path]
+    model: Path, tmp_path_factory: pytest.TempPathFactory, peer_executables: Callable[[str], Path]
 ) -> Iterator[str]:
-    programs, ports, folder = programs_of("mlserver"), free_ports(3), tmp_path_factory.mktemp("mlserver")
+    programs, ports, folder = peer_executables("mlserver"), reserve_ports(3), tmp_path_factory.mktemp("mlserver")
     where = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
     model_settings = {"implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(model)}}
     (folder / "settings.json").write_text(json.dumps({"host": "127.0.0.1", "parallel_workers": 0, **where}))
@@ -64,9 +65,9 @@ def mlserver(
 
 @pytest.fixture(scope="module")
 def ours(model: Path, serve: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    champion = Always()
-    champion.serving = taken(model, max_rows=100)
-    with serve(champion, Outbox(tmp_path_factory.mktemp("ours"), settings.Outbox())) as url:
+    manager = StaticModelManager()
+    manager.serving = load_through_manager(model, max_rows=100)
+    with serve(manager, Outbox(tmp_path_factory.mktemp("ours"), OutboxSettings())) as url:
         yield url
 
 

@@ -1,4 +1,4 @@
-"""From a signature to rows and columns."""
+"""The request schema: JSON rows to columns to a frame, and its compatibility with another version."""
 
 import json
 from datetime import datetime
@@ -12,8 +12,8 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from mlflow.types.schema import Array, DataType
 from pydantic import ValidationError
 
-from driftloop.registry.model_registry import Refused
-from predictor.serving.schema import schema
+from driftloop.registry.loading import ModelRejected
+from predictor.serving.schema import build_schema
 
 SIGNATURE = ModelSignature(
     Schema(
@@ -28,43 +28,43 @@ SIGNATURE = ModelSignature(
     )
 )
 ROW = {"temp": 20.5, "distance": 733, "night": True, "carrier": "UA", "at": "2013-07-01T05:00:00", "class": 3}
-SCHEMA = schema(SIGNATURE, None, max_rows=3)
+SCHEMA = build_schema(SIGNATURE, None, max_rows=3)
 
 
 def body(*rows: dict[str, object]) -> str:
     return json.dumps({"instances": rows})
 
 
-def test_rows_become_columns_of_the_signatures_types() -> None:
-    frame = SCHEMA.frame(SCHEMA.parse(body(ROW, ROW)))
+def test_schema_converts_rows_to_a_frame_of_the_signatures_types() -> None:
+    frame = SCHEMA.columns_to_frame(SCHEMA.parse(body(ROW, ROW)))
     assert isinstance(frame, pd.DataFrame)
     assert list(frame.columns) == list(ROW)
     assert [str(dtype) for dtype in frame.dtypes] == ["float64", "int64", "bool", "object", "datetime64[ns]", "int64"]
     assert frame["at"].tolist() == [pd.Timestamp("2013-07-01 05:00")] * 2
 
 
-def test_missing_values_of_optional_columns_are_missing_in_the_frame() -> None:
+def test_schema_converts_missing_optional_values_to_na() -> None:
     row = {name: value for name, value in ROW.items() if name != "class"} | {"temp": None}
-    frame = SCHEMA.frame(SCHEMA.parse(body(row, ROW)))
+    frame = SCHEMA.columns_to_frame(SCHEMA.parse(body(row, ROW)))
     assert isinstance(frame, pd.DataFrame)
     assert frame["temp"].isna().tolist() == [True, False]
     assert frame["class"].isna().tolist() == [True, False]
 
 
-def test_a_datetime_with_a_zone_is_told_in_utc() -> None:
+def test_schema_converts_datetime_with_zone_to_utc() -> None:
     columns = SCHEMA.parse(body(ROW | {"at": "2013-07-01T05:00:00-04:00"}))
     assert columns["at"] == [datetime(2013, 7, 1, 9)]
 
 
-def test_a_frames_cells_come_back_as_they_went_in() -> None:
+def test_schema_round_trips_columns_through_a_frame() -> None:
     columns = SCHEMA.parse(body(ROW | {"temp": None}, ROW))
-    assert SCHEMA.given(pd.DataFrame(SCHEMA.frame(columns))) == columns
+    assert SCHEMA.frame_to_columns(pd.DataFrame(SCHEMA.columns_to_frame(columns))) == columns
 
 
-def test_an_infinite_value_is_refused_with_its_column() -> None:
-    frame = pd.DataFrame(SCHEMA.frame(SCHEMA.parse(body(ROW))))
+def test_schema_rejects_infinite_value() -> None:
+    frame = pd.DataFrame(SCHEMA.columns_to_frame(SCHEMA.parse(body(ROW))))
     with pytest.raises(ValueError, match="temp has an infinite value"):
-        SCHEMA.given(frame.assign(temp=[np.inf]))
+        SCHEMA.frame_to_columns(frame.assign(temp=[np.inf]))
 
 
 @pytest.mark.parametrize(
@@ -79,26 +79,26 @@ def test_an_infinite_value_is_refused_with_its_column() -> None:
         ({"tmp": 20.5}, ("instances", 1, "tmp")),
     ],
 )
-def test_a_wrong_field_is_named_with_its_instance(change: dict[str, object], place: tuple[object, ...]) -> None:
+def test_schema_names_instance_and_field_of_an_error(change: dict[str, object], place: tuple[object, ...]) -> None:
     with pytest.raises(ValidationError) as wrong:
         SCHEMA.parse(body(ROW, ROW | change))
     assert [error["loc"] for error in wrong.value.errors()] == [place]
 
 
 @pytest.mark.parametrize("body", ["", "[]", "{}", '{"instances": []}', '{"instances": [NaN]}', "\\ud800"])
-def test_a_body_that_is_no_request_is_refused(body: str) -> None:
+def test_schema_rejects_invalid_body(body: str) -> None:
     with pytest.raises(ValidationError):
         SCHEMA.parse(body)
 
 
-def test_a_request_has_at_most_the_rows_of_the_setting() -> None:
+def test_schema_limits_rows_of_a_request() -> None:
     with pytest.raises(ValidationError, match="at most 3 items"):
         SCHEMA.parse(body(*[ROW] * 4))
 
 
-def test_a_matrix_has_columns_that_are_numbered() -> None:
-    matrix = schema(ModelSignature(Schema([TensorSpec(np.dtype("float64"), (-1, 2))])), None, max_rows=3)
-    array = matrix.frame(matrix.parse(body({"x0": 1, "x1": 2.5})))
+def test_schema_numbers_columns_of_a_matrix() -> None:
+    matrix = build_schema(ModelSignature(Schema([TensorSpec(np.dtype("float64"), (-1, 2))])), None, max_rows=3)
+    array = matrix.columns_to_frame(matrix.parse(body({"x0": 1, "x1": 2.5})))
     assert isinstance(array, np.ndarray)
     assert array.tolist() == [[1.0, 2.5]]
 
@@ -115,14 +115,16 @@ def test_a_matrix_has_columns_that_are_numbered() -> None:
     ],
     ids=["three dimensions", "bytes", "binary", "array", "no name", "a reserved name"],
 )
-def test_a_signature_that_rows_cannot_carry_is_refused(inputs: list[Any]) -> None:
-    with pytest.raises(Refused, match="signature"):
-        schema(ModelSignature(Schema(inputs)), None, max_rows=3)
+def test_schema_rejects_unsupported_signature(inputs: list[Any]) -> None:
+    with pytest.raises(ModelRejected, match="signature"):
+        build_schema(ModelSignature(Schema(inputs)), None, max_rows=3)
 
 
 def changed(**columns: tuple[DataType, bool]) -> ModelSignature:
-    kept = {spec.name: (spec.type, spec.required) for spec in SIGNATURE.inputs} | columns
-    return ModelSignature(Schema([ColSpec(kind, name, required=must) for name, (kind, must) in kept.items()]))
+    specs = {spec.name: (spec.type, spec.required) for spec in SIGNATURE.inputs} | columns
+    return ModelSignature(
+        Schema([ColSpec(data_type, name, required=required) for name, (data_type, required) in specs.items()])
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,16 +134,16 @@ def changed(**columns: tuple[DataType, bool]) -> ModelSignature:
         ({"wind": (DataType.double, False)}, []),
         ({"distance": (DataType.long, False)}, []),
         ({"wind": (DataType.double, True)}, ["the new column wind is required"]),
-        ({"temp": (DataType.double, True)}, ["the column temp may not be missing any more"]),
-        ({"distance": (DataType.string, True)}, ["the column distance is object, and was int64"]),
+        ({"temp": (DataType.double, True)}, ["the column temp has become required"]),
+        ({"distance": (DataType.string, True)}, ["the column distance has changed its type from int64 to object"]),
     ],
 )
-def test_a_signature_breaks_requests_that_would_fail_under_it(
+def test_schema_lists_incompatibilities_with_another_signature(
     columns: dict[str, tuple[DataType, bool]], reasons: list[str]
 ) -> None:
-    assert SCHEMA.breaks(schema(changed(**columns), None, max_rows=3)) == reasons
+    assert SCHEMA.incompatibilities_with(build_schema(changed(**columns), None, max_rows=3)) == reasons
 
 
-def test_a_column_that_is_gone_breaks_requests_that_have_it() -> None:
-    fewer = schema(ModelSignature(Schema(SIGNATURE.inputs.inputs[1:])), None, max_rows=3)
-    assert SCHEMA.breaks(fewer) == ["the column temp is gone"]
+def test_schema_is_incompatible_with_one_that_lacks_a_column() -> None:
+    fewer = build_schema(ModelSignature(Schema(SIGNATURE.inputs.inputs[1:])), None, max_rows=3)
+    assert SCHEMA.incompatibilities_with(fewer) == ["the column temp is missing"]

@@ -1,4 +1,4 @@
-"""What is asked of a predictor beside predictions: outcomes, how it stands, and the API page."""
+"""The API behind the gateway: outcomes, the serving status, operational routes and the API page."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,124 +12,118 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-from driftloop.events import Outcome, Row, Time, now
-from driftloop.kafka.codec import written
-from driftloop.telemetry.health import Health, operational_routes
+from driftloop.events import EventTime, Outcome, RowIndex, now
+from driftloop.kafka.codec import serialize
+from driftloop.telemetry.http import operational_routes
 from predictor import metrics
-from predictor.http import metadata, openapi
-from predictor.http.protocols.native import MOST_MISTAKES
-from predictor.outbox.outbox import NotKept, Outbox
-from predictor.serving.batching import Batcher
-from predictor.serving.model_manager import Champion
+from predictor.http import dependencies, metadata, openapi
+from predictor.http.dependencies import ApiDependencies, Dependencies
+from predictor.http.protocols.native import MAX_REPORTED_ERRORS
+from predictor.outbox.outbox import OutboxUnavailable
+from predictor.serving.model_manager import RejectedVersion, VersionSource
 
-When = Annotated[
-    Time | None,
-    Header(alias="Driftloop-Time", description=openapi.TIME),
+EventTimeHeader = Annotated[
+    EventTime | None,
+    Header(alias="Driftloop-Time", description=openapi.TIME_DESCRIPTION),
 ]
-MOST_OUTCOMES = 10_000
+MAX_OUTCOMES = 10_000
+RETRY_AFTER_SECONDS = "2"
 
 
-class Known(BaseModel):
-    """What really happened to the row ``index`` of the request that was answered with ``id``."""
+class OutcomeReport(BaseModel):
+    """The outcome of the row ``index`` of the request whose response has this ``id``."""
 
     model_config = ConfigDict(extra="forbid")
 
     id: str = Field(min_length=1, max_length=256)
-    index: Row
+    index: RowIndex
     outcome: FiniteFloat
 
 
-class Outcomes(BaseModel):
-    """Outcomes that have become known."""
+class OutcomesRequest(BaseModel):
+    """Outcomes of earlier predictions."""
 
     model_config = ConfigDict(extra="forbid")
 
-    outcomes: list[Known] = Field(min_length=1, max_length=MOST_OUTCOMES)
+    outcomes: list[OutcomeReport] = Field(min_length=1, max_length=MAX_OUTCOMES)
 
 
-class Refused(BaseModel):
-    """A version that was not taken into service."""
-
-    version: str
-    why: str
-    at: datetime
-
-
-class Models(BaseModel):
-    """The version in service, and what is in another's way."""
+class ServingStatus(BaseModel):
+    """The version in service, and the version that was rejected, if there is one."""
 
     model: str
     version: str | None
-    named_by: str
-    """What names the version: the alias, the setting that pins it, or the disk while the registry is out of reach."""
+    version_source: VersionSource
+    """What names the version: the alias, the setting that pins it, or the cache until the registry is reached."""
     loaded_at: datetime | None
-    refused: Refused | None
+    rejected: RejectedVersion | None
 
 
-def create(
-    model: str,
-    champion: Champion,
-    batcher: Batcher,
-    outbox: Outbox,
-    health: Health,
-    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
-) -> FastAPI:
-    """The application behind the front."""
-    app = FastAPIOffline(title=f"driftloop: {model}", summary="Predictions that are watched.", lifespan=lifespan)
+router = APIRouter()
 
-    def measure() -> None:
-        metrics.QUEUED.set(batcher.queued_rows)
-        depth = outbox.depth()
-        metrics.WAITING.set(depth.events)
-        metrics.AGE.set(depth.age_seconds)
-        metrics.MOST_WAITING.set(outbox.limits.max_events)
 
-    # FastAPI's own answer repeats what was given, which may be what JSON or UTF-8 cannot say.
-    app.exception_handler(RequestValidationError)(_not_valid)
-    app.include_router(operational_routes(health, measure))
-    app.include_router(_predictor_routes(model, champion, outbox))
-    app.include_router(metadata.router(model, champion, health))
+def create_api(api: ApiDependencies, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    """Create the application that serves everything except prediction requests."""
+    app = FastAPIOffline(
+        title=f"driftloop: {api.model_name}", summary="Predictions of a monitored model.", lifespan=lifespan
+    )
+    dependencies.provide(app, api)
+    # FastAPI's own response repeats the input, which may not be representable in JSON or UTF-8.
+    app.exception_handler(RequestValidationError)(_validation_error)
+    app.include_router(operational_routes(api.health, lambda: _update_gauges(api)))
+    app.include_router(router)
+    app.include_router(metadata.router)
 
     def describe() -> dict[str, Any]:
-        return openapi.openapi(app, model, champion.serving)
+        return openapi.build_openapi(app, api.model_name, api.manager.serving)
 
-    app.openapi = describe  # type: ignore[method-assign]  # FastAPI's documented way to a page of one's own
+    app.openapi = describe  # type: ignore[method-assign]  # FastAPI documents this way to replace the page
     return app
 
 
-async def _not_valid(_: Request, error: RequestValidationError) -> JSONResponse:
-    details = [{name: problem[name] for name in ("type", "loc", "msg")} for problem in error.errors()]
-    return JSONResponse({"detail": details[:MOST_MISTAKES]}, 422)
+@router.post(
+    "/outcomes", status_code=202, tags=["predictions"], responses=openapi.error_responses(openapi.DETAIL_SCHEMA)
+)
+async def report_outcomes(
+    body: OutcomesRequest, api: Dependencies, driftloop_time: EventTimeHeader = None
+) -> dict[str, int]:
+    """Report outcomes of earlier predictions. If a row is reported more than once, the last outcome counts."""
+    time = driftloop_time or now()
+    events = [
+        serialize(Outcome(time=time, prediction_id=report.id, index=report.index, outcome=report.outcome))
+        for report in body.outcomes
+    ]
+    try:
+        await asyncio.to_thread(api.outbox.require_capacity)
+        await asyncio.to_thread(api.outbox.append, events)
+    except OutboxUnavailable as error:
+        raise HTTPException(503, str(error), {"Retry-After": RETRY_AFTER_SECONDS}) from error
+    metrics.OUTCOMES.inc(len(events))
+    return {"accepted": len(events)}
 
 
-def _predictor_routes(model: str, champion: Champion, outbox: Outbox) -> APIRouter:
-    router = APIRouter()
+@router.get("/models", tags=["operation"])
+def serving_status(api: Dependencies) -> ServingStatus:
+    """Return the version in service, since when it serves, and the version that was rejected, if there is one."""
+    serving = api.manager.serving
+    return ServingStatus(
+        model=api.model_name,
+        version=serving and serving.version,
+        version_source=api.manager.source,
+        loaded_at=serving and serving.loaded_at,
+        rejected=api.manager.rejected,
+    )
 
-    @router.post("/outcomes", status_code=202, tags=["predictions"], responses=openapi.problems(openapi.DETAIL))
-    async def outcomes(body: Outcomes, driftloop_time: When = None) -> dict[str, int]:
-        """Takes what really happened to earlier predictions; the last one known of a row counts."""
-        known_at = driftloop_time or now()
-        events = [
-            written(Outcome(time=known_at, prediction_id=o.id, index=o.index, outcome=o.outcome)) for o in body.outcomes
-        ]
-        try:
-            await asyncio.to_thread(outbox.check_room)
-            await asyncio.to_thread(outbox.keep, events)
-        except NotKept as error:
-            raise HTTPException(503, str(error), {"Retry-After": "2"}) from error
-        metrics.OUTCOMES.inc(len(events))
-        return {"accepted": len(events)}
 
-    @router.get("/models", tags=["operation"])
-    def models() -> Models:
-        """Which version answers, since when, and which one was refused, if one was."""
-        serving, refusal = champion.serving, champion.refusal
-        return Models(
-            model=model,
-            version=serving and serving.version,
-            named_by=champion.source,
-            loaded_at=serving and serving.loaded_at,
-            refused=refusal and Refused(version=refusal.version, why=refusal.why, at=refusal.at),
-        )
+def _update_gauges(api: ApiDependencies) -> None:
+    """Set the gauges that are read when the metrics are scraped."""
+    metrics.QUEUED_ROWS.set(api.batcher.queued_rows)
+    depth = api.outbox.depth()
+    metrics.OUTBOX_PENDING.set(depth.events)
+    metrics.OUTBOX_OLDEST_AGE.set(depth.age_seconds)
+    metrics.OUTBOX_LIMIT.set(api.outbox.limits.max_events)
 
-    return router
+
+async def _validation_error(_: Request, error: RequestValidationError) -> JSONResponse:
+    details = [{key: detail[key] for key in ("type", "loc", "msg")} for detail in error.errors()]
+    return JSONResponse({"detail": details[:MAX_REPORTED_ERRORS]}, 422)

@@ -1,7 +1,7 @@
-"""The one way in: limits for every request; protocol, batch and answer for those for predictions, in this order.
+"""The gateway in front of the API: it limits every request, and serves prediction requests itself.
 
-Plain ASGI before the FastAPI application: a request's way through its routing and middleware costs more than all else
-that is done for one row.
+It is plain ASGI in front of the FastAPI application, because routing and middleware cost more than everything else
+that is done for a request of one row.
 """
 
 import asyncio
@@ -14,185 +14,226 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from driftloop.events import Time, now
+from driftloop.events import EventTime, now
 from predictor import metrics
-from predictor.http.protocols.base import Problem, Reply, WireFormat
-from predictor.http.protocols.native import Own
-from predictor.outbox.outbox import NotKept, TooLarge
-from predictor.serving.batching import Batcher, QueueFull
-from predictor.serving.model_manager import Champion, Unscorable
-from predictor.settings import Predictor
+from predictor.http.protocols.base import DecodedRequest, EncodedResponse, InferenceProtocol, RequestError
+from predictor.http.protocols.native import NativeProtocol
+from predictor.outbox.outbox import EventTooLarge, OutboxUnavailable
+from predictor.serving.batching import Batcher, PredictionResult, QueueFull
+from predictor.serving.model_manager import ModelManager, PredictionFailed, ServingModel
+from predictor.settings import ServingSettings
 
 log = structlog.get_logger(__name__)
 
 TIME_HEADER = b"driftloop-time"
-RETRY_AFTER = b"2"  # seconds; a queue is empty again, and a version looked up, about then
-VERSIONED = re.compile(r"(?P<before>/v2/models/[^/]+)/versions/(?P<version>[^/]+)(?P<after>/infer)")
-OTHERS = Own()  # the words of what is no request for predictions
-_time: TypeAdapter[datetime] = TypeAdapter(Time)
+RETRY_AFTER_SECONDS = b"2"  # by then a queue is usually empty again, and the alias has been looked up
+VERSIONED_INFER_PATH = re.compile(r"(?P<prefix>/v2/models/[^/]+)/versions/(?P<version>[^/]+)(?P<suffix>/infer)")
+DEFAULT_PROTOCOL = NativeProtocol()  # encodes the errors of requests that are not for predictions
+_time_adapter: TypeAdapter[datetime] = TypeAdapter(EventTime)
 
 
-class Front:
-    """Answers on the paths of the protocols, and hands everything else to the application, its body read."""
+class InferenceGateway:
+    """Serves prediction requests, and forwards all others to the application once their body has been read."""
 
     def __init__(
         self,
         app: ASGIApp,
-        paths: Mapping[str, WireFormat],
-        champion: Champion,
+        protocols: Mapping[str, InferenceProtocol],
+        manager: ModelManager,
         batcher: Batcher,
-        model: str,
-        settings: Predictor,
+        model_name: str,
+        settings: ServingSettings,
     ) -> None:
-        """``paths`` says which protocol is spoken where."""
+        """Create the gateway.
+
+        Args:
+            app: Serves all other requests.
+            protocols: The protocol of each path that takes prediction requests.
+            manager: Has the model in service.
+            batcher: Scores the rows.
+            model_name: The registered model's name.
+            settings: The limits of a request.
+        """
         self._app = app
-        self._paths = paths
-        self._champion = champion
+        self._protocols = protocols
+        self._manager = manager
         self._batcher = batcher
-        self._model = model
+        self._model_name = model_name
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
+        """Serve a connection, as ASGI specifies."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        protocol = self._paths.get(scope["path"]) or self._paths.get(self._without_version(scope["path"]))
+        protocol = self._protocols.get(scope["path"]) or self._protocols.get(self._strip_version(scope["path"]))
         if protocol is None:
-            await self._elsewhere(scope, receive, send)
+            await self._forward(scope, receive, send)
             return
-        began = perf_counter()
-        status, version = 500, ""  # unless there is an answer
+        started = perf_counter()
+        status, version = 500, ""  # counted if the client disconnects before it has a response
         try:
-            status, version, reply = await self._reply(protocol, scope, receive)
-            await _send(send, status, reply)
+            status, version, response = await self._respond(protocol, scope, receive)
+            await _send(send, status, response)
         finally:
-            metrics.SECONDS.observe(perf_counter() - began)
+            metrics.REQUEST_SECONDS.observe(perf_counter() - started)
             metrics.REQUESTS.labels(protocol.name, status, version).inc()
 
-    async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read and limit the body, then hand the request to the application."""
         try:
-            body = await self._body(dict(scope["headers"]), receive)
-        except Problem as problem:
-            await _send(send, problem.status, _refusal(OTHERS, problem))
+            body = await self._read_body(dict(scope["headers"]), receive)
+        except RequestError as error:
+            await _send(send, error.status, _error_response(DEFAULT_PROTOCOL, error))
             return
-        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def once() -> Message:
-            return whole.pop() if whole else await receive()
+        async def receive_body_first() -> Message:
+            return pending.pop() if pending else await receive()
 
-        await self._app(scope, once, send)
+        await self._app(scope, receive_body_first, send)
 
     @staticmethod
-    def _without_version(path: str) -> str:
-        versioned = VERSIONED.fullmatch(path)
-        return versioned["before"] + versioned["after"] if versioned else path
+    def _strip_version(path: str) -> str:
+        match = VERSIONED_INFER_PATH.fullmatch(path)
+        return match["prefix"] + match["suffix"] if match else path
 
-    async def _reply(self, protocol: WireFormat, scope: Scope, receive: Receive) -> tuple[int, str, Reply]:
+    async def _respond(
+        self, protocol: InferenceProtocol, scope: Scope, receive: Receive
+    ) -> tuple[int, str, EncodedResponse]:
+        """Return status, serving version (empty without predictions) and response. Does not raise."""
         try:
-            version, reply = await self._answer(protocol, scope, receive)
-        except Problem as problem:
-            return problem.status, "", _refusal(protocol, problem)
+            version, response = await self._predict(protocol, scope, receive)
+        except RequestError as error:
+            return error.status, "", _error_response(protocol, error)
         except Exception:
-            log.exception("a request failed", path=scope["path"])
-            return 500, "", _refusal(protocol, Problem(500, "the predictor failed; its log says why"))
-        return 200, version, reply
+            log.exception("request.failed", path=scope["path"])
+            return 500, "", _error_response(protocol, RequestError(500, "internal error; see the predictor's log"))
+        return 200, version, response
 
-    async def _answer(self, protocol: WireFormat, scope: Scope, receive: Receive) -> tuple[str, Reply]:
+    async def _predict(
+        self, protocol: InferenceProtocol, scope: Scope, receive: Receive
+    ) -> tuple[str, EncodedResponse]:
+        """Return serving version and response.
+
+        Raises:
+            RequestError: There are no predictions for this request.
+        """
         if scope["method"] != "POST":
-            raise Problem(405, "only POST is answered here")
+            raise RequestError(405, "only the method POST is allowed here")
         headers = dict(scope["headers"])
-        body = await self._body(headers, receive)
-        time = _happened(headers)
-        serving = self._champion.serving
-        if serving is None:
-            raise Problem(503, "no version is in service; /readyz says why", retry=True)
-        asked_for = VERSIONED.fullmatch(scope["path"])
-        if asked_for and asked_for["version"] != serving.version:
-            raise Problem(404, f"version {serving.version} is in service, and not version {asked_for['version']}")
-        if protocol.slow:
-            asked = await asyncio.to_thread(protocol.read, serving, body, headers)
+        body = await self._read_body(headers, receive)
+        time = _event_time(headers)
+        model = self._serving_model(scope["path"])
+        if protocol.blocking:
+            request = await asyncio.to_thread(protocol.decode, model, body, headers)
         else:
-            asked = protocol.read(serving, body, headers)
-        most = self._settings.max_rows
-        if not 0 < asked.rows <= most:
-            raise Problem(
-                422 if asked.rows else protocol.wrong,
-                f"a request has 1 to {most} rows (DRIFTLOOP_PREDICTOR__MAX_ROWS), and this one {asked.rows}",
-            )
-        try:
-            answer = await self._batcher.score(serving, asked.columns, asked.rows, time)
-        except Unscorable as error:
-            raise Problem(protocol.wrong, str(error)) from error
-        except TooLarge as error:
-            raise Problem(413, str(error)) from error
-        except (QueueFull, NotKept) as error:
-            raise Problem(503, str(error), retry=True) from error
-        version = answer.serving.version
-        reply = protocol.write(self._model, answer, asked)
-        named = (b"driftloop-id", answer.id.encode()), (b"driftloop-version", version.encode())
-        return version, reply._replace(headers=(*reply.headers, *named))
+            request = protocol.decode(model, body, headers)
+        self._require_row_count(protocol, request.row_count)
+        result = await self._score(protocol, model, request, time)
+        version = result.model.version
+        response = protocol.encode(self._model_name, result, request)
+        id_headers = (b"driftloop-id", result.id.encode()), (b"driftloop-version", version.encode())
+        return version, response._replace(headers=(*response.headers, *id_headers))
 
-    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body. Raises :class:`Problem` where it is too large, too slow, compressed or broken off."""
+    def _serving_model(self, path: str) -> ServingModel:
+        """Return the model in service, which a path with a version must name."""
+        model = self._manager.serving
+        if model is None:
+            raise RequestError(503, "no version is in service; /readyz says why", retryable=True)
+        match = VERSIONED_INFER_PATH.fullmatch(path)
+        if match and match["version"] != model.version:
+            raise RequestError(404, f"version {model.version} is in service, not version {match['version']}")
+        return model
+
+    def _require_row_count(self, protocol: InferenceProtocol, row_count: int) -> None:
+        max_rows = self._settings.max_rows
+        if not 0 < row_count <= max_rows:
+            raise RequestError(
+                422 if row_count else protocol.invalid_status,
+                f"a request has 1 to {max_rows} rows (DRIFTLOOP_PREDICTOR__MAX_ROWS), and this one has {row_count}",
+            )
+
+    async def _score(
+        self, protocol: InferenceProtocol, model: ServingModel, request: DecodedRequest, time: datetime
+    ) -> PredictionResult:
+        try:
+            return await self._batcher.submit(model, request.columns, request.row_count, time)
+        except PredictionFailed as error:
+            raise RequestError(protocol.invalid_status, str(error)) from error
+        except EventTooLarge as error:
+            raise RequestError(413, str(error)) from error
+        except (QueueFull, OutboxUnavailable) as error:
+            raise RequestError(503, str(error), retryable=True) from error
+
+    async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            RequestError: The body is too large, too slow, compressed or incomplete.
+        """
         if headers.get(b"content-encoding", b"identity") != b"identity":
-            raise Problem(415, "compressed bodies are not read: send it as it is")
-        limit = self._settings.max_body_bytes
-        too_large = Problem(413, f"a body has at most {limit:,} bytes (DRIFTLOOP_PREDICTOR__MAX_BODY_BYTES)")
-        if int(headers.get(b"content-length", b"0")) > limit:
+            raise RequestError(415, "compressed bodies are not supported: send the body without Content-Encoding")
+        max_bytes = self._settings.max_body_bytes
+        too_large = RequestError(413, f"a body has at most {max_bytes:,} bytes (DRIFTLOOP_PREDICTOR__MAX_BODY_BYTES)")
+        if int(headers.get(b"content-length", b"0")) > max_bytes:
             raise too_large
-        parts: list[bytes] = []
+        chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self._settings.body_seconds):
+            async with asyncio.timeout(self._settings.body_timeout_seconds):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Problem(400, "the client went away before its request was complete")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > limit:
+                        raise RequestError(400, "the client disconnected before its request was complete")
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    if size > max_bytes:
                         raise too_large
                     if not message.get("more_body", False):
                         break
         except TimeoutError as error:
-            raise Problem(
+            raise RequestError(
                 408,
-                f"the request was not complete after {self._settings.body_seconds:g} s "
-                "(DRIFTLOOP_PREDICTOR__BODY_SECONDS)",
+                f"the request was not complete after {self._settings.body_timeout_seconds:g} s "
+                "(DRIFTLOOP_PREDICTOR__BODY_TIMEOUT_SECONDS)",
             ) from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _refusal(protocol: WireFormat, problem: Problem) -> Reply:
+def _error_response(protocol: InferenceProtocol, error: RequestError) -> EncodedResponse:
     headers: list[tuple[bytes, bytes]] = []
-    if problem.retry:
-        headers.append((b"retry-after", RETRY_AFTER))
-    if problem.status in (408, 413):  # what is left of the body will not be read
+    if error.retryable:
+        headers.append((b"retry-after", RETRY_AFTER_SECONDS))
+    if error.status in (408, 413):  # the rest of the body will not be read
         headers.append((b"connection", b"close"))
-    if problem.status == 405:
+    if error.status == 405:
         headers.append((b"allow", b"POST"))
-    return Reply(protocol.refuse(problem), tuple(headers))
+    return EncodedResponse(protocol.encode_error(error), tuple(headers))
 
 
-async def _send(send: Send, status: int, reply: Reply) -> None:
+async def _send(send: Send, status: int, response: EncodedResponse) -> None:
     headers = [
-        (b"content-type", reply.content_type),
-        (b"content-length", b"%d" % len(reply.body)),
-        *reply.headers,
+        (b"content-type", response.content_type),
+        (b"content-length", b"%d" % len(response.body)),
+        *response.headers,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body})
+    await send({"type": "http.response.body", "body": response.body})
 
 
-def _happened(headers: Mapping[bytes, bytes]) -> datetime:
-    """When the request's rows happened: now, unless a replay of the past says otherwise."""
-    given = headers.get(TIME_HEADER)
-    if given is None:
+def _event_time(headers: Mapping[bytes, bytes]) -> datetime:
+    """Return the event time of the request: now, or the time in the header, which replays of the past send.
+
+    Raises:
+        RequestError: The header is not a valid time.
+    """
+    value = headers.get(TIME_HEADER)
+    if value is None:
         return now()
     try:
-        return _time.validate_python(given.decode("latin-1"))
+        return _time_adapter.validate_python(value.decode("latin-1"))
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         detail = {"type": "time", "loc": ("header", "Driftloop-Time"), "msg": message}
-        raise Problem(422, f"the header Driftloop-Time: {message}", [detail]) from error
+        raise RequestError(422, f"the header Driftloop-Time: {message}", [detail]) from error

@@ -1,113 +1,141 @@
-"""What the protocols' clients ask before they ask for predictions: is there a server, a model, is it ready."""
+"""Metadata and health routes of the protocols: clients call them before they send prediction requests."""
 
-from importlib.metadata import version as installed
+from importlib.metadata import version as installed_version
 from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from mlflow.version import VERSION as MLFLOW
+from mlflow.version import VERSION as MLFLOW_VERSION
 
-from driftloop.telemetry.health import Health
-from predictor.http.protocols.open_inference_v2 import tensors
-from predictor.serving.model_manager import Champion
+from predictor.http.dependencies import ApiDependencies, Dependencies
+from predictor.http.protocols.open_inference_v2 import to_tensors
+from predictor.serving.model_manager import ServingModel
 
-NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "Not ready"}}
-PROBLEMS: dict[int | str, dict[str, Any]] = {404: {"description": "No such model, or version"}, **NOT_READY}
+Responses = dict[int | str, dict[str, Any]]
+
+NOT_READY: Responses = {503: {"description": "Not ready"}}
+ERROR_RESPONSES: Responses = {404: {"description": "No such model or version"}, **NOT_READY}
+
+router = APIRouter()
+open_inference = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+kserve_v1 = APIRouter(tags=["KServe V1"])
+mlflow = APIRouter(tags=["MLflow"])
 
 
-def router(model: str, champion: Champion, health: Health) -> APIRouter:
-    """The Open Inference Protocol's, KServe V1's and MLflow's own."""
-    router = APIRouter()
+@open_inference.get("")
+def server_metadata() -> dict[str, Any]:
+    """Return the server's name, version and extensions."""
+    return {"name": "driftloop", "version": installed_version("driftloop"), "extensions": ["binary_tensor_data"]}
 
-    def unknown(name: str, version: str | None = None) -> JSONResponse | None:
-        serving = champion.serving
-        if name != model:
-            return JSONResponse({"error": f"the model here is {model}, and not {name}"}, 404)
-        if version is not None and (serving is None or version != serving.version):
-            there = f"version {serving.version}" if serving else "no version"
-            return JSONResponse({"error": f"{there} of {model} is in service, and not version {version}"}, 404)
-        return None
 
-    def ready() -> bool:
-        return champion.serving is not None and not health.missing
+@open_inference.get("/health/live", responses={503: {"description": "Stalled"}})
+def server_live(api: Dependencies) -> JSONResponse:
+    """Return whether the process makes progress."""
+    live = api.health.stalled_reason is None
+    return JSONResponse({"live": live}, 200 if live else 503)
 
-    @router.get("/v2", tags=["Open Inference Protocol"])
-    def server() -> dict[str, Any]:
-        """The server's name, version and extensions."""
-        return {"name": "driftloop", "version": installed("driftloop"), "extensions": ["binary_tensor_data"]}
 
-    @router.get("/v2/health/live", tags=["Open Inference Protocol"], responses={503: {"description": "It is stuck"}})
-    def live() -> JSONResponse:
-        """Whether the process makes progress."""
-        return JSONResponse({"live": health.stuck is None}, 200 if health.stuck is None else 503)
+@open_inference.get("/health/ready", responses=NOT_READY)
+def server_ready(api: Dependencies) -> JSONResponse:
+    """Return whether prediction requests are served."""
+    return JSONResponse({"ready": api.is_ready}, _ready_status(api))
 
-    @router.get("/v2/health/ready", tags=["Open Inference Protocol"], responses=NOT_READY)
-    def server_ready() -> JSONResponse:
-        """Whether requests for predictions are answered."""
-        return JSONResponse({"ready": ready()}, 200 if ready() else 503)
 
-    @router.get("/v2/models/{name}", tags=["Open Inference Protocol"], responses=PROBLEMS)
-    @router.get("/v2/models/{name}/versions/{version}", tags=["Open Inference Protocol"], responses=PROBLEMS)
-    def metadata(name: str, version: str | None = None) -> JSONResponse:
-        """The tensors that the model takes and gives."""
-        if refusal := unknown(name, version):
-            return refusal
-        serving = champion.serving
-        if serving is None:
-            return JSONResponse({"error": "no version is in service"}, 503, {"Retry-After": "2"})
-        return JSONResponse(
-            {
-                "name": name,
-                "versions": [serving.version],
-                "platform": "mlflow_sklearn",
-                "inputs": [
-                    {"name": column.name, "datatype": column.type.tensor, "shape": [-1, 1]}
-                    for column in serving.schema.columns.values()
-                ],
-                "outputs": [
-                    {"name": tensor.name, "datatype": tensor.datatype, "shape": [-1, tensor.array.shape[1]]}
-                    for tensor in (tensors(serving.sample) if serving.sample else [])
-                ],
-            }
-        )
+@open_inference.get("/models/{name}", responses=ERROR_RESPONSES)
+@open_inference.get("/models/{name}/versions/{version}", responses=ERROR_RESPONSES)
+def model_metadata(api: Dependencies, name: str, version: str | None = None) -> JSONResponse:
+    """Return the model's input and output tensors."""
+    if not_served := _not_served(api, name, version):
+        return not_served
+    serving = api.manager.serving
+    if serving is None:
+        return JSONResponse({"error": "no version is in service"}, 503, {"Retry-After": "2"})
+    return JSONResponse(
+        {
+            "name": name,
+            "versions": [serving.version],
+            "platform": "mlflow_sklearn",
+            "inputs": _input_tensors(serving),
+            "outputs": _output_tensors(serving),
+        }
+    )
 
-    @router.get("/v2/models/{name}/ready", tags=["Open Inference Protocol"], responses=PROBLEMS)
-    @router.get("/v2/models/{name}/versions/{version}/ready", tags=["Open Inference Protocol"], responses=PROBLEMS)
-    def model_ready(name: str, version: str | None = None) -> JSONResponse:
-        """Whether the model answers."""
-        return unknown(name, version) or JSONResponse({"name": name, "ready": ready()}, 200 if ready() else 503)
 
-    @router.post("/v2/models/{name}/infer", include_in_schema=False)
-    @router.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
-    @router.post("/v1/models/{name}:predict", include_in_schema=False)
-    def elsewhere(name: str, version: str | None = None) -> JSONResponse:
-        """The front answers for the model that is here."""
-        return unknown(name, version) or JSONResponse({"error": "not found"}, 404)
+@open_inference.get("/models/{name}/ready", responses=ERROR_RESPONSES)
+@open_inference.get("/models/{name}/versions/{version}/ready", responses=ERROR_RESPONSES)
+def model_ready(api: Dependencies, name: str, version: str | None = None) -> JSONResponse:
+    """Return whether the model is ready."""
+    return _not_served(api, name, version) or JSONResponse({"name": name, "ready": api.is_ready}, _ready_status(api))
 
-    @router.get("/", tags=["KServe V1"])
-    def root() -> dict[str, str]:
-        """What KServe's client takes for a sign of life."""
-        return {"status": "alive"}
 
-    @router.get("/v1/models", tags=["KServe V1"])
-    def models() -> dict[str, list[str]]:
-        """The one model."""
-        return {"models": [model]}
+@router.post("/v2/models/{name}/infer", include_in_schema=False)
+@router.post("/v2/models/{name}/versions/{version}/infer", include_in_schema=False)
+@router.post("/v1/models/{name}:predict", include_in_schema=False)
+def wrong_model(api: Dependencies, name: str, version: str | None = None) -> JSONResponse:
+    """Return an error for another model; the gateway serves requests for the model that is here."""
+    return _not_served(api, name, version) or JSONResponse({"error": "not found"}, 404)
 
-    @router.get("/v1/models/{name}", tags=["KServe V1"], responses=PROBLEMS)
-    def model_v1(name: str) -> JSONResponse:
-        """Whether the model answers."""
-        return unknown(name) or JSONResponse({"name": name, "ready": ready()}, 200 if ready() else 503)
 
-    @router.get("/ping", tags=["MLflow"], response_class=PlainTextResponse, responses=NOT_READY)
-    @router.get("/health", tags=["MLflow"], response_class=PlainTextResponse, responses=NOT_READY)
-    def ping() -> Response:
-        """Whether the model answers."""
-        return PlainTextResponse("\n", 200 if ready() else 503)
+@kserve_v1.get("/")
+def root() -> dict[str, str]:
+    """Return the status that KServe's client expects of a live server."""
+    return {"status": "alive"}
 
-    @router.get("/version", tags=["MLflow"], response_class=PlainTextResponse)
-    def mlflow_version() -> Response:
-        """MLflow's version."""
-        return PlainTextResponse(MLFLOW)
 
-    return router
+@kserve_v1.get("/v1/models")
+def list_models(api: Dependencies) -> dict[str, list[str]]:
+    """Return the name of the only model."""
+    return {"models": [api.model_name]}
+
+
+@kserve_v1.get("/v1/models/{name}", responses=ERROR_RESPONSES)
+def model_ready_v1(api: Dependencies, name: str) -> JSONResponse:
+    """Return whether the model is ready."""
+    return _not_served(api, name) or JSONResponse({"name": name, "ready": api.is_ready}, _ready_status(api))
+
+
+@mlflow.get("/ping", response_class=PlainTextResponse, responses=NOT_READY)
+@mlflow.get("/health", response_class=PlainTextResponse, responses=NOT_READY)
+def ping(api: Dependencies) -> Response:
+    """Return 200 if the model is ready."""
+    return PlainTextResponse("\n", _ready_status(api))
+
+
+@mlflow.get("/version", response_class=PlainTextResponse)
+def mlflow_version() -> Response:
+    """Return MLflow's version."""
+    return PlainTextResponse(MLFLOW_VERSION)
+
+
+for protocol_router in (open_inference, kserve_v1, mlflow):
+    router.include_router(protocol_router)
+
+
+def _ready_status(api: ApiDependencies) -> int:
+    return 200 if api.is_ready else 503
+
+
+def _not_served(api: ApiDependencies, name: str, version: str | None = None) -> JSONResponse | None:
+    """Return an error response if the model or the version is not the one in service."""
+    if name != api.model_name:
+        return JSONResponse({"error": f"the model here is {api.model_name}, not {name}"}, 404)
+    serving = api.manager.serving
+    if version is not None and (serving is None or version != serving.version):
+        current = f"version {serving.version}" if serving else "no version"
+        return JSONResponse({"error": f"{current} of {api.model_name} is in service, not version {version}"}, 404)
+    return None
+
+
+def _input_tensors(serving: ServingModel) -> list[dict[str, Any]]:
+    return [
+        {"name": column.name, "datatype": column.type.tensor_datatype, "shape": [-1, 1]}
+        for column in serving.schema.columns.values()
+    ]
+
+
+def _output_tensors(serving: ServingModel) -> list[dict[str, Any]]:
+    """Describe the outputs by those for the input example; without an example they are unknown."""
+    return [
+        {"name": tensor.name, "datatype": tensor.datatype, "shape": [-1, tensor.array.shape[1]]}
+        for tensor in (to_tensors(serving.example_output) if serving.example_output else [])
+    ]

@@ -1,7 +1,7 @@
-"""The outbox: events that are promised and not yet on their topics, on local disk.
+"""The outbox: a durable queue on local disk of events that are not published yet.
 
-A request is answered when its event is in here; the relay takes it to Kafka. One folder is one outbox: whoever starts
-on a folder goes on with what an earlier process left in it.
+A request is answered once its event is in the outbox; the relay publishes it to Kafka. One folder is one outbox: a
+process that starts on a folder continues with the events that an earlier process left there.
 """
 
 import sqlite3
@@ -13,145 +13,174 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from driftloop.kafka.codec import Written
-from predictor import metrics, settings
+from driftloop.errors import DependencyUnavailable, InvalidInput
+from driftloop.kafka.codec import SerializedEvent
+from predictor import metrics
+from predictor.settings import OutboxSettings
 
-TABLES = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of commits, never given twice
-    kept REAL NOT NULL,                          -- seconds since 1970
+    position INTEGER PRIMARY KEY AUTOINCREMENT,  -- in the order of commits, never reused
+    stored_at REAL NOT NULL,                     -- seconds since 1970
     type TEXT NOT NULL, id TEXT NOT NULL, time TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
     traceparent TEXT
 );
 CREATE TABLE IF NOT EXISTS outbox (name TEXT NOT NULL);
 """
-BUSY_SECONDS = 10  # another process on the folder holds the write lock for milliseconds
+BUSY_TIMEOUT_SECONDS = 10  # another process that uses the folder holds the write lock for milliseconds
 
 
-class NotKept(Exception):
-    """The events are not promised, so the request must not be answered; says why and what to do."""
+class OutboxUnavailable(DependencyUnavailable):
+    """The events cannot be stored, so the request must not be answered. The message says why and what to change."""
 
 
-class TooLarge(Exception):
-    """The broker would not take an event of this size; says which setting decides."""
+class EventTooLarge(InvalidInput):
+    """The event is larger than the broker accepts. The message names the setting that decides."""
 
 
-class Depth(NamedTuple):
-    """How much waits."""
+class OutboxDepth(NamedTuple):
+    """How many events wait for the broker, and for how long."""
 
     events: int
     age_seconds: float
-    """How long ago the oldest was kept; 0 where nothing waits."""
+    """How long ago the oldest event was stored; 0 for an empty outbox."""
 
 
 class Outbox:
-    """Events in the order in which they were kept. Safe to use from several threads and processes."""
+    """Events in the order in which they were stored. May be used by several threads and processes at once."""
 
     name: str
-    """Belongs to this outbox for as long as its file exists."""
+    """Identifies the outbox for as long as its file exists."""
 
-    def __init__(self, folder: Path, limits: settings.Outbox, *, durable: bool = True) -> None:
-        """Opens the outbox of a folder, and makes it where there is none. Raises :class:`OSError`.
+    def __init__(self, folder: Path, limits: OutboxSettings, *, durable: bool = True) -> None:
+        """Open the outbox in ``folder``; create it if there is none.
 
-        With ``durable`` a commit outlasts a failure of the machine, unless the settings say otherwise; the relay, which
-        only deletes, does not need that.
+        Args:
+            folder: A folder on local disk.
+            limits: The size limits, and whether a commit waits for the disk.
+            durable: Whether a commit survives a failure of the machine, unless the settings disable that. The relay
+                needs no durable commits, because it only deletes.
+
+        Raises:
+            OSError: The file cannot be opened, or is not an outbox.
         """
         self.limits = limits
         self._lock = threading.RLock()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "outbox.sqlite"
         try:
-            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(
+                path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+            )
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable and limits.sync else 'NORMAL'}")
-            self._db.executescript(TABLES)
-            self._complete()
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable and limits.fsync else 'NORMAL'}")
+            self._db.executescript(SCHEMA)
             self._db.execute(
                 "INSERT INTO outbox SELECT ? WHERE NOT EXISTS (SELECT * FROM outbox)", [f"outbox-{uuid.uuid4()}"]
             )
             self.name = self._db.execute("SELECT name FROM outbox").fetchone()[0]
-        except (sqlite3.Error, NotKept) as error:
-            raise OSError(f"{path} cannot be opened as an outbox (DRIFTLOOP_PREDICTOR__FOLDER): {error}") from error
+        except sqlite3.Error as error:
+            raise OSError(f"{path} cannot be opened as an outbox (DRIFTLOOP_PREDICTOR__DATA_DIR): {error}") from error
 
-    def _complete(self) -> None:
-        """Gives a file that an earlier driftloop has made the columns that it lacks."""
-        with self._writing():
-            there = {name for _, name, *_ in self._db.execute("PRAGMA table_info(events)")}
-            if "traceparent" not in there:
-                self._db.execute("ALTER TABLE events ADD COLUMN traceparent TEXT")
+    def require_size(self, event: SerializedEvent) -> None:
+        """Check that the broker accepts an event of this size; otherwise it would block all later events.
 
-    def check(self, event: Written) -> None:
-        """Raises :class:`TooLarge`: an event that the broker never takes would hold up all others."""
-        if len(event.value) > self.limits.max_event_bytes:
-            raise TooLarge(
-                f"the request's event would have {len(event.value):,} bytes, and at most "
-                f"{self.limits.max_event_bytes:,} are published (DRIFTLOOP_OUTBOX__MAX_EVENT_BYTES)"
-            )
-
-    def check_room(self) -> None:
-        """Raises :class:`NotKept` where the outbox is full and requests are to be refused."""
-        if self.limits.when_full == "refuse" and (waiting := self.depth().events) >= self.limits.max_events:
-            raise NotKept(
-                f"{waiting:,} events wait for the broker, and more may not (DRIFTLOOP_OUTBOX__MAX_EVENTS, "
-                "DRIFTLOOP_OUTBOX__WHEN_FULL)"
-            )
-
-    def keep(self, events: Sequence[Written]) -> None:
-        """Keeps all of them in one commit; on disk when it returns. Raises :class:`NotKept`.
-
-        Where the outbox is full and set to drop, they are counted instead.
+        Raises:
+            EventTooLarge: The event is larger than ``DRIFTLOOP_OUTBOX__MAX_EVENT_BYTES``.
         """
-        with self._writing():
-            if self.limits.when_full == "drop" and self.depth().events >= self.limits.max_events:
-                metrics.DROPPED.inc(len(events))
-                return
-            kept = time.time()
-            self._db.executemany(
-                "INSERT INTO events (kept, type, id, time, key, value, traceparent) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(kept, *event) for event in events],
+        if len(event.value) > self.limits.max_event_bytes:
+            raise EventTooLarge(
+                f"the request's event has {len(event.value):,} bytes, and the limit is "
+                f"{self.limits.max_event_bytes:,} (DRIFTLOOP_OUTBOX__MAX_EVENT_BYTES)"
             )
 
-    def depth(self) -> Depth:
-        """What waits. Raises :class:`NotKept`."""
-        with self._reading():
-            last, first, kept = self._db.execute(
-                "SELECT (SELECT max(position) FROM events), (SELECT min(position) FROM events),"
-                " (SELECT kept FROM events ORDER BY position LIMIT 1)"
-            ).fetchone()
-        return Depth(0, 0) if first is None else Depth(last - first + 1, max(time.time() - kept, 0))
+    def require_capacity(self) -> None:
+        """Check that the outbox is not full. Always passes if a full outbox is set to drop events.
 
-    def after(self, position: int, count: int) -> list[tuple[int, Written]]:
-        """The next events after a position, each with its own; at most ``count``."""
-        with self._reading():
+        Raises:
+            OutboxUnavailable: The outbox is full and set to refuse requests, or it cannot be read.
+        """
+        if self.limits.on_full == "reject" and (pending := self.depth().events) >= self.limits.max_events:
+            raise OutboxUnavailable(
+                f"the outbox is full: {pending:,} events wait for the broker (DRIFTLOOP_OUTBOX__MAX_EVENTS, "
+                "DRIFTLOOP_OUTBOX__ON_FULL)"
+            )
+
+    def append(self, events: Sequence[SerializedEvent]) -> None:
+        """Store the events in one commit; they are on disk when it returns.
+
+        If the outbox is full and set to drop events, they are only counted.
+
+        Raises:
+            OutboxUnavailable: The disk is full or fails. None of the events is stored.
+        """
+        with self._write_transaction():
+            if self.limits.on_full == "drop" and self.depth().events >= self.limits.max_events:
+                metrics.OUTBOX_DROPPED.inc(len(events))
+                return
+            stored_at = time.time()
+            self._db.executemany(
+                "INSERT INTO events (stored_at, type, id, time, key, value, traceparent) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(stored_at, *event) for event in events],
+            )
+
+    def depth(self) -> OutboxDepth:
+        """Return how many events wait for the broker, and for how long.
+
+        Raises:
+            OutboxUnavailable: The outbox cannot be read.
+        """
+        with self._translate_errors():
+            last, first, stored_at = self._db.execute(
+                "SELECT (SELECT max(position) FROM events), (SELECT min(position) FROM events),"
+                " (SELECT stored_at FROM events ORDER BY position LIMIT 1)"
+            ).fetchone()
+        return OutboxDepth(0, 0) if first is None else OutboxDepth(last - first + 1, max(time.time() - stored_at, 0))
+
+    def read_after(self, position: int, count: int) -> list[tuple[int, SerializedEvent]]:
+        """Return up to ``count`` events after a position, each with its own position.
+
+        Raises:
+            OutboxUnavailable: The outbox cannot be read.
+        """
+        with self._translate_errors():
             rows = self._db.execute(
                 "SELECT position, type, id, time, key, value, traceparent FROM events"
                 " WHERE position > ? ORDER BY position LIMIT ?",
                 [position, count],
             ).fetchall()
-        return [(row[0], Written(*row[1:])) for row in rows]
+        return [(row[0], SerializedEvent(*row[1:])) for row in rows]
 
-    def trim(self, position: int) -> None:
-        """Deletes the events up to a position, which are on their topics."""
-        with self._writing():
+    def delete_through(self, position: int) -> None:
+        """Delete the events up to and including ``position``, which must have been published.
+
+        Raises:
+            OutboxUnavailable: The outbox cannot be written.
+        """
+        with self._write_transaction():
             self._db.execute("DELETE FROM events WHERE position <= ?", [position])
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         with self._lock:
             self._db.close()
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
+        """Hold the lock, and translate errors of SQLite."""
         try:
             with self._lock:
                 yield
         except sqlite3.Error as error:
-            raise NotKept(f"the outbox on disk fails: {error}") from error
+            raise OutboxUnavailable(f"the outbox on disk cannot be used: {error}") from error
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """One transaction, begun as a writer: a later upgrade could fail on another process' commit."""
-        with self._reading():
+    def _write_transaction(self) -> Iterator[None]:
+        """Run the block as one transaction that takes the write lock at its start.
+
+        Upgrading a read transaction to a write could fail if another process commits in between.
+        """
+        with self._translate_errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield

@@ -10,7 +10,6 @@ The relay exits with the process that started it, which it notices at the end of
 import fcntl
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from driftloop.errors import BrokerUnavailable
 from driftloop.events import EVENTS
 from driftloop.kafka.client import create_reader, create_transactional_producer, translate_errors
 from driftloop.kafka.codec import SerializedEvent, to_message
+from driftloop.process import exit_with_parent
 from driftloop.telemetry import tracing
 from driftloop.telemetry.health import Health, start_watchdog
 from driftloop.telemetry.logging import configure_logging
@@ -166,21 +166,21 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    """Relay the outbox of the predictor's data folder until standard input ends."""
-    for signal_number in (signal.SIGTERM, signal.SIGINT):  # meant for the predictor; this process ends with it
-        signal.signal(signal_number, signal.SIG_IGN)
+    """Relay the outbox of the predictor's data folder until the predictor exits, or until SIGTERM without one."""
     settings = load_settings_or_exit(RelaySettings)
     configure_logging("relay", settings.log)
     stop = threading.Event()
     health = Health(WATCHDOG_SECONDS)
 
-    def exit_with_parent() -> None:
-        sys.stdin.buffer.read()
+    def drain() -> None:
         stop.set()
         time.sleep(DRAIN_SECONDS)
         os._exit(0)  # the next relay aborts and repeats the open transaction
 
-    threading.Thread(target=exit_with_parent, daemon=True).start()
+    if exit_with_parent(drain):
+        # Signals are meant for the predictor: this process drains the outbox after it.
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signal_number, signal.SIG_IGN)
     with tracing.tracing_session("relay", settings.tracing), exclusive_lock(settings.predictor.data_dir):
         health.heartbeat()  # waiting for another relay's end is no stall of this one
         start_watchdog(health)

@@ -1,7 +1,7 @@
-"""Rows wait for company, not for a clock: what arrives while a batch is scored forms the next batch.
+"""Adaptive batching: the rows that arrive while one batch is scored form the next batch. There is no timer.
 
-The event loop collects, one thread scores. A batch begins once the loop has nothing more to read, so that an idle
-predictor scores at once and a busy one scores many rows for little more than the price of one.
+The event loop collects requests and one thread scores them. A batch starts once the loop has nothing more to read, so
+that an idle predictor scores at once, and a busy one scores many rows for little more than the cost of one.
 """
 
 import asyncio
@@ -18,210 +18,248 @@ from typing import NamedTuple
 import structlog
 from threadpoolctl import threadpool_limits
 
-from driftloop.events import Prediction, Score, new_id
-from driftloop.kafka.codec import Written, written
+from driftloop.errors import DriftloopError
+from driftloop.events import Prediction, PredictionValue, new_event_id
+from driftloop.kafka.codec import SerializedEvent, serialize
 from driftloop.telemetry import tracing
 from predictor import metrics
-from predictor.outbox.outbox import NotKept, Outbox, TooLarge
-from predictor.serving.model_manager import Serving, Unscorable
-from predictor.serving.model_output import Output
+from predictor.outbox.outbox import EventTooLarge, Outbox, OutboxUnavailable
+from predictor.serving.model_manager import PredictionFailed, ServingModel
+from predictor.serving.model_output import ModelOutput
 from predictor.serving.schema import Columns
 
 log = structlog.get_logger(__name__)
 
-# Looks for more to read that find nothing before a batch begins: a request takes two turns of the event loop from its
-# bytes to the queue, so the first look may miss one that is under way.
-QUIET_TURNS = 2
+# Turns of the event loop without a new request before a batch starts: a request takes two turns from its bytes to the
+# queue, so after one turn another request may still be on its way.
+IDLE_TURNS = 2
 
 
-class QueueFull(Exception):
-    """More rows wait than may; says so."""
+class QueueFull(DriftloopError):
+    """More rows wait to be scored than the settings allow; the client may retry."""
 
 
-class Answer(NamedTuple):
-    """What one request is answered."""
+class PredictionResult(NamedTuple):
+    """The result of one request."""
 
     id: str
-    serving: Serving
-    output: Output
-    """As the estimator gave it, the request's rows of it."""
-    scores: list[Score]
-    """The same as the event says it, one a row."""
+    model: ServingModel
+    output: ModelOutput
+    """What the estimator returned for the request's rows."""
+    scores: list[PredictionValue]
+    """The predictions as the event holds them, one per row."""
 
 
 @dataclass(eq=False, slots=True)
-class Job:
-    """One request's rows on their way to an answer."""
+class QueuedRequest:
+    """One request's rows on their way to a result."""
 
-    serving: Serving
+    model: ServingModel
     columns: Columns
-    rows: int
+    row_count: int
     time: datetime
     traceparent: str | None
-    answer: asyncio.Future[Answer]
+    future: asyncio.Future[PredictionResult]
 
 
 class Batcher:
-    """Scores requests together, and keeps their events before it answers. Used from one event loop."""
+    """Scores requests in batches, and stores their events in the outbox before their results are returned.
 
-    def __init__(self, model: str, outbox: Outbox, max_batch_rows: int, max_queued_rows: int) -> None:
-        """Nothing is queued. A request larger than ``max_batch_rows`` is a batch of its own."""
-        self._model = model
+    Must be used from one event loop.
+    """
+
+    def __init__(self, model_name: str, outbox: Outbox, max_batch_rows: int, max_queued_rows: int) -> None:
+        """Create the batcher; a single request with more than ``max_batch_rows`` rows is a batch of its own."""
+        self._model_name = model_name
         self._outbox = outbox
         self._max_batch_rows = max_batch_rows
         self._max_queued_rows = max_queued_rows
-        self._queue: deque[Job] = deque()
+        self._queue: deque[QueuedRequest] = deque()
         self._queued_rows = 0
-        self._busy = False
-        # One thread owns the model. It gets one OpenMP thread, since the trees wait for one another at a barrier a tree
-        # and beside a busy event loop that takes ten times as long.
-        self._thread = ThreadPoolExecutor(1, "scoring", initializer=threadpool_limits, initargs=(1,))
+        self._scheduled = False
+        # One thread owns the model. It gets one OpenMP thread: several would wait for one another at a barrier after
+        # each tree, which takes ten times as long next to a busy event loop.
+        self._executor = ThreadPoolExecutor(1, "scoring", initializer=threadpool_limits, initargs=(1,))
 
-    def score(self, serving: Serving, columns: Columns, rows: int, time: datetime) -> asyncio.Future[Answer]:
-        """Queues a request. Its answer comes when its event is in the outbox.
+    def submit(
+        self, model: ServingModel, columns: Columns, row_count: int, time: datetime
+    ) -> asyncio.Future[PredictionResult]:
+        """Queue a request. Its future is resolved once its event is in the outbox.
 
-        Raises :class:`QueueFull` at once; the answer raises :class:`Unscorable`, :class:`TooLarge` or
-        :class:`NotKept`. Each request's answer is its own: one that fails, or whose client has gone, touches no other.
+        The future raises :class:`PredictionFailed`, :class:`EventTooLarge` or :class:`OutboxUnavailable`. Each
+        request has its own result: one that fails, or whose client disconnects, does not affect the others.
+
+        Raises:
+            QueueFull: The request is refused at once.
         """
-        if self._queued_rows + rows > self._max_queued_rows and self._queue:
+        if self._queued_rows + row_count > self._max_queued_rows and self._queue:
             raise QueueFull(
-                f"{self._queued_rows:,} rows wait to be scored, and more than {self._max_queued_rows:,} may not "
+                f"{self._queued_rows:,} rows wait to be scored, and the limit is {self._max_queued_rows:,} "
                 "(DRIFTLOOP_PREDICTOR__MAX_QUEUED_ROWS)"
             )
         loop = asyncio.get_running_loop()
-        job = Job(serving, columns, rows, time, tracing.current(), loop.create_future())
-        self._queue.append(job)
-        self._queued_rows += rows
-        if not self._busy:
-            self._busy = True
-            loop.call_soon(self._gather, loop, 0, 0)
-        return job.answer
+        request = QueuedRequest(model, columns, row_count, time, tracing.current_traceparent(), loop.create_future())
+        self._queue.append(request)
+        self._queued_rows += row_count
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._schedule, loop, 0, 0)
+        return request.future
 
     @property
     def queued_rows(self) -> int:
-        """Rows that wait to be scored."""
+        """The number of rows that wait to be scored."""
         return self._queued_rows
 
     def close(self) -> None:
-        """Waits for the batch that is being scored."""
-        self._thread.shutdown()
+        """Wait for the batch that is being scored, and end the scoring thread."""
+        self._executor.shutdown()
 
-    def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, quiet: int) -> None:
-        """Lets the event loop read what is there, then hands the batch over."""
-        grown = len(self._queue) > seen
-        if self._queued_rows < self._max_batch_rows and (grown or quiet < QUIET_TURNS):
-            loop.call_soon(self._gather, loop, len(self._queue), 0 if grown else quiet + 1)
+    def _schedule(self, loop: asyncio.AbstractEventLoop, last_length: int, idle_turns: int) -> None:
+        """Start the next batch, after the event loop has read all requests that have arrived.
+
+        Args:
+            loop: The event loop of all requests.
+            last_length: The queue's length at the last turn.
+            idle_turns: How many turns the queue has not grown for.
+        """
+        grown = len(self._queue) > last_length
+        if self._queued_rows < self._max_batch_rows and (grown or idle_turns < IDLE_TURNS):
+            loop.call_soon(self._schedule, loop, len(self._queue), 0 if grown else idle_turns + 1)
             return
-        batch = self._next()
+        batch = self._take_batch()
         if not batch:
-            self._busy = False
+            self._scheduled = False
             return
-        self._thread.submit(self._answer, batch).add_done_callback(
-            lambda done: loop.call_soon_threadsafe(self._settle, loop, batch, done)
+        self._executor.submit(self._run_batch, batch).add_done_callback(
+            lambda done: loop.call_soon_threadsafe(self._resolve, loop, batch, done)
         )
 
-    def _next(self) -> list[Job]:
-        """The longest run of requests to one version that a batch may hold, without those that nobody waits for."""
-        batch: list[Job] = []
-        rows = 0
+    def _take_batch(self) -> list[QueuedRequest]:
+        """Remove the next batch from the queue: consecutive requests to one version, up to the limit of rows.
+
+        Requests whose client has disconnected are dropped.
+        """
+        batch: list[QueuedRequest] = []
+        row_count = 0
         while self._queue:
-            job = self._queue[0]
-            if batch and (job.serving is not batch[0].serving or rows + job.rows > self._max_batch_rows):
+            request = self._queue[0]
+            if batch and (request.model is not batch[0].model or row_count + request.row_count > self._max_batch_rows):
                 break
             self._queue.popleft()
-            self._queued_rows -= job.rows
-            if not job.answer.done():
-                batch.append(job)
-                rows += job.rows
+            self._queued_rows -= request.row_count
+            if not request.future.done():
+                batch.append(request)
+                row_count += request.row_count
         return batch
 
-    def _settle(
-        self, loop: asyncio.AbstractEventLoop, batch: list[Job], done: Future[list[Answer | Exception]]
+    def _resolve(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: list[QueuedRequest],
+        done: Future[list[PredictionResult | Exception]],
     ) -> None:
+        """Resolve the futures of a finished batch, then schedule the next one."""
         error = done.exception()
-        answers: Sequence[Answer | BaseException] = [error] * len(batch) if error else done.result()
-        for job, answer in zip(batch, answers, strict=True):
-            if job.answer.done():  # nobody waits for it any more
+        results: Sequence[PredictionResult | BaseException] = [error] * len(batch) if error else done.result()
+        for request, result in zip(batch, results, strict=True):
+            if request.future.done():  # cancelled: the client has disconnected
                 continue
-            if isinstance(answer, BaseException):
-                job.answer.set_exception(answer)
+            if isinstance(result, BaseException):
+                request.future.set_exception(result)
             else:
-                job.answer.set_result(answer)
-        self._gather(loop, 0, 0)
+                request.future.set_result(result)
+        self._schedule(loop, 0, 0)
 
-    def _answer(self, batch: list[Job]) -> list[Answer | Exception]:
-        """In the scoring thread: scores a batch and keeps its events in one commit."""
-        began = perf_counter()
-        rows = sum(job.rows for job in batch)
-        traced = [job.traceparent for job in batch if job.traceparent]
+    def _run_batch(self, batch: list[QueuedRequest]) -> list[PredictionResult | Exception]:
+        """Score a batch and store its events in one commit. Runs in the scoring thread."""
+        started = perf_counter()
+        row_count = sum(request.row_count for request in batch)
+        traceparents = [request.traceparent for request in batch if request.traceparent]
+        batch_span = (
+            tracing.span("batch", parents=traceparents, rows=row_count, requests=len(batch))
+            if traceparents
+            else nullcontext()
+        )
         try:
-            with tracing.span("batch", of=traced, rows=rows, requests=len(batch)) if traced else nullcontext():
-                self._outbox.check_room()
-                answers, events = self._scored(batch)
-                with tracing.span("keep", events=len(events)) if traced else nullcontext():
-                    self._outbox.keep(events)
-        except NotKept as error:
+            with batch_span:
+                self._outbox.require_capacity()
+                results, events = self._score_or_bisect(batch)
+                with tracing.span("outbox.append", events=len(events)) if traceparents else nullcontext():
+                    self._outbox.append(events)
+        except OutboxUnavailable as error:
             return [error] * len(batch)
-        metrics.BATCH_ROWS.observe(rows)
-        metrics.ROWS.labels(batch[0].serving.version).inc(rows)
-        metrics.BATCH_SECONDS.observe(perf_counter() - began)
-        return answers
+        metrics.BATCH_ROWS.observe(row_count)
+        metrics.ROWS.labels(batch[0].model.version).inc(row_count)
+        metrics.BATCH_DURATION.observe(perf_counter() - started)
+        return results
 
-    def _scored(self, batch: list[Job]) -> tuple[list[Answer | Exception], list[Written]]:
+    def _score_or_bisect(
+        self, batch: list[QueuedRequest]
+    ) -> tuple[list[PredictionResult | Exception], list[SerializedEvent]]:
+        """Return a result per request and the events to store.
+
+        If the model fails, halve the batch until only the request that it fails for is left.
+        """
         try:
-            answers = self._answers(batch)
-        except Exception as error:  # noqa: BLE001  # an estimator is somebody else's code
+            predictions = self._predict(batch)
+        except Exception as error:  # noqa: BLE001  # an estimator is user code and may raise anything
             if len(batch) == 1:
-                return [_unscorable(error)], []
-            # One request's rows spoil the batch: halves, until it stands alone.
+                return [_prediction_failed(error)], []
             middle = len(batch) // 2
-            (left, kept), (right, also) = self._scored(batch[:middle]), self._scored(batch[middle:])
-            return left + right, kept + also
-        checked: list[Answer | Exception] = []
-        events: list[Written] = []
-        for job, answer in zip(batch, answers, strict=True):
-            event = written(
-                # Nothing is validated again: rows and scores have just been.
-                Prediction.model_construct(
-                    id=answer.id,
-                    time=job.time,
-                    traceparent=job.traceparent,
-                    model=self._model,
-                    version=job.serving.version,
-                    features=job.columns,
-                    predictions=answer.scores,
-                )
-            )
+            left_results, left_events = self._score_or_bisect(batch[:middle])
+            right_results, right_events = self._score_or_bisect(batch[middle:])
+            return left_results + right_results, left_events + right_events
+        results: list[PredictionResult | Exception] = []
+        events: list[SerializedEvent] = []
+        for request, prediction in zip(batch, predictions, strict=True):
+            event = self._serialize(request, prediction)
             try:
-                self._outbox.check(event)
-            except TooLarge as error:
-                checked.append(error)
+                self._outbox.require_size(event)
+            except EventTooLarge as error:
+                results.append(error)
             else:
-                checked.append(answer)
+                results.append(prediction)
                 events.append(event)
-        return checked, events
+        return results, events
 
-    def _answers(self, batch: list[Job]) -> list[Answer]:
-        serving = batch[0].serving
+    def _serialize(self, request: QueuedRequest, result: PredictionResult) -> SerializedEvent:
+        # Without validation: rows and scores have been validated already.
+        return serialize(
+            Prediction.model_construct(
+                id=result.id,
+                time=request.time,
+                traceparent=request.traceparent,
+                model=self._model_name,
+                version=request.model.version,
+                features=request.columns,
+                predictions=result.scores,
+            )
+        )
+
+    def _predict(self, batch: list[QueuedRequest]) -> list[PredictionResult]:
+        """Score all rows of a batch in one call, and split the output by request."""
+        model = batch[0].model
         if len(batch) == 1:
             columns = batch[0].columns
         else:
             columns = {
-                name: list(chain.from_iterable(job.columns[name] for job in batch)) for name in serving.schema.columns
+                name: list(chain.from_iterable(request.columns[name] for request in batch))
+                for name in model.schema.columns
             }
-        output = serving.predict(columns)
+        output = model.predict(columns)
         scores = output.scores()
-        answers = []
+        results = []
         start = 0
-        for job in batch:
-            end = start + job.rows
-            answers.append(Answer(new_id(), serving, output.rows(start, end), scores[start:end]))
+        for request in batch:
+            end = start + request.row_count
+            results.append(PredictionResult(new_event_id(), model, output.rows(start, end), scores[start:end]))
             start = end
-        return answers
+        return results
 
 
-def _unscorable(error: Exception) -> Unscorable:
-    if isinstance(error, Unscorable):
+def _prediction_failed(error: Exception) -> PredictionFailed:
+    if isinstance(error, PredictionFailed):
         return error
-    log.warning("rows that the model cannot score", error=f"{type(error).__name__}: {error}")
-    return Unscorable(f"the model cannot score these rows: {type(error).__name__}: {error}")
+    log.warning("batch.prediction_failed", error=f"{type(error).__name__}: {error}")
+    return PredictionFailed(f"the model cannot score these rows: {type(error).__name__}: {error}")

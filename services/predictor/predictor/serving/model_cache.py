@@ -1,53 +1,64 @@
-"""Fetched versions on local disk: what served last is there when registry and store are not."""
+"""A cache of model versions on local disk, so that the predictor can start while the registry is unavailable."""
 
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-KEPT = 2  # the version in service and the one before it: a rollback fetches nothing
+MAX_CACHED = 2  # the version in service and the one before it: a rollback downloads nothing
 
 
-class Versions:
-    """One registered model's versions in a folder, which several processes may share."""
+class ModelCache:
+    """The cached versions of one registered model, in a folder that several processes may share."""
 
     def __init__(self, folder: Path, fetch: Callable[[str, Path], Path]) -> None:
-        """``fetch`` copies a version's files below a folder and returns the model's own; see ``Registry.fetch``."""
+        """Create the cache.
+
+        Args:
+            folder: Where versions are stored; it is created when the first version is fetched.
+            fetch: Copies a version's files below a folder and returns the model's own folder, as
+                :meth:`ModelRegistry.fetch` does.
+        """
         self._folder = folder
         self._fetch = fetch
-        self._order = folder / "served"
+        self._served_file = folder / "served"
 
     def fetch(self, version: str) -> Path:
-        """The version's folder; fetched where it is not on disk. Raises what fetching raises, and :class:`OSError`."""
-        place = self._folder / version
-        if not place.exists():
+        """Return the version's folder; download it first if it is not cached.
+
+        Raises:
+            OSError: The folder cannot be written. Exceptions of the download pass through, too.
+        """
+        version_dir = self._folder / version
+        if not version_dir.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".fetching-", dir=self._folder) as temporary:
                 fetched = self._fetch(version, Path(temporary))
                 try:
-                    fetched.rename(place)  # at once: a version that is there is complete
+                    fetched.rename(version_dir)  # atomic: a folder that exists is complete
                 except OSError:
-                    if not place.exists():  # or else another process was faster
+                    if not version_dir.exists():  # otherwise another process was faster
                         raise
-        return place
+        return version_dir
 
-    def last_good(self) -> str | None:
-        """The version that served last, where its files are here."""
-        served = self._served()
+    def last_served(self) -> str | None:
+        """Return the version that served last; ``None`` if there is none or if its files are missing."""
+        served = self._served_versions()
         return served[0] if served and (self._folder / served[0]).exists() else None
 
-    def keep(self, version: str) -> None:
-        """The version serves now: it is what :meth:`last_good` names, and old ones are deleted."""
-        served = [version, *(old for old in self._served() if old != version)][:KEPT]
-        new = self._order.with_suffix(".new")
-        new.write_text("\n".join(served))
-        new.replace(self._order)
-        for place in self._folder.iterdir():
-            if place.is_dir() and place.name not in served and not place.name.startswith("."):
-                shutil.rmtree(place, ignore_errors=True)
+    def mark_served(self, version: str) -> None:
+        """Record that ``version`` serves now, and delete all but the :data:`MAX_CACHED` versions that served last."""
+        served = [version, *(other for other in self._served_versions() if other != version)][:MAX_CACHED]
+        temporary = self._served_file.with_suffix(".new")
+        temporary.write_text("\n".join(served))
+        temporary.replace(self._served_file)
+        for path in self._folder.iterdir():
+            if path.is_dir() and path.name not in served and not path.name.startswith("."):
+                shutil.rmtree(path, ignore_errors=True)
 
-    def _served(self) -> list[str]:
+    def _served_versions(self) -> list[str]:
+        """Return the versions that served, the latest first."""
         try:
-            return self._order.read_text().split()
+            return self._served_file.read_text().split()
         except FileNotFoundError:
             return []

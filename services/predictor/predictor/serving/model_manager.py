@@ -1,4 +1,4 @@
-"""The version in service: load, check, warm up, swap."""
+"""The model in service: it follows the alias, and loads, validates, warms up and swaps versions."""
 
 import sys
 import threading
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import cycle, islice
 from time import perf_counter, sleep
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy.typing as npt
 import pandas as pd
@@ -16,219 +16,245 @@ import structlog
 from mlflow.exceptions import MlflowException
 from threadpoolctl import threadpool_limits
 
+from driftloop.errors import DependencyUnavailable, InvalidInput
 from driftloop.events import now
-from driftloop.registry.model_registry import Refused, Registry, StoredModel, read
+from driftloop.registry.loading import LoadedModel, ModelRejected, load_model
+from driftloop.registry.model_registry import ModelRegistry
 from driftloop.telemetry import tracing
 from driftloop.telemetry.health import Health
 from predictor import metrics
-from predictor.serving.model_cache import Versions
-from predictor.serving.model_output import Output
-from predictor.serving.schema import Columns, Schema, schema
-from predictor.settings import Predictor
+from predictor.serving.model_cache import ModelCache
+from predictor.serving.model_output import ModelOutput
+from predictor.serving.schema import Columns, Schema, build_schema
+from predictor.settings import ServingSettings
 
 log = structlog.get_logger(__name__)
 
-METHODS = ("predict", "predict_proba", "predict_log_proba")
+VersionSource = Literal["alias", "setting", "cache"]
+
+PREDICT_METHODS = ("predict", "predict_proba", "predict_log_proba")
 WARM_UP_ROWS = (1, 8, 64, 512)
-# How a version is loaded while another one answers: for a third of the time. With all of it, p99 doubles meanwhile.
+# A version is loaded for a third of the time while another one serves. Unthrottled, requests' p99 is four times as
+# high meanwhile; throttled, 1.2 times (docs/adr/0006-throttled-model-loading.md).
 RUN_SECONDS, PAUSE_SECONDS = 0.002, 0.004
-SWITCH_SECONDS = 0.0005  # a tenth of Python's own
+SWITCH_INTERVAL_SECONDS = 0.0005  # a tenth of Python's default
 
 
-class Unscorable(Exception):
-    """The model cannot answer for these rows; says why."""
+class PredictionFailed(InvalidInput):
+    """The model cannot score these rows; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
-class Serving:
-    """A version that can answer."""
+class ServingModel:
+    """A loaded model version that can serve."""
 
     version: str
     schema: Schema
-    stored: StoredModel
-    sample: Output | None = None
-    """What it answers for the first row of its input example."""
+    loaded: LoadedModel
+    example_output: ModelOutput | None = None
+    """The output for the first row of the model's input example."""
     loaded_at: datetime = field(default_factory=now)
 
-    def predict(self, columns: Columns) -> Output:
-        """What the estimator's method, as the model's MLflow description names it, returns for the rows.
+    def predict(self, columns: Columns) -> ModelOutput:
+        """Call the estimator's method that the model's MLflow description names.
 
-        Raises :class:`Unscorable` where it is no finite number, and whatever the estimator raises.
+        Raises:
+            PredictionFailed: A prediction is not a finite number. Exceptions of the estimator pass through.
         """
-        method = self.stored.predict_fn
-        output = Output.of(getattr(self.stored.estimator, method)(self.schema.frame(columns)), method)
-        if not output.finite:
-            raise Unscorable("the model's answer is not a finite number")
+        method = self.loaded.predict_fn
+        returned = getattr(self.loaded.estimator, method)(self.schema.columns_to_frame(columns))
+        output = ModelOutput.from_model(returned, method)
+        if not output.is_finite:
+            raise PredictionFailed("the model's prediction is not a finite number")
         return output
 
 
-class Refusal(NamedTuple):
-    """A version that was not taken into service."""
+@dataclass(frozen=True)
+class RejectedVersion:
+    """A version that the alias names and that cannot be served."""
 
     version: str
-    why: str
-    at: datetime
+    reason: str
+    rejected_at: datetime
 
 
-class Champion:
-    """Follows the alias. ``serving`` is the one reference that a request reads: a swap is its assignment.
+class ModelManager:
+    """Keeps the version that the alias names in service.
 
-    A version that cannot be loaded, has no usable signature, would break today's requests or does not answer its own
-    example is refused; the one before it goes on serving. The last good one also serves where the registry is away.
+    ``serving`` is the only reference that a request reads, so a swap is one assignment. A version is rejected if it
+    cannot be loaded, has no usable signature, would break the requests that clients send today, or fails on its own
+    input example; the version before it keeps serving. While the registry is unavailable, the cached version serves.
     """
 
-    def __init__(self, registry: Registry, versions: Versions, settings: Predictor, health: Health) -> None:
-        """Nothing is loaded before :meth:`start`."""
-        self.serving: Serving | None = None
-        self.refusal: Refusal | None = None
-        self.source: Literal["alias", "setting", "disk"] = "setting" if settings.version else "alias"
-        """What names the version in service; the disk, while the registry has not been reached yet."""
+    def __init__(self, registry: ModelRegistry, cache: ModelCache, settings: ServingSettings, health: Health) -> None:
+        """Create the manager; :meth:`start` loads the first version."""
+        self.serving: ServingModel | None = None
+        self.rejected: RejectedVersion | None = None
+        self.source: VersionSource = "setting" if settings.pinned_version else "alias"
+        """What names the version in service; ``cache`` until the registry has been reached for the first time."""
         self._registry = registry
-        self._versions = versions
+        self._cache = cache
         self._settings = settings
         self._health = health
-        self._one_at_a_time = threading.Lock()
-        health.lacks("model", "the alias has not been looked up yet")
+        self._refresh_lock = threading.Lock()
+        health.mark_unavailable("model", "the alias has not been looked up yet")
 
     def start(self) -> None:
-        """Takes the last good version from the disk, which needs no registry; without one, looks the alias up.
+        """Serve the cached version, which needs no registry; without one, look the alias up.
 
-        Returns when a version serves, or when it is known why none does.
+        When it returns, either a version serves or the reason why none does is recorded in the health.
         """
-        with self._one_at_a_time:
-            self._restore()
+        with self._refresh_lock:
+            self._restore_cached()
         if self.serving is None:
             self.refresh()
 
     def refresh(self) -> None:
-        """Looks the alias up and swaps where it names another version. Takes as long as fetching and loading."""
-        with self._one_at_a_time:
+        """Look the alias up, and swap if it names another version. Blocks while that is downloaded and loaded."""
+        with self._refresh_lock:
             try:
-                self._follow()
-            except (MlflowException, OSError) as error:
-                why = f"the registry is out of reach: {error}"
-                log.warning("registry out of reach", error=str(error))
-                self._health.warns("registry", why)
+                self._sync_with_alias()
+            # An unexpected answer of MLflow must not end the polling either: the version in service stays.
+            except (DependencyUnavailable, MlflowException, OSError) as error:
+                reason = f"the registry is unavailable: {error}"
+                log.warning("model.registry_unavailable", error=str(error))
+                self._health.add_warning("registry", reason)
                 if self.serving is None:
-                    self._health.lacks("model", why)
+                    self._health.mark_unavailable("model", reason)
             if self.serving is not None:
-                self._health.has("model")
+                self._health.mark_available("model")
 
-    def _follow(self) -> None:
-        version = self._settings.version or self._registry.champion()
+    def _sync_with_alias(self) -> None:
+        version = self._settings.pinned_version or self._registry.champion()
         if version is None:
-            self._health.heeds("registry")
+            self._health.clear_warning("registry")
             if self.serving is None:
-                self._health.lacks(
+                self._health.mark_unavailable(
                     "model", f"no version of {self._registry.model} has the alias {self._registry.alias} yet"
                 )
             return
         if self.serving is not None and version == self.serving.version:
-            self._refused(None)
-        elif self.refusal is None or version != self.refusal.version:
-            made = self._registry.traceparent(version) if tracing.on() else None
-            with tracing.span("swap", of=[made], version=version):
+            self._set_rejected(None)
+        elif self.rejected is None or version != self.rejected.version:
+            retrain_traceparent = self._registry.traceparent(version) if tracing.is_enabled() else None
+            with tracing.span("swap", parents=[retrain_traceparent], version=version):
                 self._swap(version)
-        self._health.heeds("registry")
-        self.source = "setting" if self._settings.version else "alias"
+        self._health.clear_warning("registry")
+        self.source = "setting" if self._settings.pinned_version else "alias"
 
-    def _restore(self) -> None:
-        """Today's requests fit the last good version."""
-        version = self._versions.last_good()
-        if version is None or self._settings.version not in (None, version):
+    def _restore_cached(self) -> None:
+        """Serve the cached version: its schema matches what clients send today."""
+        version = self._cache.last_served()
+        if version is None or self._settings.pinned_version not in (None, version):
             return
         try:
-            self._take(self._checked(version))
-        except (Refused, MlflowException, OSError) as error:
-            log.warning("the version on disk cannot serve", version=version, why=str(error))
+            self._activate(self._load_throttled(version))
+        except (ModelRejected, DependencyUnavailable, OSError) as error:
+            log.warning("model.cached_version_unusable", version=version, reason=str(error))
         else:
-            self.source = "disk"
-            self._health.has("model")
+            self.source = "cache"
+            self._health.mark_available("model")
 
     def _swap(self, version: str) -> None:
         try:
-            new = self._checked(version)
-        except Refused as error:
-            tracing.tell(refused=str(error))
-            self._refused(Refusal(version, str(error), now()))
+            model = self._load_throttled(version)
+        except ModelRejected as error:
+            tracing.set_attributes(rejection=str(error))
+            self._set_rejected(RejectedVersion(version, str(error), now()))
             return
-        self._take(new)
-        self._versions.keep(version)
-        self._refused(None)
+        self._activate(model)
+        self._cache.mark_served(version)
+        self._set_rejected(None)
 
-    def _take(self, new: Serving) -> None:
-        old, self.serving = self.serving, new
-        metrics.SWAPS.inc()
-        if old is not None:
-            metrics.IN_SERVICE.labels(self._registry.model, old.version).set(0)
-        metrics.IN_SERVICE.labels(self._registry.model, new.version).set(1)
-        log.info("version in service", version=new.version, before=old and old.version)
+    def _activate(self, model: ServingModel) -> None:
+        previous, self.serving = self.serving, model
+        metrics.MODEL_SWAPS.inc()
+        if previous is not None:
+            metrics.SERVING_VERSION.labels(self._registry.model, previous.version).set(0)
+        metrics.SERVING_VERSION.labels(self._registry.model, model.version).set(1)
+        log.info("model.swapped", version=model.version, previous_version=previous and previous.version)
 
-    def _refused(self, refusal: Refusal | None) -> None:
-        self.refusal = refusal
-        metrics.REFUSED.set(refusal is not None)
-        if refusal is None:
-            self._health.heeds("version")
+    def _set_rejected(self, rejected: RejectedVersion | None) -> None:
+        self.rejected = rejected
+        metrics.ALIAS_REJECTED.set(rejected is not None)
+        if rejected is None:
+            self._health.clear_warning("version")
             return
-        metrics.REFUSALS.inc()
-        log.error("version refused", version=refusal.version, why=refusal.why)
-        why = f"version {refusal.version} is refused: {refusal.why}"
-        self._health.warns("version", why)
+        metrics.REJECTIONS.inc()
+        log.error("model.version_rejected", version=rejected.version, reason=rejected.reason)
+        warning = f"version {rejected.version} is rejected: {rejected.reason}"
+        self._health.add_warning("version", warning)
         if self.serving is None:
-            self._health.lacks("model", why)
+            self._health.mark_unavailable("model", warning)
 
-    def _checked(self, version: str) -> Serving:
-        """A version that has passed every check. Raises :class:`Refused`."""
-        with _in_the_background() if self.serving else nullcontext():
-            return self._loaded(version)
+    def _load_throttled(self, version: str) -> ServingModel:
+        """Load and validate a version; throttled if another version serves meanwhile.
 
-    def _loaded(self, version: str) -> Serving:
-        stored = read(self._versions.fetch(version), self._settings.trusted_types)
-        if stored.predict_fn not in METHODS or not hasattr(stored.estimator, stored.predict_fn):
-            raise Refused(f"its answers come from {stored.predict_fn}, and only {', '.join(METHODS)} are served")
-        example = stored.example if isinstance(stored.example, pd.DataFrame) else None
-        serving = Serving(version, schema(stored.signature, example, self._settings.max_rows), stored)
-        if self.serving is not None and (broken := self.serving.schema.breaks(serving.schema)):
-            reasons = f"today's requests would fail: {'; '.join(broken)}"
-            if self._settings.signature_changes == "refuse":
-                raise Refused(f"{reasons} (DRIFTLOOP_PREDICTOR__SIGNATURE_CHANGES=accept takes it all the same)")
-            log.warning("the signature changes", version=version, why=reasons)
-        return serving if stored.example is None else replace(serving, sample=_warmed_up(serving, stored.example))
+        Raises:
+            ModelRejected: The version fails a check.
+        """
+        with _throttled() if self.serving else nullcontext():
+            return self._load_and_validate(version)
+
+    def _load_and_validate(self, version: str) -> ServingModel:
+        loaded = load_model(self._cache.fetch(version), self._settings.trusted_types)
+        if loaded.predict_fn not in PREDICT_METHODS or not hasattr(loaded.estimator, loaded.predict_fn):
+            raise ModelRejected(
+                f"the model's predict_fn is {loaded.predict_fn}, and only {', '.join(PREDICT_METHODS)} are supported"
+            )
+        example = loaded.example if isinstance(loaded.example, pd.DataFrame) else None
+        model = ServingModel(version, build_schema(loaded.signature, example, self._settings.max_rows), loaded)
+        if self.serving is not None:
+            self._check_compatibility(self.serving, model)
+        return model if loaded.example is None else replace(model, example_output=_warm_up(model, loaded.example))
+
+    def _check_compatibility(self, current: ServingModel, model: ServingModel) -> None:
+        incompatibilities = current.schema.incompatibilities_with(model.schema)
+        if not incompatibilities:
+            return
+        reason = f"today's requests would fail: {'; '.join(incompatibilities)}"
+        if self._settings.on_signature_change == "reject":
+            raise ModelRejected(f"{reason} (DRIFTLOOP_PREDICTOR__ON_SIGNATURE_CHANGE=accept allows it)")
+        log.warning("model.signature_changed", version=model.version, reason=reason)
 
 
 @contextmanager
-def _in_the_background() -> Iterator[None]:
-    """Leaves Python's lock to the requests that are answered meanwhile: this thread pauses for most of the time.
+def _throttled() -> Iterator[None]:
+    """Run the block in this thread for a third of the time, so that requests get Python's interpreter lock.
 
-    Its priority would not help, since the lock knows none. So it looks at the clock whenever it calls a function, and
-    the others wait for a fraction of the usual interval where they find the lock taken. One OpenMP thread, because
-    those of several trees wait for one another.
+    The lock knows no priorities. So a profile hook, which Python calls at each function call of this thread, sleeps
+    after every :data:`RUN_SECONDS`, and other threads that find the lock taken wait for a tenth of the usual switch
+    interval. One OpenMP thread is used, because several would wait for one another after each tree.
     """
-    until = perf_counter() + RUN_SECONDS
+    pause_at = perf_counter() + RUN_SECONDS
 
     def pause(*_: object) -> None:
-        nonlocal until
-        if perf_counter() > until:
+        nonlocal pause_at
+        if perf_counter() > pause_at:
             sleep(PAUSE_SECONDS)
-            until = perf_counter() + RUN_SECONDS
+            pause_at = perf_counter() + RUN_SECONDS
 
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_SECONDS)
+    switch_interval, profiler = sys.getswitchinterval(), sys.getprofile()
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     sys.setprofile(pause)
     try:
         with threadpool_limits(1):
             yield
     finally:
-        sys.setprofile(None)
-        sys.setswitchinterval(usual)
+        sys.setprofile(profiler)
+        sys.setswitchinterval(switch_interval)
 
 
-def _warmed_up(serving: Serving, example: pd.DataFrame | npt.NDArray[Any]) -> Output:
-    """What a version answers to its own example, after batches of several sizes."""
+def _warm_up(model: ServingModel, example: pd.DataFrame | npt.NDArray[Any]) -> ModelOutput:
+    """Score the model's input example in batches of several sizes; return the output for its first row.
+
+    Raises:
+        ModelRejected: The model fails on its own example.
+    """
     try:
-        columns = serving.schema.given(example)
-        for size in WARM_UP_ROWS:
-            serving.predict({name: list(islice(cycle(cells), size)) for name, cells in columns.items()})
-        return serving.predict({name: cells[:1] for name, cells in columns.items()})
-    except Exception as error:  # an estimator is somebody else's code
-        raise Refused(f"it does not answer its own input example: {type(error).__name__}: {error}") from error
+        columns = model.schema.frame_to_columns(example)
+        for row_count in WARM_UP_ROWS:
+            model.predict({name: list(islice(cycle(cells), row_count)) for name, cells in columns.items()})
+        return model.predict({name: cells[:1] for name, cells in columns.items()})
+    except Exception as error:  # an estimator is user code and may raise anything
+        raise ModelRejected(f"it fails on its own input example: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""From a model's signature to the rows that a request may have, from rows to columns, and from columns to a frame."""
+"""The request schema of a model: built from its signature, it converts JSON rows to columns and columns to a frame."""
 
 import json
 from collections.abc import Sequence
@@ -13,109 +13,130 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import DataType
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
-from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
-from driftloop.events import RESERVED, Cell
-from driftloop.registry.model_registry import Refused
+from driftloop.events import RESERVED_COLUMNS, FeatureValue
+from driftloop.registry.loading import ModelRejected
 
-Columns = dict[str, list[Cell]]
-"""Values by column, all of the same length."""
+Columns = dict[str, list[FeatureValue]]
+"""Values by column; all columns have the same length."""
 
-FLOAT32 = float(np.finfo(np.float32).max)
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
-def _naive(time: datetime) -> datetime:
-    """MLflow's datetimes have no zone: those of a request that have one are told in UTC."""
+def _to_naive_utc(time: datetime) -> datetime:
+    """Convert a datetime with a time zone to UTC and remove the zone, because MLflow's datetimes have none."""
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
-class Type(NamedTuple):
-    """How a type of MLflow's is carried."""
+class ColumnType(NamedTuple):
+    """How values of an MLflow type are represented in JSON, in a frame and in a tensor."""
 
-    json: Any
-    """What JSON may hold."""
+    json_type: Any
+    """The Python type, with bounds, that JSON values are validated against."""
     dtype: str
-    """The column's where no value is missing."""
-    missing: str
-    """The column's where one is."""
-    tensor: str
+    """The dtype of a column without missing values."""
+    nullable_dtype: str
+    """The dtype of a column with missing values."""
+    tensor_datatype: str
     """The datatype in the Open Inference Protocol."""
 
 
-TYPES: dict[DataType, Type] = {
-    DataType.double: Type(float, "float64", "float64", "FP64"),
-    DataType.float: Type(Annotated[float, Field(ge=-FLOAT32, le=FLOAT32)], "float32", "float32", "FP32"),
-    DataType.long: Type(Annotated[int, Field(ge=-(2**63), lt=2**63)], "int64", "float64", "INT64"),
-    DataType.integer: Type(Annotated[int, Field(ge=-(2**31), lt=2**31)], "int32", "float64", "INT32"),
-    DataType.boolean: Type(bool, "bool", "object", "BOOL"),
-    DataType.string: Type(str, "object", "object", "BYTES"),
-    DataType.datetime: Type(
-        # what nanoseconds since 1970 can hold
-        Annotated[datetime, AfterValidator(_naive), Field(ge=datetime(1678, 1, 1), lt=datetime(2262, 1, 1))],
+COLUMN_TYPES: dict[DataType, ColumnType] = {
+    DataType.double: ColumnType(float, "float64", "float64", "FP64"),
+    DataType.float: ColumnType(Annotated[float, Field(ge=-MAX_FLOAT32, le=MAX_FLOAT32)], "float32", "float32", "FP32"),
+    DataType.long: ColumnType(Annotated[int, Field(ge=-(2**63), lt=2**63)], "int64", "float64", "INT64"),
+    DataType.integer: ColumnType(Annotated[int, Field(ge=-(2**31), lt=2**31)], "int32", "float64", "INT32"),
+    DataType.boolean: ColumnType(bool, "bool", "object", "BOOL"),
+    DataType.string: ColumnType(str, "object", "object", "BYTES"),
+    DataType.datetime: ColumnType(
+        # the range of nanoseconds since 1970 in 64 bits
+        Annotated[datetime, AfterValidator(_to_naive_utc), Field(ge=datetime(1678, 1, 1), lt=datetime(2262, 1, 1))],
         "datetime64[ns]",
         "datetime64[ns]",
         "BYTES",
     ),
 }
+MATRIX_TYPES = {"float64": DataType.double, "float32": DataType.float, "int64": DataType.long}
 
 
-def list_of(kind: Any, *, allow_inf_nan: bool) -> TypeAdapter[Any]:
-    """Permits values of a type and no others; the first other one is named, and the rest is not looked at."""
-    values = Annotated[list[kind], FailFast()]
-    return TypeAdapter(values, config=ConfigDict(strict=True, allow_inf_nan=allow_inf_nan))
+def list_adapter(item_type: Any, *, allow_inf_nan: bool) -> TypeAdapter[Any]:
+    """Return a validator of lists that is strict about the item type and stops at the first invalid item."""
+    items = Annotated[list[item_type], FailFast()]
+    return TypeAdapter(items, config=ConfigDict(strict=True, allow_inf_nan=allow_inf_nan))
 
 
 class Column(NamedTuple):
-    """A column of the signature."""
+    """A column of a signature."""
 
     name: str
-    type: Type
+    type: ColumnType
     required: bool
+
+    @property
+    def row_field(self) -> Any:
+        """The type of the column's field in a row: an optional field may be absent or null."""
+        return Required[self.type.json_type] if self.required else NotRequired[self.type.json_type | None]
 
 
 class Schema:
-    """What a request to one version looks like."""
+    """The columns of one model version, and conversions between requests, columns and frames."""
 
-    def __init__(self, columns: Sequence[Column], example: pd.DataFrame | None, max_rows: int, *, tensor: bool) -> None:
-        """``example`` is shown on the API page; with ``tensor`` the estimator is given an array, not a frame."""
+    def __init__(
+        self, columns: Sequence[Column], example: pd.DataFrame | None, max_rows: int, *, is_matrix: bool
+    ) -> None:
+        """Create the schema.
+
+        Args:
+            columns: The signature's columns, in order.
+            example: Rows of which the first is shown on the API page.
+            max_rows: The most rows that a request may have.
+            is_matrix: Whether the estimator takes an array instead of a frame.
+        """
         self.columns = {column.name: column for column in columns}
-        self.tensor = tensor
-        self._cells: dict[str, TypeAdapter[Any]] = {
-            column.name: list_of(column.type.json | None, allow_inf_nan=False) for column in columns
+        self.is_matrix = is_matrix
+        self._column_adapters: dict[str, TypeAdapter[Any]] = {
+            column.name: list_adapter(column.type.json_type | None, allow_inf_nan=False) for column in columns
         }
-        row = _record(
+        row_type = _typed_dict(
             "Instance",
             {
-                column.name: Required[column.type.json] if column.required else NotRequired[column.type.json | None]
+                column.name: Required[column.type.json_type]
+                if column.required
+                else NotRequired[column.type.json_type | None]
                 for column in columns
             },
             ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
         )
-        first = [] if example is None else json.loads(example.head(1).to_json(orient="records", date_format="iso"))
-        request = _record(
+        example_json = "[]" if example is None else example.head(1).to_json(orient="records", date_format="iso")
+        request_type = _typed_dict(
             "Instances",
-            {"instances": Annotated[list[row], Field(min_length=1, max_length=max_rows)]},  # type: ignore[valid-type]
-            ConfigDict(extra="forbid", json_schema_extra={"example": {"instances": first}}),
+            {"instances": Annotated[list[row_type], Field(min_length=1, max_length=max_rows)]},  # type: ignore[valid-type]
+            ConfigDict(extra="forbid", json_schema_extra={"example": {"instances": json.loads(example_json)}}),
         )
-        self.request: TypeAdapter[Any] = TypeAdapter(request)
-        """``{"instances": [row, …]}``, a row typed by the signature; an unknown field is refused, since it is probably
-        a misspelt one."""
+        self.request_adapter: TypeAdapter[Any] = TypeAdapter(request_type)
+        """Validates ``{"instances": [row, …]}`` with rows typed by the signature. Unknown fields are errors, because
+        they are probably misspelt."""
 
     def parse(self, body: bytes | str) -> Columns:
-        """The columns of a request in JSON. Raises pydantic's ``ValidationError``, which names instance and field."""
-        rows = self.request.validate_json(body)["instances"]
+        """Parse a request in JSON to columns.
+
+        Raises:
+            pydantic.ValidationError: The request is invalid; the error names instance and field.
+        """
+        rows = self.request_adapter.validate_json(body)["instances"]
         return {name: [row.get(name) for row in rows] for name in self.columns}
 
     @cached_property
     def json_schema(self) -> dict[str, Any]:
-        """The request's JSON schema, with its parts under ``$defs``."""
-        return self.request.json_schema(ref_template="#/components/schemas/{model}")
+        """The JSON schema of a request, with its parts under ``$defs``."""
+        return self.request_adapter.json_schema(ref_template="#/components/schemas/{model}")
 
-    def given(self, frame: pd.DataFrame | npt.NDArray[Any]) -> Columns:
-        """A frame's or array's cells, missing ones as null; columns that are not in it are missing as a whole.
+    def frame_to_columns(self, frame: pd.DataFrame | npt.NDArray[Any]) -> Columns:
+        """Convert a frame or an array to columns; missing values become ``None``, as do all values of absent columns.
 
-        Raises :class:`ValueError` for what an event cannot say: an infinite number, or an object of another type than
-        the column's.
+        Raises:
+            ValueError: An event cannot represent a value, because it is infinite or is not of the column's type.
         """
         if isinstance(frame, np.ndarray):
             frame = pd.DataFrame(frame, columns=list(self.columns))
@@ -127,75 +148,82 @@ class Schema:
             column = frame[name]
             if column.dtype.kind == "f" and np.isinf(column).any():
                 raise ValueError(f"the column {name} has an infinite value")
-            cells = [None if none else cell for cell, none in zip(column.tolist(), column.isna(), strict=True)]
-            columns[name] = self._checked(name, cells) if column.dtype == object else cells
+            cells = [None if is_na else cell for cell, is_na in zip(column.tolist(), column.isna(), strict=True)]
+            columns[name] = self._validate_cells(name, cells) if column.dtype == object else cells
         return columns
 
-    def _checked(self, name: str, cells: list[Cell]) -> list[Cell]:
+    def _validate_cells(self, name: str, cells: list[FeatureValue]) -> list[FeatureValue]:
         try:
-            checked: list[Cell] = self._cells[name].validate_python(cells)
-            to_json(checked)
+            validated: list[FeatureValue] = self._column_adapters[name].validate_python(cells)
+            to_json(validated)
         except ValidationError as error:
-            (first,) = error.errors()
-            raise ValueError(f"the column {name}, row {first['loc'][0]}: {first['msg']}") from error
-        except PydanticSerializationError as error:  # half of a surrogate pair
-            raise ValueError(f"the column {name} has a text that is no Unicode") from error
-        return checked
+            (detail,) = error.errors()
+            raise ValueError(f"the column {name}, row {detail['loc'][0]}: {detail['msg']}") from error
+        except PydanticSerializationError as error:  # an unpaired surrogate
+            raise ValueError(f"the column {name} has a string that is not valid Unicode") from error
+        return validated
 
-    def frame(self, columns: Columns) -> pd.DataFrame | npt.NDArray[Any]:
-        """Columns as the estimator takes them."""
-        arrays = {name: _array(columns[name], column.type) for name, column in self.columns.items()}
-        if self.tensor:
+    def columns_to_frame(self, columns: Columns) -> pd.DataFrame | npt.NDArray[Any]:
+        """Convert columns to the frame, or the matrix, that the estimator takes."""
+        arrays = {name: _to_array(columns[name], column.type) for name, column in self.columns.items()}
+        if self.is_matrix:
             return np.column_stack(list(arrays.values()))
         return pd.DataFrame(arrays, copy=False)
 
-    def breaks(self, new: "Schema") -> list[str]:
-        """Why requests that this schema takes would fail under a new one; empty where none would."""
-        reasons = [f"the column {name} is gone" for name in self.columns if name not in new.columns]
+    def incompatibilities_with(self, new: "Schema") -> list[str]:
+        """Return why requests that are valid under this schema would fail under ``new``; empty if none would."""
+        reasons = [f"the column {name} is missing" for name in self.columns if name not in new.columns]
         for name, column in new.columns.items():
             old = self.columns.get(name)
             if old is None:
                 if column.required:
                     reasons.append(f"the new column {name} is required")
             elif column.required and not old.required:
-                reasons.append(f"the column {name} may not be missing any more")
+                reasons.append(f"the column {name} has become required")
             elif column.type != old.type:
-                reasons.append(f"the column {name} is {column.type.dtype}, and was {old.type.dtype}")
+                reasons.append(f"the column {name} has changed its type from {old.type.dtype} to {column.type.dtype}")
         return reasons
 
 
-def schema(signature: ModelSignature, example: pd.DataFrame | None, max_rows: int) -> Schema:
-    """The schema of a version. Raises :class:`Refused` for a signature that is no table of plain columns.
+def build_schema(signature: ModelSignature, example: pd.DataFrame | None, max_rows: int) -> Schema:
+    """Build the schema of a version from its signature.
 
-    The columns of a matrix, which have no names, are ``x0``, ``x1`` and so on, as scikit-learn calls them.
+    The columns of a matrix, which have no names, are called ``x0``, ``x1`` and so on, as scikit-learn does.
+
+    Raises:
+        ModelRejected: The signature is not a table of named columns of supported types, or uses a reserved name.
     """
     inputs = signature.inputs
     try:
         if inputs.is_tensor_spec():
-            (only,) = inputs.inputs
-            _, width = only.shape
-            kind = TYPES[DataType[{"float64": "double", "float32": "float", "int64": "long"}[str(only.type)]]]
-            columns = [Column(f"x{i}", kind, required=True) for i in range(width)]
+            (matrix,) = inputs.inputs
+            _, width = matrix.shape
+            column_type = COLUMN_TYPES[
+                DataType[{"float64": "double", "float32": "float", "int64": "long"}[str(matrix.type)]]
+            ]
+            columns = [Column(f"x{i}", column_type, required=True) for i in range(width)]
         elif not inputs.has_input_names():
-            raise Refused("the signature's columns have no names")
+            raise ModelRejected("the signature's columns have no names")
         else:
-            columns = [Column(column.name, TYPES[column.type], column.required) for column in inputs]
+            columns = [Column(column.name, COLUMN_TYPES[column.type], column.required) for column in inputs]
     except (KeyError, ValueError, TypeError) as error:
-        raise Refused(f"the signature has a column of a type that rows cannot carry: {error}") from error
-    if taken := RESERVED & {column.name for column in columns}:
-        raise Refused(f"the signature has columns with names that the archive needs: {', '.join(sorted(taken))}")
-    return Schema(columns, example, max_rows, tensor=inputs.is_tensor_spec())
+        raise ModelRejected(f"the signature has a column of an unsupported type: {error}") from error
+    if conflicts := RESERVED_COLUMNS & {column.name for column in columns}:
+        raise ModelRejected(
+            f"the signature uses names that are reserved for the archive: {', '.join(sorted(conflicts))}"
+        )
+    return Schema(columns, example, max_rows, is_matrix=inputs.is_tensor_spec())
 
 
-def _record(name: str, fields: dict[str, Any], config: ConfigDict) -> Any:
-    """A typed dictionary: its keys may be any words, and one costs half of what an object of a class does."""
-    make: Any = TypedDict
-    record = make(name, fields)
-    record.__pydantic_config__ = config
-    return record
+def _typed_dict(name: str, fields: dict[str, Any], config: ConfigDict) -> Any:
+    """Create a typed dictionary: its keys may be any strings, and validating one costs half as much as a model does."""
+    create: Any = TypedDict
+    created = create(name, fields)
+    created.__pydantic_config__ = config
+    return created
 
 
-def _array(cells: Sequence[Cell], kind: Type) -> npt.NDArray[Any]:
-    if kind.missing == kind.dtype:
-        return np.array(cells, dtype=kind.dtype)
-    return np.array(cells, dtype=kind.missing if None in cells else kind.dtype)
+def _to_array(cells: Sequence[FeatureValue], column_type: ColumnType) -> npt.NDArray[Any]:
+    if column_type.nullable_dtype == column_type.dtype:
+        return np.array(cells, dtype=column_type.dtype)
+    return np.array(cells, dtype=column_type.nullable_dtype if None in cells else column_type.dtype)

@@ -1,20 +1,21 @@
-"""What a protocol has to do."""
+"""The interface of a protocol: it decodes requests, and encodes responses and errors."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from predictor.serving.batching import Answer
-from predictor.serving.model_manager import Serving
+from driftloop.errors import DriftloopError
+from predictor.serving.batching import PredictionResult
+from predictor.serving.model_manager import ServingModel
 from predictor.serving.schema import Columns
 
-MOST_WORDS = 2_000  # characters of a message: what other people's libraries say may repeat the whole request
+MAX_MESSAGE_CHARS = 2_000  # an error message of a library may repeat the whole request
 
 Headers = Mapping[bytes, bytes]
-"""A request's headers, their names in lower case."""
+"""A request's headers; names are in lower case."""
 
 
-class Problem(Exception):
-    """A request that is not answered with a prediction."""
+class RequestError(DriftloopError):
+    """A request that gets an error response instead of predictions."""
 
     def __init__(
         self,
@@ -22,60 +23,69 @@ class Problem(Exception):
         message: str,
         details: list[dict[str, Any]] | None = None,
         *,
-        code: str | None = None,
-        retry: bool = False,
+        error_code: str | None = None,
+        retryable: bool = False,
     ) -> None:
-        """``details`` names the fields, as pydantic's errors do; ``code`` is MLflow's name for the kind of problem.
+        """Create the error.
 
-        With ``retry`` the same may work a little later.
+        Args:
+            status: The HTTP status.
+            message: What is wrong; a long message is truncated.
+            details: The invalid fields, in the form of pydantic's errors.
+            error_code: MLflow's name for this kind of error.
+            retryable: Whether the same request may succeed a few seconds later.
         """
         super().__init__(message)
         self.status = status
-        self.message = _printable(message)
+        self.message = _truncate(message)
         self.details = details
-        self.code = code
-        self.retry = retry
+        self.error_code = error_code
+        self.retryable = retryable
 
 
-def _printable(message: str) -> str:
-    """As UTF-8 can say it, and without the middle of a long one."""
-    if len(message) > MOST_WORDS:
-        message = f"{message[: MOST_WORDS // 2]} … {message[-MOST_WORDS // 2 :]}"
+def _truncate(message: str) -> str:
+    """Cut the middle of a long message, and replace characters that UTF-8 cannot encode."""
+    if len(message) > MAX_MESSAGE_CHARS:
+        message = f"{message[: MAX_MESSAGE_CHARS // 2]} … {message[-MAX_MESSAGE_CHARS // 2 :]}"
     return message.encode(errors="replace").decode()
 
 
-class Asked(NamedTuple):
-    """A request, translated."""
+class DecodedRequest(NamedTuple):
+    """A request as columns."""
 
     columns: Columns
-    rows: int
+    row_count: int
     context: Any = None
-    """What the protocol wants to remember for the answer."""
+    """What the protocol needs again to encode the response."""
 
 
-class Reply(NamedTuple):
-    """An answer, translated."""
+class EncodedResponse(NamedTuple):
+    """A response body with its headers."""
 
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
     content_type: bytes = b"application/json"
 
 
-class WireFormat(Protocol):
-    """How a protocol says things. Knows no state: it may be called from several threads."""
+class InferenceProtocol(Protocol):
+    """A protocol of prediction requests. It has no state: its methods may be called from several threads at once."""
 
     name: str
-    """Its label in the metrics."""
-    slow: bool
-    """Whether reading takes so long that it must not hold up the event loop."""
-    wrong: int
-    """The status of what is understood and is no request that the model can answer."""
+    """The value of the label ``protocol`` in the metrics."""
+    blocking: bool
+    """Whether decoding takes so long that it must run outside of the event loop."""
+    invalid_status: int
+    """The HTTP status of a well-formed body that is no valid request for the model."""
 
-    def read(self, serving: Serving, body: bytes, headers: Headers) -> Asked:
-        """Raises :class:`Problem` for what is no request to this version."""
+    def decode(self, model: ServingModel, body: bytes, headers: Headers) -> DecodedRequest:
+        """Decode a request for ``model``.
 
-    def write(self, model: str, answer: Answer, asked: Asked) -> Reply:
-        """The answer."""
+        Raises:
+            RequestError: The body is not a valid request for this model version.
+        """
 
-    def refuse(self, problem: Problem) -> bytes:
-        """What is said instead of an answer: JSON."""
+    def encode(self, model_name: str, result: PredictionResult, request: DecodedRequest) -> EncodedResponse:
+        """Encode the response to ``request``."""
+
+    def encode_error(self, error: RequestError) -> bytes:
+        """Encode an error as the JSON body of a response."""

@@ -1,49 +1,52 @@
-"""KServe's V1: ``POST /v1/models/{name}:predict``, whose instances are rows by name or by position."""
+"""KServe's protocol V1: ``POST /v1/models/{name}:predict`` with rows by name or by position."""
 
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from predictor.http.protocols.base import Asked, Headers, Problem, Reply
-from predictor.http.protocols.native import invalid
-from predictor.serving.batching import Answer
-from predictor.serving.model_manager import Serving
+from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
+from predictor.http.protocols.native import validation_error
+from predictor.serving.batching import PredictionResult
+from predictor.serving.model_manager import ServingModel
 
 
-class KServeV1:
-    """KServe's first protocol."""
+class KServeV1Protocol:
+    """KServe's protocol V1."""
 
     name = "v1"
-    slow = False
-    wrong = 400
+    blocking = False
+    invalid_status = 400
 
-    def read(self, serving: Serving, body: bytes, headers: Headers) -> Asked:  # noqa: ARG002
-        """The instances' columns."""
-        schema = serving.schema
+    def decode(self, model: ServingModel, body: bytes, headers: Headers) -> DecodedRequest:  # noqa: ARG002
+        """Decode ``{"instances": [row, …]}``, whose rows are objects or lists."""
+        schema = model.schema
         try:
             request = from_json(body)
             instances = request["instances"]
             if instances and all(isinstance(instance, list) for instance in instances):
-                instances = [_named(list(schema.columns), number, row) for number, row in enumerate(instances)]
+                names = list(schema.columns)
+                instances = [_row_by_position(names, index, values) for index, values in enumerate(instances)]
             columns = schema.parse(to_json({"instances": instances}))
         except ValidationError as error:
-            too_many = error.errors()[0]["loc"] == ("instances",) and error.errors()[0]["type"] == "too_long"
-            raise Problem(422 if too_many else self.wrong, invalid(error).message) from error
+            first = error.errors()[0]
+            has_too_many_rows = first["loc"] == ("instances",) and first["type"] == "too_long"
+            status = 422 if has_too_many_rows else self.invalid_status
+            raise RequestError(status, validation_error(error).message) from error
         except (ValueError, TypeError, KeyError) as error:
-            raise Problem(400, f'expected {{"instances": [row, …]}}: {type(error).__name__}: {error}') from error
-        return Asked(columns, len(instances))
+            raise RequestError(400, f'expected {{"instances": [row, …]}}: {type(error).__name__}: {error}') from error
+        return DecodedRequest(columns, len(instances))
 
-    def write(self, model: str, answer: Answer, asked: Asked) -> Reply:  # noqa: ARG002
-        """What the estimator gave, as lists."""
-        return Reply(to_json({"predictions": answer.output.lists()}))
+    def encode(self, model_name: str, result: PredictionResult, request: DecodedRequest) -> EncodedResponse:  # noqa: ARG002
+        """Encode what the estimator returned as lists."""
+        return EncodedResponse(to_json({"predictions": result.output.to_lists()}))
 
-    def refuse(self, problem: Problem) -> bytes:
-        """As KServe does."""
-        return to_json({"error": problem.message})
+    def encode_error(self, error: RequestError) -> bytes:
+        """Encode an error as KServe does."""
+        return to_json({"error": error.message})
 
 
-def _named(names: list[str], number: int, row: list[Any]) -> dict[str, Any]:
-    if len(row) != len(names):
-        raise ValueError(f"instance {number} has {len(row)} values, and the model {len(names)} columns")
-    return dict(zip(names, row, strict=True))
+def _row_by_position(names: list[str], index: int, values: list[Any]) -> dict[str, Any]:
+    if len(values) != len(names):
+        raise ValueError(f"instance {index} has {len(values)} values, and the model has {len(names)} columns")
+    return dict(zip(names, values, strict=True))

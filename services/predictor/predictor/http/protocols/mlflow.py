@@ -1,4 +1,9 @@
-"""MLflow's ``POST /invocations``, read and written by MLflow's own functions: what its server takes, this takes."""
+"""MLflow's ``POST /invocations``.
+
+MLflow's own functions decode and encode, so that the predictor accepts what MLflow's server accepts. Some of them are
+private, because MLflow has no public way to parse a request without a server or to enforce a signature on its own. So
+the requirement of ``mlflow-skinny`` has an upper bound, and ``tests/test_mlflow_internals.py`` fails if one changes.
+"""
 
 import csv
 import re
@@ -11,109 +16,124 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE, E
 from mlflow.pyfunc.scoring_server import _decode_json_input, _parse_json_data, parse_csv_input, predictions_to_json
 from pydantic_core import to_json
 
-from predictor.http.protocols.base import Asked, Headers, Problem, Reply
-from predictor.serving.batching import Answer
-from predictor.serving.model_manager import Serving
+from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
+from predictor.serving.batching import PredictionResult
+from predictor.serving.model_manager import ServingModel
 from predictor.serving.schema import Columns
 
 CONTENT_TYPES = ("application/json", "text/csv")
-STATUS_NAMES = {
+ERROR_CODES = {
     400: ErrorCode.Name(BAD_REQUEST),
     413: "REQUEST_LIMIT_EXCEEDED",
     415: ErrorCode.Name(BAD_REQUEST),
     422: ErrorCode.Name(INVALID_PARAMETER_VALUE),
     503: "TEMPORARILY_UNAVAILABLE",
 }
-MOST_CELLS = 10_000_000
-"""pandas fills short rows up to the widest, and numpy short texts up to the longest, so that few bytes can ask for a
-great deal of memory. This much takes 80 MB; 4 MB of JSON in which nothing has to be filled up hold a fifth of it."""
-COLUMN = 1_000  # cells that take as long as one column, however few rows it has
-TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
+MAX_CELLS = 10_000_000
+"""pandas pads short rows to the widest, and numpy pads short strings to the longest, so that a few bytes can demand a
+lot of memory. This many cells take 80 MB; 4 MB of JSON without padding contain a fifth of it."""
+MIN_COLUMN_COST = 1_000  # in cells: a column takes at least as long as this many cells, however few rows it has
+JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
-class Invocations:
-    """What ``mlflow models serve`` speaks."""
+class MlflowProtocol:
+    """The protocol of ``mlflow models serve``."""
 
     name = "invocations"
-    slow = True
-    wrong = 400
+    blocking = True
+    invalid_status = 400
 
-    def read(self, serving: Serving, body: bytes, headers: Headers) -> Asked:
-        """The columns of the frame that MLflow makes of the body and of the signature."""
-        kind = _kind(headers)
-        signature = serving.stored.signature
+    def decode(self, model: ServingModel, body: bytes, headers: Headers) -> DecodedRequest:
+        """Decode JSON or CSV to the frame that MLflow makes of it and of the signature."""
+        content_type = _content_type(headers)
+        signature = model.loaded.signature
         try:
             text = body.decode()
-            if kind == "text/csv":
-                _bound(list(csv.reader(StringIO(text))))
+            if content_type == "text/csv":
+                _require_bounded(list(csv.reader(StringIO(text))))
                 data, params = parse_csv_input(StringIO(text), schema=signature.inputs), None
             else:
-                given = _decode_json_input(text)
-                _bound_json(given, longest=max(map(len, TEXT.findall(body)), default=0))
-                data, params, _ = _parse_json_data(given, serving.stored.description, signature.inputs)
+                request = _decode_json_input(text)
+                _require_bounded_json(request, longest_string=max(map(len, JSON_STRING.findall(body)), default=0))
+                data, params, _ = _parse_json_data(request, model.loaded.description, signature.inputs)
             _enforce_params_schema(params, signature.params)
-            columns, rows = _enforced(serving, data)
-        except Problem:
+            columns, row_count = _apply_signature(model, data)
+        except RequestError:
             raise
         except MlflowException as error:
-            raise Problem(error.get_http_status_code(), error.message, code=error.error_code) from error
-        except Exception as error:  # MLflow's server tells these apart as little
-            raise Problem(400, f"the body cannot be read: {type(error).__name__}: {error}") from error
-        return Asked(columns, rows)
+            raise RequestError(error.get_http_status_code(), error.message, error_code=error.error_code) from error
+        except Exception as error:  # MLflow's server does not tell these apart either
+            raise RequestError(400, f"the body cannot be parsed: {type(error).__name__}: {error}") from error
+        return DecodedRequest(columns, row_count)
 
-    def write(self, model: str, answer: Answer, asked: Asked) -> Reply:  # noqa: ARG002
-        """``{"predictions": …}``, as MLflow writes what the estimator gave."""
-        written = StringIO()
-        predictions_to_json(answer.output.given, written)
-        return Reply(written.getvalue().encode())
+    def encode(self, model_name: str, result: PredictionResult, request: DecodedRequest) -> EncodedResponse:  # noqa: ARG002
+        """Encode ``{"predictions": …}`` as MLflow writes what the estimator returned."""
+        text = StringIO()
+        predictions_to_json(result.output.raw, text)
+        return EncodedResponse(text.getvalue().encode())
 
-    def refuse(self, problem: Problem) -> bytes:
-        """As MLflow does."""
-        code = problem.code or STATUS_NAMES.get(problem.status, "INTERNAL_ERROR")
-        return to_json({"error_code": code, "message": problem.message})
+    def encode_error(self, error: RequestError) -> bytes:
+        """Encode an error as MLflow does."""
+        error_code = error.error_code or ERROR_CODES.get(error.status, "INTERNAL_ERROR")
+        return to_json({"error_code": error_code, "message": error.message})
 
 
-def _enforced(serving: Serving, data: Any) -> tuple[Columns, int]:
-    """The columns as the signature wants them, and how many rows they have; MLflow would repeat the data otherwise."""
+def _apply_signature(model: ServingModel, data: Any) -> tuple[Columns, int]:
+    """Return the columns in the signature's types, and the number of rows.
+
+    Raises:
+        MlflowException: The data does not match the signature. The message, unlike MLflow's own, does not repeat it.
+    """
     try:
-        frame = _enforce_schema(data, serving.stored.signature.inputs)
-        return serving.schema.given(frame), len(frame)
-    except Exception as error:  # as many kinds as there are mistakes
+        frame = _enforce_schema(data, model.loaded.signature.inputs)
+        return model.schema.frame_to_columns(frame), len(frame)
+    except Exception as error:  # the enforcement raises many types
         raise MlflowException.invalid_parameter_value(f"Failed to enforce the model's schema: {error}") from error
 
 
-def _kind(headers: Headers) -> str:
-    """The content type without its parameters, of which MLflow takes one."""
-    kind, *parameters = headers.get(b"content-type", b"").decode("latin-1").lower().split(";")
-    if kind.strip() not in CONTENT_TYPES:
-        raise Problem(415, f"the content type must be one of {', '.join(CONTENT_TYPES)}, and is {kind.strip()!r}")
+def _content_type(headers: Headers) -> str:
+    """Return the content type without its parameters, of which MLflow accepts only the charset UTF-8."""
+    content_type, *parameters = headers.get(b"content-type", b"").decode("latin-1").lower().split(";")
+    content_type = content_type.strip()
+    if content_type not in CONTENT_TYPES:
+        raise RequestError(415, f"the content type must be one of {', '.join(CONTENT_TYPES)}, not {content_type!r}")
     for parameter in parameters:
         if parameter.strip().replace('"', "") != "charset=utf-8":
-            raise Problem(415, f"only UTF-8 is read, and the content type says {parameter.strip()!r}")
-    return kind.strip()
+            raise RequestError(415, f"only charset=utf-8 is supported, not {parameter.strip()!r}")
+    return content_type
 
 
-def _bound_json(given: dict[str, Any], longest: int) -> None:
+def _require_bounded_json(request: dict[str, Any], longest_string: int) -> None:
+    """Check the size that each of MLflow's JSON formats would have in memory.
+
+    Raises:
+        RequestError: It would be padded to more than :data:`MAX_CELLS`.
+    """
     for name in ("dataframe_records", "instances", "inputs"):
-        _bound(given.get(name), longest)
-    if isinstance(split := given.get("dataframe_split"), dict):
-        _bound(split.get("data"), longest, split.get("index"), split.get("columns"))
+        _require_bounded(request.get(name), longest_string)
+    if isinstance(split := request.get("dataframe_split"), dict):
+        _require_bounded(split.get("data"), longest_string, split.get("index"), split.get("columns"))
 
 
-def _bound(data: Any, longest: int = 0, index: Any = None, header: Any = None) -> None:
-    """Raises :class:`Problem` for rows, or columns by name, that would be filled up to too much."""
-    outer, inner = _extent(data)
+def _require_bounded(data: Any, longest_string: int = 0, index: Any = None, header: Any = None) -> None:
+    """Check the size that rows, or columns by name, would have in memory.
+
+    Raises:
+        RequestError: They would be padded to more than :data:`MAX_CELLS`.
+    """
+    outer, inner = _dimensions(data)
     rows, columns = (inner, outer) if isinstance(data, dict) else (outer, inner)
-    rows, columns = max(rows, *_extent(index)), max(columns, *_extent(header))
-    if max(rows, COLUMN) * columns > MOST_CELLS or rows * longest > MOST_CELLS:
-        raise Problem(
+    rows, columns = max(rows, *_dimensions(index)), max(columns, *_dimensions(header))
+    if max(rows, MIN_COLUMN_COST) * columns > MAX_CELLS or rows * longest_string > MAX_CELLS:
+        raise RequestError(
             413,
-            f"{rows:,} rows, {columns:,} columns and texts of up to {longest:,} bytes are more than fits: send less",
+            f"the request is too large in memory: {rows:,} rows, {columns:,} columns, strings of up to "
+            f"{longest_string:,} bytes; send fewer rows",
         )
 
 
-def _extent(items: Any) -> tuple[int, int]:
-    """How many items there are, and how many places each has: those of the longest list, and the names of all."""
+def _dimensions(items: Any) -> tuple[int, int]:
+    """Return the number of items, and the width of each once padded: the longest list, or the union of all keys."""
     items = list(items.values()) if isinstance(items, dict) else items if isinstance(items, list) else []
-    names = {name for item in items if isinstance(item, dict) for name in item}
-    return len(items), max([len(names), *(len(item) for item in items if isinstance(item, list))])
+    keys = {key for item in items if isinstance(item, dict) for key in item}
+    return len(items), max([len(keys), *(len(item) for item in items if isinstance(item, list))])

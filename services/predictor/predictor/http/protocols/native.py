@@ -1,61 +1,71 @@
-"""``POST /predict``: rows by name in, typed by the signature; one prediction a row out."""
+"""``POST /predict``: rows by name, typed by the signature; one prediction per row."""
 
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from driftloop.events import Score
-from predictor.http.protocols.base import Asked, Headers, Problem, Reply
-from predictor.serving.batching import Answer
-from predictor.serving.model_manager import Serving
+from driftloop.events import PredictionValue
+from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
+from predictor.serving.batching import PredictionResult
+from predictor.serving.model_manager import ServingModel
 
 
 class Predictions(BaseModel):
-    """An answer; ``id`` is what outcomes are reported for."""
+    """The predictions of a request; ``id`` is what outcomes are reported for."""
 
     id: str
     model: str
     version: str
-    predictions: list[Score]
+    predictions: list[PredictionValue]
 
 
-MOST_MISTAKES = 5_000  # to name: one takes 6 µs and 100 bytes, and 4 MB of JSON have room for 300,000
+MAX_REPORTED_ERRORS = 5_000  # one takes 6 µs and 100 bytes, and 4 MB of JSON can contain 300,000
 
 
-class Own:
-    """driftloop's own way."""
+class NativeProtocol:
+    """driftloop's own protocol."""
 
     name = "predict"
-    slow = False
-    wrong = 422
+    blocking = False
+    invalid_status = 422
 
-    def read(self, serving: Serving, body: bytes, headers: Headers) -> Asked:  # noqa: ARG002
-        """The instances' columns; a wrong field is named with its instance."""
+    def decode(self, model: ServingModel, body: bytes, headers: Headers) -> DecodedRequest:  # noqa: ARG002
+        """Decode ``{"instances": [row, …]}``; an invalid field is reported with its instance."""
         try:
-            columns = serving.schema.parse(body)
+            columns = model.schema.parse(body)
         except ValidationError as error:
-            raise invalid(error) from error
-        return Asked(columns, len(next(iter(columns.values()))))
+            raise validation_error(error) from error
+        return DecodedRequest(columns, len(next(iter(columns.values()))))
 
-    def write(self, model: str, answer: Answer, asked: Asked) -> Reply:  # noqa: ARG002
-        """:class:`Predictions`."""
-        return Reply(
-            to_json({"id": answer.id, "model": model, "version": answer.serving.version, "predictions": answer.scores})
+    def encode(self, model_name: str, result: PredictionResult, request: DecodedRequest) -> EncodedResponse:  # noqa: ARG002
+        """Encode the result as :class:`Predictions`."""
+        return EncodedResponse(
+            to_json(
+                {
+                    "id": result.id,
+                    "model": model_name,
+                    "version": result.model.version,
+                    "predictions": result.scores,
+                }
+            )
         )
 
-    def refuse(self, problem: Problem) -> bytes:
-        """As FastAPI does: ``detail`` is a text, or a list of wrong fields."""
-        return to_json({"detail": problem.details or problem.message})
+    def encode_error(self, error: RequestError) -> bytes:
+        """Encode an error as FastAPI does: ``detail`` is a message or a list of invalid fields."""
+        return to_json({"detail": error.details or error.message})
 
 
-def invalid(error: ValidationError) -> Problem:
-    """The wrong fields in FastAPI's shape, without what was given: that may be anything, even no JSON."""
-    if error.error_count() > MOST_MISTAKES:
-        return Problem(422, f"the body has {error.error_count():,} mistakes")
+def validation_error(error: ValidationError) -> RequestError:
+    """Convert pydantic's error to a 422 in FastAPI's form.
+
+    The invalid values are left out: they may be of any size, and may not even be representable in JSON.
+    """
+    if error.error_count() > MAX_REPORTED_ERRORS:
+        return RequestError(422, f"the body has {error.error_count():,} errors")
     details: list[dict[str, Any]] = [
-        {**problem, "loc": ("body", *problem["loc"])}
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        {**detail, "loc": ("body", *detail["loc"])}
+        for detail in error.errors(include_url=False, include_context=False, include_input=False)
     ]
-    where = ".".join(str(step) for step in details[0]["loc"])
-    return Problem(422, f"{where}: {details[0]['msg']}", details)
+    location = ".".join(str(step) for step in details[0]["loc"])
+    return RequestError(422, f"{location}: {details[0]['msg']}", details)

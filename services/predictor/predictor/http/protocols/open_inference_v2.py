@@ -1,6 +1,6 @@
-"""The Open Inference Protocol, V2: columns as tensors, in JSON or with binary tensors behind it.
+"""The Open Inference Protocol V2: tensors in JSON, or binary tensors after the JSON.
 
-Each input is a column of the signature; or one input is all of them, a matrix with the columns in their order.
+Each input is one column of the signature, or a single input is a matrix of all columns in their order.
 https://github.com/kserve/open-inference-protocol
 """
 
@@ -14,14 +14,14 @@ from mlflow.models.utils import _enforce_schema
 from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from predictor.http.protocols.base import Asked, Headers, Problem, Reply
-from predictor.http.protocols.native import invalid
-from predictor.serving.batching import Answer
-from predictor.serving.model_manager import Serving
-from predictor.serving.model_output import Output
-from predictor.serving.schema import Schema, list_of
+from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
+from predictor.http.protocols.native import validation_error
+from predictor.serving.batching import PredictionResult
+from predictor.serving.model_manager import ServingModel
+from predictor.serving.model_output import ModelOutput
+from predictor.serving.schema import Schema, list_adapter
 
-LENGTH = b"inference-header-content-length"
+JSON_LENGTH_HEADER = b"inference-header-content-length"
 """The header of the binary extension: how many bytes of the body are JSON."""
 DTYPES = {
     "BOOL": "bool",
@@ -30,27 +30,28 @@ DTYPES = {
     **{f"FP{bits}": f"float{bits}" for bits in (16, 32, 64)},
     "BYTES": "object",
 }
-CELLS: dict[str, TypeAdapter[Any]] = {
-    datatype: list_of(kind, allow_inf_nan=True)
+JSON_ADAPTERS: dict[str, TypeAdapter[Any]] = {
+    datatype: list_adapter(item_type, allow_inf_nan=True)
     for datatype in DTYPES
-    for start, kind in {"BOOL": bool, "INT": int, "UINT": int, "FP": float | None, "BYTES": str | None}.items()
-    if datatype.startswith(start)
+    for prefix, item_type in {"BOOL": bool, "INT": int, "UINT": int, "FP": float | None, "BYTES": str | None}.items()
+    if datatype.startswith(prefix)
 }
-"""What JSON may hold: numpy would make a number of a text, true of any other, and 1 of 1.5."""
+"""Validators of JSON values by datatype, because numpy alone would turn strings into numbers, numbers into booleans,
+and 1.5 into 1."""
 DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
-MOST_ROWS = 2**31
+MAX_DIMENSION = 2**31
 
 
 class Parameters(BaseModel):
-    """Of a request, an input or an output; others are for servers that know them."""
+    """Parameters of a request, an input or an output; unknown ones are ignored, as the protocol demands."""
 
     binary_data_size: int | None = Field(None, ge=0)
     binary_data: bool = False
     binary_data_output: bool = False
 
 
-class Input(BaseModel):
-    """A tensor of a request."""
+class InputTensor(BaseModel):
+    """An input of a request."""
 
     name: str
     shape: list[int] = Field(min_length=1, max_length=2)
@@ -59,170 +60,178 @@ class Input(BaseModel):
     data: list[Any] | None = None
 
 
-class Wanted(BaseModel):
-    """An output that the client names."""
+class RequestedOutput(BaseModel):
+    """An output that the client asks for."""
 
     name: str
     parameters: Parameters = Parameters()
 
 
-class Infer(BaseModel):
-    """A request."""
+class InferenceRequest(BaseModel):
+    """A request of the Open Inference Protocol."""
 
     id: str | None = None
     parameters: Parameters = Parameters()
-    inputs: Annotated[list[Input], FailFast(), Field(min_length=1)]
-    outputs: Annotated[list[Wanted], FailFast()] = []
+    inputs: Annotated[list[InputTensor], FailFast(), Field(min_length=1)]
+    outputs: Annotated[list[RequestedOutput], FailFast()] = []
 
 
-class Tensor(NamedTuple):
-    """A tensor of an answer."""
+class OutputTensor(NamedTuple):
+    """An output of a response."""
 
     name: str
     datatype: str
     array: npt.NDArray[Any]
 
 
-class InferenceV2:
-    """The Open Inference Protocol."""
+class OpenInferenceV2Protocol:
+    """The Open Inference Protocol V2."""
 
     name = "v2"
-    slow = True
-    wrong = 400
+    blocking = True
+    invalid_status = 400
 
-    def read(self, serving: Serving, body: bytes, headers: Headers) -> Asked:
-        """The inputs as columns, of the types that MLflow's schema enforcement permits."""
+    def decode(self, model: ServingModel, body: bytes, headers: Headers) -> DecodedRequest:
+        """Decode the inputs to columns, with the type conversions that MLflow's schema enforcement permits."""
         try:
-            split = int(headers.get(LENGTH, len(body)))
-            if not 0 <= split <= len(body):
-                raise ValueError(f"Inference-Header-Content-Length is {split}, and the body has {len(body)} bytes")
-            request = Infer.model_validate_json(body[:split])
-            arrays = _arrays(request.inputs, memoryview(body)[split:])
-            frame = _frame(arrays, serving.schema)
-            columns = serving.schema.given(_enforce_schema(frame, serving.stored.signature.inputs))
+            json_length = int(headers.get(JSON_LENGTH_HEADER, len(body)))
+            if not 0 <= json_length <= len(body):
+                raise ValueError(
+                    f"Inference-Header-Content-Length is {json_length}, and the body has {len(body)} bytes"
+                )
+            request = InferenceRequest.model_validate_json(body[:json_length])
+            arrays = _to_arrays(request.inputs, memoryview(body)[json_length:])
+            frame = _to_frame(arrays, model.schema)
+            columns = model.schema.frame_to_columns(_enforce_schema(frame, model.loaded.signature.inputs))
         except ValidationError as error:
-            raise Problem(400, invalid(error).message) from error
-        except Exception as error:  # of MLflow's enforcement, as many kinds as there are mistakes
-            raise Problem(400, f"{error}") from error
-        return Asked(columns, len(frame), request)
+            raise RequestError(400, validation_error(error).message) from error
+        except Exception as error:  # MLflow's enforcement raises many types
+            raise RequestError(400, f"{error}") from error
+        return DecodedRequest(columns, len(frame), request)
 
-    def write(self, model: str, answer: Answer, asked: Asked) -> Reply:
-        """The outputs, those that are wanted as binary behind the JSON."""
-        request: Infer = asked.context
-        wanted = {output.name: output.parameters.binary_data for output in request.outputs}
+    def encode(self, model_name: str, result: PredictionResult, request: DecodedRequest) -> EncodedResponse:
+        """Encode the requested outputs, or all if none of the requested exists, in JSON or binary as requested."""
+        body: InferenceRequest = request.context
+        binary_by_name = {output.name: output.parameters.binary_data for output in body.outputs}
+        available = to_tensors(result.output)
         outputs: list[dict[str, Any]] = []
-        binary: list[bytes] = []
-        given = tensors(answer.output)
-        for name, datatype, array in [tensor for tensor in given if tensor.name in wanted] or given:
-            output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
-            if wanted.get(name, request.parameters.binary_data_output):
-                binary.append(_binary(array))
-                output["parameters"] = {"binary_data_size": len(binary[-1])}
+        binary_parts: list[bytes] = []
+        for tensor in [tensor for tensor in available if tensor.name in binary_by_name] or available:
+            output: dict[str, Any] = {
+                "name": tensor.name,
+                "datatype": tensor.datatype,
+                "shape": list(tensor.array.shape),
+            }
+            if binary_by_name.get(tensor.name, body.parameters.binary_data_output):
+                binary_parts.append(_encode_tensor(tensor.array))
+                output["parameters"] = {"binary_data_size": len(binary_parts[-1])}
             else:
-                output["data"] = array.ravel().tolist()
+                output["data"] = tensor.array.ravel().tolist()
             outputs.append(output)
-        body = to_json(
+        response = to_json(
             {
-                "model_name": model,
-                "model_version": answer.serving.version,
-                "id": request.id or answer.id,
+                "model_name": model_name,
+                "model_version": result.model.version,
+                "id": body.id or result.id,
                 "outputs": outputs,
             }
         )
-        if not binary:
-            return Reply(body)
-        return Reply(
-            b"".join([body, *binary]), ((LENGTH, b"%d" % len(body)),), content_type=b"application/octet-stream"
+        if not binary_parts:
+            return EncodedResponse(response)
+        return EncodedResponse(
+            b"".join([response, *binary_parts]),
+            ((JSON_LENGTH_HEADER, b"%d" % len(response)),),
+            content_type=b"application/octet-stream",
         )
 
-    def refuse(self, problem: Problem) -> bytes:
-        """As the protocol has it."""
-        return to_json({"error": problem.message})
+    def encode_error(self, error: RequestError) -> bytes:
+        """Encode an error as the protocol specifies."""
+        return to_json({"error": error.message})
 
 
-def tensors(output: Output) -> list[Tensor]:
-    """What an estimator answered as tensors of two dimensions, named as MLServer names them."""
-    named = []
+def to_tensors(output: ModelOutput) -> list[OutputTensor]:
+    """Convert a model's output to two-dimensional tensors, which have the names that MLServer gives them."""
+    tensors = []
     for number, array in enumerate(output.arrays, start=1):
         matrix = array.reshape(len(array), -1)
-        named.append(Tensor(f"output-{number}", DATATYPES.get(str(matrix.dtype), "BYTES"), matrix))
-    return named
+        tensors.append(OutputTensor(f"output-{number}", DATATYPES.get(str(matrix.dtype), "BYTES"), matrix))
+    return tensors
 
 
-def _arrays(inputs: list[Input], binary: memoryview) -> dict[str, npt.NDArray[Any]]:
-    """The inputs by name, each with its shape."""
+def _to_arrays(inputs: list[InputTensor], binary: memoryview) -> dict[str, npt.NDArray[Any]]:
+    """Return the inputs by name, each in its shape; ``binary`` holds the data of binary inputs in their order."""
     arrays: dict[str, npt.NDArray[Any]] = {}
-    for one in inputs:
-        if one.name in arrays:
-            raise ValueError(f"the input {one.name} is there twice")
-        if any(not 0 <= length < MOST_ROWS for length in one.shape):
-            raise ValueError(f"the input {one.name} has the shape {one.shape}")
-        count = math.prod(one.shape)
-        size = one.parameters.binary_data_size
+    for tensor in inputs:
+        if tensor.name in arrays:
+            raise ValueError(f"the input {tensor.name} occurs twice")
+        if any(not 0 <= length < MAX_DIMENSION for length in tensor.shape):
+            raise ValueError(f"the input {tensor.name} has the invalid shape {tensor.shape}")
+        size = tensor.parameters.binary_data_size
         if size is not None:
             if size > len(binary):
-                raise ValueError(f"the input {one.name} has {size} bytes, and {len(binary)} are left of the body")
-            array, binary = _from_binary(binary[:size], one.datatype), binary[size:]
-        elif one.data is not None:
-            array = np.array(_cells(one), dtype=DTYPES[one.datatype])
+                raise ValueError(f"the input {tensor.name} has {size} bytes, and the body has only {len(binary)} left")
+            array, binary = _decode_tensor(binary[:size], tensor.datatype), binary[size:]
+        elif tensor.data is not None:
+            array = np.array(_json_values(tensor.name, tensor.datatype, tensor.data), dtype=DTYPES[tensor.datatype])
         else:
-            raise ValueError(f"the input {one.name} has neither data nor binary_data_size")
-        if array.size != count:
-            raise ValueError(f"the input {one.name} has {array.size} values, and its shape {one.shape} {count}")
-        arrays[one.name] = array.reshape(one.shape)
+            raise ValueError(f"the input {tensor.name} has neither data nor binary_data_size")
+        if array.size != (count := math.prod(tensor.shape)):
+            raise ValueError(f"the input {tensor.name} has {array.size} values, and its shape {tensor.shape} {count}")
+        arrays[tensor.name] = array.reshape(tensor.shape)
     if binary:
-        raise ValueError(f"{len(binary)} bytes are left behind the last input")
+        raise ValueError(f"{len(binary)} bytes follow the last input")
     return arrays
 
 
-def _cells(one: Input) -> list[Any]:
-    """The values in JSON, whose rows may be lists."""
-    cells = one.data or []
-    if cells and all(isinstance(row, list) for row in cells):
-        cells = [cell for row in cells for cell in row]
+def _json_values(name: str, datatype: str, values: list[Any]) -> list[Any]:
+    """Flatten rows, which JSON may contain as nested lists, and validate the values."""
+    if values and all(isinstance(row, list) for row in values):
+        values = [value for row in values for value in row]
     try:
-        return CELLS[one.datatype].validate_python(cells)  # type: ignore[no-any-return]
+        return JSON_ADAPTERS[datatype].validate_python(values)  # type: ignore[no-any-return]
     except ValidationError as error:
-        (first,) = error.errors()
-        raise ValueError(f"the input {one.name}, value {first['loc'][0]}: {first['msg']}") from error
+        (detail,) = error.errors()
+        raise ValueError(f"the input {name}, value {detail['loc'][0]}: {detail['msg']}") from error
 
 
-def _from_binary(data: memoryview, datatype: str) -> npt.NDArray[Any]:
-    """Little-endian numbers, or texts that each follow their length of four bytes."""
+def _decode_tensor(data: memoryview, datatype: str) -> npt.NDArray[Any]:
+    """Decode little-endian numbers, or strings that each follow their length in four bytes."""
     if datatype != "BYTES":
         return np.frombuffer(data, dtype=np.dtype(DTYPES[datatype]).newbyteorder("<"))
-    texts = []
+    strings = []
     while data:
         length = int.from_bytes(data[:4], "little")
         if len(data) < 4 + length:
-            raise ValueError("a text is longer than what is left of its tensor")
-        texts.append(str(data[4 : 4 + length], "utf-8"))
+            raise ValueError("a string is longer than the rest of its tensor")
+        strings.append(str(data[4 : 4 + length], "utf-8"))
         data = data[4 + length :]
-    return np.array(texts, dtype=object)
+    return np.array(strings, dtype=object)
 
 
-def _binary(array: npt.NDArray[Any]) -> bytes:
+def _encode_tensor(array: npt.NDArray[Any]) -> bytes:
+    """Encode as little-endian numbers, or as strings that each follow their length in four bytes."""
     if array.dtype.kind in "UO":
-        texts = [str(cell).encode() for cell in array.ravel().tolist()]
-        return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+        strings = [str(value).encode() for value in array.ravel().tolist()]
+        return b"".join(len(string).to_bytes(4, "little") + string for string in strings)
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _frame(arrays: dict[str, npt.NDArray[Any]], schema: Schema) -> pd.DataFrame | npt.NDArray[Any]:
-    """The inputs as what the signature describes: a matrix, or columns."""
+def _to_frame(arrays: dict[str, npt.NDArray[Any]], schema: Schema) -> pd.DataFrame | npt.NDArray[Any]:
+    """Return the inputs in the form that the signature describes: a matrix, or a frame with a column per input."""
     if len(arrays) == 1:
         (name, array) = next(iter(arrays.items()))
         if name not in schema.columns:
             matrix = array.reshape(len(array), -1)
             if matrix.shape[1] != len(schema.columns):
                 raise ValueError(
-                    f"the input {name} is no column, and has {matrix.shape[1]} instead of {len(schema.columns)}"
+                    f"the input {name} is not a column of the model, and as a matrix it has {matrix.shape[1]} columns "
+                    f"instead of {len(schema.columns)}"
                 )
-            return matrix if schema.tensor else pd.DataFrame(matrix, columns=list(schema.columns))
+            return matrix if schema.is_matrix else pd.DataFrame(matrix, columns=list(schema.columns))
     lengths = {name: array.shape[0] for name, array in arrays.items()}
     if len(set(lengths.values())) > 1 or any(array.size != len(array) for array in arrays.values()):
-        raise ValueError(f"the inputs must have one value a row and as many rows each, and have {lengths}")
+        raise ValueError(f"each input must have one value per row and as many rows as the others; they have {lengths}")
     frame = pd.DataFrame({name: array.ravel() for name, array in arrays.items()})
-    if not schema.tensor:
+    if not schema.is_matrix:
         return frame
     return np.column_stack([frame[name].to_numpy() for name in schema.columns])
