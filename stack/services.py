@@ -1,13 +1,13 @@
-"""The four services, with the settings under which they find one another on this machine."""
+"""The services, and the settings by which they find each other on this machine."""
 
 import sys
 from collections.abc import Mapping
 
-from stack.part import Part
+from stack.component import Component
 from stack.settings import StackSettings
 
 NAMES = ("trainer", "drift_worker", "predictor")
-"""The services that run; the producer is a command."""
+"""Services that run all the time; the producer is a command."""
 BUCKET = "driftloop"
 MODEL = "flights"
 USE_CASE = "usecases.flights:usecase"
@@ -15,7 +15,7 @@ API_KEY = "only-for-this-machine"  # the stack listens on the loopback address o
 
 
 def environment(settings: StackSettings) -> dict[str, str]:
-    """The settings that services and commands need to reach the stack."""
+    """Return the environment variables that services and commands need to reach the stack."""
     ours = settings.stack
     return {
         "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{ours.kafka_port}",
@@ -25,7 +25,7 @@ def environment(settings: StackSettings) -> dict[str, str]:
         "DRIFTLOOP_REGISTRY__MODEL": MODEL,
         "DRIFTLOOP_USE_CASE": USE_CASE,
         "DRIFTLOOP_PREDICTOR__PORT": str(settings.predictor.port),
-        "DRIFTLOOP_PREDICTOR__FOLDER": str(ours.folder.resolve() / "predictor"),
+        "DRIFTLOOP_PREDICTOR__DATA_DIR": str(ours.data_dir.resolve() / "predictor"),
         "DRIFTLOOP_DRIFT_WORKER__PORT": str(settings.drift_worker.port),
         "DRIFTLOOP_TRAINER__PORT": str(settings.trainer.port),
         "DRIFTLOOP_TRAINER__API_KEY": API_KEY,
@@ -33,10 +33,10 @@ def environment(settings: StackSettings) -> dict[str, str]:
     }
 
 
-def parts(settings: StackSettings, environment: Mapping[str, str]) -> dict[str, Part]:
-    """The services. The predictor is ready once a version has the alias."""
+def service_components(settings: StackSettings, environment: Mapping[str, str]) -> dict[str, Component]:
+    """Describe the services. The predictor counts as started before a version has the alias."""
     return {
-        name: Part(
+        name: Component(
             name=name.replace("_", " "),
             command=[sys.executable, "-m", f"{name}.main"],
             port=getattr(settings, name).port,
