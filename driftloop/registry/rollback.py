@@ -1,50 +1,64 @@
-"""Going back to a version that was in service before: one function, for people and for the trainer."""
+"""Roll back to a version that was in service before. The operator's command and the trainer share this."""
 
 from collections.abc import Iterable
 
-from driftloop.events import Event, ModelChange, new_id
-from driftloop.registry.model_registry import Registry
+from driftloop.errors import Rejected
+from driftloop.events import Event, ModelStateChanged, new_event_id
+from driftloop.registry.model_registry import ModelRegistry
+from driftloop.telemetry import tracing
 
 
-class CannotRollBack(Exception):
-    """Nothing has changed; says why not."""
+class RollbackNotPossible(Rejected):
+    """There is no version to roll back to; nothing has changed. The message says why."""
 
 
-def roll_back(registry: Registry, reason: str, to: str | None = None) -> ModelChange:
-    """Moves the alias back to the version that was in service before, or to ``to``; returns the event that says so.
+def roll_back(registry: ModelRegistry, reason: str, to: str | None = None) -> ModelStateChanged:
+    """Move the alias back to an earlier version and return the event that reports it.
 
-    The caller has to publish it: predictors hear of it at once, and without it see the alias at their next look. Raises
-    :class:`CannotRollBack`, and what MLflow raises where the registry is out of reach.
+    The caller has to publish the event. Predictors then swap at once; without it they see the alias at their next poll.
+
+    Args:
+        registry: The model and its alias.
+        reason: Why, in words; it ends the event's explanation.
+        to: The version to roll back to; by default the one that was in service before.
+
+    Raises:
+        RollbackNotPossible: There is no such version.
+        RegistryUnavailable: The registry does not answer. The alias may or may not have moved.
     """
     champion = registry.champion()
     if champion is None:
-        raise CannotRollBack(f"no version of {registry.model} is in service")
-    instead = registry.previous() if to is None else to
-    if instead is None:
-        raise CannotRollBack(
-            f"there is nothing to go back to: no version was in service before version {champion}, or it was rolled "
-            "back to; a version can be named with --to"
+        raise RollbackNotPossible(f"no version of {registry.model} is in service")
+    target = registry.previous() if to is None else to
+    if target is None:
+        raise RollbackNotPossible(
+            f"no version to roll back to: none was in service before version {champion}, or that one was rolled back "
+            "itself; name a version with --to"
         )
-    if instead == champion:
-        raise CannotRollBack(f"version {champion} is in service already")
-    if instead not in (versions := registry.versions()):
-        raise CannotRollBack(f"there is no version {instead} of {registry.model}; there are {', '.join(versions)}")
-    learned_until = registry.learned_until(instead)
-    change = ModelChange(
-        retrain_id=registry.retrain_of(champion) or new_id(),
+    if target == champion:
+        raise RollbackNotPossible(f"version {champion} is already in service")
+    if target not in (versions := registry.versions()):
+        raise RollbackNotPossible(f"{registry.model} has no version {target}; its versions are {', '.join(versions)}")
+    trained_through = registry.trained_through(target)
+    change = ModelStateChanged(
+        traceparent=tracing.current_traceparent(),
+        retrain_id=registry.retrain_id_of(champion) or new_event_id(),
         model=registry.model,
-        version=instead,
+        version=target,
         state="rolled_back",
-        why=f"version {instead} serves again instead of version {champion}: {reason}",
-        learned_until=learned_until.to_pydatetime() if learned_until.value else None,
+        explanation=f"version {target} serves again instead of version {champion}: {reason}",
+        trained_through=trained_through.to_pydatetime() if trained_through.value else None,
     )
-    registry.withdraw(champion, change)
+    registry.apply_rollback(champion, change)
     return change
 
 
-def untold(registry: Registry, told: Iterable[Event]) -> list[ModelChange]:
-    """The last change of the version in service, if it was a way back that was killed before it could be told."""
-    ids = {event.id for event in told}
+def unpublished_rollbacks(registry: ModelRegistry, published: Iterable[Event]) -> list[ModelStateChanged]:
+    """Return the event of the last rollback, if its process was killed before it could publish it.
+
+    The list is empty if the event is among those published, or if the alias has moved since.
+    """
+    published_ids = {event.id for event in published}
     champion = registry.champion()
-    last = max(registry.withdrawn(), key=lambda change: change.time, default=None)
-    return [last] if last is not None and last.version == champion and last.id not in ids else []
+    last = max(registry.recorded_rollbacks(), key=lambda change: change.time, default=None)
+    return [last] if last is not None and last.version == champion and last.id not in published_ids else []

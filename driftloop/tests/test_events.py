@@ -1,6 +1,7 @@
-"""Events as they are written and read; the golden files hold every version of a type that was ever written."""
+"""Events as they are encoded and decoded. The golden files hold every released version of every type."""
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,21 +11,22 @@ from pydantic import ValidationError
 from driftloop.events import (
     EVENTS,
     DataSelection,
-    Drift,
-    Estimate,
+    DriftVerdict,
+    EstimateTrackRecord,
+    Evaluation,
     Event,
-    Figure,
     Finding,
-    Measurement,
-    ModelChange,
+    MetricEstimate,
+    ModelStateChanged,
     Outcome,
     Prediction,
-    Quality,
-    Record,
-    Retrain,
+    QualityEstimate,
+    QualityVerdict,
+    RetrainRequest,
+    RetrainRequested,
     Window,
 )
-from driftloop.kafka.codec import Unreadable, read, write
+from driftloop.kafka.codec import InvalidMessage, decode, encode
 
 GOLDEN = Path(__file__).parent / "golden"
 AT = datetime(2013, 7, 1, 9, 15, tzinfo=UTC)
@@ -45,26 +47,26 @@ EXAMPLES: dict[str, Event] = {
         index=1,
         outcome=1.0,
     ),
-    "driftloop.drift.v1": Drift(
+    "driftloop.drift_verdict.v1": DriftVerdict(
         id="predictions-0-000000000000-000000000019/flights/1",
         time=AT,
         window=Window(topic="predictions", partition=0, first_offset=0, last_offset=19),
         model="flights",
         version="1",
         rows=1000,
-        starts=AT,
-        ends=AT,
-        verdict="alarm",
-        why="score 9.5, limit 8.1; temp: wasserstein 2.5 > 1.9",
+        first_prediction_at=AT,
+        last_prediction_at=AT,
+        verdict="drift",
+        explanation="score 9.5, threshold 8.1; temp: wasserstein 2.5 > 1.9",
         score=9.5,
-        limit=8.125,
+        score_threshold=8.125,
         findings=[
             Finding(column="temp", method="wasserstein", value=2.5, threshold=1.875, drifted=True),
             Finding(column="wind_gust", method="wasserstein", value=None, threshold=1.5, drifted=False),
         ],
         archive="gs://driftloop/events/predictions/predictions-0-000000000000-000000000019.parquet",
     ),
-    "driftloop.quality.v1": Quality(
+    "driftloop.quality_verdict.v1": QualityVerdict(
         id="outcomes-0-000000000000-000000000999/flights/2",
         time=AT,
         window=Window(topic="outcomes", partition=0, first_offset=0, last_offset=999),
@@ -73,75 +75,90 @@ EXAMPLES: dict[str, Event] = {
         version="2",
         rows=6812,
         unmatched=3,
-        starts=AT,
-        ends=AT,
-        verdict="worse",
-        why="ROC AUC 0.688 in service, 0.750 at the gate",
-        found=Measurement(
-            rows=6812, days=7, drawn="days", figures={"roc_auc": Figure(value=0.6875, low=0.65625, high=0.71875)}
+        first_prediction_at=AT,
+        last_prediction_at=AT,
+        verdict="degraded",
+        explanation="ROC AUC 0.688 in service, 0.750 at the gate",
+        in_service=Evaluation(
+            rows=6812,
+            days=7,
+            resampling_unit="days",
+            metrics={"roc_auc": MetricEstimate(value=0.6875, low=0.65625, high=0.71875)},
         ),
-        measured=Measurement(
-            rows=14923, days=14, drawn="days", figures={"roc_auc": Figure(value=0.75, low=0.734375, high=0.765625)}
+        at_gate=Evaluation(
+            rows=14923,
+            days=14,
+            resampling_unit="days",
+            metrics={"roc_auc": MetricEstimate(value=0.75, low=0.734375, high=0.765625)},
         ),
     ),
-    "driftloop.estimate.v1": Estimate(
+    "driftloop.quality_estimate.v1": QualityEstimate(
         id="predictions-0-000000000000-000000000019/flights/2/estimate",
         time=AT,
         window=Window(topic="predictions", partition=0, first_offset=0, last_offset=19),
         model="flights",
         version="2",
         rows=1000,
-        starts=AT,
-        ends=AT,
-        figures={"roc_auc": 0.75, "brier": 0.125, "accuracy": 0.8125},
-        record=Record(windows=6, mean_error=0.0625, mean_absolute_error=0.0625),
+        first_prediction_at=AT,
+        last_prediction_at=AT,
+        metrics={"roc_auc": 0.75, "brier": 0.125, "accuracy": 0.8125},
+        track_record=EstimateTrackRecord(windows=6, mean_error=0.0625, mean_absolute_error=0.0625),
         trusted=False,
-        why="estimates of the ROC AUC of 6 windows were off by +0.062 on average, more than 0.02",
+        explanation="estimates of the ROC AUC of 6 windows were off by +0.062 on average, more than 0.02",
     ),
-    "driftloop.retrain.v1": Retrain(
+    "driftloop.retrain_requested.v1": RetrainRequested(
         id="0197c8a4-0000-7000-8000-000000000003",
         time=AT,
         model="flights",
         trigger="manual",
         reason="July looks different",
-        asked_by="somebody",
-        data=DataSelection(start=AT.date(), without_days=[AT.date()]),
+        requested_by="somebody",
+        data=DataSelection(start=AT.date(), exclude_days=[AT.date()]),
     ),
-    "driftloop.model.v1": ModelChange(
+    "driftloop.model_state_changed.v1": ModelStateChanged(
         id="0197c8a4-0000-7000-8000-000000000004",
         time=AT,
         retrain_id="0197c8a4-0000-7000-8000-000000000003",
         model="flights",
         version="2",
         state="promoted",
-        why="better on later days",
+        explanation="better on later days",
         champion={"roc_auc": 0.703125},
         challenger={"roc_auc": 0.75, "low": 0.03125},
     ),
 }
 
 
-def changed(name: str, **fields: object) -> bytes:
-    """An event's value with other fields."""
-    return json.dumps({**json.loads(write(EXAMPLES[name], "test").value or b""), **fields}).encode()
+def value_with(name: str, **fields: object) -> bytes:
+    """Return an example's value with other fields."""
+    return json.dumps({**json.loads(encode(EXAMPLES[name], "test").value or b""), **fields}).encode()
 
 
-def test_every_type_has_an_example_and_a_golden_file() -> None:
-    assert set(EXAMPLES) == set(EVENTS)
-    assert set(EVENTS) <= {file.stem for file in GOLDEN.glob("*.json")}
+OUTCOME = EXAMPLES["driftloop.outcome.v1"]
+OUTCOME_HEADERS = encode(OUTCOME, "test").headers
 
 
-@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.json")), ids=lambda file: file.stem)
-def test_events_that_were_ever_written_are_still_read(file: Path) -> None:
-    golden = json.loads(file.read_text())
-    headers = [(name, value.encode()) for name, value in golden["headers"].items()]
-    assert read(json.dumps(golden["value"]).encode(), headers) == EXAMPLES[golden["headers"]["ce_type"]]
+def test_events_have_an_example_and_a_golden_file_for_each_type() -> None:
+    assert set(EXAMPLES) == set(EVENTS) == {file.stem for file in GOLDEN.glob("*.json")}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_events_are_written_as_the_golden_files_say(name: str) -> None:
+def test_events_type_is_the_models_name_in_snake_case_with_a_version(name: str) -> None:
+    words = re.findall("[A-Z][a-z]+", EVENTS[name].__name__)
+    assert name == f"driftloop.{'_'.join(words).lower()}.v1"
+
+
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.json")), ids=lambda file: file.stem)
+def test_codec_decodes_every_golden_file(file: Path) -> None:
+    golden = json.loads(file.read_text())
+    headers = [(name, value.encode()) for name, value in golden["headers"].items()]
+    assert decode(json.dumps(golden["value"]).encode(), headers) == EXAMPLES[golden["headers"]["ce_type"]]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_codec_encodes_events_as_in_the_golden_files(name: str) -> None:
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
-    message = write(EXAMPLES[name], "test")
+    message = encode(EXAMPLES[name], "test")
     assert message.key is not None
     assert message.value is not None
     assert message.key.decode() == golden["key"]
@@ -149,78 +166,67 @@ def test_events_are_written_as_the_golden_files_say(name: str) -> None:
     assert {key: value.decode() for key, value in message.headers} == golden["headers"]
 
 
-def test_a_reader_ignores_fields_that_a_later_version_added() -> None:
-    message = write(EXAMPLES["driftloop.outcome.v1"], "test")
-    later = json.dumps({**json.loads(message.value or b""), "certainty": 0.9}).encode()
-    assert read(later, message.headers) == EXAMPLES["driftloop.outcome.v1"]
+def test_codec_ignores_fields_of_a_later_version() -> None:
+    assert decode(value_with(OUTCOME.type, certainty=0.9), OUTCOME_HEADERS) == OUTCOME
 
 
-def test_id_and_time_that_a_value_lacks_are_its_messages() -> None:
-    example = EXAMPLES["driftloop.outcome.v1"]
-    message = write(example, "test")
-    lacking = json.dumps(
-        {k: v for k, v in json.loads(message.value or b"").items() if k not in ("id", "time")}
-    ).encode()
-    assert read(lacking, message.headers) == example
-    timeless = [header for header in message.headers if header[0] != "ce_time"]
+def test_codec_takes_a_missing_id_and_time_from_the_message() -> None:
+    value = json.dumps(OUTCOME.model_dump(mode="json", exclude={"id", "time", "traceparent"})).encode()
+    assert decode(value, OUTCOME_HEADERS) == OUTCOME
+    headers_without_time = [header for header in OUTCOME_HEADERS if header[0] != "ce_time"]
     sent = datetime(2013, 7, 1, 12, tzinfo=UTC)
-    again = read(lacking, timeless, int(sent.timestamp() * 1000))
-    assert (again.id, again.time) == (example.id, sent)
-    assert again.model_copy(update={"time": example.time}) == example
+    decoded = decode(value, headers_without_time, int(sent.timestamp() * 1000))
+    assert (decoded.id, decoded.time) == (OUTCOME.id, sent)
+    assert decoded.model_copy(update={"time": OUTCOME.time}) == OUTCOME
 
 
-def test_an_id_that_only_the_headers_have_must_be_one_too() -> None:
-    message = write(EXAMPLES["driftloop.outcome.v1"], "test")
-    value = {k: v for k, v in json.loads(message.value or b"").items() if k != "id"}
-    headers = [(k, v) if k != "ce_id" else (k, b"two words") for k, v in message.headers]
-    with pytest.raises(Unreadable, match="id: String should match pattern"):
-        read(json.dumps(value).encode(), headers)
+def test_codec_validates_an_id_that_only_the_headers_have() -> None:
+    value = json.dumps(OUTCOME.model_dump(mode="json", exclude={"id", "traceparent"})).encode()
+    headers = [(k, v) if k != "ce_id" else (k, b"two words") for k, v in OUTCOME_HEADERS]
+    with pytest.raises(InvalidMessage, match="id: String should match pattern"):
+        decode(value, headers)
 
 
 @pytest.mark.parametrize(
-    ("value", "headers", "why"),
+    ("value", "headers", "message"),
     [
         (b"{}", [], "no CloudEvent"),
         (b"{}", [("ce_type", b"\xff")], "no CloudEvent"),
         (b"{}", [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"/x"), ("ce_type", b"x.y")], "'x.y'"),
-        (b"no json", write(EXAMPLES["driftloop.outcome.v1"], "test").headers, "not a driftloop.outcome.v1"),
-        (b'{"outcome": 1}', write(EXAMPLES["driftloop.outcome.v1"], "test").headers, "prediction_id"),
-        (None, write(EXAMPLES["driftloop.outcome.v1"], "test").headers, "not a driftloop.outcome.v1"),
+        (b"no json", OUTCOME_HEADERS, "driftloop.outcome.v1"),
+        (b'{"outcome": 1}', OUTCOME_HEADERS, "prediction_id"),
+        (None, OUTCOME_HEADERS, "driftloop.outcome.v1"),
+        (value_with("driftloop.outcome.v1", outcome=None), OUTCOME_HEADERS, "outcome"),
+        (value_with("driftloop.outcome.v1", index=2**31), OUTCOME_HEADERS, "index"),
+        (value_with("driftloop.outcome.v1", time="2500-01-01T00:00:00Z"), OUTCOME_HEADERS, "time"),
         (
-            changed("driftloop.outcome.v1", outcome=None),
-            write(EXAMPLES["driftloop.outcome.v1"], "test").headers,
-            "outcome",
-        ),
-        (
-            changed("driftloop.outcome.v1", index=2**31),
-            write(EXAMPLES["driftloop.outcome.v1"], "test").headers,
-            "index",
-        ),
-        (
-            changed("driftloop.outcome.v1", time="2500-01-01T00:00:00Z"),
-            write(EXAMPLES["driftloop.outcome.v1"], "test").headers,
-            "time",
-        ),
-        (
-            changed("driftloop.prediction.v1", predictions=[0.5]),
-            write(EXAMPLES["driftloop.prediction.v1"], "test").headers,
+            value_with("driftloop.prediction.v1", predictions=[0.5]),
+            encode(EXAMPLES["driftloop.prediction.v1"], "test").headers,
             "1 predictions, but columns of another length",
         ),
     ],
 )
-def test_what_is_no_event_is_unreadable_and_says_why(
-    value: bytes | None, headers: list[tuple[str, bytes]], why: str
+def test_codec_rejects_an_invalid_message_and_names_the_error(
+    value: bytes | None, headers: list[tuple[str, bytes]], message: str
 ) -> None:
-    with pytest.raises(Unreadable, match=why):
-        read(value, headers)
+    with pytest.raises(InvalidMessage, match=message):
+        decode(value, headers)
 
 
-def test_names_of_windows_sort_as_their_offsets_do() -> None:
+def test_event_has_no_traceparent_unless_it_is_given_one() -> None:
+    assert {example.traceparent for example in EXAMPLES.values()} == {None}
+    request = RetrainRequest(reason="test")
+    assert request.to_event("flights").traceparent is None
+    assert request.to_event("flights", "00-0-0-01").traceparent == "00-0-0-01"
+
+
+def test_window_names_sort_in_the_order_of_their_offsets() -> None:
     windows = [Window(topic="predictions", partition=0, first_offset=n, last_offset=n + 9) for n in (90, 100, 1000)]
     assert sorted(window.name for window in windows) == [window.name for window in windows]
+    assert [Window.parse(f"events/{window.name}.parquet") for window in windows] == windows
 
 
 @pytest.mark.parametrize("rows", [0, -1, 2**31, "many"])
-def test_a_selection_of_no_rows_or_more_than_there_can_be_is_refused(rows: object) -> None:
+def test_data_selection_rejects_an_impossible_number_of_rows(rows: object) -> None:
     with pytest.raises(ValidationError, match="last_rows"):
         DataSelection.model_validate({"last_rows": rows})
