@@ -70,13 +70,15 @@ check: setup check-locks check-workflows ## format, lint, types, import boundari
 	@.venv/bin/mypy
 	@$(PYTHON) -m tools.metrics_page --check
 	@$(PYTHON) -m tools.settings_page --check
+	@$(PYTHON) -m tools.events_page --check
 	@$(PYTHON) -m grafana.generate --check
 	@$(PYTHON) -m tools.words
 
 .PHONY: docs
-docs: setup ## write docs/metrics.md and docs/settings.md, the lists of all metrics and settings, from the code
+docs: setup ## write docs/metrics.md, docs/settings.md and docs/events.md from the code
 	@$(PYTHON) -m tools.metrics_page
 	@$(PYTHON) -m tools.settings_page
+	@$(PYTHON) -m tools.events_page
 
 .PHONY: check-workflows
 check-workflows: .venv/installed $(ACTIONLINT)
