@@ -1,4 +1,4 @@
-"""The drift worker's pages in a real browser: drawn, readable on a phone, and without a foreign host."""
+"""Test the drift worker's pages in a real browser: charts, width on a phone, and no requests to other hosts."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from drift_worker.web.report import ReportKey, render_and_store
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import VerdictCache
 from driftloop.events import DriftVerdict, Evaluation, MetricEstimate, QualityVerdict
-from tests.support.drift_windows import BEGIN, Folder, days, give_reference, judged
+from tests.support.drift_windows import BEGIN, FolderBucket, archive_and_judge, days, store_reference
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -24,45 +24,42 @@ DRAWN = "() => [...document.querySelectorAll('.chart')].every(chart => chart.que
 
 
 @pytest.fixture(scope="module")
-def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folder, list[DriftVerdict]]:
-    """A version's windows: quiet, without enough rows, warm, and with a column that stays empty."""
-    bucket = Folder(tmp_path_factory.mktemp("bucket"))
-    give_reference(bucket)
+def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[FolderBucket, list[DriftVerdict]]:
+    """Return verdicts on normal days, one with too few rows, a warm one, and one with an empty column."""
+    bucket = FolderBucket(tmp_path_factory.mktemp("bucket"))
+    store_reference(bucket)
     frames = [days(1, 3), days(1, 4), days(1, 9).head(20), days(1, 5, warmer=10), days(1, 6).assign(visib=np.nan)]
-    return bucket, list(judged(bucket, frames))
+    return bucket, list(archive_and_judge(bucket, frames))
 
 
 @pytest.fixture(scope="module")
-def url(stream: tuple[Folder, list[DriftVerdict]]) -> Iterator[str]:
-    """The pages, served."""
-    bucket, judgements = stream
-    verdicts = VerdictCache(max_events=100)
-    figures = {"roc_auc": MetricEstimate(value=0.70, low=0.68, high=0.72)}
-    for verdict in judgements:
-        verdicts.add(verdict)
-        found = Evaluation(rows=100, days=1, resampling_unit="rows", metrics=figures)
-        verdicts.add(
+def url(stream: tuple[FolderBucket, list[DriftVerdict]]) -> Iterator[str]:
+    """Serve the pages and return their URL."""
+    bucket, verdicts = stream
+    cache = VerdictCache(max_events=100)
+    evaluation = Evaluation(
+        rows=100, days=1, resampling_unit="rows", metrics={"roc_auc": MetricEstimate(value=0.70, low=0.68, high=0.72)}
+    )
+    for verdict in verdicts:
+        cache.add(verdict)
+        cache.add(
             QualityVerdict(
-                **{
-                    "model": "m",
-                    "version": "1",
-                    "rows": 100,
-                    "first_prediction_at": BEGIN,
-                    "last_prediction_at": verdict.last_prediction_at,
-                    "unmatched": 0,
-                },
-                **{
-                    "window": verdict.window,
-                    "windows": 1,
-                    "verdict": "degraded",
-                    "explanation": "ROC AUC 0.70",
-                    "in_service": found,
-                },
+                window=verdict.window,
+                windows=1,
+                model="m",
+                version="1",
+                rows=100,
+                unmatched=0,
+                first_prediction_at=BEGIN,
+                last_prediction_at=verdict.last_prediction_at,
+                verdict="degraded",
+                explanation="ROC AUC 0.70",
+                in_service=evaluation,
             )
         )
     app = FastAPI()
-    with ReportQueue(2, 60, ["false"]) as reporting:
-        routes.mount(app, verdicts, reporting, bucket)
+    with ReportQueue(2, 60, ["false"]) as report_queue:
+        routes.mount(app, cache, report_queue, bucket)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, name="http", daemon=True)
         thread.start()
@@ -76,22 +73,23 @@ def url(stream: tuple[Folder, list[DriftVerdict]]) -> Iterator[str]:
 
 
 @pytest.fixture(params=["overview", "window"])
-def path(request: pytest.FixtureRequest, stream: tuple[Folder, list[DriftVerdict]]) -> str:
+def path(request: pytest.FixtureRequest, stream: tuple[FolderBucket, list[DriftVerdict]]) -> str:
     return "/" if request.param == "overview" else f"/windows/{stream[1][-1].window.name}/m/1"
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_every_chart_is_drawn_without_a_complaint_or_a_foreign_host(
+def test_pages_draw_every_chart_without_errors_or_foreign_requests(
     browser: "Browser", url: str, path: str, size: str
 ) -> None:
     width, height = SIZES[size]
-    complaints, foreign = [], []
+    errors, foreign = [], []
     with browser.new_page(viewport={"width": width, "height": height}) as page:
-        page.on("console", lambda message: complaints.append(message.text) if message.type != "info" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(request.url))
+        page.on("console", lambda message: errors.append(message.text) if message.type != "info" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("requestfailed", lambda request: errors.append(request.url))
         page.on(
-            "request", lambda asked: foreign.append(asked.url) if not asked.url.startswith((url, "data:")) else None
+            "request",
+            lambda request: foreign.append(request.url) if not request.url.startswith((url, "data:")) else None,
         )
         page.goto(url + path)
         page.wait_for_function(DRAWN, timeout=20_000)
@@ -101,10 +99,10 @@ def test_every_chart_is_drawn_without_a_complaint_or_a_foreign_host(
     assert charts == (3 if path == "/" else 4)
     assert marks >= charts, "a chart is empty"
     assert too_wide <= 0
-    assert (complaints, foreign) == ([], [])
+    assert (errors, foreign) == ([], [])
 
 
-def test_without_javascript_the_tables_are_there(browser: "Browser", url: str, path: str) -> None:
+def test_pages_show_tables_without_javascript(browser: "Browser", url: str, path: str) -> None:
     with browser.new_page(java_script_enabled=False) as page:
         page.goto(url + path)
         assert page.locator("table tbody tr:visible").count() >= 4
@@ -112,7 +110,7 @@ def test_without_javascript_the_tables_are_there(browser: "Browser", url: str, p
         assert "need JavaScript" in page.locator("main").inner_text()
 
 
-def test_a_window_on_the_heat_map_leads_to_its_page(browser: "Browser", url: str) -> None:
+def test_click_on_heatmap_opens_the_window_s_page(browser: "Browser", url: str) -> None:
     with browser.new_page(viewport={"width": 1280, "height": 900}) as page:
         page.goto(url)
         page.wait_for_function(DRAWN, timeout=20_000)
@@ -121,20 +119,21 @@ def test_a_window_on_the_heat_map_leads_to_its_page(browser: "Browser", url: str
         assert page.locator("h1").inner_text().startswith("m version 1")
 
 
-def test_the_report_is_drawn_without_a_foreign_host(
-    browser: "Browser", url: str, stream: tuple[Folder, list[DriftVerdict]]
+def test_report_is_drawn_without_foreign_requests(
+    browser: "Browser", url: str, stream: tuple[FolderBucket, list[DriftVerdict]]
 ) -> None:
-    bucket, judgements = stream
-    subject = ReportKey.for_verdict(judgements[-2])
-    render_and_store(bucket, subject)
-    complaints, foreign = [], []
+    bucket, verdicts = stream
+    key = ReportKey.for_verdict(verdicts[-2])
+    render_and_store(bucket, key)
+    errors, foreign = [], []
     with browser.new_page() as page:
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.on(
-            "request", lambda asked: foreign.append(asked.url) if not asked.url.startswith((url, "data:")) else None
+            "request",
+            lambda request: foreign.append(request.url) if not request.url.startswith((url, "data:")) else None,
         )
-        page.goto(f"{url}/reports/m/1/{subject.window}")
+        page.goto(f"{url}/reports/m/1/{key.window}")
         page.get_by_text("of columns (1 out of 4)").wait_for(timeout=30_000)
         assert "temp 0.3" in page.locator("body").inner_text()
-    assert (complaints, foreign) == ([], [])
+    assert (errors, foreign) == ([], [])

@@ -16,12 +16,12 @@ import pandas as pd
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.windows import archive
 from drift_worker.windows.version_rows import align_types, rows_of_version
+from driftloop.command_line import load_settings_or_exit
 from driftloop.drift.calibration import DriftProfile
 from driftloop.drift.distances import DISTANCES
 from driftloop.drift.statistics import distance_for
 from driftloop.errors import InvalidInput, StorageUnavailable
 from driftloop.events import DriftVerdict, Window
-from driftloop.settings import load
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable
@@ -152,8 +152,8 @@ def _header_html(
     """Return what the report compares and leaves out; evidently itself does not show a column's threshold."""
     paragraphs = [
         f"{key.model}, version {key.version}, window {key.window}: {rows.window:,} rows, compared with {rows.sample:,} "
-        f"of the reference's {rows.reference:,}. The verdict compares with the whole reference, and also checks missing "
-        "and repeated values and the windows before this one.",
+        f"of the reference's {rows.reference:,}. The verdict compares with the whole reference, and also checks "
+        "missing and repeated values and the windows before this one.",
     ]
     if distance_thresholds:
         listed = ", ".join(f"{name} {value:.3g}" for name, value in distance_thresholds.items())
@@ -172,7 +172,7 @@ def main() -> None:
         parser.add_argument(name)
     key = ReportKey(**vars(parser.parse_args()))
     try:
-        print(render_and_store(Bucket(load(DriftWorkerSettings).storage), key))
+        print(render_and_store(Bucket(load_settings_or_exit(DriftWorkerSettings).storage), key))
     except (ReferenceUnavailable, WindowNotArchived, StorageUnavailable) as error:
         sys.exit(str(error))
 

@@ -1,12 +1,10 @@
 """Render reports in the background: one at a time, each in a process of its own.
 
 ``python -m drift_worker.web.report_queue MODEL VERSION WINDOW`` is that process. It renders one report, and exits early
-when its standard input closes, which happens when the worker dies.
+when the worker dies.
 """
 
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -19,10 +17,11 @@ import structlog
 from drift_worker import metrics
 from drift_worker.web import report
 from drift_worker.web.report import ReportKey
+from driftloop.process import ChildProcess, exit_with_parent, module_command
 
 log = structlog.get_logger(__name__)
 
-COMMAND = (sys.executable, "-m", "drift_worker.web.report_queue")
+COMMAND = module_command("drift_worker.web.report_queue")
 MAX_FAILURES = 100  # failed reports that a page can still show the reason of
 
 
@@ -56,7 +55,7 @@ class ReportQueue:
         self._queued: OrderedDict[ReportKey, None] = OrderedDict()
         self._failed: OrderedDict[ReportKey, str] = OrderedDict()
         self._rendering: ReportKey | None = None
-        self._child: subprocess.Popen[str] | None = None
+        self._child: ChildProcess | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
 
@@ -118,7 +117,7 @@ class ReportQueue:
                     self._failed[key] = error
                     if len(self._failed) > MAX_FAILURES:
                         self._failed.popitem(last=False)
-            metrics.REPORTS.labels("made" if error is None else "failed").inc()
+            metrics.REPORTS.labels("rendered" if error is None else "failed").inc()
             metrics.REPORT_DURATION.observe(time.monotonic() - started)
             if error is not None:
                 log.warning("report.failed", error=error, **key._asdict())
@@ -129,41 +128,25 @@ class ReportQueue:
             if self._closed:
                 return None
             try:
-                self._child = child = subprocess.Popen(
+                self._child = child = ChildProcess(
                     [*self._command, "--", *key],
-                    stdin=subprocess.PIPE,  # closes when this process dies
+                    stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
-                    text=True,
-                    errors="replace",
                 )
             except OSError as error:
                 return f"the process that renders it could not be started: {error}"
-        lifeline, child.stdin = child.stdin, None  # communicate() would close it at once
-        assert lifeline is not None
-        with lifeline:
+        with child:
             try:
-                _, stderr = child.communicate(timeout=self._timeout_seconds)
+                _, stderr = child.communicate(timeout_seconds=self._timeout_seconds)
             except subprocess.TimeoutExpired:
-                child.kill()
-                child.communicate()
                 return (
                     f"rendering took longer than {self._timeout_seconds:g} s "
                     "(DRIFTLOOP_DRIFT_WORKER__REPORT_TIMEOUT_SECONDS)"
                 )
-        if child.returncode == 0:
+        if child.exit_code == 0:
             return None
-        return (stderr.strip().splitlines() or [f"the process that renders it exited with {child.returncode}"])[-1]
-
-
-def exit_with_parent() -> None:
-    """Exit this process when its standard input closes."""
-
-    def wait() -> None:
-        os.read(sys.stdin.fileno(), 1)  # the buffered sys.stdin could not be closed while it is read
-        os._exit(1)
-
-    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+        return (stderr.strip().splitlines() or [f"the process that renders it exited with {child.exit_code}"])[-1]
 
 
 if __name__ == "__main__":

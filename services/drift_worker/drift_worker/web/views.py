@@ -1,0 +1,152 @@
+"""What the pages show, computed from verdicts and rows."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+
+from drift_worker.web import charts
+from drift_worker.web.charts import max_ratio_by_column, threshold_ratio
+from drift_worker.web.report import ReportKey, WindowNotArchived, load_rows
+from drift_worker.web.verdict_cache import VerdictCache
+from driftloop.errors import StorageUnavailable
+from driftloop.evaluation.metric_names import HEADLINE_METRICS, metric_label
+from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerdict
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import ReferenceUnavailable
+
+MAX_WINDOWS = 60  # per version; more could not be told apart on a phone
+RANKED_WINDOWS = 10  # conclusive windows over which columns are ranked
+MAX_COLUMNS = 30  # in the heat map, and with a chart each on a window's page
+
+
+class RankedColumn(NamedTuple):
+    """A column on the overview, over a version's latest conclusive windows."""
+
+    column: str
+    priority: float
+    """The mean of the column's largest priority in each window."""
+    drifted_windows: int
+    """The number of windows in which the column drifted."""
+    max_ratio: float | None
+    """The largest ratio of one of its statistics to the threshold."""
+
+
+class VersionSection(NamedTuple):
+    """A version on the overview."""
+
+    model: str
+    version: str
+    verdicts: list[DriftVerdict]
+    """The oldest first."""
+    rejudged: list[DriftVerdict | None]
+    """For each verdict the latest one of a replay."""
+    counts: Counter[str]
+    """The number of windows by verdict."""
+    ranked_windows: int
+    """The number of windows over which columns are ranked."""
+    columns: list[RankedColumn]
+    """In descending order of priority."""
+    quality: QualityVerdict | None
+    """The latest verdict with an evaluation."""
+    estimate: QualityEstimate | None
+    """The latest estimate."""
+    charts: dict[str, go.Figure]
+    """``scores`` and ``heatmap`` if a window is conclusive, ``quality`` if there is an evaluation."""
+
+
+class ColumnChart(NamedTuple):
+    """A column of a window, compared with the reference."""
+
+    column: str
+    drifted: bool
+    missing_in_reference: float
+    missing_in_window: float
+    chart: go.Figure
+
+
+def version_section(cache: VerdictCache, model: str, version: str) -> VersionSection:
+    """Return what the overview shows of a version that has at least one verdict."""
+    verdicts = cache.latest(DriftVerdict, model, version, MAX_WINDOWS)
+    conclusive = [verdict for verdict in verdicts if verdict.verdict != "inconclusive"][-RANKED_WINDOWS:]
+    columns = rank_columns(conclusive)
+    quality_verdicts = [
+        verdict for verdict in cache.latest(QualityVerdict, model, version, MAX_WINDOWS) if verdict.in_service
+    ]
+    estimates = cache.latest(QualityEstimate, model, version, MAX_WINDOWS)
+    figures = {}
+    if conclusive:
+        shown = [column.column for column in columns[:MAX_COLUMNS]]
+        figures = {"scores": charts.score_chart(verdicts), "heatmap": charts.drift_heatmap(verdicts, shown)}
+    if name := _headline_metric(quality_verdicts):
+        figures["quality"] = charts.quality_chart(name, metric_label(name), quality_verdicts, estimates)
+    return VersionSection(
+        model=model,
+        version=version,
+        verdicts=verdicts,
+        rejudged=[cache.rejudged(verdict) for verdict in verdicts],
+        counts=Counter(verdict.verdict for verdict in verdicts),
+        ranked_windows=len(conclusive),
+        columns=columns,
+        quality=quality_verdicts[-1] if quality_verdicts else None,
+        estimate=estimates[-1] if estimates else None,
+        charts=figures,
+    )
+
+
+def rank_columns(verdicts: Sequence[DriftVerdict]) -> list[RankedColumn]:
+    """Return all columns of conclusive windows in descending order of priority."""
+    max_ratios = [max_ratio_by_column(verdict) for verdict in verdicts]
+    ranked = []
+    for column in sorted({finding.column for verdict in verdicts for finding in verdict.findings}):
+        priorities = [
+            max((finding.priority for finding in verdict.findings if finding.column == column), default=0.0)
+            for verdict in verdicts
+        ]
+        ratios = [threshold_ratio(findings[column]) for findings in max_ratios if column in findings]
+        ranked.append(
+            RankedColumn(
+                column=column,
+                priority=sum(priorities) / len(verdicts),
+                drifted_windows=sum(column in verdict.drifted_columns for verdict in verdicts),
+                max_ratio=max((ratio for ratio in ratios if ratio is not None), default=None),
+            )
+        )
+    return sorted(ranked, key=lambda column: column.priority, reverse=True)
+
+
+def rank_findings(verdict: DriftVerdict) -> list[Finding]:
+    """Return a verdict's findings, those above their threshold first, by descending priority."""
+    return sorted(verdict.findings, key=lambda finding: (not finding.drifted, -finding.priority))
+
+
+def column_charts(bucket: Bucket, verdict: DriftVerdict) -> tuple[list[ColumnChart], str]:
+    """Return charts of a window's columns, drifted ones first; or no charts and the reason."""
+    try:
+        reference, window = load_rows(bucket, ReportKey.for_verdict(verdict))
+    except (ReferenceUnavailable, WindowNotArchived, StorageUnavailable) as error:
+        return [], str(error)
+    column_types = reference.profile.column_types
+    ranked = list(dict.fromkeys(finding.column for finding in rank_findings(verdict)))
+    columns = [column for column in ranked if column in column_types]
+    columns += [column for column in column_types if column not in ranked]
+    drifted = set(verdict.drifted_columns)
+    return [
+        ColumnChart(
+            column=column,
+            drifted=column in drifted,
+            missing_in_reference=float(reference.rows[column].isna().mean()),
+            missing_in_window=float(window[column].isna().mean()),
+            chart=charts.distribution_chart(
+                column_types[column], reference.rows[column], window[column], column in drifted
+            ),
+        )
+        for column in columns[:MAX_COLUMNS]
+    ], ""
+
+
+def _headline_metric(verdicts: Sequence[QualityVerdict]) -> str | None:
+    """Return the metric to plot: the headline metric of the latest verdict."""
+    evaluation = verdicts[-1].in_service if verdicts else None
+    return next((name for name in HEADLINE_METRICS if evaluation and name in evaluation.metrics), None)
