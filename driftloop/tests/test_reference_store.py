@@ -12,12 +12,12 @@ from driftloop.events import Evaluation
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable
-from tests.support.drift_windows import Folder
+from tests.support.drift_windows import FolderBucket
 
 
 @pytest.fixture
 def bucket(tmp_path: Path) -> Bucket:
-    return Folder(tmp_path / "bucket")
+    return FolderBucket(tmp_path / "bucket")
 
 
 @pytest.fixture(scope="module")

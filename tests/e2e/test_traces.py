@@ -77,7 +77,11 @@ def test_a_request_is_one_trace_up_to_the_verdict_on_its_window(
         ("drift_worker", "CONSUMER", "window"),
         ("drift_worker", None, "verdict"),
     ]
-    assert path_to(tree, "outbox.append") == [*way[:2], ("predictor", None, "batch"), ("predictor", None, "outbox.append")]
+    assert path_to(tree, "outbox.append") == [
+        *way[:2],
+        ("predictor", None, "batch"),
+        ("predictor", None, "outbox.append"),
+    ]
     (verdict,) = [span for span in tree if span["name"] == "verdict"]
     assert verdict["tags"]["driftloop.window"] == window.attributes["driftloop.window"]
     assert verdict["tags"]["driftloop.verdict"] in ("no_drift", "drift", "inconclusive")
@@ -95,7 +99,9 @@ def test_a_window_is_linked_to_the_hops_that_its_other_events_came_by(
 
 def test_outcomes_carry_the_trace_of_the_request_that_reported_them(collector: Collector, asked: list[Span]) -> None:
     ours = {span.trace for span in asked}
-    spans = wait_until(lambda: [span for span in collector.spans if span.name == "publish outcomes"] or None, "outcomes")
+    spans = wait_until(
+        lambda: [span for span in collector.spans if span.name == "publish outcomes"] or None, "outcomes"
+    )
     assert {span.trace for span in spans} <= ours
 
 
@@ -153,7 +159,7 @@ def test_a_retrain_is_one_trace_through_training_and_promotion_to_the_swap(
     ]
     assert path_to(tree, "promoted") == [*way[:3], ("trainer", None, "promoted")]
     phases = [span["name"] for span in tree if span["localEndpoint"]["serviceName"] == "trainer"]
-    assert {"data", "training", "trial"} < set(phases)
+    assert {"data", "training", "smoke_test"} < set(phases)
     told = [event for event in reader.read_last(stack.kafka, "models", 10**6) if isinstance(event, ModelStateChanged)]
     first = next(event for event in told if event.version == "1" and event.state == "promoted")
     assert first.traceparent is not None
@@ -162,7 +168,7 @@ def test_a_retrain_is_one_trace_through_training_and_promotion_to_the_swap(
 
 @pytest.mark.usefixtures("asked")
 def test_probes_and_scrapes_are_not_traced(stack: Stack, collector: Collector) -> None:
-    httpx.get(stack.parts["predictor"].url + "/metrics").raise_for_status()
+    httpx.get(stack.components["predictor"].url + "/metrics").raise_for_status()
     assert {span.attributes["http.request.method"] for span in collector.spans if span.kind == "SERVER"} == {"POST"}
 
 

@@ -17,11 +17,11 @@ from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.recent_windows import RecentWindows
 from drift_worker.windows.slicer import Slicer
 from drift_worker.worker import Worker
+from driftloop.command_line import parse_settings
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.consumer_loop import ConsumerLoop
 from driftloop.kafka.transactional_producer import TransactionalProducer
 from driftloop.service import run_service
-from driftloop.settings import command_line
 from driftloop.storage.bucket import Bucket
 from driftloop.telemetry import tracing
 from driftloop.telemetry.health import Health
@@ -46,7 +46,7 @@ def main() -> None:
 
 def run_worker() -> None:
     """Wire settings, broker, bucket and pages, and run the loop over predictions and outcomes until SIGTERM."""
-    settings = command_line(DriftWorkerSettings, DESCRIPTION, EXAMPLES)
+    settings = parse_settings(DriftWorkerSettings, DESCRIPTION, EXAMPLES)
     configure_logging("drift_worker", settings.log)
     configure_metrics("drift_worker")
     worker_settings, health = settings.drift_worker, Health()

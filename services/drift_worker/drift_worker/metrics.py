@@ -2,89 +2,135 @@
 
 from prometheus_client import Counter, Gauge, Histogram, Summary
 
-WINDOWS = Counter("driftloop_drift_windows_total", "Judged windows.", ["model", "version", "verdict"])
-ROWS = Counter("driftloop_drift_rows_total", "Rows of judged windows.", ["model", "version"])
-WINDOW_SCORE = Gauge("driftloop_drift_window_score", "How unusual the latest window is.", ["model", "version"])
+WINDOWS = Counter(
+    "driftloop_drift_windows_total",
+    "Windows by drift verdict (no_drift, drift, inconclusive). Many inconclusive ones mean that windows have too few "
+    "rows or that the version has no reference.",
+    ["model", "version", "verdict"],
+)
+ROWS = Counter("driftloop_drift_rows_total", "Rows of the windows that have a drift verdict.", ["model", "version"])
+WINDOW_SCORE = Gauge(
+    "driftloop_drift_window_score",
+    "Score of the version's latest window: its largest standardized statistic. Compare with "
+    "driftloop_drift_window_score_threshold.",
+    ["model", "version"],
+)
 WINDOW_SCORE_THRESHOLD = Gauge(
-    "driftloop_drift_window_score_threshold", "The score above which a window alarms.", ["model", "version"]
+    "driftloop_drift_window_score_threshold",
+    "Score above which a single window is an alarm.",
+    ["model", "version"],
 )
 MULTIWINDOW_SCORE = Gauge(
-    "driftloop_drift_multiwindow_score", "How unusual the latest windows are, taken as one.", ["model", "version"]
+    "driftloop_drift_multiwindow_score",
+    "Score of the version's latest windows taken together; no series after a gap between windows. Compare with "
+    "driftloop_drift_multiwindow_score_threshold.",
+    ["model", "version"],
 )
 MULTIWINDOW_SCORE_THRESHOLD = Gauge(
-    "driftloop_drift_multiwindow_score_threshold", "The score above which they alarm.", ["model", "version"]
+    "driftloop_drift_multiwindow_score_threshold",
+    "Score above which several windows taken together are an alarm.",
+    ["model", "version"],
 )
 WINDOW_END = Gauge(
     "driftloop_drift_window_end_timestamp_seconds",
-    "The time of the last row of the latest judged window, which all of a version's figures here are of.",
+    "Time of the last prediction in the latest window with a verdict of drift or no_drift; every driftloop_drift gauge "
+    "of the version is about that window.",
     ["model", "version"],
 )
-WINDOW_ALARM = Gauge("driftloop_drift_window_alarm", "1 while the latest judged window alarms.", ["model", "version"])
+WINDOW_ALARM = Gauge(
+    "driftloop_drift_window_alarm", "1 while the version's latest window is an alarm, else 0.", ["model", "version"]
+)
 CONSECUTIVE_ALARMS = Gauge(
-    "driftloop_drift_consecutive_alarms", "Alarms since the latest quiet window.", ["model", "version"]
+    "driftloop_drift_consecutive_alarms",
+    "Alarms since the version's latest window without drift. Up to three can follow from one odd day; four are seldom "
+    "chance.",
+    ["model", "version"],
 )
 COLUMN_DRIFTED = Gauge(
     "driftloop_drift_column_drifted",
-    "1 where a statistic of the column is above its threshold in the latest judged window.",
+    "1 if a statistic of the column is above its threshold in the latest window, else 0.",
     ["model", "version", "column"],
 )
 STATISTIC = Gauge(
     "driftloop_drift_statistic",
-    "A column's statistic in the latest window.",
+    "Statistic of a column, over the number of latest windows that the label windows says. Compare with "
+    "driftloop_drift_threshold.",
     ["model", "version", "column", "method", "windows"],
 )
 THRESHOLD = Gauge(
     "driftloop_drift_threshold",
-    "The statistic's value above which the column drifted.",
+    "Value of a column's statistic above which the column has drifted.",
     ["model", "version", "column", "method", "windows"],
 )
 VERDICT_LATENCY = Summary(
-    "driftloop_drift_verdict_latency_seconds", "From a window's last event to its verdict on the topic."
+    "driftloop_drift_verdict_latency_seconds",
+    "Time from a slice's last event to the verdicts on it, which includes the time to close the slice.",
 )
 ARCHIVE_WRITE_SECONDS = Histogram(
     "driftloop_archive_write_seconds",
-    "Writing a slice to the archive.",
+    "Duration of writing a slice to the archive. Seconds mean that the bucket is slow.",
     buckets=[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50],
 )
-REPORTS = Counter("driftloop_drift_reports_total", "Reports: made, failed, or dropped before their turn.", ["state"])
+REPORTS = Counter(
+    "driftloop_drift_reports_total",
+    "evidently's reports on windows by result: rendered, failed, or dropped from a full queue.",
+    ["state"],
+)
 REPORT_DURATION = Histogram(
     "driftloop_drift_report_duration_seconds",
-    "What a report takes, from its turn to its end.",
+    "Duration of rendering a report, without its time in the queue.",
     buckets=[1, 2, 5, 10, 20, 50, 100, 200, 500],
 )
 QUALITY = Gauge(
     "driftloop_quality",
-    "How good a version is by its latest outcomes; unset while unknown.",
+    "Metric of a version in service, measured on its latest outcomes; no series while there are too few.",
     ["model", "version", "metric"],
 )
-QUALITY_LOW = Gauge("driftloop_quality_low", "Lower end of its interval (95 %).", ["model", "version", "metric"])
-QUALITY_HIGH = Gauge("driftloop_quality_high", "Upper end of its interval (95 %).", ["model", "version", "metric"])
+QUALITY_LOW = Gauge(
+    "driftloop_quality_low",
+    "Lower bound of the 95 % interval of driftloop_quality.",
+    ["model", "version", "metric"],
+)
+QUALITY_HIGH = Gauge(
+    "driftloop_quality_high",
+    "Upper bound of the 95 % interval of driftloop_quality.",
+    ["model", "version", "metric"],
+)
 QUALITY_END = Gauge(
     "driftloop_quality_end_timestamp_seconds",
-    "The time of the last of the rows that these figures are of.",
+    "Time of the last prediction that driftloop_quality is measured on.",
     ["model", "version"],
 )
 QUALITY_AT_GATE = Gauge(
     "driftloop_quality_at_gate",
-    "The same as the gate measured it before the version served.",
+    "Metric of a version, measured by the gate on the holdout before the version was promoted. Compare with "
+    "driftloop_quality.",
     ["model", "version", "metric"],
 )
 QUALITY_AT_GATE_LOW = Gauge(
-    "driftloop_quality_at_gate_low", "Lower end of the gate's interval (95 %).", ["model", "version", "metric"]
+    "driftloop_quality_at_gate_low",
+    "Lower bound of the 95 % interval of driftloop_quality_at_gate.",
+    ["model", "version", "metric"],
 )
 QUALITY_AT_GATE_HIGH = Gauge(
-    "driftloop_quality_at_gate_high", "Upper end of the gate's interval (95 %).", ["model", "version", "metric"]
+    "driftloop_quality_at_gate_high",
+    "Upper bound of the 95 % interval of driftloop_quality_at_gate.",
+    ["model", "version", "metric"],
 )
 QUALITY_ESTIMATE = Gauge(
     "driftloop_quality_estimate",
-    "The same as the latest window's probabilities promise it; to be read beside its error.",
+    "Metric of the latest window as estimated from predicted probabilities (CBPE), before outcomes are known. "
+    "Read it together with driftloop_quality_estimate_bias.",
     ["model", "version", "metric"],
 )
 QUALITY_ESTIMATE_BIAS = Gauge(
     "driftloop_quality_estimate_bias",
-    "How much too high estimates were on average, on windows whose outcomes are known since.",
+    "Mean of estimate minus measured metric, over windows whose outcomes are known by now; above 0, estimates are too "
+    "high.",
     ["model", "version", "metric"],
 )
 UNMATCHED_OUTCOMES = Counter(
-    "driftloop_outcomes_unmatched_total", "Outcomes whose prediction was not in the archive when their slice closed."
+    "driftloop_outcomes_unmatched_total",
+    "Outcomes whose prediction was not in the archive when their slice was closed. Worrying if it grows as fast as "
+    "outcomes are reported: their ids are wrong.",
 )

@@ -1,4 +1,4 @@
-"""Events as rows."""
+"""Test events as tables of the archive."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -11,7 +11,7 @@ from driftloop.events import Outcome, Prediction
 AT = datetime(2013, 7, 1, tzinfo=UTC)
 
 
-def test_predictions_become_a_row_an_instance_with_their_features_in_columns() -> None:
+def test_predictions_table_has_a_row_per_instance_and_a_column_per_feature() -> None:
     one = Prediction(
         id="a", time=AT, model="m", version="1", features={"x": [1.0, None], "c": ["u", "v"]}, predictions=[0.1, 0.2]
     )
@@ -23,12 +23,12 @@ def test_predictions_become_a_row_an_instance_with_their_features_in_columns() -
     assert str(rows["time"].dtype).startswith("datetime64")
 
 
-def test_outcomes_become_a_row_each() -> None:
+def test_outcomes_table_has_a_row_per_outcome() -> None:
     rows = outcomes_table([Outcome(time=AT, prediction_id="a", index=1, outcome=1)]).to_pandas()
     assert rows[["id", "row", "outcome"]].values.tolist() == [["a", 1, 1.0]]
 
 
-def test_versions_whose_columns_differ_share_a_file() -> None:
+def test_predictions_table_holds_versions_with_different_columns() -> None:
     one = Prediction(id="a", time=AT, model="m", version="1", features={"x": [1], "old": [2.0]}, predictions=[0.1])
     two = Prediction(id="b", time=AT, model="m", version="2", features={"x": ["high"], "new": [3]}, predictions=[0.2])
     rows = predictions_table([one, two]).to_pandas()
@@ -53,18 +53,18 @@ def test_versions_whose_columns_differ_share_a_file() -> None:
         ([float("inf"), 1.0], [float("inf"), 1.0]),
     ],
 )
-def test_a_column_has_one_type_which_loses_nothing(cells: list[Any], kept: list[Any]) -> None:
+def test_predictions_table_column_has_one_type_without_loss(cells: list[Any], kept: list[Any]) -> None:
     event = Prediction(id="a", time=AT, model="m", version="1", features={"x": cells}, predictions=[0.1] * len(cells))
     assert predictions_table([event])["x"].to_pylist() == kept
 
 
-def test_several_outputs_are_a_text() -> None:
+def test_predictions_with_several_outputs_become_json() -> None:
     event = Prediction(id="a", time=AT, model="m", version="1", features={}, predictions=[[0.1, 0.9], ["late", "UA"]])
     assert predictions_table([event])["prediction"].to_pylist() == ["[0.1, 0.9]", '["late", "UA"]']
 
 
-def test_times_are_in_utc() -> None:
-    there = AT.astimezone(timezone(timedelta(hours=-5)))
-    event = Prediction(id="a", time=there, model="m", version="1", features={}, predictions=[0.1])
+def test_archived_times_are_in_utc() -> None:
+    new_york = AT.astimezone(timezone(timedelta(hours=-5)))
+    event = Prediction(id="a", time=new_york, model="m", version="1", features={}, predictions=[0.1])
     (time,) = predictions_table([event]).to_pandas()["time"]
     assert (time, str(time.tz)) == (AT, "UTC")

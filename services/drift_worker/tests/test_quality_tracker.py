@@ -1,4 +1,4 @@
-"""Outcomes meet their predictions in the archive; what comes of it is the same after a restart."""
+"""Test that outcomes are joined with archived predictions, with equal results after a restart."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,30 +12,20 @@ from prometheus_client import REGISTRY
 
 from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.quality_tracker import QualityTracker, compare_with_gate
-from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
-from drift_worker.windows.committed_slices import CommittedSlices
-from drift_worker.windows.orphan_cleanup import ArchiveCleaner
-from drift_worker.windows.recent_windows import RecentWindows
-from drift_worker.windows.slicer import Slicer
-from drift_worker.worker import Worker
 from driftloop.evaluation.bootstrap import evaluate
 from driftloop.evaluation.metrics import roc_auc
 from driftloop.events import (
     DriftVerdict,
     Evaluation,
     MetricEstimate,
-    Outcome,
-    Prediction,
-    QualityEstimate,
     QualityVerdict,
     Window,
 )
-from driftloop.kafka.consumer_loop import Commit, ConsumedMessage
-from driftloop.settings import TopicsSettings, WindowSettings
+from driftloop.settings import TopicsSettings
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import save_gate_evaluation
-from tests.support.drift_windows import Folder
+from tests.support.drift_windows import FolderBucket
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -48,22 +38,22 @@ GATE = Evaluation(
 
 @pytest.fixture
 def bucket(tmp_path: Path) -> Bucket:
-    return Folder(tmp_path)
+    return FolderBucket(tmp_path)
 
 
-def qualities(bucket: Bucket, **settings: Any) -> QualityTracker:
+def make_tracker(bucket: Bucket, **settings: Any) -> QualityTracker:
     return QualityTracker(bucket, TopicsSettings(), QualitySettings(**{"min_rows": 50, **settings}))
 
 
-class Life:
-    """Windows of predictions, a day each, and slices of their outcomes, in the archive."""
+class ArchiveBuilder:
+    """Archives windows of predictions, one a day, and slices of their outcomes."""
 
     def __init__(self, bucket: Bucket, seed: int = 0) -> None:
         self.bucket = bucket
         self.random = np.random.default_rng(seed)
 
-    def asked(self, day: int, version: str | Sequence[str] = "1", predictions: object = None) -> pd.DataFrame:
-        """A window of predictions and, in a column, what will come of them."""
+    def predict(self, day: int, version: str | Sequence[str] = "1", predictions: object = None) -> pd.DataFrame:
+        """Archive a window of predictions; return its rows with their future outcomes in a column."""
         chances = self.random.beta(1, 2, ROWS)
         rows = pd.DataFrame(
             {
@@ -79,8 +69,8 @@ class Life:
         archive.write_slice(self.bucket, window("predictions", day), rows)
         return rows.assign(outcome=(self.random.random(ROWS) < chances).astype(float))
 
-    def told(self, day: int, rows: pd.DataFrame, late: float = 1.0) -> Window:
-        """A slice of outcomes."""
+    def report(self, day: int, rows: pd.DataFrame, late: float = 1.0) -> Window:
+        """Archive a slice of outcomes, known ``late`` days after the predictions."""
         columns = rows[["id", "row", "time", "outcome"]]
         archive.write_slice(
             self.bucket, window("outcomes", day), columns.assign(time=rows["time"] + timedelta(days=late))
@@ -89,8 +79,8 @@ class Life:
 
 
 @pytest.fixture
-def life(bucket: Bucket) -> Life:
-    return Life(bucket)
+def builder(bucket: Bucket) -> ArchiveBuilder:
+    return ArchiveBuilder(bucket)
 
 
 def window(topic: str, day: int) -> Window:
@@ -111,39 +101,39 @@ def verdict(day: int, version: str = "1") -> DriftVerdict:
     return DriftVerdict.model_validate({"window": window("predictions", day), "verdict": "no_drift", **about})
 
 
-def unmatched() -> float:
+def unmatched_count() -> float:
     return REGISTRY.get_sample_value("driftloop_outcomes_unmatched_total") or 0.0
 
 
-def shown(name: str, **labels: str) -> float | None:
+def metric_value(name: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(name, {"model": "m", "version": "1", **labels})
 
 
-def only(found: list[QualityVerdict]) -> QualityVerdict:
-    (quality,) = found
+def only(verdicts: list[QualityVerdict]) -> QualityVerdict:
+    (quality,) = verdicts
     return quality
 
 
-def test_outcomes_are_measured_with_the_predictions_that_they_are_of(bucket: Bucket, life: Life) -> None:
-    rows = life.asked(0)
-    quality = only(qualities(bucket).evaluate_slice(life.told(0, rows.sample(frac=1, random_state=0))))
+def test_evaluate_slice_joins_outcomes_with_their_predictions(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    rows = builder.predict(0)
+    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows.sample(frac=1, random_state=0))))
     assert (quality.model, quality.version, quality.rows, quality.windows) == ("m", "1", ROWS, 1)
     assert quality.first_prediction_at == quality.last_prediction_at == BEGIN
     assert quality.in_service is not None
     expected = roc_auc(rows["outcome"].to_numpy(), rows["prediction"].to_numpy())
     assert quality.in_service.metrics["roc_auc"].value == pytest.approx(expected, abs=1e-12)
-    assert shown("driftloop_quality", metric="roc_auc") == quality.in_service.metrics["roc_auc"].value
-    assert shown("driftloop_quality_low", metric="roc_auc") == quality.in_service.metrics["roc_auc"].low
+    assert metric_value("driftloop_quality", metric="roc_auc") == quality.in_service.metrics["roc_auc"].value
+    assert metric_value("driftloop_quality_low", metric="roc_auc") == quality.in_service.metrics["roc_auc"].low
     assert quality.id == "outcomes-0-000000000000-000000000099/m/1"
 
 
-def test_slices_are_measured_together_until_they_have_enough_days(bucket: Bucket, life: Life) -> None:
-    days = [life.asked(day) for day in range(9)]
-    working = qualities(bucket, min_days=7)
-    found = [only(working.evaluate_slice(life.told(day, rows))) for day, rows in enumerate(days)]
+def test_evaluate_slice_pools_slices_until_there_are_enough_days(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    days = [builder.predict(day) for day in range(9)]
+    tracker = make_tracker(bucket, min_days=7)
+    found = [only(tracker.evaluate_slice(builder.report(day, rows))) for day, rows in enumerate(days)]
     assert [one.windows for one in found] == [1, 1, 1, 1, 5, 6, 7, 7, 7]
     assert [one.in_service.resampling_unit for one in found if one.in_service] == ["rows"] * 4 + ["days"] * 5
-    assert "too few days" in found[3].explanation
+    assert "too few days to resample: 1" in found[3].explanation
     together = pd.concat(days[2:])
     last = found[-1]
     assert last.in_service is not None
@@ -153,140 +143,142 @@ def test_slices_are_measured_together_until_they_have_enough_days(bucket: Bucket
     assert last.first_prediction_at == BEGIN + timedelta(days=2)
 
 
-def test_a_restarted_worker_finds_the_same(bucket: Bucket, life: Life) -> None:
-    working = qualities(bucket)
-    days = [life.asked(day) for day in range(8)]
-    found = [only(working.evaluate_slice(life.told(day, rows))) for day, rows in enumerate(days)][-1]
-    again = qualities(bucket)
+def test_restarted_tracker_gives_equal_verdicts_and_estimates(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    tracker = make_tracker(bucket)
+    days = [builder.predict(day) for day in range(8)]
+    found = [only(tracker.evaluate_slice(builder.report(day, rows))) for day, rows in enumerate(days)][-1]
+    again = make_tracker(bucket)
     assert only(again.evaluate_slice(window("outcomes", 7))).model_copy(update={"time": found.time}) == found
-    chances = pd.Series(life.random.beta(1, 2, ROWS))
-    one, other = (each.estimate(verdict(8), chances) for each in (working, qualities(bucket)))
+    chances = pd.Series(builder.random.beta(1, 2, ROWS))
+    one, other = (each.estimate(verdict(8), chances) for each in (tracker, make_tracker(bucket)))
     assert one is not None
     assert other is not None
     assert one.track_record.windows == 8
     assert other.model_copy(update={"time": one.time}) == one
 
 
-def test_the_last_known_outcome_of_a_row_counts(bucket: Bucket, life: Life) -> None:
-    rows = life.asked(0)
+def test_evaluate_slice_uses_the_latest_outcome_of_a_row(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    rows = builder.predict(0)
     wrong = rows.assign(outcome=1 - rows["outcome"])
     corrected = pd.concat([rows.assign(time=rows["time"] + timedelta(hours=1)), wrong])
-    working = qualities(bucket)
-    right = only(qualities(bucket).evaluate_slice(life.told(0, rows)))
-    within = only(working.evaluate_slice(life.told(0, corrected)))
+    tracker = make_tracker(bucket)
+    right = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
+    within = only(tracker.evaluate_slice(builder.report(0, corrected)))
     assert within.in_service == right.in_service
-    working.evaluate_slice(life.told(1, wrong, late=1))
-    later = only(working.evaluate_slice(life.told(2, rows, late=2)))  # what an earlier slice said wrongly
+    tracker.evaluate_slice(builder.report(1, wrong, late=1))
+    later = only(tracker.evaluate_slice(builder.report(2, rows, late=2)))  # what an earlier slice said wrongly
     assert later.in_service == right.in_service
 
 
-def test_outcomes_without_a_prediction_are_counted_and_looked_for_again(bucket: Bucket, life: Life) -> None:
-    working = qualities(bucket, min_days=1, min_rows=150)
-    first = life.asked(0)
-    second = life.asked(1)
+def test_unmatched_outcomes_are_counted_and_matched_by_later_slices(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    tracker = make_tracker(bucket, min_days=1, min_rows=150)
+    first = builder.predict(0)
+    second = builder.predict(1)
     bucket.delete(archive.slice_path(window("predictions", 1)))
-    before = unmatched()
+    before = unmatched_count()
     unknown = second.head(10).assign(id="of another system")
-    quality = only(working.evaluate_slice(life.told(0, pd.concat([first, second.head(70), unknown]))))
+    quality = only(tracker.evaluate_slice(builder.report(0, pd.concat([first, second.head(70), unknown]))))
     assert quality.unmatched == 72  # of ten outcomes of the same rows of an id, two are different
-    assert unmatched() - before == 72
+    assert unmatched_count() - before == 72
     assert (quality.verdict, quality.rows) == ("inconclusive", ROWS)
     archive.write_slice(bucket, window("predictions", 1), second.drop(columns="outcome"))
-    later = only(working.evaluate_slice(life.told(1, second.tail(30))))
+    later = only(tracker.evaluate_slice(builder.report(1, second.tail(30))))
     assert (later.unmatched, later.rows, later.windows) == (0, 2 * ROWS, 2)
 
 
-def test_outcomes_of_unknown_ids_alone_are_no_verdict_and_no_fault(bucket: Bucket, life: Life) -> None:
-    rows = life.asked(0)
-    before = unmatched()
-    assert qualities(bucket).evaluate_slice(life.told(0, rows.assign(id="x", row=range(ROWS)))) == []
-    assert unmatched() - before == ROWS
+def test_slice_with_unmatched_outcomes_only_gives_no_verdict(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    rows = builder.predict(0)
+    before = unmatched_count()
+    assert make_tracker(bucket).evaluate_slice(builder.report(0, rows.assign(id="x", row=range(ROWS)))) == []
+    assert unmatched_count() - before == ROWS
 
 
-def test_outcomes_before_there_is_any_archived_prediction_are_unmatched(bucket: Bucket, life: Life) -> None:
-    rows = life.asked(0)
+def test_outcomes_without_archived_predictions_give_no_verdict(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    rows = builder.predict(0)
     bucket.delete(archive.slice_path(window("predictions", 0)))
-    assert qualities(bucket).evaluate_slice(life.told(0, rows)) == []
+    assert make_tracker(bucket).evaluate_slice(builder.report(0, rows)) == []
 
 
-def test_each_version_of_a_slice_is_measured_with_its_own_rows(bucket: Bucket, life: Life) -> None:
-    rows = life.asked(0, version=["1"] * 60 + ["2"] * 40)
-    one, two = sorted(qualities(bucket).evaluate_slice(life.told(0, rows)), key=lambda quality: quality.version)
+def test_evaluate_slice_judges_each_version_by_its_own_rows(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    rows = builder.predict(0, version=["1"] * 60 + ["2"] * 40)
+    one, two = sorted(make_tracker(bucket).evaluate_slice(builder.report(0, rows)), key=lambda quality: quality.version)
     assert (one.version, one.rows) == ("1", 60)
     assert one.in_service is not None
     assert one.in_service.rows == 60
     assert (two.version, two.verdict, two.in_service) == ("2", "inconclusive", None)
-    assert two.explanation == "too few rows: 40 with an outcome, and 50 are needed"
+    assert two.explanation == "too few rows: 40 with an outcome of at least 50"
 
 
-def test_predictions_that_are_no_numbers_are_not_measured_and_promise_nothing(bucket: Bucket, life: Life) -> None:
-    rows = life.asked(0, predictions=["[0.5, 0.5]"] * ROWS)
-    quality = only(qualities(bucket).evaluate_slice(life.told(0, rows)))
-    assert (quality.verdict, quality.explanation) == ("inconclusive", "its predictions are not one number a row")
-    assert qualities(bucket).estimate(verdict(0), rows["prediction"]) is None
-    assert qualities(bucket).estimate(verdict(0), pd.Series([12.5, 80.0] * 50)) is None
-    assert qualities(bucket).estimate(verdict(0), pd.Series([0.0, 1.0] * 50)) is None
+def test_predictions_that_are_no_probabilities_have_no_evaluation_or_estimate(
+    bucket: Bucket, builder: ArchiveBuilder
+) -> None:
+    rows = builder.predict(0, predictions=["[0.5, 0.5]"] * ROWS)
+    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
+    assert (quality.verdict, quality.explanation) == ("inconclusive", "the predictions are not one number per row")
+    assert make_tracker(bucket).estimate(verdict(0), rows["prediction"]) is None
+    assert make_tracker(bucket).estimate(verdict(0), pd.Series([12.5, 80.0] * 50)) is None
+    assert make_tracker(bucket).estimate(verdict(0), pd.Series([0.0, 1.0] * 50)) is None
 
 
-def test_a_slice_that_was_cleared_or_cannot_be_read_is_left_out(bucket: Bucket, life: Life) -> None:
-    working = qualities(bucket)
-    rows = life.asked(0)
-    life.asked(1)
-    assert only(working.evaluate_slice(life.told(0, rows))).rows == ROWS
+def test_deleted_or_unreadable_slice_is_skipped(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    tracker = make_tracker(bucket)
+    rows = builder.predict(0)
+    builder.predict(1)
+    assert only(tracker.evaluate_slice(builder.report(0, rows))).rows == ROWS
     bucket.delete(archive.slice_path(window("predictions", 0)))
     bucket.write(archive.slice_path(window("predictions", 1)), b"no parquet")
-    assert working.evaluate_slice(window("outcomes", 0)) == []
-    assert qualities(bucket).evaluate_slice(window("outcomes", 0)) == []
+    assert tracker.evaluate_slice(window("outcomes", 0)) == []
+    assert make_tracker(bucket).evaluate_slice(window("outcomes", 0)) == []
 
 
-def test_an_answer_that_two_slices_hold_counts_once(bucket: Bucket, life: Life) -> None:
-    rows = life.asked(0)
+def test_prediction_in_two_slices_counts_once(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    rows = builder.predict(0)
     archive.write_slice(bucket, window("predictions", 1), rows.drop(columns="outcome"))
-    quality = only(qualities(bucket).evaluate_slice(life.told(0, rows)))
+    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
     assert (quality.rows, quality.unmatched) == (ROWS, 0)
 
 
-def test_only_so_many_slices_are_kept(bucket: Bucket, life: Life) -> None:
-    days = [life.asked(day) for day in range(3)]
-    told = life.told(0, pd.concat(days))
-    quality = only(qualities(bucket, prediction_lookback_slices=2).evaluate_slice(told))
+def test_only_the_lookback_slices_of_predictions_are_read(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    days = [builder.predict(day) for day in range(3)]
+    told = builder.report(0, pd.concat(days))
+    quality = only(make_tracker(bucket, prediction_lookback_slices=2).evaluate_slice(told))
     assert (quality.rows, quality.unmatched) == (2 * ROWS, ROWS)
 
 
-def test_a_file_is_read_once(bucket: Bucket, life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archived_file_is_read_once(bucket: Bucket, builder: ArchiveBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    really = Folder.read
+    really = FolderBucket.read
 
-    def noted(self: Folder, path: str) -> bytes:
+    def noted(self: FolderBucket, path: str) -> bytes:
         read.append(path)
         return really(self, path)
 
-    monkeypatch.setattr(Folder, "read", noted)
-    working = qualities(bucket)
+    monkeypatch.setattr(FolderBucket, "read", noted)
+    tracker = make_tracker(bucket)
     for day in range(3):
-        working.evaluate_slice(life.told(day, life.asked(day)))
+        tracker.evaluate_slice(builder.report(day, builder.predict(day)))
     files = [path for path in read if path.endswith(".parquet")]
     assert len(files) == len(set(files)) == 6
 
 
-def test_quality_is_compared_with_what_the_gate_measured(bucket: Bucket, life: Life) -> None:
+def test_evaluate_slice_compares_with_the_gate(bucket: Bucket, builder: ArchiveBuilder) -> None:
     save_gate_evaluation(bucket, "m", "1", GATE)
-    quality = only(qualities(bucket).evaluate_slice(life.told(0, life.asked(0))))
+    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0))))
     assert quality.verdict == "degraded"
     assert quality.at_gate == GATE
     assert "0.970 [0.960, 0.980] on 5,000 rows of 14 days at the gate: a difference of -" in quality.explanation
-    assert shown("driftloop_quality_at_gate", metric="roc_auc") == 0.97
+    assert metric_value("driftloop_quality_at_gate", metric="roc_auc") == 0.97
 
 
-def test_a_first_version_has_no_gate_to_be_compared_with(bucket: Bucket, life: Life) -> None:
-    quality = only(qualities(bucket).evaluate_slice(life.told(0, life.asked(0))))
+def test_version_without_gate_evaluation_is_inconclusive(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0))))
     assert (quality.verdict, quality.at_gate) == ("inconclusive", None)
-    assert quality.explanation.endswith("no gate has measured this version")
+    assert quality.explanation.endswith("no gate has evaluated this version")
 
 
-def test_what_the_gate_wrote_and_nobody_can_read_is_told(bucket: Bucket, life: Life) -> None:
+def test_unreadable_gate_evaluation_is_inconclusive(bucket: Bucket, builder: ArchiveBuilder) -> None:
     bucket.write("references/m/1/gate_evaluation.json", b'{"rows": ')
-    quality = only(qualities(bucket).evaluate_slice(life.told(0, life.asked(0))))
+    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0))))
     assert quality.verdict == "inconclusive"
     assert "cannot be read" in quality.explanation
     assert quality.in_service is not None
@@ -306,37 +298,39 @@ def figure(value: float, margin: float) -> MetricEstimate:
         ("rmse", figure(5.0, 1.0), figure(10.0, 1.0), "improved"),
     ],
 )
-def test_a_verdict_needs_a_difference_beyond_both_intervals(
+def test_compare_with_gate_needs_a_difference_beyond_both_intervals(
     name: str, found: MetricEstimate, gate: MetricEstimate, verdict: str
 ) -> None:
     one, other = (Evaluation(rows=1, days=7, resampling_unit="days", metrics={name: each}) for each in (found, gate))
     assert compare_with_gate(one, other)[0] == verdict
 
 
-def test_outcomes_that_are_all_the_same_have_no_verdict(bucket: Bucket, life: Life) -> None:
+def test_equal_outcomes_are_inconclusive(bucket: Bucket, builder: ArchiveBuilder) -> None:
     save_gate_evaluation(bucket, "m", "1", GATE)
-    quality = only(qualities(bucket).evaluate_slice(life.told(0, life.asked(0).assign(outcome=0.0))))
-    assert (quality.verdict, quality.explanation) == ("inconclusive", "all outcomes of 100 rows are the same")
+    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0).assign(outcome=0.0))))
+    assert (quality.verdict, quality.explanation) == ("inconclusive", "all outcomes of 100 rows are equal")
 
 
-def test_an_estimate_without_a_record_is_not_trusted(bucket: Bucket, life: Life) -> None:
-    rows = life.asked(0)
-    estimate = qualities(bucket).estimate(verdict(0), rows["prediction"])
+def test_estimate_without_track_record_is_not_trusted(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    rows = builder.predict(0)
+    estimate = make_tracker(bucket).estimate(verdict(0), rows["prediction"])
     assert estimate is not None
     assert set(estimate.metrics) == {"roc_auc", "brier", "accuracy"}
     assert (estimate.trusted, estimate.track_record.windows, estimate.track_record.mean_error) == (False, 0, None)
-    assert estimate.explanation == "the outcomes of 0 windows are known, and 5 are needed"
+    assert estimate.explanation == "outcomes are known for 0 windows of at least 5"
 
 
 @pytest.mark.parametrize(("changed", "trusted"), [(False, True), (True, False)])
-def test_an_estimate_is_trusted_as_its_record_is_good(bucket: Bucket, life: Life, changed: bool, trusted: bool) -> None:
-    working = qualities(bucket, max_estimate_error=0.05)
+def test_estimate_is_trusted_if_its_track_record_is_good(
+    bucket: Bucket, builder: ArchiveBuilder, changed: bool, trusted: bool
+) -> None:
+    tracker = make_tracker(bucket, max_estimate_error=0.05)
     for day in range(12):
-        rows = life.asked(day)
+        rows = builder.predict(day)
         if changed:  # half of the outcomes have nothing to do with the features any more
-            rows.loc[::2, "outcome"] = (life.random.random(ROWS // 2) < 0.5).astype(float)
-        working.evaluate_slice(life.told(day, rows))
-    estimate = working.estimate(verdict(12), life.asked(12)["prediction"])
+            rows.loc[::2, "outcome"] = (builder.random.random(ROWS // 2) < 0.5).astype(float)
+        tracker.evaluate_slice(builder.report(day, rows))
+    estimate = tracker.estimate(verdict(12), builder.predict(12)["prediction"])
     assert estimate is not None
     assert estimate.track_record.windows == 12
     assert estimate.track_record.mean_error is not None
@@ -344,42 +338,19 @@ def test_an_estimate_is_trusted_as_its_record_is_good(bucket: Bucket, life: Life
     assert (estimate.track_record.mean_error > 0.05) is changed
     assert estimate.track_record.mean_absolute_error >= abs(estimate.track_record.mean_error)
     assert estimate.trusted is trusted
-    assert shown("driftloop_quality_estimate_bias", metric="roc_auc") == estimate.track_record.mean_error
-    assert shown("driftloop_quality_estimate", metric="brier") == estimate.metrics["brier"]
+    assert metric_value("driftloop_quality_estimate_bias", metric="roc_auc") == estimate.track_record.mean_error
+    assert metric_value("driftloop_quality_estimate", metric="brier") == estimate.metrics["brier"]
 
 
-def test_of_few_rows_nothing_is_expected(bucket: Bucket) -> None:
-    assert qualities(bucket).estimate(verdict(0), pd.Series([0.2, 0.8] * 24)) is None
-    assert qualities(bucket).estimate(verdict(0), pd.Series([0.2, 0.8] * 25)) is not None
+def test_estimate_needs_enough_rows(bucket: Bucket) -> None:
+    assert make_tracker(bucket).estimate(verdict(0), pd.Series([0.2, 0.8] * 24)) is None
+    assert make_tracker(bucket).estimate(verdict(0), pd.Series([0.2, 0.8] * 25)) is not None
 
 
-def test_a_window_is_no_part_of_the_record_of_its_own_estimate(bucket: Bucket, life: Life) -> None:
-    working = qualities(bucket)
-    rows = life.asked(0)
-    working.evaluate_slice(life.told(0, rows))
-    estimate = working.estimate(verdict(0), rows["prediction"])
+def test_track_record_leaves_out_the_estimated_window(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    tracker = make_tracker(bucket)
+    rows = builder.predict(0)
+    tracker.evaluate_slice(builder.report(0, rows))
+    estimate = tracker.estimate(verdict(0), rows["prediction"])
     assert estimate is not None
     assert estimate.track_record.windows == 0
-
-
-def test_estimates_and_qualities_are_published_with_the_offsets_of_their_slices(bucket: Bucket, life: Life) -> None:
-    settings = WindowSettings(rows=ROWS)
-    known = CommittedSlices()
-    history = RecentWindows(bucket, settings.min_rows, known.preceding)
-    judging, tidying = WindowJudge(bucket, settings, history), ArchiveCleaner(bucket, report_retention_days=90)
-    worker = Worker(Slicer(settings), judging, qualities(bucket), history, known, bucket, tidying)
-    finals: list[Commit] = []
-    for offset, chance in enumerate(life.random.random(ROWS)):
-        answer = Prediction(
-            id=str(offset), time=BEGIN, model="m", version="1", features={"x": [1.0]}, predictions=[chance]
-        )
-        finals += worker.handle(ConsumedMessage("predictions", 0, offset, answer, offset))
-    for offset in range(ROWS):
-        outcome = Outcome(time=BEGIN, prediction_id=str(offset), index=0, outcome=offset % 2)
-        finals += worker.handle(ConsumedMessage("outcomes", 0, offset, outcome, offset))
-    assert [(final.topic, final.offset) for final in finals] == [("predictions", ROWS), ("outcomes", ROWS)]
-    assert [[type(event) for event in final.events] for final in finals] == [
-        [DriftVerdict, QualityEstimate],
-        [QualityVerdict],
-    ]
-    assert len({event.id for final in finals for event in final.events}) == 3

@@ -22,7 +22,7 @@ from driftloop.events import DriftVerdict
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable
-from tests.support.drift_windows import KINDS, Folder, days, give_reference, judged
+from tests.support.drift_windows import KINDS, FolderBucket, archive_and_judge, days, store_reference
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -38,15 +38,15 @@ A, B, C, D = (ReportKey("m", "1", f"predictions-0-{n:012}-{n:012}") for n in ran
 
 @pytest.fixture
 def bucket(tmp_path: Path) -> Bucket:
-    return Folder(tmp_path)
+    return FolderBucket(tmp_path)
 
 
 @pytest.fixture
-def known(bucket: Bucket) -> Reference:
-    return give_reference(bucket)
+def reference(bucket: Bucket) -> Reference:
+    return store_reference(bucket)
 
 
-def made(bucket: Bucket, verdict: DriftVerdict) -> str:
+def rendered(bucket: Bucket, verdict: DriftVerdict) -> str:
     return bucket.read(report.render_and_store(bucket, ReportKey.for_verdict(verdict))).decode()
 
 
@@ -60,12 +60,12 @@ def clear(days: pd.DataFrame) -> pd.DataFrame:
     [{}, {"temp": "psi", "visib": "hellinger", "carrier": "kl_div", "prediction": "jensenshannon"}],
     ids=["by default", "chosen"],
 )
-def test_the_report_holds_our_distances_and_thresholds(bucket: Bucket, methods: dict[str, DistanceName]) -> None:
-    give_reference(bucket, rows=clear(days(80)), methods=methods)
-    quiet, verdict = judged(bucket, [clear(days(1, 5)), clear(days(1, 5, warmer=10))])
+def test_report_shows_our_distances_and_thresholds(bucket: Bucket, methods: dict[str, DistanceName]) -> None:
+    store_reference(bucket, rows=clear(days(80)), methods=methods)
+    quiet, verdict = archive_and_judge(bucket, [clear(days(1, 5)), clear(days(1, 5, warmer=10))])
     assert (quiet.verdict, verdict.verdict, verdict.drifted_columns) == ("no_drift", "drift", ["temp"])
     assert {column: method for column, method in _distances(verdict).items() if column in methods} == methods
-    page = made(bucket, verdict)
+    page = rendered(bucket, verdict)
     assert bucket.exists(f"reports/m/1/{verdict.window.name}.html")
     rows = re.findall(
         r'"column_name": "(\w+)", "column_type": "\w+", "stattest_name": "([^"]+)".*?'
@@ -87,56 +87,56 @@ def _distances(verdict: DriftVerdict) -> dict[str, str]:
     return {finding.column: finding.method for finding in verdict.findings if finding.method in NAMES}
 
 
-def test_the_threshold_decides(bucket: Bucket, known: Reference) -> None:
-    (verdict,) = judged(bucket, [days(1, 5, warmer=10)])
-    single = known.profile.spans[0]
-    lenient = known.profile.model_copy(
+def test_report_uses_the_profile_s_threshold(bucket: Bucket, reference: Reference) -> None:
+    (verdict,) = archive_and_judge(bucket, [days(1, 5, warmer=10)])
+    single = reference.profile.spans[0]
+    lenient = reference.profile.model_copy(
         update={"spans": [single.model_copy(update={"score_threshold": single.score_threshold * 100})]}
     )
-    reference_store.save_reference(bucket, "m", "1", known._replace(profile=lenient))
-    page = made(bucket, verdict)
+    reference_store.save_reference(bucket, "m", "1", reference._replace(profile=lenient))
+    page = rendered(bucket, verdict)
     assert '"data_drift": "Not Detected"' in page
     assert '"data_drift": "Detected"' not in page
 
 
-@pytest.mark.usefixtures("known")
-def test_a_column_without_values_is_left_out_and_named(bucket: Bucket) -> None:
-    (verdict,) = judged(bucket, [days(1, 6).assign(visib=np.nan)])
-    page = made(bucket, verdict)
-    assert "Left out, since they have no values: visib." in page
+@pytest.mark.usefixtures("reference")
+def test_report_leaves_out_and_names_column_without_values(bucket: Bucket) -> None:
+    (verdict,) = archive_and_judge(bucket, [days(1, 6).assign(visib=np.nan)])
+    page = rendered(bucket, verdict)
+    assert "Left out because they have no values: visib." in page
     assert "<title>m 1: predictions-0-" in page
 
 
-@pytest.mark.usefixtures("known")
-def test_a_window_without_any_value_has_a_report_that_says_so(bucket: Bucket) -> None:
-    (verdict,) = judged(bucket, [days(1, 6).assign(**dict.fromkeys(KINDS, np.nan))])
-    page = made(bucket, verdict)
-    assert f"Left out, since they have no values: {', '.join(KINDS)}." in page
+@pytest.mark.usefixtures("reference")
+def test_report_of_window_without_values_says_so(bucket: Bucket) -> None:
+    (verdict,) = archive_and_judge(bucket, [days(1, 6).assign(**dict.fromkeys(KINDS, np.nan))])
+    page = rendered(bucket, verdict)
+    assert f"Left out because they have no values: {', '.join(KINDS)}." in page
 
 
-def test_a_report_that_is_there_is_not_made_again(bucket: Bucket) -> None:
+def test_stored_report_is_not_rendered_again(bucket: Bucket) -> None:
     bucket.write(A.path, b"as it was")
     assert bucket.read(report.render_and_store(bucket, A)) == b"as it was"
 
 
-def test_what_is_missing_is_named(bucket: Bucket) -> None:
+def test_report_names_missing_reference_window_or_rows(bucket: Bucket) -> None:
     with pytest.raises(ReferenceUnavailable, match="version 1 of m has no reference"):
         report.render_and_store(bucket, A)
-    give_reference(bucket)
+    store_reference(bucket)
     with pytest.raises(WindowNotArchived, match="the archive has no window predictions-0-000000000000-000000000000"):
         report.render_and_store(bucket, A)
-    (verdict,) = judged(bucket, [days(1)], version="2")
-    give_reference(bucket)
-    with pytest.raises(WindowNotArchived, match="has no row of version 1 of m"):
+    (verdict,) = archive_and_judge(bucket, [days(1)], version="2")
+    store_reference(bucket)
+    with pytest.raises(WindowNotArchived, match="has no rows of version 1 of m"):
         report.render_and_store(bucket, ReportKey.for_verdict(verdict)._replace(version="1"))
 
 
 @contextmanager
-def reporting_by(code: str, seconds: float = 60, most_waiting: int = 2) -> Iterator[ReportQueue]:
+def queue_running(code: str, timeout_seconds: float = 60, max_queued: int = 2) -> Iterator[ReportQueue]:
     """Reports are made by a few lines of Python, which get ``model, version, window``."""
     code = f"import pathlib, sys, time\nmodel, version, window = sys.argv[2:]\n{code}"
-    with ReportQueue(most_waiting, seconds, [sys.executable, "-c", code]) as reporting:
-        yield reporting
+    with ReportQueue(max_queued, timeout_seconds, [sys.executable, "-c", code]) as queue:
+        yield queue
 
 
 def until(found: Callable[[], object], what: str, seconds: float = 20) -> None:
@@ -158,88 +158,86 @@ def counted(state: str) -> float:
     return REGISTRY.get_sample_value("driftloop_drift_reports_total", {"state": state}) or 0.0
 
 
-def test_one_report_is_made_at_a_time_the_latest_wish_first_and_the_oldest_is_dropped(tmp_path: Path) -> None:
+def test_report_queue_renders_latest_request_first_and_drops_the_oldest(tmp_path: Path) -> None:
     gate, log = tmp_path / "gate", tmp_path / "log"
-    dropped, before = counted("dropped"), counted("made")
-    with reporting_by(waits_for(gate, log)) as reporting:
-        reporting.enqueue(A)
+    dropped, before = counted("dropped"), counted("rendered")
+    with queue_running(waits_for(gate, log)) as queue:
+        queue.enqueue(A)
         until(lambda: log.exists() and log.read_text(), "the first one is being made")
         began = time.monotonic()
-        for subject in (B, C, D, A):
-            reporting.enqueue(subject)
+        for key in (B, C, D, A):
+            queue.enqueue(key)
         assert time.monotonic() - began < 1, "asking waited"
-        states = [reporting.status(subject).name for subject in (A, B, C, D)]
-        assert states == ["making", "unasked", "waiting", "waiting"]
+        states = [queue.status(key).name for key in (A, B, C, D)]
+        assert states == ["rendering", "not_requested", "queued", "queued"]
         assert counted("dropped") == dropped + 1
         assert log.read_text().split() == [A.window]
         gate.touch()
-        until(lambda: counted("made") == before + 3, "all are made")
+        until(lambda: counted("rendered") == before + 3, "all are rendered")
         assert log.read_text().split() == [A.window, D.window, C.window]
-        assert reporting.status(A).name == "unasked"
+        assert queue.status(A).name == "not_requested"
 
 
-def test_a_failure_is_kept_with_its_reason_and_the_next_one_is_made() -> None:
-    failed, before = counted("failed"), counted("made")
+def test_report_queue_keeps_error_of_failed_report_and_continues() -> None:
+    failed, before = counted("failed"), counted("rendered")
     code = f"if window == {A.window!r}: sys.exit('no such thing')"
-    with reporting_by(code) as reporting:
-        reporting.enqueue(A)
-        until(lambda: reporting.status(A).name == "failed", "it fails")
-        assert reporting.status(A).error == "no such thing"
+    with queue_running(code) as queue:
+        queue.enqueue(A)
+        until(lambda: queue.status(A).name == "failed", "it fails")
+        assert queue.status(A).error == "no such thing"
         assert counted("failed") == failed + 1
-        reporting.enqueue(B)
-        until(lambda: counted("made") == before + 1, "the next one is made")
+        queue.enqueue(B)
+        until(lambda: counted("rendered") == before + 1, "the next one is rendered")
 
 
-def test_a_report_that_takes_too_long_is_ended() -> None:
-    with reporting_by("time.sleep(600)", seconds=0.5) as reporting:
-        reporting.enqueue(A)
-        until(lambda: reporting.status(A).name == "failed", "it is given up")
-        assert "not made within 0.5 s" in reporting.status(A).error
+def test_report_queue_kills_report_after_timeout() -> None:
+    with queue_running("time.sleep(600)", timeout_seconds=0.5) as queue:
+        queue.enqueue(A)
+        until(lambda: queue.status(A).name == "failed", "it is given up")
+        assert "longer than 0.5 s" in queue.status(A).error
 
 
-def test_a_program_that_is_not_there_is_a_failure() -> None:
-    with ReportQueue(2, 10, ["/nowhere/python"]) as reporting:
-        reporting.enqueue(A)
-        until(lambda: reporting.status(A).name == "failed", "it fails")
-        assert "could not be started" in reporting.status(A).error
+def test_report_queue_reports_command_that_does_not_start() -> None:
+    with ReportQueue(2, 10, ["/nowhere/python"]) as queue:
+        queue.enqueue(A)
+        until(lambda: queue.status(A).name == "failed", "it fails")
+        assert "could not be started" in queue.status(A).error
 
 
-def test_nothing_is_left_running_at_the_end(tmp_path: Path) -> None:
+def test_report_queue_leaves_no_process_behind(tmp_path: Path) -> None:
     mark = tmp_path / "process"
     code = f"import os\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
-    with reporting_by(code) as reporting:
-        reporting.enqueue(A)
-        reporting.enqueue(B)
+    with queue_running(code) as queue:
+        queue.enqueue(A)
+        queue.enqueue(B)
         until(lambda: mark.exists() and mark.read_text(), "it runs")
     assert not Path(f"/proc/{mark.read_text()}").exists()
 
 
-def test_a_report_that_would_end_with_its_worker_ends_before() -> None:
-    before = counted("made")
-    with reporting_by(
-        "from drift_worker.web.report_queue import end_with_the_worker\nend_with_the_worker()"
-    ) as reporting:
-        reporting.enqueue(A)
-        until(lambda: reporting.status(A).name not in ("waiting", "making"), "its end")
-        assert reporting.status(A).name == "unasked"
-    assert counted("made") == before + 1
+def test_report_process_exits_before_its_worker() -> None:
+    before = counted("rendered")
+    with queue_running("from driftloop.process import exit_with_parent\nexit_with_parent()") as queue:
+        queue.enqueue(A)
+        until(lambda: queue.status(A).name not in ("queued", "rendering"), "its end")
+        assert queue.status(A).name == "not_requested"
+    assert counted("rendered") == before + 1
 
 
-def test_a_report_ends_with_its_worker_however_that_ends(tmp_path: Path) -> None:
+def test_report_process_dies_with_its_killed_worker(tmp_path: Path) -> None:
     told = tmp_path / "told"
     child = f"""
 import os, pathlib, time
-from drift_worker.web.report_queue import end_with_the_worker
-end_with_the_worker()
+from driftloop.process import exit_with_parent
+exit_with_parent()
 pathlib.Path({str(told)!r}).write_text(str(os.getpid()))
 time.sleep(60)
 """
     worker = f"""
 import sys, time
-from drift_worker.web.report_queue import Reporting
-from drift_worker.web.report import Subject
-with Reporting(2, 60, [sys.executable, "-c", {child!r}]) as reporting:
-    reporting.ask(Subject("m", "1", "w"))
+from drift_worker.web.report_queue import ReportQueue
+from drift_worker.web.report import ReportKey
+with ReportQueue(2, 60, [sys.executable, "-c", {child!r}]) as queue:
+    queue.enqueue(ReportKey("m", "1", "w"))
     time.sleep(60)
 """
     process = subprocess.Popen([sys.executable, "-c", worker])

@@ -236,7 +236,7 @@ def compare_with_gate(
         return "inconclusive", f"all outcomes of {in_service.rows:,} rows are equal"
     text = f"{_describe(name, in_service)} in service"
     if in_service.resampling_unit == "rows":
-        text += f" ({in_service.days} days are too few to resample days; with rows, intervals are too narrow)"
+        text += f" (too few days to resample: {in_service.days}; rows are resampled, so intervals are too narrow)"
     if at_gate is None or name not in at_gate.metrics:
         return "inconclusive", f"{text}; no gate has evaluated this version"
     difference = unpaired_difference(in_service.metrics[name], at_gate.metrics[name])

@@ -11,10 +11,10 @@ from drift_worker.windows.recent_windows import RecentWindows
 from drift_worker.windows.version_rows import AlignedRows, align_types
 from driftloop.drift.data_checks import check_data
 from driftloop.drift.scoring import StatisticValues, WindowScore, score_window
+from driftloop.drift.settings import WindowSettings
 from driftloop.drift.statistics import PreparedReference, prepare_reference, window_statistics
 from driftloop.errors import InvalidInput
 from driftloop.events import DataQualityIssue, DriftVerdict, Window, verdict_id
-from driftloop.settings import WindowSettings
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable, load_reference
 from driftloop.telemetry import tracing
@@ -104,7 +104,7 @@ class WindowJudge:
         return values
 
     def _load_reference(self, model: str, version: str) -> LoadedReference:
-        """Return the version's reference. Raises :class:`Inconclusive` if there is none that windows can be judged by."""
+        """Return the version's reference. Raises :class:`Inconclusive` if windows cannot be judged by it."""
         if (model, version) not in self._references:
             try:
                 reference = load_reference(self._bucket, model, version)

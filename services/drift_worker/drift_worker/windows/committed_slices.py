@@ -61,10 +61,10 @@ class CommittedSlices:
     def preceding(self, window: Window, count: int) -> Sequence[Window]:
         """Return at most ``count`` slices that end right before a window without gaps, in order of their offsets."""
         slices = self.slices_of((window.topic, window.partition))
-        end_indexes = [
-            index for index, earlier in enumerate(slices, 1) if earlier.last_offset + 1 == window.first_offset
-        ]
-        return slices[max(0, end_indexes[0] - count) : end_indexes[0]] if end_indexes else ()
+        for index, earlier in enumerate(slices):
+            if earlier.last_offset + 1 == window.first_offset:
+                return slices[max(0, index + 1 - count) : index + 1]
+        return ()
 
     def forget(self, partitions: Collection[Partition]) -> None:
         """Drop partitions that another worker owns now."""

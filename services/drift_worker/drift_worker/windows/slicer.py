@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from driftloop.drift.settings import WindowSettings
 from driftloop.events import Event, Prediction, Window
 from driftloop.kafka.consumer_loop import ConsumedMessage
-from driftloop.settings import WindowSettings
 
 
 @dataclass

@@ -13,7 +13,7 @@ class AlignedRows(NamedTuple):
 
     rows: pd.DataFrame
     coerced: dict[str, float]
-    """The fraction of rows whose value is no number and counts as missing, by column; columns without one are left out."""
+    """By column the fraction of rows whose value is no number and counts as missing, if there are such rows."""
 
 
 def rows_of_version(rows: pd.DataFrame, model: str, version: str) -> pd.DataFrame:

@@ -1,0 +1,142 @@
+"""Test the verdict on one version's rows of a window."""
+
+from datetime import timedelta
+
+import pandas as pd
+import pytest
+
+from drift_worker.verdicts.window_judge import WindowJudge
+from drift_worker.windows.committed_slices import CommittedSlices
+from drift_worker.windows.recent_windows import RecentWindows
+from driftloop.drift.settings import WindowSettings
+from driftloop.events import DriftVerdict, Window
+from driftloop.storage.bucket import Bucket
+from tests.support.drift_windows import BEGIN, ROWS, FolderBucket, days, store_reference
+
+pytest_plugins = "tests.support.drift_windows"
+
+SETTINGS = WindowSettings(rows=ROWS)
+
+
+@pytest.fixture
+def recent_windows(bucket: Bucket) -> RecentWindows:
+    return RecentWindows(bucket, SETTINGS.min_rows, CommittedSlices().preceding)
+
+
+@pytest.fixture
+def window_judge(bucket: Bucket, recent_windows: RecentWindows) -> WindowJudge:
+    return WindowJudge(bucket, SETTINGS, recent_windows)
+
+
+def window(number: int = 0) -> Window:
+    return Window(topic="predictions", partition=0, first_offset=number * ROWS, last_offset=(number + 1) * ROWS - 1)
+
+
+def rows_of_day(frame: pd.DataFrame, day: int = 0) -> pd.DataFrame:
+    times = [BEGIN + timedelta(days=day, minutes=row) for row in range(len(frame))]
+    ids = [f"{day}-{row}" for row in range(len(frame))]
+    return frame.assign(id=ids, row=0, time=pd.to_datetime(times), model="m", version="1")
+
+
+def judge(window_judge: WindowJudge, frame: pd.DataFrame, number: int = 0) -> DriftVerdict:
+    return window_judge.judge(window(number), "m", "1", rows_of_day(frame, number), "gs://b/rows")
+
+
+def test_verdict_has_scores_findings_and_times(window_judge: WindowJudge, bucket: Bucket) -> None:
+    reference = store_reference(bucket)
+    normal, warm = judge(window_judge, days(1, 3)), judge(window_judge, days(1, 4, warmer=12))
+    assert (normal.verdict, normal.drifted_columns) == ("no_drift", [])
+    assert (warm.verdict, warm.drifted_columns) == ("drift", ["temp"])
+    assert warm.score_threshold == reference.profile.spans[0].score_threshold
+    assert warm.score is not None
+    assert warm.score > warm.score_threshold
+    assert (warm.first_prediction_at, warm.last_prediction_at) == (BEGIN, BEGIN + timedelta(minutes=ROWS - 1))
+    assert (warm.rows, warm.archive, warm.id) == (ROWS, "gs://b/rows", f"{window().name}/m/1")
+
+
+def test_judging_a_window_again_gives_an_equal_verdict(window_judge: WindowJudge, bucket: Bucket) -> None:
+    store_reference(bucket)
+    first, second = (judge(window_judge, days(1, 3)) for _ in range(2))
+    assert second.model_copy(update={"time": first.time}) == first
+
+
+def test_explanation_lists_scores_and_drifted_statistics(window_judge: WindowJudge, bucket: Bucket) -> None:
+    store_reference(bucket)
+    verdict = judge(window_judge, days(1, 4, warmer=12))
+    score, *drifted = verdict.explanation.split("; ")
+    assert score == f"score {verdict.score:.1f}, threshold {verdict.score_threshold:.1f}"
+    assert drifted == [
+        f"{f.column}: {f.method} {f.value:.3g} > {f.threshold:.3g}" for f in verdict.findings if f.drifted
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frame", "window_rows", "reason"),
+    [
+        (days(1).head(89), ROWS, "too few rows: 89 of at least 90"),
+        (days(1).drop(columns=["temp", "visib"]), ROWS, "no column temp, visib"),
+        (days(2), 2 * ROWS, "calibrated for 100"),
+    ],
+    ids=["too few rows", "missing columns", "other window length"],
+)
+def test_rows_that_cannot_be_compared_are_inconclusive(
+    bucket: Bucket, recent_windows: RecentWindows, frame: pd.DataFrame, window_rows: int, reason: str
+) -> None:
+    store_reference(bucket)
+    verdict = judge(WindowJudge(bucket, WindowSettings(rows=window_rows), recent_windows), frame)
+    assert (verdict.verdict, verdict.score, verdict.findings) == ("inconclusive", None, [])
+    assert reason in verdict.explanation
+
+
+def test_version_without_reference_is_inconclusive(window_judge: WindowJudge) -> None:
+    verdict = judge(window_judge, days(1))
+    assert verdict.verdict == "inconclusive"
+    assert "version 1 of m has no reference" in verdict.explanation
+
+
+def test_reference_that_is_stored_later_is_used(window_judge: WindowJudge, bucket: Bucket) -> None:
+    assert judge(window_judge, days(1, 3)).verdict == "inconclusive"
+    store_reference(bucket)
+    assert judge(window_judge, days(1, 3)).verdict == "no_drift"
+
+
+def test_reference_is_loaded_once(window_judge: WindowJudge, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    store_reference(bucket)
+    paths: list[str] = []
+    read = FolderBucket.read
+
+    def recording_read(self: FolderBucket, path: str) -> bytes:
+        paths.append(path)
+        return read(self, path)
+
+    monkeypatch.setattr(FolderBucket, "read", recording_read)
+    for _ in range(3):
+        judge(window_judge, days(1, 3))
+    assert len(paths) == len(set(paths)) == 2  # rows and profile
+
+
+def test_values_that_are_no_numbers_are_a_type_mismatch_and_count_as_missing(
+    window_judge: WindowJudge, bucket: Bucket
+) -> None:
+    store_reference(bucket)
+    frame = days(1, 3).astype({"temp": object})
+    frame.loc[: ROWS // 4 - 1, "temp"] = "warm"
+    verdict = judge(window_judge, frame)
+    mismatches = {i.column: i.fraction for i in verdict.data_quality_issues if i.kind == "type_mismatch"}
+    assert mismatches == {"temp": 0.25}
+    (missing,) = [f for f in verdict.findings if (f.column, f.method) == ("temp", "missing_rate_change")]
+    assert missing.value == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("earlier_is_complete", [True, False])
+def test_window_is_judged_with_windows_before_it_if_they_are_conclusive(
+    window_judge: WindowJudge, recent_windows: RecentWindows, bucket: Bucket, earlier_is_complete: bool
+) -> None:
+    store_reference(bucket)
+    for number in range(2):
+        earlier = rows_of_day(days(1, number), number)
+        recent_windows.add(window(number), earlier if earlier_is_complete else earlier.drop(columns="temp"))
+    verdict = judge(window_judge, days(1, 5), 2)
+    assert verdict.verdict == "no_drift"
+    assert (verdict.multiwindow_score is not None) is earlier_is_complete
+    assert {finding.windows for finding in verdict.findings} == ({1, 3} if earlier_is_complete else {1})
