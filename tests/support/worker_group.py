@@ -1,4 +1,4 @@
-"""Made-up predictions on a topic, the workers that judge them, and what came of it."""
+"""A group of drift workers with topics and a bucket of their own, and a stream of made-up predictions for it."""
 
 import json
 import os
@@ -27,11 +27,11 @@ from driftloop.kafka.codec import InvalidMessage, decode, encode
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference
-from stack.running import MARK, Stack
+from stack.running import FOLDER_VARIABLE, Stack
 from tests.support.ports import reserve_ports
 
 SESSION_SECONDS = 10.0
-QUIET_SECONDS = 40.0  # longer than the broker is away and workers need to find it again: only the end is quiet
+QUIET_SECONDS = 40.0  # longer than a broker restart and the reconnection, so that only the last windows are idle
 ROWS = 200  # of a window
 DAYS = 64
 MODEL = "made-up"
@@ -41,8 +41,8 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 Columns = dict[str, list[FeatureValue]]
 
 
-def made_up(source: np.random.Generator, day: int, rows: int) -> Columns:
-    """Rows of a day, which have its own weather."""
+def make_features(source: np.random.Generator, day: int, rows: int) -> Columns:
+    """Return features of a day's rows, which differ from day to day."""
     weather = np.random.default_rng(day % DAYS).normal(0, 0.3)
     x = source.normal(weather, 1, rows)
     return {
@@ -52,24 +52,24 @@ def made_up(source: np.random.Generator, day: int, rows: int) -> Columns:
     }
 
 
-def answered(source: np.random.Generator, features: Columns) -> list[PredictionValue]:
-    """Predictions for rows."""
+def make_predictions(source: np.random.Generator, features: Columns) -> list[PredictionValue]:
+    """Return a prediction per row."""
     return [float(prediction) for prediction in source.random(len(next(iter(features.values()))))]
 
 
-def made_up_reference() -> Reference:
-    """Of days like those of the events."""
+def make_reference() -> Reference:
+    """Return a reference of days like those of the events."""
     source = np.random.default_rng(1)
-    frames = [pd.DataFrame(made_up(source, day, ROWS)) for day in range(DAYS)]
+    frames = [pd.DataFrame(make_features(source, day, ROWS)) for day in range(DAYS)]
     rows = pd.concat(frames, ignore_index=True).assign(prediction=source.random(ROWS * DAYS))
     days = np.repeat(np.arange(DAYS), ROWS)
     return Reference(rows, calibrate(rows, days, KINDS, window_rows=ROWS, false_alarm_rate=0.01))
 
 
-class Requests:
-    """Events as they come: of one row and of many; now and then twice, unreadable, of an unknown version.
+class EventStream:
+    """An endless stream of events with one row or many, some of them duplicate, invalid, or of an unknown version.
 
-    For a while a column is without any value, is not there, or is of another type.
+    At times a column is empty, missing, or of another type.
     """
 
     def __init__(self) -> None:
@@ -89,8 +89,8 @@ class Requests:
         if kind < 0.06 and self._latest:
             return self._latest[int(self._source.integers(len(self._latest)))]
         rows = int(self._source.choice([1, 2, 5, 40], p=[0.5, 0.3, 0.15, 0.05]))
-        features = made_up(self._source, self._number // 100, rows)
-        predictions = answered(self._source, features)
+        features = make_features(self._source, self._number // 100, rows)
+        predictions = make_predictions(self._source, features)
         match self._number // 300 % 8:
             case 2:
                 features["x"] = [None] * rows
@@ -109,8 +109,8 @@ class Requests:
         return event
 
 
-class Worker:
-    """A drift worker's process."""
+class WorkerProcess:
+    """The process of a drift worker."""
 
     def __init__(self, stack: Stack, name: str, environment: Mapping[str, str]) -> None:
         self._log = stack.folder / "logs" / f"{name}.log"
@@ -119,7 +119,7 @@ class Worker:
         self._environment = {
             **os.environ,
             **stack.environment,
-            MARK: str(stack.folder),
+            FOLDER_VARIABLE: str(stack.folder),
             "DRIFTLOOP_INSTANCE_ID": name,
             "DRIFTLOOP_DRIFT_WORKER__PORT": str(reserve_ports(1)[0]),
             **environment,
@@ -153,31 +153,31 @@ class Worker:
         self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> float:
-        """Asks it to end; returns the seconds that it took."""
+        """Stop the process with SIGTERM; return the seconds that it took."""
         began = time.monotonic()
         self.process.terminate()
         self.process.wait(60)
         return time.monotonic() - began
 
-    def said(self, what: str, *, ever: bool = False) -> list[dict[str, Any]]:
-        """What it has logged since its start, or ever, by the event's name."""
+    def log_entries(self, event: str, *, ever: bool = False) -> list[dict[str, Any]]:
+        """Return the log entries with an event name since the process started, or since its first start."""
         with self._log.open() as log:
             log.seek(0 if ever else self._began)
-            lines = [line for line in log if what in line]
+            lines = [line for line in log if event in line]
         found = []
         for line in lines:
-            with suppress(json.JSONDecodeError):  # the line under way
+            with suppress(json.JSONDecodeError):  # a line that is not complete yet
                 found.append(json.loads(line))
-        return [one for one in found if one.get("event") == what]
+        return [one for one in found if one.get("event") == event]
 
     def partitions(self) -> set[str] | None:
-        """What it was assigned last."""
-        assigned = self.said("consumer.partitions_assigned")
+        """Return the partitions that were assigned last, or ``None`` if the process does not run."""
+        assigned = self.log_entries("consumer.partitions_assigned")
         return set(assigned[-1]["partitions"]) if assigned and self.running() else None
 
 
-class Group:
-    """Topics, a bucket, and workers that share the partitions."""
+class WorkerGroup:
+    """Topics, a bucket, and workers that share the topics' partitions."""
 
     def __init__(self, stack: Stack, name: str, partitions: int = 1, quiet_seconds: float = QUIET_SECONDS) -> None:
         self.stack, self.name = stack, name
@@ -186,7 +186,7 @@ class Group:
         )
         topics.create(stack.kafka, self.topics)
         self.bucket = self._bucket(name)
-        self.workers: list[Worker] = []
+        self.workers: list[WorkerProcess] = []
         self._environment = {
             "DRIFTLOOP_STORAGE__BUCKET": name,
             "DRIFTLOOP_TOPICS__PREDICTIONS": self.topics.predictions,
@@ -208,14 +208,14 @@ class Group:
         (self.stack.folder / "gcs" / name).mkdir(exist_ok=True)
         return Bucket(StorageSettings(bucket=name, endpoint=self.stack.storage.endpoint))
 
-    def worker(self) -> Worker:
-        """One more, started."""
-        self.workers.append(Worker(self.stack, f"{self.name}-{len(self.workers)}", self._environment))
+    def worker(self) -> WorkerProcess:
+        """Start another worker."""
+        self.workers.append(WorkerProcess(self.stack, f"{self.name}-{len(self.workers)}", self._environment))
         self.workers[-1].start()
         return self.workers[-1]
 
     def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        """Runs a command of the drift worker with the group's settings."""
+        """Run a command of the drift worker with the group's settings."""
         return subprocess.run(
             [sys.executable, "-m", "drift_worker.main", *words],
             env={**os.environ, **self.stack.environment, **self._environment},
@@ -225,8 +225,8 @@ class Group:
             check=True,
         )
 
-    def undisturbed(self) -> tuple[Worker, Bucket, str]:
-        """A worker of a group of its own on the same topic, its bucket, and its topic of verdicts."""
+    def undisturbed(self) -> tuple[WorkerProcess, Bucket, str]:
+        """Return a worker of another group on the same topic, not started, with its bucket and topic of verdicts."""
         name = f"{self.name}-undisturbed"
         bucket, drift = self._bucket(name), f"{name}-drift"
         topics.create(self.stack.kafka, self.topics.model_copy(update={"drift": drift}))
@@ -235,11 +235,11 @@ class Group:
             "DRIFTLOOP_TOPICS__DRIFT": drift,
             "DRIFTLOOP_DRIFT_WORKER__GROUP": name,
         }
-        self.workers.append(Worker(self.stack, name, {**self._environment, **changed}))
+        self.workers.append(WorkerProcess(self.stack, name, {**self._environment, **changed}))
         return self.workers[-1], bucket, drift
 
-    def put(self, messages: Sequence[Event | bytes], *, abort: bool = False) -> None:
-        """Publishes as the relay does: in a transaction."""
+    def publish(self, messages: Sequence[Event | bytes], *, abort: bool = False) -> None:
+        """Publish messages in a transaction, as the relay does."""
         self._producer.begin_transaction()
         for one in messages:
             key, value, headers = (None, one, []) if isinstance(one, bytes) else encode(one, "test")
@@ -250,19 +250,19 @@ class Group:
             self._producer.commit_transaction()
 
     @contextmanager
-    def flow(self) -> Iterator[threading.Lock]:
-        """Events come as long as the block runs, except while the lock is held."""
+    def event_flow(self) -> Iterator[threading.Lock]:
+        """Publish events while the block runs, except while the lock is held."""
         stop, pause = threading.Event(), threading.Lock()
         failures: list[BaseException] = []
 
         def run() -> None:
-            requests = iter(Requests())
+            requests = iter(EventStream())
             source = random.Random(3)
             try:
                 while not stop.wait(0.1):
                     with pause:
-                        self.put(list(islice(requests, source.randint(1, 20))), abort=source.random() < 0.05)
-            except BaseException as error:  # noqa: BLE001  # told by the test's own thread
+                        self.publish(list(islice(requests, source.randint(1, 20))), abort=source.random() < 0.05)
+            except BaseException as error:  # noqa: BLE001  # raised in the thread of the test
                 failures.append(error)
 
         thread = threading.Thread(target=run)
@@ -279,7 +279,7 @@ class Group:
         return [event for event in found if isinstance(event, DriftVerdict)]
 
     def windows(self) -> dict[int, list[Window]]:
-        """The archive's, by partition, in order."""
+        """Return the archived windows by partition, in order."""
         found: dict[int, list[Window]] = {}
         for path in self.bucket.list_paths(f"events/{self.name}/"):
             window = Window.parse(path)
@@ -290,7 +290,7 @@ class Group:
         return self.bucket.read_parquet(f"events/{self.name}/{window.name}.parquet")
 
     def messages(self, topic: str) -> list[ConsumerRecord]:
-        """All that is committed, in order of each partition."""
+        """Return all committed messages of a topic, those of a partition in order."""
         consumer = KafkaConsumer(bootstrap_servers=self.stack.kafka.bootstrap_servers, isolation_level="read_committed")
         try:
             partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
@@ -311,18 +311,18 @@ class Group:
         self._producer.close(timeout=1)
 
 
-class Known(NamedTuple):
-    """What the topic has, by partition."""
+class TopicContents(NamedTuple):
+    """The contents of a topic by partition."""
 
     events: dict[int, dict[int, Prediction]]
-    """By offset; each id where it stood first."""
+    """By offset; each id only at its first offset."""
     unreadable: set[tuple[int, int]]
     last: dict[int, int]
-    """The last offset that is not a transaction's mark."""
+    """The last offset that is not a transaction marker."""
 
 
-def known(messages: Sequence[ConsumerRecord]) -> Known:
-    found = Known({}, set(), {})
+def topic_contents(messages: Sequence[ConsumerRecord]) -> TopicContents:
+    found = TopicContents({}, set(), {})
     seen: set[str] = set()
     for record in messages:
         found.last[record.partition] = record.offset
