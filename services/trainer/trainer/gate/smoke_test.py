@@ -1,14 +1,12 @@
-"""Tries a model out in a fresh process: can a predictor load it, does it answer, and how fast.
+"""Smoke test: load and time a model in a fresh process, as a predictor would.
 
     echo "CHAMPION_FOLDER
     MODEL_FOLDER" | python -m trainer.gate.smoke_test
 
-prints a :class:`trainer.gate.gate.Tried` as JSON; without a champion the first line is empty. What the trainer's own
-process holds, such as modules and types that a predictor does not have, cannot help the model here.
+prints a :class:`trainer.gate.gate.SmokeTestResult` as JSON; without a champion the first line is empty. Modules and
+types that only the trainer's own process has cannot help the model here.
 """
 
-import math
-import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -18,154 +16,173 @@ from time import perf_counter, process_time
 from typing import Any, Self
 
 import numpy as np
-import skops.io  # noqa: F401  # takes long, and the process is begun before there is a model to load
+import skops.io  # noqa: F401  # slow to import, and the process starts before there is a model to load
 from mlflow.models import ModelSignature
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
-from driftloop.registry.model_registry import Refused, StoredModel, read
-from driftloop.settings import TRUSTED_TYPES
-from trainer.gate.gate import Trial, Tried
+from driftloop.process import ChildProcess, exit_with_parent, module_command
+from driftloop.registry.loading import LoadedModel, ModelRejected, load_model
+from driftloop.registry.trusted_types import TRUSTED_TYPES
+from trainer.gate.gate import ServingTrial, SmokeTestResult
 
-ROWS = (1, 128)  # a request by itself, and what comes together under load
-ROUNDS = 11  # of each size: a model beside itself took 0.99 to 1.09 times as long, 60 times out of 60
-SECONDS = 2.0  # that a size may take; a model that is slower than that has fewer rounds
+ROWS = (1, 128)  # a single row, and what is batched under load
+REPEATS = 11  # per number of rows: a model compared with itself measured 0.99 to 1.09 in 60 of 60 trials
+MAX_SECONDS = 2.0  # per number of rows; a slower model is timed with fewer repeats
 
 
-class Fresh:
-    """A fresh process for one trial. Imports and champion take seconds: begun early, it waits for the challenger."""
+class SmokeTestProcess:
+    """A fresh process for one smoke test.
+
+    Imports and the champion take seconds to load: a process that is started early is ready for the challenger.
+    """
 
     def __init__(self) -> None:
-        """Begins it."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.gate.smoke_test"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        """Start the process."""
+        command = module_command("trainer.gate.smoke_test")
+        self._process = ChildProcess(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self._has_champion = False
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return the process itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the process, whether it was asked or not."""
-        self._process.kill()
-        self._process.communicate()
+        """Kill the process, whether or not a test was run."""
+        self._process.close()
 
-    def hold_against(self, champion: Path) -> None:
-        """Names the champion's folder, before there is a challenger."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended, and the trial will say so
-            print(champion, file=self._process.stdin, flush=True)
+    def set_champion(self, champion: Path) -> None:
+        """Let the process load the champion from its folder while the challenger is still being trained."""
+        with suppress(BrokenPipeError):  # the process has ended, and run() will report it
+            self._process.write_line(str(champion))
         self._has_champion = True
 
-    def tried(self, challenger: Path, seconds: float) -> Tried:
-        """Tries the model of a folder out, which may take so many seconds."""
-        lines = [*([] if self._has_champion else [""]), f"{challenger}", f"{seconds}", ""]
+    def run(self, challenger: Path, timeout_seconds: float) -> SmokeTestResult:
+        """Load and time the challenger in a folder, and the champion if it was set."""
+        lines = [*([] if self._has_champion else [""]), f"{challenger}", ""]
         try:
-            said, complaints = self._process.communicate("\n".join(lines), timeout=seconds)
+            stdout, stderr = self._process.communicate("\n".join(lines), timeout_seconds)
         except subprocess.TimeoutExpired:
-            return Tried(broken=f"it was not tried out after {seconds:g} s (DRIFTLOOP_GATE__TRY_SECONDS)")
+            return SmokeTestResult(
+                error=f"the smoke test did not finish within {timeout_seconds:g} s "
+                "(DRIFTLOOP_GATE__SMOKE_TEST_TIMEOUT_SECONDS)"
+            )
         try:
-            return Tried.model_validate_json(said.strip().rpartition("\n")[2])
+            return SmokeTestResult.model_validate_json(stdout.strip().rpartition("\n")[2])
         except ValidationError:
-            last = complaints.strip().rpartition("\n")[2]
-            return Tried(broken=f"the process that tried it out ended with code {self._process.returncode}: {last}")
+            last_line = stderr.strip().rpartition("\n")[2]
+            return SmokeTestResult(
+                error=f"the smoke test's process ended with code {self._process.exit_code}: {last_line}"
+            )
 
 
-def tried_here(folder: Path, champion: Path | None) -> Tried:
-    """Tries the model of a folder out beside the champion, in this process."""
+def run_in_process(challenger_folder: Path, champion_folder: Path | None) -> SmokeTestResult:
+    """Load and time the challenger and the champion in this process."""
     try:
-        new = _answering(folder, "")
-        old = _answering(champion, "the champion beside it: ") if champion is not None else None
-        # Only now: a library that is loaded later knows no limit. Several threads wait for one another, and longest
-        # where the machine is busy.
+        challenger = _load_checked(challenger_folder, "")
+        champion = _load_checked(champion_folder, "the champion: ") if champion_folder is not None else None
+        # Only after loading: a limit does not apply to libraries that are loaded later. Several threads wait for one
+        # another, and longest on a busy machine.
         with threadpool_limits(1):
-            new_seconds, old_seconds = _seconds(new, old)
-    except Refused as error:
-        return Tried(broken=str(error))
-    return Tried(challenger=_trial(new, new_seconds), champion=_trial(old, old_seconds) if old is not None else None)
+            challenger_seconds, champion_seconds = _median_latencies(challenger, champion)
+    except ModelRejected as error:
+        return SmokeTestResult(error=str(error))
+    return SmokeTestResult(
+        challenger=_trial(challenger, challenger_seconds),
+        champion=_trial(champion, champion_seconds) if champion is not None else None,
+    )
 
 
-def columns(signature: ModelSignature) -> dict[str, str]:
-    """The types of a signature's inputs, in words, by column; a matrix is one column."""
-    found = {}
-    for place, column in enumerate(signature.inputs.to_dict()):
-        kind = str(column.get("tensor-spec", column["type"]))
-        found[column.get("name", f"input {place}")] = kind if column.get("required", True) else f"{kind} or missing"
-    return found
+def column_types(signature: ModelSignature) -> dict[str, str]:
+    """Return the type of each input of a signature as text, by column; a matrix counts as one column."""
+    types = {}
+    for position, column in enumerate(signature.inputs.to_dict()):
+        column_type = str(column.get("tensor-spec", column["type"]))
+        name = column.get("name", f"input {position}")
+        types[name] = column_type if column.get("required", True) else f"{column_type} or missing"
+    return types
 
 
-def _answering(folder: Path, whose: str) -> StoredModel:
-    """A model that answers its input example. Raises :class:`Refused`."""
+def _load_checked(folder: Path, prefix: str) -> LoadedModel:
+    """Load a model and let it predict its input example.
+
+    Raises:
+        ModelRejected: The model cannot be loaded or cannot predict; the message begins with ``prefix``.
+    """
     try:
-        model = read(folder, TRUSTED_TYPES)
+        model = load_model(folder, TRUSTED_TYPES)
         if model.example is None:
-            raise Refused("it has no input example to be tried with")
+            raise ModelRejected("it has no input example to predict")
         for rows in ROWS:
-            _answered(model, rows)
-    except Refused as error:
-        raise Refused(f"{whose}{error}") from error
+            _time_prediction(model, rows)
+    except ModelRejected as error:
+        raise ModelRejected(f"{prefix}{error}") from error
     return model
 
 
-def _answered(model: StoredModel, rows: int) -> float:
-    """How many seconds of a processor an answer of so many rows takes. Raises :class:`Refused` where it is none.
+def _time_prediction(model: LoadedModel, rows: int) -> float:
+    """Return the processor seconds of a prediction of ``rows`` rows.
 
-    By the clock, other processes count too: on a busy machine a model then seems six times as slow as itself.
+    By the wall clock, other processes would count as well: on a busy machine a model then seems six times as slow as
+    itself.
+
+    Raises:
+        ModelRejected: The prediction fails or is not a finite number for each row.
     """
     example = _repeated(model.example, rows)
-    began = process_time()
+    started = process_time()
     try:
-        answer = np.asarray(getattr(model.estimator, model.predict_fn)(example))
-    except Exception as error:  # an estimator is somebody else's code
-        raise Refused(f"it does not answer its own input example: {type(error).__name__}: {error}") from error
-    seconds = process_time() - began
-    if len(answer) != rows or (answer.dtype.kind == "f" and not np.isfinite(answer).all()):
-        raise Refused("its answer to its own input example is not a finite number for each row")
+        prediction = np.asarray(getattr(model.estimator, model.predict_fn)(example))
+    except Exception as error:  # an estimator is somebody else's code and may raise anything
+        raise ModelRejected(f"it cannot predict its own input example: {type(error).__name__}: {error}") from error
+    seconds = process_time() - started
+    if len(prediction) != rows or (prediction.dtype.kind == "f" and not np.isfinite(prediction).all()):
+        raise ModelRejected("its prediction for its own input example is not a finite number for each row")
     return seconds
 
 
-def _seconds(new: StoredModel, old: StoredModel | None) -> tuple[dict[int, float], dict[int, float]]:
-    """The median time of an answer of each, by rows: in turns, so that what else the machine does slows both alike."""
-    of_new, of_old = {}, {}
+def _median_latencies(
+    challenger: LoadedModel, champion: LoadedModel | None
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return the median processor seconds of both models' predictions, by the number of rows.
+
+    The models take turns, so that other load on the machine slows both alike.
+    """
+    challenger_medians, champion_medians = {}, {}
     for rows in ROWS:
-        took: tuple[list[float], list[float]] = [], []
-        began = perf_counter()
-        while not took[0] or (len(took[0]) < ROUNDS and perf_counter() - began < SECONDS):
-            for model, times in zip((new, old), took, strict=True):
-                if model is not None:
-                    times.append(_answered(model, rows))
-        of_new[rows] = median(took[0])
-        if took[1]:
-            of_old[rows] = median(took[1])
-    return of_new, of_old
+        challenger_times: list[float] = []
+        champion_times: list[float] = []
+        started = perf_counter()
+        while not challenger_times or (len(challenger_times) < REPEATS and perf_counter() - started < MAX_SECONDS):
+            challenger_times.append(_time_prediction(challenger, rows))
+            if champion is not None:
+                champion_times.append(_time_prediction(champion, rows))
+        challenger_medians[rows] = median(challenger_times)
+        if champion_times:
+            champion_medians[rows] = median(champion_times)
+    return challenger_medians, champion_medians
 
 
 def _repeated(example: Any, rows: int) -> Any:
-    """So many rows of an example, over and over."""
-    places = np.arange(rows) % len(example)
-    return example[places] if isinstance(example, np.ndarray) else example.iloc[places]
+    """Repeat an example until it has ``rows`` rows."""
+    positions = np.arange(rows) % len(example)
+    return example[positions] if isinstance(example, np.ndarray) else example.iloc[positions]
 
 
-def _trial(model: StoredModel, seconds: dict[int, float]) -> Trial:
-    return Trial(columns=columns(model.signature), seconds=seconds)
+def _trial(model: LoadedModel, latency_seconds: dict[int, float]) -> ServingTrial:
+    return ServingTrial(columns=column_types(model.signature), latency_seconds=latency_seconds)
 
 
 def main() -> None:
-    """Prints how a model was tried out; ends without a word where whoever began it ended before there was one."""
+    """Print the result of a smoke test; print nothing if the parent ended before it named a challenger."""
+    exit_with_parent()
     if champion := sys.stdin.readline().rstrip("\n"):
-        with suppress(Refused):  # it is told with the challenger
-            _answering(Path(champion), "")  # and has brought the imports that both need
-    challenger, seconds = (sys.stdin.readline().rstrip("\n") for _ in range(2))
+        with suppress(ModelRejected):  # the error is reported together with the challenger
+            _load_checked(Path(champion), "")  # which also imports what both models need
+    challenger = sys.stdin.readline().rstrip("\n")
     if not challenger:
         return
-    if seconds:
-        signal.alarm(math.ceil(float(seconds)))  # who waits for it may have been killed
-    print(tried_here(Path(challenger), Path(champion) if champion else None).model_dump_json())
+    print(run_in_process(Path(challenger), Path(champion) if champion else None).model_dump_json())
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Work in a process of its own, which may take so much time and memory, and which ends with this one.
+"""Run a function in a process of its own, with limits of time and memory. The process exits with its parent.
 
-A server that has imported what the work needs forks the processes: MLflow, DVC and scikit-learn take ten seconds.
+A fork server that has imported what the jobs need starts the processes: MLflow, DVC and scikit-learn take ten seconds
+to import.
 """
 
 import json
 import multiprocessing
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
@@ -16,133 +16,134 @@ from typing import Literal, NamedTuple
 import psutil
 import structlog
 
+from driftloop.errors import DependencyUnavailable
+from driftloop.process import exit_with_parent
+
 log = structlog.get_logger(__name__)
 
 CONTEXT = multiprocessing.get_context("forkserver")
-NICENESS = 3  # requests come first, where they share the machine; half as much is left for it while they do
-KILL_SECONDS = 10
+NICENESS = 3  # requests come first on a shared machine: half as much processor is left for the job while they run
+KILL_TIMEOUT_SECONDS = 10
 MEGABYTE = 2**20
 
-Tell = Callable[[str, str], None]
-"""Says what the work is at: a phase, and more of it in words."""
+ReportPhase = Callable[[str, str], None]
+"""Reports progress: the name of the phase that begins, and a message for people."""
+
+JobFunction = Callable[[str, ReportPhase], str]
+"""Gets its argument and a function to report phases with; returns a text, such as JSON."""
 
 
-class Again(Exception):
-    """What the work needs is away; it may be begun again later."""
+class RetryableError(DependencyUnavailable):
+    """A dependency of the job is unavailable; the job may be started again later."""
 
 
-class Told(NamedTuple):
-    """What the work is at."""
+class Progress(NamedTuple):
+    """A phase that a job has begun."""
 
     phase: str
-    words: str
+    message: str
 
 
-class Ended(NamedTuple):
-    """How the work ended."""
+class JobResult(NamedTuple):
+    """How a job ended."""
 
-    how: Literal["done", "again", "failed", "killed"]
-    text: str
-    """What it returned, or why it did not."""
+    status: Literal["done", "retry", "failed", "killed"]
+    payload: str
+    """What the function returned, or why it did not."""
 
 
-class Child:
-    """One run of ``work``, a function of a module, in a process that may be killed at any time.
+class SubprocessJob:
+    """One run of a function of a module, in a process that may be killed at any time.
 
-    ``work`` gets its argument and something to tell its phases with, and returns a text. It raises :class:`Again`
-    where what it needs is away, and whatever else it likes.
+    The function raises :class:`RetryableError` if a dependency is unavailable. Any other exception is a failure.
     """
 
     def __init__(
-        self, work: Callable[[str, Tell], str], argument: str, *, seconds: float, megabytes: float | None
+        self, function: JobFunction, argument: str, *, timeout_seconds: float, memory_limit_mb: float | None
     ) -> None:
-        """Begins. More than so many seconds or megabytes of memory are a failure that says so."""
-        self._connection, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=_work, args=(work, argument, theirs), daemon=True)
+        """Start the job. Exceeding a limit is a failure whose message names the setting."""
+        self._connection, job_end = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=_run_job, args=(function, argument, job_end), daemon=True)
         self._process.start()
-        theirs.close()
-        self._seconds, self._megabytes = seconds, megabytes
-        self._deadline = time.monotonic() + seconds
-        self._ended: Ended | None = None
+        job_end.close()
+        self._timeout_seconds, self._memory_limit_mb = timeout_seconds, memory_limit_mb
+        self._deadline = time.monotonic() + timeout_seconds
+        self._result: JobResult | None = None
 
     @property
     def pid(self) -> int:
-        """The process."""
-        assert self._process.pid is not None
+        """The id of the process."""
+        if self._process.pid is None:
+            raise RuntimeError("the job's process has not been started")
         return self._process.pid
 
-    def told(self) -> list[Told]:
-        """What it has told since the last call."""
-        found: list[Told] = []
+    def progress(self) -> list[Progress]:
+        """Return the phases that were reported since the last call."""
+        phases: list[Progress] = []
         try:
             while self._connection.poll():
-                kind, *words = json.loads(self._connection.recv_bytes())
-                if kind == "told":
-                    found.append(Told(*words))
+                kind, *fields = json.loads(self._connection.recv_bytes())
+                if kind == "progress":
+                    phases.append(Progress(*fields))
                 else:
-                    self._ended = Ended(kind, *words)
-        except (EOFError, OSError):  # it has ended; whether as it should, the last message says
+                    self._result = JobResult(kind, *fields)
+        except (EOFError, OSError):  # the process has ended; its last message says how
             pass
-        return found
+        return phases
 
-    def ended(self) -> Ended | None:
-        """How it has ended; ``None`` while it runs. Ends it where it has used too much."""
-        if self._ended is None and self._process.is_alive():
-            self._ended = self._too_much()
-        elif self._ended is None:
-            self.told()  # what it said last may have come since
-            self._ended = self._ended or Ended("killed", f"its process ended with code {self._process.exitcode}")
-        if self._ended is not None:
+    def poll(self) -> JobResult | None:
+        """Return how the job ended, or None while it runs. A job that exceeds a limit is killed."""
+        if self._result is None and self._process.is_alive():
+            self._result = self._check_limits()
+        elif self._result is None:
+            self.progress()  # the last message may have arrived since
+            self._result = self._result or JobResult("killed", f"its process ended with code {self._process.exitcode}")
+        if self._result is not None:
             self.kill()
-        return self._ended
+        return self._result
 
     def kill(self) -> None:
-        """Ends it, if it has not ended."""
+        """Kill the process if it still runs."""
         self._process.kill()
-        self._process.join(KILL_SECONDS)
+        self._process.join(KILL_TIMEOUT_SECONDS)
         self._connection.close()
 
-    def _too_much(self) -> Ended | None:
+    def _check_limits(self) -> JobResult | None:
         if time.monotonic() > self._deadline:
-            return Ended(
-                "failed", f"it took more than {self._seconds:g} s (DRIFTLOOP_TRAINER__LONGEST_TRAINING_SECONDS)"
+            return JobResult(
+                "failed",
+                f"it took more than {self._timeout_seconds:g} s (DRIFTLOOP_TRAINER__TRAINING_TIMEOUT_SECONDS)",
             )
         try:
-            used = psutil.Process(self.pid).memory_info().rss / MEGABYTE
+            used_mb = psutil.Process(self.pid).memory_info().rss / MEGABYTE
         except psutil.NoSuchProcess:
             return None
-        if self._megabytes is not None and used > self._megabytes:
-            return Ended(
-                "failed", f"it used {used:,.0f} MB, more than {self._megabytes:,.0f} (DRIFTLOOP_TRAINER__MEMORY_MB)"
+        if self._memory_limit_mb is not None and used_mb > self._memory_limit_mb:
+            return JobResult(
+                "failed",
+                f"it used {used_mb:,.0f} MB, more than {self._memory_limit_mb:,.0f} "
+                "(DRIFTLOOP_TRAINER__TRAINING_MEMORY_LIMIT_MB)",
             )
         return None
 
 
-def prepare(modules: Sequence[str]) -> None:
-    """Starts the server with ``modules`` imported, so that the first work begins at once."""
+def preload(modules: Sequence[str]) -> None:
+    """Start the fork server with ``modules`` imported, so that the first job starts at once."""
     CONTEXT.set_forkserver_preload(list(modules))
     forkserver.ensure_running()
 
 
-def _work(work: Callable[[str, Tell], str], argument: str, connection: Connection) -> None:
+def _run_job(function: JobFunction, argument: str, connection: Connection) -> None:
     os.nice(NICENESS)
-    threading.Thread(target=_end_with_the_parent, args=(connection,), daemon=True).start()
+    exit_with_parent()
 
-    def say(kind: str, *words: str) -> None:
-        connection.send_bytes(json.dumps([kind, *words]).encode())
+    def send(kind: str, *fields: str) -> None:
+        connection.send_bytes(json.dumps([kind, *fields]).encode())
 
     try:
-        say("done", work(argument, lambda phase, words: say("told", phase, words)))
-    except Again as error:
-        say("again", str(error))
-    except Exception as error:  # whatever a dataset or a pipeline raises
-        log.exception("the work failed")
-        say("failed", f"{type(error).__name__}: {error}")
-
-
-def _end_with_the_parent(connection: Connection) -> None:
-    """Nothing is ever sent this way: the wait ends when the other end is gone."""
-    try:
-        connection.recv_bytes()
-    except (EOFError, OSError):
-        os._exit(1)
+        send("done", function(argument, lambda phase, message: send("progress", phase, message)))
+    except RetryableError as error:
+        send("retry", str(error))
+    except Exception as error:  # a dataset or a pipeline may raise anything
+        log.exception("job.failed")
+        send("failed", f"{type(error).__name__}: {error}")
