@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from stack.running import MARK, CannotStart, Stack, leftovers
+from stack.running import FOLDER_VARIABLE, Stack, StackStartError, orphans
 from tests.support.ports import reserve_ports
 from tests.support.running_stack import FLIGHT, isolated_settings
 from tests.support.waiting import wait_until
@@ -24,7 +24,7 @@ def test_a_port_in_use_is_named_with_who_needs_it_and_the_setting(tmp_path: Path
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", settings.trainer.port))
         taken.listen()
-        with pytest.raises(CannotStart) as refused, Stack(settings, print):
+        with pytest.raises(StackStartError) as refused, Stack(settings, print):
             pass
     assert f"port {settings.trainer.port} is in use, and trainer needs it" in str(refused.value)
     assert "DRIFTLOOP_TRAINER__PORT" in str(refused.value)
@@ -32,18 +32,18 @@ def test_a_port_in_use_is_named_with_who_needs_it_and_the_setting(tmp_path: Path
 
 def test_a_second_stack_on_the_same_data_is_refused(stack: Stack) -> None:
     settings = isolated_settings(stack.folder)
-    with pytest.raises(CannotStart, match=f"runs already, as process {os.getpid()}"), Stack(settings, print):
+    with pytest.raises(StackStartError, match=f"runs already, as process {os.getpid()}"), Stack(settings, print):
         pass
-    assert not stack.ended()
+    assert not stack.exited()
 
 
 def test_what_a_killed_stack_left_behind_is_found_by_its_mark(tmp_path: Path) -> None:
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
-    left = subprocess.Popen(sleeper, env={**os.environ, MARK: str(tmp_path)})
-    other = subprocess.Popen(sleeper, env={**os.environ, MARK: str(tmp_path / "other")})
+    left = subprocess.Popen(sleeper, env={**os.environ, FOLDER_VARIABLE: str(tmp_path)})
+    other = subprocess.Popen(sleeper, env={**os.environ, FOLDER_VARIABLE: str(tmp_path / "other")})
     try:
-        wait_until(lambda: list(leftovers(tmp_path)) or None, "the process")
-        assert [process.pid for process in leftovers(tmp_path)] == [left.pid]
+        wait_until(lambda: list(orphans(tmp_path)) or None, "the process")
+        assert [process.pid for process in orphans(tmp_path)] == [left.pid]
     finally:
         for process in (left, other):
             process.kill()
@@ -69,19 +69,19 @@ def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next
     }
     up = subprocess.Popen([sys.executable, "-m", "stack.up"], env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        wait_until(lambda: len(leftovers(tmp_path)) >= 3 or None, "the first parts run")
+        wait_until(lambda: len(orphans(tmp_path)) >= 3 or None, "the first parts run")
         up.send_signal(number)
         up.wait(timeout=60)
         if killed:
-            assert leftovers(tmp_path)
+            assert orphans(tmp_path)
             stack = Stack(settings, print)
-            stack._end_leftovers()
-            stack._check_ports()
-        wait_until(lambda: not leftovers(tmp_path) or None, "nothing runs")
+            stack._kill_orphans()
+            stack._require_free_ports()
+        wait_until(lambda: not orphans(tmp_path) or None, "nothing runs")
     finally:
         up.kill()
         up.communicate()
-        for process in leftovers(tmp_path):
+        for process in orphans(tmp_path):
             process.kill()
 
 
@@ -121,14 +121,15 @@ def test_a_service_stops_cleanly_on_sigterm(stack: Stack, service: str, tmp_path
 
 
 @pytest.mark.parametrize("service", ["predictor", "drift_worker", "trainer"])
-def test_help_describes_every_setting_and_gives_an_example(service: str) -> None:
+def test_service_help_describes_every_setting_and_gives_examples(service: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"{service}.main", "--help"], capture_output=True, text=True, check=True, timeout=60
     )
-    assert "example:" in done.stdout
-    settings = re.findall(r"^  (DRIFTLOOP_\w+)\n      (.+) \((by default .*|to be set)\)$", done.stdout, re.MULTILINE)
-    assert len(settings) == len(re.findall(r"^  DRIFTLOOP_\w+$", done.stdout, re.MULTILINE)) > 10
-    assert all(description != "None" for _, description, _ in settings)
+    assert "Examples:" in done.stdout
+    settings = re.findall(r"^ +(DRIFTLOOP_\w+)\n((?: {8}\S.*\n)+)", done.stdout, re.MULTILINE)
+    assert len(settings) == len(re.findall(r"^ +DRIFTLOOP_\w+$", done.stdout, re.MULTILINE)) > 10
+    for name, text in settings:
+        assert re.fullmatch(r"\w.+ \((default: .*|required)\)", " ".join(text.split())), name
 
 
 def test_a_predictor_without_a_version_says_what_is_missing(stack: Stack) -> None:
