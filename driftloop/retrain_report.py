@@ -1,6 +1,6 @@
-"""What is said of a retrain away from the terminal: a page in Markdown, and a line for the page of a GitHub run.
+"""Report a retrain outside of the terminal: a Markdown summary, and an annotation for the page of a GitHub run.
 
-Reasons and names are other people's words: they are shown, and format nothing.
+Reasons and names are text from other people: it is escaped, so that it can neither format the page nor run a command.
 """
 
 import re
@@ -9,123 +9,142 @@ from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 
-from driftloop.events import DataSelection, ModelChange, Wish
+from driftloop.evaluation.metric_names import metric_label
+from driftloop.events import DataSelection, ModelStateChanged, RetrainRequest
+from driftloop.exit_codes import ExitCode, retrain_exit_code
 
-EXIT = {"promoted": 0, "rejected": 3, "failed": 4}
-"""The exit codes of commands that wait for a retrain's end."""
-MARKS = {"promoted": "✅", "rejected": "⚠️", "failed": "❌"}
-LEVELS = {"promoted": "notice", "rejected": "warning"}
-BOUNDS = {"gain_low", "gain_high"}  # are shown beside the gain
-NAMES = {"roc_auc": "ROC AUC", "rmse": "RMSE", "brier": "Brier score"}
+EMOJI = {"promoted": "✅", "rejected": "⚠️", "failed": "❌"}
+ANNOTATION_LEVELS = {"promoted": "notice", "rejected": "warning"}
+INTERVAL_KEYS = {"gain_low", "gain_high"}  # not rows of their own: they are shown behind the gain
 
 
 @dataclass(frozen=True)
-class Report:
-    """Tells one retrain's end."""
+class RetrainReport:
+    """Writes how a retrain ended, or why it was not requested, to a summary file and to GitHub's log."""
 
-    wish: Wish
-    file: Path | None = None
-    """What the page is appended to, such as GitHub's job summary."""
-    annotates: bool = False
-    """Whether the line for GitHub is printed; a rejected version is then no error."""
-    mlflow: str | None = None
-    """Where people open MLflow."""
+    request: RetrainRequest
+    summary_file: Path | None = None
+    """The file that the summary is appended to, such as GitHub's job summary."""
+    github_annotations: bool = False
+    """Whether to print annotations for GitHub. A rejected version then is a warning with exit code 0."""
+    mlflow_ui_url: str | None = None
+    """The URL of MLflow in a browser, for a link to the version."""
 
-    def ended(self, change: ModelChange) -> int:
-        """Tells a final state; returns the command's exit code."""
+    def write_result(self, state: ModelStateChanged) -> ExitCode:
+        """Write a retrain's final state and return the command's exit code."""
         links = {}
-        if self.mlflow and change.version:
+        if self.mlflow_ui_url and state.version:
             links["the version in MLflow"] = (
-                f"{self.mlflow.rstrip('/')}/#/models/{change.model}/versions/{change.version}"
+                f"{self.mlflow_ui_url.rstrip('/')}/#/models/{state.model}/versions/{state.version}"
             )
-        self._write(title(change), change.why, change, links)
-        if self.annotates:
-            print(annotation(change), flush=True)
-            if change.state == "rejected":
-                return 0
-        return EXIT.get(change.state, EXIT["failed"])
+        self._append(title(state), state.explanation, state, links)
+        if self.github_annotations:
+            print(annotation(state), flush=True)
+            if state.state == "rejected":
+                return ExitCode.SUCCESS
+        return retrain_exit_code(state)
 
-    def told(self, title: str, why: str, level: str = "notice") -> None:
-        """Tells whatever else has come of it; ``level`` is one of GitHub's."""
-        self._write(title, why)
-        if self.annotates:
-            print(command(level, title, why), flush=True)
+    def write_message(self, title: str, text: str, level: str = "notice") -> None:
+        """Write anything but a final state; ``level`` is one of GitHub's: notice, warning or error."""
+        self._append(title, text)
+        if self.github_annotations:
+            print(workflow_command(level, title, text), flush=True)
 
-    def _write(self, title: str, why: str, change: ModelChange | None = None, links: Mapping[str, str] = {}) -> None:
-        if self.file is not None:
-            with self.file.open("a") as file:
-                file.write(page(title, why, self.wish, change, links))
+    def _append(
+        self, title: str, text: str, state: ModelStateChanged | None = None, links: Mapping[str, str] = {}
+    ) -> None:
+        if self.summary_file is not None:
+            with self.summary_file.open("a") as file:
+                file.write(render_summary(title, text, self.request, state, links))
 
 
-def page(title: str, why: str, wish: Wish, change: ModelChange | None = None, links: Mapping[str, str] = {}) -> str:
-    """What was asked for and what has come of it, in Markdown.
+def render_summary(
+    title: str,
+    text: str,
+    request: RetrainRequest,
+    state: ModelStateChanged | None = None,
+    links: Mapping[str, str] = {},
+) -> str:
+    """Return the request and what has come of it, as Markdown.
 
-    ``change`` is the retrain's last state, where it has one; ``links`` are addresses by what they lead to.
+    Args:
+        title: The heading.
+        text: The paragraph below the heading.
+        request: What was requested.
+        state: The retrain's last state, if it has one.
+        links: URLs by the text that is shown for them.
     """
-    facts = {"reason": plain(wish.reason), "asked by": plain(wish.asked_by), "data": selected(wish.data)}
-    if change:
-        facts["retrain"] = f"`{change.retrain_id}`"
-        if change.version:
-            facts["version"] = plain(change.version)
-        if change.dataset:
-            facts["dataset version (md5)"] = f"`{change.dataset}`"
-        if change.learned_until:
-            facts["has learned up to"] = f"{change.learned_until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    details = {
+        "reason": escape_markdown(request.reason),
+        "requested by": escape_markdown(request.requested_by),
+        "data": describe_selection(request.data),
+    }
+    if state:
+        details["retrain"] = f"`{state.retrain_id}`"
+        if state.version:
+            details["version"] = escape_markdown(state.version)
+        if state.dataset_md5:
+            details["dataset (MD5)"] = f"`{state.dataset_md5}`"
+        if state.trained_through:
+            details["trained through"] = f"{state.trained_through.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if links:
-        facts["see"] = ", ".join(f"[{name}]({url})" for name, url in links.items())
-    lines = [f"## {title}", "", plain(why), "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())]
-    if change and (change.champion or change.challenger):
-        lines += ["", *_figures(change)]
+        details["see"] = ", ".join(f"[{name}]({url})" for name, url in links.items())
+    lines = [f"## {title}", "", escape_markdown(text), "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in details.items()]
+    if state and (state.champion or state.challenger):
+        lines += ["", *_metrics_table(state)]
     return "\n".join(lines) + "\n\n"
 
 
-def title(change: ModelChange) -> str:
-    """How it ended, in a few words."""
-    version = f", version {change.version}" if change.version else ""
-    return f"{MARKS.get(change.state, '')} {change.model}: {change.state}{version}".strip()
+def title(state: ModelStateChanged) -> str:
+    """Return a heading for a retrain's final state."""
+    version = f", version {state.version}" if state.version else ""
+    return f"{EMOJI.get(state.state, '')} {state.model}: {state.state}{version}".strip()
 
 
-def annotation(change: ModelChange) -> str:
-    """The line by which a step tells GitHub how a retrain ended: a version that is rejected is no error."""
-    return command(LEVELS.get(change.state, "error"), title(change), change.why)
+def annotation(state: ModelStateChanged) -> str:
+    """Return the annotation of a retrain's final state; a rejected version is a warning, no error."""
+    return workflow_command(ANNOTATION_LEVELS.get(state.state, "error"), title(state), state.explanation)
 
 
-def command(level: str, title: str, words: str) -> str:
-    """A workflow command of GitHub: ``notice``, ``warning`` or ``error``."""
-    message = words.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    name = title.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A").replace(":", "%3A").replace(",", "%2C")
-    return f"::{level} title={name}::{message}"
+def workflow_command(level: str, title: str, message: str) -> str:
+    """Return a workflow command that GitHub reads from the log; ``level`` is notice, warning or error."""
+    escaped_message = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    escaped_title = (
+        title.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A").replace(":", "%3A").replace(",", "%2C")
+    )
+    return f"::{level} title={escaped_title}::{escaped_message}"
 
 
-def selected(data: DataSelection) -> str:
-    """A selection in words."""
+def describe_selection(data: DataSelection) -> str:
+    """Return a selection of rows in words."""
     parts = [
         f"from {data.start}" if data.start else "",
-        f"the base dataset to before {data.end}" if data.end else "",
-        f"without {', '.join(map(str, data.without_days))}" if data.without_days else "",
+        f"base dataset until before {data.base_end}" if data.base_end else "",
+        f"without {', '.join(map(str, data.exclude_days))}" if data.exclude_days else "",
         f"the last {data.last_rows:,} labelled rows" if data.last_rows else "",
         "" if data.archive else "without the archive",
     ]
     return ", ".join(part for part in parts if part) or "all"
 
 
-def plain(text: str) -> str:
-    """Text that Markdown shows as it is, in one line."""
+def escape_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is, in one line."""
     return re.sub(r"([\\`*_\[\]<>|~&#])", r"\\\1", " ".join(text.split()))
 
 
-def _figures(change: ModelChange) -> list[str]:
-    names = [name for name in dict.fromkeys([*change.champion, *change.challenger]) if name not in BOUNDS]
+def _metrics_table(state: ModelStateChanged) -> list[str]:
+    names = [name for name in dict.fromkeys([*state.champion, *state.challenger]) if name not in INTERVAL_KEYS]
     rows = [
-        f"| {NAMES.get(name, name.replace('_', ' '))} | {_number(change.champion.get(name))} "
-        f"| {_number(change.challenger.get(name))}{_interval(change.challenger) if name == 'gain' else ''} |"
+        f"| {metric_label(name)} | {_number(state.champion.get(name))} "
+        f"| {_number(state.challenger.get(name))}{_interval(state.challenger) if name == 'gain' else ''} |"
         for name in names
     ]
-    return ["| on the held-out rows | champion | challenger |", "|---|---:|---:|", *rows]
+    return ["| on the holdout | champion | challenger |", "|---|---:|---:|", *rows]
 
 
 def _interval(challenger: Mapping[str, float]) -> str:
-    if not challenger.keys() >= BOUNDS:
+    if not challenger.keys() >= INTERVAL_KEYS:
         return ""
     return f" [{_number(challenger['gain_low'])}, {_number(challenger['gain_high'])}]"
 

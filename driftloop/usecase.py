@@ -1,4 +1,4 @@
-"""What a use case has to say, so that no service needs to know a column of it."""
+"""The definition of a use case: all that services know about a model's columns, data and pipeline."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -18,70 +18,73 @@ from pydantic_settings import NoDecode
 class UseCase:
     """One model's schema, data and pipeline. A service gets it by a setting such as ``usecases.flights:usecase``.
 
-    A dataset is a frame with one row an example, in order of time: the features, the outcome (missing where it is
-    not known) and the time, in UTC.
+    A dataset is a frame with one row for each example, sorted by time: the features, the target (missing if it is not
+    known) and the timestamp, in UTC.
     """
 
     name: str
     """The model's name in the registry, in events and in paths."""
-    numbers: tuple[str, ...]
-    """Features that are compared by distance."""
-    categories: tuple[str, ...]
-    """Features that are compared by level."""
-    outcome: str
-    """The column with what really happened: 0 or 1, or any number where the metric is ``rmse``."""
-    time: str
-    """The column with the time at which a prediction is asked for."""
+    numeric_features: tuple[str, ...]
+    """Features with numbers; their drift is measured by distances of distributions of numbers."""
+    categorical_features: tuple[str, ...]
+    """Features with levels; their drift is measured by the frequencies of levels."""
+    target: str
+    """The column with what really happened: 0 or 1, or any number if the metric is ``rmse``."""
+    timestamp: str
+    """The column with the time at which a prediction is requested."""
     timezone: str
-    """Where a day begins: rows of a day are judged together, since they share what the features do not say."""
-    pipeline: Callable[[], Any]
-    """A new, unfitted scikit-learn classifier, regressor or pipeline, made of built-in parts."""
-    pointer: Path
-    """The dataset's ``.dvc`` file: the data itself lies in the bucket."""
-    rows: Callable[[], pd.DataFrame]
-    """The dataset from its source: what is put into the bucket, and what the producer streams."""
+    """The time zone that days are counted in. Rows of one day are not independent, so they are resampled together."""
+    make_pipeline: Callable[[], Any]
+    """Returns a new, unfitted scikit-learn classifier, regressor or pipeline. Its parts must be scikit-learn's own."""
+    dvc_file: Path
+    """The ``.dvc`` file of the base dataset; the data itself is in the bucket."""
+    load_rows: Callable[[], pd.DataFrame]
+    """Returns the dataset from its source: it is uploaded to the bucket, and the producer streams it."""
     metric: Literal["roc_auc", "rmse"] = "roc_auc"
-    """What a challenger is judged by: ``rmse``, which is better the smaller it is, for outcomes that are numbers."""
-    groups: tuple[str, ...] = ()
-    """Features whose large groups, the rows of one value, must not fare clearly worse with a challenger."""
+    """The metric that the gate compares: ``rmse``, where lower is better, for a target with any numbers."""
+    subgroup_columns: tuple[str, ...] = ()
+    """Features by which rows are divided into subgroups. A challenger must not be clearly worse on a large subgroup."""
     block_days: int = 1
-    """So many days together are what is judged as a whole: more where their luck lasts longer than a day."""
+    """Days in a block that is resampled as a whole: more than 1 if rows of neighbouring days are not independent."""
 
     @cached_property
     def features(self) -> list[str]:
-        """All features, in the order of the model's signature."""
-        return [*self.numbers, *self.categories]
+        """Names of all features, in the order of the model's signature."""
+        return [*self.numeric_features, *self.categorical_features]
 
     @property
-    def kinds(self) -> dict[str, Literal["number", "category"]]:
-        """How each feature is compared."""
-        return {**dict.fromkeys(self.numbers, "number"), **dict.fromkeys(self.categories, "category")}
+    def column_types(self) -> dict[str, Literal["number", "category"]]:
+        """Type of each feature, by its name."""
+        return {
+            **dict.fromkeys(self.numeric_features, "number"),
+            **dict.fromkeys(self.categorical_features, "category"),
+        }
 
-    def days(self, times: pd.Series) -> pd.Series:
-        """The day, as the use case counts days, of each time."""
+    def local_dates(self, times: pd.Series) -> pd.Series:
+        """Return the local date of each time, in the use case's time zone."""
         local: pd.Series = times.dt.tz_convert(self.timezone).dt.date
         return local
 
-    def day_numbers(self, times: pd.Series) -> npt.NDArray[np.int64]:
-        """The same as consecutive numbers."""
-        return np.array([day.toordinal() for day in self.days(times)], dtype=np.int64)
+    def day_ordinals(self, times: pd.Series) -> npt.NDArray[np.int64]:
+        """Return the local date of each time as a number; consecutive days have consecutive numbers."""
+        return np.array([day.toordinal() for day in self.local_dates(times)], dtype=np.int64)
 
-    def blocks(self, times: pd.Series) -> npt.NDArray[np.int64]:
-        """The block of days of each time, counted back from the latest day, so that the latest block is a whole one."""
-        days = self.day_numbers(times)
+    def block_ids(self, times: pd.Series) -> npt.NDArray[np.int64]:
+        """Return the number of the block of days of each time: 0 is the latest block, which has all its days."""
+        days = self.day_ordinals(times)
         back: npt.NDArray[np.int64] = (days.max(initial=0) - days) // self.block_days
         return back
 
-    def between(
+    def rows_between(
         self,
         frame: pd.DataFrame,
         start: date | None = None,
         end: date | None = None,
-        without: Collection[date] = (),
+        exclude_days: Collection[date] = (),
     ) -> pd.DataFrame:
-        """The rows from the day ``start`` up to, not including, the day ``end``, less the days ``without``."""
-        days = self.days(frame[self.time])
-        keep = ~days.isin(without)
+        """Return the rows of the local dates from ``start`` up to but not including ``end``, without the excluded days."""
+        days = self.local_dates(frame[self.timestamp])
+        keep = ~days.isin(exclude_days)
         if start is not None:
             keep &= days >= start
         if end is not None:

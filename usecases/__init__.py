@@ -1,1 +1,1 @@
-"""Use cases: each folder here is everything that driftloop has to know of one model."""
+"""Use cases. Each folder defines one model: its columns, data, pipeline and target."""

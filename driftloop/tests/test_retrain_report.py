@@ -1,4 +1,4 @@
-"""What a retrain's end looks like on the page of a GitHub run."""
+"""Summary, annotation and exit code of a retrain."""
 
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -6,37 +6,37 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from driftloop.events import DataSelection, ModelChange, Wish
-from driftloop.retrain_report import Report, annotation, command, plain, selected
+from driftloop.events import DataSelection, ModelStateChanged, RetrainRequest
+from driftloop.retrain_report import RetrainReport, annotation, workflow_command, escape_markdown, describe_selection
 
-WISH = Wish(reason="two | new *carriers*", asked_by="somebody", data=DataSelection(last_rows=50_000))
-PROMOTED = ModelChange(
+REQUEST = RetrainRequest(reason="two | new *carriers*", requested_by="somebody", data=DataSelection(last_rows=50_000))
+PROMOTED = ModelStateChanged(
     retrain_id="a/b",
     model="flights",
     version="3",
     state="promoted",
-    why="a gain of +0.036 [+0.030, +0.042] at 95%",
+    explanation="a gain of +0.036 [+0.030, +0.042] at 95%",
     champion={"roc_auc": 0.7121, "rows": 14923.0},
     challenger={"roc_auc": 0.7484, "gain": 0.0363, "gain_low": 0.03, "gain_high": 0.0425, "rows": 14923.0},
-    learned_until=datetime(2013, 7, 31, 23, 59, tzinfo=UTC),
-    dataset="0123abc",
+    trained_through=datetime(2013, 7, 31, 23, 59, tzinfo=UTC),
+    dataset_md5="0123abc",
 )
-PAGE = r"""## ✅ flights: promoted, version 3
+SUMMARY = r"""## ✅ flights: promoted, version 3
 
 a gain of +0.036 \[+0.030, +0.042\] at 95%
 
 | | |
 |---|---|
 | reason | two \| new \*carriers\* |
-| asked by | somebody |
+| requested by | somebody |
 | data | the last 50,000 labelled rows |
 | retrain | `a/b` |
 | version | 3 |
-| dataset version (md5) | `0123abc` |
-| has learned up to | 2013-07-31 23:59 UTC |
+| dataset (MD5) | `0123abc` |
+| trained through | 2013-07-31 23:59 UTC |
 | see | [the version in MLflow](https://mlflow.example/#/models/flights/versions/3) |
 
-| on the held-out rows | champion | challenger |
+| on the holdout | champion | challenger |
 |---|---:|---:|
 | ROC AUC | 0.7121 | 0.7484 |
 | rows | 14,923 | 14,923 |
@@ -45,15 +45,15 @@ a gain of +0.036 \[+0.030, +0.042\] at 95%
 """
 
 
-def state(name: str) -> ModelChange:
-    return ModelChange.model_validate({"retrain_id": "a", "model": "flights", "state": name, "why": "so"})
+def final_state(name: str) -> ModelStateChanged:
+    return ModelStateChanged.model_validate({"retrain_id": "a", "model": "flights", "state": name, "explanation": "so"})
 
 
-def test_the_page_has_figures_data_version_and_link(tmp_path: Path) -> None:
+def test_summary_has_metrics_data_version_and_link(tmp_path: Path) -> None:
     file = tmp_path / "summary.md"
     file.write_text("before\n\n")
-    assert Report(WISH, file, mlflow="https://mlflow.example/").ended(PROMOTED) == 0
-    assert file.read_text() == "before\n\n" + PAGE
+    assert RetrainReport(REQUEST, file, mlflow_ui_url="https://mlflow.example/").write_result(PROMOTED) == 0
+    assert file.read_text() == "before\n\n" + SUMMARY
 
 
 @pytest.mark.parametrize(
@@ -64,18 +64,21 @@ def test_the_page_has_figures_data_version_and_link(tmp_path: Path) -> None:
         ("failed", 4, 4, "::error title=❌ flights%3A failed::so"),
     ],
 )
-def test_only_to_github_is_a_rejection_no_error(
+def test_rejection_has_exit_code_3_and_with_github_annotations_0(
     name: str, code: int, annotated: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert Report(WISH).ended(state(name)) == code
+    assert RetrainReport(REQUEST).write_result(final_state(name)) == code
     assert capsys.readouterr().out == ""
-    assert Report(WISH, annotates=True).ended(state(name)) == annotated
-    assert capsys.readouterr().out == line + "\n" == annotation(state(name)) + "\n"
+    assert RetrainReport(REQUEST, github_annotations=True).write_result(final_state(name)) == annotated
+    assert capsys.readouterr().out == line + "\n" == annotation(final_state(name)) + "\n"
 
 
-def test_what_people_write_is_no_command_and_no_format() -> None:
-    assert command("error", "a: b,\nc", "50%\n::add-mask::x") == "::error title=a%3A b%2C%0Ac::50%25%0A::add-mask::x"
-    assert plain("<b>x</b>\n# [y](z) `w`") == r"\<b\>x\</b\> \# \[y\](z) \`w\`"
+def test_text_is_escaped_for_workflow_commands_and_markdown() -> None:
+    assert (
+        workflow_command("error", "a: b,\nc", "50%\n::add-mask::x")
+        == "::error title=a%3A b%2C%0Ac::50%25%0A::add-mask::x"
+    )
+    assert escape_markdown("<b>x</b>\n# [y](z) `w`") == r"\<b\>x\</b\> \# \[y\](z) \`w\`"
 
 
 @pytest.mark.parametrize(
@@ -83,18 +86,18 @@ def test_what_people_write_is_no_command_and_no_format() -> None:
     [
         (DataSelection(), "all"),
         (
-            DataSelection(start=date(2013, 1, 1), end=date(2013, 4, 1), archive=False, last_rows=5000),
-            "from 2013-01-01, the base dataset to before 2013-04-01, the last 5,000 labelled rows, without the archive",
+            DataSelection(start=date(2013, 1, 1), base_end=date(2013, 4, 1), archive=False, last_rows=5000),
+            "from 2013-01-01, base dataset until before 2013-04-01, the last 5,000 labelled rows, without the archive",
         ),
-        (DataSelection(without_days=[date(2013, 7, 4), date(2013, 7, 5)]), "without 2013-07-04, 2013-07-05"),
+        (DataSelection(exclude_days=[date(2013, 7, 4), date(2013, 7, 5)]), "without 2013-07-04, 2013-07-05"),
     ],
 )
-def test_a_selection_in_words(data: DataSelection, words: str) -> None:
-    assert selected(data) == words
+def test_data_selection_is_described_in_words(data: DataSelection, words: str) -> None:
+    assert describe_selection(data) == words
 
 
-def test_days_that_leave_no_row_are_no_wish() -> None:
-    days = {"start": date(2013, 4, 1), "end": date(2013, 1, 1)}
-    with pytest.raises(ValidationError, match="no day lies from 2013-04-01 to before 2013-01-01"):
-        Wish(reason="why not", data=DataSelection(**days, archive=False))
-    assert Wish(reason="the archive may have some", data=DataSelection(**days)).data.archive
+def test_retrain_request_rejects_days_that_leave_no_row() -> None:
+    days = {"start": date(2013, 4, 1), "base_end": date(2013, 1, 1)}
+    with pytest.raises(ValidationError, match="no day is between start 2013-04-01 and base_end 2013-01-01"):
+        RetrainRequest(reason="why not", data=DataSelection(**days, archive=False))
+    assert RetrainRequest(reason="the archive may have some", data=DataSelection(**days)).data.archive

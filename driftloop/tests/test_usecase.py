@@ -1,4 +1,4 @@
-"""What a use case says, and what follows from it."""
+"""Days and blocks of a use case, and the columns of the flights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,26 +11,26 @@ from usecases.flights import usecase as flights
 
 USE_CASE = UseCase(
     name="m",
-    numbers=("x",),
-    categories=(),
-    outcome="y",
-    time="at",
+    numeric_features=("x",),
+    categorical_features=(),
+    target="y",
+    timestamp="at",
     timezone="America/New_York",
-    pipeline=object,
-    pointer=Path("m.dvc"),
-    rows=pd.DataFrame,
+    make_pipeline=object,
+    dvc_file=Path("m.dvc"),
+    load_rows=pd.DataFrame,
 )
 # Shortly before midnight in New York, which is the next day in UTC.
 TIMES = pd.Series(pd.to_datetime(["2013-07-02 03:00", "2013-07-02 12:00", "2013-07-04 12:00", "2013-07-06 12:00"]))
 
 
 @pytest.mark.parametrize(("days", "blocks"), [(1, [5, 4, 2, 0]), (2, [2, 2, 1, 0]), (7, [0, 0, 0, 0])])
-def test_blocks_of_days_are_counted_back_from_the_latest(days: int, blocks: list[int]) -> None:
+def test_use_case_counts_blocks_of_days_back_from_the_latest(days: int, blocks: list[int]) -> None:
     use_case = replace(USE_CASE, block_days=days)
-    assert use_case.blocks(TIMES.dt.tz_localize("UTC")).tolist() == blocks
-    assert len(use_case.blocks(TIMES[:0].dt.tz_localize("UTC"))) == 0
+    assert use_case.block_ids(TIMES.dt.tz_localize("UTC")).tolist() == blocks
+    assert len(use_case.block_ids(TIMES[:0].dt.tz_localize("UTC"))) == 0
 
 
-def test_groups_are_features() -> None:
-    assert flights.groups == ("carrier", "origin")
-    assert set(flights.groups) <= set(flights.features)
+def test_flights_subgroup_columns_are_features() -> None:
+    assert flights.subgroup_columns == ("carrier", "origin")
+    assert set(flights.subgroup_columns) <= set(flights.features)

@@ -1,4 +1,4 @@
-"""Late arrivals of the flights that left New York in 2013: the use case that everything is shown on."""
+"""Predict late arrivals of flights that left New York in 2013: the example in demo, docs and tests."""
 
 from usecases.flights.usecase import usecase
 

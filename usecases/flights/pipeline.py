@@ -1,4 +1,4 @@
-"""The model of late arrivals: built-in parts only, so that it can be stored without pickle."""
+"""The pipeline that predicts late arrivals. It has scikit-learn's own parts only, so that it is stored without pickle."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 
-def pipeline(numbers: tuple[str, ...], categories: tuple[str, ...]) -> Pipeline:
-    """Gradient boosted trees; levels that training has not seen count as missing, as do empty fields."""
-    # scikit-learn takes seconds to import, and who only wants the use case's rows trains nothing.
+def make_pipeline(numbers: tuple[str, ...], categories: tuple[str, ...]) -> Pipeline:
+    """Return gradient boosted trees. Levels that were not in the training rows count as missing values."""
+    # scikit-learn takes seconds to import, and callers that only load the rows do not train.
     from sklearn.compose import ColumnTransformer  # noqa: PLC0415
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
     from sklearn.pipeline import Pipeline  # noqa: PLC0415

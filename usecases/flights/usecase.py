@@ -1,24 +1,24 @@
-"""The flights, as driftloop sees them."""
+"""The use case of the flights."""
 
 from functools import partial
 from pathlib import Path
 
 from driftloop.usecase import UseCase
 from usecases.flights import dataset
-from usecases.flights.pipeline import pipeline
+from usecases.flights.pipeline import make_pipeline
 
-NUMBERS = ("sched_dep_time", "distance", *dataset.WEATHER, "day_of_week")
-CATEGORIES = ("carrier", "origin", "dest")
+NUMERIC_FEATURES = ("sched_dep_time", "distance", *dataset.WEATHER, "day_of_week")
+CATEGORICAL_FEATURES = ("carrier", "origin", "dest")
 
 usecase = UseCase(
     name="flights",
-    numbers=NUMBERS,
-    categories=CATEGORIES,
-    outcome="late",
-    time="time",
+    numeric_features=NUMERIC_FEATURES,
+    categorical_features=CATEGORICAL_FEATURES,
+    target="late",
+    timestamp="time",
     timezone="America/New_York",
-    pipeline=partial(pipeline, NUMBERS, CATEGORIES),
-    pointer=Path(__file__).with_name("flights.parquet.dvc"),
-    rows=dataset.rows,
-    groups=("carrier", "origin"),
+    make_pipeline=partial(make_pipeline, NUMERIC_FEATURES, CATEGORICAL_FEATURES),
+    dvc_file=Path(__file__).with_name("flights.parquet.dvc"),
+    load_rows=dataset.load_rows,
+    subgroup_columns=("carrier", "origin"),
 )

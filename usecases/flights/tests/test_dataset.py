@@ -1,4 +1,4 @@
-"""The flights are all there, and are the data that the pointer names."""
+"""The flights dataset: complete, reproducible and joined with the right weather."""
 
 from datetime import date
 from hashlib import md5
@@ -12,29 +12,29 @@ from usecases.flights import dataset, usecase
 
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
-    return usecase.rows()
+    return usecase.load_rows()
 
 
-def test_a_new_build_has_the_bytes_that_the_pointer_names(tmp_path: Path) -> None:
+def test_dataset_build_writes_the_bytes_that_the_dvc_file_names(tmp_path: Path) -> None:
     dataset.build(tmp_path / "flights.parquet")
     digest = md5((tmp_path / "flights.parquet").read_bytes(), usedforsecurity=False).hexdigest()
-    assert f"md5: {digest}\n" in usecase.pointer.read_text()
+    assert f"md5: {digest}\n" in usecase.dvc_file.read_text()
 
 
-def test_every_flight_is_there_in_order_of_time(rows: pd.DataFrame) -> None:
+def test_dataset_has_every_flight_sorted_by_time(rows: pd.DataFrame) -> None:
     assert len(rows) == 336_776
     assert rows["time"].is_monotonic_increasing
     assert rows["late"].isna().sum() == 9_430
     assert set(usecase.features) < set(rows.columns)
 
 
-def test_days_are_new_yorks(rows: pd.DataFrame) -> None:
-    days = usecase.days(rows["time"])
+def test_use_case_counts_days_in_new_york(rows: pd.DataFrame) -> None:
+    days = usecase.local_dates(rows["time"])
     assert (days.min(), days.max(), days.nunique()) == (date(2013, 1, 1), date(2013, 12, 31), 365)
-    assert len(usecase.between(rows, date(2013, 1, 1), date(2013, 1, 2))) == 842
+    assert len(usecase.rows_between(rows, date(2013, 1, 1), date(2013, 1, 2))) == 842
 
 
-def test_weather_is_that_of_the_origin_in_the_hour_of_departure() -> None:
+def test_dataset_joins_weather_of_origin_and_hour_of_departure() -> None:
     flight = {
         **{"year": 2013, "month": 7, "day": 1, "minute": 30, "sched_dep_time": 530, "distance": 100, "arr_delay": 15.0},
         **{"carrier": "UA", "flight": 1, "dest": "IAH", "time_hour": "2013-07-01T09:00:00Z"},
@@ -46,7 +46,7 @@ def test_weather_is_that_of_the_origin_in_the_hour_of_departure() -> None:
             for origin, hour, value in (("JFK", 9, 1.0), ("JFK", 10, 2.0), ("LGA", 9, 3.0))
         ]
     )
-    joined = dataset.joined(flights, weather).set_index("origin")
+    joined = dataset.join_weather(flights, weather).set_index("origin")
     assert joined.loc["JFK", "temp"] == 1.0
     assert joined["late"].to_dict()["JFK"] == 1
     assert joined.loc[["EWR"], ["temp", "late"]].isna().all(axis=None)
