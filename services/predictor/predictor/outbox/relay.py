@@ -4,7 +4,7 @@ The position in the outbox is committed in the same Kafka transaction as the eve
 that has the outbox's name. So whichever process is killed between two steps, the next relay reads the position and
 continues after the last event that has been published.
 
-The relay exits with the process that started it, which it notices at the end of its standard input.
+The relay exits with the process that started it, once it has drained the outbox.
 """
 
 import fcntl
