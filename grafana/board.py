@@ -1,4 +1,4 @@
-"""What all dashboards have in common: choices, marks of retrains and swaps, links to one another and to the pages."""
+"""What all dashboards share: variables, annotations of retrains and swaps, and links to each other and to pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,51 +16,62 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import Dataquery
 
-from grafana.panels import BLUE, PURPLE, SOURCE, AnyPanel
+from grafana.panels import BLUE, DATA_SOURCE, PURPLE, AnyPanel
 
 TAG = "driftloop"
-PAGES = "http://localhost:8001"  # where the stack has them; a choice above each dashboard
+DRIFT_WORKER_URL = "http://localhost:8001"  # of `make up`; the variable `pages` of each dashboard changes it
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A choice among the values of a label."""
+class Variable:
+    """A dashboard variable whose values are those of a label."""
 
     name: str
     query: str
     description: str
     default: str = ""
-    all: bool = False
-    """Whether all may be chosen at once, as they are at first."""
+    multi: bool = False
+    """Whether several values can be selected; all of them are at first."""
 
 
-MODEL = Choice("model", "label_values(driftloop_predictor_serving_version_info, model)", "The registered model.")
-VERSION = Choice(
+MODEL = Variable("model", "label_values(driftloop_predictor_serving_version_info, model)", "The registered model.")
+VERSION = Variable(
     "version",
     'label_values(driftloop_predictor_serving_version_info{model="$model"}, version)',
-    "Versions of the model that have answered.",
-    all=True,
+    "Versions of the model that have served.",
+    multi=True,
 )
-METRIC = Choice(
+METRIC = Variable(
     "metric",
     'label_values(driftloop_quality{model="$model"}, metric)',
     "The metric that quality is shown in.",
     default="roc_auc",
 )
-COLUMN = Choice(
-    "column", 'label_values(driftloop_drift_threshold{model="$model"}, column)', "The column to look at closely."
+COLUMN = Variable(
+    "column",
+    'label_values(driftloop_drift_threshold{model="$model"}, column)',
+    "The column whose statistics are shown in detail.",
 )
 
 
-class Mark(AnnotationQuery):
-    """Moments that all panels of a dashboard show, with what Grafana's Prometheus source reads and the SDK lacks."""
+class Annotation(AnnotationQuery):
+    """Moments that all panels of a dashboard mark.
+
+    It adds the fields that Grafana's Prometheus data source reads and the SDK does not have.
+    """
 
     def __init__(self, name: str, expr: str, text: str, color: str, *, value_is_time: bool) -> None:
-        """``text`` may have labels in double braces; ``value_is_time`` says that values are milliseconds since 1970.
+        """Mark the results of ``expr``.
 
-        Otherwise it is marked from when to when the value was above 0.
+        Args:
+            name: The name of the annotation.
+            expr: The query.
+            text: The text of a mark; it may contain labels in double braces.
+            color: The colour of a mark.
+            value_is_time: Whether the query's values are the times to mark, in milliseconds since 1970. Otherwise the
+                ranges are marked in which the value is above 0.
         """
-        super().__init__(name=name, datasource=SOURCE, icon_color=color)
+        super().__init__(name=name, datasource=DATA_SOURCE, icon_color=color)
         self.prometheus = {
             "target": Dataquery(expr=expr, range_val=True, ref_id="A"),
             "titleFormat": text,
@@ -68,39 +79,39 @@ class Mark(AnnotationQuery):
         }
 
     def to_json(self) -> dict[str, object]:
-        """As Grafana reads it."""
+        """Return the annotation in Grafana's format."""
         return super().to_json() | self.prometheus
 
 
-IN_SERVICE = 'sum by (model, version) (driftloop_predictor_serving_version_info{model="$model"}) > 0'
-MARKS: list[AnnotationQuery] = [
-    Mark(
+SERVING_VERSIONS = 'sum by (model, version) (driftloop_predictor_serving_version_info{model="$model"}) > 0'
+ANNOTATIONS: list[AnnotationQuery] = [
+    Annotation(
         "Retrains",
         'max by (model, state) (driftloop_trainer_last_retrain_timestamp_seconds{model="$model"}) * 1000',
         "retrain {{state}}",
         BLUE,
         value_is_time=True,
     ),
-    Mark(
+    Annotation(
         "Swaps",
-        f"({IN_SERVICE}) unless ({IN_SERVICE.replace('}', '} offset 1m')})",
-        "version {{version}} comes into service",
+        f"({SERVING_VERSIONS}) unless ({SERVING_VERSIONS.replace('}', '} offset 1m')})",
+        "version {{version}} starts to serve",
         PURPLE,
         value_is_time=False,
     ),
 ]
 
 
-def board(
-    name: str, title: str, description: str, choices: Sequence[Choice], *rows: tuple[str, Sequence[AnyPanel]]
+def build_dashboard(
+    name: str, title: str, description: str, variables: Sequence[Variable], *rows: tuple[str, Sequence[AnyPanel]]
 ) -> Dashboard:
-    """A dashboard of rows of panels."""
+    """Build a dashboard from rows, each with a heading and its panels."""
     builder = (
         dashboard.Dashboard(title)
         .uid(f"driftloop-{name}")
         .description(description)
         .tags([TAG])
-        .readonly()  # what is changed in Grafana is lost with the next start: change the code
+        .readonly()  # changes made in Grafana would be lost with the next start: change the code
         .timezone("utc")
         .time("now-3h", "now")
         .refresh("30s")
@@ -112,7 +123,9 @@ def board(
             .type("prometheus")
         )
         .with_variable(
-            dashboard.TextBoxVariable("pages").description("Where the drift worker is.").default_value(PAGES)
+            dashboard.TextBoxVariable("pages")
+            .description("The address of the drift worker.")
+            .default_value(DRIFT_WORKER_URL)
         )
         .link(
             dashboard.DashboardLink("driftloop")
@@ -129,31 +142,31 @@ def board(
             .target_blank(True)
         )
     )
-    for choice in choices:
-        builder.with_variable(_variable(choice))
+    for variable in variables:
+        builder.with_variable(_query_variable(variable))
     for heading, panels in rows:
         builder.with_row(dashboard.Row(heading))
         for panel in panels:
             builder.with_panel(panel)
     built = builder.build()
-    built.annotations = AnnotationContainer(MARKS)
-    for number, one in enumerate(built.panels or [], start=1):
-        one.id_val = number
+    built.annotations = AnnotationContainer(ANNOTATIONS)
+    for number, built_panel in enumerate(built.panels or [], start=1):
+        built_panel.id_val = number
     return built
 
 
-def _variable(choice: Choice) -> dashboard.QueryVariable:
-    variable = (
-        dashboard.QueryVariable(choice.name)
-        .description(choice.description)
-        .datasource(SOURCE)
-        .query(choice.query)
+def _query_variable(variable: Variable) -> dashboard.QueryVariable:
+    builder = (
+        dashboard.QueryVariable(variable.name)
+        .description(variable.description)
+        .datasource(DATA_SOURCE)
+        .query(variable.query)
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.NATURAL_ASC)
     )
-    if choice.all:
+    if variable.multi:
         everything = VariableOption(selected=True, text=["All"], value=["$__all"])
-        return variable.multi(True).include_all(True).all_value(".*").current(everything)
-    if choice.default:
-        return variable.current(VariableOption(selected=True, text=choice.default, value=choice.default))
-    return variable
+        return builder.multi(True).include_all(True).all_value(".*").current(everything)
+    if variable.default:
+        return builder.current(VariableOption(selected=True, text=variable.default, value=variable.default))
+    return builder

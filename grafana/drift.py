@@ -1,21 +1,21 @@
-"""Drift by column: which columns have changed, by how much, for which version."""
+"""The dashboard "Drift by column": which columns have changed, by how much, for which version."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana.board import COLUMN, MODEL, VERSION, board
-from grafana.loop import OF
-from grafana.panels import chart, heat, latest, number, ranking, series, to_windows
+from grafana.board import COLUMN, MODEL, VERSION, build_dashboard
+from grafana.loop import SELECTOR
+from grafana.panels import bar_gauge, heatmap, instant_query, range_query, stat, time_series, windows_link
 from grafana.steps import SERVING
 
-SHARE = f"driftloop_drift_statistic{{{OF}}} / (driftloop_drift_threshold > 0)"
-"""Statistics in their thresholds: the series have the same labels."""
-DRIFTED = f"driftloop_drift_column_drifted{{{OF}}}"
-OF_COLUMN = f'{OF}, column="$column"'
+THRESHOLD_RATIO = f"driftloop_drift_statistic{{{SELECTOR}}} / (driftloop_drift_threshold > 0)"
+"""Statistics divided by their thresholds, which have the same labels."""
+DRIFTED = f"driftloop_drift_column_drifted{{{SELECTOR}}}"
+COLUMN_SELECTOR = f'{SELECTOR}, column="$column"'
 
 
 def dashboard() -> Dashboard:
-    """The dashboard for whoever asks why windows alarm."""
-    return board(
+    """Build the dashboard that shows why windows raise alarms."""
+    return build_dashboard(
         "drift",
         "driftloop: drift by column",
         "Which columns have changed, by how much, for which version? The windows themselves, and evidently's reports "
@@ -24,74 +24,77 @@ def dashboard() -> Dashboard:
         (
             "All columns",
             [
-                number(
+                stat(
                     "Drifted columns",
                     "Columns of the version in service with a statistic above its threshold in the latest window.",
                     "short",
-                    latest(f"count(max by (column) ({DRIFTED} and {SERVING}) == 1) or vector(0)", "drifted"),
-                    latest(f"count(count by (column) ({DRIFTED} and {SERVING}))", "of"),
+                    instant_query(f"count(max by (column) ({DRIFTED} and {SERVING}) == 1) or vector(0)", "drifted"),
+                    instant_query(f"count(count by (column) ({DRIFTED} and {SERVING}))", "of"),
                 ),
-                number(
-                    "Alarms in a row",
-                    "Alarms of the version in service since its latest quiet window.",
+                stat(
+                    "Consecutive alarms",
+                    "Alarms of the version in service since its latest window without drift.",
                     "short",
-                    latest(f"max(driftloop_drift_consecutive_alarms{{{OF}}} and {SERVING})", "alarms"),
+                    instant_query(f"max(driftloop_drift_consecutive_alarms{{{SELECTOR}}} and {SERVING})", "alarms"),
                 ),
-                number(
-                    "Windows",
-                    "Windows of these versions by verdict, since the drift workers started.",
+                stat(
+                    "Windows by verdict, total",
+                    "Windows of the selected versions by verdict, since the drift workers started.",
                     "short",
-                    latest(f"sum by (verdict) (driftloop_drift_windows_total{{{OF}}})", "{{verdict}}"),
+                    instant_query(f"sum by (verdict) (driftloop_drift_windows_total{{{SELECTOR}}})", "{{verdict}}"),
                     span=12,
                 ),
-                heat(
-                    "Statistic in thresholds",
-                    "Each column's largest statistic in its threshold, of the version that is in service: white at the "
-                    "threshold, red above it. One red row is one column that changed; a red block is the world.",
+                heatmap(
+                    "Statistics relative to thresholds",
+                    "Each column's largest statistic divided by its threshold, of the version in service: white at the "
+                    "threshold, red above it. A single red row is one changed column; a red block is a change of many "
+                    "columns at once.",
                     "percentunit",
-                    series(f"max by (column) ({SHARE} and {SERVING})", "{{column}}"),
-                    most=2,
+                    range_query(f"max by (column) ({THRESHOLD_RATIO} and {SERVING})", "{{column}}"),
+                    max_value=2,
                 ),
-                ranking(
-                    "Latest window: columns by statistic in thresholds",
-                    "Of the version in service, the most unusual first. From 100 % on the column drifted.",
-                    latest(f"sort_desc(max by (column) ({SHARE} and {SERVING}))", "{{column}}"),
+                bar_gauge(
+                    "Latest window: columns by statistic relative to threshold",
+                    "Columns of the version in service, the largest ratio first. From 100 % on the column has drifted.",
+                    instant_query(f"sort_desc(max by (column) ({THRESHOLD_RATIO} and {SERVING}))", "{{column}}"),
                 ),
-                chart(
+                time_series(
                     "Drifted columns by version",
-                    "How many, each version against what it has learned; one that is no longer in service keeps its "
-                    "last.",
+                    "The number of drifted columns of each version, compared with its own reference. A version that "
+                    "is no longer in service keeps its last value.",
                     "short",
-                    series(f"sum by (version) (max by (version, column) ({DRIFTED}))", "version {{version}}"),
-                ).data_links(to_windows()),
+                    range_query(f"sum by (version) (max by (version, column) ({DRIFTED}))", "version {{version}}"),
+                ).data_links(windows_link()),
             ],
         ),
         (
             "$column",
             [
-                chart(
-                    "Statistic against threshold, one window",
-                    "The column's statistics in the latest window, each with its threshold: above it, drifted.",
+                time_series(
+                    "Statistics and thresholds, one window",
+                    "The column's statistics in the latest window, each with its threshold. Above it the column has "
+                    "drifted.",
                     "none",
-                    series(
-                        f'max by (version, method) (driftloop_drift_statistic{{{OF_COLUMN}, windows="1"}})',
+                    range_query(
+                        f'max by (version, method) (driftloop_drift_statistic{{{COLUMN_SELECTOR}, windows="1"}})',
                         "{{method}}, version {{version}}",
                     ),
-                    series(
-                        f'max by (version, method) (driftloop_drift_threshold{{{OF_COLUMN}, windows="1"}})',
+                    range_query(
+                        f'max by (version, method) (driftloop_drift_threshold{{{COLUMN_SELECTOR}, windows="1"}})',
                         "threshold of {{method}}, version {{version}}",
                     ),
                 ),
-                chart(
-                    "Statistic against threshold, several windows",
-                    "The same for the latest windows taken as one: a change too small for one window shows here.",
+                time_series(
+                    "Statistics and thresholds, several windows",
+                    "The column's statistics over the latest windows together, each with its threshold. Changes that "
+                    "are too small for one window show here.",
                     "none",
-                    series(
-                        f'max by (version, method) (driftloop_drift_statistic{{{OF_COLUMN}, windows!="1"}})',
+                    range_query(
+                        f'max by (version, method) (driftloop_drift_statistic{{{COLUMN_SELECTOR}, windows!="1"}})',
                         "{{method}}, version {{version}}",
                     ),
-                    series(
-                        f'max by (version, method) (driftloop_drift_threshold{{{OF_COLUMN}, windows!="1"}})',
+                    range_query(
+                        f'max by (version, method) (driftloop_drift_threshold{{{COLUMN_SELECTOR}, windows!="1"}})',
                         "threshold of {{method}}, version {{version}}",
                     ),
                 ),

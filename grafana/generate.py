@@ -1,4 +1,4 @@
-"""``make dashboards``: writes the dashboards, and Prometheus consoles of the same queries; or says which are stale."""
+"""``make dashboards``: write the dashboards, and Prometheus consoles of the same queries, or report which are stale."""
 
 import argparse
 import json
@@ -13,43 +13,43 @@ from grafana import consoles, drift, loop, pipeline, serving
 ROOT = Path(__file__).parent.parent
 DASHBOARDS = ROOT / "grafana" / "dashboards"
 CONSOLES = ROOT / "compose" / "prometheus" / "consoles"
-ALL = (loop.dashboard, drift.dashboard, serving.dashboard, pipeline.dashboard)
+DASHBOARD_BUILDERS = (loop.dashboard, drift.dashboard, serving.dashboard, pipeline.dashboard)
 
 
-def files() -> dict[Path, str]:
-    """What there should be, by path."""
-    boards = [make() for make in ALL]
-    return {DASHBOARDS / f"{name(board)}.json": written(board) for board in boards} | {
-        CONSOLES / f"{name(board)}.html": consoles.page(board, boards) for board in boards
+def render_files() -> dict[Path, str]:
+    """Return the content of each generated file, by path."""
+    boards = [build() for build in DASHBOARD_BUILDERS]
+    return {DASHBOARDS / f"{file_stem(board)}.json": to_json(board) for board in boards} | {
+        CONSOLES / f"{file_stem(board)}.html": consoles.render_console(board, boards) for board in boards
     }
 
 
-def name(board: Dashboard) -> str:
-    """What a dashboard's files are called."""
+def file_stem(board: Dashboard) -> str:
+    """Return the name of a dashboard's files, without the extension."""
     return str(board.uid).removeprefix("driftloop-")
 
 
-def written(board: Dashboard) -> str:
-    """A dashboard as Grafana reads it, one value a line, so that a change can be reviewed."""
+def to_json(board: Dashboard) -> str:
+    """Return a dashboard in Grafana's format, one value a line so that changes can be reviewed."""
     return json.dumps(board, cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def main() -> int:
-    """Writes; with ``--check`` compares instead, and 1 says that something is stale."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--check", action="store_true", help="write nothing; fail where a file is stale")
-    check = options.parse_args().check
-    wanted = files()
-    there = {*DASHBOARDS.glob("*.json"), *CONSOLES.glob("*.html")}
-    stale = [path for path in {*wanted, *there} if not path.exists() or wanted.get(path) != path.read_text()]
+    """Write the files; with ``--check`` compare only, and return 1 if one is stale."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is stale")
+    check = parser.parse_args().check
+    expected = render_files()
+    existing = {*DASHBOARDS.glob("*.json"), *CONSOLES.glob("*.html")}
+    stale = [path for path in {*expected, *existing} if not path.exists() or expected.get(path) != path.read_text()]
     if check:
         for path in sorted(stale):
             print(f"{path.relative_to(ROOT)} is stale: run make dashboards")
         return 1 if stale else 0
     for path in stale:
-        if path in wanted:
+        if path in expected:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(wanted[path])
+            path.write_text(expected[path])
         else:
             path.unlink()
     return 0

@@ -1,171 +1,193 @@
-"""The loop: whether the model is right, today, and what a person should do."""
+"""The dashboard "The loop": whether the model works well today, and what a person should do."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from grafana import steps
-from grafana.board import METRIC, MODEL, VERSION, board
-from grafana.panels import GREEN, RED, chart, counts, latest, names, number, series, timeline, to_windows
+from grafana.board import METRIC, MODEL, VERSION, build_dashboard
+from grafana.panels import (
+    GREEN,
+    RED,
+    bars,
+    instant_query,
+    range_query,
+    stat,
+    stat_names,
+    state_timeline,
+    time_series,
+    windows_link,
+)
 from grafana.steps import SERVING
 
-OF = 'model="$model", version=~"$version"'
-SHOWN_COLUMNS = {0: ("as usual", GREEN), 1: ("drifted", RED)}
+SELECTOR = 'model="$model", version=~"$version"'
+METRIC_SELECTOR = f'{SELECTOR}, metric="$metric"'
+COLUMN_STATES = {0: ("no drift", GREEN), 1: ("drifted", RED)}
 
 
 def dashboard() -> Dashboard:
-    """The dashboard to begin with."""
-    return board(
+    """Build the dashboard to look at first."""
+    return build_dashboard(
         "loop",
         "driftloop: the loop",
-        "Is the model right, today, and what should a person do? Columns and windows have dashboards and pages of "
-        "their own: see the links.",
+        "Does the model work well today, and what should a person do? Columns and windows have a dashboard and pages "
+        "of their own: see the links.",
         [MODEL, VERSION, METRIC],
         (
             "Now",
             [
-                number(
+                stat(
                     "Next step",
-                    "The most urgent of what a person should do. Its conditions stand in grafana/steps.py, their "
-                    "limits in the alerts.",
+                    "The most urgent action for a person. Its conditions are in grafana/steps.py, their thresholds in "
+                    "the alert rules.",
                     "none",
-                    latest(steps.next_step(), "next step"),
+                    instant_query(steps.next_step(), "next step"),
                     span=12,
-                    shown=steps.SHOWN,
+                    value_texts=steps.STEP_TEXTS,
                 ),
-                names(
-                    "In service",
-                    "The version that answers; two while a swap goes on, or where predictors differ.",
-                    latest(
+                stat_names(
+                    "Version in service",
+                    "The version that answers requests. Two versions are shown during a swap, or while predictors "
+                    "differ.",
+                    instant_query(
                         'sum by (version) (driftloop_predictor_serving_version_info{model="$model"}) > 0', "{{version}}"
                     ),
                     span=4,
                 ),
-                number(
-                    "Alerts",
-                    "Alerts that fire. Each has a runbook in docs/alerts.md.",
+                stat(
+                    "Firing alerts",
+                    "The number of alerts that fire. Each has a runbook in docs/alerts.md.",
                     "short",
-                    latest('count(ALERTS{alertstate="firing"}) or vector(0)', "firing"),
+                    instant_query('count(ALERTS{alertstate="firing"}) or vector(0)', "firing"),
                     span=4,
                 ),
-                number(
+                stat(
                     "Latest retrain",
-                    "When the latest retrain ended.",
+                    "How long ago the latest retrain ended.",
                     "dateTimeFromNow",
-                    latest('max(driftloop_trainer_last_retrain_timestamp_seconds{model="$model"}) * 1000', "ended"),
+                    instant_query(
+                        'max(driftloop_trainer_last_retrain_timestamp_seconds{model="$model"}) * 1000', "ended"
+                    ),
                     span=4,
                 ),
-                number(
-                    "Quality, real",
-                    "The version in service by its latest outcomes, with its interval of 95 %.",
+                stat(
+                    "Quality by outcomes",
+                    "The selected metric of the version in service on its latest outcomes, with its 95 % interval.",
                     "none",
-                    latest(f'max(driftloop_quality_low{{{OF}, metric="$metric"}} and {SERVING})', "low"),
-                    latest(f'max(driftloop_quality{{{OF}, metric="$metric"}} and {SERVING})', "real"),
-                    latest(f'max(driftloop_quality_high{{{OF}, metric="$metric"}} and {SERVING})', "high"),
+                    instant_query(f"max(driftloop_quality_low{{{METRIC_SELECTOR}}} and {SERVING})", "low"),
+                    instant_query(f"max(driftloop_quality{{{METRIC_SELECTOR}}} and {SERVING})", "measured"),
+                    instant_query(f"max(driftloop_quality_high{{{METRIC_SELECTOR}}} and {SERVING})", "high"),
                     span=12,
                 ).decimals(3),
-                number(
+                stat(
                     "Latest gate",
-                    "What the latest gate measured on rows that neither version had seen.",
+                    "The selected metric of champion and challenger on the holdout of the latest gate.",
                     "none",
-                    latest(
+                    instant_query(
                         'max by (role) (driftloop_trainer_gate_metric{model="$model", metric="$metric"})', "{{role}}"
                     ),
                     span=6,
                 ).decimals(3),
-                number(
-                    "Latest window, in its own time",
-                    "When the latest predictions of the latest window were made. In a replay this is long ago, though "
-                    "the verdict is of now.",
+                stat(
+                    "End of the latest window",
+                    "The time of the latest prediction of the latest window. In a replay it is long ago although the "
+                    "verdict is new.",
                     "dateTimeAsIso",
-                    latest(f"max(driftloop_drift_window_end_timestamp_seconds{{{OF}}}) * 1000", "ends"),
+                    instant_query(f"max(driftloop_drift_window_end_timestamp_seconds{{{SELECTOR}}}) * 1000", "ends"),
                     span=6,
                 ),
             ],
         ),
         (
-            "Has the world changed?",
+            "Has the data changed?",
             [
-                timeline(
+                state_timeline(
                     "Drifted columns of the version in service",
-                    "Red while a column's latest window has a statistic above its threshold. After a swap they are "
-                    "compared with what the new version has learned, so that a good retrain turns red into green.",
-                    series(f"max by (column) (driftloop_drift_column_drifted{{{OF}}} and {SERVING})", "{{column}}"),
-                    shown=SHOWN_COLUMNS,
+                    "Red while a statistic of the column is above its threshold in the latest window. After a swap "
+                    "columns are compared with the new version's reference, so a successful retrain turns red into "
+                    "green.",
+                    range_query(
+                        f"max by (column) (driftloop_drift_column_drifted{{{SELECTOR}}} and {SERVING})", "{{column}}"
+                    ),
+                    value_texts=COLUMN_STATES,
                 ),
-                chart(
-                    "Windows: score against limit",
-                    "How unusual the latest window is, alone and with the two before it. Above its limit it alarms.",
+                time_series(
+                    "Window scores and thresholds",
+                    "The score of the latest window, alone and together with the two windows before it. Above its "
+                    "threshold it is an alarm.",
                     "none",
-                    series(f"max by (version) (driftloop_drift_window_score{{{OF}}})", "score, version {{version}}"),
-                    series(
-                        f"max by (version) (driftloop_drift_window_score_threshold{{{OF}}})",
-                        "limit, version {{version}}",
+                    range_query(
+                        f"max by (version) (driftloop_drift_window_score{{{SELECTOR}}})", "score, version {{version}}"
                     ),
-                    series(
-                        f"max by (version) (driftloop_drift_multiwindow_score{{{OF}}})", "of three, version {{version}}"
+                    range_query(
+                        f"max by (version) (driftloop_drift_window_score_threshold{{{SELECTOR}}})",
+                        "threshold, version {{version}}",
                     ),
-                    series(
-                        f"max by (version) (driftloop_drift_multiwindow_score_threshold{{{OF}}})",
-                        "limit of three, version {{version}}",
+                    range_query(
+                        f"max by (version) (driftloop_drift_multiwindow_score{{{SELECTOR}}})",
+                        "three windows, version {{version}}",
                     ),
-                ).data_links(to_windows()),
-                counts(
+                    range_query(
+                        f"max by (version) (driftloop_drift_multiwindow_score_threshold{{{SELECTOR}}})",
+                        "threshold of three windows, version {{version}}",
+                    ),
+                ).data_links(windows_link()),
+                bars(
                     "Windows by verdict",
-                    "Verdicts a minute. Unjudged ones had too few rows, or no reference to compare with.",
+                    "Verdicts a minute. A verdict is inconclusive if the window has too few rows or no reference to "
+                    "compare with.",
                     "cpm",
-                    series(
-                        f"60 * sum by (verdict) (rate(driftloop_drift_windows_total{{{OF}}}[$__rate_interval]))",
+                    range_query(
+                        f"60 * sum by (verdict) (rate(driftloop_drift_windows_total{{{SELECTOR}}}[$__rate_interval]))",
                         "{{verdict}}",
                     ),
                 ),
             ],
         ),
         (
-            "Is it right?",
+            "Are predictions right?",
             [
-                chart(
-                    "Quality: real, promised, measured",
-                    "Real is by outcomes, with its interval; estimated is what the version's own probabilities "
-                    "promise; measured is what its gate found before it served, which a first version does not have.",
+                time_series(
+                    "Quality: by outcomes, estimated, at the gate",
+                    "By outcomes: measured in service, with its 95 % interval. Estimated: from the version's own "
+                    "probabilities, before outcomes are known. At the gate: measured on the holdout before the version "
+                    "was promoted; a first version has no gate.",
                     "none",
-                    series(
-                        f'max by (version) (driftloop_quality{{{OF}, metric="$metric"}})', "real, version {{version}}"
+                    range_query(
+                        f"max by (version) (driftloop_quality{{{METRIC_SELECTOR}}})", "by outcomes, version {{version}}"
                     ),
-                    series(
-                        f'max by (version) (driftloop_quality_low{{{OF}, metric="$metric"}})',
-                        "low, version {{version}}",
+                    range_query(
+                        f"max by (version) (driftloop_quality_low{{{METRIC_SELECTOR}}})", "low, version {{version}}"
                     ),
-                    series(
-                        f'max by (version) (driftloop_quality_high{{{OF}, metric="$metric"}})',
-                        "high, version {{version}}",
+                    range_query(
+                        f"max by (version) (driftloop_quality_high{{{METRIC_SELECTOR}}})", "high, version {{version}}"
                     ),
-                    series(
-                        f'max by (version) (driftloop_quality_estimate{{{OF}, metric="$metric"}})',
+                    range_query(
+                        f"max by (version) (driftloop_quality_estimate{{{METRIC_SELECTOR}}})",
                         "estimated, version {{version}}",
                     ),
-                    series(
-                        f'max by (version) (driftloop_quality_at_gate{{{OF}, metric="$metric"}})',
-                        "measured, version {{version}}",
+                    range_query(
+                        f"max by (version) (driftloop_quality_at_gate{{{METRIC_SELECTOR}}})",
+                        "at gate, version {{version}}",
                     ),
                 ),
-                counts(
-                    "Retrains by how they ended",
-                    "Retrains in the quarter of an hour before each moment.",
+                bars(
+                    "Retrains by result",
+                    "Retrains that ended in the 15 minutes before each point in time.",
                     "short",
-                    series(
-                        "sum by (state) (increase(driftloop_trainer_retrains_total[15m]))",
-                        "{{state}}",
-                    ),
+                    range_query("sum by (state) (increase(driftloop_trainer_retrains_total[15m]))", "{{state}}"),
                 ),
-                chart(
+                time_series(
                     "Rows and events, in and out",
-                    "Rows that were answered, outcomes that were reported, events that were published, and events "
-                    "that drift worker and trainer have taken. What is answered and not taken waits: see Pipeline.",
+                    "Predicted rows, reported outcomes, published events, and events consumed by drift worker and "
+                    "trainer, per second. What is predicted and not consumed is pending: see Pipeline.",
                     "cps",
-                    series("sum(rate(driftloop_predictor_rows_total[$__rate_interval]))", "rows answered"),
-                    series("sum(rate(driftloop_predictor_outcomes_total[$__rate_interval]))", "outcomes reported"),
-                    series("sum(rate(driftloop_outbox_relayed_events_total[$__rate_interval]))", "events published"),
-                    series(
-                        "sum by (topic) (rate(driftloop_consumed_events_total[$__rate_interval]))", "{{topic}} taken"
+                    range_query("sum(rate(driftloop_predictor_rows_total[$__rate_interval]))", "rows predicted"),
+                    range_query("sum(rate(driftloop_predictor_outcomes_total[$__rate_interval]))", "outcomes reported"),
+                    range_query(
+                        "sum(rate(driftloop_outbox_relayed_events_total[$__rate_interval]))", "events published"
+                    ),
+                    range_query(
+                        "sum by (topic) (rate(driftloop_consumed_events_total[$__rate_interval]))",
+                        "{{topic}} consumed",
                     ),
                     span=24,
                 ),

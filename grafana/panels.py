@@ -1,12 +1,17 @@
-"""The panels that dashboards are made of, and their queries. Each panel says what it is for."""
+"""The kinds of panels that dashboards consist of, and their queries. Each panel has a description."""
 
 from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import TypeVar
 
-from grafana_foundation_sdk.builders import bargauge, common, dashboard, heatmap, stat, statetimeline, timeseries
+from grafana_foundation_sdk.builders import bargauge as bar_gauge_builders
+from grafana_foundation_sdk.builders import common, dashboard
+from grafana_foundation_sdk.builders import heatmap as heatmap_builders
+from grafana_foundation_sdk.builders import stat as stat_builders
+from grafana_foundation_sdk.builders import statetimeline as state_timeline_builders
+from grafana_foundation_sdk.builders import timeseries as time_series_builders
 from grafana_foundation_sdk.builders.prometheus import Dataquery as Query
-from grafana_foundation_sdk.cog.builder import Builder as Built
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.common import (
     BarGaugeDisplayMode,
     BigValueColorMode,
@@ -35,40 +40,53 @@ from grafana_foundation_sdk.models.dashboard import (
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
+DATA_SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 BLUE, GREEN, ORANGE, RED, PURPLE = "blue", "green", "orange", "red", "purple"
-READ_AGAINST = "/limit|threshold|measured|low|high/"
-"""Names of series that others are read against: drawn dashed."""
-CELLS = 200  # of a heat map or time line from left to right: as many as can be told apart
+THRESHOLD_SERIES = "/limit|threshold|at gate|low|high/"
+"""Names of the series that others are compared with; they are drawn dashed."""
+MAX_CELLS = 200  # of a heatmap or state timeline from left to right: more cannot be told apart
 
-WINDOWS = "${pages}/?model=${model}&version=${__field.labels.version}"
-"""Where the drift worker shows the windows of a series' version: each has its page and evidently's report."""
+WINDOWS_URL = "${pages}/?model=${model}&version=${__field.labels.version}"
+"""The drift worker's page of a version's windows; each window has its page and evidently's report."""
 
-Shown = Mapping[int, tuple[str, str]]
-"""By value, the text that stands for it and its colour."""
-Builder = TypeVar("Builder", bargauge.Panel, heatmap.Panel, stat.Panel, statetimeline.Panel, timeseries.Panel)
-AnyPanel = bargauge.Panel | heatmap.Panel | stat.Panel | statetimeline.Panel | timeseries.Panel
-
-
-def series(expr: str, name: str = "") -> Query:
-    """Values over the time that is shown; ``name`` may have labels in double braces."""
-    return Query().expr(expr).legend_format(name).datasource(SOURCE).range()
-
-
-def latest(expr: str, name: str = "") -> Query:
-    """Values at the end of the time that is shown."""
-    return Query().expr(expr).legend_format(name).datasource(SOURCE).instant()
-
-
-def buckets(expr: str) -> Query:
-    """A histogram's buckets over time, by ``le``."""
-    return series(expr, "{{le}}").format(PromQueryFormat.HEATMAP)
+ValueTexts = Mapping[int, tuple[str, str]]
+"""By value, the text and the colour that a panel shows instead of the number."""
+AnyPanel = (
+    bar_gauge_builders.Panel
+    | heatmap_builders.Panel
+    | stat_builders.Panel
+    | state_timeline_builders.Panel
+    | time_series_builders.Panel
+)
+PanelBuilder = TypeVar(
+    "PanelBuilder",
+    bar_gauge_builders.Panel,
+    heatmap_builders.Panel,
+    stat_builders.Panel,
+    state_timeline_builders.Panel,
+    time_series_builders.Panel,
+)
 
 
-def chart(title: str, description: str, unit: str, *queries: Query, span: int = 12) -> timeseries.Panel:
-    """Lines over time."""
+def range_query(expr: str, name: str = "") -> Query:
+    """Query values over the dashboard's time range; ``name`` may contain labels in double braces."""
+    return Query().expr(expr).legend_format(name).datasource(DATA_SOURCE).range()
+
+
+def instant_query(expr: str, name: str = "") -> Query:
+    """Query values at the end of the dashboard's time range; ``name`` may contain labels in double braces."""
+    return Query().expr(expr).legend_format(name).datasource(DATA_SOURCE).instant()
+
+
+def bucket_query(expr: str) -> Query:
+    """Query a histogram's buckets over the dashboard's time range, by ``le``."""
+    return range_query(expr, "{{le}}").format(PromQueryFormat.HEATMAP)
+
+
+def time_series(title: str, description: str, unit: str, *queries: Query, span: int = 12) -> time_series_builders.Panel:
+    """Build a panel of lines over time."""
     panel = (
-        timeseries.Panel()
+        time_series_builders.Panel()
         .show_points(VisibilityMode.NEVER)
         .axis_soft_min(0)
         .legend(
@@ -78,67 +96,69 @@ def chart(title: str, description: str, unit: str, *queries: Query, span: int = 
             .placement(LegendPlacement.BOTTOM)
         )
         .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
-        .override_by_regexp(READ_AGAINST, [DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 6]})])
+        .override_by_regexp(
+            THRESHOLD_SERIES, [DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 6]})]
+        )
     )
-    return _about(panel, title, description, unit, queries, span, height=8)
+    return _describe(panel, title, description, unit, queries, span, height=8)
 
 
-def counts(title: str, description: str, unit: str, *queries: Query, span: int = 12) -> timeseries.Panel:
-    """Bars over time that stand on one another."""
+def bars(title: str, description: str, unit: str, *queries: Query, span: int = 12) -> time_series_builders.Panel:
+    """Build a panel of stacked bars over time."""
     return (
-        chart(title, description, unit, *queries, span=span)
+        time_series(title, description, unit, *queries, span=span)
         .draw_style(GraphDrawStyle.BARS)
         .fill_opacity(60)
         .stacking(common.StackingConfig().mode(StackingMode.NORMAL))
     )
 
 
-def number(
-    title: str, description: str, unit: str, *queries: Query, span: int = 6, shown: Shown | None = None
-) -> stat.Panel:
-    """The latest values, large; ``shown`` has the texts that stand for them."""
+def stat(
+    title: str, description: str, unit: str, *queries: Query, span: int = 6, value_texts: ValueTexts | None = None
+) -> stat_builders.Panel:
+    """Build a panel of the latest values in large type, or of the texts in ``value_texts`` instead of them."""
     panel = (
-        stat.Panel()
+        stat_builders.Panel()
         .graph_mode(BigValueGraphMode.NONE)
-        .color_mode(BigValueColorMode.BACKGROUND if shown else BigValueColorMode.VALUE)
-        .reduce_options(_last())
-        .color_scheme(_by_threshold())
-        .thresholds(_steps(Threshold(None, BLUE)))
+        .color_mode(BigValueColorMode.BACKGROUND if value_texts else BigValueColorMode.VALUE)
+        .reduce_options(_last_value())
+        .color_scheme(_threshold_colors())
+        .thresholds(_thresholds(Threshold(None, BLUE)))
     )
-    if shown:
-        panel.mappings(_texts(shown))
-    return _about(panel, title, description, unit, queries, span, height=4)
+    if value_texts:
+        panel.mappings(_value_mappings(value_texts))
+    return _describe(panel, title, description, unit, queries, span, height=4)
 
 
-def names(title: str, description: str, *queries: Query, span: int = 6) -> stat.Panel:
-    """What there is, by the queries' names, large; how much of it does not matter."""
-    return number(title, description, "none", *queries, span=span).text_mode(BigValueTextMode.NAME)
+def stat_names(title: str, description: str, *queries: Query, span: int = 6) -> stat_builders.Panel:
+    """Build a panel of the names of the series that exist, in large type, without their values."""
+    return stat(title, description, "none", *queries, span=span).text_mode(BigValueTextMode.NAME)
 
 
-def ranking(title: str, description: str, *queries: Query, span: int = 12) -> bargauge.Panel:
-    """Bars of shares of a limit, which are red from the limit on."""
+def bar_gauge(title: str, description: str, *queries: Query, span: int = 12) -> bar_gauge_builders.Panel:
+    """Build a panel of bars whose values are relative to a threshold; they turn red at 100 %."""
     panel = (
-        bargauge.Panel()
+        bar_gauge_builders.Panel()
         .decimals(2)
         .min(0)
         .orientation(VizOrientation.HORIZONTAL)
         .display_mode(BarGaugeDisplayMode.BASIC)
-        .reduce_options(_last())
-        .color_scheme(_by_threshold())
-        .thresholds(_steps(Threshold(None, GREEN), Threshold(1, RED)))
+        .reduce_options(_last_value())
+        .color_scheme(_threshold_colors())
+        .thresholds(_thresholds(Threshold(None, GREEN), Threshold(1, RED)))
     )
-    return _about(panel, title, description, "percentunit", queries, span, height=12)
+    return _describe(panel, title, description, "percentunit", queries, span, height=12)
 
 
-def timeline(
-    title: str, description: str, *queries: Query, shown: Shown, span: int = 24, height: int = 12
-) -> statetimeline.Panel:
-    """States over time, a row a series."""
+def state_timeline(
+    title: str, description: str, *queries: Query, value_texts: ValueTexts, span: int = 24, height: int = 12
+) -> state_timeline_builders.Panel:
+    """Build a panel of states over time, one row for each series."""
     panel = (
-        statetimeline.Panel()
-        .max_data_points(CELLS)
-        .mappings(_texts(shown))
-        .color_scheme(_by_threshold())
+        state_timeline_builders.Panel()
+        .max_data_points(MAX_CELLS)
+        .mappings(_value_mappings(value_texts))
+        .color_scheme(_threshold_colors())
         .show_value(VisibilityMode.NEVER)
         .merge_values(True)
         .row_height(0.85)
@@ -146,54 +166,57 @@ def timeline(
         .line_width(0)
         .legend(common.VizLegendOptions().show_legend(True).display_mode(LegendDisplayMode.LIST))
     )
-    return _about(panel, title, description, "none", queries, span, height)
+    return _describe(panel, title, description, "none", queries, span, height)
 
 
-def heat(
-    title: str, description: str, unit: str, *queries: Query, most: float | None = None, span: int = 24
-) -> heatmap.Panel:
-    """A row a series or bucket; with ``most``, blue from 0, white half-way, and red up to it."""
-    color = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).steps(64)
+def heatmap(
+    title: str, description: str, unit: str, *queries: Query, max_value: float | None = None, span: int = 24
+) -> heatmap_builders.Panel:
+    """Build a heatmap with a row for each series or bucket.
+
+    With ``max_value``, colours go from blue at 0 over white at half of it to red.
+    """
+    color = heatmap_builders.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).steps(64)
     panel = (
-        heatmap.Panel()
-        .max_data_points(CELLS)
+        heatmap_builders.Panel()
+        .max_data_points(MAX_CELLS)
         .calculate(False)
-        .color(color.scheme("Blues") if most is None else color.scheme("RdBu").reverse(True).min(0).max(most))
+        .color(color.scheme("Blues") if max_value is None else color.scheme("RdBu").reverse(True).min(0).max(max_value))
         .cell_gap(1)
         .show_legend()
         .mode(TooltipDisplayMode.SINGLE)
     )
-    return _about(panel, title, description, unit, queries, span, height=12)
+    return _describe(panel, title, description, unit, queries, span, height=12)
 
 
-def to_windows() -> list[Built[DashboardLink]]:
-    """What a click on a series with a version offers."""
-    return [dashboard.DashboardLink("windows of this version").url(WINDOWS).target_blank(True)]
+def windows_link() -> list[Builder[DashboardLink]]:
+    """Build the link from a series of a version to the drift worker's page of its windows."""
+    return [dashboard.DashboardLink("windows of this version").url(WINDOWS_URL).target_blank(True)]
 
 
-def _about(
-    panel: Builder, title: str, description: str, unit: str, queries: tuple[Query, ...], span: int, height: int
-) -> Builder:
+def _describe(
+    panel: PanelBuilder, title: str, description: str, unit: str, queries: tuple[Query, ...], span: int, height: int
+) -> PanelBuilder:
     for letter, query in zip(ascii_uppercase, queries, strict=False):
         panel.with_target(query.ref_id(letter))
-    return panel.title(title).description(description).datasource(SOURCE).unit(unit).span(span).height(height)
+    return panel.title(title).description(description).datasource(DATA_SOURCE).unit(unit).span(span).height(height)
 
 
-def _texts(shown: Shown) -> list[ValueMapping]:
+def _value_mappings(value_texts: ValueTexts) -> list[ValueMapping]:
     results = {
         str(value): ValueMappingResult(text=text, color=color, index=index)
-        for index, (value, (text, color)) in enumerate(shown.items())
+        for index, (value, (text, color)) in enumerate(value_texts.items())
     }
     return [ValueMap(results)]
 
 
-def _by_threshold() -> dashboard.FieldColor:
+def _threshold_colors() -> dashboard.FieldColor:
     return dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS)
 
 
-def _steps(*steps: Threshold) -> dashboard.ThresholdsConfig:
+def _thresholds(*steps: Threshold) -> dashboard.ThresholdsConfig:
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps([*steps])
 
 
-def _last() -> common.ReduceDataOptions:
+def _last_value() -> common.ReduceDataOptions:
     return common.ReduceDataOptions().calcs(["lastNotNull"])

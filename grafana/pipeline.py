@@ -1,105 +1,119 @@
-"""Pipeline: whether everything runs, keeps up, and what it takes."""
+"""The dashboard "Pipeline": whether every service runs and keeps up, and the resources it uses."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana.board import MODEL, board
-from grafana.panels import GREEN, RED, chart, counts, latest, names, number, series, timeline
+from grafana.board import MODEL, build_dashboard
+from grafana.panels import (
+    GREEN,
+    RED,
+    bars,
+    instant_query,
+    range_query,
+    stat,
+    stat_names,
+    state_timeline,
+    time_series,
+)
 from grafana.serving import quantile
 
 JOBS = 'job=~"predictor|drift_worker|trainer"'
+REPORT_DURATION = "driftloop_drift_report_duration_seconds"
+VERDICT_LATENCY = "driftloop_drift_verdict_latency_seconds"
 
 
-def mean(summary: str, by: str) -> str:
-    """The mean of all since the start: of what happens too seldom for a rate."""
+def mean_since_start(summary: str, by: str) -> str:
+    """Return a query for the mean of all observations, for events that are too rare for a rate."""
     return f"sum by ({by}) ({summary}_sum) / (sum by ({by}) ({summary}_count) > 0)"
 
 
-def none(label: str) -> str:
-    """Behind a query: 0 of nothing where it has no result, since there was nothing to be counted yet."""
+def or_zero(label: str) -> str:
+    """Return the end of a query that gives 0, with ``label`` set to none, while nothing has been counted yet."""
     return f'or on () label_replace(vector(0), "{label}", "none", "", "")'
 
 
 def dashboard() -> Dashboard:
-    """The dashboard for whoever runs it."""
-    return board(
+    """Build the dashboard for whoever operates the services."""
+    return build_dashboard(
         "pipeline",
         "driftloop: pipeline",
-        "Does everything run and keep up, and what does it take?",
+        "Does every service run and keep up, and which resources does it use?",
         [MODEL],
         (
-            "Parts",
+            "Services",
             [
-                timeline(
-                    "Up",
-                    "Whether Prometheus reaches each part.",
-                    series(f"min by (job) (up{{{JOBS}}})", "{{job}}"),
-                    shown={0: ("down", RED), 1: ("up", GREEN)},
+                state_timeline(
+                    "Services up",
+                    "Whether Prometheus can scrape each service.",
+                    range_query(f"min by (job) (up{{{JOBS}}})", "{{job}}"),
+                    value_texts={0: ("down", RED), 1: ("up", GREEN)},
                     span=12,
                     height=6,
                 ),
-                names(
+                stat_names(
                     "Builds",
-                    "What runs, of each service.",
-                    latest("max by (service, version) (driftloop_build_info)", "{{service}} {{version}}"),
+                    "The version of each service that runs.",
+                    instant_query("max by (service, version) (driftloop_build_info)", "{{service}} {{version}}"),
                     span=12,
                 ),
-                chart(
-                    "Processor",
-                    "Processors that each service keeps busy, all of its processes together.",
+                time_series(
+                    "CPU",
+                    "CPU cores that each service uses, all of its processes together.",
                     "short",
-                    series(f"sum by (job) (rate(process_cpu_seconds_total{{{JOBS}}}[$__rate_interval]))", "{{job}}"),
+                    range_query(
+                        f"sum by (job) (rate(process_cpu_seconds_total{{{JOBS}}}[$__rate_interval]))", "{{job}}"
+                    ),
                 ),
-                chart(
+                time_series(
                     "Memory",
                     "Resident memory of each service, all of its processes together.",
                     "bytes",
-                    series(f"sum by (job) (process_resident_memory_bytes{{{JOBS}}})", "{{job}}"),
+                    range_query(f"sum by (job) (process_resident_memory_bytes{{{JOBS}}})", "{{job}}"),
                 ),
             ],
         ),
         (
             "Events",
             [
-                chart(
-                    "Behind, events",
-                    "Offsets of each partition that its reader has not handled yet; a transaction has one of its own.",
+                time_series(
+                    "Consumer lag, events",
+                    "Offsets of each partition that its consumer has not handled yet; each transaction adds one.",
                     "short",
-                    series(
+                    range_query(
                         "sum by (topic, partition) (driftloop_consumer_lag_events)",
                         "{{topic}}, partition {{partition}}",
                     ),
                 ),
-                chart(
-                    "Behind, time",
-                    "How long ago the last handled event was published; 0 while nothing is left to be handled.",
+                time_series(
+                    "Consumer lag, time",
+                    "How long ago the last handled event was published; 0 when everything has been handled.",
                     "s",
-                    series(
+                    range_query(
                         "max by (topic, partition) (driftloop_consumer_lag_seconds)",
                         "{{topic}}, partition {{partition}}",
                     ),
                 ),
-                chart(
-                    "Events taken",
-                    "Events handed to each service, a second.",
+                time_series(
+                    "Consumed events",
+                    "Events that each service consumes per second.",
                     "cps",
-                    series(
+                    range_query(
                         "sum by (job, topic) (rate(driftloop_consumed_events_total[$__rate_interval]))",
                         "{{job}}, {{topic}}",
                     ),
                 ),
-                number(
+                stat(
                     "Dead letters",
-                    "Messages that could not be read and lie on the dead-letter topic, since the readers started.",
+                    "Invalid messages that were moved to the dead-letter topic since the consumers started.",
                     "short",
-                    latest("sum by (topic) (driftloop_dead_letter_messages_total)", "{{topic}}"),
+                    instant_query("sum by (topic) (driftloop_dead_letter_messages_total)", "{{topic}}"),
                     span=6,
                 ),
-                number(
+                stat(
                     "Outcomes without a prediction",
-                    "Outcomes whose prediction was not in the archive when their slice closed, since the workers "
-                    "started.",
+                    "Outcomes whose prediction was not in the archive when their slice was closed, since the drift "
+                    "workers started.",
                     "short",
-                    latest("sum(driftloop_outcomes_unmatched_total)", "outcomes"),
+                    instant_query("sum(driftloop_outcomes_unmatched_total)", "outcomes"),
                     span=6,
                 ),
             ],
@@ -107,38 +121,37 @@ def dashboard() -> Dashboard:
         (
             "Drift worker",
             [
-                chart(
-                    "Archive",
-                    "Writing a slice to the archive.",
+                time_series(
+                    "Archive writes",
+                    "How long it takes to write a slice to the archive.",
                     "s",
-                    series(quantile(0.5, "driftloop_archive_write_seconds"), "p50"),
-                    series(quantile(0.99, "driftloop_archive_write_seconds"), "p99"),
+                    range_query(quantile(0.5, "driftloop_archive_write_seconds"), "p50"),
+                    range_query(quantile(0.99, "driftloop_archive_write_seconds"), "p99"),
                 ),
-                chart(
-                    "From a window's last event to its verdict",
-                    "The mean of the windows before each moment.",
+                time_series(
+                    "Verdict latency",
+                    "From a window's last event to its verdict: the mean of the windows before each point in time.",
                     "s",
-                    series(
-                        "sum(rate(driftloop_drift_verdict_latency_seconds_sum[$__rate_interval])) "
-                        "/ (sum(rate(driftloop_drift_verdict_latency_seconds_count[$__rate_interval])) > 0)",
+                    range_query(
+                        f"sum(rate({VERDICT_LATENCY}_sum[$__rate_interval])) "
+                        f"/ (sum(rate({VERDICT_LATENCY}_count[$__rate_interval])) > 0)",
                         "verdict",
                     ),
                 ),
-                number(
-                    "Reports",
-                    "evidently's reports: made, failed, or dropped before their turn, since the workers started.",
+                stat(
+                    "Reports by result",
+                    "evidently's reports that were rendered, failed, or were dropped from a full queue, since the drift "
+                    "workers started.",
                     "short",
-                    latest(f"sum by (state) (driftloop_drift_reports_total) {none('state')}", "{{state}}"),
+                    instant_query(f"sum by (state) (driftloop_drift_reports_total) {or_zero('state')}", "{{state}}"),
                     span=12,
                 ),
-                number(
-                    "A report takes",
-                    "The mean since the workers started.",
+                stat(
+                    "Report duration",
+                    "The mean duration of a report since the drift workers started.",
                     "s",
-                    latest(
-                        "sum(driftloop_drift_report_duration_seconds_sum) / (sum(driftloop_drift_report_duration_seconds_count) > 0) "
-                        "or vector(0)",
-                        "mean",
+                    instant_query(
+                        f"sum({REPORT_DURATION}_sum) / (sum({REPORT_DURATION}_count) > 0) or vector(0)", "mean"
                     ),
                     span=12,
                 ),
@@ -147,47 +160,50 @@ def dashboard() -> Dashboard:
         (
             "Trainer",
             [
-                number(
-                    "Phases of a training",
-                    "The mean of each since the trainer started.",
+                stat(
+                    "Duration of retrain phases",
+                    "The mean duration of each phase since the trainer started.",
                     "s",
-                    latest(mean("driftloop_trainer_phase_duration_seconds", "phase"), "{{phase}}"),
+                    instant_query(mean_since_start("driftloop_trainer_phase_duration_seconds", "phase"), "{{phase}}"),
                     span=24,
                 ),
-                counts(
+                bars(
                     "Time in each phase",
-                    "Seconds of training in the quarter of an hour before each moment.",
+                    "Seconds spent in each phase in the 15 minutes before each point in time.",
                     "s",
-                    series("sum by (phase) (increase(driftloop_trainer_phase_duration_seconds_sum[15m]))", "{{phase}}"),
+                    range_query(
+                        "sum by (phase) (increase(driftloop_trainer_phase_duration_seconds_sum[15m]))", "{{phase}}"
+                    ),
                 ),
-                number(
-                    "Retrains",
-                    "By how they ended, since the trainer started.",
+                stat(
+                    "Retrains by result, total",
+                    "Retrains by result since the trainer started.",
                     "short",
-                    latest("sum by (state) (driftloop_trainer_retrains_total)", "{{state}}"),
+                    instant_query("sum by (state) (driftloop_trainer_retrains_total)", "{{state}}"),
                     span=6,
                 ),
-                number(
+                stat(
                     "Rows of the latest dataset",
-                    "Labelled rows that the latest training had.",
+                    "Labelled rows in the dataset of the latest retrain.",
                     "short",
-                    latest('max(driftloop_trainer_dataset_rows{model="$model"})', "rows"),
+                    instant_query('max(driftloop_trainer_dataset_rows{model="$model"})', "rows"),
                 ),
-                number(
-                    "Days that lack outcomes",
-                    "Days of outcomes that are missing before a retrain, for which there is a reason, can help.",
+                stat(
+                    "Missing outcome days",
+                    "Days of outcomes that are missing before a retrain, for which the policy has a reason, can help.",
                     "short",
-                    latest('max(driftloop_trainer_policy_missing_outcome_days{model="$model"}) or vector(0)', "days"),
+                    instant_query(
+                        'max(driftloop_trainer_policy_missing_outcome_days{model="$model"}) or vector(0)', "days"
+                    ),
                     span=12,
                 ),
-                number(
-                    "Policy's decisions",
-                    "What the policy said of a retrain by itself, since the trainer started; 0 where it is switched "
-                    "off.",
+                stat(
+                    "Policy decisions",
+                    "The policy's decisions about a retrain since the trainer started; 0 while the policy is off.",
                     "short",
-                    latest(
+                    instant_query(
                         'sum by (decision) (driftloop_trainer_policy_decisions_total{model="$model"}) '
-                        f"{none('decision')}",
+                        f"{or_zero('decision')}",
                         "{{decision}}",
                     ),
                     span=12,

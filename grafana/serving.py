@@ -1,135 +1,148 @@
-"""Serving: whether requests are answered, how fast, by which version, and whether their events get away."""
+"""The dashboard "Serving": whether requests are answered, how fast, by which version, and whether events get out."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana.board import MODEL, VERSION, board
-from grafana.panels import buckets, chart, counts, heat, latest, names, number, series
+from grafana.board import MODEL, VERSION, build_dashboard
+from grafana.panels import (
+    bars,
+    bucket_query,
+    heatmap,
+    instant_query,
+    range_query,
+    stat,
+    stat_names,
+    time_series,
+)
 
 REQUESTS = "driftloop_predictor_requests_total"
-SECONDS = "driftloop_predictor_request_duration_seconds"
+DURATION = "driftloop_predictor_request_duration_seconds"
 ROWS = 'driftloop_predictor_rows_total{version=~"$version"}'
 SERVING = 'driftloop_predictor_serving_version_info{model="$model", version=~"$version"}'
-ASKED = f"sum(rate({REQUESTS}[$__rate_interval]))"
+REQUEST_RATE = f"sum(rate({REQUESTS}[$__rate_interval]))"
 
 
-def quantile(share: float, histogram: str, by: str = "le") -> str:
-    """A histogram's quantile over the moments before each."""
-    return f"histogram_quantile({share}, sum by ({by}) (rate({histogram}_bucket[$__rate_interval])))"
+def quantile(fraction: float, histogram: str, by: str = "le") -> str:
+    """Return a query for a quantile of a histogram."""
+    return f"histogram_quantile({fraction}, sum by ({by}) (rate({histogram}_bucket[$__rate_interval])))"
 
 
-def share(status: str) -> str:
-    """Of all requests, those that were answered with such a status; without requests there is none."""
-    return f'(sum(rate({REQUESTS}{{status=~"{status}"}}[$__rate_interval])) or vector(0)) / ({ASKED} > 0)'
+def status_ratio(status: str) -> str:
+    """Return a query for the fraction of requests with a status that matches; no result without requests."""
+    return f'(sum(rate({REQUESTS}{{status=~"{status}"}}[$__rate_interval])) or vector(0)) / ({REQUEST_RATE} > 0)'
 
 
 def dashboard() -> Dashboard:
-    """The dashboard for whoever asks whether the predictor answers."""
-    return board(
+    """Build the dashboard of the predictor."""
+    return build_dashboard(
         "serving",
         "driftloop: serving",
-        "Are requests answered, how fast, by which version, and do their events get away?",
+        "Are requests answered, how fast, by which version, and are their events published?",
         [MODEL, VERSION],
         (
             "Requests",
             [
-                number("Rate", "Requests a second, now.", "reqps", latest(ASKED, "requests")),
-                number(
-                    "Errors",
-                    "Share of requests that were answered with 5xx, now. What a client did wrong is no error.",
+                stat("Request rate", "Requests per second now.", "reqps", instant_query(REQUEST_RATE, "requests")),
+                stat(
+                    "Error ratio",
+                    "The fraction of requests that are answered with 5xx now. Errors of clients, 4xx, do not count.",
                     "percentunit",
-                    latest(f"{share('5..')} or vector(0)", "errors"),
+                    instant_query(f"{status_ratio('5..')} or vector(0)", "errors"),
                 ),
-                names(
-                    "In service",
-                    "The version that answers; two while a swap goes on, or where predictors differ.",
-                    latest(
+                stat_names(
+                    "Version in service",
+                    "The version that answers requests. Two versions are shown during a swap, or while predictors "
+                    "differ.",
+                    instant_query(
                         'sum by (version) (driftloop_predictor_serving_version_info{model="$model"}) > 0', "{{version}}"
                     ),
                 ),
-                number(
-                    "Refused",
-                    "Whether the alias names a version that a predictor refuses; /models of the predictor says why.",
+                stat(
+                    "Alias' version rejected",
+                    "Whether a predictor rejects the version that the alias names; its /models says why.",
                     "none",
-                    latest("max(driftloop_predictor_alias_version_rejected)", "refused"),
-                    shown={0: ("no", "green"), 1: ("refused", "red")},
+                    instant_query("max(driftloop_predictor_alias_version_rejected)", "rejected"),
+                    value_texts={0: ("no", "green"), 1: ("rejected", "red")},
                 ),
-                chart(
+                time_series(
                     "Requests by protocol and status",
-                    "Answers a second. 422 is a request that does not fit the signature, 503 one that must come again.",
+                    "Answers per second. 422 is a request that does not fit the signature, 503 one that the client "
+                    "must repeat.",
                     "reqps",
-                    series(
+                    range_query(
                         f"sum by (protocol, status) (rate({REQUESTS}[$__rate_interval]))", "{{protocol}} {{status}}"
                     ),
                 ),
-                chart(
+                time_series(
                     "Requests by version",
-                    "Answers a second by the version that gave them: a swap crosses over and leaves no gap.",
+                    "Answers per second by the version that gave them. During a swap one version replaces the other "
+                    "without a gap.",
                     "reqps",
-                    series(
+                    range_query(
                         f'sum by (version) (rate({REQUESTS}{{version=~"$version", version!=""}}[$__rate_interval]))',
                         "version {{version}}",
                     ),
                 ),
-                chart(
-                    "Latency",
-                    "From a request's arrival to its answer, its event in the outbox. Most requests have one row; a "
-                    "large one takes longer.",
+                time_series(
+                    "Request duration",
+                    "From a request's arrival to its answer, including the event's commit to the outbox. Most requests "
+                    "have one row; large ones take longer.",
                     "s",
-                    series(quantile(0.5, SECONDS), "p50"),
-                    series(quantile(0.9, SECONDS), "p90"),
-                    series(quantile(0.99, SECONDS), "p99"),
+                    range_query(quantile(0.5, DURATION), "p50"),
+                    range_query(quantile(0.9, DURATION), "p90"),
+                    range_query(quantile(0.99, DURATION), "p99"),
                 ),
-                chart(
-                    "Errors and refused requests",
-                    "Shares of all requests: 5xx, and 4xx that the client did wrong.",
+                time_series(
+                    "Server and client errors",
+                    "Fractions of all requests: 5xx are errors of the predictor, 4xx errors of clients.",
                     "percentunit",
-                    series(share("5.."), "5xx"),
-                    series(share("4.."), "4xx"),
+                    range_query(status_ratio("5.."), "5xx"),
+                    range_query(status_ratio("4.."), "4xx"),
                 ),
-                heat(
-                    "Latency, all requests",
-                    "Requests a second by how long they took.",
+                heatmap(
+                    "Request duration, distribution",
+                    "Requests per second by their duration.",
                     "reqps",
-                    buckets(f"sum by (le) (rate({SECONDS}_bucket[$__rate_interval]))"),
+                    bucket_query(f"sum by (le) (rate({DURATION}_bucket[$__rate_interval]))"),
                 ),
             ],
         ),
         (
             "Batches",
             [
-                chart(
-                    "Rows of a batch",
-                    "Requests that come while a batch is being scored make the next one: large under load, 1 without.",
+                time_series(
+                    "Batch size",
+                    "Rows in a batch, and rows in the queue. Requests that arrive while a batch is scored form the "
+                    "next batch: batches are large under load and have one request otherwise.",
                     "short",
-                    series(quantile(0.5, "driftloop_predictor_batch_rows"), "p50"),
-                    series(quantile(0.99, "driftloop_predictor_batch_rows"), "p99"),
-                    series("sum(driftloop_predictor_queued_rows)", "waiting now"),
+                    range_query(quantile(0.5, "driftloop_predictor_batch_rows"), "p50"),
+                    range_query(quantile(0.99, "driftloop_predictor_batch_rows"), "p99"),
+                    range_query("sum(driftloop_predictor_queued_rows)", "queued now"),
                 ),
-                chart(
-                    "Scoring a batch",
-                    "Scoring a batch and keeping its events.",
+                time_series(
+                    "Batch duration",
+                    "Scoring a batch and committing its events to the outbox.",
                     "s",
-                    series(quantile(0.5, "driftloop_predictor_batch_duration_seconds"), "p50"),
-                    series(quantile(0.99, "driftloop_predictor_batch_duration_seconds"), "p99"),
+                    range_query(quantile(0.5, "driftloop_predictor_batch_duration_seconds"), "p50"),
+                    range_query(quantile(0.99, "driftloop_predictor_batch_duration_seconds"), "p99"),
                 ),
-                chart(
+                time_series(
                     "Rows by version",
-                    "Rows scored a second.",
+                    "Rows scored per second.",
                     "cps",
-                    series(f"sum by (version) (rate({ROWS}[$__rate_interval]))", "version {{version}}"),
+                    range_query(f"sum by (version) (rate({ROWS}[$__rate_interval]))", "version {{version}}"),
                 ),
-                chart(
-                    "Versions in service",
-                    "Processes that answer with each version.",
+                time_series(
+                    "Processes by version",
+                    "Predictor processes that serve each version.",
                     "short",
-                    series(f"sum by (version) ({SERVING})", "version {{version}}"),
+                    range_query(f"sum by (version) ({SERVING})", "version {{version}}"),
                 ),
-                counts(
-                    "Swaps and refused versions",
-                    "In the quarter of an hour before each moment.",
+                bars(
+                    "Swaps and rejected versions",
+                    "In the 15 minutes before each point in time.",
                     "short",
-                    series("sum(increase(driftloop_predictor_model_swaps_total[15m]))", "swaps"),
-                    series("sum(increase(driftloop_predictor_rejected_versions_total[15m]))", "refused"),
+                    range_query("sum(increase(driftloop_predictor_model_swaps_total[15m]))", "swaps"),
+                    range_query("sum(increase(driftloop_predictor_rejected_versions_total[15m]))", "rejected"),
                     span=24,
                 ),
             ],
@@ -137,32 +150,32 @@ def dashboard() -> Dashboard:
         (
             "Outbox",
             [
-                chart(
-                    "Events that wait for the broker",
-                    "Answered requests whose events are not on the topic yet. At the limit requests are refused, or "
-                    "events dropped, as is set.",
+                time_series(
+                    "Pending events",
+                    "Events of answered requests that are not published yet. At the limit requests are rejected or "
+                    "events dropped, as DRIFTLOOP_OUTBOX__ON_FULL says.",
                     "short",
-                    series("sum(driftloop_outbox_pending_events)", "waiting"),
-                    series("sum(driftloop_outbox_max_pending_events)", "limit"),
+                    range_query("sum(driftloop_outbox_pending_events)", "pending"),
+                    range_query("sum(driftloop_outbox_max_pending_events)", "limit"),
                 ),
-                chart(
-                    "Age of the oldest",
-                    "How long the oldest of them has waited.",
+                time_series(
+                    "Age of the oldest pending event",
+                    "How long the oldest event in the outbox has been waiting for the broker.",
                     "s",
-                    series("max(driftloop_outbox_oldest_event_age_seconds)", "oldest"),
+                    range_query("max(driftloop_outbox_oldest_event_age_seconds)", "oldest"),
                 ),
-                chart(
-                    "Published",
-                    "Events that the relay has published, a second.",
+                time_series(
+                    "Published events",
+                    "Events that the relay publishes per second.",
                     "cps",
-                    series("sum(rate(driftloop_outbox_relayed_events_total[$__rate_interval]))", "published"),
+                    range_query("sum(rate(driftloop_outbox_relayed_events_total[$__rate_interval]))", "published"),
                 ),
-                counts(
-                    "Dropped events and relay faults",
-                    "In the quarter of an hour before each moment. Dropped events are lost.",
+                bars(
+                    "Dropped events and relay restarts",
+                    "In the 15 minutes before each point in time. Dropped events are lost.",
                     "short",
-                    series("sum(increase(driftloop_outbox_dropped_events_total[15m]))", "dropped"),
-                    series("sum(increase(driftloop_outbox_relay_restarts_total[15m]))", "relay began anew"),
+                    range_query("sum(increase(driftloop_outbox_dropped_events_total[15m]))", "dropped"),
+                    range_query("sum(increase(driftloop_outbox_relay_restarts_total[15m]))", "relay restarts"),
                 ),
             ],
         ),

@@ -1,4 +1,4 @@
-"""The next step that a person should take, as one query: the most urgent of those whose condition holds."""
+"""The next step that a person should take, as one query: the most urgent step whose condition holds."""
 
 from typing import NamedTuple
 
@@ -8,21 +8,21 @@ SERVING = 'on (model, version) (driftloop_predictor_serving_version_info{model="
 
 
 class Step(NamedTuple):
-    """What to do, and the query that has a result while it should be done."""
+    """An action for a person, and the query that has a result while it should be taken."""
 
     condition: str
-    """Has no limit of its own: those stand in the alerts."""
+    """Contains no threshold of its own: thresholds are in the alert rules."""
     text: str
     color: str
 
 
-def alert(name: str) -> str:
-    """While an alert of the rules fires."""
-    return f'ALERTS{{alertname="{name}", alertstate="firing"}}'
+def firing(alert: str) -> str:
+    """Return a query that has a result while ``alert`` fires."""
+    return f'ALERTS{{alertname="{alert}", alertstate="firing"}}'
 
 
 STEPS = (  # the most urgent first
-    Step('up{job=~"predictor|drift_worker|trainer"} == 0', "Start the part that is down: see Pipeline", RED),
+    Step('up{job=~"predictor|drift_worker|trainer"} == 0', "Start the service that is down: see Pipeline", RED),
     Step(
         'absent(driftloop_predictor_serving_version_info{model="$model"} > 0)',
         "Train a first version: driftloop retrain",
@@ -30,19 +30,19 @@ STEPS = (  # the most urgent first
     ),
     Step(
         "driftloop_predictor_alias_version_rejected == 1",
-        "The newest version is refused: the predictor's /models says why",
+        "A predictor rejects the alias' version: its /models says why",
         RED,
     ),
-    Step(alert("QualityDegraded"), "The model has become worse than its gate measured: ask for a retrain", RED),
-    Step('ALERTS{severity="critical", alertstate="firing"}', "An alert fires: follow its runbook", RED),
+    Step(firing("QualityDegraded"), "Quality is below what the gate measured: request a retrain", RED),
+    Step('ALERTS{severity="critical", alertstate="firing"}', "A critical alert fires: follow its runbook", RED),
     Step(
-        f"{alert('DriftSustained')} and on (model) driftloop_trainer_policy_missing_outcome_days > 0",
+        f"{firing('DriftSustained')} and on (model) driftloop_trainer_policy_missing_outcome_days > 0",
         "The data has drifted; a retrain can help once more days have outcomes",
         ORANGE,
     ),
     Step(
-        alert("DriftSustained"),
-        "The data has drifted: look at the red columns, ask for a retrain if it is to stay",
+        firing("DriftSustained"),
+        "The data has drifted: look at the drifted columns; request a retrain if the change is permanent",
         ORANGE,
     ),
     Step(
@@ -54,25 +54,25 @@ STEPS = (  # the most urgent first
     Step('ALERTS{alertstate="firing"}', "An alert fires: follow its runbook", ORANGE),
     Step(
         f'absent(driftloop_drift_window_score{{model="$model"}} and {SERVING})',
-        "Send requests: no window of the version in service has been judged yet",
+        "Send requests: no window of the serving version has a verdict yet",
         BLUE,
     ),
     Step(
         f'absent(driftloop_quality{{model="$model"}} and {SERVING})',
-        "Report outcomes: how good the version in service is nobody knows yet",
+        "Report outcomes: the quality of the serving version is not known yet",
         BLUE,
     ),
     Step(
         f'driftloop_drift_window_alarm{{model="$model"}} == 1 and {SERVING}',
-        "The latest window alarms: see whether those after it do too",
+        "The latest window raised an alarm: wait for the next windows",
         BLUE,
     ),
 )
-NOTHING = ("Nothing: the loop turns", GREEN)
-SHOWN = {number: (step.text, step.color) for number, step in enumerate(STEPS, start=1)} | {0: NOTHING}
+NO_STEP = ("No action needed", GREEN)
+STEP_TEXTS = {number: (step.text, step.color) for number, step in enumerate(STEPS, start=1)} | {0: NO_STEP}
 
 
 def next_step() -> str:
-    """A query with one result: the number of the step, 0 for none."""
-    wanted = [f"max({step.condition}) * 0 + {number}" for number, step in enumerate(STEPS, start=1)]
-    return "\nor ".join([*wanted, "vector(0)"])
+    """Return a query with one result: the number of the most urgent step whose condition holds, 0 for none."""
+    steps = [f"max({step.condition}) * 0 + {number}" for number, step in enumerate(STEPS, start=1)]
+    return "\nor ".join([*steps, "vector(0)"])

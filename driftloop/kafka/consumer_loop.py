@@ -32,12 +32,12 @@ import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.structs import MemberState
-from prometheus_client import Counter
 
 from driftloop.errors import DriftloopError
 from driftloop.events import Event
 from driftloop.kafka.codec import InvalidMessage, Message, decode
 from driftloop.kafka.lag_metrics import LagMetrics
+from driftloop.kafka.metrics import CONSUMED, DEAD_LETTERS
 from driftloop.kafka.topics import dead_letter_topic
 from driftloop.kafka.transactional_producer import (
     CommittedPosition,
@@ -53,9 +53,6 @@ log = structlog.get_logger(__name__)
 MAX_BACKOFF_SECONDS = 30  # half of the time without a heartbeat after which the watchdog ends the process
 POLL_TIMEOUT_MS = 200  # upper bound on how late `on_poll` runs, for example after a background job has ended
 RETRY_DEADLINE_SECONDS = 900  # then give up and exit, so that the supervisor and an operator notice
-
-CONSUMED = Counter("driftloop_consumed_events_total", "Events handed to the service's handler.", ["topic"])
-DEAD_LETTERS = Counter("driftloop_dead_letter_messages_total", "Messages moved to the dead-letter topic.", ["topic"])
 
 
 class ConsumedMessage(NamedTuple):

@@ -5,18 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from prometheus_client import Gauge
 
-LAG_EVENTS = Gauge(
-    "driftloop_consumer_lag_events",
-    "Offsets of the topic that were not handled yet; transactions have one of their own beside their events.",
-    ["topic", "partition"],
-)
-LAG_SECONDS = Gauge(
-    "driftloop_consumer_lag_seconds",
-    "How long ago the last handled event was published; 0 while nothing is left to be handled.",
-    ["topic", "partition"],
-)
+from driftloop.kafka.metrics import LAG_EVENTS, LAG_SECONDS
 
 
 class LagMetrics:

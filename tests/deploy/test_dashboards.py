@@ -18,7 +18,7 @@ FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
 BOARDS = {path.stem: json.loads(path.read_text()) for path in FILES}
 PANELS = [(name, panel) for name, board in BOARDS.items() for panel in board["panels"] if panel["type"] != "row"]
 SERIES = {
-    series for service in metrics_page.MODULES for one in metrics_page.described(service) for series in one.series
+    series for service in metrics_page.MODULES for one in metrics_page.metric_docs(service) for series in one.series
 }
 PROMETHEUS = {"up", "ALERTS"}
 """Series of Prometheus' own."""

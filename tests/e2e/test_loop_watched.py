@@ -17,7 +17,7 @@ import pytest
 from driftloop.events import DataSelection
 from driftloop.kafka import reader
 from grafana.steps import STEPS
-from stack.prometheus import SECONDS
+from stack.prometheus import SCRAPE_SECONDS
 from stack.running import Stack
 from tests.support.external_tools import needed
 from tests.support.running_stack import FLIGHT, predict, run_command, serves_version
@@ -129,7 +129,7 @@ class Prometheus:
 def prometheus(stack: Stack, version_1: str) -> Prometheus:
     """It has seen rows that are as usual, another season, refused requests, and a swap; and what came of them."""
     needed("prometheus")
-    seen = Prometheus(stack.parts["prometheus"].url)
+    seen = Prometheus(stack.components["prometheus"].url)
     refused = 'sum(driftloop_predictor_requests_total{status="422"})'
     for count in (1, 2):  # of a counter with labels nobody sees the first
         predict(stack, {**FLIGHT, "distance": "far"})
@@ -170,11 +170,11 @@ class Found(NamedTuple):
 def ask(prometheus: Prometheus, board: dict[str, Any], target: dict[str, Any], points: int = POINTS) -> Found:
     """Asks as Grafana does: choices and macros filled in; over the time, or at its end."""
     begin, end = prometheus.begin, prometheus.end
-    step = max((end - begin) / points, SECONDS)
+    step = max((end - begin) / points, SCRAPE_SECONDS)
     words = choices(prometheus, board) | {
         "__interval": f"{step:.0f}s",
         "__range": f"{end - begin:.0f}s",
-        "__rate_interval": f"{max(step + SECONDS, 4 * SECONDS):.0f}s",
+        "__rate_interval": f"{max(step + SCRAPE_SECONDS, 4 * SCRAPE_SECONDS):.0f}s",
     }
     expr = re.sub(r"\$(\w+)", lambda found: words[found[1]], target["expr"])
     began = time.perf_counter()
@@ -258,10 +258,10 @@ def test_retrains_and_swaps_are_marked_when_they_were(
 @pytest.mark.parametrize("name", BOARDS)
 def test_a_console_draws_every_panel(prometheus: Prometheus, browser: "Browser", stack: Stack, name: str) -> None:
     complaints = []
-    with browser.new_page(viewport=screenshots.SIZE) as page:
+    with browser.new_page(viewport=screenshots.VIEWPORT) as page:
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        screenshots.opened(page, stack.parts["prometheus"].url, name, prometheus.end - prometheus.begin)
+        screenshots.open_console(page, stack.components["prometheus"].url, name, prometheus.end - prometheus.begin)
         panels = page.locator(".panel").all()
         titles = [panel.locator("h3").inner_text() for panel in panels]
         drawn = [panel.locator(".number b, .bar i, .cells i[style], svg path").count() for panel in panels]
