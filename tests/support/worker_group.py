@@ -225,7 +225,7 @@ class WorkerGroup:
             check=True,
         )
 
-    def undisturbed(self) -> tuple[WorkerProcess, Bucket, str]:
+    def control_worker(self) -> tuple[WorkerProcess, Bucket, str]:
         """Return a worker of another group on the same topic, not started, with its bucket and topic of verdicts."""
         name = f"{self.name}-undisturbed"
         bucket, drift = self._bucket(name), f"{name}-drift"
