@@ -3,9 +3,8 @@
 import sys
 from textwrap import wrap
 
+from driftloop.exit_codes import ExitCode
 from driftloop.settings import AnySettings, InvalidSettings, list_variables, load_settings
-
-INVALID_SETTINGS = 2  # the exit code that typer uses for wrong arguments too
 
 
 def parse_settings(settings: type[AnySettings], description: str, examples: str) -> AnySettings:
@@ -28,7 +27,7 @@ def load_settings_or_exit(settings: type[AnySettings]) -> AnySettings:
         return load_settings(settings)
     except InvalidSettings as error:
         print(error, file=sys.stderr)
-        raise SystemExit(INVALID_SETTINGS) from None
+        raise SystemExit(ExitCode.USAGE) from None
 
 
 def help_epilog(settings: type[AnySettings], examples: str) -> str:

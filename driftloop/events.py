@@ -344,7 +344,7 @@ class RetrainRequest(FrozenModel):
 
     @model_validator(mode="after")
     def _require_days(self) -> Self:
-        """The archive may have rows of any day; without it, days that end before they start leave none."""
+        """Reject days that end before they start, unless there is the archive, which may have rows of any day."""
         data = self.data
         if data.start and data.base_end and data.start >= data.base_end and not data.archive:
             raise ValueError(f"no day is between start {data.start} and base_end {data.base_end}, and archive is false")

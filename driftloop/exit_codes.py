@@ -2,8 +2,6 @@
 
 from enum import IntEnum
 
-from driftloop.events import ModelStateChanged
-
 
 class ExitCode(IntEnum):
     """What a command's exit code means; every command uses these."""
@@ -23,9 +21,3 @@ class ExitCode(IntEnum):
     """Kafka, the registry, the bucket or the trainer does not answer."""
     REFUSED = 7
     """A valid request is refused, or the thing that it names does not exist."""
-
-
-def retrain_exit_code(state: ModelStateChanged) -> ExitCode:
-    """Return the exit code of a command that has waited for the end of a retrain, by its final state."""
-    results = {"promoted": ExitCode.SUCCESS, "rejected": ExitCode.RETRAIN_REJECTED}
-    return results.get(state.state, ExitCode.RETRAIN_FAILED)

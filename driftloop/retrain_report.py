@@ -11,8 +11,9 @@ from pathlib import Path
 
 from driftloop.evaluation.metric_names import metric_label
 from driftloop.events import DataSelection, ModelStateChanged, RetrainRequest
-from driftloop.exit_codes import ExitCode, retrain_exit_code
+from driftloop.exit_codes import ExitCode
 
+EXIT_CODES = {"promoted": ExitCode.SUCCESS, "rejected": ExitCode.RETRAIN_REJECTED}
 EMOJI = {"promoted": "✅", "rejected": "⚠️", "failed": "❌"}
 ANNOTATION_LEVELS = {"promoted": "notice", "rejected": "warning"}
 INTERVAL_KEYS = {"gain_low", "gain_high"}  # not rows of their own: they are shown behind the gain
@@ -42,7 +43,7 @@ class RetrainReport:
             print(annotation(state), flush=True)
             if state.state == "rejected":
                 return ExitCode.SUCCESS
-        return retrain_exit_code(state)
+        return EXIT_CODES.get(state.state, ExitCode.RETRAIN_FAILED)
 
     def write_message(self, title: str, text: str, level: str = "notice") -> None:
         """Write anything but a final state; ``level`` is one of GitHub's: notice, warning or error."""

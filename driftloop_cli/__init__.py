@@ -1,1 +1,1 @@
-"""The operator's command, ``driftloop``."""
+"""The operator's command, ``driftloop``, and the client that requests retrains."""

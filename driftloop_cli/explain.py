@@ -1,7 +1,7 @@
-"""All that is known of one prediction: the request, the answer, the version and where it came from, what happened.
+"""Describe one prediction: request, response, version and its training data, window, verdict and outcomes.
 
-Nothing is searched as a whole. A prediction's id holds its time; the verdicts that were given from then on name the
-windows that it may lie in, and outcomes lie in files that were written after it.
+No topic or folder is searched as a whole. A UUIDv7 has a time: the verdicts from then on name the windows that may
+contain the prediction, and its outcomes are in files that were written after it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,230 +15,245 @@ import pandas as pd
 from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 
-from driftloop.events import RESERVED, Drift, Event, Outcome, Prediction, Window
-from driftloop.kafka import topics
-from driftloop.registry.model_registry import Registry
-from driftloop.settings import Registry as RegistrySettings
-from driftloop.settings import Settings, Storage
+from driftloop.errors import RegistryUnavailable
+from driftloop.events import RESERVED_COLUMNS, DriftVerdict, Event, Outcome, Prediction, Window
+from driftloop.kafka import reader
+from driftloop.registry.model_registry import ModelRegistry
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
+from driftloop_cli.settings import StorageCliSettings
 
-SLACK = timedelta(minutes=1)  # by which the clocks of predictor, broker and bucket may differ
-READERS = 8  # files at once
-VERDICTS = 200  # that are looked at together
-MOST_WINDOWS = 1_000  # that are searched: far more than are open at a time
-MOST_ROWS = 20  # that are shown, where no row is asked for
+MAX_CLOCK_SKEW = timedelta(minutes=1)  # between the clocks of predictor, broker and bucket
+MAX_PARALLEL_READS = 8
+VERDICT_BATCH_SIZE = 200
+MAX_WINDOWS = 1_000  # far more than can be open at the same time
+MAX_ROWS = 20
+OUTCOME_COLUMNS = ["id", "row", "time", "outcome"]
+VerdictKey = tuple[str, str, str]
+"""Archive file, model and version."""
+Lines = Iterator[tuple[str, str]]
+"""Pairs of a label and a text."""
 
 
-class ExplainSettings(Settings):
-    """What the command reads from the environment."""
-
-    registry: RegistrySettings
-    storage: Storage = Storage()
-
-
-class Found(NamedTuple):
-    """A request and its answer."""
+class LocatedPrediction(NamedTuple):
+    """A request and its response, with the place where they were found."""
 
     model: str
     version: str
     time: datetime
     rows: list[tuple[Any, dict[str, Any]]]
-    """Each row's prediction and features."""
+    """Prediction and features of each row."""
     archive: str | None
-    """The file that it lies in, once it is archived."""
-    verdict: Drift | None
-    """On the rows of its version in its window."""
+    """URL of the file in the archive; ``None`` while the window is open."""
+    verdict: DriftVerdict | None
+    """The verdict on its version's rows of the window."""
     event: Prediction | None
-    """As it lies on its topic, which does not keep it for ever."""
+    """The event; ``None`` if the topic's retention time is over."""
 
 
-def explained(settings: ExplainSettings, prediction_id: str, row: int | None = None) -> Iterator[tuple[str, str]]:
-    """What is known of a prediction, or of one row of it, as pairs of a name and a text; nothing if it is unknown."""
+def describe_prediction(settings: StorageCliSettings, prediction_id: str, row: int | None = None) -> Lines:
+    """Yield what is known about a prediction, or about one of its rows; nothing if the prediction is not found."""
     bucket = Bucket(settings.storage)
-    found = find(settings, bucket, prediction_id)
-    if found is None:
+    prediction = locate(settings, bucket, prediction_id)
+    if prediction is None:
         return
-    yield "answered", f"{found.time:%Y-%m-%d %H:%M:%S} by version {found.version} of {found.model}"
-    if found.event is not None and found.event.traceparent is not None:
-        yield "trace", found.event.traceparent.split("-")[1]
-    outcomes = outcomes_of(settings, bucket, prediction_id)
-    chosen = range(len(found.rows)) if row is None else [row] if row < len(found.rows) else []
-    for number in chosen[:MOST_ROWS]:
-        yield from _of_row(number, *found.rows[number], outcomes[outcomes["row"] == number])
-    if len(chosen) > MOST_ROWS:
-        yield "", f"{len(chosen) - MOST_ROWS} more rows: name one with --row"
-    if not chosen:
-        yield "", f"there is no row {row}: it has {len(found.rows)}, from 0 on"
-    yield from _of_window(bucket, found)
-    yield from _of_version(settings, bucket, found)
+    time = f"{prediction.time:%Y-%m-%d %H:%M:%S}"
+    yield "predicted", f"{time} by version {prediction.version} of {prediction.model}"
+    if prediction.event is not None and prediction.event.traceparent is not None:
+        yield "trace", prediction.event.traceparent.split("-")[1]
+    yield from _describe_rows(prediction, outcomes_of(settings, bucket, prediction_id), row)
+    yield from _describe_window(bucket, prediction)
+    yield from _describe_version(settings, prediction)
+    yield _describe_reference(bucket, prediction)
 
 
-def asked_at(prediction_id: str) -> datetime | None:
-    """When an id was made; ``None`` where it does not say, since it is not one of a predictor's own."""
+def id_timestamp(prediction_id: str) -> datetime | None:
+    """Return the time in an id; ``None`` if the id is no UUIDv7, because the client chose it."""
     try:
-        made = UUID(prediction_id)
+        uuid = UUID(prediction_id)
     except ValueError:
         return None
-    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC) if made.version == 7 else None
+    return datetime.fromtimestamp((uuid.int >> 80) / 1000, UTC) if uuid.version == 7 else None
 
 
-def find(settings: ExplainSettings, bucket: Bucket, prediction_id: str) -> Found | None:
-    """The prediction, from the archive, or from its topic where its window is still open."""
-    return _archived(settings, bucket, prediction_id) or _on_topic(settings, prediction_id)
+def locate(settings: StorageCliSettings, bucket: Bucket, prediction_id: str) -> LocatedPrediction | None:
+    """Return the prediction from the archive or, while its window is open, from the topic."""
+    return _locate_in_archive(settings, bucket, prediction_id) or _locate_on_topic(settings, prediction_id)
 
 
-def outcomes_of(settings: ExplainSettings, bucket: Bucket, prediction_id: str) -> pd.DataFrame:
-    """All that was ever said of what became of its rows (``row``, ``outcome``, ``time``), in order of time."""
-    since = (asked_at(prediction_id) or datetime.fromtimestamp(0, UTC) + SLACK) - SLACK
-    files = bucket.written_since(f"events/{settings.topics.outcomes}", since)
+def outcomes_of(settings: StorageCliSettings, bucket: Bucket, prediction_id: str) -> pd.DataFrame:
+    """Return all reported outcomes of a prediction's rows (``row``, ``outcome``, ``time``), sorted by time.
 
-    empty = pd.DataFrame(columns=["id", "row", "time", "outcome"])
+    Outcomes are read from the archive, and those that are not archived yet from the topic.
+    """
+    since = (id_timestamp(prediction_id) or datetime.fromtimestamp(0, UTC) + MAX_CLOCK_SKEW) - MAX_CLOCK_SKEW
+    files = bucket.list_modified_since(f"events/{settings.topics.outcomes}", since)
+    empty = pd.DataFrame(columns=OUTCOME_COLUMNS)
 
-    def of(file: str) -> pd.DataFrame:
+    def read(file: str) -> pd.DataFrame:
         try:
-            rows = bucket.read_parquet(file, empty.columns.tolist())
-        except FileNotFoundError:  # cleared since it was listed
+            rows = bucket.read_parquet(file, OUTCOME_COLUMNS)
+        except FileNotFoundError:  # deleted since it was listed
             return empty
         return rows[rows["id"] == prediction_id]
 
-    with ThreadPoolExecutor(READERS) as readers:
-        archived = list(readers.map(of, files))
-    behind: dict[int, int] = {}
-    for window in map(Window.named, files):
-        behind[window.partition] = max(window.last_offset, behind.get(window.partition, -1))
+    with ThreadPoolExecutor(MAX_PARALLEL_READS) as executor:
+        archived = list(executor.map(read, files))
+    last_archived_offset: dict[int, int] = {}
+    for window in map(Window.parse, files):
+        last_archived_offset[window.partition] = max(window.last_offset, last_archived_offset.get(window.partition, -1))
     newer = [
         {"id": event.prediction_id, "row": event.index, "time": event.time, "outcome": event.outcome}
-        for event in topics.since(settings.kafka, settings.topics.outcomes, since, behind)
+        for event in reader.read_since(settings.kafka, settings.topics.outcomes, since, last_archived_offset)
         if isinstance(event, Outcome) and event.prediction_id == prediction_id
     ]
-    told = [frame for frame in (*archived, pd.DataFrame(newer)) if len(frame)]
-    return pd.concat(told).sort_values("time", kind="stable") if told else empty
+    frames = [frame for frame in (*archived, pd.DataFrame(newer)) if len(frame)]
+    return pd.concat(frames).sort_values("time", kind="stable") if frames else empty
 
 
-def _archived(settings: ExplainSettings, bucket: Bucket, prediction_id: str) -> Found | None:
-    at = asked_at(prediction_id)
-    judged = (
-        topics.since(settings.kafka, settings.topics.drift, at - SLACK)
-        if at is not None
-        else reversed(topics.latest(settings.kafka, settings.topics.drift, MOST_WINDOWS))
+def _locate_in_archive(settings: StorageCliSettings, bucket: Bucket, prediction_id: str) -> LocatedPrediction | None:
+    time = id_timestamp(prediction_id)
+    events = (
+        reader.read_since(settings.kafka, settings.topics.drift, time - MAX_CLOCK_SKEW)
+        if time is not None
+        else reversed(reader.read_last(settings.kafka, settings.topics.drift, MAX_WINDOWS))
     )
-    verdicts = (event for event in judged if isinstance(event, Drift) and not event.replayed)
-    known: dict[tuple[str, str, str], Drift] = {}
-    read: set[str] = set()
+    verdicts = (event for event in events if isinstance(event, DriftVerdict) and not event.replayed)
+    verdict_by_key: dict[VerdictKey, DriftVerdict] = {}
+    searched: set[str] = set()
 
-    def rows_in(archive: str) -> tuple[str, pd.DataFrame]:
+    def read(archive: str) -> tuple[str, pd.DataFrame]:
         try:
             rows = bucket.read_parquet(archive.removeprefix(bucket.url("")))
-        except FileNotFoundError:  # cleared by whoever keeps the bucket small
+        except FileNotFoundError:  # deleted by the bucket's lifecycle rule or by an operator
             return archive, pd.DataFrame({"id": []})
         return archive, rows[rows["id"] == prediction_id]
 
-    with ThreadPoolExecutor(READERS) as readers:
-        while len(read) < MOST_WINDOWS and (some := list(islice(verdicts, VERDICTS))):
-            known |= {(verdict.archive, verdict.model, verdict.version): verdict for verdict in some}
-            new = [archive for archive in dict.fromkeys(verdict.archive for verdict in some) if archive not in read]
-            read.update(new)
-            for start in range(0, len(new), READERS):
-                for archive, rows in readers.map(rows_in, new[start : start + READERS]):
+    with ThreadPoolExecutor(MAX_PARALLEL_READS) as executor:
+        while len(searched) < MAX_WINDOWS and (batch := list(islice(verdicts, VERDICT_BATCH_SIZE))):
+            verdict_by_key |= _by_key(batch)
+            new = [url for url in dict.fromkeys(verdict.archive for verdict in batch) if url not in searched]
+            searched.update(new)
+            for start in range(0, len(new), MAX_PARALLEL_READS):
+                for archive, rows in executor.map(read, new[start : start + MAX_PARALLEL_READS]):
                     if len(rows):
-                        # A worker publishes the verdicts on a window together, but another one's may come between.
-                        beside = islice(verdicts, VERDICTS)
-                        known |= {(verdict.archive, verdict.model, verdict.version): verdict for verdict in beside}
-                        event = _event(topics.within(settings.kafka, Window.named(archive)), prediction_id)
-                        return _of_file(archive, rows.sort_values("row"), known, event)
+                        # A worker publishes the verdicts on a window together, but another worker's may be in between.
+                        verdict_by_key |= _by_key(islice(verdicts, VERDICT_BATCH_SIZE))
+                        event = _find_event(reader.read_window(settings.kafka, Window.parse(archive)), prediction_id)
+                        return _from_archive_rows(archive, rows.sort_values("row"), verdict_by_key, event)
     return None
 
 
-def _event(events: Iterator[Event], prediction_id: str) -> Prediction | None:
+def _by_key(verdicts: Iterator[DriftVerdict] | list[DriftVerdict]) -> dict[VerdictKey, DriftVerdict]:
+    return {(verdict.archive, verdict.model, verdict.version): verdict for verdict in verdicts}
+
+
+def _find_event(events: Iterator[Event], prediction_id: str) -> Prediction | None:
     return next((event for event in events if isinstance(event, Prediction) and event.id == prediction_id), None)
 
 
-def _of_file(
-    archive: str, rows: pd.DataFrame, known: Mapping[tuple[str, str, str], Drift], event: Prediction | None
-) -> Found:
+def _from_archive_rows(
+    archive: str, rows: pd.DataFrame, verdict_by_key: Mapping[VerdictKey, DriftVerdict], event: Prediction | None
+) -> LocatedPrediction:
     first = rows.iloc[0]
     model, version = str(first["model"]), str(first["version"])
-    names = [str(name) for name in rows if name not in RESERVED]
-    return Found(
+    features = [str(name) for name in rows if name not in RESERVED_COLUMNS]
+    return LocatedPrediction(
         model,
         version,
         first["time"].to_pydatetime(),
         [
-            (prediction, dict(zip(names, cells, strict=True)))
-            for prediction, cells in zip(rows["prediction"], rows[names].to_numpy(dtype=object), strict=True)
+            (prediction, dict(zip(features, values, strict=True)))
+            for prediction, values in zip(rows["prediction"], rows[features].to_numpy(dtype=object), strict=True)
         ],
         archive,
-        known.get((archive, model, version)),
+        verdict_by_key.get((archive, model, version)),
         event,
     )
 
 
-def _on_topic(settings: ExplainSettings, prediction_id: str) -> Found | None:
-    at = asked_at(prediction_id)
-    if at is None:
+def _locate_on_topic(settings: StorageCliSettings, prediction_id: str) -> LocatedPrediction | None:
+    time = id_timestamp(prediction_id)
+    if time is None:
         return None
-    event = _event(topics.since(settings.kafka, settings.topics.predictions, at - SLACK), prediction_id)
+    events = reader.read_since(settings.kafka, settings.topics.predictions, time - MAX_CLOCK_SKEW)
+    event = _find_event(events, prediction_id)
     if event is None:
         return None
-    cells = zip(*event.features.values(), strict=True)
-    features = [dict(zip(event.features, row, strict=True)) for row in cells]
+    features = [dict(zip(event.features, values, strict=True)) for values in zip(*event.features.values(), strict=True)]
     rows = list(zip(event.predictions, features, strict=True))
-    return Found(event.model, event.version, event.time, rows, None, None, event)
+    return LocatedPrediction(event.model, event.version, event.time, rows, None, None, event)
 
 
-def _of_row(
-    number: int, prediction: object, features: Mapping[str, object], outcomes: pd.DataFrame
-) -> Iterator[tuple[str, str]]:
-    yield f"row {number}", ", ".join(f"{name}={'–' if pd.isna(cell) else cell}" for name, cell in features.items())  # type: ignore[call-overload]
-    yield "  prediction", str(prediction)
-    told = [f"{one.outcome:g}, known at {one.time:%Y-%m-%d %H:%M}" for one in outcomes.itertuples()]
-    if not told:
-        yield "  outcome", "none has been reported yet"
+def _describe_rows(prediction: LocatedPrediction, outcomes: pd.DataFrame, row: int | None) -> Lines:
+    count = len(prediction.rows)
+    if row is not None and row >= count:
+        yield "", f"there is no row {row}: the request has {count} rows, from 0 to {count - 1}"
         return
-    *before, last = told
-    yield "  outcome", last + (f" (corrected: before it was {'; '.join(before)})" if before else "")
+    indexes = range(count) if row is None else [row]
+    for index in indexes[:MAX_ROWS]:
+        value, features = prediction.rows[index]
+        yield f"row {index}", ", ".join(f"{name}={'–' if pd.isna(cell) else cell}" for name, cell in features.items())
+        yield "  prediction", str(value)
+        yield "  outcome", _describe_outcomes(outcomes[outcomes["row"] == index])
+    if len(indexes) > MAX_ROWS:
+        yield "", f"{len(indexes) - MAX_ROWS} more rows: choose one with --row"
 
 
-def _of_window(bucket: Bucket, found: Found) -> Iterator[tuple[str, str]]:
-    if found.archive is None:
+def _describe_outcomes(outcomes: pd.DataFrame) -> str:
+    """Return the outcomes of one row in words; the last one counts."""
+    reports = [
+        f"{outcome:g}, known at {time:%Y-%m-%d %H:%M}"
+        for outcome, time in zip(outcomes["outcome"], outcomes["time"], strict=True)
+    ]
+    if not reports:
+        return "not reported yet"
+    *earlier, last = reports
+    return last + (f" (corrected: before it was {'; '.join(earlier)})" if earlier else "")
+
+
+def _describe_window(bucket: Bucket, prediction: LocatedPrediction) -> Lines:
+    if prediction.archive is None:
         yield "window", "not archived yet: its window is still open"
         return
-    window = Window.named(found.archive)
-    yield "window", f"{window.name} ({found.archive})"
-    verdict = found.verdict
+    window = Window.parse(prediction.archive)
+    yield "window", f"{window.name} ({prediction.archive})"
+    verdict = prediction.verdict
     if verdict is None:
-        yield "verdict", "the topic of verdicts does not hold it any more"
+        yield "verdict", "not among the verdicts that were read from the topic"
         return
-    yield "verdict", f"{verdict.verdict}, on {verdict.rows} rows of version {verdict.version}: {verdict.why}"
-    report = f"reports/{found.model}/{found.version}/{window.name}.html"
+    yield "verdict", f"{verdict.verdict}, on {verdict.rows} rows of version {verdict.version}: {verdict.explanation}"
+    report = f"reports/{prediction.model}/{prediction.version}/{window.name}.html"
     if bucket.exists(report):
         yield "report", bucket.url(report)
 
 
-def _of_version(settings: ExplainSettings, bucket: Bucket, found: Found) -> Iterator[tuple[str, str]]:
-    registry = Registry(settings.registry.model_copy(update={"model": found.model}))
+def _describe_version(settings: StorageCliSettings, prediction: LocatedPrediction) -> Lines:
+    registry = ModelRegistry(settings.registry.model_copy(update={"model": prediction.model}))
     try:
-        version = registry.client.get_model_version(found.model, found.version)
+        version = registry.client.get_model_version(prediction.model, prediction.version)
         run = registry.client.get_run(version.run_id) if version.run_id else None
-    except MlflowException as error:
-        yield "version", f"what it came from is not known: {error}"
-    else:
-        named = [alias for alias in ("champion", "previous", "challenger") if registry.named(alias) == found.version]
-        yield "version", " ".join([found.version, *(f"@{alias}" for alias in named)])
-        if version.description:
-            yield "  why", version.description
-        if run is not None:
-            tags, params = run.data.tags, run.data.params
-            at = f"{settings.registry.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-            yield "  run", f"{run.info.run_id} ({at})"
-            yield "  retrain", f"{tags.get('retrain_id')}, asked for by {tags.get('asked_by')}: {tags.get('reason')}"
-            yield "  git revision", tags.get("git_revision") or "not known"
-            for name in sorted(name for name in params if name.startswith("data")):
-                yield f"  {name.replace('_', ' ')}", " ".join(params[name].split())
-            for file in registry.client.list_artifacts(run.info.run_id, "dataset"):
-                text = load_text(f"{run.info.artifact_uri}/{file.path}")
-                yield f"  {file.path}", " ".join(text.split())
-    at = reference_store.folder(found.model, found.version)
-    there = bucket.exists(f"{at}/profile.json")
-    yield "  reference", bucket.url(at) if there else f"there is none: {bucket.url(at)} lacks a file"
+        names = ("champion", "previous", "challenger")
+        aliases = [f"@{name}" for name in names if registry.version_for_alias(name) == prediction.version]
+    except (MlflowException, RegistryUnavailable) as error:
+        yield "version", f"{prediction.version}; its origin cannot be read from the registry: {error}"
+        return
+    yield "version", " ".join([prediction.version, *aliases])
+    if version.description:
+        yield "  result", version.description
+    if run is None:
+        return
+    tags, params, run_id = run.data.tags, run.data.params, run.info.run_id
+    yield "  run", f"{run_id} ({settings.registry.uri}/#/experiments/{run.info.experiment_id}/runs/{run_id})"
+    yield "  retrain", f"{tags.get('retrain_id')}, requested by {tags.get('requested_by')}: {tags.get('reason')}"
+    yield "  git revision", tags.get("git_revision") or "unknown"
+    for name in sorted(name for name in params if name.startswith("data")):
+        yield f"  {name.replace('_', ' ')}", " ".join(params[name].split())
+    for file in registry.client.list_artifacts(run_id, "dataset"):
+        yield f"  {file.path}", " ".join(load_text(f"{run.info.artifact_uri}/{file.path}").split())
+
+
+def _describe_reference(bucket: Bucket, prediction: LocatedPrediction) -> tuple[str, str]:
+    prefix = reference_store.reference_prefix(prediction.model, prediction.version)
+    is_complete = bucket.exists(f"{prefix}/profile.json")
+    return "  reference", bucket.url(prefix) if is_complete else f"missing or incomplete: {bucket.url(prefix)}"

@@ -1,6 +1,6 @@
-"""Asking for a retrain and hearing how it ends: over Kafka, or from outside over the trainer's API.
+"""Request a retrain and follow its states: over Kafka, or over the trainer's HTTP API from outside of the network.
 
-Both ways give the same: the retrain's id, and its states as they come.
+Both clients return the retrain's id and an iterator over its states.
 """
 
 import time
@@ -11,154 +11,152 @@ from typing import NamedTuple, Self
 
 import httpx
 
-from driftloop.events import ModelStateChanged, RetrainRequested, RetrainRequest
+from driftloop.errors import Rejected, TrainerUnavailable
+from driftloop.events import ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
+from driftloop.retrain_states import states_until_final
 from driftloop.settings import Settings
 from driftloop.telemetry import tracing
 
-SILENCE_SECONDS = 20  # a connection that says nothing for so long is made anew: what is between may have forgotten it
-PAUSE_SECONDS = 2  # before a connection is made anew: who does not answer is not asked at once
+READ_TIMEOUT_SECONDS = 30  # three heartbeats of the trainer; an idle proxy may have dropped the connection silently
+RECONNECT_DELAY_SECONDS = 2
 
 
-class Refused(Exception):
-    """The trainer does not take the wish, or not from us; says why."""
+class RetrainRequestRejected(Rejected):
+    """The trainer rejects the API key or the request; the message says why."""
 
 
-class Away(Exception):
-    """The trainer does not answer, or cannot do its work now."""
-
-
-class Asked(NamedTuple):
-    """A retrain that was asked for."""
+class SubmittedRetrain(NamedTuple):
+    """A retrain that was requested."""
 
     id: str
-    changes: Iterator[ModelStateChanged | None]
-    """Its states, up to its end; ``None`` at least twice a minute without one."""
+    states: Iterator[ModelStateChanged | None]
+    """Its states up to the final one; ``None`` at least every 30 seconds without a state."""
 
 
-class OverKafka:
-    """The topics. Use in a ``with`` statement; raises what Kafka's clients raise, and ``producing.Unavailable``."""
+class KafkaRetrainClient:
+    """Publishes the request to the topic of retrains. Use in a ``with`` statement.
+
+    All methods raise :class:`~driftloop.errors.BrokerUnavailable`.
+    """
 
     def __init__(self, settings: Settings, model: str) -> None:
-        """Connects at the first use."""
-        self._settings, self._model = settings, model
-        self._open = ExitStack()
+        """Remember the broker and the name of the model; the first request connects."""
+        self._settings = settings
+        self._model = model
+        self._connections = ExitStack()
 
     def __enter__(self) -> Self:
-        """Nothing is connected yet."""
+        """Return the client."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the connections."""
-        self._open.close()
+        """Close the connections."""
+        self._connections.close()
 
-    def rehearse(self, wish: RetrainRequest) -> RetrainRequested:
-        """The event that would be published, if the topic can be read."""
+    def dry_run(self, request: RetrainRequest) -> RetrainRequested:
+        """Return the event that would be published, after checking that the topic can be read."""
         reader.read_last(self._settings.kafka, self._settings.topics.retrain, 1)
-        return wish.to_event(self._model)
+        return request.to_event(self._model)
 
-    def ask(self, wish: RetrainRequest) -> Asked:
-        """Publishes the event."""
-        names = self._settings.topics
+    def submit(self, request: RetrainRequest) -> SubmittedRetrain:
+        """Publish the request."""
+        topics = self._settings.topics
         with tracing.tracing_session("cli", self._settings.tracing), tracing.span("retrain.request"):
-            event = wish.to_event(self._model)
-        changes = self._open.enter_context(reader.tail(self._settings.kafka, names.models))
-        with Publisher(self._settings.kafka, names, "cli") as publisher:
+            event = request.to_event(self._model, tracing.current_traceparent())
+        # The reader is connected before the request is published, so that it misses no state.
+        events = self._connections.enter_context(reader.tail(self._settings.kafka, topics.models))
+        with Publisher(self._settings.kafka, topics, "cli") as publisher:
             publisher.publish(event)
-        return Asked(event.id, _until_the_end(event.id, changes))
+        return SubmittedRetrain(event.id, states_until_final(event.id, events))
 
 
-class OverHttp:
-    """The trainer's API, for those who have its key. Use in a ``with`` statement."""
+class HttpRetrainClient:
+    """Sends the request to the trainer's API. Use in a ``with`` statement."""
 
     def __init__(self, url: str, api_key: str) -> None:
-        """Connects at the first use."""
-        self._client = httpx.Client(base_url=url, headers={"X-API-Key": api_key}, timeout=SILENCE_SECONDS)
+        """Remember the trainer's URL and key; the first request connects."""
+        self._url = url
+        self._client = httpx.Client(base_url=url, headers={"X-API-Key": api_key}, timeout=READ_TIMEOUT_SECONDS)
 
     def __enter__(self) -> Self:
-        """Nothing is connected yet."""
+        """Return the client."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._client.close()
 
-    def rehearse(self, wish: RetrainRequest) -> RetrainRequested:
-        """The event that the trainer would publish, if key and wish are right. Raises :class:`Refused`, :class:`Away`.
+    def dry_run(self, request: RetrainRequest) -> RetrainRequested:
+        """Return the event that the trainer would publish. Nothing is published.
 
-        Nothing is published.
+        Raises:
+            RetrainRequestRejected: The key or the request is wrong.
+            TrainerUnavailable: The trainer does not answer.
         """
-        return RetrainRequested.model_validate_json(self._post("/retrain/dry-run", wish).content)
+        return RetrainRequested.model_validate_json(self._post("/retrain/dry-run", request).content)
 
-    def ask(self, wish: RetrainRequest) -> Asked:
-        """Has the event published. Raises :class:`Refused` and :class:`Away`; then nothing may have been asked for."""
-        retrain_id = str(self._post("/retrain", wish).json()["id"])
-        return Asked(retrain_id, self._follow(retrain_id))
+    def submit(self, request: RetrainRequest) -> SubmittedRetrain:
+        """Submit the request.
 
-    def _post(self, path: str, wish: RetrainRequest) -> httpx.Response:
+        Raises:
+            RetrainRequestRejected: The key or the request is wrong.
+            TrainerUnavailable: The trainer does not answer. The request may or may not have been published.
+        """
+        retrain_id = str(self._post("/retrain", request).json()["id"])
+        return SubmittedRetrain(retrain_id, states_until_final(retrain_id, self._stream_states(retrain_id)))
+
+    def _post(self, path: str, request: RetrainRequest) -> httpx.Response:
         try:
-            answer = self._client.post(path, json=wish.model_dump(mode="json", exclude_defaults=True))
+            response = self._client.post(path, json=request.model_dump(mode="json", exclude_defaults=True))
         except httpx.TransportError as error:
-            raise Away(f"{type(error).__name__}: {error}") from error
-        _check(answer)
-        return answer
+            raise TrainerUnavailable(
+                f"no answer from the trainer at {self._url} (--trainer-url): {type(error).__name__}: {error}"
+            ) from error
+        self._raise_for_status(response)
+        return response
 
-    def _follow(self, retrain_id: str) -> Iterator[ModelStateChanged | None]:
-        """Goes on through broken connections and a trainer that is started anew; whoever asks limits the time.
+    def _stream_states(self, retrain_id: str) -> Iterator[ModelStateChanged | None]:
+        """Yield states without end, and ``None`` for each heartbeat and before each new connection.
 
-        A connection begins with the states so far. Raises :class:`Refused`.
+        Reconnects for as long as the trainer is unavailable: the caller limits the time. Every connection starts with
+        the first state again. Raises :class:`RetrainRequestRejected`.
         """
-        heard: set[str] = set()
         while True:
             try:
-                with self._client.stream("GET", f"/retrain/{retrain_id}", params={"wait": True}) as answer:
-                    if not answer.is_success:
-                        answer.read()
-                    _check(answer)
-                    for line in answer.iter_lines():
-                        change = ModelStateChanged.model_validate_json(line)
-                        if change.id not in heard:
-                            heard.add(change.id)
-                            yield change
-                        if change.is_final:
-                            return
-            except (httpx.TransportError, Away):
-                pass  # its states stay on the topic
+                with self._client.stream("GET", f"/retrain/{retrain_id}", params={"wait": True}) as response:
+                    if not response.is_success:
+                        response.read()
+                    self._raise_for_status(response)
+                    for line in response.iter_lines():
+                        yield ModelStateChanged.model_validate_json(line) if line else None
+            except (httpx.TransportError, TrainerUnavailable):
+                pass  # the states stay on the topic
             yield None
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(RECONNECT_DELAY_SECONDS)
+
+    def _raise_for_status(self, response: httpx.Response) -> None:
+        if response.is_success:
+            return
+        message = f"the trainer at {self._url} responds: {_error_message(response)}"
+        if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise TrainerUnavailable(message)
+        raise RetrainRequestRejected(message)
 
 
-def _check(answer: httpx.Response) -> None:
-    if answer.is_success:
-        return
-    said = _said(answer)
-    if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise Away(said)
-    raise Refused(said)
-
-
-def _said(answer: httpx.Response) -> str:
-    """What is wrong, in the API's words; a proxy may answer in its own."""
+def _error_message(response: httpx.Response) -> str:
+    """Return the API's error message; a proxy's response has none, so its reason phrase is used."""
     try:
-        detail = answer.json()["detail"]
-        words = detail if isinstance(detail, str) else "; ".join(_problem(problem) for problem in detail)
+        detail = response.json()["detail"]
+        text = detail if isinstance(detail, str) else "; ".join(map(_format_validation_error, detail))
     except (ValueError, KeyError, TypeError):
-        words = answer.reason_phrase
-    return f"{words} (HTTP {answer.status_code})"
+        text = response.reason_phrase
+    return f"{text} (HTTP {response.status_code})"
 
 
-def _problem(problem: dict[str, object]) -> str:
-    place = problem["loc"]
-    assert isinstance(place, list)
-    return f"{'.'.join(str(part) for part in place[1:])}: {problem['msg']}".removeprefix(": ")
-
-
-def _until_the_end(retrain_id: str, events: Iterator[object]) -> Iterator[ModelStateChanged | None]:
-    for event in events:
-        if event is None:
-            yield None
-        elif isinstance(event, ModelStateChanged) and event.retrain_id == retrain_id:
-            yield event
-            if event.is_final:
-                return
+def _format_validation_error(error: dict[str, object]) -> str:
+    location = error["loc"]
+    if not isinstance(location, list):
+        raise TypeError(f"the location of a validation error is {location!r}")
+    return f"{'.'.join(str(part) for part in location[1:])}: {error['msg']}".removeprefix(": ")

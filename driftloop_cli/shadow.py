@@ -1,4 +1,4 @@
-"""How any version would have done on archived requests that others have answered: nothing that serves is asked."""
+"""Compare a version with the predictions that were served, on archived rows. The predictor is not involved."""
 
 from collections import Counter
 from typing import NamedTuple, get_args
@@ -8,98 +8,107 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from driftloop.evaluation.metrics import Floats, Interval, Name, measure, paired_difference
-from driftloop.events import Measurement
-from driftloop.registry.model_registry import Registry, StoredModel
-from driftloop.settings import Registry as RegistrySettings
-from driftloop.settings import Settings, Storage
+from driftloop.evaluation import scores
+from driftloop.evaluation.bootstrap import Interval, evaluate, paired_difference
+from driftloop.evaluation.metric_names import MetricName, format_interval, metric_label
+from driftloop.evaluation.metrics import FloatArray
+from driftloop.events import Evaluation
+from driftloop.registry.loading import LoadedModel
+from driftloop.registry.model_registry import ModelRegistry
 from driftloop.storage import labelled_archive
 from driftloop.storage.bucket import Bucket
 from driftloop.usecase import UseCase, UseCaseSetting
+from driftloop_cli.settings import StorageCliSettings
 
 
-class ShadowSettings(Settings):
-    """What the command reads from the environment."""
+class ShadowSettings(StorageCliSettings):
+    """Settings of the command."""
 
-    registry: RegistrySettings
-    storage: Storage = Storage()
     use_case: UseCaseSetting
 
 
-class Shadow(NamedTuple):
-    """A version beside those that answered, on the same rows."""
+class ShadowComparison(NamedTuple):
+    """A version and the predictions that were served, evaluated on the same rows."""
 
     version: str
-    answered: dict[str, int]
-    """How many rows each version has answered."""
-    known: int
-    """Rows of a time that the version has learned from: what it says of them flatters it."""
-    learned_until: pd.Timestamp
-    theirs: Measurement
-    its: Measurement
+    rows_by_version: dict[str, int]
+    """Number of rows that each version has predicted in service."""
+    rows_seen_in_training: int
+    """Rows of a time that the version was trained on: its metrics on them are too good."""
+    trained_through: pd.Timestamp
+    served: Evaluation
+    shadowed: Evaluation
     differences: dict[str, Interval]
-    """By how much its figures exceed theirs; drawn by whole blocks of days."""
+    """Metrics of the version minus metrics of the served predictions; whole blocks of days were resampled."""
 
 
-def shadow(settings: ShadowSettings, version: str, last: int | None) -> Shadow | None:
-    """How a version would have done on the last so many labelled rows; ``None`` where there is none.
+def evaluate_shadow(settings: ShadowSettings, version: str, last_rows: int | None) -> ShadowComparison | None:
+    """Return how a version would have done on labelled rows of the archive; ``None`` if there are none.
 
-    Raises :class:`~driftloop.registry.model_registry.Refused` for a version that cannot be loaded.
+    Args:
+        settings: Registry, bucket and use case.
+        version: The version to load.
+        last_rows: Use only rows from the N-th last labelled row onwards.
+
+    Raises:
+        ModelRejected: The version cannot be loaded.
     """
-    registry, use_case = Registry(settings.registry), settings.use_case
+    registry, use_case = ModelRegistry(settings.registry), settings.use_case
     model = registry.load(version)
-    with labelled_archive.opened(Bucket(settings.storage), settings.topics, use_case) as archive:
-        rows = archive.read(labelled_archive.Selection(last_rows=last)).dropna(subset=["prediction"])
+    with labelled_archive.open_archive(Bucket(settings.storage), settings.topics, use_case) as archive:
+        rows = archive.read(labelled_archive.ArchiveQuery(last_rows=last_rows)).dropna(subset=["prediction"])
     if rows.empty:
         return None
-    learned_until = registry.learned_until(version)
-    return compared(use_case, rows, version, answers(model, rows), learned_until)
+    return compare(use_case, rows, version, predict_scores(model, rows), registry.trained_through(version))
 
 
-def compared(use_case: UseCase, rows: pd.DataFrame, version: str, said: Floats, learned_until: pd.Timestamp) -> Shadow:
-    """What a version ``said`` of labelled rows, beside what was answered."""
-    outcomes = rows[use_case.outcome].to_numpy(np.float64)
-    answered = rows["prediction"].to_numpy(np.float64)
-    days, blocks = use_case.day_numbers(rows[use_case.time]), use_case.blocks(rows[use_case.time])
-    theirs, its = measure(outcomes, answered, days), measure(outcomes, said, days)
-    both = [name for name in get_args(Name) if name in theirs.figures and name in its.figures]
-    return Shadow(
+def compare(
+    use_case: UseCase, rows: pd.DataFrame, version: str, shadow_scores: FloatArray, trained_through: pd.Timestamp
+) -> ShadowComparison:
+    """Compare a version's scores of labelled rows with the predictions that were served."""
+    outcomes = rows[use_case.target].to_numpy(np.float64)
+    served_scores = rows["prediction"].to_numpy(np.float64)
+    days, blocks = use_case.day_ordinals(rows[use_case.timestamp]), use_case.block_ids(rows[use_case.timestamp])
+    served, shadowed = evaluate(outcomes, served_scores, days), evaluate(outcomes, shadow_scores, days)
+    common = [name for name in get_args(MetricName) if name in served.metrics and name in shadowed.metrics]
+    return ShadowComparison(
         version,
         dict(Counter(rows["version"].astype(str)).most_common()),
-        int((rows[use_case.time] <= learned_until).sum()),
-        learned_until,
-        theirs,
-        its,
-        {name: paired_difference(name, outcomes, answered, said, blocks) for name in both},
+        int((rows[use_case.timestamp] <= trained_through).sum()),
+        trained_through,
+        served,
+        shadowed,
+        {name: paired_difference(name, outcomes, served_scores, shadow_scores, blocks) for name in common},
     )
 
 
-def show(found: Shadow, out: Console) -> None:
-    """Prints it."""
-    answered = ", ".join(f"version {version} ({rows:,})" for version, rows in found.answered.items())
+def print_comparison(comparison: ShadowComparison, out: Console) -> None:
+    """Print a comparison as a table."""
+    versions = ", ".join(f"version {version} ({rows:,})" for version, rows in comparison.rows_by_version.items())
     out.print(
-        f"{found.its.rows:,} rows of {found.its.days} days, answered by {answered}; days are drawn whole (95 %)",
+        f"{comparison.shadowed.rows:,} rows of {comparison.shadowed.days} days, predicted by {versions}; "
+        "95 % intervals, whole days resampled",
         highlight=False,
     )
-    if found.known:
+    if comparison.rows_seen_in_training:
         out.print(
-            f"[yellow]{found.known:,} of them are of a time that version {found.version} has learned from, up to "
-            f"{found.learned_until:%Y-%m-%d}: what it says of these flatters it[/]",
+            f"[yellow]{comparison.rows_seen_in_training:,} of them are no later than "
+            f"{comparison.trained_through:%Y-%m-%d}, which the training of version {comparison.version} reaches: its "
+            "metrics on these are too good[/]",
             highlight=False,
         )
-    table = Table("figure", "those that answered", f"version {found.version}", "difference")
-    for name, by in found.differences.items():
-        figures = [measured.figures[name] for measured in (found.theirs, found.its)]
+    table = Table("metric", "served", f"version {comparison.version}", "difference")
+    for name, difference in comparison.differences.items():
         table.add_row(
-            name.replace("_", " "),
-            *(f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]" for figure in figures),
-            f"{by.value:+.3f} [{by.low:+.3f}, {by.high:+.3f}]",
+            metric_label(name),
+            format_interval(name, comparison.served.metrics[name]),
+            format_interval(name, comparison.shadowed.metrics[name]),
+            format_interval(name, difference, signed=True),
         )
     out.print(table)
 
 
-def answers(model: StoredModel, rows: pd.DataFrame) -> Floats:
-    """One number a row: of a classifier the probability of the second class."""
+def predict_scores(model: LoadedModel, rows: pd.DataFrame) -> FloatArray:
+    """Return one score per row: the probability of a classifier's second class, or a regressor's number."""
     features = rows[model.signature.inputs.input_names()]
-    said = np.asarray(getattr(model.estimator, model.predict_fn)(features), dtype=np.float64)
-    return said if said.ndim == 1 else said[:, 1]
+    return scores.predict_scores(model.estimator, model.predict_fn, features)

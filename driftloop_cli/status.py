@@ -1,4 +1,4 @@
-"""How things stand, as tables: what ``driftloop status`` shows of what the topics say."""
+"""The tables of ``driftloop status``: windows, quality, retrains and lag, from the topics' latest events."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -7,90 +7,92 @@ from rich.table import Column, Table
 
 from driftloop.events import DriftVerdict, Event, ModelStateChanged, QualityEstimate, QualityVerdict
 
-COLORS = {
+STATE_COLORS = {
     **{"promoted": "green", "rejected": "yellow", "failed": "red"},
     **{"no_drift": "green", "drift": "red"},
     **{"consistent": "green", "improved": "green", "degraded": "red"},
 }
-"""What is green, yellow or red; all else has no colour of its own."""
+"""Colors of states and verdicts; others have a default that depends on the table."""
 
 
-def tables(
-    judged: Sequence[Event], windows: int, changes: Sequence[ModelStateChanged], lags: Mapping[str, Mapping[str, int]]
+def status_tables(
+    drift_events: Sequence[Event],
+    windows: int,
+    retrains: Sequence[ModelStateChanged],
+    lag: Mapping[str, Mapping[str, int]],
 ) -> Iterator[Table | str]:
-    """The last ``windows`` windows, quality, retrains, and events behind by group and partition.
+    """Yield a table, or a sentence if there is nothing to show, for each part of the status.
 
-    ``judged`` is what the topic of verdicts has said last, in its order; ``changes`` the last state of each retrain.
+    Args:
+        drift_events: The latest events of the topic of verdicts, in its order.
+        windows: How many windows to show.
+        retrains: The latest state of each retrain to show.
+        lag: Offsets that are not committed yet, by consumer group and by partition.
     """
-    yield _windows(judged, windows)
-    quality = _quality(judged)
+    yield _windows_table(drift_events, windows)
+    quality = _quality_table(drift_events)
     if quality.rows:
         yield quality
-    yield _retrains(changes)
-    yield _lag(lags)
+    yield _retrains_table(retrains)
+    yield _lag_table(lag)
 
 
-def _windows(judged: Sequence[Event], count: int) -> Table | str:
-    verdicts = [e for e in judged if isinstance(e, DriftVerdict) and not e.replayed][-count:]
-    again = {_on(e): e.verdict for e in judged if isinstance(e, DriftVerdict) and e.replayed}
-    said = Column("verdict", no_wrap=True)
-    table = Table("window", "version", "rows", "from", "to", said, "score", "limit", "drifted", title="Windows")
+def _windows_table(drift_events: Sequence[Event], count: int) -> Table | str:
+    verdicts = [e for e in drift_events if isinstance(e, DriftVerdict) and not e.replayed][-count:]
+    rejudged = {_verdict_key(e): e.verdict for e in drift_events if isinstance(e, DriftVerdict) and e.replayed}
+    columns = ("window", "version", "rows", "from", "to", Column("verdict", no_wrap=True), "score", "threshold")
+    table = Table(*columns, "drifted", title="Windows")
     for verdict in verdicts:
+        window, key = verdict.window, _verdict_key(verdict)
         table.add_row(
-            f"{verdict.window.topic}-{verdict.window.partition} {verdict.window.first_offset}–"
-            f"{verdict.window.last_offset}",
+            f"{window.topic}-{window.partition} {window.first_offset}–{window.last_offset}",
             verdict.version,
             str(verdict.rows),
             f"{verdict.first_prediction_at:%Y-%m-%d %H:%M}",
             f"{verdict.last_prediction_at:%Y-%m-%d %H:%M}",
-            f"[{COLORS.get(verdict.verdict, 'yellow')}]{verdict.verdict}[/]"
-            + (f", again: {again[_on(verdict)]}" if _on(verdict) in again else ""),
+            _colored(verdict.verdict) + (f", replayed: {rejudged[key]}" if key in rejudged else ""),
             "" if verdict.score is None else f"{verdict.score:.1f}",
             "" if verdict.score_threshold is None else f"{verdict.score_threshold:.1f}",
-            ", ".join(verdict.drifted_columns)
-            or ("" if verdict.verdict != "inconclusive" else escape(verdict.explanation)),
+            escape(verdict.explanation) if verdict.verdict == "inconclusive" else ", ".join(verdict.drifted_columns),
         )
     return table if verdicts else "no windows yet"
 
 
-def _quality(judged: Sequence[Event]) -> Table:
-    qualities = {(e.model, e.version): e for e in judged if isinstance(e, QualityVerdict)}
-    estimates = {(e.model, e.version): e for e in judged if isinstance(e, QualityEstimate)}
-    table = Table("version", "quality", "why", title="Quality of the latest predictions")
-    for one in sorted(qualities.keys() | estimates.keys()):
-        if (quality := qualities.get(one)) is not None:
-            verdict = f"[{COLORS.get(quality.verdict, 'yellow')}]{quality.verdict}[/]"
-            table.add_row(quality.version, verdict, escape(quality.explanation))
-        if (estimate := estimates.get(one)) is not None and "roc_auc" in estimate.metrics:
-            trust = "estimated" if estimate.trusted else "[yellow]estimated, not to be trusted[/]"
-            table.add_row(
-                estimate.version, trust, f"ROC AUC {estimate.metrics['roc_auc']:.3f}; {escape(estimate.explanation)}"
-            )
+def _quality_table(drift_events: Sequence[Event]) -> Table:
+    verdicts = {(e.model, e.version): e for e in drift_events if isinstance(e, QualityVerdict)}
+    estimates = {(e.model, e.version): e for e in drift_events if isinstance(e, QualityEstimate)}
+    table = Table("version", "quality", "explanation", title="Quality of the latest predictions")
+    for version in sorted(verdicts.keys() | estimates.keys()):
+        if (verdict := verdicts.get(version)) is not None:
+            table.add_row(verdict.version, _colored(verdict.verdict), escape(verdict.explanation))
+        if (estimate := estimates.get(version)) is not None and "roc_auc" in estimate.metrics:
+            label = "estimated" if estimate.trusted else "[yellow]estimated, not trusted[/]"
+            text = f"ROC AUC {estimate.metrics['roc_auc']:.3f}; {escape(estimate.explanation)}"
+            table.add_row(estimate.version, label, text)
     return table
 
 
-def _retrains(changes: Sequence[ModelStateChanged]) -> Table | str:
-    table = Table("time", "retrain", "version", "state", "why", title="Retrains")
-    for change in changes:
-        state = f"[{COLORS.get(change.state, 'cyan')}]{change.state}[/]"
-        table.add_row(
-            f"{change.time:%Y-%m-%d %H:%M:%S}",
-            change.retrain_id,
-            change.version or "",
-            state,
-            escape(change.explanation),
-        )
-    return table if changes else "no retrains yet"
+def _retrains_table(retrains: Sequence[ModelStateChanged]) -> Table | str:
+    table = Table("time", "retrain", "version", "state", "explanation", title="Retrains")
+    for state in retrains:
+        time = f"{state.time:%Y-%m-%d %H:%M:%S}"
+        colored = _colored(state.state, default="cyan")
+        table.add_row(time, state.retrain_id, state.version or "", colored, escape(state.explanation))
+    return table if retrains else "no retrains yet"
 
 
-def _lag(lags: Mapping[str, Mapping[str, int]]) -> Table:
-    table = Table("group", "partition", "offsets behind", title="Lag")
-    for group, partitions in lags.items():
-        for partition, behind in sorted(partitions.items()):
-            table.add_row(group, partition, str(behind))
+def _lag_table(lag: Mapping[str, Mapping[str, int]]) -> Table:
+    table = Table("group", "partition", "lag (offsets)", title="Lag")
+    for group, partitions in lag.items():
+        for partition, offsets in sorted(partitions.items()):
+            table.add_row(group, partition, str(offsets))
     return table
 
 
-def _on(verdict: DriftVerdict) -> tuple[str, str, str]:
-    """What a verdict is on, when it is given first and when it is given again."""
+def _colored(name: str, default: str = "yellow") -> str:
+    return f"[{STATE_COLORS.get(name, default)}]{name}[/]"
+
+
+def _verdict_key(verdict: DriftVerdict) -> tuple[str, str, str]:
+    """Return what a verdict and its replays have in common."""
     return verdict.window.name, verdict.model, verdict.version

@@ -23,6 +23,7 @@ from driftloop.events import DataSelection, ModelStateChanged, RetrainRequested
 from driftloop.kafka import reader, topics
 from driftloop.kafka.publisher import Publisher
 from driftloop.registry.model_registry import ModelRegistry
+from driftloop.retrain_states import states_until_final
 from driftloop.settings import KafkaSettings, RegistrySettings, StorageSettings, TopicsSettings
 from stack import gcs, kafka, mlflow, prometheus, services
 from stack.component import Component
@@ -185,19 +186,19 @@ class Stack:
     def retrain(self, reason: str, data: DataSelection, tell: Callable[[ModelStateChanged], None]) -> ModelStateChanged:
         """Publish a retrain request, pass its states to a callback, and return the final one."""
         with (
-            reader.tail(self.kafka, self.topics.models) as changes,
+            reader.tail(self.kafka, self.topics.models) as events,
             Publisher(self.kafka, self.topics, "stack") as publisher,
         ):
             event = RetrainRequested(
                 model=services.MODEL, trigger="manual", reason=reason, requested_by="stack", data=data
             )
             publisher.publish(event)
-            for change in changes:
-                if isinstance(change, ModelStateChanged) and change.retrain_id == event.id:
-                    tell(change)
-                    if change.is_final:
-                        return change
-                if change is None and self.exited():
+            for state in states_until_final(event.id, events):
+                if state is not None:
+                    tell(state)
+                    if state.is_final:
+                        return state
+                elif self.exited():
                     raise StackStartError(f"{', '.join(self.exited())} ended (logs: {self.folder / 'logs'})")
         raise AssertionError("the topic has no end")
 
@@ -243,7 +244,8 @@ class Stack:
                     probe.bind(("127.0.0.1", component.port))
                 except OSError as error:
                     raise StackStartError(
-                        f"port {component.port} is in use, and {component.name} needs it: free it, or set {component.port_setting}"
+                        f"port {component.port} is in use, and {component.name} needs it: free it, "
+                        f"or set {component.port_setting}"
                     ) from error
 
     def _upload_dataset(self) -> None:

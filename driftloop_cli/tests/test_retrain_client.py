@@ -1,153 +1,173 @@
-"""Asking the trainer's API from outside: the client in driftloop and the API, over a real connection."""
+"""The HTTP client and the trainer's API over a real connection."""
 
-import json
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
-from typer.testing import CliRunner
 
-from driftloop.events import Event, ModelChange, Wish
-from driftloop.kafka.publisher import Unavailable
+from driftloop.errors import BrokerUnavailable, TrainerUnavailable
+from driftloop.events import Event, ModelStateChanged, RetrainRequest
 from driftloop.telemetry.health import Health
 from driftloop_cli import retrain_client
-from driftloop_cli.main import app
-from driftloop_cli.retrain_client import Away, OverHttp, Refused
-from trainer.api import create
+from driftloop_cli.retrain_client import HttpRetrainClient, RetrainRequestRejected
+from trainer.api import create_api
 
-KEY = "open sesame"
-WISH = Wish(reason="two new carriers", asked_by="somebody")
+API_KEY = "open sesame"
+REQUEST = RetrainRequest(reason="two new carriers", requested_by="somebody")
 
 
-class Topics:
-    """Stands in for the broker: what is asked for ends as it is told to, after a connection that breaks."""
+class FakeTopics:
+    """Publisher and retrain history of the API. The first stream of states breaks after its first state."""
 
     def __init__(self) -> None:
         self.published: list[Event] = []
-        self.away = False
+        self.unavailable = False
         self.connections = 0
-        self.state = "promoted"
+        self.final_state = "promoted"
 
     def publish(self, event: Event) -> None:
-        if self.away:
-            raise Unavailable("away")
+        if self.unavailable:
+            raise BrokerUnavailable("no broker")
         self.published.append(event)
 
-    def of(self, retrain_id: str) -> list[ModelChange] | None:
+    def states(self, retrain_id: str) -> list[ModelStateChanged] | None:
         return [] if any(event.id == retrain_id for event in self.published) else None
 
-    def follow(self, retrain_id: str) -> Iterator[ModelChange | None]:
+    def stream(self, retrain_id: str) -> Iterator[ModelStateChanged | None]:
         self.connections += 1
-        yield self._change(retrain_id, "training", "1")
+        yield model_state(retrain_id, "training", "1")
         if self.connections == 1:
             raise ConnectionError("broken")
-        yield self._change(retrain_id, self.state, "2")
-
-    def _change(self, retrain_id: str, state: str, name: str) -> ModelChange:
-        fields = {"id": name, "retrain_id": retrain_id, "model": "flights", "state": state, "why": f"it is {state}"}
-        return ModelChange.model_validate(fields)
+        yield None
+        yield model_state(retrain_id, self.final_state, "2")
 
 
-@pytest.fixture
-def topics() -> Topics:
-    return Topics()
+def model_state(retrain_id: str, state: str, event_id: str) -> ModelStateChanged:
+    fields = {
+        "id": event_id,
+        "retrain_id": retrain_id,
+        "model": "flights",
+        "state": state,
+        "explanation": f"is {state}",
+    }
+    return ModelStateChanged.model_validate(fields)
 
 
 @contextmanager
-def served(topics: Any) -> Iterator[str]:
-    """The API at an address."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        api = create("flights", SecretStr(KEY), topics, Health(), topics, topics)
-        server = uvicorn.Server(uvicorn.Config(api, log_level="critical"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+def serve(app: FastAPI) -> Iterator[str]:
+    """Serve an application; yield its URL."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
         thread.join(10)
         assert not thread.is_alive()
 
 
 @pytest.fixture
-def url(topics: Topics) -> Iterator[str]:
-    with served(topics) as address:
+def topics() -> FakeTopics:
+    return FakeTopics()
+
+
+@pytest.fixture
+def url(topics: Any) -> Iterator[str]:
+    with serve(create_api("flights", SecretStr(API_KEY), topics, Health(), topics, topics)) as address:
         yield address
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrain_client, "PAUSE_SECONDS", 0)
-    monkeypatch.setenv("DRIFTLOOP_TRAINER__API_KEY", KEY)
-    monkeypatch.setenv("DRIFTLOOP_TRAINER__PORT", "8002")  # of the same section, and no matter here
+def _reconnect_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrain_client, "RECONNECT_DELAY_SECONDS", 0)
 
 
-def test_a_broken_connection_loses_no_state_and_repeats_none(url: str, topics: Topics) -> None:
-    with OverHttp(url, KEY) as trainer:
-        asked = trainer.ask(WISH)
-        states = [change.state for change in asked.changes if change is not None]
+def test_http_client_yields_each_state_once_after_a_broken_connection(url: str, topics: FakeTopics) -> None:
+    with HttpRetrainClient(url, API_KEY) as client:
+        submitted = client.submit(REQUEST)
+        states = [state.state for state in submitted.states if state is not None]
     assert states == ["training", "promoted"]
     assert topics.connections == 2
-    assert [event.id for event in topics.published] == [asked.id]
+    assert [event.id for event in topics.published] == [submitted.id]
 
 
-def test_a_dry_run_publishes_nothing(url: str, topics: Topics) -> None:
-    with OverHttp(url, KEY) as trainer:
-        event = trainer.rehearse(WISH)
-    assert (event.model, event.reason, event.asked_by) == ("flights", "two new carriers", "somebody")
+def test_http_client_yields_none_for_heartbeats() -> None:
+    app = FastAPI()
+
+    @app.post("/retrain")
+    def _retrain() -> dict[str, str]:
+        return {"id": "a"}
+
+    @app.get("/retrain/a")
+    def _states() -> StreamingResponse:
+        lines = ["\n", "\n", model_state("a", "failed", "1").model_dump_json() + "\n"]
+        return StreamingResponse(iter(lines), media_type="application/x-ndjson")
+
+    with serve(app) as url, HttpRetrainClient(url, API_KEY) as client:
+        states = list(client.submit(REQUEST).states)
+    assert [state and state.state for state in states] == [None, None, "failed"]
+
+
+def test_http_client_reconnects_when_no_heartbeat_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrain_client, "READ_TIMEOUT_SECONDS", 0.2)
+    app = FastAPI()
+    silent = threading.Event()
+
+    def lines() -> Iterator[str]:
+        if silent.is_set():
+            yield model_state("a", "failed", "1").model_dump_json() + "\n"
+        else:
+            yield "\n"
+            silent.set()
+            threading.Event().wait(0.6)
+
+    @app.post("/retrain")
+    def _retrain() -> dict[str, str]:
+        return {"id": "a"}
+
+    @app.get("/retrain/a")
+    def _states() -> StreamingResponse:
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    with serve(app) as url, HttpRetrainClient(url, API_KEY) as client:
+        states = [state.state for state in client.submit(REQUEST).states if state is not None]
+    assert states == ["failed"]
+
+
+def test_http_client_dry_run_publishes_nothing(url: str, topics: FakeTopics) -> None:
+    with HttpRetrainClient(url, API_KEY) as client:
+        event = client.dry_run(REQUEST)
+    assert (event.model, event.reason, event.requested_by) == ("flights", "two new carriers", "somebody")
     assert not topics.published
 
 
-def test_a_wrong_key_is_refused_and_a_trainer_without_broker_is_away(url: str, topics: Topics) -> None:
-    with OverHttp(url, "wrong") as trainer:
-        for ask in (trainer.ask, trainer.rehearse):
-            with pytest.raises(Refused, match=r"X-API-Key is missing or wrong \(HTTP 401\)"):
-                ask(WISH)
-    topics.away = True
-    with OverHttp(url, KEY) as trainer, pytest.raises(Away, match=r"could not be published: away \(HTTP 503\)"):
-        trainer.ask(WISH)
+def test_http_client_raises_request_rejected_for_a_wrong_key(url: str, topics: FakeTopics) -> None:
+    with HttpRetrainClient(url, "wrong") as client:
+        for send in (client.submit, client.dry_run):
+            with pytest.raises(RetrainRequestRejected, match=r"X-API-Key.*HTTP 401"):
+                send(REQUEST)
     assert not topics.published
 
 
-@pytest.mark.parametrize(
-    ("state", "code"), [("promoted", 0), ("rejected", 3), ("failed", 4)], ids=["promoted", "rejected", "failed"]
-)
-def test_the_command_ends_as_the_retrain_does(url: str, topics: Topics, state: str, code: int, tmp_path: Path) -> None:
-    topics.state, page = state, tmp_path / "page.md"
-    words = ["retrain", "--reason", "so", "--wait", "--through", url, "--summary", str(page), "--archive"]
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == code, done.output
-    assert f"{state}: it is {state}" in done.output
-    assert page.read_text().splitlines()[0].endswith(f"flights: {state}")
-
-
-def test_the_command_says_what_would_be_asked_for(url: str, topics: Topics) -> None:
-    done = CliRunner().invoke(app, ["retrain", "--reason", "so", "--dry-run", "--through", url, "--last-rows", "500"])
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.output)["data"]["last_rows"] == 500
+def test_http_client_raises_trainer_unavailable_if_the_trainer_has_no_broker(url: str, topics: FakeTopics) -> None:
+    topics.unavailable = True
+    with HttpRetrainClient(url, API_KEY) as client, pytest.raises(TrainerUnavailable, match=r"no broker.*HTTP 503"):
+        client.submit(REQUEST)
     assert not topics.published
 
 
-@pytest.mark.parametrize(
-    ("words", "key", "code", "said"),
-    [
-        (["--reason", "so"], "another key", 7, "refuses: X-API-Key is missing or wrong (HTTP 401)"),
-        (["--reason", "so", "--through", "http://127.0.0.1:9"], KEY, 6, "no answer from the trainer at"),
-        (["--reason", "so", "--from", "2013-04-01", "--to", "2013-01-01", "--no-archive"], KEY, 2, "no day lies"),
-        (["--reason", ""], KEY, 2, "at least 1 character"),
-    ],
-)
-def test_the_command_says_why_nothing_was_asked_for(
-    url: str, topics: Topics, words: list[str], key: str, code: int, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DRIFTLOOP_TRAINER__API_KEY", key)
-    done = CliRunner().invoke(app, ["retrain", "--through", url, *words])
-    assert done.exit_code == code, done.output
-    assert said in " ".join(done.output.replace("│", "").split())
-    assert not topics.published
+def test_http_client_raises_trainer_unavailable_if_nothing_listens() -> None:
+    with (
+        HttpRetrainClient("http://127.0.0.1:9", API_KEY) as client,
+        pytest.raises(TrainerUnavailable, match="--trainer-url"),
+    ):
+        client.submit(REQUEST)

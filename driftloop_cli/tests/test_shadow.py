@@ -1,4 +1,4 @@
-"""A version beside those that answered, on the same rows."""
+"""A version and the served predictions, evaluated on the same rows."""
 
 from pathlib import Path
 from typing import Any
@@ -9,28 +9,28 @@ import pytest
 from mlflow.models import Model, infer_signature
 from rich.console import Console
 
-from driftloop.evaluation.metrics import measure, paired_difference
-from driftloop.registry.model_registry import StoredModel
+from driftloop.evaluation.bootstrap import evaluate, paired_difference
+from driftloop.registry.loading import LoadedModel
 from driftloop.usecase import UseCase
-from driftloop_cli.shadow import answers, compared, show
+from driftloop_cli.shadow import compare, predict_scores, print_comparison
 
 DAYS, ROWS = 8, 100
 USE_CASE = UseCase(
     name="m",
-    numbers=("a", "b"),
-    categories=(),
-    outcome="y",
-    time="at",
+    numeric_features=("a", "b"),
+    categorical_features=(),
+    target="y",
+    timestamp="at",
     timezone="UTC",
-    pipeline=lambda: None,
-    pointer=Path("m.dvc"),
-    rows=pd.DataFrame,
+    make_pipeline=lambda: None,
+    dvc_file=Path("m.dvc"),
+    load_rows=pd.DataFrame,
 )
 
 
 @pytest.fixture
 def rows() -> pd.DataFrame:
-    """Version 1 has answered the first three quarters, and version 2 the rest."""
+    """Rows of which version 1 has predicted the first three quarters, and version 2 the rest."""
     random = np.random.default_rng(0)
     chance = random.random(DAYS * ROWS)
     return pd.DataFrame(
@@ -44,39 +44,39 @@ def rows() -> pd.DataFrame:
     )
 
 
-def test_both_are_measured_on_the_same_rows(rows: pd.DataFrame) -> None:
-    said = rows["chance"].to_numpy()
-    found = compared(USE_CASE, rows, "3", said, pd.Timestamp("2013-03-31", tz="UTC"))
-    outcomes, days = rows["y"].to_numpy(), USE_CASE.day_numbers(rows["at"])
-    assert found.theirs == measure(outcomes, rows["prediction"].to_numpy(), days)
-    assert found.its == measure(outcomes, said, days)
-    assert found.differences["brier"] == paired_difference(
-        "brier", outcomes, rows["prediction"].to_numpy(), said, USE_CASE.blocks(rows["at"])
+def test_comparison_evaluates_both_on_the_same_rows(rows: pd.DataFrame) -> None:
+    scores = rows["chance"].to_numpy()
+    comparison = compare(USE_CASE, rows, "3", scores, pd.Timestamp("2013-03-31", tz="UTC"))
+    outcomes, days = rows["y"].to_numpy(), USE_CASE.day_ordinals(rows["at"])
+    assert comparison.served == evaluate(outcomes, rows["prediction"].to_numpy(), days)
+    assert comparison.shadowed == evaluate(outcomes, scores, days)
+    assert comparison.differences["brier"] == paired_difference(
+        "brier", outcomes, rows["prediction"].to_numpy(), scores, USE_CASE.block_ids(rows["at"])
     )
-    assert set(found.differences) == {"roc_auc", "brier", "accuracy"}
-    assert found.differences["roc_auc"].low > 0 > found.differences["brier"].high
-    assert (found.answered, found.known) == ({"1": 600, "2": 200}, 0)
+    assert set(comparison.differences) == {"roc_auc", "brier", "accuracy"}
+    assert comparison.differences["roc_auc"].low > 0 > comparison.differences["brier"].high
+    assert (comparison.rows_by_version, comparison.rows_seen_in_training) == ({"1": 600, "2": 200}, 0)
 
 
-def test_a_regression_has_its_own_figure(rows: pd.DataFrame) -> None:
-    said = rows["chance"].to_numpy() * 10
-    found = compared(USE_CASE, rows.assign(y=said, prediction=said + 1), "3", said, pd.Timestamp(0, tz="UTC"))
-    assert found.differences["rmse"] == pytest.approx((-1, -1, -1))
+def test_comparison_of_a_regression_has_rmse(rows: pd.DataFrame) -> None:
+    scores = rows["chance"].to_numpy() * 10
+    comparison = compare(USE_CASE, rows.assign(y=scores, prediction=scores + 1), "3", scores, pd.Timestamp(0, tz="UTC"))
+    assert comparison.differences["rmse"] == pytest.approx((-1, -1, -1))
 
 
-def test_rows_that_the_version_has_learned_from_are_counted_and_told(rows: pd.DataFrame) -> None:
-    said = rows["chance"].to_numpy()
-    found = compared(USE_CASE, rows, "3", said, pd.Timestamp("2013-04-03", tz="UTC"))
-    assert found.known == 3 * ROWS
+def test_comparison_counts_and_prints_rows_seen_in_training(rows: pd.DataFrame) -> None:
+    scores = rows["chance"].to_numpy()
+    comparison = compare(USE_CASE, rows, "3", scores, pd.Timestamp("2013-04-03", tz="UTC"))
+    assert comparison.rows_seen_in_training == 3 * ROWS
     out = Console(width=200, record=True, force_terminal=False)
-    show(found, out)
+    print_comparison(comparison, out)
     shown = out.export_text()
-    assert "800 rows of 8 days, answered by version 1 (600), version 2 (200)" in shown
-    assert "300 of them are of a time that version 3 has learned from, up to 2013-04-03" in shown
-    assert "roc auc" in shown
+    assert "800 rows of 8 days, predicted by version 1 (600), version 2 (200)" in shown
+    assert "300 of them are no later than 2013-04-03, which the training of version 3 reaches" in shown
+    assert "ROC AUC" in shown
 
 
-class Half:
+class HalfModel:
     def predict_proba(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
         return np.column_stack([1 - rows["a"] / 2, rows["a"] / 2])
 
@@ -85,8 +85,8 @@ class Half:
 
 
 @pytest.mark.parametrize(("method", "expected"), [("predict_proba", [0.25, 0.5]), ("predict", [1.0, 2.0])])
-def test_a_model_answers_by_the_method_that_it_was_logged_with(method: str, expected: list[float]) -> None:
-    known = pd.DataFrame({"b": [1.0], "a": [0.5]})
-    described = Model(signature=infer_signature(known), flavors={"python_function": {"predict_fn": method}})
+def test_scores_come_from_the_method_that_the_model_was_logged_with(method: str, expected: list[float]) -> None:
+    example = pd.DataFrame({"b": [1.0], "a": [0.5]})
+    description = Model(signature=infer_signature(example), flavors={"python_function": {"predict_fn": method}})
     rows = pd.DataFrame({"other": ["x", "y"], "a": [0.5, 1.0], "b": [0.0, 0.0]})
-    assert answers(StoredModel(Half(), described, None), rows).tolist() == expected
+    assert predict_scores(LoadedModel(HalfModel(), description, None), rows).tolist() == expected

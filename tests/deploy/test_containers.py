@@ -20,7 +20,7 @@ from drift_worker.settings import DriftWorkerSettings
 from driftloop.errors import BrokerUnavailable
 from driftloop.kafka import topics
 from driftloop.settings import KafkaSettings, Settings, TopicsSettings, list_variables
-from driftloop_cli.main import OperatorSettings
+from driftloop_cli.settings import CliSettings
 from predictor.settings import PredictorSettings
 from producer.settings import ProducerSettings
 from stack import kafka, services
@@ -44,8 +44,8 @@ READS: dict[str, Sequence[type[BaseModel]]] = {
     "drift_worker": [DriftWorkerSettings],
     "trainer": [TrainerSettings],
     "dataset": [PublishSettings],
-    "driftloop": [OperatorSettings, ProducerSettings],
-    "producer": [OperatorSettings, ProducerSettings],
+    "driftloop": [CliSettings, ProducerSettings],
+    "producer": [CliSettings, ProducerSettings],
 }
 """What each service of ours reads its settings with; those of commands share theirs."""
 END = {"topics", "dataset", "driftloop", "producer"}
@@ -192,7 +192,7 @@ def test_make_up_and_compose_have_the_same_model_bucket_topics_broker_and_rules(
         for name, service in project["services"].items()
     }
     if "kafka" in mounts:
-        assert mounts["kafka"]["/mnt/shared/config/server.properties"].samefile(kafka.COMMON)
+        assert mounts["kafka"]["/mnt/shared/config/server.properties"].samefile(kafka.BASE_PROPERTIES)
     if "prometheus" in mounts:
         assert (mounts["prometheus"]["/etc/prometheus"] / "alerts.yaml").exists()
 
@@ -243,7 +243,7 @@ def test_the_broker_of_compose_takes_those_with_a_certificate_and_nobody_else(tm
         f"{name.removeprefix('KAFKA_').replace('_', '.').lower()}={there.sub(lambda found: here[found[0]], value)}\n"
         for name, value in given.items()
     )
-    part = kafka.part(tmp_path, inside, controller, properties)
+    part = kafka.kafka_component(tmp_path, inside, controller, properties)
     part.prepare()
     with (tmp_path / "broker.log").open("w") as log:
         broker = TCPExecutor(part.command, "localhost", outside, timeout=60, stdout=log, stderr=log)

@@ -21,12 +21,13 @@ from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
 from driftloop.registry.rollback import roll_back
 from driftloop.registry.trusted_types import TRUSTED_TYPES
-from driftloop.settings import RegistrySettings as RegistrySettings
+from driftloop.settings import RegistrySettings
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import PREDICTION_COLUMN, Reference
 from driftloop_cli import explain
-from driftloop_cli.explain import ExplainSettings, find
+from driftloop_cli.explain import locate
+from driftloop_cli.settings import StorageCliSettings
 from stack.running import Stack
 from tests.support.running_stack import FLIGHT, isolated_settings, predict, run_command, serves_version
 from tests.support.waiting import wait_until
@@ -96,8 +97,8 @@ def versions(stack: Stack, rows: pd.DataFrame) -> dict[str, Any]:
             profile = calibrate(
                 shown,
                 usecase.day_ordinals(learn[usecase.timestamp]),
-                window_rowsase.column_types | {PREDICTION_COLUMN: "number"},
-                rows=ROWS,
+                usecase.column_types | {PREDICTION_COLUMN: "number"},
+                window_rows=ROWS,
                 false_alarm_rate=0.01,
             )
             reference_store.save_reference(Bucket(stack.storage), usecase.name, version, Reference(shown, profile))
@@ -110,7 +111,7 @@ def versions(stack: Stack, rows: pd.DataFrame) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def asked(stack: Stack, rows: pd.DataFrame) -> list[Asked]:
     """Requests of six days, with their outcomes, in the archive."""
-    url = stack.parts["predictor"].url
+    url = stack.components["predictor"].url
     made: list[Asked] = []
     for day in range(DAYS):
         start = FIRST + timedelta(days=day)
@@ -134,7 +135,9 @@ def asked(stack: Stack, rows: pd.DataFrame) -> list[Asked]:
 def report(stack: Stack, outcomes: Sequence[tuple[str, int, float]], at: datetime | None = None) -> None:
     body = {"outcomes": [{"id": name, "index": row, "outcome": outcome} for name, row, outcome in outcomes]}
     headers = {"Driftloop-Time": at.isoformat()} if at else {}
-    httpx.post(stack.parts["predictor"].url + "/outcomes", json=body, headers=headers, timeout=30).raise_for_status()
+    httpx.post(
+        stack.components["predictor"].url + "/outcomes", json=body, headers=headers, timeout=30
+    ).raise_for_status()
 
 
 def key(stack: Stack) -> dict[str, str]:
@@ -143,8 +146,8 @@ def key(stack: Stack) -> dict[str, str]:
 
 def test_where_there_is_nothing_to_go_back_to_it_says_so(stack: Stack) -> None:
     for words, why in (
-        ((), "there is nothing to go back to"),
-        (("--to", "9"), "there is no version 9 of flights; there are 1, 2"),
+        ((), "no version to roll back to"),
+        (("--to", "9"), "flights has no version 9; its versions are 1, 2"),
     ):
         refused = run_command(stack, "driftloop", "rollback", *words)
         assert (refused.returncode, refused.stdout.startswith(why)) == (7, True), refused.stdout + refused.stderr
@@ -163,7 +166,7 @@ def test_going_back_takes_less_than_a_second_and_predictors_follow(stack: Stack)
     assert (change.version, change.trained_through is not None) == ("1", True)
 
 
-def test_going_back_by_command_is_told_on_the_topic(stack: Stack) -> None:
+def test_rollback_command_publishes_the_state(stack: Stack) -> None:
     stack.registry.promote("2")
     done = run_command(stack, "driftloop", "rollback", "--reason", "wrong units")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -177,7 +180,7 @@ def test_going_back_by_command_is_told_on_the_topic(stack: Stack) -> None:
 
 
 def test_going_back_over_http(stack: Stack) -> None:
-    url = stack.parts["trainer"].url + "/rollback"
+    url = stack.components["trainer"].url + "/rollback"
     assert httpx.post(url, json={"reason": "units"}).status_code == 401
     stack.registry.promote("2")
     done = httpx.post(url, json={"reason": "units"}, headers=key(stack), timeout=30)
@@ -185,11 +188,11 @@ def test_going_back_over_http(stack: Stack) -> None:
     assert done.json()["explanation"] == "version 1 serves again instead of version 2: units"
     again = httpx.post(url, json={"reason": "units"}, headers=key(stack), timeout=30)
     assert again.status_code == 409
-    assert "nothing to go back to" in again.json()["detail"]
+    assert "no version to roll back to" in again.json()["detail"]
 
 
 def test_a_retrain_is_followed_over_http(stack: Stack) -> None:
-    url = stack.parts["trainer"].url + "/retrain"
+    url = stack.components["trainer"].url + "/retrain"
     assert httpx.get(f"{url}/nobody", headers=key(stack), timeout=30).status_code == 404
     wish = {"reason": "nothing there", "data": {"start": "2014-06-01", "archive": False}}
     asked = httpx.post(url, json=wish, headers=key(stack), timeout=30).json()["id"]
@@ -206,7 +209,7 @@ def test_those_who_wait_leave_room_for_others(stack: Stack) -> None:
     event = RetrainRequested(model="nobody's", trigger="manual", reason="", requested_by="a test", data=DataSelection())
     with Publisher(stack.kafka, stack.topics, "test") as publisher:
         publisher.publish(event)
-    url = stack.parts["trainer"].url
+    url = stack.components["trainer"].url
     waiting = f"{url}/retrain/{event.id}?wait=true"
     with ExitStack() as streams:
         for _ in range(8):
@@ -237,7 +240,7 @@ def test_a_prediction_is_explained(stack: Stack, asked: list[Asked]) -> None:
         "events/predictions/predictions-0-",
         "on 200 rows of version 1: score",
         "1 @champion",
-        "asked for by a test: number 1",
+        "requested by a test: number 1",
         "dataset/flights.parquet.dvc",
         "abc123",
         usecase.dvc_file.read_text().split("md5: ")[1].split()[0],
@@ -262,18 +265,18 @@ def test_what_is_no_prediction_is_said_to_be_none(stack: Stack, asked: list[Aske
     unknown = "0197c8a4-0000-7000-8000-000000000001"
     shown = run_command(stack, "driftloop", "explain", unknown)
     assert shown.returncode == 7
-    assert shown.stdout.strip() == f"no prediction {unknown} is in the archive, nor on its topic any more"
+    assert shown.stdout.strip() == f"prediction {unknown} is neither in the archive nor on its topic"
 
 
 def test_an_id_that_holds_no_time_is_looked_for_in_the_latest_windows(stack: Stack, asked: list[Asked]) -> None:
-    settings = ExplainSettings(
+    settings = StorageCliSettings(
         kafka=stack.kafka, registry=RegistrySettings(model="flights"), storage=stack.storage, topics=stack.topics
     )
     bucket = Bucket(stack.storage)
-    assert find(settings, bucket, "nothing") is None
+    assert locate(settings, bucket, "nothing") is None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explain, "asked_at", lambda _: None)
-        found = find(settings, bucket, asked[0].id)
+        patch.setattr(explain, "id_timestamp", lambda _: None)
+        found = locate(settings, bucket, asked[0].id)
     assert found is not None
     assert [prediction for prediction, _ in found.rows] == asked[0].predictions
     assert found.verdict is not None
@@ -288,20 +291,20 @@ def test_a_version_is_tried_on_what_others_have_answered(
     def of_all() -> "subprocess.CompletedProcess[str] | None":
         shown = run_command(stack, "driftloop", "shadow", "--version", "2")
         assert shown.returncode == 0, shown.stdout + shown.stderr
-        said = re.match(r"([\d,]+) rows of \d days, answered by version 1 \(\1\)", shown.stdout)
+        said = re.match(r"([\d,]+) rows of \d days, predicted by version 1 \(\1\)", shown.stdout)
         assert said is not None, shown.stdout
         # The last slice may still be open, and a row of another test may be archived by now.
         return shown if int(said[1].replace(",", "")) - labelled in (0, 1) else None
 
     shown = wait_until(of_all, "all rows are archived")
-    assert "has learned from" not in shown.stdout
-    assert re.search(r"│ roc auc +│ 0\.\d+ \[0\.\d+, 0\.\d+\] │ 0\.\d+ \[.*\] │ [+-]0\.\d+ \[", shown.stdout)
+    assert "was trained" not in shown.stdout
+    assert re.search(r"│ ROC AUC +│ 0\.\d+ \[0\.\d+, 0\.\d+\] │ 0\.\d+ \[.*\] │ [+-]0\.\d+ \[", shown.stdout)
     of_days = usecase.rows_between(rows, FIRST, FIRST + timedelta(days=DAYS))
     first = pd.concat([day.head(ROWS) for _, day in of_days.groupby(usecase.local_dates(of_days[usecase.timestamp]))])
     expected = versions["2"].predict_proba(first[usecase.features])[:, 1]
     known = first[usecase.target].notna().to_numpy()
     brier = ((expected[known] - first[usecase.target].to_numpy()[known]) ** 2).mean()
-    said = re.search(r"│ brier +│[^│]+│ (0\.\d+)", shown.stdout)
+    said = re.search(r"│ Brier score +│[^│]+│ (0\.\d+)", shown.stdout)
     assert said is not None, shown.stdout
     assert float(said[1]) == pytest.approx(brier, abs=0.002)  # the row of another test may be among them
 
@@ -316,7 +319,7 @@ def test_a_version_on_probation_is_held_against_the_one_before(stack: Stack, ask
     assert asked
     stack.registry.promote("2")
     stack.registry.promote("1")
-    judged = run_command(stack, "python", "-m", "trainer.probation.probation")
+    judged = run_command(stack, "python", "-m", "trainer.probation.job")
     assert judged.returncode == 0, judged.stdout + judged.stderr
     assert judged.stdout.startswith("version 1 ")
     assert f"rows of {DAYS} days since its promotion, and the version before would have had" in judged.stdout

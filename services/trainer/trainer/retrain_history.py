@@ -1,39 +1,56 @@
-"""What has become of a retrain, from the topics."""
+"""What the topics say about retrains, versions and verdicts. Each call reads them with a Kafka client of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from driftloop.events import ModelChange
-from driftloop.kafka import topics
-from driftloop.settings import Kafka, Topics
+from driftloop.events import Event, ModelStateChanged
+from driftloop.kafka import reader
+from driftloop.retrain_states import states_until_final
+from driftloop.settings import KafkaSettings, TopicsSettings
 
-LATEST = 5_000  # offsets of the topic of models that are looked at: hundreds of retrains, with all that they told
-ALL = 10**6
+MAX_RECENT_OFFSETS = 5_000  # of the topic of models: hundreds of retrains, with all their progress
+MAX_OFFSETS = 10**6  # practically all: there are few retrains and model states, and the broker keeps them
+MAX_VERDICT_OFFSETS = 5_000  # of the topic of verdicts: more than a version's latest windows, which the policy needs
 
 
-class States:
-    """The states of retrains. Each call reads the topics anew, with a client of its own."""
+class RetrainHistory:
+    """The past of retrains. All methods raise :class:`driftloop.errors.BrokerUnavailable` if Kafka does not answer."""
 
-    def __init__(self, kafka: Kafka, names: Topics) -> None:
-        """Reads nothing yet."""
+    def __init__(self, kafka: KafkaSettings, topics: TopicsSettings) -> None:
+        """Remember how to reach the topics; nothing is read yet."""
         self._kafka = kafka
-        self._names = names
+        self._topics = topics
 
-    def of(self, retrain_id: str) -> list[ModelChange] | None:
-        """Its states so far, none while it waits; ``None`` where nobody has asked for it."""
-        told = topics.latest(self._kafka, self._names.models, LATEST)
-        states = [event for event in told if isinstance(event, ModelChange) and event.retrain_id == retrain_id]
+    def states(self, retrain_id: str) -> list[ModelStateChanged] | None:
+        """Return a retrain's states so far: an empty list while it waits, None if it was never requested."""
+        recent = reader.read_last(self._kafka, self._topics.models, MAX_RECENT_OFFSETS)
+        states = [event for event in recent if isinstance(event, ModelStateChanged) and event.retrain_id == retrain_id]
         if states:
             return states
-        asked = topics.latest(self._kafka, self._names.retrain, ALL)
-        return [] if any(event.id == retrain_id for event in asked) else None
+        requested = reader.read_last(self._kafka, self._topics.retrain, MAX_OFFSETS)
+        return [] if any(event.id == retrain_id for event in requested) else None
 
-    def follow(self, retrain_id: str) -> Iterator[ModelChange | None]:
-        """Its states so far and those to come, up to its end; ``None`` each second without one."""
-        with topics.following(self._kafka, self._names.models, last=LATEST) as changes:
-            for change in changes:
-                if change is None:
-                    yield None
-                elif isinstance(change, ModelChange) and change.retrain_id == retrain_id:
-                    yield change
-                    if change.final:
-                        return
+    def stream(self, retrain_id: str) -> Iterator[ModelStateChanged | None]:
+        """Yield a retrain's states, past and future, up to the final one; None for each second without an event."""
+        with reader.tail(self._kafka, self._topics.models, last=MAX_RECENT_OFFSETS) as events:
+            yield from states_until_final(retrain_id, events)
+
+    def final_states(self) -> dict[str, ModelStateChanged]:
+        """Return the final state of each finished retrain, by the retrain's id."""
+        return {
+            event.retrain_id: event
+            for event in self.model_events()
+            if isinstance(event, ModelStateChanged) and event.is_final and event.state != "rolled_back"
+        }
+
+    def model_events(self) -> list[Event]:
+        """Return the events of the topic of models."""
+        return reader.read_last(self._kafka, self._topics.models, MAX_OFFSETS)
+
+    def policy_events(self) -> Iterable[Event]:
+        """Yield the events that the policy decides from.
+
+        Requested retrains come first, so that the final state of each one that is read is read as well.
+        """
+        yield from reader.read_last(self._kafka, self._topics.retrain, MAX_OFFSETS)
+        yield from self.model_events()
+        yield from reader.read_last(self._kafka, self._topics.drift, MAX_VERDICT_OFFSETS)

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from driftloop.command_line import help_epilog, load_settings_or_exit
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import Event, ModelStateChanged, RetrainRequest, RetrainRequested
+from driftloop.exit_codes import ExitCode
 from driftloop.kafka.consumer_loop import ConsumedMessage, RetryLater
 from driftloop.kafka.publisher import Publisher
 from driftloop.registry.model_registry import ModelRegistry
@@ -31,7 +32,6 @@ from trainer.retrain.queue import RetrainQueue
 from trainer.settings import TrainerSettings
 
 POLL_SECONDS = 0.2  # between two checks of the training
-UNREACHABLE = 6
 API_KEY = "DRIFTLOOP_TRAINER__API_KEY"
 DESCRIPTION = """Train once without a service: data, training, gate, registration, and the alias if the version passes.
 
@@ -116,7 +116,7 @@ def train(
     except (RetryLater, BrokerUnavailable) as error:
         print(error, flush=True)
         report.write_message("not trained", str(error), "error")
-        raise SystemExit(UNREACHABLE) from error
+        raise SystemExit(ExitCode.UNAVAILABLE) from error
     raise SystemExit(report.write_result(change))
 
 

@@ -16,12 +16,12 @@ from driftloop.command_line import load_settings_or_exit
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import BrokerUnavailable, StorageUnavailable
 from driftloop.events import DriftVerdict, Event, Window, new_event_id
+from driftloop.exit_codes import ExitCode
 from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
 from driftloop.storage.bucket import Bucket
 
 ALL_EVENTS = 10**9  # verdicts are few, and the broker keeps them
-UNREACHABLE = 6
 
 DESCRIPTION = """\
 Judge archived windows again with the current references, and show old and new verdicts side by side.
@@ -78,10 +78,10 @@ def replay(
             print(f"published {len(pairs)} verdicts to {settings.topics.drift}, marked as replayed")
     except BrokerUnavailable as error:
         print(error)
-        raise SystemExit(UNREACHABLE) from error
+        raise SystemExit(ExitCode.UNAVAILABLE) from error
     except StorageUnavailable as error:
         print(f"{settings.storage.bucket} (DRIFTLOOP_STORAGE__BUCKET): {error}")
-        raise SystemExit(UNREACHABLE) from error
+        raise SystemExit(ExitCode.UNAVAILABLE) from error
 
 
 def rejudge(

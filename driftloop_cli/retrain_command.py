@@ -1,0 +1,177 @@
+"""The command ``driftloop retrain``."""
+
+import getpass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.markup import escape
+
+from driftloop.command_line import load_settings_or_exit
+from driftloop.errors import DependencyUnavailable
+from driftloop.events import DataSelection, ModelStateChanged, RetrainRequest
+from driftloop.exit_codes import ExitCode
+from driftloop.retrain_report import RetrainReport
+from driftloop_cli.console import exit_with, out, print_message
+from driftloop_cli.retrain_client import (
+    HttpRetrainClient,
+    KafkaRetrainClient,
+    RetrainRequestRejected,
+    SubmittedRetrain,
+)
+from driftloop_cli.settings import CliSettings, TrainerApiSettings
+from driftloop_cli.status import STATE_COLORS
+
+RetrainClient = KafkaRetrainClient | HttpRetrainClient
+
+DATE = "%Y-%m-%d"
+Reason = Annotated[str, typer.Option(help="why a new version is needed; stored with the version and in every event")]
+Wait = Annotated[bool, typer.Option("--wait", help="wait until the version is promoted or rejected, or training fails")]
+Start = Annotated[
+    datetime | None, typer.Option("--from", formats=[DATE], help="first day of base dataset and archive to train on")
+]
+BaseEnd = Annotated[
+    datetime | None,
+    typer.Option(
+        "--to", formats=[DATE], help="day after the last one of the base dataset; the archive is not bounded by it"
+    ),
+]
+LastRows = Annotated[
+    int | None, typer.Option("--last-rows", min=1, help="use only rows from the N-th last labelled row onwards")
+]
+Archive = Annotated[bool, typer.Option(help="add archived predictions whose outcomes are known")]
+TimeoutMinutes = Annotated[float, typer.Option(min=0, help="how long --wait waits")]
+RequestedBy = Annotated[str | None, typer.Option(help="who requests the retrain; by default the current user")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="check access and selection and print the event, but do not request a retrain")
+]
+TrainerUrl = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="use the trainer's API with DRIFTLOOP_TRAINER__API_KEY instead of Kafka"),
+]
+Summary = Annotated[
+    Path | None, typer.Option(metavar="FILE", dir_okay=False, help="file to which a Markdown summary is appended")
+]
+MlflowUiUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="URL of MLflow in a browser, for a link in the summary")
+]
+GithubAnnotations = Annotated[
+    bool,
+    typer.Option(
+        "--github-annotations",
+        help="print the result as an annotation for GitHub; a rejection is a warning with exit code 0",
+    ),
+]
+
+
+def retrain(
+    reason: Reason,
+    wait: Wait = False,
+    start: Start = None,
+    base_end: BaseEnd = None,
+    last_rows: LastRows = None,
+    archive: Archive = True,
+    timeout_minutes: TimeoutMinutes = 60,
+    requested_by: RequestedBy = None,
+    dry_run: DryRun = False,
+    trainer_url: TrainerUrl = None,
+    summary: Summary = None,
+    mlflow_ui_url: MlflowUiUrl = None,
+    github_annotations: GithubAnnotations = False,
+) -> None:
+    """Request a new version.
+
+    The exit code is 0 if the version was promoted or, without --wait, requested; 2 if an option is invalid; 6 if Kafka
+    or the trainer does not answer; 7 if the trainer rejects the key or the selection. With --wait it is 3 if the
+    version was rejected, 4 if the retrain failed and 5 if it took too long.
+
+        driftloop retrain --reason "two new carriers" --from 2013-01-01 --to 2013-04-01 --wait
+    """
+    request = _create_request(
+        reason,
+        requested_by or getpass.getuser(),
+        {
+            "start": start and start.date(),
+            "base_end": base_end and base_end.date(),
+            "archive": archive,
+            "last_rows": last_rows,
+        },
+    )
+    report = RetrainReport(request, summary, github_annotations, mlflow_ui_url)
+    with _report_errors(report), _retrain_client(trainer_url) as client:
+        if dry_run:
+            _dry_run(client, request, report)
+            return
+        submitted = client.submit(request)
+        print_message(f"retrain {submitted.id} requested")
+        if wait:
+            raise typer.Exit(_wait_for_result(submitted, report, timeout_minutes))
+        report.write_message("requested", f"retrain {submitted.id}; this command does not wait for its result")
+
+
+def _create_request(reason: str, requested_by: str, data: dict[str, object]) -> RetrainRequest:
+    try:
+        return RetrainRequest(reason=reason, requested_by=requested_by, data=DataSelection.model_validate(data))
+    except ValidationError as error:
+        raise typer.BadParameter("; ".join(problem["msg"] for problem in error.errors())) from error
+
+
+def _dry_run(client: RetrainClient, request: RetrainRequest, report: RetrainReport) -> None:
+    event = client.dry_run(request)
+    out.print_json(event.model_dump_json(exclude={"id", "time"}, exclude_none=True))
+    report.write_message("dry run", f"access and selection are valid; a retrain of {event.model} would be requested")
+
+
+def _wait_for_result(submitted: SubmittedRetrain, report: RetrainReport, timeout_minutes: float) -> ExitCode:
+    """Print the retrain's states until the final one or the timeout; return the exit code."""
+    deadline = time.monotonic() + timeout_minutes * 60
+    for state in submitted.states:
+        if state is not None:
+            _print_state(state)
+            if state.is_final:
+                return report.write_result(state)
+        if time.monotonic() > deadline:
+            break
+    message = f"no result after {timeout_minutes:g} minutes; the retrain goes on, driftloop status shows its result"
+    print_message(message)
+    report.write_message("no result yet", f"retrain {submitted.id}: {message}", "error")
+    return ExitCode.TIMED_OUT
+
+
+def _print_state(state: ModelStateChanged) -> None:
+    color = STATE_COLORS.get(state.state, "cyan")
+    version = f" version {state.version}" if state.version else ""
+    out.print(f"[{color}]{state.state}[/]{version}: {escape(state.explanation)}", highlight=False)
+
+
+@contextmanager
+def _retrain_client(trainer_url: str | None) -> Iterator[RetrainClient]:
+    """Provide the client for the trainer's URL or, without one, for Kafka."""
+    if trainer_url is None:
+        settings = load_settings_or_exit(CliSettings)
+        with KafkaRetrainClient(settings, settings.registry.model) as kafka_client:
+            yield kafka_client
+        return
+    if not trainer_url.startswith(("https://", "http://")):
+        raise typer.BadParameter(
+            f"{trainer_url!r} is not a URL such as https://trainer.example", param_hint="--trainer-url"
+        )
+    api_key = load_settings_or_exit(TrainerApiSettings).trainer.api_key.get_secret_value()
+    with HttpRetrainClient(trainer_url, api_key) as http_client:
+        yield http_client
+
+
+@contextmanager
+def _report_errors(report: RetrainReport) -> Iterator[None]:
+    """Turn a request that was rejected or could not be sent into a message, a report and an exit code."""
+    try:
+        yield
+    except (DependencyUnavailable, RetrainRequestRejected) as error:
+        report.write_message("not requested", str(error), "error")
+        code = ExitCode.REFUSED if isinstance(error, RetrainRequestRejected) else ExitCode.UNAVAILABLE
+        raise exit_with(code, str(error)) from error

@@ -1,0 +1,33 @@
+"""What the command reads from the environment."""
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings
+
+from driftloop.settings import RegistrySettings, Settings, StorageSettings
+from driftloop.settings_section import SettingsSection
+
+
+class CliSettings(Settings):
+    """Settings of commands that need Kafka or the registry."""
+
+    registry: RegistrySettings
+
+
+class StorageCliSettings(CliSettings):
+    """Settings of commands that also need the bucket."""
+
+    storage: StorageSettings = StorageSettings()
+
+
+class TrainerApiSection(SettingsSection, extra="ignore"):
+    """The part of the trainer's section that the command needs; the other settings in it are ignored."""
+
+    api_key: SecretStr = Field(min_length=8, description="key of the trainer's API")
+
+
+class TrainerApiSettings(BaseSettings):
+    """Settings of requests to the trainer's API."""
+
+    model_config = Settings.model_config
+
+    trainer: TrainerApiSection

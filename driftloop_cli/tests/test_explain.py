@@ -1,0 +1,199 @@
+"""The description of a prediction, without Kafka, MLflow or a bucket."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from driftloop.events import DriftVerdict, Outcome, Prediction, Window, new_event_id
+from driftloop.kafka import reader
+from driftloop.settings import KafkaSettings, RegistrySettings
+from driftloop_cli import explain
+from driftloop_cli.explain import (
+    LocatedPrediction,
+    _describe_outcomes,
+    _describe_reference,
+    _describe_rows,
+    _describe_window,
+    id_timestamp,
+    locate,
+    outcomes_of,
+)
+from driftloop_cli.settings import StorageCliSettings
+
+NOW = datetime.now(UTC)
+WINDOW = Window(topic="predictions", partition=0, first_offset=0, last_offset=9)
+ARCHIVE = f"gs://b/events/predictions/{WINDOW.name}.parquet"
+SETTINGS = StorageCliSettings(kafka=KafkaSettings(), registry=RegistrySettings(model="m"))
+NO_OUTCOMES = pd.DataFrame(columns=["id", "row", "time", "outcome"])
+
+
+class FakeBucket:
+    """Files by path; a frame is a Parquet file."""
+
+    def __init__(self, **files: Any) -> None:
+        self.files: dict[str, Any] = files
+        self.deleted: set[str] = set()
+
+    def url(self, path: str) -> str:
+        return f"gs://b/{path}"
+
+    def exists(self, path: str) -> bool:
+        return path in self.files
+
+    def list_modified_since(self, folder: str, _: datetime) -> list[str]:
+        return [path for path in [*self.files, *self.deleted] if path.startswith(folder)]
+
+    def read_parquet(self, path: str, columns: list[str] | None = None) -> pd.DataFrame:
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        return self.files[path][columns] if columns else self.files[path]
+
+
+@pytest.fixture
+def bucket() -> Any:
+    return FakeBucket()
+
+
+@pytest.fixture
+def topic_events(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """Events by topic, as the reader returns them."""
+    events: dict[str, list[Any]] = {}
+    monkeypatch.setattr(reader, "read_since", lambda _, topic, *__: iter(events.get(topic, [])))
+    monkeypatch.setattr(reader, "read_last", lambda _, topic, __: events.get(topic, []))
+    monkeypatch.setattr(reader, "read_window", lambda _, window: iter(events.get(window.topic, [])))
+    return events
+
+
+def prediction_event(prediction_id: str) -> Prediction:
+    return Prediction(id=prediction_id, model="m", version="1", features={"x": [1.0, None]}, predictions=[0.25, 0.5])
+
+
+def verdict(archive: str = ARCHIVE, version: str = "1", **fields: object) -> DriftVerdict:
+    about = {"window": WINDOW, "model": "m", "version": version, "rows": 20, "verdict": "no_drift", "archive": archive}
+    times = {"first_prediction_at": NOW, "last_prediction_at": NOW, "explanation": "score 1, threshold 2"}
+    return DriftVerdict.model_validate({**about, **times, **fields})
+
+
+def located(rows: int = 2, **fields: Any) -> LocatedPrediction:
+    cells = [(n / 10, {"x": n, "y": None}) for n in range(rows)]
+    empty = LocatedPrediction("m", "1", NOW, cells, None, None, None)
+    return empty._replace(**fields)
+
+
+def archived_rows(prediction_id: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "id": ["other", prediction_id, prediction_id],
+            "row": [0, 1, 0],
+            "time": pd.Timestamp("2013-07-01", tz="UTC"),
+            "model": "m",
+            "version": "1",
+            "prediction": [0.9, 0.5, 0.25],
+            "x": [0.0, 2.0, 1.0],
+        }
+    )
+
+
+def test_id_timestamp_is_the_time_of_a_uuid7_and_none_for_other_ids() -> None:
+    time = id_timestamp(new_event_id())
+    assert time is not None
+    assert abs(time - datetime.now(UTC)) < timedelta(minutes=1)
+    assert id_timestamp("my-own-id") is None
+    assert id_timestamp("6fa459ea-ee8a-4ca4-894e-db77e160355e") is None  # a UUIDv4
+
+
+@pytest.mark.parametrize("prediction_id", [new_event_id(), "my-own-id"])
+def test_locate_finds_archived_prediction_with_its_verdict(
+    prediction_id: str, bucket: Any, topic_events: dict[str, list[Any]]
+) -> None:
+    bucket.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
+    event = prediction_event(prediction_id)
+    topic_events["predictions"] = [prediction_event("other"), event]
+    topic_events["drift"] = [
+        verdict("gs://b/events/deleted-0-0-0.parquet"),
+        verdict(version="2"),
+        verdict(replayed=True, explanation="replayed"),
+        verdict(),
+    ]
+    found = locate(SETTINGS, bucket, prediction_id)
+    assert found is not None
+    assert found.rows == [(0.25, {"x": 1.0}), (0.5, {"x": 2.0})]  # sorted by row
+    assert (found.archive, found.event) == (ARCHIVE, event)
+    assert found.verdict is not None
+    assert (found.verdict.version, found.verdict.explanation) == ("1", "score 1, threshold 2")
+
+
+def test_locate_finds_prediction_of_open_window_on_the_topic(bucket: Any, topic_events: dict[str, list[Any]]) -> None:
+    event = prediction_event(new_event_id())
+    topic_events["predictions"] = [event]
+    found = locate(SETTINGS, bucket, event.id)
+    assert found == LocatedPrediction("m", "1", event.time, [(0.25, {"x": 1.0}), (0.5, {"x": None})], None, None, event)
+
+
+@pytest.mark.parametrize("prediction_id", [new_event_id(), "my-own-id"])
+def test_locate_returns_none_for_unknown_prediction(
+    prediction_id: str, bucket: Any, topic_events: dict[str, list[Any]]
+) -> None:
+    topic_events["drift"] = [verdict()]
+    assert locate(SETTINGS, bucket, prediction_id) is None
+
+
+def test_outcomes_come_from_archive_and_topic_sorted_by_time(bucket: Any, topic_events: dict[str, list[Any]]) -> None:
+    name = Window(topic="outcomes", partition=0, first_offset=0, last_offset=9).name
+    bucket.files[f"events/outcomes/{name}.parquet"] = pd.DataFrame(
+        {"id": ["a", "b"], "row": [0, 0], "time": [NOW, NOW], "outcome": [1.0, 0.0]}
+    )
+    bucket.deleted.add(f"events/outcomes/{name.replace('-0-', '-1-')}.parquet")
+    earlier = Outcome(prediction_id="a", index=0, outcome=0, time=NOW - timedelta(days=1))
+    topic_events["outcomes"] = [earlier, Outcome(prediction_id="c", index=0, outcome=1)]
+    outcomes = outcomes_of(SETTINGS, bucket, "a")
+    assert outcomes["outcome"].tolist() == [0.0, 1.0]
+    assert set(outcomes["id"]) == {"a"}
+
+
+def test_outcomes_are_empty_if_none_was_reported(bucket: Any, topic_events: dict[str, list[Any]]) -> None:
+    assert not topic_events
+    assert outcomes_of(SETTINGS, bucket, "a").empty
+
+
+def test_description_of_rows_has_features_prediction_and_outcome() -> None:
+    outcomes = pd.DataFrame({"row": [1], "time": [NOW], "outcome": [1.0]})
+    lines = list(_describe_rows(located(), outcomes, None))
+    assert [label for label, _ in lines] == ["row 0", "  prediction", "  outcome", "row 1", "  prediction", "  outcome"]
+    assert [text for _, text in lines[:3]] == ["x=0, y=–", "0.0", "not reported yet"]
+    assert lines[5][1] == f"1, known at {NOW:%Y-%m-%d %H:%M}"
+    assert list(_describe_rows(located(), outcomes, 1)) == lines[3:]
+
+
+def test_description_of_rows_is_limited_and_rejects_a_missing_row() -> None:
+    count = explain.MAX_ROWS + 5
+    assert list(_describe_rows(located(count), NO_OUTCOMES, None))[-1] == ("", "5 more rows: choose one with --row")
+    ((label, text),) = _describe_rows(located(2), NO_OUTCOMES, 2)
+    assert (label, text) == ("", "there is no row 2: the request has 2 rows, from 0 to 1")
+
+
+def test_description_of_outcomes_has_the_last_one_first() -> None:
+    times = [datetime(2013, 7, day, tzinfo=UTC) for day in (1, 2)]
+    text = _describe_outcomes(pd.DataFrame({"time": times, "outcome": [0.0, 1.0]}))
+    assert text == "1, known at 2013-07-02 00:00 (corrected: before it was 0, known at 2013-07-01 00:00)"
+
+
+def test_description_of_window_depends_on_archive_verdict_and_report(bucket: Any) -> None:
+    assert dict(_describe_window(bucket, located())) == {"window": "not archived yet: its window is still open"}
+    archived = located(archive=ARCHIVE)
+    assert list(dict(_describe_window(bucket, archived))) == ["window", "verdict"]
+    judged = dict(_describe_window(bucket, archived._replace(verdict=verdict())))
+    assert judged["verdict"] == "no_drift, on 20 rows of version 1: score 1, threshold 2"
+    assert judged["window"] == f"{WINDOW.name} ({ARCHIVE})"
+    report = f"reports/m/1/{WINDOW.name}.html"
+    bucket.files[report] = Path()
+    assert dict(_describe_window(bucket, archived._replace(verdict=verdict())))["report"] == f"gs://b/{report}"
+
+
+def test_description_of_reference_says_whether_it_is_complete(bucket: Any) -> None:
+    assert _describe_reference(bucket, located())[1].startswith("missing")
+    bucket.files["references/m/1/profile.json"] = Path()
+    assert _describe_reference(bucket, located()) == ("  reference", "gs://b/references/m/1")
