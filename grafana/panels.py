@@ -44,7 +44,7 @@ DATA_SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 BLUE, GREEN, ORANGE, RED, PURPLE = "blue", "green", "orange", "red", "purple"
 THRESHOLD_SERIES = "/limit|threshold|at gate|low|high/"
 """Names of the series that others are compared with; they are drawn dashed."""
-MAX_CELLS = 200  # of a heatmap or state timeline from left to right: more cannot be told apart
+MAX_CELLS = 200  # of a heatmap or state timeline from left to right: more cannot be distinguished
 
 WINDOWS_URL = "${pages}/?model=${model}&version=${__field.labels.version}"
 """The drift worker's page of a version's windows; each window has its page and evidently's report."""

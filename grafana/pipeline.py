@@ -140,7 +140,7 @@ def dashboard() -> Dashboard:
                 ),
                 stat(
                     "Reports by result",
-                    "evidently's reports that were rendered, failed, or were dropped from a full queue, since the drift "
+                    "evidently's reports that were rendered, failed, or dropped from a full queue, since the drift "
                     "workers started.",
                     "short",
                     instant_query(f"sum by (state) (driftloop_drift_reports_total) {or_zero('state')}", "{{state}}"),

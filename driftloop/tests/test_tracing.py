@@ -25,7 +25,7 @@ def received() -> Iterator[Collector]:
 
 
 def outcome() -> Outcome:
-    return Outcome(prediction_id="p", index=0, outcome=1)
+    return Outcome(prediction_id="p", index=0, outcome=1, traceparent=tracing.current_traceparent())
 
 
 def test_tracing_without_an_endpoint_does_nothing_and_imports_no_sdk() -> None:

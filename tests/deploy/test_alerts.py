@@ -1,4 +1,4 @@
-"""Prometheus' own tool on the alert rules."""
+"""The alert rules, checked with Prometheus' own tool."""
 
 import re
 from pathlib import Path
@@ -12,15 +12,15 @@ RULES = ROOT / "compose" / "prometheus"
 TESTS = sorted(RULES.glob("*_test.yaml"))
 
 
-def test_the_alert_rules_are_valid() -> None:
+def test_alert_rules_pass_the_linter() -> None:
     run("promtool", "check", "rules", "--lint=all", "--lint-fatal", str(RULES / "alerts.yaml"))
 
 
-def test_each_alert_fires_stays_quiet_and_resolves() -> None:
+def test_alert_rules_pass_their_promtool_tests() -> None:
     run("promtool", "test", "rules", *map(str, TESTS))
 
 
-def test_each_alert_is_tested_and_has_a_runbook() -> None:
+def test_every_alert_is_tested_and_has_a_runbook() -> None:
     rules = [rule for group in yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
     cases = [
         [(bool(check["exp_alerts"]), check["alertname"]) for check in case["alert_rule_test"]]
@@ -30,7 +30,7 @@ def test_each_alert_is_tested_and_has_a_runbook() -> None:
     headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE)
     assert rules
     for rule in rules:
-        quiet, fires = (False, rule["alert"]), (True, rule["alert"])
-        assert any(case[0] == case[-1] == quiet and fires in case for case in cases), rule["alert"]
+        silent, fires = (False, rule["alert"]), (True, rule["alert"])
+        assert any(case[0] == case[-1] == silent and fires in case for case in cases), rule["alert"]
         assert rule["annotations"]["runbook"] == f"docs/alerts.md#{rule['alert'].lower()}"
         assert rule["alert"] in headings

@@ -1,4 +1,4 @@
-"""The list of metrics, the live services and what is built on both, held together; a real Prometheus on the stack."""
+"""The list of metrics, the metrics of running services, and rules and dashboards agree; with a real Prometheus."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def value(stack: Stack, part: str, name: str, **labels: str) -> float | None:
 
 @pytest.mark.usefixtures("version_1")
 @pytest.mark.parametrize("service", list(metrics_page.MODULES))
-def test_a_live_service_has_the_metrics_that_are_listed_and_no_others(stack: Stack, service: str) -> None:
+def test_service_exposes_exactly_the_documented_metrics(stack: Stack, service: str) -> None:
     found: dict[str, Metric] = {m.name: m for m in text_string_to_metric_families(scraped(stack, service))}
     listed = {one.family: one for one in metrics_page.metric_docs(service)}
     assert found.keys() == listed.keys()
@@ -54,27 +54,27 @@ def test_a_live_service_has_the_metrics_that_are_listed_and_no_others(stack: Sta
 
 @pytest.mark.usefixtures("version_1")
 @pytest.mark.parametrize("service", list(metrics_page.MODULES))
-def test_names_follow_the_conventions_of_prometheus(stack: Stack, service: str) -> None:
-    """Of what is scraped, and of what has no series yet, which promtool would pass over."""
-    told = scraped(stack, service).splitlines()
-    have = {line.split("{")[0].split(" ")[0] for line in told}
+def test_metric_names_follow_the_conventions_of_prometheus(stack: Stack, service: str) -> None:
+    """Check scraped metrics, and those without a series yet, which promtool would skip."""
+    scraped_lines = scraped(stack, service).splitlines()
+    have = {line.split("{")[0].split(" ")[0] for line in scraped_lines}
     for one in metrics_page.metric_docs(service):
         if one.series[0] not in have:
-            at = told.index(f"# TYPE {one.name} {one.type}")
-            told[at + 1 : at + 1] = [
+            at = scraped_lines.index(f"# TYPE {one.name} {one.type}")
+            scraped_lines[at + 1 : at + 1] = [
                 series + ('{le="+Inf"} 1' if series.endswith("_bucket") else " 1") for series in one.series
             ]
     counted = [
-        line for line in told if "missing_outcome_days" not in line
+        line for line in scraped_lines if "missing_outcome_days" not in line
     ]  # promtool asks for seconds, but these are calendar days
     run("promtool", "check", "metrics", given="\n".join(counted) + "\n")
 
 
-def test_the_page_is_what_the_code_says() -> None:
+def test_metrics_page_is_up_to_date() -> None:
     assert metrics_page.main(["--check"]) == 0
 
 
-def test_a_page_that_is_stale_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_page_check_reports_a_stale_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "metrics.md"
     page.write_text(metrics_page.PAGE.read_text().replace("driftloop_quality_low", "driftloop_quality_bottom"))
     monkeypatch.setattr(metrics_page, "PAGE", page)
@@ -83,7 +83,7 @@ def test_a_page_that_is_stale_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     assert page.read_text() == (ROOT / "docs" / "metrics.md").read_text()
 
 
-def test_rules_docs_and_dashboards_name_metrics_that_exist() -> None:
+def test_rules_docs_and_dashboards_name_existing_metrics() -> None:
     named = {
         **{
             name: (ROOT / "docs" / name).read_text() for name in ("alerts.md", "drift.md", "metrics.md", "predictor.md")
@@ -103,7 +103,7 @@ def own_metrics(text: str) -> set[str]:
 
 
 def queries(of: Any) -> Iterator[str]:
-    """The queries of a dashboard: of panels, annotations and variables."""
+    """Yield the queries of a dashboard: of panels, annotations and variables."""
     for key, inner in of.items() if isinstance(of, dict) else enumerate(of) if isinstance(of, list) else ():
         if key in ("expr", "query", "definition") and isinstance(inner, str):
             yield inner
@@ -112,7 +112,7 @@ def queries(of: Any) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("version_1")
-def test_what_the_predictor_uses_is_that_of_all_its_processes(stack: Stack) -> None:
+def test_predictor_resources_are_those_of_all_its_processes(stack: Stack) -> None:
     running = stack.executors["predictor"].process
     assert running is not None
     main = psutil.Process(running.pid)
@@ -128,7 +128,7 @@ def test_what_the_predictor_uses_is_that_of_all_its_processes(stack: Stack) -> N
 
 
 @pytest.mark.usefixtures("version_1")
-def test_services_tell_their_build_the_alias_and_that_nothing_is_left(stack: Stack) -> None:
+def test_services_expose_build_champion_phases_and_zero_lag(stack: Stack) -> None:
     for service in metrics_page.MODULES:
         assert value(stack, service, "driftloop_build_info", service=service, version="0.1.0") == 1
     champion = str(stack.registry.champion())
@@ -158,7 +158,7 @@ def test_services_tell_their_build_the_alias_and_that_nothing_is_left(stack: Sta
 
 
 @pytest.mark.usefixtures("version_1")
-def test_a_prometheus_sees_all_services_and_evaluates_all_rules(stack: Stack) -> None:
+def test_prometheus_scrapes_all_services_and_evaluates_all_rules(stack: Stack) -> None:
     needed("prometheus")
 
     def asked(path: str) -> Any:
@@ -182,17 +182,17 @@ def test_a_prometheus_sees_all_services_and_evaluates_all_rules(stack: Stack) ->
     assert {rule["health"] for rule in rules} == {"ok"}
 
 
-def test_compose_and_the_stack_scrape_the_same_jobs() -> None:
+def test_prometheus_configuration_of_compose_has_the_jobs_of_the_services() -> None:
     configuration = ROOT / "compose" / "prometheus" / "prometheus.yaml"
     run("promtool", "check", "config", str(configuration))
     jobs = [job["job_name"] for job in yaml.safe_load(configuration.read_text())["scrape_configs"]]
     assert jobs == list(metrics_page.MODULES)
 
 
-def test_the_example_of_alertmanager_is_valid() -> None:
+def test_example_configuration_of_alertmanager_is_valid() -> None:
     run("amtool", "check-config", str(ROOT / "compose" / "alertmanager" / "alertmanager.yaml"))
 
 
-def test_without_a_prometheus_the_stack_says_so(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stack_reports_that_prometheus_is_not_installed(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(stack.components, "prometheus", raising=False)
     assert "Prometheus    not on this machine" in up.addresses(stack)

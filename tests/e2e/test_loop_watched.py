@@ -1,6 +1,6 @@
-"""The loop as dashboards see it: each of their queries, asked of a real Prometheus that scraped while it turned.
+"""Every query of every dashboard, sent to a real Prometheus that scraped the services while the loop ran.
 
-Runs behind the tests of the loop, whose events it takes; alone it turns the loop itself.
+Runs after the tests of the loop and uses their events; run alone, it produces its own.
 """
 
 import json
@@ -206,7 +206,7 @@ def choices(prometheus: Prometheus, board: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_every_panel_has_data_in_its_range(prometheus: Prometheus, name: str) -> None:
+def test_every_panel_has_data_in_its_expected_range(prometheus: Prometheus, name: str) -> None:
     board, wrong, seconds = BOARDS[name], [], 0.0
     print(f"\n{board['title']}, {prometheus.end - prometheus.begin:.0f} s")
     for panel in board["panels"]:
@@ -234,13 +234,13 @@ def test_every_panel_has_data_in_its_range(prometheus: Prometheus, name: str) ->
     assert wrong == []
 
 
-def test_every_expected_panel_is_there() -> None:
+def test_dashboards_have_exactly_the_expected_panels() -> None:
     there = {name: {p["title"] for p in board["panels"] if p["type"] != "row"} for name, board in BOARDS.items()}
     assert there == {name: set(panels) for name, panels in LARGEST.items()}
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_retrains_and_swaps_are_marked_when_they_were(
+def test_annotations_mark_retrains_and_swaps_at_their_time(
     prometheus: Prometheus, stack: Stack, version_1: str, name: str
 ) -> None:
     marks = {mark["name"]: mark for mark in BOARDS[name]["annotations"]["list"]}
@@ -256,7 +256,9 @@ def test_retrains_and_swaps_are_marked_when_they_were(
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_a_console_draws_every_panel(prometheus: Prometheus, browser: "Browser", stack: Stack, name: str) -> None:
+def test_console_draws_every_panel_without_errors(
+    prometheus: Prometheus, browser: "Browser", stack: Stack, name: str
+) -> None:
     complaints = []
     with browser.new_page(viewport=screenshots.VIEWPORT) as page:
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)

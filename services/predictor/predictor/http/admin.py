@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from driftloop.events import EventTime, Outcome, RowIndex, now
 from driftloop.kafka.codec import serialize
+from driftloop.telemetry import tracing
 from driftloop.telemetry.http import operational_routes
 from predictor import metrics
 from predictor.http import dependencies, metadata, openapi
@@ -89,8 +90,17 @@ async def report_outcomes(
 ) -> dict[str, int]:
     """Report outcomes of earlier predictions. If a row is reported more than once, the last outcome counts."""
     time = driftloop_time or now()
+    traceparent = tracing.current_traceparent()
     events = [
-        serialize(Outcome(time=time, prediction_id=report.id, index=report.index, outcome=report.outcome))
+        serialize(
+            Outcome(
+                time=time,
+                traceparent=traceparent,
+                prediction_id=report.id,
+                index=report.index,
+                outcome=report.outcome,
+            )
+        )
         for report in body.outcomes
     ]
     try:
