@@ -224,12 +224,12 @@ def test_report_process_exits_before_its_worker() -> None:
 
 
 def test_report_process_dies_with_its_killed_worker(tmp_path: Path) -> None:
-    told = tmp_path / "told"
+    pid_file = tmp_path / "pid_file"
     child = f"""
 import os, pathlib, time
 from driftloop.process import exit_with_parent
 exit_with_parent()
-pathlib.Path({str(told)!r}).write_text(str(os.getpid()))
+pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()))
 time.sleep(60)
 """
     worker = f"""
@@ -242,8 +242,8 @@ with ReportQueue(2, 60, [sys.executable, "-c", {child!r}]) as queue:
 """
     process = subprocess.Popen([sys.executable, "-c", worker])
     try:
-        until(lambda: told.exists() and told.read_text(), "the report's process")
-        report = psutil.Process(int(told.read_text()))
+        until(lambda: pid_file.exists() and pid_file.read_text(), "the report's process")
+        report = psutil.Process(int(pid_file.read_text()))
     finally:
         process.kill()
         process.wait()
