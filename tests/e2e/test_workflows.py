@@ -62,7 +62,7 @@ def champion(stack: Stack, version_1: str) -> Iterator[None]:
 def run(act: Path, stack: Stack, folder: Path, inputs: Mapping[str, str], secrets: Mapping[str, str] = {}) -> Ran:
     """Runs it as a person would by hand."""
     keys = {
-        "DRIFTLOOP_TRAINER_URL": stack.parts["trainer"].url,
+        "DRIFTLOOP_TRAINER_URL": stack.components["trainer"].url,
         "DRIFTLOOP_TRAINER_API_KEY": stack.environment["DRIFTLOOP_TRAINER__API_KEY"],
         **secrets,
     }
@@ -144,14 +144,14 @@ def test_training_once_needs_no_service(stack: Stack, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "::warning title=⚠️ flights%3A rejected" in done.stdout
-    told = reader.read_last(stack.kafka, stack.topics.models, 1)[-1]
-    assert isinstance(told, ModelStateChanged)
-    assert (told.state, stack.registry.champion()) == ("rejected", champion)
-    assert f"| dataset version (md5) | `{told.dataset_md5}` |" in page.read_text()
-    recorded = stack.registry.recorded_result(told.retrain_id)
+    result = reader.read_last(stack.kafka, stack.topics.models, 1)[-1]
+    assert isinstance(result, ModelStateChanged)
+    assert (result.state, stack.registry.champion()) == ("rejected", champion)
+    assert f"| dataset (MD5) | `{result.dataset_md5}` |" in page.read_text()
+    recorded = stack.registry.recorded_result(result.retrain_id)
     assert recorded is not None
     apart = {"traceparent"}  # who sends it has a span of his own
-    assert recorded.model_dump(exclude=apart) == told.model_dump(exclude=apart)
+    assert recorded.model_dump(exclude=apart) == result.model_dump(exclude=apart)
 
 
 @pytest.mark.usefixtures("champion")
@@ -159,8 +159,10 @@ def test_a_retrain_that_fails_fails_the_job(act: Path, stack: Stack, tmp_path: P
     days = {"from": "2014-06-01", "archive": "false"}
     ran = run(act, stack, tmp_path, {"reason": "nothing there", "wait": "true", **days})
     assert ran.code == 1
-    assert ran.summary.startswith("## ❌ flights: failed\n\nUnfitData: labelled rows: 0 of 0, and 1,000 are needed")
-    assert "::error title=❌ flights%3A failed::UnfitData" in ran.log
+    assert ran.summary.startswith(
+        "## ❌ flights: failed\n\nInvalidTrainingData: labelled rows: 0 of 0, and 1,000 are needed"
+    )
+    assert "::error title=❌ flights%3A failed::InvalidTrainingData" in ran.log
     assert "exit status 4" in ran.log
 
 
@@ -170,7 +172,7 @@ def test_a_wrong_key_asks_for_nothing(act: Path, stack: Stack, tmp_path: Path) -
     key = {"DRIFTLOOP_TRAINER_API_KEY": "somebody else's key"}
     ran = run(act, stack, tmp_path, {"reason": "none of mine", "wait": "true"}, key)
     assert ran.code == 1
-    assert ran.summary.startswith("## not asked for\n")
+    assert ran.summary.startswith("## not requested\n")
     assert "X-API-Key is missing or wrong (HTTP 401)" in ran.summary
     assert "exit status 7" in ran.log
     assert asked(stack) == before
@@ -181,14 +183,14 @@ def test_a_dry_run_asks_for_nothing(act: Path, stack: Stack, tmp_path: Path) -> 
     before = asked(stack)
     ran = run(act, stack, tmp_path, {"reason": "to see", "dry_run": "true", "last_rows": "5000"})
     assert ran.code == 0, ran.log
-    assert "a retrain of flights would be asked for" in ran.summary
+    assert "a retrain of flights would be requested" in ran.summary
     assert ran.row("data") == "the last 5,000 labelled rows"
     assert '"last_rows": 5000' in ran.log
     assert asked(stack) == before
 
 
 @pytest.mark.usefixtures("champion")
-def test_a_version_that_is_promoted_is_told_with_its_figures(act: Path, stack: Stack, tmp_path: Path) -> None:
+def test_promotion_is_reported_with_its_metrics(act: Path, stack: Stack, tmp_path: Path) -> None:
     ran = run(act, stack, tmp_path, {"reason": "it is | summer", "wait": "true", **inputs(SUMMER)})
     assert ran.code == 0, ran.log
     change = end(stack, ran)
@@ -196,10 +198,10 @@ def test_a_version_that_is_promoted_is_told_with_its_figures(act: Path, stack: S
     assert ran.summary.startswith(f"## ✅ flights: promoted, version {change.version}\n\n{change.explanation}\n")
     assert f"::notice title=✅ flights%3A promoted, version {change.version}" in ran.log.replace("%2C", ",")
     assert ran.row("reason") == r"it is \| summer"
-    assert ran.row("asked by") == "octocat, run 1 of GitHub"
-    assert ran.row("data") == "from 2013-06-01, the base dataset to before 2013-08-01, without the archive"
+    assert ran.row("requested by") == "octocat, run 1 of GitHub"
+    assert ran.row("data") == "from 2013-06-01, base dataset until before 2013-08-01, without the archive"
     pointer = dvc.pointer_for_version(stack.registry, str(change.version))
-    assert ran.row("dataset version (md5)") == f"`{dvc.parse_pointer(pointer).md5}`"
+    assert ran.row("dataset (MD5)") == f"`{dvc.parse_pointer(pointer).md5}`"
     assert ran.row("see") == (
         f"[the version in MLflow](https://mlflow.example/#/models/flights/versions/{change.version})"
     )
@@ -214,4 +216,4 @@ def test_training_once_says_what_is_away(stack: Stack) -> None:
         patch.setitem(stack.environment, "DRIFTLOOP_REGISTRY__URI", "http://127.0.0.1:9")
         done = run_command(stack, "driftloop-train", "--request", wish)
     assert done.returncode == 6, done.stdout + done.stderr
-    assert "the registry is out of reach" in done.stdout
+    assert "the registry is unavailable" in done.stdout

@@ -1,4 +1,4 @@
-"""Who may serve."""
+"""The gate's decision on champion and challenger."""
 
 from typing import Any
 
@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from driftloop.evaluation.metrics import Floats, Ints
-from trainer.gate.gate import FIRST, Answers, Decision, Metric, Trial, Tried, days_held_out, decide, first
-from trainer.settings import Gate
+from driftloop.evaluation.metric_names import HeadlineMetric
+from driftloop.evaluation.metrics import FloatArray, IntArray
+from trainer.gate.gate import (
+    FIRST_VERSION,
+    Decision,
+    HoldoutPredictions,
+    ServingTrial,
+    SmokeTestResult,
+    decide,
+    decide_first,
+    holdout_days,
+)
+from trainer.gate.settings import GateSettings
 
 RANDOM = np.random.default_rng(0)
 DAYS, ROWS = 14, 200
@@ -18,10 +28,10 @@ TRUTH = RANDOM.normal(-1, 1, DAYS * ROWS) + RANDOM.normal(0, 0.3, DAYS)[BLOCKS]
 OUTCOMES = (RANDOM.random(DAYS * ROWS) < 1 / (1 + np.exp(-TRUTH))).astype(float)
 
 
-def probabilities(noise: float) -> Floats:
+def probabilities(noise: float) -> FloatArray:
     """Calibrated ones of a model that sees the truth through noise."""
     seen = TRUTH + RANDOM.normal(0, noise, len(TRUTH))
-    found: Floats = 1 / (1 + np.exp(-(seen - noise**2) / (1 + noise**2)))
+    found: FloatArray = 1 / (1 + np.exp(-(seen - noise**2) / (1 + noise**2)))
     return found
 
 
@@ -32,66 +42,80 @@ POOR_AT_EWR = np.where(ORIGINS == "EWR", RANDOM.permutation(GOOD), GOOD)
 
 
 def answers(
-    challenger: Floats, champion: Floats = CHAMPION, outcomes: Floats = OUTCOMES, blocks: Ints = BLOCKS, **more: Any
-) -> Answers:
-    return Answers(outcomes, champion, challenger, blocks, **more)
+    challenger: FloatArray,
+    champion: FloatArray = CHAMPION,
+    outcomes: FloatArray = OUTCOMES,
+    blocks: IntArray = BLOCKS,
+    **more: Any,
+) -> HoldoutPredictions:
+    return HoldoutPredictions(outcomes, champion, challenger, blocks, **more)
 
 
-def ranked(challenger: Floats, champion: Floats = CHAMPION, **more: Any) -> Answers:
+def ranked(challenger: FloatArray, champion: FloatArray = CHAMPION, **more: Any) -> HoldoutPredictions:
     """By scores that are no probabilities, so that nothing but their order can be judged."""
     return answers(challenger * 10, champion * 10, **more)
 
 
-def trial(seconds: float = 0.002, **columns: str) -> Trial:
-    return Trial(columns=columns or {"x": "double", "y": "string or missing"}, seconds={1: seconds, 128: seconds * 2})
+def trial(seconds: float = 0.002, **columns: str) -> ServingTrial:
+    return ServingTrial(
+        columns=columns or {"x": "double", "y": "string or missing"}, latency_seconds={1: seconds, 128: seconds * 2}
+    )
 
 
-def both(challenger: Trial) -> Tried:
-    return Tried(challenger=challenger, champion=trial())
+def both(challenger: ServingTrial) -> SmokeTestResult:
+    return SmokeTestResult(challenger=challenger, champion=trial())
 
 
 SAME = both(trial())
 
 
-def decided(held_out: Answers, tried: Tried = SAME, *, metric: Metric = "roc_auc", **rules: Any) -> Decision:
-    return decide(metric, held_out, tried, Gate(**rules))
+def decision_on(
+    holdout: HoldoutPredictions,
+    smoke_test: SmokeTestResult = SAME,
+    *,
+    metric: HeadlineMetric = "roc_auc",
+    **changes: Any,
+) -> Decision:
+    return decide(metric, holdout, smoke_test, GateSettings(**changes))
 
 
-def test_a_challenger_that_nothing_speaks_against_is_promoted() -> None:
-    decision = decided(answers(GOOD, groups={"origin": ORIGINS}), rule="better")
-    assert decision.promote, decision.why
+def test_gate_promotes_better_challenger() -> None:
+    decision = decision_on(answers(GOOD, subgroups={"origin": ORIGINS}), test="superiority")
+    assert decision.promote, decision.explanation
     assert decision.reasons == ()
-    assert f"ROC AUC {decision.challenger['roc_auc']:.3f} against the champion's" in decision.why
-    assert "2,800 rows of 14 held-out days" in decision.why
-    assert "whose lower end is above 0 (rule better)" in decision.why
+    assert f"ROC AUC {decision.challenger['roc_auc']:.3f} against the champion's" in decision.explanation
+    assert "2,800 rows of 14 holdout days" in decision.explanation
+    assert "whose lower end is above 0 (superiority test)" in decision.explanation
 
 
 @pytest.mark.parametrize(
-    ("held_out", "tried", "rules", "reason"),
+    ("holdout", "smoke_test", "changes", "reason"),
     [
-        pytest.param(ranked(POOR), SAME, {}, "is not above -0.02 (rule not_worse)", id="worse"),
+        pytest.param(ranked(POOR), SAME, {}, "is not above -0.02 (non_inferiority test)", id="worse"),
         pytest.param(
             answers(GOOD, blocks=BLOCKS // 2),
             SAME,
             {},
-            "7 days are held out, and 10 are needed: 3 more (DRIFTLOOP_GATE__FEWEST_DAYS)",
+            "the holdout has 7 days, and 10 are needed: 3 more (DRIFTLOOP_GATE__MIN_HOLDOUT_DAYS)",
             id="few days",
         ),
         pytest.param(
             answers(GOOD, blocks=BLOCKS // 7, block_days=7),
             SAME,
             {"margin": 1},
-            "2 blocks of 7 days are held out, and 10 are needed: 8 more",
+            "the holdout has 2 blocks of 7 days, and 10 are needed: 8 more",
             id="few blocks",
         ),
         pytest.param(
-            ranked(POOR_AT_EWR, groups={"origin": ORIGINS}),
+            ranked(POOR_AT_EWR, subgroups={"origin": ORIGINS}),
             SAME,
             {"margin": 1},
-            "origin EWR fares clearly worse: ROC AUC 0.",
+            "origin EWR is clearly worse: ROC AUC 0.",
             id="a group",
         ),
-        pytest.param(answers(TOO_HIGH), SAME, {}, "its probabilities are clearly further off: Brier", id="calibration"),
+        pytest.param(
+            answers(TOO_HIGH), SAME, {}, "its probabilities are clearly less accurate: Brier", id="calibration"
+        ),
         pytest.param(
             answers(GOOD),
             both(trial(x="long", z="double")),
@@ -102,107 +126,111 @@ def test_a_challenger_that_nothing_speaks_against_is_promoted() -> None:
         pytest.param(
             answers(GOOD), both(trial(x="double", y="string")), {}, "y is string, and was string or", id="required"
         ),
-        pytest.param(answers(GOOD), Tried(broken="no such file"), {}, "it cannot serve: no such file", id="broken"),
+        pytest.param(
+            answers(GOOD), SmokeTestResult(error="no such file"), {}, "it cannot serve: no such file", id="broken"
+        ),
         pytest.param(
             answers(GOOD),
-            Tried(
-                challenger=Trial(columns={}, seconds={1: 0.002, 128: 0.0121}),
-                champion=Trial(columns={}, seconds={1: 0.002, 128: 0.004}),
+            SmokeTestResult(
+                challenger=ServingTrial(columns={}, latency_seconds={1: 0.002, 128: 0.0121}),
+                champion=ServingTrial(columns={}, latency_seconds={1: 0.002, 128: 0.004}),
             ),
             {},
-            "an answer of 128 rows takes 12.1 ms, 3.0 times the champion's 4 ms, and 3 times is the most",
+            "a prediction of 128 rows takes 12.1 ms, 3.0 times the champion's 4 ms; at most 3 times is allowed",
             id="slow",
         ),
         pytest.param(
             answers(np.where(np.arange(len(GOOD)) < 3, np.nan, GOOD)), SAME, {}, "for 3 of 2,800 rows", id="no numbers"
         ),
         pytest.param(
-            answers(GOOD, GOOD, outcomes=np.zeros(len(GOOD))), SAME, {}, "tell no ROC AUC", id="one outcome only"
+            answers(GOOD, GOOD, outcomes=np.zeros(len(GOOD))), SAME, {}, "ROC AUC is undefined", id="one outcome only"
         ),
     ],
 )
-def test_each_reason_alone_rejects(held_out: Answers, tried: Tried, rules: dict[str, Any], reason: str) -> None:
-    decision = decided(held_out, tried, **rules)
+def test_gate_rejects_for_single_reason(
+    holdout: HoldoutPredictions, smoke_test: SmokeTestResult, changes: dict[str, Any], reason: str
+) -> None:
+    decision = decision_on(holdout, smoke_test, **changes)
     assert not decision.promote
-    (said,) = decision.reasons
-    assert reason in said
-    assert decision.why.startswith(said)
+    (text,) = decision.reasons
+    assert reason in text
+    assert decision.explanation.startswith(text)
 
 
-def test_all_reasons_are_said() -> None:
+def test_gate_lists_all_reasons() -> None:
     guesses = RANDOM.permutation(TOO_HIGH)
-    held_out = answers(guesses, blocks=BLOCKS // 2, groups={"origin": ORIGINS})
-    decision = decided(held_out, both(trial(seconds=0.02, x="long")))
+    holdout = answers(guesses, blocks=BLOCKS // 2, subgroups={"origin": ORIGINS})
+    decision = decision_on(holdout, both(trial(seconds=0.02, x="long")))
     assert len(decision.reasons) == 9, decision.reasons  # days, worse, 3 origins, calibration, columns, slow twice
-    assert all(reason in decision.why for reason in decision.reasons)
+    assert all(reason in decision.explanation for reason in decision.reasons)
 
 
 @pytest.mark.parametrize(
-    ("challenger", "rules", "promoted"),
+    ("challenger", "changes", "promoted"),
     [
-        (GOOD, {"rule": "better"}, True),
-        (GOOD, {"rule": "better", "margin": 1}, True),
-        (CHAMPION, {"rule": "better", "margin": 1}, False),
+        (GOOD, {"test": "superiority"}, True),
+        (GOOD, {"test": "superiority", "margin": 1}, True),
+        (CHAMPION, {"test": "superiority", "margin": 1}, False),
         (CHAMPION, {}, True),
         (CHAMPION, {"margin": 0}, False),
         (POOR, {"margin": 0.2}, True),
         (POOR, {"margin": 0.02}, False),
     ],
 )
-def test_rule_and_margin_decide(challenger: Floats, rules: dict[str, Any], promoted: bool) -> None:
-    decision = decided(ranked(challenger), **rules)
-    assert decision.promote is promoted, decision.why
+def test_gate_applies_test_and_margin(challenger: FloatArray, changes: dict[str, Any], promoted: bool) -> None:
+    decision = decision_on(ranked(challenger), **changes)
+    assert decision.promote is promoted, decision.explanation
     assert decision.challenger["gain_low"] <= decision.challenger["gain"] <= decision.challenger["gain_high"]
 
 
 @pytest.mark.parametrize("beyond", [-1e-6, 1e-6])
-def test_the_lower_end_is_held_against_the_margin(beyond: float) -> None:
-    low = decided(ranked(POOR)).challenger["gain_low"]
-    assert decided(ranked(POOR), margin=-low + beyond).promote is (beyond > 0)
+def test_gate_compares_lower_end_of_gain_with_margin(beyond: float) -> None:
+    low = decision_on(ranked(POOR)).challenger["gain_low"]
+    assert decision_on(ranked(POOR), margin=-low + beyond).promote is (beyond > 0)
 
 
 NUMBERS = TRUTH * 100
 
 
 @pytest.mark.parametrize(
-    ("error", "rules", "promoted"),
+    ("error", "changes", "promoted"),
     [
-        (8, {"rule": "better"}, True),
-        (10, {"rule": "better"}, False),
+        (8, {"test": "superiority"}, True),
+        (10, {"test": "superiority"}, False),
         (10, {"margin": 0.08}, True),
         (12, {"margin": 0.08}, False),
         (12, {"margin": 0.3}, True),
     ],
 )
-def test_of_an_rmse_less_is_better_and_the_margin_is_a_share(
-    error: float, rules: dict[str, Any], promoted: bool
+def test_gate_treats_lower_rmse_as_gain_and_margin_as_relative(
+    error: float, changes: dict[str, Any], promoted: bool
 ) -> None:
     """The champion's error is 10: a margin of 0.08 is 0.8."""
     random = np.random.default_rng(1)
     old, new = (NUMBERS + random.normal(0, size, len(NUMBERS)) for size in (10, error))
-    decision = decided(answers(new, old, NUMBERS), metric="rmse", **rules)
-    assert decision.promote is promoted, decision.why
+    decision = decision_on(answers(new, old, NUMBERS), metric="rmse", **changes)
+    assert decision.promote is promoted, decision.explanation
     assert decision.challenger["gain"] == pytest.approx(decision.champion["rmse"] - decision.challenger["rmse"])
     assert "brier" not in decision.challenger
-    assert "RMSE" in decision.why
+    assert "RMSE" in decision.explanation
 
 
-def test_of_an_rmse_a_group_that_errs_more_is_named() -> None:
+def test_gate_names_subgroup_with_higher_rmse() -> None:
     random = np.random.default_rng(1)
     old, new = (NUMBERS + random.normal(0, 10, len(NUMBERS)) for _ in range(2))
     new = np.where(ORIGINS == "JFK", NUMBERS + random.normal(0, 14, len(NUMBERS)), new)
-    decision = decided(answers(new, old, NUMBERS, groups={"origin": ORIGINS}), metric="rmse", margin=1)
+    decision = decision_on(answers(new, old, NUMBERS, subgroups={"origin": ORIGINS}), metric="rmse", margin=1)
     (reason,) = decision.reasons
-    assert reason.startswith("origin JFK fares clearly worse: RMSE 1")
+    assert reason.startswith("origin JFK is clearly worse: RMSE 1")
 
 
 @pytest.mark.parametrize(("share", "promoted"), [(0.25, False), (0.26, True)])
-def test_only_large_groups_are_looked_at(share: float, promoted: bool) -> None:
-    held_out = ranked(POOR_AT_EWR, groups={"origin": ORIGINS})
-    assert decided(held_out, margin=1, group_share=share).promote is promoted
+def test_gate_ignores_small_subgroups(share: float, promoted: bool) -> None:
+    holdout = ranked(POOR_AT_EWR, subgroups={"origin": ORIGINS})
+    assert decision_on(holdout, margin=1, subgroup_min_fraction=share).promote is promoted
 
 
-def test_of_many_groups_chance_seldom_makes_one_look_worse() -> None:
+def test_gate_rarely_rejects_by_chance_with_many_subgroups() -> None:
     """20 groups of equally good models, 40 times: with 95 % for each group, every second gate would reject."""
     random = np.random.default_rng(2)
     groups = {"letter": np.tile(np.arange(20).astype(object), DAYS * ROWS // 20)}
@@ -210,51 +238,53 @@ def test_of_many_groups_chance_seldom_makes_one_look_worse() -> None:
     for _ in range(40):
         old, new = (TRUTH + random.normal(0, 0.7, len(TRUTH)) for _ in range(2))
         outcomes = (random.random(len(TRUTH)) < 1 / (1 + np.exp(-TRUTH))).astype(float)
-        rejected += not decided(answers(new, old, outcomes, groups=groups), margin=1, group_margin=0).promote
+        rejected += not decision_on(answers(new, old, outcomes, subgroups=groups), margin=1, subgroup_margin=0).promote
     assert rejected <= 3
 
 
-def test_a_column_that_may_be_missing_now_is_no_other_column() -> None:
-    assert decided(answers(GOOD), both(trial(x="double or missing", y="string or missing"))).promote
+def test_gate_accepts_column_that_became_optional() -> None:
+    assert decision_on(answers(GOOD), both(trial(x="double or missing", y="string or missing"))).promote
 
 
-def test_scores_that_are_no_probabilities_have_no_calibration() -> None:
-    decision = decided(ranked(TOO_HIGH))
+def test_gate_skips_calibration_of_scores_that_are_no_probabilities() -> None:
+    decision = decision_on(ranked(TOO_HIGH))
     assert decision.promote
     assert "brier" not in decision.challenger
 
 
-def test_figures_are_numbers_that_json_has() -> None:
-    one_block = decided(answers(GOOD, blocks=np.zeros_like(BLOCKS)))
+def test_gate_metrics_are_finite() -> None:
+    one_block = decision_on(answers(GOOD, blocks=np.zeros_like(BLOCKS)))
     assert {"gain_low", "gain_high"}.isdisjoint(one_block.challenger)
-    for decision in (one_block, decided(answers(GOOD, outcomes=np.zeros(len(GOOD))))):
+    for decision in (one_block, decision_on(answers(GOOD, outcomes=np.zeros(len(GOOD))))):
         assert np.isfinite([*decision.champion.values(), *decision.challenger.values()]).all()
-    assert decided(answers(GOOD)).challenger["milliseconds_128_rows"] == 4
+    assert decision_on(answers(GOOD)).challenger["milliseconds_128_rows"] == 4
 
 
 @pytest.mark.parametrize(
-    ("rules", "held_out"),
+    ("changes", "holdout"),
     [
         ({}, 14),
-        ({"held_out_days": 20}, 20),
-        ({"held_out_share": 0.10}, 1),
-        ({"held_out_share": 0.30}, 2),
-        ({"held_out_share": 0.6}, 3),
-        ({"held_out_share": 0.001}, 1),
+        ({"holdout_days": 20}, 20),
+        ({"holdout_fraction": 0.10}, 1),
+        ({"holdout_fraction": 0.30}, 2),
+        ({"holdout_fraction": 0.6}, 3),
+        ({"holdout_fraction": 0.001}, 1),
     ],
 )
-def test_days_are_held_out_by_number_or_by_share(rules: dict[str, Any], held_out: int) -> None:
+def test_holdout_days_by_number_or_fraction(changes: dict[str, Any], holdout: int) -> None:
     days = np.repeat([3, 5, 6, 9], [40, 30, 20, 10])  # of the latest day 0.1 of the rows, of the latest two 0.3
-    assert days_held_out(days, Gate(**rules)) == held_out
+    assert holdout_days(days, GateSettings(**changes)) == holdout
 
 
-def test_a_first_version_only_has_to_work() -> None:
-    assert first(Tried(challenger=trial())) is FIRST
-    refused = first(Tried(broken="no such file"))
-    assert (refused.promote, refused.why) == (False, "it cannot serve: no such file")
+def test_gate_promotes_first_version_that_passes_smoke_test() -> None:
+    assert decide_first(SmokeTestResult(challenger=trial())) is FIRST_VERSION
+    rejected = decide_first(SmokeTestResult(error="no such file"))
+    assert (rejected.promote, rejected.explanation) == (False, "it cannot serve: no such file")
 
 
-@pytest.mark.parametrize("wrong", [{"rule": "best"}, {"margin": -0.1}, {"held_out_share": 1}, {"fewest_days": 1}])
-def test_rules_that_make_no_sense_are_no_settings(wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"test": "best"}, {"margin": -0.1}, {"holdout_fraction": 1}, {"min_holdout_days": 1}]
+)
+def test_gate_settings_reject_invalid_values(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Gate(**wrong)
+        GateSettings(**wrong)

@@ -1,4 +1,4 @@
-"""Each decision is taken once, whatever is killed between two steps."""
+"""The policy handler: each decision is taken once, wherever the process is killed."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -7,40 +7,40 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from kafka.errors import KafkaConnectionError
 from prometheus_client import REGISTRY
 from sklearn.linear_model import LogisticRegression
 from structlog.testing import capture_logs
 
-from driftloop.events import Drift, Event, ModelChange, Quality, Retrain, Window
-from driftloop.kafka.consumer_loop import Final, NotNow, Received
-from driftloop.settings import Topics
+from driftloop.errors import BrokerUnavailable
+from driftloop.events import DriftVerdict, Event, ModelStateChanged, QualityVerdict, RetrainRequested, Window
+from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, RetryLater
+from driftloop.settings import TopicsSettings
 from driftloop.usecase import UseCase
-from trainer.policy.policy_handler import Policing
-from trainer.settings import Policy
+from trainer.policy.policy_handler import PolicyHandler
+from trainer.policy.settings import PolicySettings
 
 USE_CASE = UseCase(
     name="m",
-    numbers=("x",),
-    categories=(),
-    outcome="y",
-    time="at",
+    numeric_features=("x",),
+    categorical_features=(),
+    target="y",
+    timestamp="at",
     timezone="America/New_York",
-    pipeline=LogisticRegression,
-    pointer=Path("m.dvc"),
-    rows=pd.DataFrame,
+    make_pipeline=LogisticRegression,
+    dvc_file=Path("m.dvc"),
+    load_rows=pd.DataFrame,
 )
-POLICY = Policy(windows=5, alarms=3, unlearned_days=28, cooldown_days=5, longest_cooldown_days=20)
-HELD_OUT_DAYS = 3
+POLICY = PolicySettings(lookback_windows=5, min_alarms=3, max_stale_days=28, cooldown_days=5, max_cooldown_days=20)
+HOLDOUT_DAYS = 3
 DAYS = 70
 
 
-class Killed(Exception):
-    """The process is gone."""
+class ProcessKilled(Exception):
+    """The process is killed."""
 
 
 class Broker:
-    """Topics, committed offsets, and the one step at which whoever uses them is killed."""
+    """Topics, committed offsets, and the steps at which the process that uses them is killed."""
 
     def __init__(self, kills: Iterable[int] = ()) -> None:
         self.topics: dict[str, list[Event]] = {"drift": [], "models": [], "retrain": []}
@@ -51,32 +51,32 @@ class Broker:
     def step(self) -> None:
         self.steps += 1
         if self.steps in self.kills:
-            raise Killed
+            raise ProcessKilled
 
-    def read(self) -> Iterator[Event]:
+    def policy_events(self) -> Iterator[Event]:
         for topic in ("retrain", "models", "drift"):
             self.step()
             yield from list(self.topics[topic])
 
-    def commit(self, finals: Iterable[Final]) -> None:
+    def commit(self, commits: Iterable[Commit]) -> None:
         """All or nothing."""
-        finals = list(finals)
+        commits = list(commits)
         self.step()
-        for final in finals:
-            self.committed[final.topic] = max(self.committed[final.topic], final.offset)
-            self.topics["retrain"] += final.events
+        for commit in commits:
+            self.committed[commit.topic] = max(self.committed[commit.topic], commit.offset)
+            self.topics["retrain"] += commit.events
         self.step()
 
 
 class Process:
-    """The consume loop over all three topics, started again whenever it is killed."""
+    """The consumer loop over all three topics, which starts again whenever it is killed."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self.begin()
+        self.start()
 
-    def begin(self) -> None:
-        self.policing = Policing(USE_CASE, POLICY, HELD_OUT_DAYS, Topics(), self.broker.read)
+    def start(self) -> None:
+        self.policy_handler = PolicyHandler(USE_CASE, POLICY, HOLDOUT_DAYS, TopicsSettings(), self.broker)
         self.position = {**self.broker.committed, "retrain": 0}
 
     def catch_up(self) -> None:
@@ -84,40 +84,40 @@ class Process:
             try:
                 for topic, at in self.position.items():
                     for offset in range(at, len(self.broker.topics[topic])):
-                        received = Received(topic, 0, offset, self.broker.topics[topic][offset], offset)
+                        message = ConsumedMessage(topic, 0, offset, self.broker.topics[topic][offset], offset)
                         self.broker.step()
-                        self.broker.commit(self.policing.handle(received))
+                        self.broker.commit(self.policy_handler.handle(message))
                         self.position[topic] = offset + 1
                 return
-            except Killed:
-                self.begin()
+            except ProcessKilled:
+                self.start()
 
 
-def alarming(day: int) -> bool:
-    """The world changes on day 10 and again on day 40; before, two odd windows."""
+def has_alarm(day: int) -> bool:
+    """The data change on day 10 and again on day 40; before, there are two unusual windows."""
     return day in (3, 4) or 10 <= day < 30 or day >= 40
 
 
-def drift(day: int, version: str) -> Drift:
+def drift(day: int, version: str) -> DriftVerdict:
     at = datetime(2013, 4, 1, 16, tzinfo=UTC) + timedelta(days=day)
-    return Drift(
+    return DriftVerdict(
         id=f"w{day}/{version}",
         time=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=day),
         window=Window(topic="predictions", partition=0, first_offset=day, last_offset=day),
         model="m",
         version=version,
         rows=1000,
-        starts=at,
-        ends=at,
-        verdict="alarm" if alarming(day) else "quiet",
-        why="",
+        first_prediction_at=at,
+        last_prediction_at=at,
+        verdict="drift" if has_alarm(day) else "no_drift",
+        explanation="",
         archive="gs://b/x",
     )
 
 
-def outcomes(day: int, version: str) -> Quality:
+def outcomes(day: int, version: str) -> QualityVerdict:
     at = datetime(2013, 4, 1, 16, tzinfo=UTC) + timedelta(days=day)
-    return Quality(
+    return QualityVerdict(
         id=f"q{day}/{version}",
         time=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=day),
         window=Window(topic="outcomes", partition=0, first_offset=day, last_offset=day),
@@ -126,21 +126,23 @@ def outcomes(day: int, version: str) -> Quality:
         version=version,
         rows=1000,
         unmatched=0,
-        starts=at,
-        ends=at,
-        verdict="unjudged",
-        why="",
+        first_prediction_at=at,
+        last_prediction_at=at,
+        verdict="inconclusive",
+        explanation="",
     )
 
 
-def lived(kills: Iterable[int] = ()) -> Broker:
-    """Days go by; every third training brings a version, and the others take two days to come to nothing."""
+def run_days(kills: Iterable[int] = ()) -> Broker:
+    """Simulate days; every third training leads to a promotion, and the others are rejected after up to two days."""
     broker = Broker(kills)
     process = Process(broker)
     version, ends_on = "1", dict[str, int]()
     learned = datetime(2013, 3, 31, 16, tzinfo=UTC)
     broker.topics["models"].append(
-        ModelChange(retrain_id="0", model="m", version="1", state="promoted", why="", learned_until=learned)
+        ModelStateChanged(
+            retrain_id="0", model="m", version="1", state="promoted", explanation="", trained_through=learned
+        )
     )
     for day in range(1, DAYS):
         broker.topics["drift"] += [drift(day, version), outcomes(day - 1, version)]
@@ -148,96 +150,106 @@ def lived(kills: Iterable[int] = ()) -> Broker:
         for number, retrain in enumerate(broker.topics["retrain"]):
             if retrain.id not in ends_on:
                 ends_on[retrain.id] = day + number % 3
-                broker.topics["models"].append(ModelChange(retrain_id=retrain.id, model="m", state="training", why=""))
+                broker.topics["models"].append(
+                    ModelStateChanged(retrain_id=retrain.id, model="m", state="training", explanation="")
+                )
             if ends_on[retrain.id] == day:
                 promoted = number % 3 == 2
                 version = str(int(version) + 1) if promoted else version
                 broker.topics["models"].append(
-                    ModelChange(
+                    ModelStateChanged(
                         retrain_id=retrain.id,
                         model="m",
                         version=version,
                         state="promoted" if promoted else "rejected",
-                        why="",
-                        learned_until=datetime(2013, 4, 1, 16, tzinfo=UTC) + timedelta(days=day) if promoted else None,
+                        explanation="",
+                        trained_through=datetime(2013, 4, 1, 16, tzinfo=UTC) + timedelta(days=day)
+                        if promoted
+                        else None,
                     )
                 )
         process.catch_up()
     return broker
 
 
-def retrains(broker: Broker) -> list[Event]:
+def requested_retrains(broker: Broker) -> list[Event]:
     return broker.topics["retrain"]
 
 
-def test_each_decision_is_taken_once_whatever_is_killed_between_two_steps() -> None:
-    unharmed = lived()
-    decided = retrains(unharmed)
-    assert len(decided) >= 5
-    assert len({event.id for event in decided}) == len(decided)
-    assert any("no version has learned" in str(event) for event in decided)
-    for step in range(1, unharmed.steps + 1):
-        assert retrains(lived([step])) == decided, f"killed at step {step}"
+def test_policy_handler_takes_each_decision_once_when_killed_at_any_step() -> None:
+    undisturbed = run_days()
+    decisions = requested_retrains(undisturbed)
+    assert len(decisions) >= 5
+    assert len({event.id for event in decisions}) == len(decisions)
+    assert any("no version has been trained" in str(event) for event in decisions)
+    for step in range(1, undisturbed.steps + 1):
+        assert requested_retrains(run_days([step])) == decisions, f"killed at step {step}"
 
 
-def test_killed_again_and_again() -> None:
-    decided = retrains(lived())
+def test_policy_handler_takes_each_decision_once_when_killed_repeatedly() -> None:
+    decisions = requested_retrains(run_days())
     for seed in range(20):
         source = random.Random(seed)
-        assert retrains(lived([n for n in range(1, 2_000) if source.random() < 0.1])) == decided
+        assert requested_retrains(run_days([n for n in range(1, 2_000) if source.random() < 0.1])) == decisions
 
 
-def test_the_offset_of_a_retrain_is_for_whoever_trains() -> None:
-    policing = Policing(USE_CASE, POLICY, HELD_OUT_DAYS, Topics(), lambda: [])
-    asked = Retrain(model="m", trigger="manual", reason="", asked_by="me")
-    assert list(policing.handle(Received("retrain", 0, 7, asked, 7))) == []
+def test_policy_handler_does_not_commit_retrains() -> None:
+    policy_handler = PolicyHandler(USE_CASE, POLICY, HOLDOUT_DAYS, TopicsSettings(), Broker())
+    request = RetrainRequested(model="m", trigger="manual", reason="", requested_by="me")
+    assert list(policy_handler.handle(ConsumedMessage("retrain", 0, 7, request, 7))) == []
 
 
-def test_what_decides_nothing_is_final() -> None:
-    policing = Policing(USE_CASE, POLICY, HELD_OUT_DAYS, Topics(), lambda: [])
+def test_policy_handler_commits_events_that_decide_nothing() -> None:
+    policy_handler = PolicyHandler(USE_CASE, POLICY, HOLDOUT_DAYS, TopicsSettings(), Broker())
     other = drift(11, "1").model_copy(update={"model": "another"})
     for offset, event in enumerate([drift(10, "1"), other, None]):
-        assert list(policing.handle(Received("drift", 0, offset, event, offset))) == [Final("drift", 0, offset + 1)]
+        assert list(policy_handler.handle(ConsumedMessage("drift", 0, offset, event, offset))) == [
+            Commit("drift", 0, offset + 1)
+        ]
 
 
-def test_what_was_not_published_is_forgotten_with_the_partitions() -> None:
+def test_policy_handler_drops_unpublished_decision_on_revoke() -> None:
     broker = Broker()
-    broker.topics["models"].append(ModelChange(retrain_id="0", model="m", version="1", state="promoted", why=""))
+    broker.topics["models"].append(
+        ModelStateChanged(retrain_id="0", model="m", version="1", state="promoted", explanation="")
+    )
     broker.topics["drift"] += [drift(day, "1") for day in (10, 11)]
-    policing = Policing(USE_CASE, POLICY, HELD_OUT_DAYS, Topics(), broker.read)
-    received = Received("drift", 0, 2, drift(12, "1"), 2)
-    (final,) = policing.handle(received)
-    assert final.events
-    assert list(policing.handle(received)) == [final._replace(events=())]
-    policing.revoked([("drift", 0)])
-    assert list(policing.handle(received)) == [final]
+    policy_handler = PolicyHandler(USE_CASE, POLICY, HOLDOUT_DAYS, TopicsSettings(), broker)
+    message = ConsumedMessage("drift", 0, 2, drift(12, "1"), 2)
+    (commit,) = policy_handler.handle(message)
+    assert commit.events
+    assert list(policy_handler.handle(message)) == [commit._replace(events=())]
+    policy_handler.on_revoked([("drift", 0)])
+    assert list(policy_handler.handle(message)) == [commit]
 
 
-def test_that_a_retrain_could_not_help_is_said_once_a_version() -> None:
+def test_policy_handler_warns_once_per_version_about_insufficient_outcomes() -> None:
     broker = Broker()
     process = Process(broker)
     with capture_logs() as logs:
         for version in ("1", "2"):
             at = datetime(2013, 4, 30, 16, tzinfo=UTC)
             broker.topics["models"].append(
-                ModelChange(retrain_id="0", model="m", version=version, state="promoted", why="", learned_until=at)
+                ModelStateChanged(
+                    retrain_id="0", model="m", version=version, state="promoted", explanation="", trained_through=at
+                )
             )
             process.catch_up()
             for day in range(10, 20):
                 broker.topics["drift"].append(drift(day, version))
                 process.catch_up()
-            process.policing.revoked([("drift", 0)])
-    said = [line for line in logs if line["event"] == "a retrain could not help"]
-    assert [line["version"] for line in said] == ["1", "2"]
-    assert "3 more (DRIFTLOOP_GATE__HELD_OUT_DAYS)" in said[0]["why"]
-    assert REGISTRY.get_sample_value("driftloop_trainer_policy_lacking_days", {"model": "m"}) == HELD_OUT_DAYS
+            process.policy_handler.on_revoked([("drift", 0)])
+    warnings = [line for line in logs if line["event"] == "policy.insufficient_outcomes"]
+    assert [line["version"] for line in warnings] == ["1", "2"]
+    assert "3 more (DRIFTLOOP_GATE__HOLDOUT_DAYS)" in warnings[0]["explanation"]
+    assert REGISTRY.get_sample_value("driftloop_trainer_policy_missing_outcome_days", {"model": "m"}) == HOLDOUT_DAYS
 
 
-def test_a_broker_that_is_away_is_met_again() -> None:
-    def away() -> Iterator[Event]:
-        raise KafkaConnectionError("away")
-        yield
+def test_policy_handler_retries_when_broker_is_unavailable() -> None:
+    class UnavailableBroker:
+        def policy_events(self) -> Iterable[Event]:
+            raise BrokerUnavailable("unavailable")
 
-    policing = Policing(USE_CASE, POLICY, HELD_OUT_DAYS, Topics(), away)
-    with pytest.raises(NotNow, match="away"):
-        policing.handle(Received("drift", 0, 0, drift(1, "1"), 0))
+    policy_handler = PolicyHandler(USE_CASE, POLICY, HOLDOUT_DAYS, TopicsSettings(), UnavailableBroker())
+    with pytest.raises(RetryLater, match="unavailable"):
+        policy_handler.handle(ConsumedMessage("drift", 0, 0, drift(1, "1"), 0))

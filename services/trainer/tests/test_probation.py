@@ -1,4 +1,4 @@
-"""Whether a promoted version stays."""
+"""Probation: whether a promoted version stays in service."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,39 +11,41 @@ from pydantic import SecretStr
 from sklearn.linear_model import LogisticRegression
 
 from driftloop import settings
-from driftloop.events import ModelChange
-from driftloop.registry.model_registry import Refused
+from driftloop.events import ModelStateChanged
+from driftloop.registry.loading import ModelRejected
 from driftloop.usecase import UseCase
-from trainer.probation import probation
-from trainer.probation.probation import Verdict, decide, end, first_days, judge_probation
-from trainer.settings import Probation, Trainer, TrainerSettings
+from trainer.probation import job
+from trainer.probation.job import apply, evaluate
+from trainer.probation.probation import ProbationDecision, decide, first_days
+from trainer.probation.settings import ProbationSettings
+from trainer.settings import TrainerServerSettings, TrainerSettings
 
 USE_CASE = UseCase(
     name="m",
-    numbers=("good", "poor"),
-    categories=(),
-    outcome="y",
-    time="at",
+    numeric_features=("good", "poor"),
+    categorical_features=(),
+    target="y",
+    timestamp="at",
     timezone="America/New_York",
-    pipeline=LogisticRegression,
-    pointer=Path("m.dvc"),
-    rows=pd.DataFrame,
+    make_pipeline=LogisticRegression,
+    dvc_file=Path("m.dvc"),
+    load_rows=pd.DataFrame,
 )
 REGRESSION = replace(USE_CASE, metric="rmse")
-PROBATION = Probation(days=7, fewest_days=5)
+PROBATION = ProbationSettings(days=7, min_days=5)
 
 
-def served(days: int, by: str, rows: int = 200) -> pd.DataFrame:
-    """What a version that goes by a feature has answered, with outcomes."""
+def served(days: int, feature: str, rows: int = 200) -> pd.DataFrame:
+    """Return the labelled rows of a version that returns a feature."""
     random = np.random.default_rng(1)
     good = random.random(days * rows)
     at = pd.Timestamp("2013-04-01 14:00", tz="UTC") + pd.to_timedelta(np.arange(days * rows) // rows, unit="D")
     frame = pd.DataFrame({"at": at, "good": good, "poor": random.random(days * rows)})
-    return frame.assign(y=(random.random(days * rows) < good).astype(float), prediction=frame[by])
+    return frame.assign(y=(random.random(days * rows) < good).astype(float), prediction=frame[feature])
 
 
-class Sees(NamedTuple):
-    """An estimator that goes by one feature."""
+class SingleFeatureModel(NamedTuple):
+    """An estimator that returns one feature."""
 
     feature: str
 
@@ -54,12 +56,12 @@ class Sees(NamedTuple):
         return rows[self.feature].to_numpy()
 
 
-class Stored(NamedTuple):
-    estimator: Sees
+class FakeLoadedModel(NamedTuple):
+    estimator: SingleFeatureModel
 
 
-class Versions:
-    """A registry whose version 2 has replaced version 1, which goes by a feature."""
+class FakeRegistry:
+    """A registry whose version 2 has replaced version 1, which returns a feature."""
 
     model = "m"
 
@@ -77,127 +79,133 @@ class Versions:
     def versions(self) -> list[str]:
         return ["1", "2"]
 
-    def load(self, version: str) -> Stored:
+    def load(self, version: str) -> FakeLoadedModel:
         self.loaded.append(version)
         if self._feature == "broken":
-            raise Refused("its files are broken")
-        return Stored(Sees(self._feature))
+            raise ModelRejected("its files are broken")
+        return FakeLoadedModel(SingleFeatureModel(self._feature))
 
-    def learned_until(self, _: str) -> pd.Timestamp:
+    def trained_through(self, _: str) -> pd.Timestamp:
         return pd.Timestamp("2013-03-01", tz="UTC")
 
-    def retrain_of(self, version: str) -> str:
+    def retrain_id_of(self, version: str) -> str:
         return f"retrain-{version}"
 
-    def withdraw(self, version: str, change: ModelChange) -> None:
+    def apply_rollback(self, version: str, change: ModelStateChanged) -> None:
         assert version == self.serving
         self.serving = change.version
 
 
-def mine(days: int = 7) -> TrainerSettings:
+def trainer_settings(days: int = 7) -> TrainerSettings:
     return TrainerSettings(
         use_case=USE_CASE,
-        registry=settings.Registry(model="m"),
-        trainer=Trainer(api_key=SecretStr("open sesame")),
-        probation=Probation(days=days, fewest_days=5),
+        registry=settings.RegistrySettings(model="m"),
+        trainer=TrainerServerSettings(api_key=SecretStr("open sesame")),
+        probation=ProbationSettings(days=days, min_days=5),
     )
 
 
 @pytest.mark.parametrize("use_case", [USE_CASE, REGRESSION], ids=["roc_auc", "rmse"])
 @pytest.mark.parametrize(
-    ("by", "before", "days", "what", "why"),
+    ("feature", "previous_feature", "days", "status", "explanation"),
     [
-        ("poor", "good", 7, "goes", "which is clearly better"),
-        ("poor", "good", 5, "goes", "on 1,000 rows of 5 days since its promotion"),
-        ("good", "poor", 7, "stays", "on 1,400 rows of 7 days"),
-        ("good", "good", 7, "stays", "a difference of +0.000 [+0.000, +0.000] at 95%, days drawn whole"),
-        ("good", "poor", 5, "waits", "; 2 more days of outcomes count"),
+        ("poor", "good", 7, "failed", "which is clearly better"),
+        ("poor", "good", 5, "failed", "on 1,000 rows of 5 days since its promotion"),
+        ("good", "poor", 7, "passed", "on 1,400 rows of 7 days"),
+        ("good", "good", 7, "passed", "at 95%, resampled by days"),
+        ("good", "poor", 5, "pending", "; probation goes on for 2 more days of outcomes"),
     ],
 )
-def test_a_version_goes_where_the_one_before_is_clearly_better(
-    use_case: UseCase, by: str, before: str, days: int, what: str, why: str
+def test_probation_fails_version_that_is_clearly_worse_than_previous(
+    use_case: UseCase, feature: str, previous_feature: str, days: int, status: str, explanation: str
 ) -> None:
-    rows = served(days, by)
-    verdict = decide(use_case, rows, rows[before].to_numpy(), PROBATION)
-    assert (verdict.what, why in verdict.why) == (what, True), verdict.why
+    rows = served(days, feature)
+    decision = decide(use_case, rows, rows[previous_feature].to_numpy(), PROBATION)
+    assert (decision.status, explanation in decision.explanation) == (status, True), decision.explanation
 
 
-def test_one_bad_day_is_not_enough() -> None:
-    """Rows drawn one by one would be sure: a fifth of them are of a day on which everything was the other way round."""
+def test_probation_explanation_has_difference_with_interval() -> None:
+    rows = served(7, "good")
+    decision = decide(USE_CASE, rows, rows["good"].to_numpy(), PROBATION)
+    assert "a difference of +0.000 [+0.000, +0.000] at 95%" in decision.explanation
+
+
+def test_probation_does_not_fail_for_one_bad_day() -> None:
+    """A bootstrap of single rows would be sure: a fifth of them are from a day with reversed predictions."""
     rows = served(5, "good")
     rows.loc[rows["at"].dt.day == 3, "prediction"] = 1 - rows["good"]
-    verdict = decide(USE_CASE, rows, rows["good"].to_numpy(), PROBATION)
-    assert verdict.what == "waits"
+    decision = decide(USE_CASE, rows, rows["good"].to_numpy(), PROBATION)
+    assert decision.status == "pending"
 
 
-def test_outcomes_that_are_all_the_same_say_nothing() -> None:
+def test_probation_passes_when_outcomes_are_all_equal() -> None:
     rows = served(7, "poor").assign(y=0.0)
-    assert decide(USE_CASE, rows, rows["good"].to_numpy(), PROBATION).what == "stays"
+    assert decide(USE_CASE, rows, rows["good"].to_numpy(), PROBATION).status == "passed"
 
 
-def test_days_are_the_use_cases_own() -> None:
-    """Half past three in the night of UTC is the evening before in New York."""
+def test_first_days_counts_days_in_use_case_time_zone() -> None:
+    """03:30 UTC is the evening before in New York."""
     rows = served(8, "good").assign(at=lambda frame: frame["at"] + pd.Timedelta(hours=13.5))
     first = first_days(USE_CASE, rows, 7)
-    assert sorted(USE_CASE.days(first["at"]).unique())[-1].isoformat() == "2013-04-07"
+    assert sorted(USE_CASE.local_dates(first["at"]).unique())[-1].isoformat() == "2013-04-07"
     assert len(first) == 7 * 200
     assert first_days(USE_CASE, rows[:0], 7).empty
 
 
 @pytest.mark.parametrize(
-    ("previous", "feature", "days", "of", "what", "why", "loaded"),
+    ("previous", "feature", "days", "probation_days", "status", "explanation", "loaded"),
     [
-        (None, "good", 9, 7, "stays", "there is no version to go back to", []),
-        ("1", "good", 9, 0, "stays", "there is no probation", []),
-        ("1", "good", 0, 7, "waits", "0 days of outcomes since its promotion, and 5 are needed", []),
-        ("1", "good", 4, 7, "waits", "4 days of outcomes since its promotion, and 5 are needed", []),
-        ("1", "good", 5, 7, "goes", "which is clearly better", ["1"]),
-        ("1", "poor", 9, 7, "stays", "on 1,400 rows of 7 days", ["1"]),
-        ("1", "broken", 9, 7, "stays", "version 1 cannot be loaded: its files are broken", ["1"]),
+        (None, "good", 9, 7, "passed", "there is no version to roll back to", []),
+        ("1", "good", 9, 0, "passed", "there is no probation", []),
+        ("1", "good", 0, 7, "pending", "0 days of outcomes since its promotion, and 5 are needed", []),
+        ("1", "good", 4, 7, "pending", "4 days of outcomes since its promotion, and 5 are needed", []),
+        ("1", "good", 5, 7, "failed", "which is clearly better", ["1"]),
+        ("1", "poor", 9, 7, "passed", "on 1,400 rows of 7 days", ["1"]),
+        ("1", "broken", 9, 7, "passed", "version 1 cannot be loaded: its files are broken", ["1"]),
     ],
 )
-def test_nothing_is_loaded_before_there_are_days_enough(
+def test_probation_check_loads_previous_version_only_with_enough_days(
     monkeypatch: pytest.MonkeyPatch,
     previous: str | None,
     feature: str,
     days: int,
-    of: int,
-    what: str,
-    why: str,
+    probation_days: int,
+    status: str,
+    explanation: str,
     loaded: list[str],
 ) -> None:
-    asked = []
+    queried = []
 
-    def answered_by(_: object, __: object, version: str) -> pd.DataFrame:
-        asked.append(version)
+    def labelled_rows_of(_: object, __: object, version: str) -> pd.DataFrame:
+        queried.append(version)
         return served(days, "poor")
 
-    monkeypatch.setattr(probation, "answered_by", answered_by)
-    versions = Versions(previous, feature)
-    verdict = judge_probation(mine(of), versions, None)  # type: ignore[arg-type]  # stand-ins
-    assert (verdict.what, why in verdict.why) == (what, True), verdict.why
-    assert (verdict.version, verdict.previous) == ("2", previous)
-    assert versions.loaded == loaded
-    assert asked == ([] if previous is None or of == 0 else ["2"])
+    monkeypatch.setattr(job, "labelled_rows_of", labelled_rows_of)
+    registry = FakeRegistry(previous, feature)
+    decision = evaluate(trainer_settings(probation_days), registry, None)  # type: ignore[arg-type]  # stand-ins
+    assert (decision.status, explanation in decision.explanation) == (status, True), decision.explanation
+    assert (decision.version, decision.previous) == ("2", previous)
+    assert registry.loaded == loaded
+    assert queried == ([] if previous is None or probation_days == 0 else ["2"])
 
 
-def test_a_version_that_has_to_go_is_rolled_back_once() -> None:
-    versions = Versions("1")
-    verdict = Verdict(what="goes", why="the one before is better", version="2", previous="1")
-    change = end(versions, verdict)  # type: ignore[arg-type]  # a stand-in
+def test_probation_rolls_back_failed_version_once() -> None:
+    registry = FakeRegistry("1")
+    decision = ProbationDecision(status="failed", explanation="the one before is better", version="2", previous="1")
+    change = apply(registry, decision)  # type: ignore[arg-type]  # a stand-in
     assert change is not None
     assert (change.state, change.version, change.retrain_id) == ("rolled_back", "1", "retrain-2")
-    assert change.why == "version 1 serves again instead of version 2: probation: the one before is better"
-    assert end(versions, verdict) is None  # type: ignore[arg-type]
+    assert change.explanation == "version 1 serves again instead of version 2: probation: the one before is better"
+    assert apply(registry, decision) is None  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("what", ["waits", "stays"])
-def test_others_are_left_alone(what: str) -> None:
-    verdict = Verdict.model_validate({"what": what, "why": "", "version": "2", "previous": "1"})
-    assert end(Versions("1"), verdict) is None  # type: ignore[arg-type]
+@pytest.mark.parametrize("status", ["pending", "passed"])
+def test_probation_does_not_roll_back_without_failure(status: str) -> None:
+    decision = ProbationDecision.model_validate({"status": status, "explanation": "", "version": "2", "previous": "1"})
+    assert apply(FakeRegistry("1"), decision) is None  # type: ignore[arg-type]
 
 
-def test_a_version_that_somebody_else_has_replaced_is_left_alone() -> None:
-    versions = Versions("1")
-    versions.serving = "3"
-    assert end(versions, Verdict(what="goes", why="", version="2", previous="1")) is None  # type: ignore[arg-type]
+def test_probation_does_not_roll_back_replaced_version() -> None:
+    registry = FakeRegistry("1")
+    registry.serving = "3"
+    assert apply(registry, ProbationDecision(status="failed", explanation="", version="2", previous="1")) is None  # type: ignore[arg-type]

@@ -1,117 +1,133 @@
-"""When a version on probation is judged, and what comes of it."""
+"""When the probation monitor checks a version, and what it does with the result."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from mlflow.exceptions import MlflowException
 
-from driftloop.events import ModelChange, Quality, Window
-from trainer.probation.probation import Verdict
-from trainer.probation.probation_monitor import OnProbation
-from trainer.retrain.subprocess_job import Ended
+from driftloop.errors import RegistryUnavailable
+from driftloop.events import Event, ModelStateChanged, QualityVerdict, Window
+from trainer.probation.probation import ProbationDecision
+from trainer.probation.probation_monitor import ProbationMonitor
+from trainer.retrain.subprocess_job import JobResult
 
 
-class Judges:
-    """A child that ends when it is told to."""
+class FakeJob:
+    """A subprocess job that ends when a test says so."""
 
     def __init__(self) -> None:
-        self.end: Ended | None = None
+        self.result: JobResult | None = None
 
-    def told(self) -> list[Any]:
+    def progress(self) -> list[Any]:
         return []
 
-    def ended(self) -> Ended | None:
-        return self.end
+    def poll(self) -> JobResult | None:
+        return self.result
 
     def kill(self) -> None:
-        self.end = None
+        self.result = None
 
 
-class World:
-    """A trainer's probation, and what comes of it."""
+class MonitorFixture:
+    """A monitor, and everything that it does with the outside."""
 
     def __init__(self) -> None:
-        self.children: list[Judges] = []
-        self.said: list[ModelChange] = []
-        self.untold: list[ModelChange] = []
-        self.away: Exception | None = None
-        begin: Any = self._begin
-        self.probation = OnProbation("m", begin, self._end, self.said.append, self._untold)
+        self.jobs: list[FakeJob] = []
+        self.published: list[Event] = []
+        self.missed: list[ModelStateChanged] = []
+        self.error: Exception | None = None
+        self.monitor = ProbationMonitor("m", self, self)
 
-    def _begin(self) -> Judges:
-        self.children.append(Judges())
-        return self.children[-1]
+    def start_check(self) -> Any:
+        self.jobs.append(FakeJob())
+        return self.jobs[-1]
 
-    def _end(self, verdict: Verdict) -> ModelChange | None:
-        if verdict.what != "goes":
+    def apply(self, decision: ProbationDecision) -> ModelStateChanged | None:
+        if decision.status != "failed":
             return None
-        return ModelChange(retrain_id="r", model="m", version=verdict.previous, state="rolled_back", why=verdict.why)
+        return ModelStateChanged(
+            retrain_id="r",
+            model="m",
+            version=decision.previous,
+            state="rolled_back",
+            explanation=decision.explanation,
+        )
 
-    def _untold(self) -> list[ModelChange]:
-        if self.away is not None:
-            raise self.away
-        return self.untold
+    def unpublished_rollbacks(self) -> list[ModelStateChanged]:
+        if self.error is not None:
+            raise self.error
+        return self.missed
 
-    def outcomes(self, version: str, model: str = "m") -> None:
-        """Some have come."""
-        at = datetime(2013, 7, 1, tzinfo=UTC)
-        window = Window(topic="outcomes", partition=0, first_offset=0, last_offset=9)
-        self.probation.hear(
-            Quality(
-                **{"window": window, "windows": 1, "model": model, "version": version, "rows": 9, "unmatched": 0},
-                **{"starts": at, "ends": at, "verdict": "unjudged", "why": ""},
+    def publish(self, event: Event) -> None:
+        self.published.append(event)
+
+    def receive_outcomes(self, version: str, model: str = "m") -> None:
+        time = datetime(2013, 7, 1, tzinfo=UTC)
+        self.monitor.on_event(
+            QualityVerdict(
+                window=Window(topic="outcomes", partition=0, first_offset=0, last_offset=9),
+                windows=1,
+                model=model,
+                version=version,
+                rows=9,
+                unmatched=0,
+                first_prediction_at=time,
+                last_prediction_at=time,
+                verdict="inconclusive",
+                explanation="",
             )
         )
-        self.probation.look()
+        self.monitor.poll()
 
-    def found(self, what: str) -> None:
-        """The judgement under way ends."""
-        verdict = {"what": what, "why": "so", "version": "2", "previous": "1"}
-        self.children[-1].end = Ended("done", Verdict.model_validate(verdict).model_dump_json())
-        self.probation.look()
+    def finish_check(self, status: str) -> None:
+        decision = {"status": status, "explanation": "", "version": "2", "previous": "1"}
+        payload = ProbationDecision.model_validate(decision).model_dump_json()
+        self.jobs[-1].result = JobResult("done", payload)
+        self.monitor.poll()
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def probation() -> MonitorFixture:
+    return MonitorFixture()
 
 
-def test_each_time_outcomes_come_a_version_is_judged_until_it_stays(world: World) -> None:
-    for number, what in enumerate(("waits", "stays"), 1):
-        world.outcomes("2")
-        world.probation.look()  # one at a time
-        assert len(world.children) == number
-        world.found(what)
-    world.outcomes("2")
-    assert (len(world.children), world.said) == (2, [])
+def test_probation_monitor_checks_at_each_outcome_until_version_has_passed(probation: MonitorFixture) -> None:
+    for number, status in enumerate(("pending", "passed"), 1):
+        probation.receive_outcomes("2")
+        probation.monitor.poll()  # one check at a time
+        assert len(probation.jobs) == number
+        probation.finish_check(status)
+    probation.receive_outcomes("2")
+    assert (len(probation.jobs), probation.published) == (2, [])
 
 
-def test_a_version_that_has_to_go_goes_and_it_is_said(world: World) -> None:
-    world.outcomes("2")
-    world.found("goes")
-    assert [(change.version, change.state) for change in world.said] == [("1", "rolled_back")]
+def test_probation_monitor_publishes_rollback_of_failed_version(probation: MonitorFixture) -> None:
+    probation.receive_outcomes("2")
+    probation.finish_check("failed")
+    (state,) = probation.published
+    assert isinstance(state, ModelStateChanged)
+    assert (state.version, state.state) == ("1", "rolled_back")
 
 
-def test_a_judgement_that_failed_is_made_again_with_the_next_outcomes(world: World) -> None:
-    world.outcomes("2")
-    world.children[-1].end = Ended("again", "the bucket is away")
-    world.probation.look()
-    world.outcomes("2")
-    assert len(world.children) == 2
+def test_probation_monitor_repeats_failed_check_at_next_outcomes(probation: MonitorFixture) -> None:
+    probation.receive_outcomes("2")
+    probation.jobs[-1].result = JobResult("retry", "the bucket is unavailable")
+    probation.monitor.poll()
+    probation.receive_outcomes("2")
+    assert len(probation.jobs) == 2
 
 
-def test_outcomes_of_another_model_are_none_of_its_business(world: World) -> None:
-    world.outcomes("2", model="another")
-    assert world.children == []
+def test_probation_monitor_ignores_other_models(probation: MonitorFixture) -> None:
+    probation.receive_outcomes("2", model="another")
+    assert probation.jobs == []
 
 
-def test_a_way_back_that_was_never_told_is_told_once_when_registry_and_broker_answer(world: World) -> None:
-    way_back = ModelChange(retrain_id="r", model="m", version="1", state="rolled_back", why="killed before it was told")
-    world.untold, world.away = [way_back], MlflowException("away")
-    world.probation.look()
-    assert world.said == []
-    world.away = None
-    world.probation.look()
-    world.probation.look()
-    assert world.said == [way_back]
+def test_probation_monitor_publishes_missed_rollback_once(probation: MonitorFixture) -> None:
+    missed = ModelStateChanged(retrain_id="r", model="m", version="1", state="rolled_back", explanation="")
+    probation.missed, probation.error = [missed], RegistryUnavailable("unavailable")
+    probation.monitor.poll()
+    assert probation.published == []
+    probation.error = None
+    probation.monitor.poll()
+    probation.monitor.poll()
+    assert probation.published == [missed]

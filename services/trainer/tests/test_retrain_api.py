@@ -1,4 +1,4 @@
-"""Only who has the key gets a retrain, hears of it, or goes back."""
+"""The trainer's API: retrains, their states and rollbacks, all of them with the key only."""
 
 import json
 from collections.abc import Iterator
@@ -7,64 +7,59 @@ import httpx
 import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
-from kafka.errors import KafkaConnectionError
-from mlflow.exceptions import MlflowException
 from pydantic import SecretStr
 
-from driftloop.events import Event, ModelChange, Retrain
-from driftloop.kafka.publisher import Unavailable
+from driftloop.errors import BrokerUnavailable, RegistryUnavailable
+from driftloop.events import Event, ModelStateChanged, RetrainRequested
 from driftloop.telemetry.health import Health
-from trainer.api import create
-
-
-class Published(list[Event]):
-    """Stands in for the broker."""
-
-    away = False
-
-    def publish(self, event: Event) -> None:
-        if self.away:
-            raise Unavailable("away")
-        self.append(event)
-
+from trainer import api
+from trainer.api import create_api
 
 KEY = {"X-API-Key": "open sesame"}
 STATES = [
-    ModelChange(retrain_id="a/b", model="flights", state="training", why="asked for"),
-    ModelChange(retrain_id="a/b", model="flights", version="2", state="promoted", why="better"),
+    ModelStateChanged(retrain_id="a/b", model="flights", state="training", explanation=""),
+    ModelStateChanged(retrain_id="a/b", model="flights", version="2", state="promoted", explanation=""),
 ]
 
 
-class Told:
-    """Stands in for the topics."""
-
-    away = False
-
+class FakePublisher:
     def __init__(self) -> None:
-        self.told = {"a/b": STATES, "waiting": list[ModelChange]()}
+        self.events: list[Event] = []
+        self.unavailable = False
 
-    def of(self, retrain_id: str) -> list[ModelChange] | None:
-        if self.away:
-            raise KafkaConnectionError("away")
-        return self.told.get(retrain_id)
+    def publish(self, event: Event) -> None:
+        if self.unavailable:
+            raise BrokerUnavailable("no broker")
+        self.events.append(event)
 
-    def follow(self, retrain_id: str) -> Iterator[ModelChange | None]:
+
+class FakeHistory:
+    def __init__(self) -> None:
+        self.retrains = {"a/b": STATES, "waiting": list[ModelStateChanged]()}
+        self.unavailable = False
+
+    def states(self, retrain_id: str) -> list[ModelStateChanged] | None:
+        if self.unavailable:
+            raise BrokerUnavailable("no broker")
+        return self.retrains.get(retrain_id)
+
+    def stream(self, retrain_id: str) -> Iterator[ModelStateChanged | None]:
         yield None
-        yield from self.told[retrain_id]
+        yield from self.retrains[retrain_id]
 
 
-class Versions:
+class FakeRegistry:
     """A registry with three versions, the last of which is in service."""
 
     model = "flights"
 
     def __init__(self) -> None:
         self.aliases: dict[str, str | None] = {"champion": "3", "previous": "2"}
-        self.away = False
+        self.unavailable = False
 
     def champion(self) -> str | None:
-        if self.away:
-            raise MlflowException("away")
+        if self.unavailable:
+            raise RegistryUnavailable("no registry")
         return self.aliases["champion"]
 
     def previous(self) -> str | None:
@@ -73,134 +68,166 @@ class Versions:
     def versions(self) -> list[str]:
         return ["1", "2", "3"]
 
-    def learned_until(self, _: str) -> pd.Timestamp:
+    def trained_through(self, _: str) -> pd.Timestamp:
         return pd.Timestamp(0, tz="UTC")
 
-    def retrain_of(self, version: str) -> str:
+    def retrain_id_of(self, version: str) -> str:
         return f"retrain-{version}"
 
-    def withdraw(self, version: str, change: ModelChange) -> None:
-        assert version in change.why
+    def apply_rollback(self, version: str, change: ModelStateChanged) -> None:
+        assert version in change.explanation
         self.aliases = {"champion": change.version, "previous": None}
 
 
 @pytest.fixture
-def published() -> Published:
-    return Published()
+def publisher() -> FakePublisher:
+    return FakePublisher()
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def history() -> FakeHistory:
+    return FakeHistory()
 
 
 @pytest.fixture
-def versions() -> Versions:
-    return Versions()
+def registry() -> FakeRegistry:
+    return FakeRegistry()
 
 
 @pytest.fixture
-def client(published: Published, versions: Versions, told: Told) -> TestClient:
+def client(publisher: FakePublisher, registry: FakeRegistry, history: FakeHistory) -> TestClient:
     key = SecretStr(KEY["X-API-Key"])
-    return TestClient(create("flights", key, published, Health(), versions, told))  # type: ignore[arg-type]  # stand-ins
+    return TestClient(create_api("flights", key, publisher, Health(), registry, history))  # type: ignore[arg-type]
 
 
-def test_a_retrain_with_the_key_is_published(client: TestClient, published: Published) -> None:
-    answer = client.post("/retrain", json={"reason": "why not"}, headers=KEY)
-    assert answer.status_code == 202
-    (event,) = published
-    assert isinstance(event, Retrain)
-    assert (event.id, event.model, event.reason) == (answer.json()["id"], "flights", "why not")
+def test_retrain_api_publishes_request_with_key(client: TestClient, publisher: FakePublisher) -> None:
+    response = client.post("/retrain", json={"reason": "why not"}, headers=KEY)
+    assert response.status_code == 202
+    (event,) = publisher.events
+    assert isinstance(event, RetrainRequested)
+    assert (event.id, event.model, event.reason) == (response.json()["id"], "flights", "why not")
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}, {"X-API-Key": ""}])
-def test_a_retrain_without_the_key_is_not(client: TestClient, published: Published, headers: dict[str, str]) -> None:
+def test_retrain_api_rejects_request_without_key(
+    client: TestClient, publisher: FakePublisher, headers: dict[str, str]
+) -> None:
     assert client.post("/retrain", json={"reason": "why not"}, headers=headers).status_code == 401
-    assert not published
+    assert not publisher.events
 
 
-def test_a_wrong_wish_is_refused_with_its_field(client: TestClient, published: Published) -> None:
-    answer = client.post("/retrain", json={"reason": "", "dta": {}}, headers=KEY)
-    assert answer.status_code == 422
-    assert {tuple(problem["loc"]) for problem in answer.json()["detail"]} == {("body", "reason"), ("body", "dta")}
-    assert not published
+def test_retrain_api_names_invalid_fields(client: TestClient, publisher: FakePublisher) -> None:
+    response = client.post("/retrain", json={"reason": "", "dta": {}}, headers=KEY)
+    assert response.status_code == 422
+    assert {tuple(problem["loc"]) for problem in response.json()["detail"]} == {("body", "reason"), ("body", "dta")}
+    assert not publisher.events
 
 
-def test_a_broker_that_is_away_is_a_503(client: TestClient, published: Published) -> None:
-    published.away = True
-    answer = client.post("/retrain", json={"reason": "why not"}, headers=KEY)
-    assert answer.status_code == 503
+def test_retrain_api_responds_503_without_broker(client: TestClient, publisher: FakePublisher) -> None:
+    publisher.unavailable = True
+    assert client.post("/retrain", json={"reason": "why not"}, headers=KEY).status_code == 503
 
 
-def test_a_retrain_is_followed(client: TestClient) -> None:
+def test_retrain_api_dry_run_publishes_nothing(client: TestClient, publisher: FakePublisher) -> None:
+    assert client.post("/retrain/dry-run", json={"reason": "why not"}).status_code == 401
+    response = client.post("/retrain/dry-run", json={"reason": "why not"}, headers=KEY)
+    assert (response.status_code, response.json()["model"]) == (200, "flights")
+    assert not publisher.events
+
+
+def test_retrain_api_streams_states_until_final_one(client: TestClient) -> None:
     assert client.get("/retrain/a/b").status_code == 401
-    so_far = client.get("/retrain/a/b", headers=KEY)
-    assert so_far.status_code == 200
-    assert [state["state"] for state in so_far.json()] == ["training", "promoted"]
-    waited = client.get("/retrain/a/b", params={"wait": True}, headers=KEY)
-    assert waited.headers["content-type"].startswith("application/x-ndjson")
-    assert [json.loads(line) for line in waited.text.splitlines()] == so_far.json()
+    states = client.get("/retrain/a/b", headers=KEY)
+    assert states.status_code == 200
+    assert [state["state"] for state in states.json()] == ["training", "promoted"]
+    stream = client.get("/retrain/a/b", params={"wait": True}, headers=KEY)
+    assert stream.headers["content-type"].startswith("application/x-ndjson")
+    assert [json.loads(line) for line in stream.text.splitlines()] == states.json()
 
 
-def test_a_retrain_that_waits_has_no_state_yet(client: TestClient) -> None:
+def test_retrain_api_sends_empty_line_as_heartbeat(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "HEARTBEAT_SECONDS", 0)
+    lines = client.get("/retrain/a/b?wait=true", headers=KEY).text.split("\n")
+    assert lines[0] == ""
+    assert [json.loads(line)["state"] for line in lines if line] == ["training", "promoted"]
+
+
+def test_retrain_api_heartbeat_follows_at_most_ten_seconds_of_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The history yields None for each second without an event."""
+    clock = iter(range(100))
+    monkeypatch.setattr("trainer.api.time.monotonic", lambda: next(clock) / 2)
+    lines = list(api._ndjson(iter([None] * 40)))
+    assert set(lines) == {"", "\n"}
+    silences = "".join("." if line == "" else "|" for line in lines).split("|")
+    assert max(map(len, silences)) < 2 * 10
+
+
+def test_retrain_api_has_no_states_of_waiting_retrain(client: TestClient) -> None:
     assert client.get("/retrain/waiting", headers=KEY).json() == []
     assert client.get("/retrain/waiting?wait=true", headers=KEY).text == ""
 
 
 @pytest.mark.parametrize("wait", [False, True])
-def test_a_retrain_that_nobody_asked_for_is_a_404(client: TestClient, told: Told, *, wait: bool) -> None:
-    answer = client.get("/retrain/nobody", params={"wait": wait}, headers=KEY)
-    assert (answer.status_code, answer.json()["detail"]) == (404, "nobody has asked for a retrain nobody")
-    told.away = True
+def test_retrain_api_responds_404_for_unknown_retrain(client: TestClient, history: FakeHistory, *, wait: bool) -> None:
+    response = client.get("/retrain/unknown", params={"wait": wait}, headers=KEY)
+    assert (response.status_code, response.json()["detail"]) == (404, "there is no retrain unknown")
+    history.unavailable = True
     assert client.get("/retrain/a/b", params={"wait": wait}, headers=KEY).status_code == 503
 
 
-def test_going_back_moves_the_alias_and_is_an_event(
-    client: TestClient, published: Published, versions: Versions
+def test_retrain_api_rollback_moves_alias_and_publishes_event(
+    client: TestClient, publisher: FakePublisher, registry: FakeRegistry
 ) -> None:
     assert client.post("/rollback", json={"reason": "units"}).status_code == 401
-    answer = client.post("/rollback", json={"reason": "units"}, headers=KEY)
-    assert answer.status_code == 200
-    (event,) = published
-    assert isinstance(event, ModelChange)
+    response = client.post("/rollback", json={"reason": "units"}, headers=KEY)
+    assert response.status_code == 200
+    (event,) = publisher.events
+    assert isinstance(event, ModelStateChanged)
     assert (event.state, event.version, event.retrain_id) == ("rolled_back", "2", "retrain-3")
-    assert event.why == "version 2 serves again instead of version 3: units"
-    assert answer.json() == json.loads(event.model_dump_json())
-    assert versions.aliases == {"champion": "2", "previous": None}
+    assert event.explanation == "version 2 serves again instead of version 3: units"
+    assert response.json() == json.loads(event.model_dump_json())
+    assert registry.aliases == {"champion": "2", "previous": None}
 
 
 @pytest.mark.parametrize(
-    ("aliases", "to", "why"),
+    ("aliases", "to", "message"),
     [
         ({"champion": None, "previous": None}, None, "no version of flights is in service"),
-        ({"champion": "3", "previous": None}, None, "there is nothing to go back to"),
-        ({"champion": "3", "previous": "3"}, None, "version 3 is in service already"),
-        ({"champion": "3", "previous": "2"}, "3", "version 3 is in service already"),
-        ({"champion": "3", "previous": "2"}, "7", "there is no version 7 of flights; there are 1, 2, 3"),
+        ({"champion": "3", "previous": None}, None, "no version to roll back to"),
+        ({"champion": "3", "previous": "3"}, None, "version 3 is already in service"),
+        ({"champion": "3", "previous": "2"}, "3", "version 3 is already in service"),
+        ({"champion": "3", "previous": "2"}, "7", "flights has no version 7; its versions are 1, 2, 3"),
     ],
 )
-def test_where_there_is_no_way_back_nothing_changes(
-    client: TestClient, published: Published, versions: Versions, aliases: dict[str, str | None], to: str, why: str
+def test_retrain_api_impossible_rollback_changes_nothing(
+    client: TestClient,
+    publisher: FakePublisher,
+    registry: FakeRegistry,
+    aliases: dict[str, str | None],
+    to: str,
+    message: str,
 ) -> None:
-    versions.aliases = aliases
-    answer = client.post("/rollback", json={"reason": "units", "to": to}, headers=KEY)
-    assert answer.status_code == 409
-    assert why in answer.json()["detail"]
-    assert versions.aliases == aliases
-    assert not published
+    registry.aliases = aliases
+    response = client.post("/rollback", json={"reason": "units", "to": to}, headers=KEY)
+    assert response.status_code == 409
+    assert message in response.json()["detail"]
+    assert registry.aliases == aliases
+    assert not publisher.events
 
 
-def test_a_version_can_be_named(client: TestClient, versions: Versions) -> None:
-    answer: httpx.Response = client.post("/rollback", json={"reason": "units", "to": "1"}, headers=KEY)
-    assert answer.json()["version"] == "1"
-    assert versions.aliases["champion"] == "1"
+def test_retrain_api_rolls_back_to_named_version(client: TestClient, registry: FakeRegistry) -> None:
+    response: httpx.Response = client.post("/rollback", json={"reason": "units", "to": "1"}, headers=KEY)
+    assert response.json()["version"] == "1"
+    assert registry.aliases["champion"] == "1"
 
 
-def test_going_back_says_what_is_away(client: TestClient, published: Published, versions: Versions) -> None:
-    published.away = True
-    answer = client.post("/rollback", json={"reason": "units"}, headers=KEY)
-    assert answer.status_code == 503
-    assert "version 2 serves again instead of version 3" in answer.json()["detail"]
-    versions.away = True
-    answer = client.post("/rollback", json={"reason": "units"}, headers=KEY)
-    assert (answer.status_code, answer.json()["detail"]) == (503, "the registry is out of reach: away")
+def test_retrain_api_rollback_names_unavailable_dependency(
+    client: TestClient, publisher: FakePublisher, registry: FakeRegistry
+) -> None:
+    publisher.unavailable = True
+    response = client.post("/rollback", json={"reason": "units"}, headers=KEY)
+    assert response.status_code == 503
+    assert "version 2 serves again instead of version 3" in response.json()["detail"]
+    registry.unavailable = True
+    response = client.post("/rollback", json={"reason": "units"}, headers=KEY)
+    assert (response.status_code, response.json()["detail"]) == (503, "the registry is unavailable: no registry")

@@ -1,238 +1,240 @@
-"""The life of retrain events: in order, one training at a time, one final state each, whatever is killed."""
+"""The queue of retrains: in order, one training at a time, one final state each, whatever is killed."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mlflow.exceptions import MlflowException
 
-from driftloop.events import DataSelection, Event, ModelChange, Retrain
-from driftloop.kafka.consumer_loop import Final, NotNow, Received
-from trainer.retrain.queue import TRIES, Retrains
-from trainer.retrain.subprocess_job import Ended, Told
+from driftloop.errors import RegistryUnavailable
+from driftloop.events import DataSelection, Event, ModelStateChanged, RetrainRequested
+from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, RetryLater
+from trainer.retrain.queue import MAX_ATTEMPTS, RetrainQueue
+from trainer.retrain.subprocess_job import JobResult, Progress
 
 MODEL = "m"
 
 
-class Work:
-    """A child that ends when it is told to."""
+class FakeJob:
+    """A subprocess job that ends when a test says so."""
 
-    def __init__(self, retrain: Retrain) -> None:
+    def __init__(self, retrain: RetrainRequested) -> None:
         self.retrain = retrain
-        self.says: list[Told] = []
-        self.end: Ended | None = None
+        self.phases: list[Progress] = []
+        self.result: JobResult | None = None
         self.was_killed = False
 
-    def told(self) -> list[Told]:
-        says, self.says = self.says, []
-        return says
+    def progress(self) -> list[Progress]:
+        phases, self.phases = self.phases, []
+        return phases
 
-    def ended(self) -> Ended | None:
-        return self.end
+    def poll(self) -> JobResult | None:
+        return self.result
 
     def kill(self) -> None:
         self.was_killed = True
 
-    def ends(self, state: str, version: str | None = None) -> None:
-        """With a final state."""
-        change = changed(self.retrain.id, state, version)
-        self.end = Ended("done", change.model_dump_json())
+    def finish(self, state: str, version: str | None = None) -> None:
+        """End with a final state."""
+        change = state_of(self.retrain.id, state, version)
+        self.result = JobResult("done", change.model_dump_json())
 
 
-class Versions:
-    """A registry that remembers what was promoted."""
+class FakeRegistry:
+    """A registry in memory."""
 
     def __init__(self) -> None:
-        self.recorded: dict[str, ModelChange] = {}
+        self.recorded: dict[str, ModelStateChanged] = {}
         self.promoted: list[str] = []
-        self.away = False
+        self.unavailable = False
 
-    def outcome_of(self, retrain_id: str) -> ModelChange | None:
+    def recorded_result(self, retrain_id: str) -> ModelStateChanged | None:
         return self.recorded.get(retrain_id)
 
     def promote(self, version: str) -> None:
-        if self.away:
-            raise MlflowException("away")
+        if self.unavailable:
+            raise RegistryUnavailable("unavailable")
         self.promoted.append(version)
 
 
-class Hears:
-    """A publisher whose events stay here."""
+class RecordingPublisher:
+    """A publisher that keeps the events."""
 
     def __init__(self) -> None:
-        self.heard: list[Event] = []
+        self.events: list[Event] = []
 
     def publish(self, event: Event) -> None:
-        self.heard.append(event)
+        self.events.append(event)
 
 
-class World:
-    """What a trainer finds: registry, topic and children; it outlives a trainer that is killed."""
+class QueueFixture:
+    """A queue with its surroundings, which outlive a trainer that is killed."""
 
     def __init__(self) -> None:
-        self.versions, self.hears = Versions(), Hears()
-        self.children: list[Work] = []
-        self.ended: dict[str, ModelChange] = {}
-        self.trainer = self.new()
+        self.registry, self.publisher = FakeRegistry(), RecordingPublisher()
+        self.jobs: list[FakeJob] = []
+        self.finished: dict[str, ModelStateChanged] = {}
+        self.queue = self.restart()
 
-    def new(self) -> Retrains:
-        """Another trainer."""
+    def final_states(self) -> dict[str, ModelStateChanged]:
+        return self.finished
 
-        def begin(retrain: Retrain) -> Any:
-            self.children.append(Work(retrain))
-            return self.children[-1]
+    def start_retrain(self, retrain: RetrainRequested) -> Any:
+        self.jobs.append(FakeJob(retrain))
+        return self.jobs[-1]
 
-        self.trainer = Retrains(MODEL, self.versions, self.hears, lambda: self.ended, begin)  # type: ignore[arg-type]
-        return self.trainer
+    def restart(self) -> RetrainQueue:
+        """Start another trainer."""
+        self.queue = RetrainQueue(MODEL, self.registry, self.publisher, self, self)  # type: ignore[arg-type]
+        return self.queue
 
-    def deliver(self, *events: Event, first: int = 0) -> list[Final]:
-        """The events one after the other, from an offset on."""
+    def deliver(self, *events: Event, first: int = 0) -> list[Commit]:
+        """Deliver events one after the other, beginning with an offset."""
         return [
             final
             for offset, event in enumerate(events, first)
-            for final in self.trainer.handle(Received("retrain", 0, offset, event, offset))
+            for final in self.queue.handle(ConsumedMessage("retrain", 0, offset, event, offset))
         ]
 
-    def idle(self) -> list[Final]:
-        """What a look brings."""
-        return list(self.trainer.idle())
+    def poll(self) -> list[Commit]:
+        """Poll once."""
+        return list(self.queue.on_poll())
 
 
-def changed(retrain_id: str, state: str, version: str | None = None) -> ModelChange:
-    return ModelChange.model_validate(
-        {"retrain_id": retrain_id, "model": MODEL, "state": state, "version": version, "why": "so"}
+def state_of(retrain_id: str, state: str, version: str | None = None) -> ModelStateChanged:
+    return ModelStateChanged.model_validate(
+        {"retrain_id": retrain_id, "model": MODEL, "state": state, "version": version, "explanation": "so"}
     )
 
 
-def asked(name: str, *, model: str = MODEL, last_day: str | None = None) -> Retrain:
-    data = DataSelection.model_validate({"end": last_day})
-    return Retrain(id=name, model=model, trigger="manual", reason="why not", asked_by="me", data=data)
+def request(name: str, *, model: str = MODEL, last_day: str | None = None) -> RetrainRequested:
+    data = DataSelection.model_validate({"base_end": last_day})
+    return RetrainRequested(id=name, model=model, trigger="manual", reason="why not", requested_by="me", data=data)
 
 
-def states(finals: list[Final]) -> list[tuple[str, str]]:
-    """The final states that are published, by retrain."""
+def states(finals: list[Commit]) -> list[tuple[str, str]]:
+    """Return the published final states with their retrains."""
     return [(event.retrain_id, event.state) for final in finals for event in final.events]  # type: ignore[attr-defined]
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def retrains() -> QueueFixture:
+    return QueueFixture()
 
 
-def test_an_event_is_final_when_its_training_has_ended(world: World) -> None:
-    assert world.deliver(asked("a")) == []
-    assert world.idle() == []
-    world.children[0].ends("promoted", "2")
-    (final,) = world.idle()
-    assert (final.offset, states([final]), world.versions.promoted) == (1, [("a", "promoted")], ["2"])
+def test_retrain_queue_commits_event_when_its_training_has_ended(retrains: QueueFixture) -> None:
+    assert retrains.deliver(request("a")) == []
+    assert retrains.poll() == []
+    retrains.jobs[0].finish("promoted", "2")
+    (final,) = retrains.poll()
+    assert (final.offset, states([final]), retrains.registry.promoted) == (1, [("a", "promoted")], ["2"])
 
 
-def test_what_it_is_at_is_told_on_the_way(world: World) -> None:
-    world.deliver(asked("a"))
-    world.children[0].says.append(Told("training", "on 9 rows"))
-    world.idle()
-    assert [event.why for event in world.hears.heard if isinstance(event, ModelChange)] == [
-        "asked for by me: why not",
+def test_retrain_queue_publishes_progress(retrains: QueueFixture) -> None:
+    retrains.deliver(request("a"))
+    retrains.jobs[0].phases.append(Progress("training", "on 9 rows"))
+    retrains.poll()
+    assert [event.explanation for event in retrains.publisher.events if isinstance(event, ModelStateChanged)] == [
+        "requested by me: why not",
         "on 9 rows",
     ]
 
 
-def test_one_training_runs_at_a_time_and_those_that_wait_for_the_same_are_trained_for_once(world: World) -> None:
-    assert world.deliver(asked("a"), asked("b"), asked("c"), asked("d", last_day="2013-07-01")) == []
-    assert len(world.children) == 1
-    world.children[0].ends("promoted", "2")
-    assert states(world.idle()) == [("a", "promoted")]
-    assert [child.retrain.id for child in world.children] == ["a", "b"]
-    world.children[1].ends("rejected", "3")
-    (final,) = world.idle()
+def test_retrain_queue_trains_once_for_waiting_events_with_same_data(retrains: QueueFixture) -> None:
+    assert retrains.deliver(request("a"), request("b"), request("c"), request("d", last_day="2013-07-01")) == []
+    assert len(retrains.jobs) == 1
+    retrains.jobs[0].finish("promoted", "2")
+    assert states(retrains.poll()) == [("a", "promoted")]
+    assert [child.retrain.id for child in retrains.jobs] == ["a", "b"]
+    retrains.jobs[1].finish("rejected", "3")
+    (final,) = retrains.poll()
     assert (final.offset, states([final])) == (3, [("b", "rejected"), ("c", "rejected")])
-    assert "together with retrain b" in final.events[1].why  # type: ignore[attr-defined]
-    assert world.children[2].retrain.id == "d"
+    assert "together with retrain b" in final.events[1].explanation  # type: ignore[attr-defined]
+    assert retrains.jobs[2].retrain.id == "d"
 
 
-def test_the_same_id_twice_is_one_training(world: World) -> None:
-    world.deliver(asked("a"), asked("a"))
-    world.children[0].ends("failed")
-    first, second = world.idle()
+def test_retrain_queue_trains_same_id_once(retrains: QueueFixture) -> None:
+    retrains.deliver(request("a"), request("a"))
+    retrains.jobs[0].finish("failed")
+    first, second = retrains.poll()
     assert (states([first]), states([second]), second.offset) == ([("a", "failed")], [], 2)
-    assert len(world.children) == 1
-    world.ended["b"] = changed("b", "failed")  # by an earlier trainer
-    world.new()
-    (final,) = world.deliver(asked("b"))
-    assert (states([final]), len(world.children)) == ([], 1)
+    assert len(retrains.jobs) == 1
+    retrains.finished["b"] = state_of("b", "failed")  # by an earlier trainer
+    retrains.restart()
+    (final,) = retrains.deliver(request("b"))
+    assert (states([final]), len(retrains.jobs)) == ([], 1)
 
 
-def test_other_models_and_unreadable_messages_pass_in_their_order(world: World) -> None:
-    (final,) = world.deliver(asked("x", model="another"))
+def test_retrain_queue_skips_other_models_and_invalid_messages_in_order(retrains: QueueFixture) -> None:
+    (final,) = retrains.deliver(request("x", model="another"))
     assert (final.offset, final.events) == (1, [])
-    world.deliver(asked("a"), first=1)
-    assert list(world.trainer.handle(Received("retrain", 0, 2, None, 2))) == []
-    world.children[0].ends("promoted", "2")
-    assert [final.offset for final in world.idle()] == [2, 3]
+    retrains.deliver(request("a"), first=1)
+    assert list(retrains.queue.handle(ConsumedMessage("retrain", 0, 2, None, 2))) == []
+    retrains.jobs[0].finish("promoted", "2")
+    assert [final.offset for final in retrains.poll()] == [2, 3]
 
 
-def killed_at_once(world: World) -> None:
-    """The trainer is killed while the child runs."""
+def kill_during_training(retrains: QueueFixture) -> None:
+    """The trainer is killed while the job runs."""
 
 
-def killed_after_the_outcome_was_recorded(world: World) -> None:
-    """The child has ended, and nobody has looked."""
-    world.versions.recorded["a"] = changed("a", "promoted", "2")
-    world.children[0].ends("promoted", "2")
+def kill_after_result_was_recorded(retrains: QueueFixture) -> None:
+    """The job has ended, but the queue has not polled it."""
+    retrains.registry.recorded["a"] = state_of("a", "promoted", "2")
+    retrains.jobs[0].finish("promoted", "2")
 
 
-def killed_after_the_alias_moved(world: World) -> None:
-    """The state was not published any more."""
-    killed_after_the_outcome_was_recorded(world)
-    world.idle()
+def kill_after_alias_moved(retrains: QueueFixture) -> None:
+    """The final state was not published."""
+    kill_after_result_was_recorded(retrains)
+    retrains.poll()
 
 
 @pytest.mark.parametrize(
     ("moment", "trainings"),
-    [(killed_at_once, 2), (killed_after_the_outcome_was_recorded, 1), (killed_after_the_alias_moved, 1)],
+    [(kill_during_training, 2), (kill_after_result_was_recorded, 1), (kill_after_alias_moved, 1)],
 )
-def test_a_killed_trainers_event_ends_once_under_the_next(
-    world: World, moment: Callable[[World], None], trainings: int
+def test_retrain_queue_finishes_event_once_after_kill(
+    retrains: QueueFixture, moment: Callable[[QueueFixture], None], trainings: int
 ) -> None:
-    world.deliver(asked("a"))
-    moment(world)
-    world.new()
-    finals = world.deliver(asked("a"))
+    retrains.deliver(request("a"))
+    moment(retrains)
+    retrains.restart()
+    finals = retrains.deliver(request("a"))
     if trainings == 2:
-        world.children[1].ends("promoted", "2")
-        finals += world.idle()
+        retrains.jobs[1].finish("promoted", "2")
+        finals += retrains.poll()
     assert states(finals) == [("a", "promoted")]
-    assert world.versions.promoted[-1] == "2"
-    assert len(world.children) == trainings
+    assert retrains.registry.promoted[-1] == "2"
+    assert len(retrains.jobs) == trainings
 
 
-def test_what_is_away_is_waited_for(world: World) -> None:
-    world.deliver(asked("a"))
-    world.children[0].end = Ended("again", "the bucket is away")
-    with pytest.raises(NotNow, match="the bucket is away"):
-        world.idle()
-    world.trainer.revoked([("retrain", 0)])  # as the loop does before it begins anew
-    world.deliver(asked("a"))
-    world.children[1].ends("promoted", "2")
-    world.versions.away = True
-    with pytest.raises(NotNow, match="registry"):
-        world.idle()
+def test_retrain_queue_retries_when_dependency_is_unavailable(retrains: QueueFixture) -> None:
+    retrains.deliver(request("a"))
+    retrains.jobs[0].result = JobResult("retry", "the bucket is unavailable")
+    with pytest.raises(RetryLater, match="the bucket is unavailable"):
+        retrains.poll()
+    retrains.queue.on_revoked([("retrain", 0)])  # as the consumer loop does before it rewinds
+    retrains.deliver(request("a"))
+    retrains.jobs[1].finish("promoted", "2")
+    retrains.registry.unavailable = True
+    with pytest.raises(RetryLater, match="registry"):
+        retrains.poll()
 
 
-def test_a_training_that_is_killed_again_and_again_fails(world: World) -> None:
-    for _ in range(TRIES - 1):
-        world.deliver(asked("a"))
-        world.children[-1].end = Ended("killed", "its process ended with code -9")
-        with pytest.raises(NotNow):
-            world.idle()
-        world.trainer.revoked([("retrain", 0)])
-    world.deliver(asked("a"))
-    world.children[-1].end = Ended("killed", "its process ended with code -9")
-    assert states(world.idle()) == [("a", "failed")]
+def test_retrain_queue_fails_retrain_after_max_attempts(retrains: QueueFixture) -> None:
+    for _ in range(MAX_ATTEMPTS - 1):
+        retrains.deliver(request("a"))
+        retrains.jobs[-1].result = JobResult("killed", "its process ended with code -9")
+        with pytest.raises(RetryLater):
+            retrains.poll()
+        retrains.queue.on_revoked([("retrain", 0)])
+    retrains.deliver(request("a"))
+    retrains.jobs[-1].result = JobResult("killed", "its process ended with code -9")
+    assert states(retrains.poll()) == [("a", "failed")]
 
 
-def test_partitions_that_move_end_the_training(world: World) -> None:
-    world.deliver(asked("a"))
-    world.trainer.revoked([("retrain", 0)])
-    assert world.children[0].was_killed
-    assert world.idle() == []
+def test_retrain_queue_kills_training_on_revoke(retrains: QueueFixture) -> None:
+    retrains.deliver(request("a"))
+    retrains.queue.on_revoked([("retrain", 0)])
+    assert retrains.jobs[0].was_killed
+    assert retrains.poll() == []

@@ -1,32 +1,44 @@
-"""Retrains by the clock."""
+"""Scheduled retrains."""
 
 from datetime import UTC, datetime
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from driftloop.events import Retrain
+from driftloop.events import Event, RetrainRequested
 from trainer.schedule import Cron, Schedule
 
 
-def test_each_time_is_asked_for_once_in_the_use_cases_own_time() -> None:
-    asked: list[Retrain] = []
-    schedule = Schedule("0 4 * * 1", "America/New_York", "m", asked.append, datetime(2013, 7, 5, tzinfo=UTC))
+class RecordingPublisher:
+    def __init__(self) -> None:
+        self.requests: list[RetrainRequested] = []
+
+    def publish(self, event: Event) -> None:
+        assert isinstance(event, RetrainRequested)
+        self.requests.append(event)
+
+
+def test_schedule_requests_each_time_once_in_the_use_cases_time_zone() -> None:
+    publisher = RecordingPublisher()
+    schedule = Schedule("0 4 * * 1", "America/New_York", "m", publisher, datetime(2013, 7, 5, tzinfo=UTC))
     for time in ("2013-07-08T07:59", "2013-07-08T08:00", "2013-07-08T08:01", "2013-07-29T12:00"):
-        schedule.look(datetime.fromisoformat(time).replace(tzinfo=UTC))
-    assert [retrain.id for retrain in asked] == ["schedule/m/2013-07-08T08:00Z", "schedule/m/2013-07-15T08:00Z"]
-    assert {retrain.trigger for retrain in asked} == {"schedule"}
+        schedule.run_due(datetime.fromisoformat(time).replace(tzinfo=UTC))
+    assert [retrain.id for retrain in publisher.requests] == [
+        "schedule/m/2013-07-08T08:00Z",
+        "schedule/m/2013-07-15T08:00Z",
+    ]
+    assert {retrain.trigger for retrain in publisher.requests} == {"schedule"}
     assert schedule.next == datetime(2013, 8, 5, 8, tzinfo=UTC)
 
 
-def test_after_a_restart_a_time_has_the_same_id() -> None:
-    asked: list[Retrain] = []
+def test_schedule_derives_same_id_after_restart() -> None:
+    publisher = RecordingPublisher()
     for second in (1, 2):
-        schedule = Schedule("*/5 * * * *", "UTC", "m", asked.append, datetime(2013, 7, 5, 1, 2, second, tzinfo=UTC))
-        schedule.look(datetime(2013, 7, 5, 1, 5, 30, tzinfo=UTC))
-    assert asked[0].id == asked[1].id
+        schedule = Schedule("*/5 * * * *", "UTC", "m", publisher, datetime(2013, 7, 5, 1, 2, second, tzinfo=UTC))
+        schedule.run_due(datetime(2013, 7, 5, 1, 5, 30, tzinfo=UTC))
+    assert publisher.requests[0].id == publisher.requests[1].id
 
 
-def test_what_is_no_cron_expression_is_refused() -> None:
-    with pytest.raises(ValidationError, match="no cron expression such as"):
+def test_schedule_rejects_invalid_cron_expression() -> None:
+    with pytest.raises(ValidationError, match="not a cron expression such as"):
         TypeAdapter(Cron).validate_python("every monday")

@@ -1,4 +1,4 @@
-"""Work in a process of its own: what it tells, how it ends, and that it does not outlive who began it."""
+"""Subprocess jobs: progress, results, limits, and that they exit with their parent."""
 
 import os
 import subprocess
@@ -10,130 +10,139 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trainer.retrain.subprocess_job import Again, Child, Ended, Tell, Told
+from trainer.retrain.subprocess_job import (
+    JobFunction,
+    JobResult,
+    Progress,
+    ReportPhase,
+    RetryableError,
+    SubprocessJob,
+)
 
-LONG = 600
+LONG_SECONDS = 600
+WAIT_SECONDS = 60
 
 
-def greets(argument: str, tell: Tell) -> str:
-    tell("first", "half of it")
+def greet(argument: str, report_phase: ReportPhase) -> str:
+    report_phase("first", "half of it")
     return f"hello {argument}"
 
 
-def needs_what_is_away(_: str, __: Tell) -> str:
-    raise Again("the bucket is away")
+def need_unavailable_bucket(_: str, __: ReportPhase) -> str:
+    raise RetryableError("the bucket is unavailable")
 
 
-def fails(_: str, __: Tell) -> str:
+def fail(_: str, __: ReportPhase) -> str:
     raise ValueError("no such column")
 
 
-def sleeps(_: str, tell: Tell) -> str:
-    tell("asleep", str(os.getpid()))
-    time.sleep(LONG)
+def sleep(_: str, report_phase: ReportPhase) -> str:
+    report_phase("asleep", str(os.getpid()))
+    time.sleep(LONG_SECONDS)
     return ""
 
 
-def grows(_: str, __: Tell) -> str:
-    held = bytearray(300 * 2**20)
-    held[:: 2**12] = b"x" * len(held[:: 2**12])
-    time.sleep(LONG)
+def use_memory(_: str, __: ReportPhase) -> str:
+    memory = bytearray(300 * 2**20)
+    memory[:: 2**12] = b"x" * len(memory[:: 2**12])
+    time.sleep(LONG_SECONDS)
     return ""
 
 
 @pytest.fixture
-def begin() -> Iterator[Callable[..., Child]]:
-    """Begins a child that is ended after the test."""
-    begun: list[Child] = []
+def start() -> Iterator[Callable[..., SubprocessJob]]:
+    """Starts jobs, which are killed after the test."""
+    jobs: list[SubprocessJob] = []
 
-    def begin(
-        work: Callable[[str, Tell], str], argument: str = "", seconds: float = 60, megabytes: float | None = None
-    ) -> Child:
-        begun.append(Child(work, argument, seconds=seconds, megabytes=megabytes))
-        return begun[-1]
+    def start(
+        function: JobFunction, argument: str = "", timeout_seconds: float = 60, memory_limit_mb: float | None = None
+    ) -> SubprocessJob:
+        jobs.append(SubprocessJob(function, argument, timeout_seconds=timeout_seconds, memory_limit_mb=memory_limit_mb))
+        return jobs[-1]
 
-    yield begin
-    for child in begun:
-        child.kill()
+    yield start
+    for job in jobs:
+        job.kill()
 
 
-def end(child: Child) -> Ended:
-    """How it ends."""
-    deadline = time.monotonic() + 60
-    while (ended := child.ended()) is None:
-        assert time.monotonic() < deadline, "it goes on"
+def wait_for_result(job: SubprocessJob) -> JobResult:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (result := job.poll()) is None:
+        assert time.monotonic() < deadline, "the job still runs"
         time.sleep(0.01)
-    return ended
+    return result
 
 
-def told(child: Child) -> list[Told]:
-    """What it tells next."""
-    deadline = time.monotonic() + 60
-    while not (found := child.told()):
-        assert time.monotonic() < deadline, "it tells nothing"
+def wait_for_progress(job: SubprocessJob) -> list[Progress]:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (progress := job.progress()):
+        assert time.monotonic() < deadline, "the job has reported no phase"
         time.sleep(0.01)
-    return found
+    return progress
 
 
-def test_what_it_tells_and_returns_arrives(begin: Callable[..., Child]) -> None:
-    child = begin(greets, "world")
-    assert told(child)[0] == Told("first", "half of it")
-    assert end(child) == Ended("done", "hello world")
+def test_subprocess_job_returns_progress_and_result(start: Callable[..., SubprocessJob]) -> None:
+    job = start(greet, "world")
+    assert wait_for_progress(job)[0] == Progress("first", "half of it")
+    assert wait_for_result(job) == JobResult("done", "hello world")
 
 
 @pytest.mark.parametrize(
-    ("work", "ended"),
+    ("function", "result"),
     [
-        (needs_what_is_away, Ended("again", "the bucket is away")),
-        (fails, Ended("failed", "ValueError: no such column")),
+        (need_unavailable_bucket, JobResult("retry", "the bucket is unavailable")),
+        (fail, JobResult("failed", "ValueError: no such column")),
     ],
 )
-def test_an_exception_says_whether_to_begin_again(begin: Callable[..., Child], work: object, ended: Ended) -> None:
-    assert end(begin(work)) == ended
+def test_subprocess_job_tells_retryable_errors_from_failures(
+    start: Callable[..., SubprocessJob], function: object, result: JobResult
+) -> None:
+    assert wait_for_result(start(function)) == result
 
 
-def test_more_time_than_it_may_take_is_a_failure_that_names_the_setting(begin: Callable[..., Child]) -> None:
-    child = begin(sleeps, seconds=0.5)
-    assert end(child) == Ended("failed", "it took more than 0.5 s (DRIFTLOOP_TRAINER__LONGEST_TRAINING_SECONDS)")
-    assert not psutil.pid_exists(child.pid)
+def test_subprocess_job_fails_after_timeout_and_names_setting(start: Callable[..., SubprocessJob]) -> None:
+    job = start(sleep, timeout_seconds=0.5)
+    expected = "it took more than 0.5 s (DRIFTLOOP_TRAINER__TRAINING_TIMEOUT_SECONDS)"
+    assert wait_for_result(job) == JobResult("failed", expected)
+    assert not psutil.pid_exists(job.pid)
 
 
-def test_more_memory_than_it_may_take_is_a_failure_that_names_the_setting(begin: Callable[..., Child]) -> None:
-    how, why = end(begin(grows, megabytes=200))
-    assert how == "failed"
-    assert "more than 200 (DRIFTLOOP_TRAINER__MEMORY_MB)" in why
+def test_subprocess_job_fails_above_memory_limit_and_names_setting(start: Callable[..., SubprocessJob]) -> None:
+    status, payload = wait_for_result(start(use_memory, memory_limit_mb=200))
+    assert status == "failed"
+    assert "more than 200 (DRIFTLOOP_TRAINER__TRAINING_MEMORY_LIMIT_MB)" in payload
 
 
-def test_a_child_that_is_killed_from_outside_says_so(begin: Callable[..., Child]) -> None:
-    child = begin(sleeps)
-    told(child)
-    psutil.Process(child.pid).kill()
-    assert end(child).how == "killed"
+def test_subprocess_job_reports_kill_from_outside(start: Callable[..., SubprocessJob]) -> None:
+    job = start(sleep)
+    wait_for_progress(job)
+    psutil.Process(job.pid).kill()
+    assert wait_for_result(job).status == "killed"
 
 
 PARENT = """
 import os, time
-from trainer.retrain.subprocess_job import Child
+from trainer.retrain.subprocess_job import SubprocessJob
 
-def sleeps(_, tell):
-    tell("asleep", str(os.getpid()))
+def sleep(_, report_phase):
+    report_phase("asleep", str(os.getpid()))
     time.sleep(600)
 
 if __name__ == "__main__":
-    child = Child(sleeps, "", seconds=600, megabytes=None)
-    while not (found := child.told()):
+    job = SubprocessJob(sleep, "", timeout_seconds=600, memory_limit_mb=None)
+    while not (progress := job.progress()):
         time.sleep(0.01)
-    print(found[0].words, flush=True)
+    print(progress[0].message, flush=True)
     time.sleep(600)
 """
 
 
-def test_a_child_ends_with_who_began_it(tmp_path: Path) -> None:
+def test_subprocess_job_exits_with_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    child = psutil.Process(int(parent.stdout.readline()))
+    job = psutil.Process(int(parent.stdout.readline()))
     parent.kill()
     parent.wait()
-    child.wait(20)
+    job.wait(20)

@@ -1,4 +1,4 @@
-"""What a training set is made of, what it is checked for, and which of its rows are held out."""
+"""The training set: its rows, its checks, and the holdout."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -11,71 +11,71 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from driftloop.events import DataSelection, new_id
-from driftloop.settings import Storage, Topics
+from driftloop.events import DataSelection, new_event_id
+from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import dvc
 from driftloop.storage.bucket import Bucket
 from driftloop.usecase import UseCase
 from trainer.retrain import training_set
-from trainer.retrain.training_set import Counts, TrainingSet, UnfitData
-from trainer.settings import Data
+from trainer.retrain.training_set import InvalidTrainingData, TrainingSet, TrainingSetCounts
+from trainer.settings import TrainingDataSettings
 
 USE_CASE = UseCase(
     name="m",
-    numbers=("x", "whole"),
-    categories=("c",),
-    outcome="y",
-    time="at",
+    numeric_features=("x", "whole"),
+    categorical_features=("c",),
+    target="y",
+    timestamp="at",
     timezone="America/New_York",
-    pipeline=LogisticRegression,
-    pointer=Path("m.dvc"),
-    rows=pd.DataFrame,
+    make_pipeline=LogisticRegression,
+    dvc_file=Path("m.dvc"),
+    load_rows=pd.DataFrame,
 )
-FEW = Data(fewest_rows=2)
-EVERYTHING = DataSelection()
+FEW_ROWS = TrainingDataSettings(min_labelled_rows=2)
+ALL_DATA = DataSelection()
 JANUARY, JUNE = date(2013, 1, 1), date(2013, 6, 1)
 BEGIN = datetime(2013, 1, 1, tzinfo=UTC)
 
 
 def days(first: date, count: int, outcome: float = 0.0) -> pd.DataFrame:
-    """Two rows a day, one of them shortly before midnight in New York, which is the next day in UTC."""
+    """Return two rows per day, one of them before midnight in New York, which is the next day in UTC."""
     start = datetime(first.year, first.month, first.day, tzinfo=UTC)
     at = [start + timedelta(days=n, hours=hour) for n in range(count) for hour in (12, 27)]
     return pd.DataFrame({"at": pd.to_datetime(at, utc=True), "x": np.arange(2.0 * count), "y": outcome})
 
 
 def base(count: int = 10) -> pd.DataFrame:
-    """Days of January, whose last row has no outcome."""
+    """Return days of January; the last row has no outcome."""
     rows = days(JANUARY, count).assign(whole=1, c="u")[["at", "x", "whole", "c", "y"]]
     rows["y"] = [0.0, 1.0] * (count - 1) + [1.0, np.nan]
     return rows
 
 
-class World:
-    """A base dataset under DVC and an archive, in a bucket; both of a test's own."""
+class DatasetFixture:
+    """A base dataset under DVC and an archive in a bucket, both of one test."""
 
-    def __init__(self, storage: Storage, folder: Path) -> None:
+    def __init__(self, storage: StorageSettings, folder: Path) -> None:
         self.storage, self.bucket, self.folder = storage, Bucket(storage), folder
-        name = new_id()
-        self.topics = Topics(predictions=f"predictions-{name}", outcomes=f"outcomes-{name}")
-        self.use_case = replace(USE_CASE, pointer=folder / "base.parquet.dvc")
+        name = new_event_id()
+        self.topics = TopicsSettings(predictions=f"predictions-{name}", outcomes=f"outcomes-{name}")
+        self.use_case = replace(USE_CASE, dvc_file=folder / "base.parquet.dvc")
         self._slices = 0
 
-    def base(self, rows: pd.DataFrame) -> Path:
-        """Puts a base dataset into the bucket."""
+    def push_base(self, rows: pd.DataFrame) -> Path:
+        """Push a base dataset to the bucket; return its path there."""
         file = self.folder / "base.parquet"
         rows.to_parquet(file, index=False)
-        return self.pushed(file)
+        return self.push(file)
 
-    def pushed(self, file: Path) -> Path:
-        """Where the file lies in the bucket's folder of datasets."""
+    def push(self, file: Path) -> Path:
+        """Push a file as the base dataset; return its path in the bucket."""
         pointer = dvc.push(self.storage, file)
-        self.use_case.pointer.write_text(pointer)
-        digest = dvc.pointed(pointer).md5
-        return Path(dvc.FOLDER, "files", "md5", digest[:2], digest[2:])
+        self.use_case.dvc_file.write_text(pointer)
+        digest = dvc.parse_pointer(pointer).md5
+        return Path(dvc.REMOTE_PREFIX, "files", "md5", digest[:2], digest[2:])
 
     def archive(self, rows: pd.DataFrame) -> None:
-        """Archives a dataset's rows as predictions with outcomes, which were known a week later."""
+        """Archive rows as predictions, with outcomes a week later."""
         self._slices += 1
         ids = [f"{self._slices}-{place}" for place in range(len(rows))]
         answers = rows.drop(columns="y").rename(columns={"at": "time"})
@@ -85,250 +85,262 @@ class World:
             self.bucket.write_parquet(self._path(topic), frame)
 
     def archive_again(self) -> None:
-        """Archives everything once more."""
+        """Archive everything a second time."""
         for topic in (self.topics.predictions, self.topics.outcomes):
-            for path in self.bucket.names(f"events/{topic}/"):
+            for path in self.bucket.list_paths(f"events/{topic}/"):
                 self.bucket.write(path.replace(f"{topic}-0-", f"{topic}-1-"), self.bucket.read(path))
 
-    def told(self, count: int) -> None:
-        """Archives outcomes that have no prediction."""
+    def archive_unmatched_outcomes(self, count: int) -> None:
+        """Archive outcomes without a prediction."""
         self._slices += 1
-        rows = pd.DataFrame({"id": [new_id() for _ in range(count)], "row": 0, "time": BEGIN, "outcome": 1.0})
+        rows = pd.DataFrame({"id": [new_event_id() for _ in range(count)], "row": 0, "time": BEGIN, "outcome": 1.0})
         self.bucket.write_parquet(self._path(self.topics.outcomes), rows)
 
     def _path(self, topic: str) -> str:
         first = self._slices * 10_000
         return f"events/{topic}/{topic}-0-{first:012}-{first + 9_999:012}.parquet"
 
-    def built(self, selection: DataSelection = EVERYTHING, settings: Data = FEW, **changed: Any) -> TrainingSet:
-        """A training set, whose folder is its own."""
-        folder = self.folder / new_id()
+    def build(
+        self, selection: DataSelection = ALL_DATA, settings: TrainingDataSettings = FEW_ROWS, **changed: Any
+    ) -> TrainingSet:
+        """Build a training set in a folder of its own."""
+        folder = self.folder / new_event_id()
         folder.mkdir()
         use_case = replace(self.use_case, **changed)
         return training_set.build(self.storage, self.bucket, self.topics, use_case, selection, settings, folder)
 
-    def problems(self, selection: DataSelection = EVERYTHING, settings: Data = FEW, **changed: Any) -> list[str]:
-        """What is wrong with it."""
-        with pytest.raises(UnfitData) as error:
-            self.built(selection, settings, **changed)
+    def problems(
+        self, selection: DataSelection = ALL_DATA, settings: TrainingDataSettings = FEW_ROWS, **changed: Any
+    ) -> list[str]:
+        """Return the problems of a training set that cannot be built."""
+        with pytest.raises(InvalidTrainingData) as error:
+            self.build(selection, settings, **changed)
         return str(error.value).split("; ")
 
 
-def of(cells: list[str | None]) -> pd.Series:
+def series(cells: list[str | None]) -> pd.Series:
     return pd.Series(cells, dtype=object)
 
 
 @pytest.fixture
-def world(storage: Storage, tmp_path: Path) -> World:
-    return World(storage, tmp_path)
+def dataset(storage: StorageSettings, tmp_path: Path) -> DatasetFixture:
+    return DatasetFixture(storage, tmp_path)
 
 
-def test_a_training_set_is_the_base_dataset_and_the_archive_in_order_of_time(world: World) -> None:
-    world.base(base(3))
-    world.archive(base(2).assign(at=lambda rows: rows["at"] + timedelta(days=1), x=-1.0))
-    made = world.built()
-    rows = training_set.read(made.path)
+def test_training_set_merges_base_and_archive_in_order_of_time(dataset: DatasetFixture) -> None:
+    dataset.push_base(base(3))
+    dataset.archive(base(2).assign(at=lambda rows: rows["at"] + timedelta(days=1), x=-1.0))
+    result = dataset.build()
+    rows = training_set.read(result.path)
     assert rows["at"].is_monotonic_increasing
     assert rows["x"].tolist() == [0.0, 1.0, 2.0, -1.0, 3.0, -1.0, 4.0, -1.0, 5.0, -1.0]
     assert rows["y"].fillna(-1).tolist() == [0, 1, 0, 0, 1, 1, 1, 1, -1, -1]
-    assert made.counts == Counts(
+    assert result.counts == TrainingSetCounts(
         rows=10, labelled=8, archived=4, archived_labelled=3, outcomes=3, unmatched=0, corrected=0, repeated=0
     )
 
 
-def test_its_columns_have_the_types_of_the_base_dataset(world: World) -> None:
-    world.base(base().astype({"whole": "int16"}))
-    world.archive(base(2).assign(whole=[1.0, 2.0, np.nan, 4.0], c=None))
-    kinds = pq.read_schema(world.built(settings=Data(missing_share=1, fewest_rows=2)).path)
+def test_training_set_has_types_of_base_dataset(dataset: DatasetFixture) -> None:
+    dataset.push_base(base().astype({"whole": "int16"}))
+    dataset.archive(base(2).assign(whole=[1.0, 2.0, np.nan, 4.0], c=None))
+    kinds = pq.read_schema(
+        dataset.build(settings=TrainingDataSettings(max_missing_rate_increase=1, min_labelled_rows=2)).path
+    )
     assert kinds.names == ["at", "x", "whole", "c", "y"]
     assert [str(kind) for kind in kinds.types] == ["timestamp[ns, tz=UTC]", "double", "int16", "string", "double"]
 
 
-def test_it_is_a_dataset_version_that_its_pointer_brings_back(world: World, tmp_path: Path) -> None:
-    world.base(base())
-    made = world.built()
-    assert made.artifact == "dataset/m.parquet.dvc"
-    back = dvc.pull(world.storage, dvc.push(world.storage, made.path), tmp_path / "back")
+def test_training_set_is_restored_by_its_pointer(dataset: DatasetFixture, tmp_path: Path) -> None:
+    dataset.push_base(base())
+    result = dataset.build()
+    assert result.artifact == "dataset/m.parquet.dvc"
+    back = dvc.pull(dataset.storage, dvc.push(dataset.storage, result.path), tmp_path / "back")
     assert back.name == "m.parquet"
-    assert back.read_bytes() == made.path.read_bytes()
+    assert back.read_bytes() == result.path.read_bytes()
 
 
-def test_the_same_rows_are_the_same_version(world: World) -> None:
-    world.base(base())
-    world.archive(base(2))
-    assert world.built().path.read_bytes() == world.built().path.read_bytes()
+def test_training_set_has_same_bytes_for_same_rows(dataset: DatasetFixture) -> None:
+    dataset.push_base(base())
+    dataset.archive(base(2))
+    assert dataset.build().path.read_bytes() == dataset.build().path.read_bytes()
 
 
-def test_a_training_set_can_be_a_base_dataset(world: World) -> None:
-    world.base(base())
-    made = world.built()
-    world.pushed(made.path)
-    assert world.built().path.read_bytes() == made.path.read_bytes()
+def test_training_set_can_become_base_dataset(dataset: DatasetFixture) -> None:
+    dataset.push_base(base())
+    result = dataset.build()
+    dataset.push(result.path)
+    assert dataset.build().path.read_bytes() == result.path.read_bytes()
 
 
-def test_a_selection_goes_by_the_use_cases_own_days_and_its_end_is_the_datasets(world: World) -> None:
-    world.base(base(10))
-    world.archive(base(10).assign(at=lambda rows: rows["at"] + timedelta(minutes=1), x=lambda rows: rows["x"] + 100))
-    selection = DataSelection(start=date(2013, 1, 3), end=date(2013, 1, 5), without_days=[date(2013, 1, 4)])
-    assert training_set.read(world.built(selection).path)["x"].tolist() == [
+def test_training_set_selects_days_in_use_case_time_zone_and_base_end_bounds_base_only(dataset: DatasetFixture) -> None:
+    dataset.push_base(base(10))
+    dataset.archive(base(10).assign(at=lambda rows: rows["at"] + timedelta(minutes=1), x=lambda rows: rows["x"] + 100))
+    selection = DataSelection(start=date(2013, 1, 3), base_end=date(2013, 1, 5), exclude_days=[date(2013, 1, 4)])
+    assert training_set.read(dataset.build(selection).path)["x"].tolist() == [
         *(4.0, 104.0, 5.0, 105.0),
         *(108.0, 109.0, 110.0, 111.0, 112.0, 113.0, 114.0, 115.0, 116.0, 117.0, 118.0, 119.0),
     ]
 
 
-def test_the_last_labelled_rows_are_of_dataset_and_archive_together(world: World) -> None:
-    world.base(base(3))
-    world.archive(base(2).assign(x=lambda rows: rows["x"] + 100))
-    made = world.built(DataSelection(last_rows=5))
-    assert training_set.read(made.path)["x"].tolist() == [101.0, 2.0, 102.0, 3.0, 103.0, 4.0, 5.0]
-    assert made.counts.labelled == 5
-    assert world.built(DataSelection(last_rows=100)).counts.labelled == 8
+def test_training_set_last_rows_counts_base_and_archive_together(dataset: DatasetFixture) -> None:
+    dataset.push_base(base(3))
+    dataset.archive(base(2).assign(x=lambda rows: rows["x"] + 100))
+    result = dataset.build(DataSelection(last_rows=5))
+    assert training_set.read(result.path)["x"].tolist() == [101.0, 2.0, 102.0, 3.0, 103.0, 4.0, 5.0]
+    assert result.counts.labelled == 5
+    assert dataset.build(DataSelection(last_rows=100)).counts.labelled == 8
 
 
-def test_without_the_archive_it_is_not_looked_at(world: World) -> None:
-    world.base(base(3))
-    world.archive(base(2).assign(x="far"))
-    assert world.built(DataSelection(archive=False)).counts == Counts(6, 5, 0, 0, 0, 0, 0, 0)
+def test_training_set_without_archive_does_not_read_it(dataset: DatasetFixture) -> None:
+    dataset.push_base(base(3))
+    dataset.archive(base(2).assign(x="far"))
+    assert dataset.build(DataSelection(archive=False)).counts == TrainingSetCounts(6, 5, 0, 0, 0, 0, 0, 0)
 
 
-def test_a_renamed_column_is_named_with_its_new_name(world: World) -> None:
-    world.base(base().rename(columns={"x": "miles"}))
-    assert world.problems() == [
+def test_training_set_reports_renamed_column(dataset: DatasetFixture) -> None:
+    dataset.push_base(base().rename(columns={"x": "miles"}))
+    assert dataset.problems() == [
         "schema: the base dataset has no x",
-        "schema: the use case does not know miles, which the base dataset has",
+        "schema: the base dataset has miles, which the use case does not have",
     ]
 
 
-def test_values_that_are_no_numbers_are_counted(world: World) -> None:
-    world.base(base().assign(x=["far", "2.5", *["1"] * 18]))
-    world.archive(base(2).assign(whole=[1.0, 2.5, 3.0, np.nan]))
-    assert world.problems() == [
+def test_training_set_counts_values_of_wrong_type(dataset: DatasetFixture) -> None:
+    dataset.push_base(base().assign(x=["far", "2.5", *["1"] * 18]))
+    dataset.archive(base(2).assign(whole=[1.0, 2.5, 3.0, np.nan]))
+    assert dataset.problems() == [
         "schema: 1 values of x in the base dataset are no DOUBLE",
         "schema: 1 archived values of whole are no BIGINT",
     ]
 
 
-def test_too_few_labelled_rows_are_counted(world: World) -> None:
-    world.base(base())
-    assert world.problems(settings=Data(fewest_rows=30)) == [
-        "labelled rows: 19 of 20, and 30 are needed (DRIFTLOOP_DATA__FEWEST_ROWS)"
+def test_training_set_reports_too_few_labelled_rows(dataset: DatasetFixture) -> None:
+    dataset.push_base(base())
+    assert dataset.problems(settings=TrainingDataSettings(min_labelled_rows=30)) == [
+        "labelled rows: 19 of 20, and 30 are needed (DRIFTLOOP_DATA__MIN_LABELLED_ROWS)"
     ]
-    assert world.problems(DataSelection(start=JUNE)) == [
-        "labelled rows: 0 of 0, and 2 are needed (DRIFTLOOP_DATA__FEWEST_ROWS)"
+    assert dataset.problems(DataSelection(start=JUNE)) == [
+        "labelled rows: 0 of 0, and 2 are needed (DRIFTLOOP_DATA__MIN_LABELLED_ROWS)"
     ]
 
 
-def test_a_classifier_needs_both_classes_and_nothing_else(world: World) -> None:
-    world.base(base().assign(y=1.0))
-    assert world.problems() == ["classes: y is the same in all 20 labelled rows"]
-    world.base(base().assign(y=[0.0, 2.0, *[1.0] * 18]))
-    assert world.problems() == ["classes: y is neither 0 nor 1 in 1 rows"]
-    assert world.built(metric="rmse").counts.labelled == 20
+def test_training_set_of_classifier_needs_both_classes_and_no_others(dataset: DatasetFixture) -> None:
+    dataset.push_base(base().assign(y=1.0))
+    assert dataset.problems() == ["classes: y is the same in all 20 labelled rows"]
+    dataset.push_base(base().assign(y=[0.0, 2.0, *[1.0] * 18]))
+    assert dataset.problems() == ["classes: y is neither 0 nor 1 in 1 rows"]
+    assert dataset.build(metric="rmse").counts.labelled == 20
 
 
-def test_a_column_without_any_value_is_named(world: World) -> None:
-    world.base(base().assign(x=np.nan))
-    assert world.problems() == ["missing values: x has no value in any of 20 rows"]
+def test_training_set_reports_column_without_values(dataset: DatasetFixture) -> None:
+    dataset.push_base(base().assign(x=np.nan))
+    assert dataset.problems() == ["missing values: x has no value in any of 20 rows"]
 
 
-def test_a_column_that_the_archive_lacks_is_named_where_the_dataset_has_it(world: World) -> None:
-    world.base(base())
-    world.archive(base(2).assign(c=of([None, None, None, "u"]), whole=[np.nan, np.nan, 1, 1]))
-    (problem,) = world.problems()
+def test_training_set_reports_column_missing_more_often_in_archive(dataset: DatasetFixture) -> None:
+    dataset.push_base(base())
+    dataset.archive(base(2).assign(c=series([None, None, None, "u"]), whole=[np.nan, np.nan, 1, 1]))
+    (problem,) = dataset.problems()
     assert problem == (
-        "missing values: c is missing in 75% of the archive's 4 rows and in 0% of the base dataset's, and 50% more may "
-        "be (DRIFTLOOP_DATA__MISSING_SHARE)"
+        "missing values: c is missing in 75% of the archive's 4 rows and in 0% of the base dataset's; at most 50% more "
+        "is allowed (DRIFTLOOP_DATA__MAX_MISSING_RATE_INCREASE)"
     )
-    assert world.built(settings=Data(fewest_rows=2, missing_share=0.75)).counts.archived == 4
-    assert world.built(settings=Data(fewest_rows=5)).counts.archived == 4
-    world.base(base().assign(c=of([None] * 10 + ["u"] * 10)))
-    assert world.built().counts.archived == 4
+    assert (
+        dataset.build(
+            settings=TrainingDataSettings(min_labelled_rows=2, max_missing_rate_increase=0.75)
+        ).counts.archived
+        == 4
+    )
+    assert dataset.build(settings=TrainingDataSettings(min_labelled_rows=5)).counts.archived == 4
+    dataset.push_base(base().assign(c=series([None] * 10 + ["u"] * 10)))
+    assert dataset.build().counts.archived == 4
 
 
-def test_outcomes_without_a_prediction_are_counted_and_too_many_are_an_error(world: World) -> None:
-    world.base(base())
-    world.archive(base(2))
-    world.told(2)
-    assert world.built().counts.unmatched == 2
-    assert "2 outcomes have no archived prediction" in str(world.built().counts)
-    world.told(2)
-    assert world.problems() == [
-        "outcomes: 4 of 7 have no prediction in the archive, and 50% of them may (DRIFTLOOP_DATA__UNMATCHED_SHARE)"
+def test_training_set_counts_unmatched_outcomes_and_rejects_too_many(dataset: DatasetFixture) -> None:
+    dataset.push_base(base())
+    dataset.archive(base(2))
+    dataset.archive_unmatched_outcomes(2)
+    assert dataset.build().counts.unmatched == 2
+    assert "2 outcomes have no archived prediction" in str(dataset.build().counts)
+    dataset.archive_unmatched_outcomes(2)
+    assert dataset.problems() == [
+        "outcomes: 4 of 7 have no prediction in the archive, and at most 50% may have none "
+        "(DRIFTLOOP_DATA__MAX_UNMATCHED_RATIO)"
     ]
-    assert world.built(settings=Data(fewest_rows=8)).counts.unmatched == 4
+    assert dataset.build(settings=TrainingDataSettings(min_labelled_rows=8)).counts.unmatched == 4
 
 
-def test_rows_that_were_archived_twice_are_counted_and_no_error(world: World) -> None:
-    world.base(base())
-    world.archive(base(2))
-    world.archive_again()
-    counts = world.built().counts
+def test_training_set_counts_repeated_rows(dataset: DatasetFixture) -> None:
+    dataset.push_base(base())
+    dataset.archive(base(2))
+    dataset.archive_again()
+    counts = dataset.build().counts
     assert (counts.archived, counts.repeated, counts.corrected) == (4, 4, 3)
 
 
-def test_all_that_is_wrong_is_said(world: World) -> None:
-    world.base(base().drop(columns="c").assign(y=1.0, x=np.nan, extra=1))
-    assert [problem.partition(":")[0] for problem in world.problems(settings=Data(fewest_rows=30))] == [
-        *("schema", "schema", "labelled rows", "classes", "missing values")
-    ]
+def test_training_set_reports_all_problems(dataset: DatasetFixture) -> None:
+    dataset.push_base(base().drop(columns="c").assign(y=1.0, x=np.nan, extra=1))
+    assert [
+        problem.partition(":")[0] for problem in dataset.problems(settings=TrainingDataSettings(min_labelled_rows=30))
+    ] == [*("schema", "schema", "labelled rows", "classes", "missing values")]
 
 
-def test_a_truncated_base_dataset_is_no_parquet_file(world: World) -> None:
-    file = world.folder / "base.parquet"
+def test_training_set_rejects_truncated_base_dataset(dataset: DatasetFixture) -> None:
+    file = dataset.folder / "base.parquet"
     base(1_000).to_parquet(file, index=False)
     file.write_bytes(file.read_bytes()[:-1_000])
-    world.pushed(file)
-    with pytest.raises(UnfitData, match=r"base dataset: it cannot be read: .*No magic bytes"):
-        world.built()
+    dataset.push(file)
+    with pytest.raises(InvalidTrainingData, match=r"base dataset: it cannot be read: .*No magic bytes"):
+        dataset.build()
 
 
-def test_a_base_dataset_with_other_bytes_in_the_bucket_than_its_pointer_names_is_not_used(world: World) -> None:
-    at = world.base(base())
-    world.bucket.write(str(at), world.bucket.read(str(at))[:-10])
-    with pytest.raises(UnfitData, match=r"base dataset: .* bytes of another file in place of base\.parquet"):
-        world.built()
+def test_training_set_rejects_base_dataset_with_other_bytes(dataset: DatasetFixture) -> None:
+    at = dataset.push_base(base())
+    dataset.bucket.write(str(at), dataset.bucket.read(str(at))[:-10])
+    with pytest.raises(InvalidTrainingData, match=r"base dataset: .* has another file in place of base\.parquet"):
+        dataset.build()
 
 
-def test_a_base_dataset_that_is_not_in_the_bucket_is_named_with_its_md5(world: World) -> None:
-    at = world.base(base())
-    world.bucket.delete(str(at))
-    with pytest.raises(UnfitData, match=f"does not have base.parquet with md5 {at.parent.name}{at.name}"):
-        world.built()
+def test_training_set_names_missing_base_dataset_by_md5(dataset: DatasetFixture) -> None:
+    at = dataset.push_base(base())
+    dataset.bucket.delete(str(at))
+    with pytest.raises(InvalidTrainingData, match=f"does not have base.parquet with md5 {at.parent.name}{at.name}"):
+        dataset.build()
 
 
-def test_a_broken_slice_of_the_archive_is_named(world: World) -> None:
-    world.base(base())
-    world.archive(base(2))
-    (path,) = world.bucket.names(f"events/{world.topics.predictions}/")
-    world.bucket.write(path, b"PAR1")
-    with pytest.raises(UnfitData, match=f"{path} is no Parquet file"):
-        world.built()
+def test_training_set_names_broken_archive_slice(dataset: DatasetFixture) -> None:
+    dataset.push_base(base())
+    dataset.archive(base(2))
+    (path,) = dataset.bucket.list_paths(f"events/{dataset.topics.predictions}/")
+    dataset.bucket.write(path, b"PAR1")
+    with pytest.raises(InvalidTrainingData, match=f"{path} is not a readable Parquet file"):
+        dataset.build()
 
 
-def test_the_latest_days_with_outcomes_are_held_out_and_what_came_after_them_is_in_neither() -> None:
+def test_split_holds_out_latest_days_with_outcomes_and_drops_later_rows() -> None:
     rows = pd.concat([days(date(2013, 1, 1), 10), days(date(2013, 1, 11), 2, outcome=np.nan)], ignore_index=True)
-    learn, held_out = training_set.split(USE_CASE, rows, held_out_days=3)
-    assert sorted(set(USE_CASE.days(learn["at"]))) == [date(2013, 1, n) for n in range(1, 8)]
-    assert sorted(set(USE_CASE.days(held_out["at"]))) == [date(2013, 1, n) for n in range(8, 11)]
+    train, holdout = training_set.split(USE_CASE, rows, holdout_days=3)
+    assert sorted(set(USE_CASE.local_dates(train["at"]))) == [date(2013, 1, n) for n in range(1, 8)]
+    assert sorted(set(USE_CASE.local_dates(holdout["at"]))) == [date(2013, 1, n) for n in range(8, 11)]
 
 
-def test_a_split_without_held_out_days_learns_from_all_that_is_known() -> None:
-    learn, held_out = training_set.split(USE_CASE, days(date(2013, 1, 1), 4), held_out_days=0)
-    assert (len(learn), len(held_out)) == (8, 0)
+def test_split_without_holdout_trains_on_all_labelled_days() -> None:
+    train, holdout = training_set.split(USE_CASE, days(date(2013, 1, 1), 4), holdout_days=0)
+    assert (len(train), len(holdout)) == (8, 0)
 
 
-def test_too_few_days_are_told_with_the_number_that_is_missing() -> None:
-    with pytest.raises(UnfitData, match="at least 3 more days"):
-        training_set.split(USE_CASE, days(date(2013, 1, 1), 12), held_out_days=14)
+def test_split_reports_number_of_missing_days() -> None:
+    with pytest.raises(InvalidTrainingData, match="at least 3 more days"):
+        training_set.split(USE_CASE, days(date(2013, 1, 1), 12), holdout_days=14)
 
 
-def test_one_class_cannot_be_trained_on() -> None:
-    with pytest.raises(UnfitData, match="1 different values in 8"):
-        training_set.check(USE_CASE, days(date(2013, 1, 1), 4))
+def test_require_two_classes_rejects_single_class() -> None:
+    with pytest.raises(InvalidTrainingData, match="1 different values in 8"):
+        training_set.require_two_classes(USE_CASE, days(date(2013, 1, 1), 4))
 
 
-def test_the_champion_must_not_have_learned_from_what_it_is_judged_on() -> None:
-    held_out = days(date(2013, 1, 5), 2)
-    training_set.check_unseen(USE_CASE, held_out, pd.Timestamp("2013-01-05 11:59", tz="UTC"))
-    with pytest.raises(UnfitData, match="2 of 4 held-out rows are not later"):
-        training_set.check_unseen(USE_CASE, held_out, pd.Timestamp("2013-01-06 04:00", tz="UTC"))
+def test_require_unseen_holdout_rejects_rows_the_champion_was_trained_on() -> None:
+    holdout = days(date(2013, 1, 5), 2)
+    training_set.require_unseen_holdout(USE_CASE, holdout, pd.Timestamp("2013-01-05 11:59", tz="UTC"))
+    with pytest.raises(InvalidTrainingData, match="2 of 4 holdout rows are not later"):
+        training_set.require_unseen_holdout(USE_CASE, holdout, pd.Timestamp("2013-01-06 04:00", tz="UTC"))

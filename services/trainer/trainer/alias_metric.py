@@ -1,40 +1,40 @@
-"""The version that the alias names, as a metric: whoever moved it, and in whatever way."""
+"""The version that the alias names, as a metric, whoever moved the alias."""
 
 import threading
 import time
 
 import structlog
-from mlflow.exceptions import MlflowException
 
-from driftloop.registry.model_registry import Registry
+from driftloop.errors import RegistryUnavailable
+from driftloop.registry.model_registry import ModelRegistry
 from trainer import metrics
 
 log = structlog.get_logger(__name__)
 
-SECONDS = 10  # between two looks, which cost the registry 10 ms each
+POLL_INTERVAL_SECONDS = 10  # a poll costs the registry 10 ms
 
 
-def follow(registry: Registry) -> None:
-    """Looks again and again, in a thread that ends with the process; what was seen last stays while nobody answers."""
+def start_polling(registry: ModelRegistry) -> None:
+    """Poll the alias in a daemon thread. While the registry is unavailable, the metric keeps its last value."""
 
     def run() -> None:
-        before = None
+        shown_version = None
         while True:
             try:
                 version = registry.champion()
-            except MlflowException as error:
-                log.warning("the alias cannot be looked up for now", error=str(error))
+            except RegistryUnavailable as error:
+                log.warning("alias_metric.registry_unavailable", error=str(error))
             else:
-                if version != before:
-                    show(registry.model, version)
-                before = version
-            time.sleep(SECONDS)
+                if version != shown_version:
+                    set_champion(registry.model, version)
+                shown_version = version
+            time.sleep(POLL_INTERVAL_SECONDS)
 
-    threading.Thread(target=run, name="champion", daemon=True).start()
+    threading.Thread(target=run, name="alias-metric", daemon=True).start()
 
 
-def show(model: str, version: str | None) -> None:
-    """This version, and no other one."""
+def set_champion(model: str, version: str | None) -> None:
+    """Show ``version`` as the only champion, or none."""
     metrics.CHAMPION.clear()
     if version is not None:
         metrics.CHAMPION.labels(model, version).set(1)

@@ -1,6 +1,5 @@
-"""Retrains by the clock: a cron expression says when. Each time is asked for once, whoever is restarted meanwhile."""
+"""Scheduled retrains by a cron expression. Each scheduled time leads to one retrain, whichever process restarts."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -8,45 +7,60 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator
 
-from driftloop.events import Retrain, now
+from driftloop.events import RetrainRequested, now
+from trainer.event_publisher import EventPublisher
 
 
-def _valid(expression: str) -> str:
+def _validate_cron(expression: str) -> str:
     try:
         CronSim(expression, now())
     except CronSimError as error:
-        raise ValueError(f"{expression!r} is no cron expression such as '0 4 * * 1': {error}") from error
+        raise ValueError(f"{expression!r} is not a cron expression such as '0 4 * * 1': {error}") from error
     return expression
 
 
-Cron = Annotated[str, AfterValidator(_valid)]
+Cron = Annotated[str, AfterValidator(_validate_cron)]
 
 
 class Schedule:
-    """Asks for a retrain whenever its time has come; times that passed while nobody ran are left out."""
+    """Requests a retrain at each scheduled time. Times that pass while no trainer runs are skipped."""
 
     def __init__(
-        self, expression: Cron, timezone: str, model: str, ask: Callable[[Retrain], None], time: datetime | None = None
+        self, expression: Cron, timezone: str, model: str, publisher: EventPublisher, start: datetime | None = None
     ) -> None:
-        """The expression is read in the use case's ``timezone``. ``time`` is from when on; now, if it is not said."""
+        """Compute the next time.
+
+        Args:
+            expression: The cron expression, in the use case's time zone.
+            timezone: The name of that time zone.
+            model: The registered model.
+            publisher: Publishes the retrain events.
+            start: The first time that counts; by default now.
+        """
         self._model = model
-        self._ask = ask
-        self._times = CronSim(expression, (time or now()).astimezone(ZoneInfo(timezone)))
+        self._publisher = publisher
+        self._times = CronSim(expression, (start or now()).astimezone(ZoneInfo(timezone)))
         self._expression = expression
         self.next = next(self._times)
 
-    def look(self, time: datetime) -> None:
-        """Asks for what is due. Its id is made of its time: asked for twice, it is trained for once."""
+    def run_due(self, time: datetime) -> None:
+        """Request a retrain if one is due at ``time``.
+
+        The event's id is derived from the scheduled time, so that a repeated request is trained once.
+
+        Raises:
+            BrokerUnavailable: The request may not have been published; it stays due.
+        """
         if time < self.next:
             return
         due = self.next
-        self._ask(
-            Retrain(
+        self._publisher.publish(
+            RetrainRequested(
                 id=f"schedule/{self._model}/{due.astimezone(UTC):%Y-%m-%dT%H:%M}Z",
                 model=self._model,
                 trigger="schedule",
                 reason=f"the schedule {self._expression}",
-                asked_by="schedule",
+                requested_by="schedule",
             )
         )
         while self.next <= time:

@@ -1,281 +1,292 @@
-"""Whether the challenger may serve. Pure."""
+"""The gate: whether a challenger may be promoted. Pure: predictions and settings in, a decision out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from driftloop.evaluation.metrics import Floats, Interval, Ints, Name, are_probabilities, figure_of, paired_difference
+from driftloop.evaluation.bootstrap import Interval, as_gain, paired_difference
+from driftloop.evaluation.metric_names import HeadlineMetric, MetricName, format_interval, format_metric, metric_label
+from driftloop.evaluation.metrics import FloatArray, IntArray, are_probabilities, compute_metric
+from trainer.gate.settings import GateSettings
 
-if TYPE_CHECKING:
-    from trainer.settings import Gate  # imports more than a fresh process should wait for
-
-Metric = Literal["roc_auc", "rmse"]
-
-CALIBRATION_TOLERANCE = 0.0025  # in Brier score: what it costs to be five points off everywhere, 0.05 squared
-LOWER_IS_BETTER = ("rmse", "brier")
-NAMES = {"roc_auc": "ROC AUC", "rmse": "RMSE"}
-DECIMALS = {"roc_auc": ".3f", "brier": ".4f"}  # an RMSE has any size
+CALIBRATION_TOLERANCE = 0.0025  # in Brier score: the cost of being five points off everywhere, 0.05 squared
 
 
 class Decision(NamedTuple):
-    """What the gate found, and why, in words."""
+    """The gate's decision with its explanation and the metrics of both models."""
 
     promote: bool
-    why: str
+    explanation: str
     champion: dict[str, float]
     challenger: dict[str, float]
     reasons: tuple[str, ...] = ()
-    """Each of what speaks against the challenger; none where it is promoted."""
+    """Every objection to the challenger; empty if it is promoted."""
 
 
-class Answers(NamedTuple):
-    """What happened, and what both models said of it, on rows that neither was trained on."""
+class HoldoutPredictions(NamedTuple):
+    """Outcomes of holdout rows, which neither model was trained on, and both models' predictions for them."""
 
-    outcomes: Floats
-    champion: Floats
-    challenger: Floats
-    blocks: Ints
-    """Each row's, such as its day: what :meth:`driftloop.usecase.UseCase.blocks` says."""
+    outcomes: FloatArray
+    champion: FloatArray
+    challenger: FloatArray
+    blocks: IntArray
+    """The block (such as the day) of each row, see :meth:`driftloop.usecase.UseCase.block_ids`."""
     block_days: int = 1
-    groups: Mapping[str, npt.NDArray[np.object_]] = {}
-    """Each row's value, by the columns whose groups are looked at."""
+    subgroups: Mapping[str, npt.NDArray[np.object_]] = {}
+    """Each row's value, by the columns whose subgroups are compared as well."""
 
-    def where(self, rows: npt.NDArray[np.bool_]) -> Answers:
-        """The same of some of the rows, without their groups."""
+    def subset(self, rows: npt.NDArray[np.bool_]) -> HoldoutPredictions:
+        """Return the selected rows, without their subgroups."""
         return self._replace(
             outcomes=self.outcomes[rows],
             champion=self.champion[rows],
             challenger=self.challenger[rows],
             blocks=self.blocks[rows],
-            groups={},
+            subgroups={},
         )
 
 
-class Trial(BaseModel, frozen=True):
-    """What one model is like in a process of its own."""
+class ServingTrial(BaseModel, frozen=True):
+    """Signature and latency of one model, observed in a fresh process."""
 
     columns: dict[str, str]
-    """The types of its input, in words, by column."""
-    seconds: dict[int, float]
-    """The median processor time of an answer, by the number of rows."""
+    """The type of each input column, as text."""
+    latency_seconds: dict[int, float]
+    """The median processor time of a prediction, by its number of rows."""
 
 
-class Tried(BaseModel, frozen=True):
-    """How a fresh process got on with a challenger, and with the champion beside it.
+class SmokeTestResult(BaseModel, frozen=True):
+    """The result of loading and timing the challenger, and the champion if there is one, in a fresh process.
 
-    With nothing in it, it speaks against nothing.
+    An empty result raises no objection.
     """
 
-    broken: str | None = None
-    """Why the challenger cannot be loaded or does not answer; missing where it does."""
-    challenger: Trial | None = None
-    champion: Trial | None = None
+    error: str | None = None
+    """Why the challenger cannot be loaded or cannot predict; None if it can."""
+    challenger: ServingTrial | None = None
+    champion: ServingTrial | None = None
 
 
-FIRST = Decision(True, "the first version: there is no champion to compare it with", {}, {})
+FIRST_VERSION = Decision(True, "the first version: there is no champion to compare it with", {}, {})
 
 
-def first(tried: Tried) -> Decision:
-    """What is decided where there is no champion: :data:`FIRST`, if the version can serve at all."""
-    reasons = tuple(_tried(tried, np.inf))
-    return Decision(False, reasons[0], {}, {}, reasons) if reasons else FIRST
+def decide_first(smoke_test: SmokeTestResult) -> Decision:
+    """Decide without a champion: return :data:`FIRST_VERSION` if the version can serve at all."""
+    reasons = tuple(_serving_problems(smoke_test, np.inf))
+    return Decision(False, reasons[0], {}, {}, reasons) if reasons else FIRST_VERSION
 
 
-def days_held_out(days: Ints, rules: Gate) -> int:
-    """How many of the latest days with outcomes are held out. ``days`` are those of the labelled rows.
+def holdout_days(days: IntArray, settings: GateSettings) -> int:
+    """Return how many of the latest days with outcomes form the holdout.
 
-    A share of the rows is rounded to the nearest number of whole days.
+    A fraction of the rows is rounded to the nearest number of whole days.
+
+    Args:
+        days: The day of each labelled row.
+        settings: Either a number of days or a fraction of the rows.
     """
-    if rules.held_out_share is None:
-        return rules.held_out_days
-    latest_first = np.unique(days, return_counts=True)[1][::-1]
-    return 1 + int(np.abs(latest_first.cumsum() / len(days) - rules.held_out_share).argmin())
+    if settings.holdout_fraction is None:
+        return settings.holdout_days
+    rows_latest_first = np.unique(days, return_counts=True)[1][::-1]
+    return 1 + int(np.abs(rows_latest_first.cumsum() / len(days) - settings.holdout_fraction).argmin())
 
 
-def decide(metric: Metric, answers: Answers, tried: Tried, rules: Gate) -> Decision:
-    """Holds a challenger against the champion. All that speaks against it is said, not only the first.
+def decide(
+    metric: HeadlineMetric, holdout: HoldoutPredictions, smoke_test: SmokeTestResult, settings: GateSettings
+) -> Decision:
+    """Compare a challenger with the champion. All objections are listed, not only the first.
 
-    A gain is by how much the challenger is better: a higher ROC AUC, a lower RMSE or Brier score. Margins are in ROC
-    AUC; of an RMSE, which has the outcome's unit, they are shares of the champion's.
+    A gain is by how much the challenger is better: a higher ROC AUC, a lower RMSE or Brier score. Margins are absolute
+    for ROC AUC, and relative to the champion's value for RMSE, which has the unit of the target.
     """
-    old, new = _figure(metric, answers.champion, answers), _figure(metric, answers.challenger, answers)
-    gain = _gain(metric, answers, rules.level)
-    limit = 0.0 if rules.rule == "better" else 0.0 - rules.margin * _unit(metric, old)
-    rows, blocks = len(answers.outcomes), len(np.unique(answers.blocks))
-    compared = (
-        f"{NAMES[metric]} {_number(metric, new)} against the champion's {_number(metric, old)} on {rows:,} rows of "
-        f"{blocks} held-out {_days(answers)}: {_words(metric, gain, rules.level)}, {_days(answers)} drawn whole"
+    champion, challenger = _metric(metric, holdout, "champion"), _metric(metric, holdout, "challenger")
+    gain = _gain(metric, holdout, settings.confidence_level)
+    limit = 0.0 if settings.test == "superiority" else 0.0 - settings.margin * _unit(metric, champion)
+    rows, blocks = len(holdout.outcomes), len(np.unique(holdout.blocks))
+    comparison = (
+        f"{metric_label(metric)} {format_metric(metric, challenger)} against the champion's "
+        f"{format_metric(metric, champion)} on {rows:,} rows of {blocks} holdout {_block_name(holdout)}: "
+        f"{_format_gain(metric, gain, settings.confidence_level)}, resampled by {_block_name(holdout)}"
     )
     reasons = (
-        *_too_few(blocks, answers, rules),
-        *_not_answered(answers),
-        *_not_good_enough(metric, gain, limit, rules),
-        *_worse_groups(metric, answers, rules),
-        *_worse_calibrated(metric, answers, rules),
-        *_another_signature(tried),
-        *_tried(tried, rules.slowest_ratio),
+        *_too_few_blocks(blocks, holdout, settings),
+        *_invalid_predictions(holdout),
+        *_insufficient_gain(metric, gain, limit, settings),
+        *_worse_subgroups(metric, holdout, settings),
+        *_worse_calibration(metric, holdout, settings),
+        *_signature_changes(smoke_test),
+        *_serving_problems(smoke_test, settings.max_latency_ratio),
     )
-    passed = f"{compared}, whose lower end is above {limit:.3g} (rule {rules.rule})"
-    figures = {"rows": float(rows), "days": float(blocks)}
+    passed = f"{comparison}, whose lower end is above {limit:.3g} ({settings.test} test)"
+    counts = {"rows": float(rows), "days": float(blocks)}
     return Decision(
         not reasons,
-        f"{'; '.join(reasons)}. {compared}" if reasons else passed,
-        _finite({metric: old, **_brier(metric, answers.champion, answers), **_times(tried.champion), **figures}),
+        f"{'; '.join(reasons)}. {comparison}" if reasons else passed,
+        _finite({metric: champion, **_brier(metric, holdout, "champion"), **_latencies(smoke_test.champion), **counts}),
         _finite(
             {
-                metric: new,
+                metric: challenger,
                 "gain": gain.value,
                 "gain_low": gain.low,
                 "gain_high": gain.high,
-                **_brier(metric, answers.challenger, answers),
-                **_times(tried.challenger),
-                **figures,
+                **_brier(metric, holdout, "challenger"),
+                **_latencies(smoke_test.challenger),
+                **counts,
             }
         ),
         reasons,
     )
 
 
-def _gain(figure: Name, answers: Answers, level: float) -> Interval:
-    """By how much the challenger is better: the one place that knows which figures are better the smaller they are."""
-    found = paired_difference(
-        figure, answers.outcomes, answers.champion, answers.challenger, answers.blocks, level=level
+def _gain(metric: MetricName, holdout: HoldoutPredictions, confidence: float) -> Interval:
+    difference = paired_difference(
+        metric, holdout.outcomes, holdout.champion, holdout.challenger, holdout.blocks, confidence=confidence
     )
-    return Interval(-found.value, -found.high, -found.low) if figure in LOWER_IS_BETTER else found
+    return as_gain(metric, difference)
 
 
-def _unit(metric: Metric, champion: float) -> float:
-    """What a margin is a multiple of."""
+def _unit(metric: HeadlineMetric, champion: float) -> float:
+    """Return what a margin is a multiple of."""
     return champion if metric == "rmse" else 1.0
 
 
-def _too_few(blocks: int, answers: Answers, rules: Gate) -> Iterator[str]:
-    if blocks < rules.fewest_days:
+def _too_few_blocks(blocks: int, holdout: HoldoutPredictions, settings: GateSettings) -> Iterator[str]:
+    if blocks < settings.min_holdout_days:
         yield (
-            f"{blocks} {_days(answers)} are held out, and {rules.fewest_days} are needed: "
-            f"{rules.fewest_days - blocks} more (DRIFTLOOP_GATE__FEWEST_DAYS)"
+            f"the holdout has {blocks} {_block_name(holdout)}, and {settings.min_holdout_days} are needed: "
+            f"{settings.min_holdout_days - blocks} more (DRIFTLOOP_GATE__MIN_HOLDOUT_DAYS)"
         )
 
 
-def _not_answered(answers: Answers) -> Iterator[str]:
-    unanswered = int((~np.isfinite(answers.challenger)).sum())
-    if unanswered:
-        yield f"its answer is no finite number for {unanswered:,} of {len(answers.outcomes):,} rows"
+def _invalid_predictions(holdout: HoldoutPredictions) -> Iterator[str]:
+    invalid = int((~np.isfinite(holdout.challenger)).sum())
+    if invalid:
+        yield f"its prediction is not a finite number for {invalid:,} of {len(holdout.outcomes):,} rows"
 
 
-def _not_good_enough(metric: Metric, gain: Interval, limit: float, rules: Gate) -> Iterator[str]:
+def _insufficient_gain(metric: HeadlineMetric, gain: Interval, limit: float, settings: GateSettings) -> Iterator[str]:
     if np.isnan(gain.value):
-        yield f"the held-out rows and the answers to them tell no {NAMES[metric]}"
+        yield f"{metric_label(metric)} is undefined on the holdout rows and their predictions"
     elif not gain.low > limit:
-        yield f"the gain's lower end {_number(metric, gain.low, '+')} is not above {limit:.3g} (rule {rules.rule})"
+        yield (
+            f"the lower end of the gain's interval, {format_metric(metric, gain.low, signed=True)}, is not above "
+            f"{limit:.3g} ({settings.test} test)"
+        )
 
 
-def _worse_groups(metric: Metric, answers: Answers, rules: Gate) -> Iterator[str]:
-    """Large groups that fare clearly worse.
+def _worse_subgroups(metric: HeadlineMetric, holdout: HoldoutPredictions, settings: GateSettings) -> Iterator[str]:
+    """Yield large subgroups for which the challenger is clearly worse.
 
-    The more groups, the more of them look worse by chance: the level is raised so that all their intervals together
-    hold the truth as often as one alone should (Bonferroni).
+    The more subgroups, the more of them look worse by chance: the confidence level is raised (Bonferroni) so that all
+    their intervals together hold the truth as often as a single one should.
     """
-    large = _large_groups(answers, rules.group_share)
-    level = 1 - (1 - rules.level) / max(len(large), 1)
-    for name, group in large.items():
-        old, new = _figure(metric, group.champion, group), _figure(metric, group.challenger, group)
-        gain = _gain(metric, group, level)
-        if gain.high < -rules.group_margin * _unit(metric, old):
+    large = _large_subgroups(holdout, settings.subgroup_min_fraction)
+    confidence = 1 - (1 - settings.confidence_level) / max(len(large), 1)
+    for name, subgroup in large.items():
+        champion, challenger = _metric(metric, subgroup, "champion"), _metric(metric, subgroup, "challenger")
+        gain = _gain(metric, subgroup, confidence)
+        if gain.high < -settings.subgroup_margin * _unit(metric, champion):
             yield (
-                f"{name} fares clearly worse: {NAMES[metric]} {_number(metric, new)} against {_number(metric, old)} on "
-                f"{len(group.outcomes):,} rows, {_words(metric, gain, level)} since it is one of {len(large)} groups"
+                f"{name} is clearly worse: {metric_label(metric)} {format_metric(metric, challenger)} against "
+                f"{format_metric(metric, champion)} on {len(subgroup.outcomes):,} rows, "
+                f"{_format_gain(metric, gain, confidence)} since it is one of {len(large)} subgroups"
             )
 
 
-def _large_groups(answers: Answers, share: float) -> dict[str, Answers]:
-    """The rows of each value that so many rows have, by the value's column and name."""
-    found = {}
-    for column, given in answers.groups.items():
-        values = given.astype(str)
+def _large_subgroups(holdout: HoldoutPredictions, min_fraction: float) -> dict[str, HoldoutPredictions]:
+    """Return the rows of each subgroup with at least ``min_fraction`` of all rows, by column and value."""
+    large = {}
+    for column, cells in holdout.subgroups.items():
+        values = cells.astype(str)
         for value, rows in zip(*np.unique(values, return_counts=True), strict=True):
-            if rows >= share * len(values):
-                found[f"{column} {value}"] = answers.where(values == value)
-    return found
+            if rows >= min_fraction * len(values):
+                large[f"{column} {value}"] = holdout.subset(values == value)
+    return large
 
 
-def _worse_calibrated(metric: Metric, answers: Answers, rules: Gate) -> Iterator[str]:
-    old, new = _brier(metric, answers.champion, answers), _brier(metric, answers.challenger, answers)
-    if not (old and new):
+def _worse_calibration(metric: HeadlineMetric, holdout: HoldoutPredictions, settings: GateSettings) -> Iterator[str]:
+    champion, challenger = _brier(metric, holdout, "champion"), _brier(metric, holdout, "challenger")
+    if not (champion and challenger):
         return
-    gain = _gain("brier", answers, rules.level)
+    gain = _gain("brier", holdout, settings.confidence_level)
     if gain.high < 0 and gain.value < -CALIBRATION_TOLERANCE:
         yield (
-            f"its probabilities are clearly further off: Brier score {new['brier']:.4f} against {old['brier']:.4f}, "
-            f"{_words('brier', gain, rules.level)}"
+            f"its probabilities are clearly less accurate: Brier score {format_metric('brier', challenger['brier'])} "
+            f"against {format_metric('brier', champion['brier'])}, "
+            f"{_format_gain('brier', gain, settings.confidence_level)}"
         )
 
 
-def _another_signature(tried: Tried) -> Iterator[str]:
-    """A column that may be missing now, and could not before, is no difference: what was asked can still be asked."""
-    if tried.challenger is None or tried.champion is None:
+def _signature_changes(smoke_test: SmokeTestResult) -> Iterator[str]:
+    """Yield changed input columns.
+
+    A column that may be missing now, and could not be before, is no change: every earlier request is still valid.
+    """
+    if smoke_test.challenger is None or smoke_test.champion is None:
         return
-    old, new = tried.champion.columns, tried.challenger.columns
+    old, new = smoke_test.champion.columns, smoke_test.challenger.columns
     changes = [
         *(f"{column} is gone" for column in old if column not in new),
-        *(f"{column} ({kind}) is new" for column, kind in new.items() if column not in old),
+        *(f"{column} ({column_type}) is new" for column, column_type in new.items() if column not in old),
         *(
-            f"{column} is {new[column]}, and was {kind}"
-            for column, kind in old.items()
-            if column in new and new[column] not in (kind, f"{kind} or missing")
+            f"{column} is {new[column]}, and was {column_type}"
+            for column, column_type in old.items()
+            if column in new and new[column] not in (column_type, f"{column_type} or missing")
         ),
     ]
     if changes:
         yield f"its columns are not the champion's: {', '.join(changes)}"
 
 
-def _tried(tried: Tried, slowest_ratio: float) -> Iterator[str]:
-    if tried.broken is not None:
-        yield f"it cannot serve: {tried.broken}"
-    elif tried.challenger is not None and tried.champion is not None:
-        for rows, seconds in tried.challenger.seconds.items():
-            usual = tried.champion.seconds[rows]
-            if seconds > slowest_ratio * usual:
+def _serving_problems(smoke_test: SmokeTestResult, max_latency_ratio: float) -> Iterator[str]:
+    if smoke_test.error is not None:
+        yield f"it cannot serve: {smoke_test.error}"
+    elif smoke_test.challenger is not None and smoke_test.champion is not None:
+        for rows, seconds in smoke_test.challenger.latency_seconds.items():
+            champion_seconds = smoke_test.champion.latency_seconds[rows]
+            if seconds > max_latency_ratio * champion_seconds:
                 yield (
-                    f"an answer of {rows} rows takes {seconds * 1000:.3g} ms, {seconds / usual:.1f} times the "
-                    f"champion's {usual * 1000:.3g} ms, and {slowest_ratio:g} times is the most "
-                    "(DRIFTLOOP_GATE__SLOWEST_RATIO)"
+                    f"a prediction of {rows} rows takes {seconds * 1000:.3g} ms, {seconds / champion_seconds:.1f} "
+                    f"times the champion's {champion_seconds * 1000:.3g} ms; at most {max_latency_ratio:g} times is "
+                    "allowed (DRIFTLOOP_GATE__MAX_LATENCY_RATIO)"
                 )
 
 
-def _figure(figure: Name, predictions: Floats, answers: Answers) -> float:
-    return figure_of(figure, answers.outcomes, predictions)
+def _predictions(holdout: HoldoutPredictions, role: Literal["champion", "challenger"]) -> FloatArray:
+    return holdout.champion if role == "champion" else holdout.challenger
 
 
-def _brier(metric: Metric, predictions: Floats, answers: Answers) -> dict[str, float]:
-    """The Brier score of probabilities; scores and numbers have none."""
-    if metric == "rmse" or not are_probabilities(predictions):
+def _metric(metric: MetricName, holdout: HoldoutPredictions, role: Literal["champion", "challenger"]) -> float:
+    return compute_metric(metric, holdout.outcomes, _predictions(holdout, role))
+
+
+def _brier(
+    metric: HeadlineMetric, holdout: HoldoutPredictions, role: Literal["champion", "challenger"]
+) -> dict[str, float]:
+    """Return the Brier score if the predictions are probabilities; scores and numbers have none."""
+    if metric == "rmse" or not are_probabilities(_predictions(holdout, role)):
         return {}
-    return {"brier": _figure("brier", predictions, answers)}
+    return {"brier": _metric("brier", holdout, role)}
 
 
-def _times(trial: Trial | None) -> dict[str, float]:
-    return {f"milliseconds_{rows}_rows": seconds * 1000 for rows, seconds in (trial.seconds if trial else {}).items()}
+def _latencies(trial: ServingTrial | None) -> dict[str, float]:
+    seconds_by_rows = trial.latency_seconds if trial is not None else {}
+    return {f"milliseconds_{rows}_rows": seconds * 1000 for rows, seconds in seconds_by_rows.items()}
 
 
-def _finite(figures: dict[str, float]) -> dict[str, float]:
-    """Without those that could not be told: JSON has no word for them."""
-    return {name: value for name, value in figures.items() if np.isfinite(value)}
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    """Drop undefined metrics: JSON has no NaN."""
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
-def _number(figure: Name, value: float, sign: str = "") -> str:
-    return format(value, f"{sign}{DECIMALS.get(figure, '.4g')}")
+def _format_gain(metric: MetricName, gain: Interval, confidence: float) -> str:
+    return f"a gain of {format_interval(metric, gain, signed=True)} at {100 * confidence:.4g}%"
 
 
-def _words(figure: Name, gain: Interval, level: float) -> str:
-    value, low, high = (_number(figure, one, "+") for one in gain)
-    return f"a gain of {value} [{low}, {high}] at {100 * level:.4g}%"
-
-
-def _days(answers: Answers) -> str:
-    return "days" if answers.block_days == 1 else f"blocks of {answers.block_days} days"
+def _block_name(holdout: HoldoutPredictions) -> str:
+    return "days" if holdout.block_days == 1 else f"blocks of {holdout.block_days} days"

@@ -1,9 +1,9 @@
-"""When to retrain: decided from what the topics say, and from nothing else. Pure.
+"""The policy: when to retrain, decided only from the events on the topics. Pure.
 
-Three things are reasons: alarms that come again and again, outcomes that show the version in service to be clearly
-worse than its gate measured, and many days of outcomes that nothing has learned from yet. Three things are in the way:
-a training, a cooldown, and too few days of new outcomes. All time but the order of events is the time of the
-predictions, so that a replayed year is decided on as a lived one.
+Three reasons lead to a retrain: repeated drift alarms, outcomes that show the version in service to be clearly worse
+than at its gate, and many days of outcomes that no version has been trained on. Three blockers prevent it: a pending
+retrain, the cooldown, and too few days of new outcomes. All times except the order of events are times of predictions,
+so a replay of a year is decided like the year itself.
 """
 
 from collections import Counter
@@ -14,242 +14,283 @@ from itertools import chain
 from typing import Literal, NamedTuple
 from uuid import UUID, uuid5
 
-from driftloop.events import Drift, Event, ModelChange, Quality, Retrain
-from trainer.settings import Policy
+from driftloop.events import DriftVerdict, Event, ModelStateChanged, QualityVerdict, RetrainRequested
+from trainer.policy.settings import PolicySettings
 
-ASKED_BY = "policy"
-MOST_WINDOWS = 1_000  # of a version that are kept: no setting asks for more
-NAMED = 3  # columns that a reason names
+REQUESTED_BY = "policy"
+MAX_WINDOWS = 1_000  # kept for each version; the largest value of the setting LOOKBACK_WINDOWS
+MAX_NAMED_COLUMNS = 3  # in the reason of a retrain
 NAMESPACE = UUID("6f2b1d0e-5c0a-4f5e-9b6e-0d9c5b0b7a11")
-LONGEST_BACKOFF = 16  # doublings; the setting's limit is reached long before
+MAX_DOUBLINGS = 16  # of the cooldown; its maximum by the settings is reached long before
 
-Day = Callable[[datetime], date]
-"""The day that a time belongs to, as the use case counts days."""
+LocalDate = Callable[[datetime], date]
+"""Returns the date of a time in the use case's time zone."""
 
 
-class Judged(NamedTuple):
-    """What the policy needs of a verdict on a window. In order of when it was given."""
+class WindowVerdict(NamedTuple):
+    """The part of a verdict on a window that the policy needs. Sorts by the time of judgement."""
 
-    given: datetime
+    judged_at: datetime
     name: str
     alarm: bool
-    ends: datetime
-    drifted: tuple[str, ...]
+    window_end: datetime
+    drifted_columns: tuple[str, ...]
 
 
 @dataclass
-class State:
-    """What has been said of one model. An event that is added twice changes nothing.
+class ModelHistory:
+    """The events about one model. Adding an event again changes nothing.
 
-    Events of the topics of models and of retrains are to be added in the order of their topic, others in any.
+    Events of the topics of models and of retrains have to be added in the order of their topic, others in any order.
     """
 
     model: str
-    windows: dict[str, dict[str, Judged]] = field(default_factory=dict)
-    """By version and name; those that could not be judged are no windows here."""
-    qualities: dict[str, Quality] = field(default_factory=dict)
-    """The latest of each version."""
-    labelled: Quality | None = None
-    """The one that told of the latest prediction whose outcome is known."""
-    retrains: dict[str, Retrain] = field(default_factory=dict)
-    changes: dict[str, ModelChange] = field(default_factory=dict)
+    windows: dict[str, dict[str, WindowVerdict]] = field(default_factory=dict)
+    """By version and window name; inconclusive verdicts are left out."""
+    latest_quality: dict[str, QualityVerdict] = field(default_factory=dict)
+    """The latest quality verdict of each version."""
+    latest_labelled: QualityVerdict | None = None
+    """The quality verdict with the latest prediction whose outcome is known, of any version."""
+    retrains: dict[str, RetrainRequested] = field(default_factory=dict)
+    changes: dict[str, ModelStateChanged] = field(default_factory=dict)
 
     def add(self, event: Event) -> None:
-        """Takes an event; what is of another model, or says nothing to the policy, is let go."""
+        """Add an event. Events of other models, and those that the policy does not need, are ignored."""
         match event:
-            case Drift(model=self.model, replayed=False, verdict="alarm" | "quiet"):
+            case DriftVerdict(model=self.model, replayed=False, verdict="drift" | "no_drift"):
                 self._add_window(event)
-            case Quality(model=self.model):
+            case QualityVerdict(model=self.model):
                 self._add_quality(event)
-            case Retrain(model=self.model):
+            case RetrainRequested(model=self.model):
                 self.retrains.setdefault(event.id, event)
-            case ModelChange(model=self.model):
+            case ModelStateChanged(model=self.model):
                 self.changes.setdefault(event.id, event)
 
-    def _add_window(self, verdict: Drift) -> None:
-        alarm = verdict.verdict == "alarm"
-        judged = Judged(verdict.time, verdict.window.name, alarm, verdict.ends, tuple(verdict.drifted))
+    def _add_window(self, verdict: DriftVerdict) -> None:
+        window = WindowVerdict(
+            verdict.time,
+            verdict.window.name,
+            verdict.verdict == "drift",
+            verdict.last_prediction_at,
+            tuple(verdict.drifted_columns),
+        )
         windows = self.windows.setdefault(verdict.version, {})
-        windows.setdefault(judged.name, judged)
-        if len(windows) > MOST_WINDOWS:
+        windows.setdefault(window.name, window)
+        if len(windows) > MAX_WINDOWS:
             del windows[min(windows.values()).name]
 
-    def _add_quality(self, quality: Quality) -> None:
-        known = self.qualities.get(quality.version)
-        if known is None or (known.time, known.id) < (quality.time, quality.id):
-            self.qualities[quality.version] = quality
-        if self.labelled is None or _latest(self.labelled) < _latest(quality):
-            self.labelled = quality
+    def _add_quality(self, quality: QualityVerdict) -> None:
+        previous = self.latest_quality.get(quality.version)
+        if previous is None or (previous.time, previous.id) < (quality.time, quality.id):
+            self.latest_quality[quality.version] = quality
+        if self.latest_labelled is None or _labelled_order(self.latest_labelled) < _labelled_order(quality):
+            self.latest_labelled = quality
 
     @property
-    def in_service(self) -> ModelChange | None:
-        """What brought the version that serves into service."""
+    def in_service(self) -> ModelStateChanged | None:
+        """The promotion or rollback that put the current version into service."""
         moves = [change for change in self.changes.values() if change.state in ("promoted", "rolled_back")]
         return next((change for change in reversed(moves) if change.version is not None), None)
 
     @property
-    def ended(self) -> dict[str, ModelChange]:
-        """The last word on each retrain that is over, by its id, in the order of their ends."""
-        return {change.retrain_id: change for change in self.changes.values() if change.final}
+    def final_states(self) -> dict[str, ModelStateChanged]:
+        """The latest final state of each finished retrain, by its id, in the order of their ends."""
+        return {change.retrain_id: change for change in self.changes.values() if change.is_final}
 
     @property
-    def under_way(self) -> list[Retrain]:
-        """Those that nothing is known of: they are taken in order, so what came before one that is over is over."""
-        ended = self.ended
-        waiting: list[Retrain] = []
+    def pending(self) -> list[RetrainRequested]:
+        """Retrains without a final state. They run in order, so every retrain before a finished one is finished too."""
+        final_states = self.final_states
+        pending: list[RetrainRequested] = []
         for retrain in self.retrains.values():
-            waiting = [] if retrain.id in ended else [*waiting, retrain]
-        return waiting
+            pending = [] if retrain.id in final_states else [*pending, retrain]
+        return pending
 
     @property
-    def decided(self) -> dict[str, datetime]:
-        """The policy's own retrains, and the time that each was decided at."""
-        return {one.id: one.as_of for one in self.retrains.values() if one.asked_by == ASKED_BY and one.as_of}
+    def policy_retrains(self) -> dict[str, datetime]:
+        """The end of the window that caused each of the policy's own retrains, by the retrain's id."""
+        return {
+            retrain.id: retrain.window_end
+            for retrain in self.retrains.values()
+            if retrain.requested_by == REQUESTED_BY and retrain.window_end
+        }
 
     @property
-    def fruitless(self) -> int:
-        """How many of the policy's own retrains in a row have not brought a version that stayed."""
-        decided, count = self.decided, 0
-        for change in reversed(self.ended.values()):
+    def consecutive_failures(self) -> int:
+        """How many of the policy's own retrains in a row have not led to a version that stayed in service."""
+        policy_retrains, count = self.policy_retrains, 0
+        for change in reversed(self.final_states.values()):
             if change.state == "promoted":
                 break
-            count += change.retrain_id in decided
+            count += change.retrain_id in policy_retrains
         return count
 
-    def learned_until(self, version: str) -> datetime | None:
-        """The time of the latest row that a version has learned from, where that was said."""
-        said = [c.learned_until for c in self.changes.values() if c.version == version and c.learned_until]
-        return said[-1] if said else None
+    def trained_through(self, version: str) -> datetime | None:
+        """Return the time of the latest row that a version was trained on; None if no event says it."""
+        times = [
+            change.trained_through
+            for change in self.changes.values()
+            if change.version == version and change.trained_through
+        ]
+        return times[-1] if times else None
 
     @property
-    def last_learned(self) -> datetime | None:
-        """The time of the latest row that any version has learned from, also one that was rejected or rolled back."""
-        return max((change.learned_until for change in self.changes.values() if change.learned_until), default=None)
+    def last_trained_through(self) -> datetime | None:
+        """The time of the latest row that any version was trained on, including rejected and rolled-back versions."""
+        return max((change.trained_through for change in self.changes.values() if change.trained_through), default=None)
 
 
-def _latest(quality: Quality) -> tuple[datetime, datetime, str]:
-    return quality.ends, quality.time, quality.id
+def _labelled_order(quality: QualityVerdict) -> tuple[datetime, datetime, str]:
+    return quality.last_prediction_at, quality.time, quality.id
 
 
 class Decision(NamedTuple):
-    """What is to be done, and why, in words."""
+    """The policy's decision and its explanation."""
 
-    what: Literal["retrain", "nothing", "training", "cooldown", "too few outcomes", "off"]
-    why: str
-    retrain: Retrain | None = None
-    lacking_days: int = 0
+    kind: Literal["retrain", "nothing", "training", "cooldown", "insufficient_outcomes", "off"]
+    explanation: str
+    retrain: RetrainRequested | None = None
+    missing_days: int = 0
     """Days of outcomes that are missing before a retrain can help."""
 
 
 class Reason(NamedTuple):
-    """Something that a retrain may help against."""
+    """A reason for a retrain, and the window that showed it."""
 
     window: str
-    """That showed it."""
-    as_of: datetime
-    given: datetime
-    why: str
+    window_end: datetime
+    judged_at: datetime
+    explanation: str
 
 
-def decide(state: State, policy: Policy, held_out_days: int, day: Day) -> Decision:
-    """Whether to retrain now. ``held_out_days`` are what the gate needs of outcomes that the champion has not seen.
+def decide(history: ModelHistory, settings: PolicySettings, holdout_days: int, local_date: LocalDate) -> Decision:
+    """Decide whether to retrain now.
 
-    The same state is decided on in the same way: a decision that was taken and got lost is taken again, as the same
-    event.
+    The same history always gives the same decision: one that was lost is taken again, with the same event.
+
+    Args:
+        history: The events so far.
+        settings: When to retrain.
+        holdout_days: Days of outcomes that the gate needs after the champion's training rows.
+        local_date: Returns the date of a time.
     """
-    serving = state.in_service
-    if not policy.enabled:
+    serving = history.in_service
+    if not settings.enabled:
         return Decision("off", "the policy is off (DRIFTLOOP_POLICY__ENABLED)")
     if serving is None or serving.version is None:
         return Decision("nothing", "no version is in service")
     version = serving.version
-    reasons, why = _reasons(state, policy, serving, version, day)
+    reasons, explanation = _reasons(history, settings, serving, version, local_date)
     if not reasons:
-        return Decision("nothing", why)
-    latest = max(reasons, key=lambda reason: reason.as_of)
-    if (obstacle := _obstacle(state, policy, version, latest, held_out_days, day)) is not None:
-        return obstacle._replace(why=f"{why}; but {obstacle.why}")
-    retrain = Retrain(
-        id=str(uuid5(NAMESPACE, f"{state.model}/{version}/{latest.window}")),
-        time=latest.given,
-        model=state.model,
+        return Decision("nothing", explanation)
+    latest = max(reasons, key=lambda reason: reason.window_end)
+    if (blocker := _blocker(history, settings, version, latest, holdout_days, local_date)) is not None:
+        return blocker._replace(explanation=f"{explanation}; but {blocker.explanation}")
+    retrain = RetrainRequested(
+        id=str(uuid5(NAMESPACE, f"{history.model}/{version}/{latest.window}")),
+        time=latest.judged_at,
+        model=history.model,
         trigger="drift",
-        reason=why,
-        asked_by=ASKED_BY,
-        data=policy.data,
-        as_of=latest.as_of,
+        reason=explanation,
+        requested_by=REQUESTED_BY,
+        data=settings.data,
+        window_end=latest.window_end,
     )
-    return Decision("retrain", why, retrain)
+    return Decision("retrain", explanation, retrain)
 
 
-def _reasons(state: State, policy: Policy, serving: ModelChange, version: str, day: Day) -> tuple[list[Reason], str]:
-    """What speaks for a retrain of the version in service, and all of it in words."""
-    windows = sorted(state.windows.get(version, {}).values())
-    quality = state.qualities.get(version)
-    if serving.state == "rolled_back":  # what led to its replacement, once, is no reason any more
-        windows = [window for window in windows if window.given > serving.time]
+def _reasons(
+    history: ModelHistory, settings: PolicySettings, serving: ModelStateChanged, version: str, local_date: LocalDate
+) -> tuple[list[Reason], str]:
+    """Return the reasons for a retrain of the version in service, and an explanation, also without a reason."""
+    windows = sorted(history.windows.get(version, {}).values())
+    quality = history.latest_quality.get(version)
+    if serving.state == "rolled_back":  # verdicts from before its replacement are no reason any more
+        windows = [window for window in windows if window.judged_at > serving.time]
         quality = quality if quality is not None and quality.time > serving.time else None
-    last = windows[-policy.windows :]
-    alarms = [window for window in last if window.alarm]
-    counted = f"{len(alarms)} of the last {len(last)} windows of version {version} alarm"
+    recent = windows[-settings.lookback_windows :]
+    alarms = [window for window in recent if window.alarm]
+    count = f"{len(alarms)} of the last {len(recent)} windows of version {version} alarm"
     reasons = []
-    if len(alarms) >= policy.alarms:
-        columns = Counter(chain.from_iterable(window.drifted for window in alarms)).most_common(NAMED)
-        named = f", most often {', '.join(column for column, _ in columns)}" if columns else ""
-        reasons.append(Reason(last[-1].name, last[-1].ends, last[-1].given, f"{counted}{named}"))
-    if quality is not None and quality.verdict == "worse" and quality.found and quality.found.drawn == "days":
-        why = f"version {version} is worse than its gate measured: {quality.why}"
-        reasons.append(Reason(quality.window.name, quality.ends, quality.time, why))
-    if (news := _news(state, policy, day)) is not None:
-        reasons.append(news)
-    return reasons, "; ".join(reason.why for reason in reasons) or f"{counted}, and {policy.alarms} are needed"
+    if len(alarms) >= settings.min_alarms:
+        columns = Counter(chain.from_iterable(window.drifted_columns for window in alarms))
+        frequent = ", ".join(column for column, _ in columns.most_common(MAX_NAMED_COLUMNS))
+        named = f", most often {frequent}" if frequent else ""
+        reasons.append(Reason(recent[-1].name, recent[-1].window_end, recent[-1].judged_at, f"{count}{named}"))
+    if (
+        quality is not None
+        and quality.verdict == "degraded"
+        and quality.in_service
+        and quality.in_service.resampling_unit == "days"
+    ):
+        explanation = f"version {version} is worse than at its gate: {quality.explanation}"
+        reasons.append(Reason(quality.window.name, quality.last_prediction_at, quality.time, explanation))
+    if (staleness := _staleness_reason(history, settings, local_date)) is not None:
+        reasons.append(staleness)
+    explanation = "; ".join(reason.explanation for reason in reasons)
+    return reasons, explanation or f"{count}, and {settings.min_alarms} are needed"
 
 
-def _news(state: State, policy: Policy, day: Day) -> Reason | None:
-    """Days of outcomes that nothing has learned from, if they are many.
+def _staleness_reason(history: ModelHistory, settings: PolicySettings, local_date: LocalDate) -> Reason | None:
+    """Return a reason if there are many days of outcomes that no version has been trained on.
 
-    They count from what any version has learned, not only the one in service: a challenger that lost, or came and went,
-    was a try with the days that it knew, and the next try waits for as many others.
+    Days count from the last training row of any version, not only the one in service: a version that was rejected or
+    rolled back was an attempt with the days it had, and the next attempt waits for as many others.
     """
-    latest, learned = state.labelled, state.last_learned
-    if latest is None or learned is None or not policy.unlearned_days:
+    latest, trained_through = history.latest_labelled, history.last_trained_through
+    if latest is None or trained_through is None or not settings.max_stale_days:
         return None
-    if (day(latest.ends) - day(learned)).days < policy.unlearned_days:
+    if (local_date(latest.last_prediction_at) - local_date(trained_through)).days < settings.max_stale_days:
         return None
-    why = f"no version has learned from the outcomes after {day(learned)}, {policy.unlearned_days} days of them or more"
-    return Reason(latest.window.name, latest.ends, latest.time, why)
+    explanation = (
+        f"no version has been trained on the outcomes after {local_date(trained_through)}, which are "
+        f"{settings.max_stale_days} days or more"
+    )
+    return Reason(latest.window.name, latest.last_prediction_at, latest.time, explanation)
 
 
-def _obstacle(
-    state: State, policy: Policy, version: str, latest: Reason, held_out_days: int, day: Day
+def _blocker(
+    history: ModelHistory,
+    settings: PolicySettings,
+    version: str,
+    latest: Reason,
+    holdout_days: int,
+    local_date: LocalDate,
 ) -> Decision | None:
-    """What is in the way of a retrain that there is a reason for."""
-    if waiting := state.under_way:
-        return Decision("training", f"retrain {waiting[0].id} is under way")
-    if (until := _cooldown(state, policy)) is not None and latest.as_of < until:
-        return Decision("cooldown", f"no retrain is asked for before {until:%Y-%m-%d %H:%M}")
-    lacking, why = _lacking(state, version, held_out_days, day)
-    return Decision("too few outcomes", why, lacking_days=lacking) if lacking else None
+    """Return what prevents a retrain although there is a reason for it."""
+    if pending := history.pending:
+        return Decision("training", f"retrain {pending[0].id} is pending")
+    if (end := _cooldown_end(history, settings)) is not None and latest.window_end < end:
+        return Decision("cooldown", f"the cooldown lasts until {end:%Y-%m-%d %H:%M}")
+    missing, explanation = _missing_outcome_days(history, version, holdout_days, local_date)
+    return Decision("insufficient_outcomes", explanation, missing_days=missing) if missing else None
 
 
-def _cooldown(state: State, policy: Policy) -> datetime | None:
-    """Until when nothing is asked for after the policy's last retrain; it doubles with each that brought nothing."""
-    if not (decided := state.decided):
+def _cooldown_end(history: ModelHistory, settings: PolicySettings) -> datetime | None:
+    """Return the end of the cooldown after the policy's last retrain; it doubles with each consecutive failure."""
+    if not (policy_retrains := history.policy_retrains):
         return None
-    doubled = policy.cooldown_days * 2 ** min(state.fruitless, LONGEST_BACKOFF)
-    return max(decided.values()) + timedelta(days=min(doubled, policy.longest_cooldown_days))
+    doubled = settings.cooldown_days * 2 ** min(history.consecutive_failures, MAX_DOUBLINGS)
+    return max(policy_retrains.values()) + timedelta(days=min(doubled, settings.max_cooldown_days))
 
 
-def _lacking(state: State, version: str, held_out_days: int, day: Day) -> tuple[int, str]:
-    """How many days of outcomes the gate lacks, and that in words; 0 where nobody knows how far a version learned."""
-    learned = state.learned_until(version)
-    if learned is None:
+def _missing_outcome_days(
+    history: ModelHistory, version: str, holdout_days: int, local_date: LocalDate
+) -> tuple[int, str]:
+    """Return how many days of outcomes the gate lacks, and an explanation.
+
+    0 if no event says what the version was trained on.
+    """
+    trained_through = history.trained_through(version)
+    if trained_through is None:
         return 0, ""
-    until = state.labelled.ends if state.labelled is not None else None
-    known = max(0, (day(until) - day(learned)).days) if until is not None else 0
-    lacking = max(0, held_out_days - known)
-    return lacking, (
-        f"a retrain could not help yet: version {version} has learned from rows up to {day(learned)}, outcomes are "
-        f"known {f'up to {day(until)}' if until else 'of no prediction'}, and the gate needs {held_out_days} days of "
-        f"later ones: {lacking} more (DRIFTLOOP_GATE__HELD_OUT_DAYS)"
+    labelled_until = history.latest_labelled.last_prediction_at if history.latest_labelled is not None else None
+    new_days = 0
+    if labelled_until is not None:
+        new_days = max(0, (local_date(labelled_until) - local_date(trained_through)).days)
+    missing = max(0, holdout_days - new_days)
+    return missing, (
+        f"a retrain could not help yet: version {version} was trained on rows up to {local_date(trained_through)}, "
+        f"outcomes are known {f'up to {local_date(labelled_until)}' if labelled_until else 'of no prediction'}, and "
+        f"the gate needs {holdout_days} days of later ones: {missing} more (DRIFTLOOP_GATE__HOLDOUT_DAYS)"
     )

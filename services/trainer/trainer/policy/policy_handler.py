@@ -1,110 +1,118 @@
-"""The policy at work: it hears what the topics say, and what it decides is published with the offset that decided it.
+"""The policy handler: decides at each event, and publishes a retrain with the offset of the event that caused it.
 
-Its state is read from the topics whenever it begins, or begins anew: nothing else remembers. An event that comes again
-changes nothing, and a retrain that was published stands on its topic, so each decision is taken once, whatever is
-killed between two steps.
+Its state is rebuilt from the topics at start and after a rebalance; nothing else is stored. A repeated event changes
+nothing, and a retrain that was published is on its topic. So each decision is taken once, wherever a process is killed.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from datetime import date, datetime
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 import structlog
-from kafka.errors import KafkaError
 
-from driftloop.events import Drift, Event, ModelChange, Quality
-from driftloop.kafka import topics
-from driftloop.kafka.consumer_loop import Final, NotNow, Received
-from driftloop.settings import Kafka, Topics
+from driftloop.errors import BrokerUnavailable
+from driftloop.events import DriftVerdict, Event, ModelStateChanged, QualityVerdict
+from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, RetryLater
+from driftloop.settings import TopicsSettings
 from driftloop.usecase import UseCase
 from trainer import metrics
-from trainer.policy.policy import Decision, State, decide
-from trainer.settings import Policy
+from trainer.policy.policy import Decision, ModelHistory, decide
+from trainer.policy.settings import PolicySettings
 
 log = structlog.get_logger(__name__)
 
-ALL = 10**6  # what was asked for and what became of it is little, and the broker keeps it
-VERDICTS = 5_000  # offsets of the topic of verdicts that the last windows of a version lie among
+
+class PolicyEventReader(Protocol):
+    """Reads the events that the policy decides from."""
+
+    def policy_events(self) -> Iterable[Event]:
+        """Return all events so far: retrains first, then model states and verdicts.
+
+        Raises:
+            BrokerUnavailable: The events cannot be read now.
+        """
 
 
-class Policing:
+class PolicyHandler:
     """Decides at each verdict and each change of the model.
 
-    It makes the topics of verdicts and of models final. Of a retrain it takes notice only: its offset is for whoever
-    trains.
+    It commits the topics of verdicts and of models. Retrain events are only noted: the queue commits their topic.
     """
 
     def __init__(
         self,
         use_case: UseCase,
-        policy: Policy,
-        held_out_days: int,
-        names: Topics,
-        said: Callable[[], Iterable[Event]],
+        settings: PolicySettings,
+        holdout_days: int,
+        topics: TopicsSettings,
+        history: PolicyEventReader,
     ) -> None:
-        """``said`` reads what stands on the topics, up to now; see :func:`read`."""
+        """Create a handler without state.
+
+        Args:
+            use_case: The model, and the time zone of its days.
+            settings: When to retrain.
+            holdout_days: Days of outcomes that the gate needs.
+            topics: The names of the topics.
+            history: Reads the events so far.
+        """
         self._use_case = use_case
-        self._policy = policy
-        self._held_out_days = held_out_days
-        self._names = names
-        self._said = said
-        self._state: State | None = None
-        self._warned: set[str] = set()
+        self._settings = settings
+        self._holdout_days = holdout_days
+        self._topics = topics
+        self._history_reader = history
+        self._history: ModelHistory | None = None
+        self._warned_versions: set[str] = set()
 
-    def handle(self, received: Received) -> Iterable[Final]:
-        """Takes one event, which is final with the retrain that it decides for, if it does."""
-        state = self._known()
-        event = received.event
+    def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
+        """Process one event; its commit publishes a retrain if the policy decides for one."""
+        history = self._history_or_load()
+        event = message.event
         if event is not None:
-            state.add(event)
-        if received.topic == self._names.retrain:
+            history.add(event)
+        if message.topic == self._topics.retrain:
             return []
-        final = Final(received.topic, received.partition, received.offset + 1)
-        if not isinstance(event, Drift | Quality | ModelChange) or event.model != state.model:
-            return [final]
-        decision = decide(state, self._policy, self._held_out_days, self._day)
-        self._tell(state, decision)
+        commit = Commit(message.topic, message.partition, message.offset + 1)
+        if not isinstance(event, DriftVerdict | QualityVerdict | ModelStateChanged) or event.model != history.model:
+            return [commit]
+        decision = decide(history, self._settings, self._holdout_days, self._local_date)
+        self._record_decision(history, decision)
         if decision.retrain is None:
-            return [final]
-        state.add(decision.retrain)
-        return [final._replace(events=[decision.retrain])]
+            return [commit]
+        history.add(decision.retrain)
+        return [commit._replace(events=[decision.retrain])]
 
-    def idle(self) -> Iterable[Final]:
-        """Nothing waits."""
-        return []
+    def on_revoked(self, _: Collection[tuple[str, int]]) -> None:
+        """Drop the state, with decisions that were not published; it is read from the topics again."""
+        self._history = None
 
-    def revoked(self, _: Collection[tuple[str, int]]) -> None:
-        """Forgets everything, also what it has decided and was not published: it is read again."""
-        self._state = None
+    def _local_date(self, time: datetime) -> date:
+        return time.astimezone(ZoneInfo(self._use_case.timezone)).date()
 
-    def _day(self, at: datetime) -> date:
-        return at.astimezone(ZoneInfo(self._use_case.timezone)).date()
-
-    def _known(self) -> State:
-        if self._state is None:
-            state = State(self._use_case.name)
+    def _history_or_load(self) -> ModelHistory:
+        if self._history is None:
+            history = ModelHistory(self._use_case.name)
             try:
-                for event in self._said():
-                    state.add(event)
-            except KafkaError as error:
-                raise NotNow(f"the topics cannot be read: {error}") from error
-            self._state = state
-        return self._state
+                for event in self._history_reader.policy_events():
+                    history.add(event)
+            except BrokerUnavailable as error:
+                raise RetryLater(f"the policy's topics cannot be read: {error}") from error
+            self._history = history
+        return self._history
 
-    def _tell(self, state: State, decision: Decision) -> None:
-        model, serving = state.model, state.in_service
-        metrics.POLICY.labels(model, decision.what).inc()
-        metrics.LACKING_DAYS.labels(model).set(decision.lacking_days)
+    def _record_decision(self, history: ModelHistory, decision: Decision) -> None:
+        model, serving = history.model, history.in_service
+        metrics.POLICY_DECISIONS.labels(model, decision.kind).inc()
+        metrics.MISSING_OUTCOME_DAYS.labels(model).set(decision.missing_days)
         version = serving.version if serving is not None and serving.version is not None else ""
         if decision.retrain is not None:
-            log.info("retrain asked for", retrain=decision.retrain.id, version=version, why=decision.why)
-        elif decision.what == "too few outcomes" and version not in self._warned:
-            self._warned.add(version)
-            log.warning("a retrain could not help", version=version, why=decision.why)
-
-
-def read(kafka: Kafka, names: Topics) -> Iterable[Event]:
-    """What the policy's state is made of. Retrains come first: the end of one that is read here is read here too."""
-    yield from topics.latest(kafka, names.retrain, ALL)
-    yield from topics.latest(kafka, names.models, ALL)
-    yield from topics.latest(kafka, names.drift, VERDICTS)
+            log.info(
+                "policy.retrain_requested",
+                retrain_id=decision.retrain.id,
+                version=version,
+                explanation=decision.explanation,
+            )
+        elif decision.kind == "insufficient_outcomes" and version not in self._warned_versions:
+            self._warned_versions.add(version)
+            log.warning("policy.insufficient_outcomes", version=version, explanation=decision.explanation)

@@ -1,92 +1,99 @@
-"""Probation at work: whenever outcomes of the version in service have come, the version before is asked about them."""
+"""The probation monitor: checks the version in service whenever outcomes of it have arrived."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
 import structlog
-from kafka.errors import KafkaError
-from mlflow.exceptions import MlflowException
 
-from driftloop.events import Event, ModelChange, Quality
-from driftloop.kafka.publisher import Unavailable
-from trainer.probation.probation import Verdict
-from trainer.retrain.subprocess_job import Child
+from driftloop.errors import BrokerUnavailable, RegistryUnavailable
+from driftloop.events import Event, ModelStateChanged, QualityVerdict
+from trainer.event_publisher import EventPublisher
+from trainer.probation.probation import ProbationDecision
+from trainer.retrain.subprocess_job import SubprocessJob
 
 log = structlog.get_logger(__name__)
 
 
-class OnProbation:
-    """Judges in a child process, one at a time; nothing is remembered that could not be found out again.
+class ProbationActions(Protocol):
+    """What the monitor does with the outside; see :class:`trainer.probation.job.Probation`."""
 
-    First it tells of a way back that a process was killed over between the move of the alias and the event.
+    def start_check(self) -> SubprocessJob:
+        """Start a check, whose result is a :class:`ProbationDecision` as JSON."""
+
+    def apply(self, decision: ProbationDecision) -> ModelStateChanged | None:
+        """Act on a decision and return the event to publish, if anything has changed."""
+
+    def unpublished_rollbacks(self) -> Iterable[ModelStateChanged]:
+        """Return rollbacks that were carried out but never published."""
+
+
+class ProbationMonitor:
+    """Runs probation checks in a subprocess, one at a time.
+
+    Nothing has to survive a restart. On start, the monitor publishes a rollback that an earlier process carried out
+    but could not publish, because it died in between.
     """
 
-    def __init__(
-        self,
-        model: str,
-        begin: Callable[[], Child],
-        end: Callable[[Verdict], ModelChange | None],
-        publish: Callable[[ModelChange], None],
-        untold: Callable[[], Iterable[ModelChange]],
-    ) -> None:
-        """``begin`` starts a judgement, ``end`` carries it out and returns what is to be said of it.
-
-        ``untold`` finds what was carried out and never said.
-        """
+    def __init__(self, model: str, probation: ProbationActions, publisher: EventPublisher) -> None:
+        """Create a monitor of the versions of ``model``."""
         self._model = model
-        self._begin = begin
-        self._end = end
-        self._publish = publish
-        self._untold = untold
-        self._told = False
-        self._due: str | None = None
-        self._over: set[str] = set()
-        self._child: Child | None = None
+        self._probation = probation
+        self._publisher = publisher
+        self._startup_check_done = False
+        self._due_version: str | None = None
+        self._settled: set[str] = set()
+        self._job: SubprocessJob | None = None
 
-    def hear(self, event: Event | None) -> None:
-        """Takes notice of outcomes."""
-        if isinstance(event, Quality) and event.model == self._model and event.version not in self._over:
-            self._due = event.version
+    def on_event(self, event: Event | None) -> None:
+        """Note that outcomes of a version have arrived."""
+        if isinstance(event, QualityVerdict) and event.model == self._model and event.version not in self._settled:
+            self._due_version = event.version
 
-    def look(self) -> None:
-        """Looks at the judgement under way, and begins the next."""
-        self._tell_what_is_untold()
-        if self._child is None:
-            if self._due is not None:
-                self._due, self._child = None, self._begin()
+    def poll(self) -> None:
+        """Look at the running check, act on its decision, or start the next one."""
+        self._publish_missed_rollbacks()
+        if self._job is None:
+            if self._due_version is not None:
+                self._due_version, self._job = None, self._probation.start_check()
             return
-        self._child.told()
-        ended = self._child.ended()
-        if ended is None:
+        self._job.progress()
+        result = self._job.poll()
+        if result is None:
             return
-        self._child = None
-        if ended.how != "done":
-            log.warning("probation not judged; the next outcomes are another chance", how=ended.how, why=ended.text)
+        self._job = None
+        if result.status != "done":  # the next outcomes start another check
+            log.warning("probation.check_failed", status=result.status, error=result.payload)
             return
-        verdict = Verdict.model_validate_json(ended.text)
-        log.info("probation judged", version=verdict.version, what=verdict.what, why=verdict.why)
-        if verdict.what == "stays" and verdict.version is not None:
-            self._over.add(verdict.version)
+        decision = ProbationDecision.model_validate_json(result.payload)
+        log.info(
+            "probation.checked",
+            version=decision.version,
+            status=decision.status,
+            explanation=decision.explanation,
+        )
+        if decision.status == "passed" and decision.version is not None:
+            self._settled.add(decision.version)
         try:
-            change = self._end(verdict)
-            if change is not None:
-                self._publish(change)
-        except (MlflowException, Unavailable) as error:
-            log.warning("the end of a probation is not carried out, or not told", error=str(error))
+            state = self._probation.apply(decision)
+            if state is not None:
+                self._publisher.publish(state)
+        except (RegistryUnavailable, BrokerUnavailable) as error:
+            log.warning("probation.rollback_failed", version=decision.version, error=str(error))
 
-    def _tell_what_is_untold(self) -> None:
-        """Once; again a little later where registry or broker are away."""
-        if self._told:
+    def _publish_missed_rollbacks(self) -> None:
+        """Publish rollbacks that an earlier process did not; try again at the next poll if that fails."""
+        if self._startup_check_done:
             return
         try:
-            for change in self._untold():
-                log.info("told now what an earlier process could not tell any more", why=change.why)
-                self._publish(change)
-            self._told = True
-        except (KafkaError, MlflowException, Unavailable) as error:
-            log.warning("whether everything was told is not known yet", error=str(error))
+            for state in self._probation.unpublished_rollbacks():
+                log.info("probation.missed_rollback_published", version=state.version, explanation=state.explanation)
+                self._publisher.publish(state)
+            self._startup_check_done = True
+        except (RegistryUnavailable, BrokerUnavailable) as error:
+            log.warning("probation.startup_check_postponed", error=str(error))
 
     def close(self) -> None:
-        """Ends the judgement under way."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        """Kill the running check."""
+        if self._job is not None:
+            self._job.kill()
+            self._job = None

@@ -1,210 +1,328 @@
-"""One retrain, from its data to its decision: what the child process does. The steps stand in :func:`prove`, in order.
+"""One retrain, from its data to its result: what the subprocess does. :func:`run_retrain` lists the steps.
 
-What it leaves in the registry tells its story; how it ended is returned, and stands on the version before that.
+Run and model are logged to MLflow. The result is stored as a tag on the version before it is returned.
 """
 
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.exceptions import MlflowException
 from threadpoolctl import threadpool_limits
 
 from driftloop.drift import calibration
-from driftloop.evaluation.metrics import measure
-from driftloop.events import ModelChange, Retrain
-from driftloop.registry.model_registry import Registry, fetched, read
-from driftloop.settings import TRUSTED_TYPES, load
-from driftloop.storage import dvc, reference_store
-from driftloop.storage.bucket import Away, Bucket
-from driftloop.storage.dvc import pointed
-from driftloop.storage.reference_store import write_measured
+from driftloop.errors import RegistryUnavailable, StorageUnavailable
+from driftloop.evaluation.bootstrap import evaluate
+from driftloop.events import ModelStateChanged, RetrainRequested
+from driftloop.registry.loading import download_model, load_model
+from driftloop.registry.model_registry import ModelRegistry
+from driftloop.registry.trusted_types import TRUSTED_TYPES
+from driftloop.settings import load_settings
+from driftloop.storage import dvc
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.reference_store import Reference, save_gate_evaluation, save_reference
 from driftloop.telemetry import tracing
-from driftloop.telemetry.health import configure_logging
+from driftloop.telemetry.logging import configure_logging
 from trainer.gate import gate
-from trainer.gate.gate import Answers, Decision, Tried
-from trainer.gate.smoke_test import Fresh
+from trainer.gate.gate import Decision, HoldoutPredictions, SmokeTestResult
+from trainer.gate.smoke_test import SmokeTestProcess
 from trainer.retrain import training, training_set
-from trainer.retrain.subprocess_job import Again, Tell
+from trainer.retrain.subprocess_job import ReportPhase, RetryableError
+from trainer.retrain.training import LoggedModel
+from trainer.retrain.training_set import TrainingSet
 from trainer.settings import TrainerSettings
 
 
-class Rows(NamedTuple):
-    """A dataset version, cut for the gate."""
+class DataSplit(NamedTuple):
+    """A training set, split for the gate."""
 
-    learn: pd.DataFrame
-    held_out: pd.DataFrame
-    """The latest labelled rows, which neither champion nor challenger has learned from; none for a first version."""
+    train: pd.DataFrame
+    holdout: pd.DataFrame
+    """The latest labelled rows, which neither model has been trained on; empty for a first version."""
     everything: pd.DataFrame
-    """Both, up to the last held-out row."""
+    """Both, up to the last holdout row."""
 
 
-def work(argument: str, tell: Tell) -> str:
-    """Runs the retrain of an event (JSON); returns its final state (JSON).
+@dataclass
+class _Background:
+    """Work that runs in threads beside the steps; waiting for it only where it is needed saves several seconds."""
 
-    Raises :class:`Again` where registry or bucket are away: whatever failed may have failed for that.
+    threads: ThreadPoolExecutor
+    cleanup: Future[None]
+    """Deletes what an attempt that was killed has left in the registry."""
+    champion_folder: Future[Path] | None
+    """Downloads the champion; None if there is none."""
+    dataset_pointer: Future[str] | None = None
+    """Pushes the training set to the bucket; its DVC pointer."""
+    importances: Future[dict[str, float]] | None = None
+
+
+@dataclass
+class _FittedModel:
+    estimator: Any
+    rows: pd.DataFrame
+    """The rows it was trained on, with those that have no label."""
+    labelled: int
+
+
+def job_main(argument: str, report_phase: ReportPhase) -> str:
+    """Run the retrain of an event (JSON); return its final state (JSON).
+
+    Raises:
+        RetryableError: Something failed, and registry or bucket are unavailable, which may be the reason.
     """
-    settings = load(TrainerSettings)
+    settings = load_settings(TrainerSettings)
     configure_logging("trainer", settings.log)
-    retrain = Retrain.model_validate_json(argument)
-    registry, bucket = Registry(settings.registry), Bucket(settings.storage)
+    retrain = RetrainRequested.model_validate_json(argument)
+    registry, bucket = ModelRegistry(settings.registry), Bucket(settings.storage)
     with (
-        tracing.running("trainer", settings.tracing),
-        tracing.span("retrain", "consumer", of=[retrain.traceparent], retrain=retrain.id),
-        ExitStack() as phase,
+        tracing.tracing_session("trainer", settings.tracing),
+        tracing.span("retrain", "consumer", parents=[retrain.traceparent], retrain_id=retrain.id),
+        ExitStack() as phase_span,
     ):
 
-        def enter(name: str, words: str) -> None:
-            phase.close()
-            phase.enter_context(tracing.span(name))
-            tell(name, words)
+        def enter_phase(name: str, message: str) -> None:
+            phase_span.close()
+            phase_span.enter_context(tracing.span(name))
+            report_phase(name, message)
 
         try:
-            with threadpool_limits(settings.trainer.threads):
-                return prove(settings, retrain, registry, bucket, enter).model_dump_json()
+            with threadpool_limits(settings.trainer.training_threads):
+                return run_retrain(settings, retrain, registry, bucket, enter_phase).model_dump_json()
         except Exception as error:
-            if (away := _away(registry, bucket)) is not None:
-                raise Again(f"{away} ({type(error).__name__}: {error})") from error
+            if (unavailable := _unavailable_dependency(registry, bucket)) is not None:
+                raise RetryableError(f"{unavailable} ({type(error).__name__}: {error})") from error
             raise
 
 
-def prove(settings: TrainerSettings, retrain: Retrain, registry: Registry, bucket: Bucket, tell: Tell) -> ModelChange:
-    """Data, training, gate, trial, registration. Raises whatever a dataset or a pipeline raises."""
+def run_retrain(
+    settings: TrainerSettings,
+    retrain: RetrainRequested,
+    registry: ModelRegistry,
+    bucket: Bucket,
+    report_phase: ReportPhase,
+) -> ModelStateChanged:
+    """Run a retrain and return its final state.
+
+    1. Build and check the training set, and split off the holdout.
+    2. Train the challenger on the other rows.
+    3. Score the holdout with champion and challenger.
+    4. If the gate would promote: train again, with the holdout.
+    5. Log the model, load and time it in a fresh process, and build the reference of its windows.
+    6. Register the version with its reference, and record the result.
+
+    Downloads, uploads, feature importances and the smoke test run beside these steps, see :class:`_Background`.
+    Raises whatever a dataset or a pipeline raises.
+    """
     use_case = settings.use_case
     champion = registry.champion()
     with (
         tempfile.TemporaryDirectory(prefix="driftloop-retrain-") as name,
-        Fresh() as fresh,
-        ThreadPoolExecutor(initializer=threadpool_limits, initargs=(settings.trainer.threads,)) as beside,
+        SmokeTestProcess() as smoke_test,
+        ThreadPoolExecutor(initializer=threadpool_limits, initargs=(settings.trainer.training_threads,)) as threads,
     ):
         folder = Path(name)
-        begun_anew = beside.submit(registry.abandon, retrain.id)
-        serving = beside.submit(registry.fetch, champion, folder / "champion") if champion else None
+        background = _Background(
+            threads,
+            cleanup=threads.submit(registry.delete_unfinished, retrain.id),
+            champion_folder=threads.submit(registry.fetch, champion, folder / "champion") if champion else None,
+        )
 
-        tell("data", "fetches the base dataset and what the archive has")
-        made = training_set.build(
+        report_phase("data", "fetches the base dataset and the archive")
+        dataset = training_set.build(
             settings.storage, bucket, settings.topics, use_case, retrain.data, settings.data, folder
         )
-        pushed = beside.submit(dvc.push, settings.storage, made.path)
-        rows = _cut(settings, training_set.read(made.path), registry.learned_until(champion) if champion else None)
-        calibration.check(len(rows.everything), settings.window.rows)  # now, and not after the training
-        if serving is not None:
-            fresh.hold_against(serving.result())
-        tell("training", f"{made.counts}: trains on those up to {rows.learn[use_case.time].max():%Y-%m-%d}")
-        estimator, count = training.train(use_case, rows.learn)
-        given = None
-        if serving is not None:
-            tell("gate", f"holds it against version {champion} on {len(rows.held_out):,} rows that neither has seen")
-            given = _answers(settings, estimator, read(serving.result(), TRUSTED_TYPES).estimator, rows.held_out)
-        refit = settings.gate.refit and given is not None and _decision(settings, given, Tried()).promote
-        learn = rows.everything if refit else rows.learn
-        # Better told on rows that it has not learned from; and a second training would lean on the same.
-        leans = beside.submit(training.importance, use_case, estimator, rows.held_out if serving else rows.learn)
+        background.dataset_pointer = threads.submit(dvc.push, settings.storage, dataset.path)
+        trained_through = registry.trained_through(champion) if champion else None
+        split = _split(settings, training_set.read(dataset.path), trained_through)
+        calibration.require_enough_rows(len(split.everything), settings.window.rows)  # before training, not after it
+        if background.champion_folder is not None:
+            smoke_test.set_champion(background.champion_folder.result())
+
+        last_day = split.train[use_case.timestamp].max()
+        report_phase("training", f"{dataset.counts}: trains on rows up to {last_day:%Y-%m-%d}")
+        challenger = _fit(settings, split.train)
+
+        predictions = None
+        if background.champion_folder is not None:
+            report_phase("gate", f"compares it with version {champion} on {len(split.holdout):,} holdout rows")
+            champion_model = load_model(background.champion_folder.result(), TRUSTED_TYPES)
+            predictions = _holdout_predictions(settings, challenger.estimator, champion_model.estimator, split.holdout)
+
+        # Importances are computed on rows that the model was not trained on. Training again does not change them much.
+        importance_rows = split.train if predictions is None else split.holdout
+        background.importances = threads.submit(
+            training.feature_importance, use_case, challenger.estimator, importance_rows
+        )
+        refit = (
+            settings.gate.refit
+            and predictions is not None
+            and _decide(settings, predictions, SmokeTestResult()).promote
+        )
         if refit:
-            tell("refit", f"trains it once more, with the {len(rows.held_out):,} held-out rows")
-            estimator, count = training.train(use_case, learn)
+            report_phase("refit", f"trains it again, with the {len(split.holdout):,} holdout rows")
+            challenger = _fit(settings, split.everything)
 
-        tell("trial", "logs it, tries it out in a fresh process, and learns what its windows look like")
-        begun_anew.result()
-        pointer = pushed.result()
-        logging = beside.submit(
-            training.log,
-            use_case,
-            retrain,
-            settings.trainer.revision or training.git_revision(),
-            estimator,
-            learn,
-            params={
-                **made.counts._asdict(),
-                "learned_rows": count,
-                "held_out_rows": len(rows.held_out),
-                "refit": refit,
-            },
-            files={made.artifact: pointer},
+        report_phase("smoke_test", "logs it, runs it in a fresh process, and calibrates its drift profile")
+        params = {
+            **dataset.counts._asdict(),
+            "training_rows": challenger.labelled,
+            "holdout_rows": len(split.holdout),
+            "refit": refit,
+        }
+        logged, smoke_test_result, reference = _log_and_test(
+            settings, retrain, dataset, challenger, params, background, smoke_test, folder
         )
-        trial = beside.submit(lambda: fresh.tried(fetched(logging.result().uri, folder), settings.gate.try_seconds))
-        learned = training.learn_reference(
-            use_case, estimator, learn, settings.window, settings.calibration.methods, leans.result()
-        )
-        decision = _decision(settings, given, trial.result())
-        logged = logging.result()
+        dataset_md5 = dvc.parse_pointer(background.dataset_pointer.result()).md5
 
-    tell("registration", "registers it with its reference")
-    decision.challenger.update(learned_rows=float(count), dataset_rows=float(made.counts.labelled))
-    figures = {
-        f"{role}_{figure}": value
-        for role, found in (("champion", decision.champion), ("challenger", decision.challenger))
-        for figure, value in found.items()
-    }
-    mlflow.log_metrics(figures, run_id=logged.run_id)
-    version = registry.create_version(logged.uri, retrain.id, figures)
-    reference_store.write(bucket, use_case.name, version, learned)  # no event names the version before the alias does
-    if given is not None:  # its quality in service is compared with what was measured
-        write_measured(bucket, use_case.name, version, measure(given.outcomes, given.challenger, given.blocks))
-    return _recorded(registry, retrain, version, decision, learn[use_case.time].max(), pointed(pointer).md5)
+    report_phase("registration", "registers it with its reference")
+    decision = _decide(settings, predictions, smoke_test_result)
+    decision.challenger.update(training_rows=float(challenger.labelled), dataset_rows=float(dataset.counts.labelled))
+    version = _register(settings, retrain, registry, bucket, logged, decision, reference, predictions)
+    return _record_result(registry, retrain, version, decision, challenger.rows[use_case.timestamp].max(), dataset_md5)
 
 
-def _cut(settings: TrainerSettings, rows: pd.DataFrame, learned_until: pd.Timestamp | None) -> Rows:
-    """Learned and held-out rows. The first version has nobody to be compared with, so it may learn from everything."""
+def _split(settings: TrainerSettings, rows: pd.DataFrame, trained_through: pd.Timestamp | None) -> DataSplit:
+    """Split off the holdout. A first version has no champion to be compared with, so it is trained on all rows."""
     use_case = settings.use_case
-    days = use_case.day_numbers(rows.loc[rows[use_case.outcome].notna(), use_case.time])
-    if learned_until is None:
-        learn, held_out = training_set.split(use_case, rows, 0)
-        return Rows(learn, held_out, learn)
-    learn, held_out = training_set.split(use_case, rows, gate.days_held_out(days, settings.gate))
-    training_set.check(use_case, learn)
-    training_set.check(use_case, held_out)
-    training_set.check_unseen(use_case, held_out, learned_until)
-    return Rows(learn, held_out, rows[rows[use_case.time] <= held_out[use_case.time].max()])
+    days = use_case.day_ordinals(rows.loc[rows[use_case.target].notna(), use_case.timestamp])
+    if trained_through is None:
+        train, holdout = training_set.split(use_case, rows, 0)
+        return DataSplit(train, holdout, train)
+    train, holdout = training_set.split(use_case, rows, gate.holdout_days(days, settings.gate))
+    training_set.require_two_classes(use_case, train)
+    training_set.require_two_classes(use_case, holdout)
+    training_set.require_unseen_holdout(use_case, holdout, trained_through)
+    return DataSplit(train, holdout, rows[rows[use_case.timestamp] <= holdout[use_case.timestamp].max()])
 
 
-def _answers(settings: TrainerSettings, challenger: Any, champion: Any, held_out: pd.DataFrame) -> Answers:
+def _fit(settings: TrainerSettings, rows: pd.DataFrame) -> _FittedModel:
+    estimator, labelled = training.train(settings.use_case, rows)
+    return _FittedModel(estimator, rows, labelled)
+
+
+def _holdout_predictions(
+    settings: TrainerSettings, challenger: Any, champion: Any, holdout: pd.DataFrame
+) -> HoldoutPredictions:
     use_case = settings.use_case
-    return Answers(
-        outcomes=held_out[use_case.outcome].to_numpy(dtype=np.float64),
-        champion=training.answers(use_case, champion, held_out),
-        challenger=training.answers(use_case, challenger, held_out),
-        blocks=use_case.blocks(held_out[use_case.time]),
+    return HoldoutPredictions(
+        outcomes=holdout[use_case.target].to_numpy(dtype=np.float64),
+        champion=training.predict_scores(use_case, champion, holdout),
+        challenger=training.predict_scores(use_case, challenger, holdout),
+        blocks=use_case.block_ids(holdout[use_case.timestamp]),
         block_days=use_case.block_days,
-        groups={column: held_out[column].to_numpy(dtype=object) for column in use_case.groups},
+        subgroups={column: holdout[column].to_numpy(dtype=object) for column in use_case.subgroup_columns},
     )
 
 
-def _decision(settings: TrainerSettings, given: Answers | None, trial: Tried) -> Decision:
-    if given is None:
-        return gate.first(trial)
-    return gate.decide(settings.use_case.metric, given, trial, settings.gate)
+def _decide(
+    settings: TrainerSettings, predictions: HoldoutPredictions | None, smoke_test_result: SmokeTestResult
+) -> Decision:
+    if predictions is None:
+        return gate.decide_first(smoke_test_result)
+    return gate.decide(settings.use_case.metric, predictions, smoke_test_result, settings.gate)
 
 
-def _recorded(
-    registry: Registry, retrain: Retrain, version: str, decision: Decision, learned_until: pd.Timestamp, dataset: str
-) -> ModelChange:
-    """The final state, which stands on the version before the alias moves: a repeated event finds it there."""
-    change = ModelChange(
+def _log_and_test(
+    settings: TrainerSettings,
+    retrain: RetrainRequested,
+    dataset: TrainingSet,
+    challenger: _FittedModel,
+    params: Mapping[str, object],
+    background: _Background,
+    smoke_test: SmokeTestProcess,
+    folder: Path,
+) -> tuple[LoggedModel, SmokeTestResult, Reference]:
+    """Log the model and smoke-test it in threads while this thread builds the reference."""
+    if background.dataset_pointer is None or background.importances is None:
+        raise RuntimeError("the dataset's push and the importances have to be started first")
+    background.cleanup.result()
+    logged = background.threads.submit(
+        training.log_run,
+        settings.use_case,
+        retrain,
+        settings.trainer.git_revision or training.git_revision(),
+        challenger.estimator,
+        challenger.rows,
+        params=params,
+        files={dataset.artifact: background.dataset_pointer.result()},
+    )
+    smoke_test_result = background.threads.submit(
+        lambda: smoke_test.run(download_model(logged.result().uri, folder), settings.gate.smoke_test_timeout_seconds)
+    )
+    reference = training.build_reference(
+        settings.use_case,
+        challenger.estimator,
+        challenger.rows,
+        settings.window,
+        settings.calibration.distances,
+        background.importances.result(),
+    )
+    return logged.result(), smoke_test_result.result(), reference
+
+
+def _register(
+    settings: TrainerSettings,
+    retrain: RetrainRequested,
+    registry: ModelRegistry,
+    bucket: Bucket,
+    logged: LoggedModel,
+    decision: Decision,
+    reference: Reference,
+    predictions: HoldoutPredictions | None,
+) -> str:
+    """Create the version with its metrics, reference and gate evaluation; return the version."""
+    model = settings.use_case.name
+    metrics = {
+        f"{role}_{metric}": value
+        for role, values in (("champion", decision.champion), ("challenger", decision.challenger))
+        for metric, value in values.items()
+    }
+    mlflow.log_metrics(metrics, run_id=logged.run_id)
+    version = registry.create_version(logged.uri, retrain.id, metrics)
+    save_reference(bucket, model, version, reference)  # before the alias moves, so before any event names the version
+    if predictions is not None:  # its quality in service is compared with this
+        evaluation = evaluate(predictions.outcomes, predictions.challenger, predictions.blocks)
+        save_gate_evaluation(bucket, model, version, evaluation)
+    return version
+
+
+def _record_result(
+    registry: ModelRegistry,
+    retrain: RetrainRequested,
+    version: str,
+    decision: Decision,
+    trained_through: pd.Timestamp,
+    dataset_md5: str,
+) -> ModelStateChanged:
+    """Record the final state on the version before the alias moves: an event that is delivered again finds it there."""
+    state = ModelStateChanged(
+        traceparent=tracing.current_traceparent(),
         retrain_id=retrain.id,
         model=retrain.model,
         version=version,
         state="promoted" if decision.promote else "rejected",
-        why=decision.why,
+        explanation=decision.explanation,
         champion=decision.champion,
         challenger=decision.challenger,
-        learned_until=learned_until.to_pydatetime(),
-        dataset=dataset,
+        trained_through=trained_through.to_pydatetime(),
+        dataset_md5=dataset_md5,
     )
-    registry.record(version, change)
-    return change
+    registry.record_result(version, state)
+    return state
 
 
-def _away(registry: Registry, bucket: Bucket) -> str | None:
-    """Which of them does not answer now."""
+def _unavailable_dependency(registry: ModelRegistry, bucket: Bucket) -> str | None:
+    """Return the error of the registry or the bucket if one of them does not answer now."""
     try:
         registry.champion()
         bucket.exists("references")
-    except (MlflowException, Away, OSError) as error:
+    except (RegistryUnavailable, StorageUnavailable, OSError) as error:
         return f"{type(error).__name__}: {error}"
     return None

@@ -1,240 +1,288 @@
-"""The life of a retrain event: it waits, is trained for in a child process, and ends in one state on ``models``."""
+"""The queue of retrains: each event waits, runs in a subprocess, and ends with one final state on ``models``."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Protocol
 
 import structlog
-from mlflow.exceptions import MlflowException
 
-from driftloop.events import Event, ModelChange, Retrain
-from driftloop.kafka.consumer_loop import Final, NotNow, Received
-from driftloop.kafka.publisher import Unavailable
-from driftloop.registry.model_registry import Registry
+from driftloop.errors import BrokerUnavailable, RegistryUnavailable
+from driftloop.events import ModelStateChanged, RetrainRequested
+from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, RetryLater
+from driftloop.registry.model_registry import ModelRegistry
 from driftloop.telemetry import tracing
 from trainer import metrics
-from trainer.retrain.subprocess_job import Child, Ended
+from trainer.event_publisher import EventPublisher
+from trainer.retrain.subprocess_job import JobResult, SubprocessJob
 
 log = structlog.get_logger(__name__)
 
-TRIES = 3  # of a training whose process is killed from outside: perhaps for its memory, then it would be for ever
+MAX_ATTEMPTS = 3  # of a training whose process is killed, perhaps for its memory: it would be killed each time
 
 
 @dataclass
-class _Training:
-    """A child and the events that it runs for, which stand next to one another and ask for the same."""
+class _RunningTraining:
+    """A subprocess and the events that it runs for: neighbours in the queue that request the same data."""
 
-    child: Child
-    asked: Sequence[Received]
-    began: float = field(default_factory=time.monotonic)
+    job: SubprocessJob
+    messages: Sequence[ConsumedMessage]
+    started: float = field(default_factory=time.monotonic)
     phase: str = "start"
-    phase_began: float = field(default_factory=time.monotonic)
+    phase_started: float = field(default_factory=time.monotonic)
 
     @property
-    def retrains(self) -> list[Retrain]:
-        return [received.event for received in self.asked if isinstance(received.event, Retrain)]
+    def retrains(self) -> list[RetrainRequested]:
+        """The events, in their order."""
+        return [message.event for message in self.messages if isinstance(message.event, RetrainRequested)]
 
     def enter(self, phase: str) -> None:
-        """Another phase has begun."""
+        """Record the duration of the phase before, and begin ``phase``."""
         now = time.monotonic()
-        metrics.PHASE_SECONDS.labels(self.phase).observe(now - self.phase_began)
-        self.phase, self.phase_began = phase, now
+        metrics.PHASE_DURATION.labels(self.phase).observe(now - self.phase_started)
+        self.phase, self.phase_started = phase, now
 
 
-class Hears(Protocol):
-    """Who is told the states of retrains."""
+class FinalStateReader(Protocol):
+    """Reads how earlier retrains ended."""
 
-    def publish(self, event: Event) -> None:
-        """Takes one. Raises :class:`~driftloop.kafka.publisher.Unavailable`."""
+    def final_states(self) -> Mapping[str, ModelStateChanged]:
+        """Return the final state of each finished retrain, by the retrain's id.
+
+        Raises:
+            BrokerUnavailable: The states cannot be read now.
+        """
 
 
-class Retrains:
-    """Takes the retrain events of one model in order, one training at a time.
+class RetrainStarter(Protocol):
+    """Starts trainings."""
 
-    Those that wait beside one another and want the same data are trained for once, and each is answered. An event's
-    last state is published together with its offset; delivered again, one that brought a version is told again and
-    not repeated, and one that a process was killed over is begun again. An id that has ended is not trained for twice.
+    def start_retrain(self, retrain: RetrainRequested) -> SubprocessJob:
+        """Start the training of an event in a subprocess."""
+
+
+class RetrainQueue:
+    """The retrain events of one model: handled in order, one training at a time.
+
+    Waiting neighbours that request the same data share one training, and each gets its own final state. The final
+    state is published in the transaction that commits the event's offset. An event that is delivered again is not
+    trained again if its version is in the registry: only its state is published. A training that was killed with its
+    process starts again. An id whose retrain has finished is skipped.
     """
 
     def __init__(
         self,
         model: str,
-        registry: Registry,
-        publisher: Hears,
-        ended: Callable[[], Mapping[str, ModelChange]],
-        begin: Callable[[Retrain], Child],
+        registry: ModelRegistry,
+        publisher: EventPublisher,
+        history: FinalStateReader,
+        starter: RetrainStarter,
     ) -> None:
-        """``ended`` reads how earlier retrains ended, by id; ``begin`` starts the training of an event."""
+        """Create an empty queue.
+
+        Args:
+            model: The registered model; events of other models are skipped.
+            registry: Where results are recorded and the alias moves.
+            publisher: Receives the states on the way to the final one.
+            history: Reads how earlier retrains ended.
+            starter: Starts trainings.
+        """
         self._model = model
         self._registry = registry
         self._publisher = publisher
-        self._read_ended = ended
-        self._begin = begin
-        self._ended: dict[str, ModelChange] | None = None
-        self._waiting: deque[Received] = deque()
-        self._training: _Training | None = None
-        self._killed: dict[str, int] = {}
+        self._history = history
+        self._starter = starter
+        self._final_states: dict[str, ModelStateChanged] | None = None
+        self._waiting: deque[ConsumedMessage] = deque()
+        self._training: _RunningTraining | None = None
+        self._kills: dict[str, int] = {}
 
-    def handle(self, received: Received) -> Iterable[Final]:
-        """Takes one event, which is final when it has ended."""
-        self._waiting.append(received)
-        return self._next()
+    def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
+        """Add one message to the queue. It is committed when its retrain has finished."""
+        self._waiting.append(message)
+        return self._drain()
 
-    def idle(self) -> Iterable[Final]:
-        """Looks at the training under way, and begins the next."""
-        return [*self._look(), *self._next()]
+    def on_poll(self) -> Iterable[Commit]:
+        """Check the running training, and start the next."""
+        return [*self._poll_running(), *self._drain()]
 
-    def revoked(self, _: Collection[tuple[str, int]]) -> None:
-        """Drops what waits, and ends the training: it is somebody else's now."""
+    def on_revoked(self, _: Collection[tuple[str, int]]) -> None:
+        """Drop the queue and kill the training: another trainer may own the partition now."""
         self.close()
         self._waiting.clear()
-        self._ended = None
+        self._final_states = None
 
     def close(self) -> None:
-        """Ends the training under way; its event comes again."""
+        """Kill the running training; its events will be delivered again."""
         if self._training is not None:
-            self._training.child.kill()
+            self._training.job.kill()
             self._training = None
 
-    def _next(self) -> list[Final]:
-        """What needs no training, up to the first event that does, whose training begins."""
-        self._known()  # also while nothing waits: the metrics show it
-        final: list[Final] = []
+    def _drain(self) -> list[Commit]:
+        """Commit messages that need no training, up to the first that does, and start its training."""
+        self._finished()  # also while nothing waits: it sets the metrics of earlier retrains
+        commits: list[Commit] = []
         while self._waiting and self._training is None:
             first = self._waiting[0]
             retrain = first.event
-            if not isinstance(retrain, Retrain) or retrain.model != self._model:
-                final.append(_final([self._waiting.popleft()], []))
-            elif retrain.id in self._known():
-                log.info("asked for before", retrain=retrain.id, state=self._known()[retrain.id].state)
-                final.append(_final([self._waiting.popleft()], []))
-            elif (done := self._recorded(retrain)) is not None:
-                final.append(self._end([self._waiting.popleft()], done, seconds=0))
+            if not isinstance(retrain, RetrainRequested) or retrain.model != self._model:
+                commits.append(_commit([self._waiting.popleft()], []))
+            elif retrain.id in self._finished():
+                state = self._finished()[retrain.id].state
+                log.info("retrain.already_finished", retrain_id=retrain.id, state=state)
+                commits.append(_commit([self._waiting.popleft()], []))
+            elif (result := self._recorded_result(retrain)) is not None:
+                commits.append(self._finish([self._waiting.popleft()], result, seconds=0))
             else:
-                self._train(retrain)
-        return final
+                self._start_training(retrain)
+        return commits
 
-    def _train(self, retrain: Retrain) -> None:
-        """Begins the training of the first that waits, and of those behind it that ask for the same."""
+    def _start_training(self, retrain: RetrainRequested) -> None:
+        """Start a training for the first waiting event and its neighbours that request the same data."""
 
-        def asks_for_the_same(other: Received) -> bool:
-            event = other.event
-            if not isinstance(event, Retrain) or event.id in self._known():
+        def requests_same_data(message: ConsumedMessage) -> bool:
+            event = message.event
+            if not isinstance(event, RetrainRequested) or event.id in self._finished():
                 return False
             return (event.model, event.data) == (retrain.model, retrain.data)
 
-        asked = list(takewhile(asks_for_the_same, self._waiting))
-        for _ in asked:
+        messages = list(takewhile(requests_same_data, self._waiting))
+        for _ in messages:
             self._waiting.popleft()
-        self._training = _Training(self._begin(retrain), asked)
-        for one in self._training.retrains:
-            together = "" if one.id == retrain.id else f", together with retrain {retrain.id}"
-            self._publish(_change(one, "training", f"asked for by {one.asked_by}: {one.reason}{together}"))
+        self._training = _RunningTraining(self._starter.start_retrain(retrain), messages)
+        for requested in self._training.retrains:
+            note = "" if requested.id == retrain.id else f", together with retrain {retrain.id}"
+            explanation = f"requested by {requested.requested_by}: {requested.reason}{note}"
+            self._publish(_state(requested, "training", explanation))
 
-    def _look(self) -> list[Final]:
+    def _poll_running(self) -> list[Commit]:
         training = self._training
         if training is None:
             return []
         first = training.retrains[0]
-        for phase, words in training.child.told():
+        for phase, message in training.job.progress():
             training.enter(phase)
-            log.info("retrain goes on", retrain=first.id, phase=phase, words=words)
-            self._publish(_change(first, "training", words))
-        ended = training.child.ended()
-        if ended is None:
+            log.info("retrain.phase_started", retrain_id=first.id, phase=phase, details=message)
+            self._publish(_state(first, "training", message))
+        job_result = training.job.poll()
+        if job_result is None:
             return []
         self._training = None
         training.enter("end")
-        change = self._outcome(first, ended)
-        return [self._end(training.asked, change, seconds=time.monotonic() - training.began)]
+        state = self._final_state(first, job_result)
+        return [self._finish(training.messages, state, seconds=time.monotonic() - training.started)]
 
-    def _outcome(self, retrain: Retrain, ended: Ended) -> ModelChange:
-        """The final state that a child's end means. Raises :class:`NotNow` where it is to be begun again."""
-        if ended.how == "done":
-            return ModelChange.model_validate_json(ended.text)
-        if ended.how == "again":
-            raise NotNow(ended.text)
-        if ended.how == "killed":
-            tries = self._killed[retrain.id] = self._killed.get(retrain.id, 0) + 1
-            if tries < TRIES:
-                raise NotNow(f"the training of retrain {retrain.id} was killed, try {tries} of {TRIES}: {ended.text}")
-            return _change(retrain, "failed", f"the training was killed {tries} times: {ended.text}")
-        return _change(retrain, "failed", ended.text)
+    def _final_state(self, retrain: RetrainRequested, job_result: JobResult) -> ModelStateChanged:
+        """Translate a job's result into the retrain's final state.
 
-    def _end(self, asked: Sequence[Received], change: ModelChange, *, seconds: float) -> Final:
-        """The events' last states, to be published with their offset."""
+        Raises:
+            RetryLater: The training has to start again.
+        """
+        if job_result.status == "done":
+            return ModelStateChanged.model_validate_json(job_result.payload)
+        if job_result.status == "retry":
+            raise RetryLater(job_result.payload)
+        if job_result.status == "killed":
+            attempt = self._kills[retrain.id] = self._kills.get(retrain.id, 0) + 1
+            if attempt < MAX_ATTEMPTS:
+                raise RetryLater(
+                    f"the training of retrain {retrain.id} was killed, attempt {attempt} of {MAX_ATTEMPTS}: "
+                    f"{job_result.payload}"
+                )
+            return _state(retrain, "failed", f"the training was killed {attempt} times: {job_result.payload}")
+        return _state(retrain, "failed", job_result.payload)
+
+    def _finish(self, messages: Sequence[ConsumedMessage], state: ModelStateChanged, *, seconds: float) -> Commit:
+        """Return the commit that publishes the events' final states."""
         with tracing.span(
-            change.state, of=[change.traceparent], retrain=change.retrain_id, why=change.why
+            state.state, parents=[state.traceparent], retrain_id=state.retrain_id, explanation=state.explanation
         ) as traceparent:
-            return self._settle(asked, change.model_copy(update={"traceparent": traceparent}), seconds)
+            traced = state.model_copy(update={"traceparent": traceparent})
+            return self._promote_and_record(messages, traced, seconds)
 
-    def _settle(self, asked: Sequence[Received], change: ModelChange, seconds: float) -> Final:
-        """The alias moves before: where it cannot be moved the event comes again, with its outcome recorded."""
-        if change.state == "promoted" and change.version is not None:
+    def _promote_and_record(
+        self, messages: Sequence[ConsumedMessage], state: ModelStateChanged, seconds: float
+    ) -> Commit:
+        """Move the alias before the state is published.
+
+        If the alias cannot be moved, the event is delivered again, and the registry still has the recorded result.
+        """
+        if state.state == "promoted" and state.version is not None:
             try:
-                self._registry.promote(change.version)
-            except MlflowException as error:
-                raise NotNow(f"the registry is out of reach: {error}") from error
+                self._registry.promote(state.version)
+            except RegistryUnavailable as error:
+                raise RetryLater(f"the registry is unavailable: {error}") from error
         states = []
-        for received in asked:
-            retrain = received.event
-            assert isinstance(retrain, Retrain)
-            together = "" if retrain.id == change.retrain_id else f"together with retrain {change.retrain_id}: "
-            states.append(_renamed(change, retrain, f"{together}{change.why}"))
-            metrics.RETRAINS.labels(retrain.trigger, change.state).inc()
-            self._known()[retrain.id] = states[-1]
-        metrics.SECONDS.observe(seconds)
-        _show(change)
-        log.info("retrain over", retrain=change.retrain_id, state=change.state, version=change.version, why=change.why)
-        return _final(asked, states)
+        for message in messages:
+            retrain = message.event
+            if not isinstance(retrain, RetrainRequested):
+                continue
+            note = "" if retrain.id == state.retrain_id else f"together with retrain {state.retrain_id}: "
+            states.append(_copy_for(state, retrain, f"{note}{state.explanation}"))
+            metrics.RETRAINS.labels(retrain.trigger, state.state).inc()
+            self._finished()[retrain.id] = states[-1]
+        metrics.RETRAIN_DURATION.observe(seconds)
+        _update_metrics(state)
+        log.info(
+            "retrain.finished",
+            retrain_id=state.retrain_id,
+            state=state.state,
+            version=state.version,
+            explanation=state.explanation,
+        )
+        return _commit(messages, states)
 
-    def _recorded(self, retrain: Retrain) -> ModelChange | None:
-        """How a retrain ended whose last state was not published any more."""
+    def _recorded_result(self, retrain: RetrainRequested) -> ModelStateChanged | None:
+        """Return the result of a retrain whose process died before it published the final state."""
         try:
-            return self._registry.outcome_of(retrain.id)
-        except MlflowException as error:
-            raise NotNow(f"the registry is out of reach: {error}") from error
+            return self._registry.recorded_result(retrain.id)
+        except RegistryUnavailable as error:
+            raise RetryLater(f"the registry is unavailable: {error}") from error
 
-    def _known(self) -> dict[str, ModelChange]:
-        if self._ended is None:
-            self._ended = dict(self._read_ended())
-            for change in sorted(self._ended.values(), key=lambda change: change.time):
-                _show(change)
-        return self._ended
+    def _finished(self) -> dict[str, ModelStateChanged]:
+        if self._final_states is None:
+            try:
+                self._final_states = dict(self._history.final_states())
+            except BrokerUnavailable as error:
+                raise RetryLater(f"final states of earlier retrains cannot be read: {error}") from error
+            for state in sorted(self._final_states.values(), key=lambda state: state.time):
+                _update_metrics(state)
+        return self._final_states
 
-    def _publish(self, change: ModelChange) -> None:
-        """Tells how far it is; the end is told in another way, which cannot get lost."""
+    def _publish(self, state: ModelStateChanged) -> None:
+        """Publish progress, which may get lost; a final state is published with its commit, and cannot."""
         try:
-            self._publisher.publish(change)
-        except Unavailable as error:
-            log.warning("not told how far a retrain is", retrain=change.retrain_id, error=str(error))
+            self._publisher.publish(state)
+        except BrokerUnavailable as error:
+            log.warning("retrain.progress_not_published", retrain_id=state.retrain_id, error=str(error))
 
 
-def _show(change: ModelChange) -> None:
-    """The end of the latest retrain, in the metrics; also of one before this process began."""
-    if "dataset_rows" in change.challenger:
-        metrics.DATASET_ROWS.labels(change.model).set(change.challenger["dataset_rows"])
-    for role, figures in (("champion", change.champion), ("challenger", change.challenger)):
-        for name, value in figures.items():
-            metrics.FIGURES.labels(change.model, role, name).set(value)
-    metrics.LAST_RETRAIN.labels(change.model, change.state).set(change.time.timestamp())
+def _update_metrics(state: ModelStateChanged) -> None:
+    """Show a final state as the latest one, also if it is from before this process started."""
+    if "dataset_rows" in state.challenger:
+        metrics.DATASET_ROWS.labels(state.model).set(state.challenger["dataset_rows"])
+    for role, values in (("champion", state.champion), ("challenger", state.challenger)):
+        for name, value in values.items():
+            metrics.GATE_METRICS.labels(state.model, role, name).set(value)
+    metrics.LAST_RETRAIN.labels(state.model, state.state).set(state.time.timestamp())
 
 
-def _final(asked: Sequence[Received], states: Sequence[ModelChange]) -> Final:
-    last = asked[-1]
-    return Final(last.topic, last.partition, last.offset + 1, states)
+def _commit(messages: Sequence[ConsumedMessage], states: Sequence[ModelStateChanged]) -> Commit:
+    last = messages[-1]
+    return Commit(last.topic, last.partition, last.offset + 1, states)
 
 
-def _change(retrain: Retrain, state: str, why: str) -> ModelChange:
-    about = {"retrain_id": retrain.id, "model": retrain.model, "traceparent": retrain.traceparent}
-    return ModelChange.model_validate({**about, "state": state, "version": None, "why": why})
+def _state(retrain: RetrainRequested, state: str, explanation: str) -> ModelStateChanged:
+    origin = {"retrain_id": retrain.id, "model": retrain.model, "traceparent": retrain.traceparent}
+    return ModelStateChanged.model_validate({**origin, "state": state, "version": None, "explanation": explanation})
 
 
-def _renamed(change: ModelChange, retrain: Retrain, why: str) -> ModelChange:
-    """The state as another retrain's, as an event of its own."""
-    if retrain.id == change.retrain_id:
-        return change
-    return ModelChange(**{**change.model_dump(exclude={"id"}), "retrain_id": retrain.id, "why": why})
+def _copy_for(state: ModelStateChanged, retrain: RetrainRequested, explanation: str) -> ModelStateChanged:
+    """Return a final state as another retrain's event, with an id of its own."""
+    if retrain.id == state.retrain_id:
+        return state
+    return ModelStateChanged(
+        **{**state.model_dump(exclude={"id"}), "retrain_id": retrain.id, "explanation": explanation}
+    )

@@ -1,7 +1,7 @@
-"""What a retrain learns from: a base dataset and what the archive has, as a new dataset version, checked before.
+"""The training set of a retrain: base dataset and archive, checked, written as a new dataset version.
 
-The rows never meet in memory: DuckDB reads files and writes one. Its bytes depend on the base dataset, the archive and
-the event alone: the same rows are the same version.
+The rows are never in memory together: DuckDB reads files and writes one file. Its bytes depend only on the base
+dataset, the archive and the event, so the same rows are the same dataset version.
 """
 
 # ruff: noqa: S608  # see driftloop.storage.duckdb_sql
@@ -16,42 +16,49 @@ from typing import NamedTuple
 import duckdb
 import pandas as pd
 
+from driftloop.errors import InvalidInput
 from driftloop.events import DataSelection
-from driftloop.settings import Storage, Topics
+from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import dvc, labelled_archive
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.duckdb_sql import (
     NUMBERS,
-    TIME,
+    TIMESTAMP_TYPE,
     Connection,
-    cast,
-    columns,
-    connected,
-    copy,
-    last,
-    one,
-    quoted,
-    scan,
-    struct,
-    text,
-    unfit,
+    column_types,
+    connect,
+    copy_to_parquet,
+    count_cast_failures,
+    fetch_row,
+    quote_identifier,
+    quote_literal,
+    scan_parquet_sql,
+    struct_sql,
+    tail_by_label_sql,
+    try_cast_sql,
 )
-from driftloop.storage.dvc import Lost
-from driftloop.storage.labelled_archive import Broken, Oddities, Selection, condition, midnight
+from driftloop.storage.dvc import DatasetVersionNotFound
+from driftloop.storage.labelled_archive import (
+    ArchiveAnomalies,
+    ArchiveQuery,
+    ArchiveUnreadable,
+    start_of_day,
+    where_clause,
+)
 from driftloop.usecase import UseCase
-from trainer.settings import Data
+from trainer.settings import TrainingDataSettings
 
 ORDER = ("time", "source", "n")
-BASE, ARCHIVE = 0, 1  # sources
+BASE, ARCHIVE = 0, 1  # values of the column ``source``
 DAY = timedelta(days=1)
 
 
-class UnfitData(ValueError):
-    """The rows cannot be trained on; says which checks failed and by how much."""
+class InvalidTrainingData(InvalidInput):
+    """The rows cannot be trained on; the message lists the failed checks with their numbers."""
 
 
-class Counts(NamedTuple):
-    """What a training set is made of."""
+class TrainingSetCounts(NamedTuple):
+    """The numbers of rows that a training set is made of."""
 
     rows: int
     labelled: int
@@ -59,263 +66,312 @@ class Counts(NamedTuple):
     """Rows that come from the archive."""
     archived_labelled: int
     outcomes: int
-    """Rows in the archive whose outcome was reported, and of them:"""
+    """Rows of the archive whose outcome was reported; the following three count deviations."""
     unmatched: int
+    """Outcomes without an archived prediction."""
     corrected: int
+    """Outcomes that were reported more than once."""
     repeated: int
-    """Archived rows that are there once more."""
+    """Additional copies of archived rows."""
 
     def __str__(self) -> str:
-        """In words."""
-        found = f"{self.labelled:,} labelled rows of {self.rows:,}, of which the archive has {self.archived_labelled:,}"
-        odd = {
+        """Return a sentence for people."""
+        total = f"{self.labelled:,} labelled rows of {self.rows:,}, {self.archived_labelled:,} of them from the archive"
+        anomalies = {
             "outcomes have no archived prediction": self.unmatched,
             "outcomes were reported more than once": self.corrected,
             "rows were archived twice": self.repeated,
         }
-        return "; ".join([found, *(f"{count:,} {what}" for what, count in odd.items() if count)])
+        return "; ".join([total, *(f"{count:,} {anomaly}" for anomaly, count in anomalies.items() if count)])
 
 
 class TrainingSet(NamedTuple):
-    """What a version may learn from: rows in order of time, their outcome missing where not known."""
+    """A file with the rows for training, ordered by time; the target is missing where the outcome is unknown."""
 
     path: Path
-    counts: Counts
+    counts: TrainingSetCounts
 
     @property
     def artifact(self) -> str:
-        """Where the run of what is trained on it keeps the pointer."""
-        return dvc.artifact(self.path)
+        """The path of the dataset's DVC pointer among the artifacts of its MLflow run."""
+        return dvc.artifact_path(self.path)
 
 
 def build(
-    storage: Storage,
+    storage: StorageSettings,
     bucket: Bucket,
-    topics: Topics,
+    topics: TopicsSettings,
     use_case: UseCase,
     data: DataSelection,
-    settings: Data,
+    settings: TrainingDataSettings,
     folder: Path,
 ) -> TrainingSet:
-    """Fetches the base dataset, adds the archive's rows, writes what the event selects, and checks it.
+    """Fetch base dataset and archive, write the rows that the event selects, and check them.
 
-    Rows whose outcome is not known belong to it: windows will be compared with all that was asked. Raises
-    :class:`UnfitData` with all that is wrong, and :class:`Away`. ``folder`` is the caller's to delete.
+    Rows without a known outcome are included: windows are compared with everything that was predicted.
+
+    Args:
+        storage: Where the base dataset is.
+        bucket: Where the archive is.
+        topics: The names of the archived topics.
+        use_case: Columns, types and time zone.
+        data: Which rows to use.
+        settings: What to check, and the memory limit.
+        folder: An existing folder for all files; the caller deletes it.
+
+    Raises:
+        InvalidTrainingData: Checks failed; the message lists all of them.
+        StorageUnavailable: The bucket does not answer.
     """
     path = folder / f"{use_case.name}.parquet"
-    base = _base(storage, use_case, folder / "base")
-    with connected(folder, settings.memory_mb) as connection, _readable(settings):
-        found = columns(connection, scan([base]))
-        kinds = _kinds(use_case, found)
-        problems = _misfits(connection, use_case, base, found, kinds)
-        days = _times(use_case, data)
-        connection.execute(f"CREATE VIEW base AS {_typed(use_case, base, found, kinds, BASE)}")
-        rows = f"SELECT * FROM base WHERE {condition(days)}"
-        oddities = Oddities(0, 0, 0, 0)
+    base = _pull_base(storage, use_case, folder / "base")
+    with connect(folder, settings.duckdb_memory_mb) as connection, _translate_errors(settings):
+        base_types = column_types(connection, scan_parquet_sql([base]))
+        feature_types = _feature_types(use_case, base_types)
+        problems = _schema_problems(connection, use_case, base, base_types, feature_types)
+        days = _day_selection(use_case, data)
+        connection.execute(f"CREATE VIEW base AS {_typed_rows_sql(use_case, base, base_types, feature_types, BASE)}")
+        rows = f"SELECT * FROM base WHERE {where_clause(days)}"
+        anomalies = ArchiveAnomalies(0, 0, 0, 0)
         if data.archive:
             archive = folder / "archive" / "rows.parquet"
             archive.parent.mkdir(exist_ok=True)
-            oddities, more = _archive(bucket, topics, use_case, replace(days, until=None), kinds, settings, archive)
-            problems += more
-            rows += f" UNION ALL {_typed(use_case, archive, columns(connection, scan([archive])), kinds, ARCHIVE)}"
+            query = replace(days, until=None)
+            anomalies, archive_problems = _export_archive(
+                bucket, topics, use_case, query, feature_types, settings, archive
+            )
+            problems += archive_problems
+            archive_types = column_types(connection, scan_parquet_sql([archive]))
+            rows += f" UNION ALL {_typed_rows_sql(use_case, archive, archive_types, feature_types, ARCHIVE)}"
         if data.last_rows is not None:
-            rows = last(rows, ORDER, data.last_rows)
+            rows = tail_by_label_sql(rows, ORDER, data.last_rows)
         connection.execute(f"CREATE VIEW chosen AS {rows}")
-        names = f"time AS {quoted(use_case.time)}, features.*, outcome AS {quoted(use_case.outcome)}"
-        copy(connection, f"SELECT {names} FROM chosen ORDER BY {', '.join(ORDER)}", path)
-        counts = _counts(connection, oddities)
-        problems += _lacks(connection, use_case, counts, settings)
-        problems += _gaps(connection, [name for name in use_case.features if name in found], counts, settings)
+        timestamp, target = quote_identifier(use_case.timestamp), quote_identifier(use_case.target)
+        columns = f"time AS {timestamp}, features.*, outcome AS {target}"
+        copy_to_parquet(connection, f"SELECT {columns} FROM chosen ORDER BY {', '.join(ORDER)}", path)
+        counts = _count(connection, anomalies)
+        problems += _label_problems(connection, use_case, counts, settings)
+        features = [name for name in use_case.features if name in base_types]
+        problems += _missing_value_problems(connection, features, counts, settings)
     if problems:
-        raise UnfitData("; ".join(problems))
+        raise InvalidTrainingData("; ".join(problems))
     return TrainingSet(path, counts)
 
 
 def read(path: Path) -> pd.DataFrame:
-    """A training set's rows."""
+    """Return a training set's rows."""
     return pd.read_parquet(path)
 
 
-def split(use_case: UseCase, rows: pd.DataFrame, held_out_days: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows to learn from, and the labelled rows of the latest ``held_out_days`` days to be judged on.
+def split(use_case: UseCase, rows: pd.DataFrame, holdout_days: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows to train on, and the labelled rows of the latest ``holdout_days`` days with outcomes.
 
-    Rows that came after the last outcome belong to neither. Raises :class:`UnfitData` where nothing would be left.
+    Rows after the last outcome belong to neither.
+
+    Raises:
+        InvalidTrainingData: No day would be left to train on.
     """
-    days = use_case.days(rows[use_case.time])
-    labelled = rows[use_case.outcome].notna()
-    with_outcomes = sorted(days[labelled].unique())
-    if len(with_outcomes) <= held_out_days:
-        raise UnfitData(
-            f"{len(with_outcomes)} days have outcomes, and {held_out_days} of them are to be held out: at least "
-            f"{held_out_days + 1 - len(with_outcomes)} more days are needed (DRIFTLOOP_GATE__HELD_OUT_DAYS)"
+    days = use_case.local_dates(rows[use_case.timestamp])
+    labelled = rows[use_case.target].notna()
+    days_with_outcomes = sorted(days[labelled].unique())
+    if len(days_with_outcomes) <= holdout_days:
+        raise InvalidTrainingData(
+            f"{len(days_with_outcomes)} days have outcomes, and the holdout needs {holdout_days} of them: at least "
+            f"{holdout_days + 1 - len(days_with_outcomes)} more days are needed (DRIFTLOOP_GATE__HOLDOUT_DAYS)"
         )
-    if held_out_days == 0:
-        return rows[days <= with_outcomes[-1]], rows[:0]
-    first = with_outcomes[-held_out_days]
-    return rows[days < first], rows[(days >= first) & labelled]
+    if holdout_days == 0:
+        return rows[days <= days_with_outcomes[-1]], rows[:0]
+    first_holdout_day = days_with_outcomes[-holdout_days]
+    return rows[days < first_holdout_day], rows[(days >= first_holdout_day) & labelled]
 
 
-def check(use_case: UseCase, rows: pd.DataFrame) -> None:
-    """Raises :class:`UnfitData` where the rows have one outcome only: neither training nor a figure comes of them."""
-    outcomes = rows[use_case.outcome].dropna()
-    if outcomes.nunique() < 2:
-        raise UnfitData(
-            f"{use_case.outcome} has {outcomes.nunique()} different values in {len(outcomes)} labelled rows; "
-            "two are needed"
+def require_two_classes(use_case: UseCase, rows: pd.DataFrame) -> None:
+    """Check that the labels differ.
+
+    Raises:
+        InvalidTrainingData: All labels are the same, so that neither training nor a metric is possible.
+    """
+    labels = rows[use_case.target].dropna()
+    if labels.nunique() < 2:
+        raise InvalidTrainingData(
+            f"{use_case.target} has {labels.nunique()} different values in {len(labels)} labelled rows; two are needed"
         )
 
 
-def check_unseen(use_case: UseCase, held_out: pd.DataFrame, learned_until: pd.Timestamp) -> None:
-    """Raises :class:`UnfitData` where the champion has learned from rows of the time that both are to be judged on."""
-    seen = int((held_out[use_case.time] <= learned_until).sum())
+def require_unseen_holdout(use_case: UseCase, holdout: pd.DataFrame, trained_through: pd.Timestamp) -> None:
+    """Check that all holdout rows are later than the champion's training rows.
+
+    Raises:
+        InvalidTrainingData: The champion was trained on rows of the holdout's time.
+    """
+    seen = int((holdout[use_case.timestamp] <= trained_through).sum())
     if seen:
-        raise UnfitData(
-            f"the champion has learned from rows up to {learned_until:%Y-%m-%d %H:%M}, and {seen} of {len(held_out)} "
-            "held-out rows are not later: outcomes of later days are needed, or fewer held-out days "
-            "(DRIFTLOOP_GATE__HELD_OUT_DAYS)"
+        raise InvalidTrainingData(
+            f"the champion was trained on rows up to {trained_through:%Y-%m-%d %H:%M}, and {seen} of {len(holdout)} "
+            "holdout rows are not later: outcomes of later days are needed, or a shorter holdout "
+            "(DRIFTLOOP_GATE__HOLDOUT_DAYS)"
         )
 
 
-def _base(storage: Storage, use_case: UseCase, folder: Path) -> Path:
+def _pull_base(storage: StorageSettings, use_case: UseCase, folder: Path) -> Path:
     try:
-        return dvc.pull(storage, use_case.pointer.read_text(), folder)
-    except (Lost, FileNotFoundError) as error:
-        raise UnfitData(f"base dataset: {error}") from error
+        return dvc.pull(storage, use_case.dvc_file.read_text(), folder)
+    except (DatasetVersionNotFound, FileNotFoundError) as error:
+        raise InvalidTrainingData(f"base dataset: {error}") from error
 
 
 @contextmanager
-def _readable(settings: Data) -> Iterator[None]:
+def _translate_errors(settings: TrainingDataSettings) -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException as error:
-        raise UnfitData(f"more than {settings.memory_mb} MB are needed (DRIFTLOOP_DATA__MEMORY_MB): {error}") from error
+        raise InvalidTrainingData(
+            f"more than {settings.duckdb_memory_mb} MB are needed (DRIFTLOOP_DATA__DUCKDB_MEMORY_MB): {error}"
+        ) from error
     except duckdb.Error as error:
-        raise UnfitData(f"base dataset: it cannot be read: {error}") from error
+        raise InvalidTrainingData(f"base dataset: it cannot be read: {error}") from error
 
 
-def _kinds(use_case: UseCase, found: Mapping[str, str]) -> dict[str, str]:
-    """The types of features: the base dataset's, where a number's is one of numbers."""
-    kinds = {name: found.get(name, "VARCHAR") for name in use_case.features}
-    return kinds | {name: "DOUBLE" for name in use_case.numbers if kinds[name] not in NUMBERS}
+def _feature_types(use_case: UseCase, base_types: Mapping[str, str]) -> dict[str, str]:
+    """Return the DuckDB type of each feature: the base dataset's, or DOUBLE for a number whose type is no number."""
+    types = {name: base_types.get(name, "VARCHAR") for name in use_case.features}
+    return types | {name: "DOUBLE" for name in use_case.numeric_features if types[name] not in NUMBERS}
 
 
-def _typed(use_case: UseCase, file: Path, found: Mapping[str, str], kinds: Mapping[str, str], source: int) -> str:
-    """A file's rows: ``time``, ``outcome``, ``features``, and where each comes from."""
+def _typed_rows_sql(
+    use_case: UseCase, file: Path, file_types: Mapping[str, str], feature_types: Mapping[str, str], source: int
+) -> str:
+    """Build the SQL of a file's rows: ``time``, ``outcome``, ``features``, and where each row comes from."""
+    time = try_cast_sql(use_case.timestamp, file_types, TIMESTAMP_TYPE)
+    outcome = try_cast_sql(use_case.target, file_types, "DOUBLE")
     return (
-        f"SELECT {cast(use_case.time, found, TIME)} AS time, {cast(use_case.outcome, found, 'DOUBLE')} AS outcome, "
-        f"{struct(found, kinds)} AS features, {source} AS source, __row AS n FROM ({scan([file])})"
+        f"SELECT {time} AS time, {outcome} AS outcome, {struct_sql(file_types, feature_types)} AS features, "
+        f"{source} AS source, __row AS n FROM ({scan_parquet_sql([file])})"
     )
 
 
-def _times(use_case: UseCase, data: DataSelection) -> Selection:
-    """The days of an event."""
-    return Selection(
-        since=None if data.start is None else midnight(use_case, data.start),
-        until=None if data.end is None else midnight(use_case, data.end),
-        without=tuple((midnight(use_case, day), midnight(use_case, day + DAY)) for day in data.without_days),
+def _day_selection(use_case: UseCase, data: DataSelection) -> ArchiveQuery:
+    """Return the range of time that an event selects."""
+    return ArchiveQuery(
+        since=None if data.start is None else start_of_day(use_case, data.start),
+        until=None if data.base_end is None else start_of_day(use_case, data.base_end),
+        excluded_ranges=tuple(
+            (start_of_day(use_case, day), start_of_day(use_case, day + DAY)) for day in data.exclude_days
+        ),
     )
 
 
-def _archive(
+def _export_archive(
     bucket: Bucket,
-    topics: Topics,
+    topics: TopicsSettings,
     use_case: UseCase,
-    selection: Selection,
-    kinds: Mapping[str, str],
-    settings: Data,
+    query: ArchiveQuery,
+    feature_types: Mapping[str, str],
+    settings: TrainingDataSettings,
     path: Path,
-) -> tuple[Oddities, list[str]]:
-    """Writes the archive's rows; returns what is odd about it, and what is wrong."""
+) -> tuple[ArchiveAnomalies, list[str]]:
+    """Write the archive's rows to a file; return its anomalies and the problems of its schema."""
     try:
-        with labelled_archive.opened(
-            bucket, topics, use_case, types=kinds, folder=settings.folder, memory_mb=settings.memory_mb
+        with labelled_archive.open_archive(
+            bucket,
+            topics,
+            use_case,
+            types=feature_types,
+            folder=settings.cache_dir,
+            memory_mb=settings.duckdb_memory_mb,
         ) as archive:
-            archive.write(path, selection)
-            wrong = [
-                f"schema: {count:,} archived values of {name} are no {kinds[name]}"
-                for name, count in archive.unfit().items()
+            archive.write(path, query)
+            problems = [
+                f"schema: {count:,} archived values of {name} are no {feature_types[name]}"
+                for name, count in archive.count_type_mismatches().items()
             ]
-            return archive.oddities(), wrong
-    except Broken as error:
-        raise UnfitData(str(error)) from error
+            return archive.anomalies(), problems
+    except ArchiveUnreadable as error:
+        raise InvalidTrainingData(str(error)) from error
 
 
-def _misfits(
-    connection: Connection, use_case: UseCase, base: Path, found: Mapping[str, str], kinds: Mapping[str, str]
+def _schema_problems(
+    connection: Connection,
+    use_case: UseCase,
+    base: Path,
+    base_types: Mapping[str, str],
+    feature_types: Mapping[str, str],
 ) -> list[str]:
-    """What of the base dataset's schema is not what the use case says."""
-    wanted = {use_case.time: TIME, **kinds, use_case.outcome: "DOUBLE"}
-    missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    """Return where the base dataset's schema differs from the use case's."""
+    expected = {use_case.timestamp: TIMESTAMP_TYPE, **feature_types, use_case.target: "DOUBLE"}
+    missing = sorted(expected.keys() - base_types.keys())
+    unknown = sorted(base_types.keys() - expected.keys())
     problems = []
     if missing:
         problems.append(f"schema: the base dataset has no {', '.join(missing)}")
-    if extra:
-        problems.append(f"schema: the use case does not know {', '.join(extra)}, which the base dataset has")
-    for name, count in unfit(connection, f"({scan([base])})", found, wanted).items():
-        problems.append(f"schema: {count:,} values of {name} in the base dataset are no {wanted[name]}")
+    if unknown:
+        problems.append(f"schema: the base dataset has {', '.join(unknown)}, which the use case does not have")
+    failures = count_cast_failures(connection, f"({scan_parquet_sql([base])})", base_types, expected)
+    for name, count in failures.items():
+        problems.append(f"schema: {count:,} values of {name} in the base dataset are no {expected[name]}")
     return problems
 
 
-def _counts(connection: Connection, oddities: Oddities) -> Counts:
+def _count(connection: Connection, anomalies: ArchiveAnomalies) -> TrainingSetCounts:
     archived = f"FILTER (WHERE source = {ARCHIVE})"
-    found = one(
+    counts = fetch_row(
         connection,
         f"SELECT count(*), count(outcome), count(*) {archived}, count(outcome) {archived} FROM chosen",
     )
-    return Counts._make([*found, *oddities])
+    return TrainingSetCounts._make([*counts, *anomalies])
 
 
-def _lacks(connection: Connection, use_case: UseCase, counts: Counts, settings: Data) -> list[str]:
-    """What of times and outcomes cannot be learned from."""
-    timeless, different, others = one(
+def _label_problems(
+    connection: Connection, use_case: UseCase, counts: TrainingSetCounts, settings: TrainingDataSettings
+) -> list[str]:
+    """Return problems of times, labels and outcomes."""
+    without_time, distinct_labels, non_binary = fetch_row(
         connection,
         "SELECT count(*) FILTER (WHERE time IS NULL), count(DISTINCT outcome), "
         "count(*) FILTER (WHERE outcome NOT IN (0, 1)) FROM chosen",
     )
     problems = []
-    if timeless:
-        problems.append(f"schema: {timeless:,} rows have no {use_case.time}")
-    if counts.labelled < settings.fewest_rows:
+    if without_time:
+        problems.append(f"schema: {without_time:,} rows have no {use_case.timestamp}")
+    if counts.labelled < settings.min_labelled_rows:
         problems.append(
-            f"labelled rows: {counts.labelled:,} of {counts.rows:,}, and {settings.fewest_rows:,} are needed "
-            "(DRIFTLOOP_DATA__FEWEST_ROWS)"
+            f"labelled rows: {counts.labelled:,} of {counts.rows:,}, and {settings.min_labelled_rows:,} are needed "
+            "(DRIFTLOOP_DATA__MIN_LABELLED_ROWS)"
         )
-    if counts.labelled and different < 2:
-        problems.append(f"classes: {use_case.outcome} is the same in all {counts.labelled:,} labelled rows")
-    if use_case.metric != "rmse" and others:
-        problems.append(f"classes: {use_case.outcome} is neither 0 nor 1 in {others:,} rows")
-    if counts.outcomes >= settings.fewest_rows and counts.unmatched > settings.unmatched_share * counts.outcomes:
+    if counts.labelled and distinct_labels < 2:
+        problems.append(f"classes: {use_case.target} is the same in all {counts.labelled:,} labelled rows")
+    if use_case.metric != "rmse" and non_binary:
+        problems.append(f"classes: {use_case.target} is neither 0 nor 1 in {non_binary:,} rows")
+    max_unmatched = settings.max_unmatched_ratio * counts.outcomes
+    if counts.outcomes >= settings.min_labelled_rows and counts.unmatched > max_unmatched:
         problems.append(
-            f"outcomes: {counts.unmatched:,} of {counts.outcomes:,} have no prediction in the archive, and "
-            f"{settings.unmatched_share:.0%} of them may (DRIFTLOOP_DATA__UNMATCHED_SHARE)"
+            f"outcomes: {counts.unmatched:,} of {counts.outcomes:,} have no prediction in the archive, and at most "
+            f"{settings.max_unmatched_ratio:.0%} may have none (DRIFTLOOP_DATA__MAX_UNMATCHED_RATIO)"
         )
     return problems
 
 
-def _gaps(connection: Connection, features: Sequence[str], counts: Counts, settings: Data) -> list[str]:
-    """Which columns have too few values."""
+def _missing_value_problems(
+    connection: Connection, features: Sequence[str], counts: TrainingSetCounts, settings: TrainingDataSettings
+) -> list[str]:
+    """Return features without any value, and those that are missing more often in the archive than in the base."""
 
-    def filled(rows: str) -> list[int]:
-        cells = ", ".join(f"count(features[{text(name)}])" for name in features)
-        return list(one(connection, f"SELECT count(*), {cells} FROM {rows}"))
-
-    def missing(filled: list[int]) -> dict[str, float]:
-        rows, *values = filled
+    def missing_rates(view: str) -> dict[str, float]:
+        value_counts = ", ".join(f"count(features[{quote_literal(name)}])" for name in features)
+        rows, *values = fetch_row(connection, f"SELECT count(*), {value_counts} FROM {view}")
         return {name: 1 - count / rows if rows else 0.0 for name, count in zip(features, values, strict=True)}
 
-    everywhere = missing(filled("chosen"))
-    usual, lately = missing(filled("base")), missing(filled(f"chosen WHERE source = {ARCHIVE}"))
+    overall, base = missing_rates("chosen"), missing_rates("base")
+    archived = missing_rates(f"chosen WHERE source = {ARCHIVE}")
     problems = [
-        f"missing values: {name} has no value in any of {counts.rows:,} rows"
-        for name in features
-        if everywhere[name] == 1
+        f"missing values: {name} has no value in any of {counts.rows:,} rows" for name in features if overall[name] == 1
     ]
-    if counts.archived >= settings.fewest_rows:
+    if counts.archived >= settings.min_labelled_rows:
         problems += [
-            f"missing values: {name} is missing in {lately[name]:.0%} of the archive's {counts.archived:,} rows and in "
-            f"{usual[name]:.0%} of the base dataset's, and {settings.missing_share:.0%} more may be "
-            "(DRIFTLOOP_DATA__MISSING_SHARE)"
+            f"missing values: {name} is missing in {archived[name]:.0%} of the archive's {counts.archived:,} rows and "
+            f"in {base[name]:.0%} of the base dataset's; at most {settings.max_missing_rate_increase:.0%} more is "
+            "allowed (DRIFTLOOP_DATA__MAX_MISSING_RATE_INCREASE)"
             for name in features
-            if lately[name] - usual[name] > settings.missing_share
+            if archived[name] - base[name] > settings.max_missing_rate_increase
         ]
     return problems

@@ -1,0 +1,144 @@
+"""A probation check: compare the version in service with the one before it, on archived rows, and act on it.
+
+    python -m trainer.probation.job
+
+prints the current decision, and rolls back if probation has failed. The check itself changes nothing that serves.
+"""
+
+import sys
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from driftloop.errors import RegistryUnavailable, StorageUnavailable
+from driftloop.events import Event, ModelStateChanged
+from driftloop.kafka.publisher import Publisher
+from driftloop.registry.loading import ModelRejected
+from driftloop.registry.model_registry import ModelRegistry
+from driftloop.registry.rollback import roll_back, unpublished_rollbacks
+from driftloop.settings import load_settings
+from driftloop.storage import labelled_archive
+from driftloop.storage.bucket import Bucket
+from driftloop.telemetry.logging import configure_logging
+from trainer.probation.probation import ProbationDecision, decide, first_days
+from trainer.retrain import training
+from trainer.retrain.subprocess_job import ReportPhase, RetryableError, SubprocessJob
+from trainer.settings import TrainerSettings
+
+
+class ProbationStarter(Protocol):
+    """Starts probation checks."""
+
+    def start_probation_check(self) -> SubprocessJob:
+        """Start a check of the version in service in a subprocess."""
+
+
+class ModelEventReader(Protocol):
+    """Reads the topic of models."""
+
+    def model_events(self) -> Iterable[Event]:
+        """Return the events of the topic of models."""
+
+
+class Probation:
+    """Everything that the monitor does with the outside: start checks, roll back, find unpublished rollbacks."""
+
+    def __init__(self, starter: ProbationStarter, registry: ModelRegistry, history: ModelEventReader) -> None:
+        """Use these parts."""
+        self._starter = starter
+        self._registry = registry
+        self._history = history
+
+    def start_check(self) -> SubprocessJob:
+        """Start a check of the version in service."""
+        return self._starter.start_probation_check()
+
+    def apply(self, decision: ProbationDecision) -> ModelStateChanged | None:
+        """Roll back if the decision says so; see :func:`apply`."""
+        return apply(self._registry, decision)
+
+    def unpublished_rollbacks(self) -> list[ModelStateChanged]:
+        """Return rollbacks that were carried out by a process that died before it published them."""
+        return unpublished_rollbacks(self._registry, self._history.model_events())
+
+
+def evaluate(settings: TrainerSettings, registry: ModelRegistry, bucket: Bucket) -> ProbationDecision:
+    """Decide about the version in service.
+
+    It costs little while there is nothing to decide: the archive is read only if there is a version to roll back to,
+    and that version is loaded only once there are enough days.
+
+    Raises:
+        RegistryUnavailable: The registry does not answer.
+        StorageUnavailable: The bucket does not answer.
+    """
+    use_case, probation = settings.use_case, settings.probation
+    version, previous = registry.champion(), registry.previous()
+    versions = {"version": version, "previous": previous}
+    if probation.days == 0:
+        return ProbationDecision(
+            status="passed", explanation="there is no probation (DRIFTLOOP_PROBATION__DAYS)", **versions
+        )
+    if version is None or previous is None:
+        return ProbationDecision(status="passed", explanation="there is no version to roll back to", **versions)
+    served = first_days(use_case, labelled_rows_of(settings, bucket, version), probation.days)
+    days = len(np.unique(use_case.day_ordinals(served[use_case.timestamp])))
+    if days < probation.min_days:
+        explanation = f"{days} days of outcomes since its promotion, and {probation.min_days} are needed"
+        return ProbationDecision(status="pending", explanation=explanation, **versions)
+    try:
+        previous_model = registry.load(previous)
+    except ModelRejected as error:
+        return ProbationDecision(
+            status="passed", explanation=f"version {previous} cannot be loaded: {error}", **versions
+        )
+    previous_scores = training.predict_scores(use_case, previous_model.estimator, served)
+    return decide(use_case, served, previous_scores, probation).model_copy(update=versions)
+
+
+def labelled_rows_of(settings: TrainerSettings, bucket: Bucket, version: str) -> pd.DataFrame:
+    """Return the archived rows that a version predicted and whose outcomes are known, in order of time."""
+    with labelled_archive.open_archive(bucket, settings.topics, settings.use_case) as archive:
+        return archive.read(labelled_archive.ArchiveQuery(versions=(version,))).dropna(subset=["prediction"])
+
+
+def apply(registry: ModelRegistry, decision: ProbationDecision) -> ModelStateChanged | None:
+    """Roll back if probation has failed and the version is still in service; return the event to publish."""
+    if decision.status != "failed" or registry.champion() != decision.version:
+        return None
+    return roll_back(registry, f"probation: {decision.explanation}", decision.previous)
+
+
+def job_main(_: str, report_phase: ReportPhase) -> str:
+    """Run one check in a subprocess; return the decision as JSON.
+
+    Raises:
+        RetryableError: Registry or bucket are unavailable.
+    """
+    settings = load_settings(TrainerSettings)
+    configure_logging("trainer", settings.log)
+    report_phase("probation", "scores the rows with the version before")
+    try:
+        return evaluate(settings, ModelRegistry(settings.registry), Bucket(settings.storage)).model_dump_json()
+    except (RegistryUnavailable, StorageUnavailable) as error:
+        raise RetryableError(str(error)) from error
+
+
+def main() -> int:
+    """Run one check and act on it; return the exit code."""
+    settings = load_settings(TrainerSettings)
+    registry = ModelRegistry(settings.registry)
+    decision = evaluate(settings, registry, Bucket(settings.storage))
+    print(f"version {decision.version} {decision.status}: {decision.explanation}")
+    state = apply(registry, decision)
+    if state is not None:
+        with Publisher(settings.kafka, settings.topics, "trainer") as publisher:
+            publisher.publish(state)
+        print(state.explanation)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
