@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from driftloop.events import DataSelection, ModelStateChanged, RetrainRequest
-from driftloop.retrain_report import RetrainReport, annotation, workflow_command, escape_markdown, describe_selection
+from driftloop.retrain_report import RetrainReport, annotation, describe_selection, escape_markdown, workflow_command
 
 REQUEST = RetrainRequest(reason="two | new *carriers*", requested_by="somebody", data=DataSelection(last_rows=50_000))
 PROMOTED = ModelStateChanged(

@@ -1,5 +1,7 @@
 """Following one retrain among the events of the topic of models."""
 
+from collections.abc import Sequence
+
 from driftloop.events import Event, ModelStateChanged, Outcome
 from driftloop.retrain_states import states_until_final
 
@@ -11,8 +13,8 @@ def state(name: str, retrain_id: str = "a", event_id: str | None = None) -> Mode
     )
 
 
-def names(events: list[Event | None]) -> list[str | None]:
-    return [found and found.state for found in states_until_final("a", events)]
+def names(events: Sequence[Event | None]) -> list[str | None]:
+    return [found.state if found else None for found in states_until_final("a", events)]
 
 
 def test_states_until_final_ignores_other_retrains_and_events() -> None:

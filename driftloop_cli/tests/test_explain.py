@@ -49,7 +49,8 @@ class FakeBucket:
     def read_parquet(self, path: str, columns: list[str] | None = None) -> pd.DataFrame:
         if path not in self.files:
             raise FileNotFoundError(path)
-        return self.files[path][columns] if columns else self.files[path]
+        frame: pd.DataFrame = self.files[path]
+        return frame[columns] if columns else frame
 
 
 @pytest.fixture

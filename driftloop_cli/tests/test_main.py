@@ -16,9 +16,9 @@ from driftloop.kafka import reader, topics
 from driftloop.registry import rollback
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.registry.rollback import RollbackNotPossible
-from driftloop_cli import explain, main, retrain_command
+from driftloop_cli import explain, main
 from driftloop_cli.main import app
-from driftloop_cli.retrain_client import HttpRetrainClient, RetrainRequestRejected, SubmittedRetrain
+from driftloop_cli.retrain_client import HttpRetrainClient, KafkaRetrainClient, RetrainRequestRejected, SubmittedRetrain
 
 URL = "http://trainer.example"
 RETRAIN = ["retrain", "--reason", "test", "--trainer-url", URL]
@@ -178,7 +178,7 @@ def test_missing_setting_exits_with_usage_error(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_retrain_over_kafka_exits_if_the_broker_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrain_command.KafkaRetrainClient, "submit", raise_error(BrokerUnavailable("no broker")))
+    monkeypatch.setattr(KafkaRetrainClient, "submit", raise_error(BrokerUnavailable("no broker")))
     result = run("retrain", "--reason", "test")
     assert (result.exit_code, result.output) == (ExitCode.UNAVAILABLE, "no broker\n")
 

@@ -1,5 +1,6 @@
 """The tables of the status."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -36,7 +37,7 @@ def drift(number: int, verdict: str, **fields: object) -> DriftVerdict:
     return DriftVerdict.model_validate({**window_fields(number), **about, **fields})
 
 
-def render(events: list[Event], windows: int = 10, retrains: list[ModelStateChanged] | None = None) -> list[str]:
+def render(events: Sequence[Event], windows: int = 10, retrains: list[ModelStateChanged] | None = None) -> list[str]:
     """Return the lines of the tables with cells separated by ``|``."""
     console = Console(width=200, record=True, force_terminal=False)
     for table in status_tables(events, windows, retrains or [], {"drift_worker": {"predictions-0": 3}}):

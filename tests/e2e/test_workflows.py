@@ -109,7 +109,7 @@ def test_what_workflows_read_is_what_the_page_says_to_set() -> None:
         for file in (ROOT / ".github" / "workflows").glob("*.yaml")
         for kind, name in re.findall(r"\b(vars|secrets)\.([A-Z_]+)", file.read_text())
     }
-    page = (ROOT / "docs" / "ci.md").read_text()
+    page = (ROOT / "docs" / "workflows.md").read_text()
     secrets, variables = page.split("| secret |")[1].split("\n\n")[0], page.split("| variable |")[1].split("\n\n")[0]
     said = {
         (kind, name)

@@ -23,7 +23,7 @@ needs_kcat = pytest.mark.skipif(
 def documented_command(client: str) -> str:
     """Return the page's command that publishes a retrain request with ``client``."""
     blocks = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
-    (command,) = [block for block in blocks if client in block and "driftloop.retrain.v1" in block]
+    (command,) = [block for block in blocks if client in block and "driftloop.retrain_requested.v1" in block]
     return str(command)
 
 

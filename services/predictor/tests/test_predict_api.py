@@ -17,7 +17,7 @@ from tests.support.predictor_app import StaticModelManager, outbox_events, servi
 ROW = {"x": 1.5, "n": 2}
 
 
-def test_an_answer_and_its_event_say_the_same(client: TestClient, outbox: Outbox) -> None:
+def test_predict_response_equals_its_event(client: TestClient, outbox: Outbox) -> None:
     answer = client.post("/predict", json={"instances": [ROW, ROW]}).json()
     (event,) = outbox_events(outbox)
     assert isinstance(event, Prediction)
@@ -25,14 +25,12 @@ def test_an_answer_and_its_event_say_the_same(client: TestClient, outbox: Outbox
     assert event.features == {"x": [1.5, 1.5], "n": [2, 2]}
 
 
-def test_a_replay_says_when_its_rows_happened(client: TestClient, outbox: Outbox) -> None:
+def test_predict_takes_event_time_from_header(client: TestClient, outbox: Outbox) -> None:
     client.post("/predict", json={"instances": [ROW]}, headers={"Driftloop-Time": "2013-07-01T05:00:00Z"})
     assert outbox_events(outbox)[0].time == datetime(2013, 7, 1, 5, tzinfo=UTC)
 
 
-def test_a_full_outbox_refuses_requests_and_says_which_setting_decides(
-    make_client: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_full_outbox_rejects_requests_and_names_the_setting(make_client: Callable[..., Any], tmp_path: Path) -> None:
     full = Outbox(tmp_path / "full", OutboxSettings(max_events=1))
     with make_client(full) as client:
         assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
@@ -40,43 +38,43 @@ def test_a_full_outbox_refuses_requests_and_says_which_setting_decides(
             ("/predict", {"instances": [ROW]}),
             ("/outcomes", {"outcomes": [{"id": "a", "index": 0, "outcome": 1}]}),
         ):
-            refused = client.post(path, json=body)
-            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "2")
-            assert "DRIFTLOOP_OUTBOX__MAX_EVENTS" in refused.json()["detail"]
+            response = client.post(path, json=body)
+            assert (response.status_code, response.headers["Retry-After"]) == (503, "2")
+            assert "DRIFTLOOP_OUTBOX__MAX_EVENTS" in response.json()["detail"]
         full.delete_through(10**6)
         assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
 
 
-def test_a_full_outbox_may_be_set_to_drop(make_client: Callable[..., Any], tmp_path: Path) -> None:
+def test_full_outbox_drops_events_if_set_to(make_client: Callable[..., Any], tmp_path: Path) -> None:
     full = Outbox(tmp_path / "full", OutboxSettings(max_events=1, on_full="drop"))
     with make_client(full) as client:
         before = client.get("/metrics").text
         for _ in range(3):
             assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
         assert len(outbox_events(full)) == 1
-        assert dropped(client.get("/metrics").text) == dropped(before) + 2
+        assert dropped_events(client.get("/metrics").text) == dropped_events(before) + 2
 
 
-def dropped(metrics: str) -> float:
+def dropped_events(metrics: str) -> float:
     (line,) = [line for line in metrics.splitlines() if line.startswith("driftloop_outbox_dropped_events_total ")]
     return float(line.split()[1])
 
 
-def test_an_event_that_the_broker_would_not_take_is_refused_alone(
+def test_predict_rejects_request_whose_event_is_too_large(
     make_client: Callable[..., Any], manager: StaticModelManager, tmp_path: Path
 ) -> None:
     small = Outbox(tmp_path / "small", OutboxSettings(max_event_bytes=1_000))
     with make_client(small, max_rows=1_000) as client:
         assert manager.serving is not None
         manager.serving = serving_model(manager.serving.loaded.estimator, max_rows=1_000)
-        refused = client.post("/predict", json={"instances": [ROW] * 200})
-        assert refused.status_code == 413
-        assert "DRIFTLOOP_OUTBOX__MAX_EVENT_BYTES" in refused.json()["detail"]
+        response = client.post("/predict", json={"instances": [ROW] * 200})
+        assert response.status_code == 413
+        assert "DRIFTLOOP_OUTBOX__MAX_EVENT_BYTES" in response.json()["detail"]
         assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("body", "place"),
+    ("body", "location"),
     [
         (b"", ["body"]),
         (b"\xff\xfe", ["body"]),
@@ -90,56 +88,56 @@ def test_an_event_that_the_broker_would_not_take_is_refused_alone(
         (b'{"instances": [{"x": 1.0, "n": 1, "z": 1}]}', ["body", "instances", 0, "z"]),
     ],
 )
-def test_what_is_no_request_is_a_422_that_says_where_and_no_event(
-    client: TestClient, outbox: Outbox, body: bytes, place: list[str | int]
+def test_predict_invalid_body_is_422_with_location_and_stores_no_event(
+    client: TestClient, outbox: Outbox, body: bytes, location: list[str | int]
 ) -> None:
-    refused = client.post("/predict", content=body)
-    assert refused.status_code == 422
-    assert refused.json()["detail"][0]["loc"] == place
+    response = client.post("/predict", content=body)
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == location
     assert not outbox_events(outbox)
     assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
 
 
-def test_a_time_that_is_none_is_a_422(client: TestClient) -> None:
-    refused = client.post("/predict", json={"instances": [ROW]}, headers={"Driftloop-Time": "yesterday"})
-    assert refused.status_code == 422
-    assert refused.json()["detail"][0]["loc"] == ["header", "Driftloop-Time"]
+def test_predict_invalid_time_header_is_422(client: TestClient) -> None:
+    response = client.post("/predict", json={"instances": [ROW]}, headers={"Driftloop-Time": "yesterday"})
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["header", "Driftloop-Time"]
 
 
-def test_a_body_over_the_limit_is_a_413_whether_it_says_so_or_not(make_client: Callable[..., Any]) -> None:
+def test_predict_body_over_the_limit_is_413_with_and_without_content_length(make_client: Callable[..., Any]) -> None:
     with make_client(max_body_bytes=100) as client:
-        said = client.post("/predict", content=b" " * 101)
-        unsaid = client.post("/predict", content=iter([b" " * 60, b" " * 60]))
-        assert (said.status_code, unsaid.status_code) == (413, 413)
-        assert "DRIFTLOOP_PREDICTOR__MAX_BODY_BYTES" in said.json()["detail"]
+        with_content_length = client.post("/predict", content=b" " * 101)
+        without_content_length = client.post("/predict", content=iter([b" " * 60, b" " * 60]))
+        assert (with_content_length.status_code, without_content_length.status_code) == (413, 413)
+        assert "DRIFTLOOP_PREDICTOR__MAX_BODY_BYTES" in with_content_length.json()["detail"]
         assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
 
 
-def test_a_compressed_body_is_a_415(client: TestClient) -> None:
+def test_predict_compressed_body_is_415(client: TestClient) -> None:
     assert client.post("/predict", content=b"x", headers={"Content-Encoding": "gzip"}).status_code == 415
 
 
-def test_another_method_is_no_prediction(client: TestClient) -> None:
-    refused = client.put("/predict", json={"instances": [ROW]})
-    assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
+def test_predict_other_methods_are_405(client: TestClient) -> None:
+    response = client.put("/predict", json={"instances": [ROW]})
+    assert (response.status_code, response.headers["Allow"]) == (405, "POST")
     assert client.get("/predict").status_code in (404, 405)
 
 
-def test_rows_that_the_model_cannot_score_are_a_422_with_the_reason(
+def test_predict_rows_that_the_model_cannot_score_are_422_with_the_reason(
     client: TestClient, manager: StaticModelManager
 ) -> None:
-    class Odd:
+    class SometimesNan:
         def predict(self, frame: Any) -> Any:
             return np.where(frame["x"] > 1, np.nan, 0.5)
 
-    manager.serving = serving_model(Odd(), method="predict")
-    refused = client.post("/predict", json={"instances": [ROW]})
-    assert refused.status_code == 422
-    assert "not a finite number" in refused.json()["detail"]
+    manager.serving = serving_model(SometimesNan(), method="predict")
+    response = client.post("/predict", json={"instances": [ROW]})
+    assert response.status_code == 422
+    assert "not a finite number" in response.json()["detail"]
     assert client.post("/predict", json={"instances": [{"x": 0.5, "n": 1}]}).status_code == 200
 
 
-def test_a_fault_of_the_predictor_is_a_500_and_the_next_request_works(
+def test_predict_internal_error_is_500_and_the_next_request_succeeds(
     client: TestClient, manager: StaticModelManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert manager.serving is not None
@@ -149,7 +147,7 @@ def test_a_fault_of_the_predictor_is_a_500_and_the_next_request_works(
     assert client.post("/predict", json={"instances": [ROW]}).status_code == 200
 
 
-def test_outcomes_are_published_one_a_row(client: TestClient, outbox: Outbox) -> None:
+def test_outcomes_are_stored_one_event_per_row(client: TestClient, outbox: Outbox) -> None:
     body = {"outcomes": [{"id": "a", "index": 0, "outcome": 1}, {"id": "a", "index": 1, "outcome": 0}]}
     assert client.post("/outcomes", json=body).status_code == 202
     assert [(e.prediction_id, e.index, e.outcome) for e in outbox_events(outbox) if isinstance(e, Outcome)] == [
@@ -158,7 +156,7 @@ def test_outcomes_are_published_one_a_row(client: TestClient, outbox: Outbox) ->
     ]
 
 
-def test_the_page_follows_the_version_in_service(client: TestClient, manager: StaticModelManager) -> None:
+def test_openapi_describes_the_version_in_service(client: TestClient, manager: StaticModelManager) -> None:
     page = client.get("/openapi.json").json()
     body = page["components"]["schemas"]["Instances"]
     assert page["info"]["version"] == "7"
@@ -168,7 +166,7 @@ def test_the_page_follows_the_version_in_service(client: TestClient, manager: St
     assert client.get("/openapi.json").json()["info"]["version"] == "none"
 
 
-def test_requests_are_counted_by_status_and_version(client: TestClient) -> None:
+def test_metrics_count_requests_by_status_and_version(client: TestClient) -> None:
     client.post("/predict", json={"instances": [ROW]})
     client.post("/predict", json={})
     metrics = client.get("/metrics").text
@@ -176,8 +174,13 @@ def test_requests_are_counted_by_status_and_version(client: TestClient) -> None:
     assert 'driftloop_predictor_requests_total{protocol="predict",status="422",version=""}' in metrics
 
 
-def test_models_shows_what_is_in_service(client: TestClient, manager: StaticModelManager) -> None:
-    shown = client.get("/models").json()
-    assert (shown["model"], shown["version"], shown["version_source"], shown["rejected"]) == ("m", "7", "alias", None)
+def test_models_returns_the_version_in_service(client: TestClient, manager: StaticModelManager) -> None:
+    status = client.get("/models").json()
+    assert (status["model"], status["version"], status["version_source"], status["rejected"]) == (
+        "m",
+        "7",
+        "alias",
+        None,
+    )
     manager.serving = None
     assert client.get("/models").json()["version"] is None
