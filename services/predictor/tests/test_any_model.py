@@ -1,4 +1,4 @@
-"""Whatever scikit-learn model was saved, each protocol and its event say what the estimator says."""
+"""For any scikit-learn model, all protocols and events have the predictions of the estimator itself."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ Rows = pd.DataFrame | npt.NDArray[Any]
 
 
 class Case(NamedTuple):
-    """A fitted estimator, rows for it, and the method that answers."""
+    """A fitted estimator, rows for it, and its method for predictions."""
 
     estimator: Any
     rows: Rows
@@ -56,53 +56,53 @@ def diabetes_with_missing_values() -> Case:
     return Case(HistGradientBoostingRegressor(max_iter=10).fit(frame, data.target), frame)
 
 
-def two_numbers_at_once() -> Case:
+def regression_with_two_outputs() -> Case:
     data = load_linnerud(as_frame=True)
     return Case(LinearRegression().fit(data.data, data.target), data.data)
 
 
-def several_classifiers_in_one() -> Case:
+def classification_with_several_outputs() -> Case:
     data = load_linnerud(as_frame=True)
     classes = (data.target > data.target.median()).astype(int).assign(third=[0, 1, 2, 0] * 5)
     return Case(RandomForestClassifier(5, random_state=0).fit(data.data, classes), data.data, "predict_proba", FOREST)
 
 
-def probability_of_the_second_class() -> Case:
+def binary_probability() -> Case:
     data = load_breast_cancer(as_frame=True)
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(data.data, data.target)
     return Case(model, data.data, "predict_proba")
 
 
-def labels() -> Case:
+def string_labels() -> Case:
     data = load_breast_cancer(as_frame=True)
     names = data.target_names[data.target].astype(object)
     return Case(make_pipeline(StandardScaler(), SVC()).fit(data.data, names), data.data)
 
 
-def integer_labels_by_log_probability() -> Case:
+def binary_log_probability() -> Case:
     data = load_breast_cancer(as_frame=True)
     frame = data.data[["mean radius", "mean texture"]].astype("float32")
     return Case(LogisticRegression(max_iter=1_000).fit(frame, data.target), frame, "predict_log_proba")
 
 
-def a_matrix_of_numbers() -> Case:
+def float_matrix() -> Case:
     data = load_digits()
     return Case(LogisticRegression(max_iter=50).fit(data.data, data.target), data.data)
 
 
-def a_matrix_of_small_floats() -> Case:
+def float32_matrix() -> Case:
     data = load_iris()
     matrix = data.data.astype("float32")
     return Case(LogisticRegression(max_iter=200).fit(matrix, data.target_names[data.target]), matrix, "predict_proba")
 
 
-def a_matrix_of_integers() -> Case:
+def integer_matrix() -> Case:
     data = load_iris()
     matrix = (data.data * 10).astype("int64")
     return Case(RandomForestClassifier(5, random_state=0).fit(matrix, data.target), matrix, trusted=FOREST)
 
 
-def of_all_types() -> Case:
+def all_column_types() -> Case:
     data = load_diabetes(as_frame=True)
     frame = pd.DataFrame(
         {
@@ -127,20 +127,20 @@ def of_all_types() -> Case:
 CASES: Sequence[Callable[[], Case]] = (
     wine,
     diabetes_with_missing_values,
-    two_numbers_at_once,
-    several_classifiers_in_one,
-    probability_of_the_second_class,
-    labels,
-    integer_labels_by_log_probability,
-    a_matrix_of_numbers,
-    a_matrix_of_small_floats,
-    a_matrix_of_integers,
-    of_all_types,
+    regression_with_two_outputs,
+    classification_with_several_outputs,
+    binary_probability,
+    string_labels,
+    binary_log_probability,
+    float_matrix,
+    float32_matrix,
+    integer_matrix,
+    all_column_types,
 )
 
 
-def cells(rows: Rows) -> dict[str, list[Any]]:
-    """As JSON has them: times as texts."""
+def json_columns(rows: Rows) -> dict[str, list[Any]]:
+    """Return the columns with values as JSON represents them: datetimes are strings."""
     frame = (
         pd.DataFrame(rows, columns=[f"x{i}" for i in range(rows.shape[1])]) if isinstance(rows, np.ndarray) else rows
     )
@@ -150,9 +150,9 @@ def cells(rows: Rows) -> dict[str, list[Any]]:
     }
 
 
-def asked(serving: ServingModel, rows: Rows) -> dict[str, Any]:
-    """The rows as each protocol says them."""
-    columns = cells(rows)
+def request_bodies(serving: ServingModel, rows: Rows) -> dict[str, Any]:
+    """Return the body of a request with the rows, by path."""
+    columns = json_columns(rows)
     records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     split = {"columns": list(columns), "data": [list(record.values()) for record in records]}
     matrix = isinstance(rows, np.ndarray)
@@ -174,31 +174,31 @@ def asked(serving: ServingModel, rows: Rows) -> dict[str, Any]:
     }
 
 
-def expected(given: Any, method: str) -> dict[str, Any]:
-    """What the estimator gave, as each protocol says it."""
-    arrays = given if isinstance(given, list) else [given]
+def expected_predictions(raw: Any, method: str) -> dict[str, Any]:
+    """Return the predictions that a response has by path, computed from what the estimator returned."""
+    arrays = raw if isinstance(raw, list) else [raw]
     flat = np.hstack([array.reshape(len(array), -1) for array in arrays])
     positive = method == "predict_proba" and flat.shape[1] == 2
     scores = flat[:, 1] if positive else flat[:, 0] if flat.shape[1] == 1 else flat
     by_row = [list(row) for row in zip(*(array.tolist() for array in arrays), strict=True)]
     return {
         "/predict": scores.tolist(),
-        "/v1/models/m:predict": by_row if isinstance(given, list) else given.tolist(),
-        "/invocations": [array.tolist() for array in arrays] if isinstance(given, list) else given.tolist(),
+        "/v1/models/m:predict": by_row if isinstance(raw, list) else raw.tolist(),
+        "/invocations": [array.tolist() for array in arrays] if isinstance(raw, list) else raw.tolist(),
         "/v2/models/m/infer": [array.ravel().tolist() for array in arrays],
     }
 
 
-def same(said: Any, expected: Any) -> bool:
+def is_equal(actual: Any, expected: Any) -> bool:
     if isinstance(expected, list):
-        return len(said) == len(expected) and all(map(same, said, expected))
+        return len(actual) == len(expected) and all(map(is_equal, actual, expected))
     if isinstance(expected, float):
-        return math.isclose(said, expected, rel_tol=1e-12, abs_tol=1e-12)
-    return bool(said == expected)
+        return math.isclose(actual, expected, rel_tol=1e-12, abs_tol=1e-12)
+    return bool(actual == expected)
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)
-def test_each_protocol_and_its_event_say_what_the_estimator_itself_says(
+def test_protocols_and_events_have_the_estimators_predictions(
     make: Callable[[], Case], server: str, manager: StaticModelManager, outbox: Outbox, tmp_path: Path
 ) -> None:
     case = make()
@@ -207,64 +207,67 @@ def test_each_protocol_and_its_event_say_what_the_estimator_itself_says(
     )
     serving = manager.serving = load_through_manager(folder, max_rows=100, trusted_types=case.trusted)
     rows = case.rows[:ROWS]
-    says = expected(getattr(case.estimator, case.method)(rows), case.method)
-    for path, body in asked(serving, rows).items():
+    expected = expected_predictions(getattr(case.estimator, case.method)(rows), case.method)
+    for path, body in request_bodies(serving, rows).items():
         answer = httpx.post(server + path, json=body)
         assert answer.status_code == 200, (path, answer.text)
-        said = answer.json()
-        said = [output["data"] for output in said["outputs"]] if "outputs" in said else said["predictions"]
-        assert same(said, says[path]), (path, said, says[path])
-    kept = [event for event in outbox_events(outbox) if isinstance(event, Prediction)]
-    assert len(kept) == 4
-    for event in kept:
-        assert event.features == cells(rows)
-        assert same(event.predictions, says["/predict"])
+        response = answer.json()
+        predictions = (
+            [output["data"] for output in response["outputs"]] if "outputs" in response else response["predictions"]
+        )
+        assert is_equal(predictions, expected[path]), (path, predictions, expected[path])
+    stored = [event for event in outbox_events(outbox) if isinstance(event, Prediction)]
+    assert len(stored) == 4
+    for event in stored:
+        assert event.features == json_columns(rows)
+        assert is_equal(event.predictions, expected["/predict"])
     outputs = httpx.get(f"{server}/v2/models/m").json()["outputs"]
-    assert [output["shape"][1] for output in outputs] == [len(data) // ROWS for data in says["/v2/models/m/infer"]]
+    assert [output["shape"][1] for output in outputs] == [len(data) // ROWS for data in expected["/v2/models/m/infer"]]
 
 
-class Nothing:
-    """An estimator that answers whatever it is given."""
+class ConstantEstimator:
+    """An estimator that predicts 0 for every row."""
 
     def predict(self, frame: pd.DataFrame) -> npt.NDArray[Any]:
         return np.zeros(len(frame))
 
 
-REFUSED = "refused"
-# What a column of a type becomes of a value: in driftloop's own and V1, whose rows are typed by the signature; in
-# MLflow's JSON, which MLflow first casts to the signature; and in V2, whose tensors have types of their own.
+REJECTED = "rejected"
+# Type of the column, value, and what the event has for it: in the native protocol and V1, whose rows are typed by the
+# signature, and in MLflow's JSON, which MLflow casts to the signature first.
 VALUES: list[tuple[str, Any, Any, Any]] = [
     ("double", 2, 2.0, 2.0),
     ("double", 0.1, 0.1, 0.1),
     ("double", None, None, None),
-    ("double", "2.5", REFUSED, 2.5),
-    ("double", True, REFUSED, 1.0),
+    ("double", "2.5", REJECTED, 2.5),
+    ("double", True, REJECTED, 1.0),
     ("double", 2**53, float(2**53), float(2**53)),
     ("float", 0.5, 0.5, 0.5),
-    ("float", 1e39, REFUSED, REFUSED),
+    ("float", 1e39, REJECTED, REJECTED),
     ("float", None, None, None),
     ("long", 2, 2, 2),
-    ("long", 2.5, REFUSED, 2),
+    ("long", 2.5, REJECTED, 2),
     ("long", 2**63 - 1, 2**63 - 1, 2**63 - 1),
     ("long", -(2**63), -(2**63), -(2**63)),
-    ("long", 2**64, REFUSED, REFUSED),
-    ("long", None, None, REFUSED),
+    ("long", 2**64, REJECTED, REJECTED),
+    ("long", None, None, REJECTED),
     ("integer", 2**31 - 1, 2**31 - 1, 2**31 - 1),
-    ("integer", 2**31, REFUSED, -(2**31)),
-    ("integer", None, None, REFUSED),
+    ("integer", 2**31, REJECTED, -(2**31)),
+    ("integer", None, None, REJECTED),
     ("boolean", True, True, True),
     ("boolean", None, None, False),  # numpy's bool, in MLflow's cast
-    ("boolean", 1, REFUSED, True),
+    ("boolean", 1, REJECTED, True),
     ("string", "é", "é", "é"),
     ("string", "", "", ""),
     ("string", None, None, None),
-    ("string", 5, REFUSED, REFUSED),
+    ("string", 5, REJECTED, REJECTED),
     ("datetime", "2013-07-01T05:00:00", "2013-07-01T05:00:00", "2013-07-01T05:00:00"),
-    ("datetime", "2013-07-01T05:00:00-04:00", "2013-07-01T09:00:00", REFUSED),
+    ("datetime", "2013-07-01T05:00:00-04:00", "2013-07-01T09:00:00", REJECTED),
     ("datetime", None, None, None),
-    ("datetime", "1066-10-14T09:00:00", REFUSED, REFUSED),
-    ("datetime", "yesterday", REFUSED, REFUSED),
+    ("datetime", "1066-10-14T09:00:00", REJECTED, REJECTED),
+    ("datetime", "yesterday", REJECTED, REJECTED),
 ]
+# Type of the column, datatype of the tensor, value, and what the event has for it.
 TENSORS: list[tuple[str, str, Any, Any]] = [
     ("double", "FP64", 0.1, 0.1),
     ("double", "FP64", None, None),
@@ -272,30 +275,30 @@ TENSORS: list[tuple[str, str, Any, Any]] = [
     ("double", "FP16", 0.5, 0.5),
     ("double", "INT32", 2, 2.0),
     ("double", "INT64", 1, 1.0),
-    ("double", "INT64", 2, REFUSED),
+    ("double", "INT64", 2, REJECTED),
     ("double", "BYTES", "2", 2),  # MLflow takes texts for decimals
-    ("double", "BYTES", "two", REFUSED),
-    ("double", "BOOL", True, REFUSED),
+    ("double", "BYTES", "two", REJECTED),
+    ("double", "BOOL", True, REJECTED),
     ("float", "FP32", 0.5, 0.5),
-    ("float", "FP64", 0.5, REFUSED),
+    ("float", "FP64", 0.5, REJECTED),
     ("long", "INT64", 2**63 - 1, 2**63 - 1),
-    ("long", "INT64", 2**63, REFUSED),
-    ("long", "INT64", None, REFUSED),
+    ("long", "INT64", 2**63, REJECTED),
+    ("long", "INT64", None, REJECTED),
     ("long", "INT8", -128, -128),
-    ("long", "INT8", 128, REFUSED),
+    ("long", "INT8", 128, REJECTED),
     ("long", "UINT32", 2**32 - 1, 2**32 - 1),
-    ("long", "UINT64", 2, REFUSED),
-    ("long", "FP64", 2.0, REFUSED),
+    ("long", "UINT64", 2, REJECTED),
+    ("long", "FP64", 2.0, REJECTED),
     ("integer", "INT32", 2**31 - 1, 2**31 - 1),
-    ("integer", "INT64", 2, REFUSED),
+    ("integer", "INT64", 2, REJECTED),
     ("boolean", "BOOL", True, True),
-    ("boolean", "UINT8", 1, REFUSED),
+    ("boolean", "UINT8", 1, REJECTED),
     ("string", "BYTES", "é", "é"),
     ("string", "BYTES", None, None),
-    ("string", "INT64", 5, REFUSED),
+    ("string", "INT64", 5, REJECTED),
     ("datetime", "BYTES", "2013-07-01T05:00:00", "2013-07-01T05:00:00"),
-    ("datetime", "BYTES", "yesterday", REFUSED),
-    ("datetime", "INT64", 5, REFUSED),
+    ("datetime", "BYTES", "yesterday", REJECTED),
+    ("datetime", "INT64", 5, REJECTED),
 ]
 
 
@@ -305,46 +308,46 @@ def client(server: str) -> Iterator[httpx.Client]:
         yield client
 
 
-def one_column(manager: StaticModelManager, kind: str) -> None:
+def serve_one_column(manager: StaticModelManager, kind: str) -> None:
     signature = ModelSignature(Columns([ColSpec(DataType[kind], "c", required=False)]))
-    stored = LoadedModel(Nothing(), Model(signature=signature), None)
+    stored = LoadedModel(ConstantEstimator(), Model(signature=signature), None)
     manager.serving = ServingModel("7", build_schema(signature, None, 100), stored)
 
 
-def becomes(client: httpx.Client, outbox: Outbox, path: str, body: Any) -> Any:
-    """The value in the event, or :data:`REFUSED`."""
+def converted(client: httpx.Client, outbox: Outbox, path: str, body: Any) -> Any:
+    """The value in the event, or :data:`REJECTED`."""
     outbox.delete_through(2**62)
     answer = client.post(path, json=body)
     if answer.status_code != 200:
         assert 400 <= answer.status_code < 500, answer.text
         assert not outbox_events(outbox)
-        return REFUSED
+        return REJECTED
     event: Any
     (event,) = outbox_events(outbox)
     (value,) = event.features["c"]
     return value
 
 
-def test_a_value_becomes_what_the_signature_permits(
+def test_protocols_convert_values_as_the_signature_permits(
     client: httpx.Client, manager: StaticModelManager, outbox: Outbox
 ) -> None:
-    for kind, value, own, mlflows in VALUES:
-        one_column(manager, kind)
-        for path, body, wanted in (
-            ("/predict", {"instances": [{"c": value}]}, own),
-            ("/v1/models/m:predict", {"instances": [[value]]}, own),
-            ("/invocations", {"dataframe_split": {"columns": ["c"], "data": [[value]]}}, mlflows),
-            ("/invocations", {"dataframe_records": [{"c": value}]}, mlflows),
+    for kind, value, native_value, mlflow_value in VALUES:
+        serve_one_column(manager, kind)
+        for path, body, expected in (
+            ("/predict", {"instances": [{"c": value}]}, native_value),
+            ("/v1/models/m:predict", {"instances": [[value]]}, native_value),
+            ("/invocations", {"dataframe_split": {"columns": ["c"], "data": [[value]]}}, mlflow_value),
+            ("/invocations", {"dataframe_records": [{"c": value}]}, mlflow_value),
         ):
-            became = becomes(client, outbox, path, body)
-            assert (became, type(became)) == (wanted, type(wanted)), (kind, value, path)
+            became = converted(client, outbox, path, body)
+            assert (became, type(became)) == (expected, type(expected)), (kind, value, path)
 
 
-def test_a_tensor_becomes_what_mlflow_permits(
+def test_v2_converts_tensors_as_mlflow_permits(
     client: httpx.Client, manager: StaticModelManager, outbox: Outbox
 ) -> None:
-    for kind, datatype, value, wanted in TENSORS:
-        one_column(manager, kind)
+    for kind, datatype, value, expected in TENSORS:
+        serve_one_column(manager, kind)
         body = {"inputs": [{"name": "c", "shape": [1], "datatype": datatype, "data": [value]}]}
-        became = becomes(client, outbox, "/v2/models/m/infer", body)
-        assert (became, type(became)) == (wanted, type(wanted)), (kind, datatype, value)
+        became = converted(client, outbox, "/v2/models/m/infer", body)
+        assert (became, type(became)) == (expected, type(expected)), (kind, datatype, value)

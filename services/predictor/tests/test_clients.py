@@ -1,4 +1,4 @@
-"""Other people's clients work unchanged: MLflow's, Triton's and KServe's."""
+"""Clients of MLflow, Triton and KServe work unchanged."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ DATATYPES = {"alcohol": "FP64", "malic_acid": "FP64", "proline": "INT64", "hue":
 
 
 class Served(NamedTuple):
-    """A server's address, some rows, and what its model says of them when it is asked directly."""
+    """A server's address, some rows, and the model's own probabilities for them."""
 
     address: str
     rows: pd.DataFrame
@@ -53,7 +53,7 @@ def features(outbox: Outbox) -> list[dict[str, list[Any]]]:
     return [event.features for event in outbox_events(outbox) if isinstance(event, Prediction)]
 
 
-def test_mlflows_client_is_answered_with_what_the_model_says(served: Served, outbox: Outbox) -> None:
+def test_mlflow_client_gets_the_models_predictions(served: Served, outbox: Outbox) -> None:
     host, port = served.address.split(":")
     client = ScoringServerClient(host, int(port))
     client.wait_server_ready(timeout=5)
@@ -65,7 +65,7 @@ def test_mlflows_client_is_answered_with_what_the_model_says(served: Served, out
         client.invoke(served.rows.drop(columns="hue"))
 
 
-def test_tritons_client_finds_server_and_model(triton: Any, manager: StaticModelManager) -> None:
+def test_triton_client_reads_health_and_metadata(triton: Any, manager: StaticModelManager) -> None:
     assert triton.is_server_live()
     assert triton.is_server_ready()
     assert triton.is_model_ready("m")
@@ -74,7 +74,7 @@ def test_tritons_client_finds_server_and_model(triton: Any, manager: StaticModel
     assert not triton.is_model_ready("m", "8")
     assert "binary_tensor_data" in triton.get_server_metadata()["extensions"]
     described = triton.get_model_metadata("m")
-    assert {one["name"]: one["datatype"] for one in described["inputs"]} == DATATYPES
+    assert {tensor["name"]: tensor["datatype"] for tensor in described["inputs"]} == DATATYPES
     assert described["outputs"] == [{"name": "output-1", "datatype": "FP64", "shape": [-1, 3]}]
     manager.serving = None
     assert not triton.is_server_ready()
@@ -84,20 +84,20 @@ def test_tritons_client_finds_server_and_model(triton: Any, manager: StaticModel
 def tensors(rows: pd.DataFrame, *, binary: bool) -> list[Any]:
     inputs = []
     for name, datatype in DATATYPES.items():
-        one = InferInput(name, [len(rows), 1], datatype)
-        one.set_data_from_numpy(rows[[name]].to_numpy(), binary_data=binary)
-        inputs.append(one)
+        tensor = InferInput(name, [len(rows), 1], datatype)
+        tensor.set_data_from_numpy(rows[[name]].to_numpy(), binary_data=binary)
+        inputs.append(tensor)
     return inputs
 
 
 @pytest.mark.parametrize("binary_in", [False, True])
 @pytest.mark.parametrize("binary_out", [False, True])
-def test_tritons_client_is_answered_with_what_the_model_says(
+def test_triton_client_gets_the_models_predictions(
     served: Served, triton: Any, outbox: Outbox, binary_in: bool, binary_out: bool
 ) -> None:
     rows = served.rows if binary_in else served.rows.fillna(2.5)  # Triton's client writes no NaN into JSON
-    wanted = [InferRequestedOutput("output-1", binary_data=binary_out)]
-    answer = triton.infer("m", tensors(rows, binary=binary_in), outputs=wanted, request_id="mine")
+    requested = [InferRequestedOutput("output-1", binary_data=binary_out)]
+    answer = triton.infer("m", tensors(rows, binary=binary_in), outputs=requested, request_id="mine")
     assert answer.get_response()["id"] == "mine"
     assert ("binary_data_size" in answer.get_output("output-1").get("parameters", {})) == binary_out
     expected = served.probabilities if binary_in else wine_model()[0].predict_proba(rows)
@@ -105,14 +105,14 @@ def test_tritons_client_is_answered_with_what_the_model_says(
     assert features(outbox) == [frame_to_columns(rows)]
 
 
-def test_tritons_client_may_name_no_output_or_the_version(served: Served, triton: Any) -> None:
+def test_triton_client_may_omit_outputs_and_name_the_version(served: Served, triton: Any) -> None:
     inputs = tensors(served.rows, binary=True)
     for version in ("", "7"):
         answer = triton.infer("m", inputs, model_version=version)
         assert answer.as_numpy("output-1") == pytest.approx(served.probabilities, abs=1e-12)
 
 
-def test_tritons_client_may_send_all_columns_as_one_matrix(
+def test_triton_client_may_send_all_columns_as_one_matrix(
     server: str, manager: StaticModelManager, outbox: Outbox, tmp_path: Path
 ) -> None:
     estimator, frame = wine_model()
@@ -120,49 +120,49 @@ def test_tritons_client_may_send_all_columns_as_one_matrix(
     only = estimator.named_steps["histgradientboostingclassifier"].fit(numbers, estimator.predict(frame))
     manager.serving = load_through_manager(save_model(tmp_path / "model", only, numbers), max_rows=100)
     matrix = numbers.head(ROWS).to_numpy()
-    one = InferInput("matrix", list(matrix.shape), "FP64")
-    one.set_data_from_numpy(matrix)
+    tensor = InferInput("matrix", list(matrix.shape), "FP64")
+    tensor.set_data_from_numpy(matrix)
     with InferenceServerClient(server.removeprefix("http://")) as client:
-        answer = client.infer("m", [one])
+        answer = client.infer("m", [tensor])
     assert answer.as_numpy("output-1").ravel().tolist() == only.predict(numbers.head(ROWS)).tolist()
     assert features(outbox) == [frame_to_columns(numbers.head(ROWS))]
 
 
-def test_tritons_client_is_told_what_is_wrong(served: Served, triton: Any, outbox: Outbox) -> None:
+def test_triton_client_gets_error_messages(served: Served, triton: Any, outbox: Outbox) -> None:
     inputs = tensors(served.rows, binary=True)
-    for name, asked, version, message in (
+    for name, request, version, message in (
         ("m", inputs[:-1], "", r"\[400\].*hue"),
         ("m", [*inputs[:-1], tensors(served.rows.head(1), binary=True)[-1]], "", r"\[400\].*as many rows"),
         ("m", inputs, "8", r"\[404\].*version 7 is in service"),
         ("another", inputs, "", r"\[404\].*the model here is m"),
     ):
         with pytest.raises(InferenceServerException, match=message):
-            triton.infer(name, asked, version)
+            triton.infer(name, request, version)
     assert not outbox_events(outbox)
 
 
-def test_kserves_client_is_answered_with_what_the_model_says(
+def test_kserve_client_gets_the_models_predictions(
     served: Served, outbox: Outbox, tmp_path: Path, peer_executables: Callable[[str], Path]
 ) -> None:
     columns = frame_to_columns(served.rows.fillna(2.5))  # KServe's client reads no NaN in JSON
-    asked = {
+    request = {
         "v1": {"instances": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]},
         "v2": {name: (datatype, columns[name]) for name, datatype in DATATYPES.items()},
     }
-    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    (tmp_path / "request.json").write_text(json.dumps(request))
     script = Path(__file__).with_name("kserve_client.py")
     command = [
         str(peer_executables("kserve") / "python"),
         str(script),
         f"http://{served.address}",
-        str(tmp_path / "asked.json"),
+        str(tmp_path / "request.json"),
     ]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout)
+    completed = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert completed.returncode == 0, completed.stderr
+    answers = json.loads(completed.stdout)
     expected = wine_model()[0].predict_proba(served.rows.fillna(2.5))
-    for asked_as in ("v1", "v2", "v2 binary"):
-        assert np.array(answers.pop(asked_as)) == pytest.approx(expected, abs=1e-12), asked_as
+    for protocol in ("v1", "v2", "v2 binary"):
+        assert np.array(answers.pop(protocol)) == pytest.approx(expected, abs=1e-12), protocol
     assert "alcohol: Field required" in answers.pop("v1 refused")
     assert "hue" in answers.pop("v2 refused")
     assert set(answers.values()) == {True}, answers

@@ -1,4 +1,4 @@
-"""Whatever is sent, the answer is right or says in its protocol's words what is wrong, and nobody else notices."""
+"""Invalid and hostile requests get a clear error in the form of their protocol, and affect no other request."""
 
 import gzip
 import json
@@ -37,7 +37,7 @@ MAX_ROWS = 100
 V2 = "/v2/models/m/infer"
 V1 = "/v1/models/m:predict"
 PATHS = ("/predict", V1, "/invocations", V2)
-# One row as each protocol, and each of MLflow's formats, says it.
+# A request with one row in each protocol, and in each of MLflow's formats.
 ROWS = {
     "own": ("/predict", '{"instances": [{"x": $x, "n": $n, "word": $word}]}'),
     "V1 by name": (V1, '{"instances": [{"x": $x, "n": $n, "word": $word}]}'),
@@ -56,8 +56,8 @@ ROWS = {
 JSON = {"Content-Type": "application/json"}
 
 
-class Sum:
-    """An estimator that adds, and refuses what is not of its types."""
+class SumEstimator:
+    """An estimator that adds two columns, and fails for values of other types than its signature's."""
 
     def predict(self, frame: pd.DataFrame) -> npt.NDArray[Any]:
         assert [str(dtype) for dtype in frame.dtypes] == ["float64", "int64", "object"]
@@ -67,29 +67,29 @@ class Sum:
 
 @pytest.fixture(scope="module")
 def manager() -> StaticModelManager:
-    always = StaticModelManager()
+    manager = StaticModelManager()
     frame = pd.DataFrame({"x": [0.5], "n": [1], "word": ["a"]})
-    always.serving = serving_model(Sum(), frame, "predict", max_rows=MAX_ROWS)
-    return always
+    manager.serving = serving_model(SumEstimator(), frame, "predict", max_rows=MAX_ROWS)
+    return manager
 
 
 @pytest.fixture(scope="module")
-def outbox_of_all(tmp_path_factory: pytest.TempPathFactory) -> Outbox:
+def shared_outbox(tmp_path_factory: pytest.TempPathFactory) -> Outbox:
     return Outbox(tmp_path_factory.mktemp("outbox"), OutboxSettings())
 
 
 @pytest.fixture(scope="module")
-def server(serve: Any, manager: StaticModelManager, outbox_of_all: Outbox) -> Iterator[str]:
-    """One for all tests: after each it has to go on."""
-    with serve(manager, outbox_of_all) as url:
+def server(serve: Any, manager: StaticModelManager, shared_outbox: Outbox) -> Iterator[str]:
+    """One server for all tests: it must survive each of them."""
+    with serve(manager, shared_outbox) as url:
         yield url
 
 
 @pytest.fixture
-def outbox(outbox_of_all: Outbox) -> Outbox:
-    """Empty."""
-    outbox_of_all.delete_through(2**62)
-    return outbox_of_all
+def outbox(shared_outbox: Outbox) -> Outbox:
+    """The shared outbox, emptied."""
+    shared_outbox.delete_through(2**62)
+    return shared_outbox
 
 
 @pytest.fixture
@@ -108,36 +108,36 @@ def row(form: str, x: str = "1.5", n: str = "2", word: str = '"a"') -> tuple[str
     return path, Template(text).substitute(x=x, n=n, word=word).encode()
 
 
-def answers(client: httpx.Client) -> None:
-    """The server goes on, in each protocol."""
+def assert_serves(client: httpx.Client) -> None:
+    """The server serves requests of each protocol."""
     for form in ROWS:
         path, body = row(form)
         answer = client.post(path, content=body, headers=JSON)
         assert answer.status_code == 200, (form, answer.text)
-        said = answer.json()
-        (score,) = said["outputs"][0]["data"] if path == V2 else said["predictions"]
+        content = answer.json()
+        (score,) = content["outputs"][0]["data"] if path == V2 else content["predictions"]
         assert score == 3.5
 
 
-def refused(path: str, status: int, text: str, *, expected: int | None = None) -> None:
-    """A clear answer of 4xx, in the protocol's words."""
+def assert_rejected(path: str, status: int, text: str, *, expected: int | None = None) -> None:
+    """The response is a 4xx with a message in the form of the protocol."""
     assert 400 <= status < 500 if expected is None else status == expected, (path, status, text[:1_000])
-    said = json.loads(text)
+    content = json.loads(text)
     if path == "/predict":
-        message = said["detail"] if isinstance(said["detail"], str) else said["detail"][0]["msg"]
-        assert isinstance(said["detail"], str) or said["detail"][0]["loc"][0] in ("body", "header")
+        message = content["detail"] if isinstance(content["detail"], str) else content["detail"][0]["msg"]
+        assert isinstance(content["detail"], str) or content["detail"][0]["loc"][0] in ("body", "header")
     elif path == "/invocations":
-        assert said.keys() == {"error_code", "message"}
-        message = said["message"]
+        assert content.keys() == {"error_code", "message"}
+        message = content["message"]
     else:
-        assert said.keys() == {"error"}
-        message = said["error"]
+        assert content.keys() == {"error"}
+        message = content["error"]
     assert isinstance(message, str)
     assert message
     assert "Traceback" not in message
 
 
-NO_REQUESTS = {
+INVALID_BODIES = {
     "nothing": b"",
     "no JSON": b"hello",
     "null": b"null",
@@ -168,25 +168,25 @@ NO_REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("name", NO_REQUESTS)
-def test_what_is_no_request_is_a_clear_4xx_in_each_protocol(client: httpx.Client, outbox: Outbox, name: str) -> None:
+@pytest.mark.parametrize("name", INVALID_BODIES)
+def test_protocols_reject_invalid_body_with_4xx(client: httpx.Client, outbox: Outbox, name: str) -> None:
     for path in PATHS:
-        answer = client.post(path, content=NO_REQUESTS[name], headers=JSON)
-        refused(path, answer.status_code, answer.text)
+        answer = client.post(path, content=INVALID_BODIES[name], headers=JSON)
+        assert_rejected(path, answer.status_code, answer.text)
         assert len(answer.content) < MEGABYTE
     assert not outbox_events(outbox)
-    answers(client)
+    assert_serves(client)
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_what_libraries_say_is_told_briefly_and_as_text(path: str) -> None:
-    said = protocols_by_path("m")[path].encode_error(
+def test_protocols_truncate_error_messages_and_replace_surrogates(path: str) -> None:
+    content = protocols_by_path("m")[path].encode_error(
         RequestError(400, "the column \ud800" + "a" * MEGABYTE + " is wrong")
     )
-    refused(path, 400, said.decode())
-    assert len(said) < 3_000
-    assert b"the column ?" in said
-    assert b"is wrong" in said
+    assert_rejected(path, 400, content.decode())
+    assert len(content) < 3_000
+    assert b"the column ?" in content
+    assert b"is wrong" in content
 
 
 VALUES = {
@@ -200,42 +200,42 @@ VALUES = {
         *('"' + "a" * 100_000 + '"', "5", "1.5", "true", "null", '["a"]', '{"a": 1}', "NaN"),
     ],
 }
-NOWHERE = {
+ACCEPTED_NOWHERE = {
     *(("x", value) for value in ("{}", *VALUES["x"][-4:])),
     *(("n", value) for value in ("NaN", "null", "{}", str(-(2**63) - 1), "1" + "0" * 400)),
     *(("word", value) for value in ('"\\ud800"', '"a\\udc00"')),
 }
-EVERYWHERE = {("x", "2"), ("x", "1e-400"), ("x", "-0.0"), *(("word", value) for value in VALUES["word"][2:8])}
+ACCEPTED_EVERYWHERE = {("x", "2"), ("x", "1e-400"), ("x", "-0.0"), *(("word", value) for value in VALUES["word"][2:8])}
 
 
 @pytest.mark.parametrize("form", ROWS)
-def test_an_odd_value_is_a_clear_4xx_or_the_event_says_what_the_model_was_given(
+def test_protocols_reject_odd_value_or_store_what_the_model_got(
     client: httpx.Client, outbox: Outbox, form: str
 ) -> None:
-    kept = 0
+    stored_count = 0
     for column, value in [(column, value) for column, values in VALUES.items() for value in values]:
         path, body = row(form, **{column: value})
         answer = client.post(path, content=body, headers=JSON)
-        taken = answer.status_code == 200
-        assert taken or (column, value) not in EVERYWHERE, (column, value, answer.text)
-        assert not taken or (column, value) not in NOWHERE, (column, value)
-        kept += taken
+        accepted = answer.status_code == 200
+        assert accepted or (column, value) not in ACCEPTED_EVERYWHERE, (column, value, answer.text)
+        assert not accepted or (column, value) not in ACCEPTED_NOWHERE, (column, value)
+        stored_count += accepted
         all_events = outbox_events(outbox)
-        assert len(all_events) == kept, (column, value)
-        if taken:
+        assert len(all_events) == stored_count, (column, value)
+        if accepted:
             event: Any = all_events[-1]
             x, n, word = (cells[0] for cells in event.features.values())
             assert event.predictions == [float((x or 0) + n)], (column, value)
             assert isinstance(word, str)
         else:
-            refused(path, answer.status_code, answer.text)
+            assert_rejected(path, answer.status_code, answer.text)
             assert len(answer.content) < 10_000
-    answers(client)
+    assert_serves(client)
 
 
-# The body of a frame that takes gigabytes once all rows are as wide, or all texts as long, as one of them.
+# Bodies whose frame takes gigabytes once all rows are padded to the widest, or all strings to the longest.
 MANY = b",".join([b"1"] * 40_000)
-FILLED_UP = {
+PADDED = {
     "a wide row among short ones": b'{"dataframe_records": [[' + MANY + b"]" + b",[1]" * 40_000 + b"]}",
     "a wide row of a split": b'{"dataframe_split": {"data": [[' + MANY + b"]" + b",[1]" * 40_000 + b"]}}",
     "an index and columns": b'{"dataframe_split": {"index": [' + MANY + b'], "columns": [' + MANY + b'], "data": []}}',
@@ -251,13 +251,15 @@ FILLED_UP = {
 }
 
 
-@pytest.mark.parametrize("name", FILLED_UP)
-def test_a_few_bytes_that_would_become_gigabytes_are_refused(client: httpx.Client, outbox: Outbox, name: str) -> None:
+@pytest.mark.parametrize("name", PADDED)
+def test_invocations_rejects_small_body_that_is_padded_to_gigabytes(
+    client: httpx.Client, outbox: Outbox, name: str
+) -> None:
     kind = "text/csv" if name.endswith("table") else "application/json"
-    answer = client.post("/invocations", content=FILLED_UP[name], headers={"Content-Type": kind})
-    refused("/invocations", answer.status_code, answer.text, expected=413)
+    answer = client.post("/invocations", content=PADDED[name], headers={"Content-Type": kind})
+    assert_rejected("/invocations", answer.status_code, answer.text, expected=413)
     assert not outbox_events(outbox)
-    answers(client)
+    assert_serves(client)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +282,7 @@ def test_a_few_bytes_that_would_become_gigabytes_are_refused(client: httpx.Clien
         ({**JSON, "Inference-Header-Content-Length": "ten"}, {V2: 400}),
     ],
 )
-def test_an_odd_header_is_a_clear_4xx_where_it_matters(
+def test_protocols_reject_odd_header_where_it_matters(
     client: httpx.Client, headers: dict[str, str], statuses: dict[str, int]
 ) -> None:
     sent = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
@@ -288,33 +290,33 @@ def test_an_odd_header_is_a_clear_4xx_where_it_matters(
         path, body = row(form)
         answer = client.post(path, content=body, headers=sent)
         if path in statuses:
-            refused(path, answer.status_code, answer.text, expected=statuses[path])
+            assert_rejected(path, answer.status_code, answer.text, expected=statuses[path])
         else:
             assert answer.status_code == 200, (path, answer.text)
-    answers(client)
+    assert_serves(client)
 
 
-def test_compressed_bodies_are_a_415(client: httpx.Client) -> None:
+def test_protocols_reject_declared_compression_with_415(client: httpx.Client) -> None:
     for form in ROWS:
         path, body = row(form)
         answer = client.post(path, content=gzip.compress(body), headers={**JSON, "Content-Encoding": "gzip"})
-        refused(path, answer.status_code, answer.text, expected=415)
+        assert_rejected(path, answer.status_code, answer.text, expected=415)
 
 
-def test_without_its_header_a_compressed_body_is_a_4xx(client: httpx.Client) -> None:
+def test_protocols_reject_undeclared_compression_with_4xx(client: httpx.Client) -> None:
     for form in ROWS:
         path, body = row(form)
         answer = client.post(path, content=gzip.compress(body), headers=JSON)
-        refused(path, answer.status_code, answer.text)
+        assert_rejected(path, answer.status_code, answer.text)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
-def test_another_method_is_a_405_that_names_post(server: str, method: str) -> None:
+def test_protocols_reject_other_methods_with_405(server: str, method: str) -> None:
     for path in (*PATHS, "/v2/models/m/versions/7/infer"):
         answer = httpx.request(method, server + path)
         assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
         if method != "HEAD":
-            refused("/v2" if path.startswith("/v2") else path, answer.status_code, answer.text)
+            assert_rejected("/v2" if path.startswith("/v2") else path, answer.status_code, answer.text)
 
 
 @pytest.mark.parametrize(
@@ -324,11 +326,11 @@ def test_another_method_is_a_405_that_names_post(server: str, method: str) -> No
      "/v1/models/m:explain", "/v1/models/another:predict", "/v2/models/another/infer",
      "/v2/models/m/versions/8/infer", "/..%2f..%2fetc/passwd", "/" + "a" * 10_000],
 )  # fmt: skip
-def test_an_unknown_path_is_a_clear_4xx(client: httpx.Client, path: str) -> None:
+def test_unknown_path_is_4xx(client: httpx.Client, path: str) -> None:
     answer = client.post(path, content=row("V2")[1], headers=JSON)
     assert answer.status_code in (404, 405)
     assert answer.json()
-    answers(client)
+    assert_serves(client)
 
 
 def tensor(**changed: Any) -> bytes:
@@ -355,11 +357,9 @@ CONTRADICTIONS: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("field", "value"), [(field, value) for field, values in CONTRADICTIONS.items() for value in values]
 )
-def test_a_tensor_that_contradicts_itself_is_a_400(
-    client: httpx.Client, outbox: Outbox, field: str, value: Any
-) -> None:
+def test_v2_rejects_inconsistent_tensor(client: httpx.Client, outbox: Outbox, field: str, value: Any) -> None:
     answer = client.post(V2, content=tensor(**{field: value}), headers=JSON)
-    refused(V2, answer.status_code, answer.text, expected=400)
+    assert_rejected(V2, answer.status_code, answer.text, expected=400)
     assert not outbox_events(outbox)
     assert client.post(V2, content=tensor(), headers=JSON).json()["outputs"][0]["data"] == [3.5, 5.5]
 
@@ -408,7 +408,7 @@ def binary(*, sizes: dict[str, int], behind: bytes = b"", header: int = 0, **ten
         ({"sizes": {}, "x": np.array([np.nan]).tobytes()}, 200),
     ],
 )
-def test_a_binary_tensor_whose_sizes_lie_is_a_400(
+def test_v2_rejects_binary_tensor_with_wrong_sizes(
     client: httpx.Client, outbox: Outbox, lies: dict[str, Any], status: int
 ) -> None:
     length, body = binary(**lies)
@@ -417,11 +417,11 @@ def test_a_binary_tensor_whose_sizes_lie_is_a_400(
     if status == 200:
         assert answer.status_code == 200, answer.text
     else:
-        refused(V2, answer.status_code, answer.text, expected=400)
-    answers(client)
+        assert_rejected(V2, answer.status_code, answer.text, expected=400)
+    assert_serves(client)
 
 
-def test_more_rows_than_may_be_are_refused(client: httpx.Client, outbox: Outbox) -> None:
+def test_protocols_reject_too_many_rows(client: httpx.Client, outbox: Outbox) -> None:
     rows = MAX_ROWS + 1
     record = {"x": 1.5, "n": 2, "word": "a"}
     many: list[tuple[str, Any]] = [
@@ -441,74 +441,74 @@ def test_more_rows_than_may_be_are_refused(client: httpx.Client, outbox: Outbox)
     ]
     for path, body in many:
         answer = client.post(path, json=body)
-        refused(path, answer.status_code, answer.text, expected=422)
+        assert_rejected(path, answer.status_code, answer.text, expected=422)
         assert str(MAX_ROWS) in answer.text
     assert not outbox_events(outbox)
-    answers(client)
+    assert_serves(client)
 
 
-class Line:
-    """A connection on which anything can be said."""
+class RawConnection:
+    """A connection on which any bytes can be sent."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self.socket = socket.create_connection((parts.hostname, parts.port or 80), timeout=30)
 
-    def say(self, path: str, headers: dict[str, Any], *parts: bytes) -> None:
+    def send(self, path: str, headers: dict[str, Any], *parts: bytes) -> None:
         lines = [f"POST {path} HTTP/1.1", "Host: here", *(f"{name}: {value}" for name, value in headers.items())]
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode() + b"".join(parts))
 
-    def heard(self) -> tuple[int, str]:
-        """Status and body of the answer, after which the server has closed the connection."""
+    def read_response(self) -> tuple[int, str]:
+        """Return status and body of the response, after which the server closes the connection."""
         answer = b""
         while part := self.socket.recv(65_536):
             answer += part
         head, _, body = answer.partition(b"\r\n\r\n")
         return int(head.split()[1]), body.decode()
 
-    def hang_up(self) -> None:
-        """At once, and with what was not read."""
+    def reset(self) -> None:
+        """Close the connection at once, without reading what the server has sent."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.socket.close()
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/outcomes"])
-def test_a_body_over_the_limit_is_a_413_whether_it_says_so_or_not(server_of: Any, path: str) -> None:
+def test_body_over_the_limit_is_413_with_and_without_content_length(server_of: Any, path: str) -> None:
     with server_of(max_body_bytes=1_000) as url:
         for headers, sent in (
             ({"Content-Length": 1_001}, b""),  # it is not waited for
             ({"Content-Length": 10**15}, b""),
             ({"Transfer-Encoding": "chunked"}, b"1f5\r\n" + b" " * 501 + b"\r\n1f5\r\n" + b" " * 501 + b"\r\n"),
         ):
-            line = Line(url)
-            line.say(path, headers, sent)
-            status, text = line.heard()
-            refused("/predict" if path == "/outcomes" else path, status, text, expected=413)
+            connection = RawConnection(url)
+            connection.send(path, headers, sent)
+            status, text = connection.read_response()
+            assert_rejected("/predict" if path == "/outcomes" else path, status, text, expected=413)
             assert "DRIFTLOOP_PREDICTOR__MAX_BODY_BYTES" in text
         with httpx.Client(base_url=url) as client:
-            answers(client)
+            assert_serves(client)
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/outcomes"])
-def test_a_slow_client_gets_a_408_and_holds_up_nobody(server_of: Any, path: str) -> None:
+def test_slow_client_gets_408_and_does_not_block_others(server_of: Any, path: str) -> None:
     with server_of(body_timeout_seconds=0.5) as url, httpx.Client(base_url=url) as client:
-        slow = Line(url)
-        slow.say(path, {"Content-Length": 1_000})
-        told = threading.Event()
+        slow = RawConnection(url)
+        slow.send(path, {"Content-Length": 1_000})
+        stopped = threading.Event()
 
         def trickle() -> None:
-            while not told.wait(0.02):
+            while not stopped.wait(0.02):
                 slow.socket.sendall(b" ")
 
         trickling = threading.Thread(target=trickle)
         trickling.start()
         try:
-            answers(client)  # meanwhile
-            status, text = slow.heard()
+            assert_serves(client)  # meanwhile
+            status, text = slow.read_response()
         finally:
-            told.set()
+            stopped.set()
             trickling.join()
-        refused("/predict" if path == "/outcomes" else path, status, text, expected=408)
+        assert_rejected("/predict" if path == "/outcomes" else path, status, text, expected=408)
         assert "DRIFTLOOP_PREDICTOR__BODY_TIMEOUT_SECONDS" in text
 
 
@@ -523,15 +523,15 @@ def test_a_slow_client_gets_a_408_and_holds_up_nobody(server_of: Any, path: str)
     ],
     ids=["a length", "a chunk", "half a chunk", "no chunk"],
 )
-def test_an_upload_that_breaks_off_is_no_event_and_the_server_goes_on(
+def test_incomplete_upload_stores_no_event_and_server_continues(
     server: str, outbox: Outbox, path: str, headers: dict[str, Any], sent: bytes
 ) -> None:
-    for end in (Line.hang_up, lambda line: line.socket.close()):
-        line = Line(server)
-        line.say(path, headers, sent)
-        end(line)
+    for end in (RawConnection.reset, lambda connection: connection.socket.close()):
+        connection = RawConnection(server)
+        connection.send(path, headers, sent)
+        end(connection)
     with httpx.Client(base_url=server) as client:
-        answers(client)
+        assert_serves(client)
     assert len(outbox_events(outbox)) == len(ROWS)
 
 
@@ -547,12 +547,12 @@ def test_an_upload_that_breaks_off_is_no_event_and_the_server_goes_on(
         b"",
     ],
 )
-def test_outcomes_that_are_none_are_a_clear_4xx(client: httpx.Client, outbox: Outbox, body: bytes) -> None:
+def test_outcomes_rejects_invalid_body_with_4xx(client: httpx.Client, outbox: Outbox, body: bytes) -> None:
     answer = client.post("/outcomes", content=body, headers=JSON)
     assert answer.status_code in (400, 422), answer.text
     assert answer.json()["detail"]
     assert not outbox_events(outbox)
-    answers(client)
+    assert_serves(client)
 
 
 GENERATED = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
@@ -560,7 +560,7 @@ EXAMPLES = 40  # of each operation and mode: twenty seconds for all of them
 
 
 @pytest.mark.parametrize("mode", GENERATED, ids=lambda mode: mode.value)
-def test_the_page_says_what_is_answered_to_whatever_it_allows_or_forbids(server: str, mode: GenerationMode) -> None:
+def test_responses_conform_to_openapi_for_valid_and_invalid_requests(server: str, mode: GenerationMode) -> None:
     page = schemathesis.openapi.from_url(f"{server}/openapi.json")
     operations = [result.ok() for result in page.get_all_operations()]  # type: ignore[union-attr]
     assert {operation.path for operation in operations} >= {*PATHS, "/outcomes", "/v2/models/{name}", "/readyz"}
@@ -590,4 +590,4 @@ def test_the_page_says_what_is_answered_to_whatever_it_allows_or_forbids(server:
         except hypothesis.errors.Unsatisfiable:  # of an operation without parameters nothing is wrong
             assert mode is GenerationMode.NEGATIVE
     with httpx.Client(base_url=server) as client:
-        answers(client)
+        assert_serves(client)

@@ -64,10 +64,10 @@ def mlserver(
 
 
 @pytest.fixture(scope="module")
-def ours(model: Path, serve: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def predictor(model: Path, serve: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     manager = StaticModelManager()
     manager.serving = load_through_manager(model, max_rows=100)
-    with serve(manager, Outbox(tmp_path_factory.mktemp("ours"), OutboxSettings())) as url:
+    with serve(manager, Outbox(tmp_path_factory.mktemp("predictor"), OutboxSettings())) as url:
         yield url
 
 
@@ -76,7 +76,7 @@ def split(**changed: Any) -> str:
 
 
 def rows(**changed: Any) -> list[dict[str, Any]]:
-    """The rows, the first one with other values."""
+    """Return the rows with some values of the first one changed."""
     return [WHOLE[0] | changed, *WHOLE[1:]]
 
 
@@ -85,7 +85,7 @@ def without(name: str) -> list[dict[str, Any]]:
 
 
 JSON, CSV = "application/json", "text/csv"
-ANSWERED: dict[str, tuple[str, str]] = {
+ACCEPTED: dict[str, tuple[str, str]] = {
     "dataframe_split": (split(), JSON),
     "dataframe_split with an index": (split(index=[5, 4, 3, 2, 1, 0]), JSON),
     "dataframe_split, columns in another order": (
@@ -113,7 +113,7 @@ ANSWERED: dict[str, tuple[str, str]] = {
     "a long that MLflow's cast wraps around": (json.dumps({"dataframe_records": rows(proline=2**63)}), JSON),
     "an unknown word": (json.dumps({"dataframe_records": rows(hue="blau")}), JSON),
 }
-REFUSED: dict[str, tuple[str | bytes, str, int]] = {
+REJECTED: dict[str, tuple[str | bytes, str, int]] = {
     "no JSON": ("hello", JSON, 400),
     "nothing": ("", JSON, 400),
     "half of it": (split()[:-5], JSON, 400),
@@ -167,53 +167,53 @@ def instances(**changed: Any) -> bytes:
     return json.dumps({"instances": rows(**changed)}).encode()
 
 
-def ask(url: str, body: str | bytes, kind: str) -> httpx.Response:
+def post(url: str, body: str | bytes, kind: str) -> httpx.Response:
     return httpx.post(f"{url}/invocations", content=body, headers={"Content-Type": kind}, timeout=60)
 
 
-@pytest.mark.parametrize("name", ANSWERED)
-def test_what_mlflow_answers_is_answered_the_same(ours: str, mlflow: str, name: str) -> None:
-    wanted, said = ask(mlflow, *ANSWERED[name]), ask(ours, *ANSWERED[name])
-    assert (said.status_code, said.text) == (wanted.status_code, wanted.text)
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_invocations_response_equals_mlflows(predictor: str, mlflow: str, name: str) -> None:
+    expected, actual = post(mlflow, *ACCEPTED[name]), post(predictor, *ACCEPTED[name])
+    assert (actual.status_code, actual.text) == (expected.status_code, expected.text)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_mlflow_refuses_is_refused_with_the_same_status_and_code(ours: str, mlflow: str, name: str) -> None:
-    body, kind, status = REFUSED[name]
-    wanted, said = ask(mlflow, body, kind), ask(ours, body, kind)
-    assert (wanted.status_code, said.status_code) == (status, status), (wanted.text, said.text)
-    if wanted.headers["Content-Type"] == "application/json":
-        assert said.json()["error_code"] == wanted.json()["error_code"], (wanted.text, said.text)
+@pytest.mark.parametrize("name", REJECTED)
+def test_invocations_error_has_mlflows_status_and_code(predictor: str, mlflow: str, name: str) -> None:
+    body, kind, status = REJECTED[name]
+    expected, actual = post(mlflow, body, kind), post(predictor, body, kind)
+    assert (expected.status_code, actual.status_code) == (status, status), (expected.text, actual.text)
+    if expected.headers["Content-Type"] == "application/json":
+        assert actual.json()["error_code"] == expected.json()["error_code"], (expected.text, actual.text)
 
 
-# What both refuse, or only one of them: body, headers, MLflow's status and ours.
+# Requests with different statuses: body, headers, MLflow's status, the predictor's status.
 DIFFERENT: dict[str, tuple[bytes, dict[str, str], int, int]] = {
-    # A client's mistakes that MLflow's server takes for its own.
+    # Errors of the client that MLflow's server reports as its own.
     "no content type": (split().encode(), {}, 500, 415),
     "nested too deeply": (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", {"Content-Type": JSON}, 500, 400),
-    # What an event, whose columns have types and whose text is UTF-8, cannot say.
+    # Values that an event cannot represent: its columns have types, and its text is UTF-8.
     "infinite": (record(alcohol=math.inf), {"Content-Type": JSON}, 200, 400),
     "half a surrogate pair": (record(hue="\ud800"), {"Content-Type": JSON}, 200, 400),
     "a number for a word": (record(hue=5), {"Content-Type": JSON}, 200, 400),
     "true for a word": (record(hue=True), {"Content-Type": JSON}, 200, 400),
-    # What costs more than it is worth.
+    # Features that cost more than they are worth.
     "a text that is filled up": (instances(hue="a" * 3_000_000), {"Content-Type": JSON}, 200, 413),
     "UTF-16": (split().encode("utf-16"), {"Content-Type": JSON}, 200, 400),
     "parquet": (ROWS.to_parquet(), {"Content-Type": "application/vnd.apache.parquet"}, 200, 415),
     "compressed": (gzip.compress(split().encode()), {"Content-Type": JSON, "Content-Encoding": "gzip"}, 400, 415),
-    # What HTTP says of content types.
+    # HTTP's rules for content types.
     "an upper case content type": (split().encode(), {"Content-Type": "Application/JSON"}, 415, 200),
 }
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_where_we_differ_from_mlflow_we_know_it(ours: str, mlflow: str, name: str) -> None:
-    body, headers, mlflows, status = DIFFERENT[name]
-    wanted, said = (
-        httpx.post(f"{url}/invocations", content=body, headers=headers, timeout=60) for url in (mlflow, ours)
+def test_invocations_differs_from_mlflow_only_where_documented(predictor: str, mlflow: str, name: str) -> None:
+    body, headers, mlflow_status, status = DIFFERENT[name]
+    expected, actual = (
+        httpx.post(f"{url}/invocations", content=body, headers=headers, timeout=60) for url in (mlflow, predictor)
     )
-    assert (wanted.status_code, said.status_code) == (mlflows, status), (wanted.text, said.text)
-    assert status == 200 or said.json()["message"]
+    assert (expected.status_code, actual.status_code) == (mlflow_status, status), (expected.text, actual.text)
+    assert status == 200 or actual.json()["message"]
 
 
 def tensors(parameters: dict[str, Any] | None = None, **changed: dict[str, Any]) -> dict[str, Any]:
@@ -222,16 +222,16 @@ def tensors(parameters: dict[str, Any] | None = None, **changed: dict[str, Any])
     for name, datatype in DATATYPES.items():
         data = [record[name] for record in WHOLE]
         kind = {"parameters": {"content_type": "str"}} if datatype == "BYTES" else {}
-        one = {"name": name, "shape": [len(data), 1], "datatype": datatype, "data": data, **kind}
-        inputs.append(one | changed.get(name, {}))
+        tensor = {"name": name, "shape": [len(data), 1], "datatype": datatype, "data": data, **kind}
+        inputs.append(tensor | changed.get(name, {}))
     return {"inputs": inputs, **({"parameters": parameters} if parameters else {})}
 
 
 FRAMED = {"content_type": "pd"}
-# Body, MLServer's status and ours.
+# Body, MLServer's status, the predictor's status.
 V2: dict[str, tuple[Any, int, int]] = {
     "by column": (tensors(FRAMED), 200, 200),
-    "with an id": (tensors(FRAMED) | {"id": "mine"}, 200, 200),
+    "with an id": (tensors(FRAMED) | {"id": "my-id"}, 200, 200),
     "flat shapes": (tensors(FRAMED, **{name: {"shape": [len(WHOLE)]} for name in DATATYPES}), 200, 200),
     "nested data": (tensors(FRAMED, alcohol={"data": [[r["alcohol"]] for r in WHOLE]}), 200, 200),
     "columns in another order": ({"inputs": tensors()["inputs"][::-1], "parameters": FRAMED}, 200, 200),
@@ -277,16 +277,16 @@ V2: dict[str, tuple[Any, int, int]] = {
 
 
 @pytest.mark.parametrize("name", V2)
-def test_mlserver_and_we_answer_the_same_or_know_where_not(ours: str, mlserver: str, name: str) -> None:
-    body, mlservers, status = V2[name]
-    wanted = httpx.post(mlserver, json=body, timeout=60)
-    said = httpx.post(f"{ours}/v2/models/m/infer", json=body)
-    assert (wanted.status_code, said.status_code) == (mlservers, status), (wanted.text, said.text)
+def test_v2_response_equals_mlservers_except_where_documented(predictor: str, mlserver: str, name: str) -> None:
+    body, mlserver_status, status = V2[name]
+    expected = httpx.post(mlserver, json=body, timeout=60)
+    actual = httpx.post(f"{predictor}/v2/models/m/infer", json=body)
+    assert (expected.status_code, actual.status_code) == (mlserver_status, status), (expected.text, actual.text)
     if status == 200:
-        (theirs,), (output,) = wanted.json()["outputs"], said.json()["outputs"]
+        (expected_output,), (output,) = expected.json()["outputs"], actual.json()["outputs"]
         for part in ("name", "shape", "datatype"):
-            assert output[part] == theirs[part]
-        assert output["data"] == pytest.approx(theirs["data"], abs=1e-12)
-        assert said.json()["id"] == body.get("id", said.json()["id"])
+            assert output[part] == expected_output[part]
+        assert output["data"] == pytest.approx(expected_output["data"], abs=1e-12)
+        assert actual.json()["id"] == body.get("id", actual.json()["id"])
     else:
-        assert said.json()["error"]
+        assert actual.json()["error"]
