@@ -7,7 +7,7 @@ import pytest
 
 from driftloop.events import DataSelection, RetrainRequest
 from driftloop.registry.model_registry import ModelRegistry
-from driftloop.settings import RegistrySettings as RegistrySettings
+from driftloop.settings import RegistrySettings
 from driftloop.storage import dvc
 from stack.running import Stack
 from tests.support import regression_usecase
@@ -18,7 +18,7 @@ def test_a_regression_is_trained_judged_by_rmse_and_promoted(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "hourly.parquet"
-    regression_usecase.rows().to_parquet(data, index=False)
+    regression_usecase.load_rows().to_parquet(data, index=False)
     pointer = tmp_path / "hourly.parquet.dvc"
     pointer.write_text(dvc.push(stack.storage, data))
     settings = {

@@ -1,4 +1,4 @@
-"""One version and one final state a retrain, whatever is killed while it trains.
+"""One version and one final state per retrain, whatever is killed during its training.
 
 On the real stack: trainer, training process, registry, bucket and broker are killed at random moments. ``make faults``
 does the same more often.
@@ -27,50 +27,54 @@ from tests.support.waiting import wait_until
 
 KILLS = int(os.environ.get("FAULTS_KILLS", "2"))
 FIRST_DAYS, MORE_DAYS = 30, 15  # each retrain has enough later days for its gate
-HELD_OUT_DAYS = 10
-LONGEST_SECONDS = 240  # of a retrain, with all that is killed and begun again
+HOLDOUT_DAYS = 10
+MAX_RETRAIN_SECONDS = 240  # of a retrain, with everything that is killed and started again
 
 pytestmark = pytest.mark.timeout(600 + 60 * KILLS)
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    settings = {"DRIFTLOOP_GATE__HOLDOUT_DAYS": str(HELD_OUT_DAYS), "DRIFTLOOP_POLICY__ENABLED": "false"}
-    with Stack(isolated_settings(tmp_path_factory.mktemp("trainer")), print, settings, only=("trainer",)) as stack:
+    settings = {"DRIFTLOOP_GATE__HOLDOUT_DAYS": str(HOLDOUT_DAYS), "DRIFTLOOP_POLICY__ENABLED": "false"}
+    with Stack(
+        isolated_settings(tmp_path_factory.mktemp("trainer")), print, settings, services_to_start=("trainer",)
+    ) as stack:
         yield stack
 
 
-def test_each_retrain_ends_once_and_brings_one_version_whatever_is_killed(
+def test_trainer_finishes_each_retrain_once_with_one_version_after_kills(
     stack: Stack, random_source: random.Random
 ) -> None:
-    asked = [ask(stack, date(2013, 1, 1) + timedelta(days=FIRST_DAYS))]
-    wait_until(lambda: ended(stack, asked[0]), "the first version", seconds=LONGEST_SECONDS)
+    retrains = [request_retrain(stack, date(2013, 1, 1) + timedelta(days=FIRST_DAYS))]
+    wait_until(lambda: has_finished(stack, retrains[0]), "the first version is trained", seconds=MAX_RETRAIN_SECONDS)
     counts: Counter[str] = Counter()
     victims = list(islice(cycle(VICTIMS), KILLS))
     for number, victim in enumerate(victims, 1):
-        asked.append(ask(stack, date(2013, 1, 1) + timedelta(days=FIRST_DAYS + MORE_DAYS * number)))
-        wait_until(lambda: trains(stack), "it trains", seconds=LONGEST_SECONDS)
+        retrains.append(request_retrain(stack, date(2013, 1, 1) + timedelta(days=FIRST_DAYS + MORE_DAYS * number)))
+        wait_until(lambda: is_training(stack), "the training runs", seconds=MAX_RETRAIN_SECONDS)
         random_delay(random_source, 10)
         counts[victim.__name__] += 1
         victim(stack)
-        wait_until(lambda: ended(stack, asked[-1]), "its end", seconds=LONGEST_SECONDS)
+        wait_until(lambda: has_finished(stack, retrains[-1]), "the retrain has finished", seconds=MAX_RETRAIN_SECONDS)
 
-    final = [change for change in changes(stack) if change.is_final]
+    final = [change for change in model_states(stack) if change.is_final]
     versions = stack.registry.client.search_model_versions(f"name = '{stack.registry.model}'")
     print(
-        f"\n{KILLS} kills: {dict(counts)}; {len(asked)} retrains, {len(versions)} versions, "
+        f"\n{KILLS} kills: {dict(counts)}; {len(retrains)} retrains, {len(versions)} versions, "
         f"{Counter(change.state for change in final)}"
     )
-    assert [change.retrain_id for change in final] == [retrain.id for retrain in asked]
+    assert [change.retrain_id for change in final] == [retrain.id for retrain in retrains]
     assert {change.state for change in final} <= {"promoted", "rejected"}
-    assert Counter(version.tags[TAG_RETRAIN_ID] for version in versions) == dict.fromkeys((one.id for one in asked), 1)
+    assert Counter(version.tags[TAG_RETRAIN_ID] for version in versions) == dict.fromkeys(
+        (retrain.id for retrain in retrains), 1
+    )
     assert all(TAG_RETRAIN_RESULT in version.tags for version in versions)
     assert stack.registry.champion() == [change.version for change in final if change.state == "promoted"][-1]
-    assert not trains(stack), "a training went on"
+    assert not is_training(stack), "a training still runs"
 
 
-def ask(stack: Stack, end: date) -> RetrainRequested:
-    """Asks for a retrain on the days before ``end``."""
+def request_retrain(stack: Stack, end: date) -> RetrainRequested:
+    """Request a retrain on the days before ``end``."""
     retrain = RetrainRequested(
         model=stack.registry.model,
         trigger="manual",
@@ -83,8 +87,8 @@ def ask(stack: Stack, end: date) -> RetrainRequested:
     return retrain
 
 
-def changes(stack: Stack) -> list[ModelStateChanged]:
-    """Everything on the topic of models."""
+def model_states(stack: Stack) -> list[ModelStateChanged]:
+    """Return everything on the topic of models."""
     return [
         event
         for event in reader.read_last(stack.kafka, stack.topics.models, 10**6)
@@ -92,22 +96,22 @@ def changes(stack: Stack) -> list[ModelStateChanged]:
     ]
 
 
-def ended(stack: Stack, retrain: RetrainRequested) -> bool | None:
-    """Whether a retrain is over. A trainer that has ended, as it may while the broker is away, is started again."""
+def has_finished(stack: Stack, retrain: RetrainRequested) -> bool | None:
+    """Return True if a retrain has finished. A trainer that has exited without the broker is started again."""
     if not stack.executors["trainer"].running():
         stack.start("trainer")
-    return any(change.is_final and change.retrain_id == retrain.id for change in changes(stack)) or None
+    return any(change.is_final and change.retrain_id == retrain.id for change in model_states(stack)) or None
 
 
-def training(stack: Stack) -> list[psutil.Process]:
-    """The processes that train: those that the trainer's server of processes has forked."""
-    found = []
+def training_processes(stack: Stack) -> list[psutil.Process]:
+    """Return the training processes: those that the trainer's fork server has started."""
+    processes = []
     with suppress(psutil.NoSuchProcess):
         for process in process_tree(pid(stack, "trainer"))[1:]:
             with suppress(psutil.NoSuchProcess):
                 if process.nice() > 0 and "forkserver" in " ".join(process.cmdline()):
-                    found.append(process)
-    return found
+                    processes.append(process)
+    return processes
 
 
 def pid(stack: Stack, name: str) -> int:
@@ -116,34 +120,34 @@ def pid(stack: Stack, name: str) -> int:
     return process.pid
 
 
-def trains(stack: Stack) -> bool | None:
-    return bool(training(stack)) or None
+def is_training(stack: Stack) -> bool | None:
+    return bool(training_processes(stack)) or None
 
 
-def the_trainer(stack: Stack) -> None:
+def kill_trainer(stack: Stack) -> None:
     trainer = psutil.Process(pid(stack, "trainer"))
     trainer.kill()
     trainer.wait()
     stack.start("trainer")
 
 
-def its_training(stack: Stack) -> None:
-    for process in training(stack):
+def kill_training(stack: Stack) -> None:
+    for process in training_processes(stack):
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
-def _again(name: str) -> Callable[[Stack], None]:
+def restart(name: str) -> Callable[[Stack], None]:
     def kill(stack: Stack) -> None:
-        family = process_tree(pid(stack, name))
-        for process in family:
+        processes = process_tree(pid(stack, name))
+        for process in processes:
             process.kill()
         stack.executors[name].kill()
-        psutil.wait_procs(family)
+        psutil.wait_procs(processes)
         stack.start(name)
 
     kill.__name__ = name
     return kill
 
 
-VICTIMS = [the_trainer, its_training, _again("mlflow"), _again("gcs"), _again("kafka")]
+VICTIMS = [kill_trainer, kill_training, restart("mlflow"), restart("gcs"), restart("kafka")]

@@ -1,4 +1,4 @@
-"""A use case whose outcome is a number: how many bicycles are rented in an hour, which grows by the month."""
+"""A regression use case: the number of bicycles rented in an hour, which grows from month to month."""
 
 import os
 from functools import partial
@@ -10,12 +10,12 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from driftloop.usecase import UseCase
 
-POINTER_VARIABLE = "HOURLY_POINTER"  # the variable that says where its pointer lies
+POINTER_VARIABLE = "HOURLY_POINTER"  # names the environment variable with the path of its DVC pointer
 DAYS = 120
 
 
-def rows() -> pd.DataFrame:
-    """So many days of hours."""
+def load_rows() -> pd.DataFrame:
+    """Return ``DAYS`` days of hourly rows."""
     random = np.random.default_rng(0)
     times = pd.date_range("2026-01-01", periods=24 * DAYS, freq="h", tz="UTC", unit="ns")
     hour, temperature = times.hour.to_numpy(), random.normal(15, 8, len(times))
@@ -33,6 +33,6 @@ usecase = UseCase(
     timezone="UTC",
     make_pipeline=partial(HistGradientBoostingRegressor, random_state=0),
     dvc_file=Path(os.environ.get(POINTER_VARIABLE, "hourly.parquet.dvc")),
-    load_rows=rows,
+    load_rows=load_rows,
     metric="rmse",
 )

@@ -14,18 +14,18 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from driftloop.usecase import UseCase
-from producer.replay import Refused, Replay, requests
+from producer.replay import PredictorBusy, Replay, split_requests
 
 USE_CASE = UseCase(
     name="m",
-    numbers=("x",),
-    categories=("c",),
-    outcome="y",
-    time="at",
+    numeric_features=("x",),
+    categorical_features=("c",),
+    target="y",
+    timestamp="at",
     timezone="UTC",
-    pipeline=LogisticRegression,
-    pointer=Path("m.dvc"),
-    rows=pd.DataFrame,
+    make_pipeline=LogisticRegression,
+    dvc_file=Path("m.dvc"),
+    load_rows=pd.DataFrame,
 )
 START = datetime(2013, 7, 1, 20, tzinfo=UTC)
 ROWS = pd.DataFrame(
@@ -38,26 +38,26 @@ ROWS = pd.DataFrame(
 )
 
 
-class Server(ThreadingHTTPServer):
-    """Answers as the predictor does, except for the statuses that a test puts before."""
+class FakePredictor(ThreadingHTTPServer):
+    """Responds as the predictor does, after the statuses that a test has queued."""
 
     def __init__(self) -> None:
-        self.before: list[int] = []
-        self.seen: list[tuple[str, str, dict[str, Any]]] = []
+        self.queued_statuses: list[int] = []
+        self.requests: list[tuple[str, str, dict[str, Any]]] = []
 
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = server.before.pop(0) if server.before else 200
+                status = server.queued_statuses.pop(0) if server.queued_statuses else 200
                 if status == 200:
-                    server.seen.append((self.path, self.headers["Driftloop-Time"], body))
-                answer = json.dumps({"id": f"id{len(server.seen)}", "version": "1"}).encode()
+                    server.requests.append((self.path, self.headers["Driftloop-Time"], body))
+                body_bytes = json.dumps({"id": f"id{len(server.requests)}", "version": "1"}).encode()
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(answer)))
+                self.send_header("Content-Length", str(len(body_bytes)))
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(body_bytes)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -70,59 +70,59 @@ class Server(ThreadingHTTPServer):
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
+def server() -> Iterator[FakePredictor]:
+    with FakePredictor() as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
 
 
-def test_no_request_spans_two_days() -> None:
-    assert [len(request) for request in requests(USE_CASE, ROWS, size=3)] == [3, 1, 3, 1]
+def test_split_requests_never_spans_two_days() -> None:
+    assert [len(request) for request in split_requests(USE_CASE, ROWS, size=3)] == [3, 1, 3, 1]
 
 
-def test_rows_go_in_order_with_their_time_and_outcomes_follow_when_they_are_known(server: Server) -> None:
+def test_replay_sends_rows_in_order_and_outcomes_when_known(server: FakePredictor) -> None:
     replay = Replay(USE_CASE, server.url, rows_per_request=2, rate=None, outcomes_after=timedelta(hours=3))
-    tally = asyncio.run(replay.run(ROWS))
-    assert [path for path, _, _ in server.seen] == [
+    stats = asyncio.run(replay.run(ROWS))
+    assert [path for path, _, _ in server.requests] == [
         *("/predict", "/predict", "/outcomes", "/predict", "/outcomes", "/predict"),
         *("/outcomes", "/outcomes"),
     ]
-    assert server.seen[0][2] == {"instances": [{"x": 1.0, "c": "a"}, {"x": None, "c": "b"}]}
-    assert server.seen[0][1] == (START + timedelta(hours=1)).isoformat()
-    assert server.seen[2][2] == {
+    assert server.requests[0][2] == {"instances": [{"x": 1.0, "c": "a"}, {"x": None, "c": "b"}]}
+    assert server.requests[0][1] == (START + timedelta(hours=1)).isoformat()
+    assert server.requests[2][2] == {
         "outcomes": [{"id": "id1", "index": 0, "outcome": 1.0}, {"id": "id1", "index": 1, "outcome": 0.0}]
     }
-    assert server.seen[2][1] == (START + timedelta(hours=4)).isoformat()
-    assert (tally.rows, tally.outcomes, tally.by_status(), tally.by_version()) == (8, 7, {200: 4}, {"1": 4})
+    assert server.requests[2][1] == (START + timedelta(hours=4)).isoformat()
+    assert (stats.rows, stats.outcomes, stats.by_status(), stats.by_version()) == (8, 7, {200: 4}, {"1": 4})
 
 
-def test_what_the_server_refuses_for_now_is_tried_again_and_counted(server: Server) -> None:
-    server.before = [503, 503, 429]
-    tally = asyncio.run(Replay(USE_CASE, server.url, rate=None, outcomes_after=None).run(ROWS[:2]))
-    assert tally.by_status() == {200: 2}
-    assert tally.retried == {"503": 2, "429": 1}
+def test_replay_repeats_and_counts_rejected_requests(server: FakePredictor) -> None:
+    server.queued_statuses = [503, 503, 429]
+    stats = asyncio.run(Replay(USE_CASE, server.url, rate=None, outcomes_after=None).run(ROWS[:2]))
+    assert stats.by_status() == {200: 2}
+    assert stats.retried == {"503": 2, "429": 1}
 
 
-def test_patience_ends(server: Server) -> None:
-    server.before = [503] * 5
-    with pytest.raises(Refused, match="503"):
-        asyncio.run(Replay(USE_CASE, server.url, rate=None, patience_seconds=0).run(ROWS))
+def test_replay_gives_up_after_retry_timeout(server: FakePredictor) -> None:
+    server.queued_statuses = [503] * 5
+    with pytest.raises(PredictorBusy, match="503"):
+        asyncio.run(Replay(USE_CASE, server.url, rate=None, retry_timeout_seconds=0).run(ROWS))
 
 
-def test_an_answer_that_is_no_prediction_is_counted_and_not_repeated(server: Server) -> None:
-    server.before = [422]
-    tally = asyncio.run(Replay(USE_CASE, server.url, rate=None, outcomes_after=None).run(ROWS[:2]))
-    assert tally.by_status() == {422: 1, 200: 1}
+def test_replay_counts_failed_request_without_repeating_it(server: FakePredictor) -> None:
+    server.queued_statuses = [422]
+    stats = asyncio.run(Replay(USE_CASE, server.url, rate=None, outcomes_after=None).run(ROWS[:2]))
+    assert stats.by_status() == {422: 1, 200: 1}
 
 
-def test_a_stopped_replay_ends_after_the_request_that_is_under_way(server: Server) -> None:
+def test_replay_stops_after_current_request(server: FakePredictor) -> None:
     replay = Replay(USE_CASE, server.url, rate=None, outcomes_after=None)
-    tally = asyncio.run(replay.run(ROWS, lambda tally, _: replay.stop() if tally.rows == 3 else None))
-    assert tally.rows == 3
+    stats = asyncio.run(replay.run(ROWS, lambda stats, _: replay.stop() if stats.rows == 3 else None))
+    assert stats.rows == 3
 
 
-def test_a_rate_spreads_the_rows(server: Server) -> None:
+def test_replay_rate_spreads_rows(server: FakePredictor) -> None:
     replay = Replay(USE_CASE, server.url, rate=20, outcomes_after=None)
-    tally = asyncio.run(replay.run(ROWS[:4]))
-    assert tally.answers[-1].at - tally.answers[0].at >= 0.1
+    stats = asyncio.run(replay.run(ROWS[:4]))
+    assert stats.responses[-1].at - stats.responses[0].at >= 0.1

@@ -136,7 +136,7 @@ def test_gate_promotes_better_challenger() -> None:
                 champion=ServingTrial(columns={}, latency_seconds={1: 0.002, 128: 0.004}),
             ),
             {},
-            "a prediction of 128 rows takes 12.1 ms, 3.0 times the champion's 4 ms; at most 3 times is allowed",
+            "a prediction of 128 rows takes 12.1 ms, 3.0 times the champion's 4 ms, and at most 3 times is allowed",
             id="slow",
         ),
         pytest.param(

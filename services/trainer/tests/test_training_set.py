@@ -242,7 +242,7 @@ def test_training_set_reports_column_missing_more_often_in_archive(dataset: Data
     dataset.archive(base(2).assign(c=series([None, None, None, "u"]), whole=[np.nan, np.nan, 1, 1]))
     (problem,) = dataset.problems()
     assert problem == (
-        "missing values: c is missing in 75% of the archive's 4 rows and in 0% of the base dataset's; at most 50% more "
+        "missing values: c is missing in 75% of the archive's 4 rows and in 0% of the base dataset's, and at most 50% more "
         "is allowed (DRIFTLOOP_DATA__MAX_MISSING_RATE_INCREASE)"
     )
     assert (

@@ -369,7 +369,7 @@ def _missing_value_problems(
     if counts.archived >= settings.min_labelled_rows:
         problems += [
             f"missing values: {name} is missing in {archived[name]:.0%} of the archive's {counts.archived:,} rows and "
-            f"in {base[name]:.0%} of the base dataset's; at most {settings.max_missing_rate_increase:.0%} more is "
+            f"in {base[name]:.0%} of the base dataset's, and at most {settings.max_missing_rate_increase:.0%} more is "
             "allowed (DRIFTLOOP_DATA__MAX_MISSING_RATE_INCREASE)"
             for name in features
             if archived[name] - base[name] > settings.max_missing_rate_increase
