@@ -146,13 +146,16 @@ def _read_between(
     for partition, offset in starts.items():
         consumer.seek(partition, offset)
     while any(consumer.position(partition) < ends[partition] for partition in starts):
-        yield from _poll(consumer)
+        yield from _poll(consumer, ends)
 
 
-def _poll(consumer: KafkaConsumer) -> list[Event]:
+def _poll(consumer: KafkaConsumer, ends: Mapping[TopicPartition, int] | None = None) -> list[Event]:
+    """Return the valid events of one poll, without those at or after the ``ends`` of their partitions."""
     events = []
-    for records in consumer.poll(timeout_ms=POLL_TIMEOUT_MS).values():
+    for partition, records in consumer.poll(timeout_ms=POLL_TIMEOUT_MS).items():
         for record in records:
+            if ends is not None and record.offset >= ends[partition]:
+                break
             try:
                 events.append(decode(record.value, record.headers, record.timestamp))
             except InvalidMessage:
