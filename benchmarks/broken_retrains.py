@@ -1,4 +1,4 @@
-"""Retrains that are broken on purpose: the trainer's base dataset is not what it should be."""
+"""Deliberately broken retrains: the trainer's base dataset has shuffled labels, is truncated, or lacks a column."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,65 +11,68 @@ from driftloop.events import DataSelection
 from driftloop.storage import dvc
 from driftloop.usecase import UseCase
 from stack.running import Stack
-from tests.support.report import tell
-from tests.support.stack_fixture import FOLDER
+from tests.support.report import log
+from tests.support.stack_fixture import STACK_DIR
 from usecases.flights import usecase
 
-TRUE_DAYS = 21  # at the end of the year, whose outcomes stay true: the gate judges by the last of them
-POINTERS = FOLDER / "broken"
+INTACT_DAYS = 21  # at the end of the year, whose labels stay right: the gate's holdout is among them
+POINTER_DIR = STACK_DIR / "broken"
 
 
-def _with(name: str) -> UseCase:
-    return replace(usecase, pointer=POINTERS / f"{name}.parquet.dvc")
+def _with_dataset(name: str) -> UseCase:
+    return replace(usecase, dvc_file=POINTER_DIR / f"{name}.parquet.dvc")
 
 
-shuffled, truncated, renamed = _with("shuffled"), _with("truncated"), _with("renamed")
-"""What the trainer's setting DRIFTLOOP_USE_CASE names."""
+shuffled, truncated, renamed = _with_dataset("shuffled"), _with_dataset("truncated"), _with_dataset("renamed")
+"""Use cases for the trainer's setting DRIFTLOOP_USE_CASE."""
 
 
-def shuffled_outcomes(rows: pd.DataFrame, file: Path) -> None:
-    """Each row has another one's outcome, but for the last days."""
+def write_shuffled_outcomes(rows: pd.DataFrame, file: Path) -> None:
+    """Write rows whose outcomes are permuted, except in the last days."""
     days = usecase.local_dates(rows[usecase.timestamp])
-    early = np.asarray(days < sorted(days.unique())[-TRUE_DAYS])
+    early = np.asarray(days < sorted(days.unique())[-INTACT_DAYS])
     outcomes = rows[usecase.target].copy()
     outcomes[early] = np.random.default_rng(0).permutation(outcomes[early])
     rows.assign(**{usecase.target: outcomes}).to_parquet(file, index=False)
 
 
-def truncated_file(rows: pd.DataFrame, file: Path) -> None:
-    """The first half of the file."""
+def write_truncated(rows: pd.DataFrame, file: Path) -> None:
+    """Write the first half of the file's bytes."""
     rows.to_parquet(file, index=False)
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
 
 
-def renamed_column(rows: pd.DataFrame, file: Path) -> None:
-    """A feature has another name."""
+def write_renamed_column(rows: pd.DataFrame, file: Path) -> None:
+    """Write rows in which a feature has another name."""
     rows.rename(columns={"distance": "miles"}).to_parquet(file, index=False)
 
 
-BROKEN: dict[str, Callable[[pd.DataFrame, Path], None]] = {
-    "shuffled": shuffled_outcomes,
-    "truncated": truncated_file,
-    "renamed": renamed_column,
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+    "shuffled": write_shuffled_outcomes,
+    "truncated": write_truncated,
+    "renamed": write_renamed_column,
 }
 
 
-def retrain(stack: Stack, champion: str) -> dict[str, tuple[str, str]]:
-    """How a retrain on each of them ends, and why, while ``champion`` serves, which has not seen the last days."""
+def run_broken_retrains(stack: Stack, champion: str) -> dict[str, tuple[str, str]]:
+    """Retrain on each broken dataset; return state and explanation of the results by name.
+
+    ``champion`` serves meanwhile; it was not trained on the last days, so that the gate can compare on them.
+    """
     rows = usecase.load_rows()
-    POINTERS.mkdir(parents=True, exist_ok=True)
+    POINTER_DIR.mkdir(parents=True, exist_ok=True)
     stack.registry.promote(champion)
-    environment = stack.parts["trainer"].environment
-    found: dict[str, tuple[str, str]] = {}
-    for name, write in BROKEN.items():
-        file = POINTERS / f"{name}.parquet"
+    environment = stack.components["trainer"].environment
+    results: dict[str, tuple[str, str]] = {}
+    for name, write in WRITERS.items():
+        file = POINTER_DIR / f"{name}.parquet"
         write(rows, file)
         file.with_name(f"{file.name}.dvc").write_text(dvc.push(stack.storage, file))
-        broken = {"DRIFTLOOP_USE_CASE": f"benchmarks.broken:{name}", "DRIFTLOOP_POLICY__ENABLED": "false"}
-        stack.restart("trainer", {**environment, **broken})
+        overrides = {"DRIFTLOOP_USE_CASE": f"benchmarks.broken_retrains:{name}", "DRIFTLOOP_POLICY__ENABLED": "false"}
+        stack.restart("trainer", {**environment, **overrides})
         change = stack.retrain(f"{name} on purpose", DataSelection(archive=False), lambda _: None)
-        found[name] = (change.state, change.explanation)
-        tell(f"{name}: {change.state}: {change.explanation}")
-        assert stack.registry.champion() == champion, "the champion has been touched"
-    return found
+        results[name] = (change.state, change.explanation)
+        log(f"{name}: {change.state}: {change.explanation}")
+        assert stack.registry.champion() == champion, "the champion has changed"
+    return results

@@ -1,191 +1,204 @@
-"""False alarms and power of drift detectors: counted in judged windows, and shown as tables."""
+"""False alarms and power of drift detectors, computed from scored windows and printed as tables."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from benchmarks import streams
-from benchmarks.streams import EVERY, INJECTIONS, LATER, YEAR, shares
+from benchmarks import drift_streams
+from benchmarks.drift_streams import EVERY_4TH_WEEK, INJECTIONS, LATER_WEEKS, REST_OF_YEAR, rate_with_interval
 from tests.support import report
-from tests.support.report import tell
+from tests.support.report import log
 
 RATES = (0.05, 0.01)
-CHANGES = (0.1, 0.25, 0.5)  # of one of their numbers, in standard deviations
-NAMED = (*(f"{scale} {rate}" for scale in ("single", "rolling") for rate in RATES), "facts")
-CHANGED, PATIENCE = "number 0", 3  # windows in which a change should be found
+CHANGE_SIZES = (0.1, 0.25, 0.5)  # of a number in synthetic streams, in standard deviations
+NAMED_BY = (*(f"{scale} {rate}" for scale in ("single", "rolling") for rate in RATES), "issues")
+CHANGED_COLUMN, MAX_DELAY_WINDOWS = "number 0", 3  # windows in which a change should be found
 
 
-def alarms(judged: pd.DataFrame, what: str) -> pd.DataFrame:
-    """The windows for which something can be said, with an alarm or none.
+def with_alarms(scored: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Return the windows that have a result, with a column ``alarm``.
 
-    ``what`` is a column of :meth:`Detector.judged`, or ``either`` with a rate: what the drift worker alarms for, where
-    two windows are before the last.
+    ``what`` is a column of the results of ``Detector.score_windows``, or ``either`` with a rate: the alarms of the
+    drift worker, single or rolling, for windows with two windows before them.
     """
     if what.startswith("either"):
         rate = what.rsplit(maxsplit=1)[-1]
-        known = judged[judged["before"]]
-        said = known[f"rolling {rate}"].map(bool) | known[f"single {rate}"].map(bool)
+        windows = scored[scored["before"]]
+        alarms = windows[f"rolling {rate}"].map(bool) | windows[f"single {rate}"].map(bool)
     else:
-        known = judged[judged[what].notna()]
-        said = known[what].map(bool)
-    return known.assign(alarm=said)
+        windows = scored[scored[what].notna()]
+        alarms = windows[what].map(bool)
+    return windows.assign(alarm=alarms)
 
 
-def share(judged: pd.DataFrame, what: str) -> list[float]:
-    """Percent of windows with an alarm, and its interval; empty where there is no such window."""
-    known = alarms(judged, what)
-    return shares(known["alarm"].to_numpy(dtype=bool), known["block"].to_numpy()).tolist() if len(known) else []
+def alarm_rate(scored: pd.DataFrame, what: str) -> list[float]:
+    """Return the percentage of windows with an alarm and its interval; an empty list if there is no such window."""
+    windows = with_alarms(scored, what)
+    if windows.empty:
+        return []
+    rate: list[float] = rate_with_interval(windows["alarm"].to_numpy(dtype=bool), windows["block"].to_numpy()).tolist()
+    return rate
 
 
-def words(found: Sequence[float]) -> str:
-    """Such a share."""
-    if not found:
+def format_rate(rate: Sequence[float]) -> str:
+    """Return a rate with its interval as text."""
+    if not rate:
         return "–"
-    value, low, high = found
+    value, low, high = rate
     return f"{value:.1f} [{low:.0f}–{high:.0f}]"
 
 
-def short(title: str) -> str:
-    """A month in three letters; other titles as they are."""
+def short_title(title: str) -> str:
+    """Return a month in three letters, other titles unchanged."""
     return title if " " in title else title[:3]
 
 
-def show_alarms(name: str, judged: pd.DataFrame, peers: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """Percent of windows with an alarm, by detector: quiet ones, and the others by month."""
-    months = list(judged[judged["design"] == YEAR]["block"].unique())
-    chosen = {design: ("design", design) for design in (EVERY, LATER)} | {month: ("block", month) for month in months}
-    found: dict[str, dict[str, list[float]]] = {}
+def print_alarms(name: str, scored: pd.DataFrame, peers: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Print and return the percentage of windows with an alarm by detector: unchanged windows, and others by month."""
+    months = list(scored[scored["design"] == REST_OF_YEAR]["block"].unique())
+    chosen = {design: ("design", design) for design in (EVERY_4TH_WEEK, LATER_WEEKS)} | {
+        month: ("block", month) for month in months
+    }
+    rates: dict[str, dict[str, list[float]]] = {}
     for scale in ("single", "rolling", "either"):
         for rate in RATES:
-            found[f"driftloop: {scale}, {rate * 100:g} %"] = {
-                title: share(judged[judged[column] == value], f"{scale} {rate}")
+            rates[f"driftloop: {scale}, {rate * 100:g} %"] = {
+                title: alarm_rate(scored[scored[column] == value], f"{scale} {rate}")
                 for title, (column, value) in chosen.items()
             }
     for what in ("any", "half"):
-        found[f"evidently: {what} of the columns"] = {
-            title: share(judged[judged[column] == value], f"evidently {what}")
+        rates[f"evidently: {what} of the columns"] = {
+            title: alarm_rate(scored[scored[column] == value], f"evidently {what}")
             for title, (column, value) in chosen.items()
         }
-    real = peers[peers["injection"] == ""]
-    for detector, of_detector in real.groupby("detector"):
-        for rate in RATES if str(detector).startswith("alibi") else RATES[:1]:
-            told = f"{detector}, {rate * 100:g} %" if str(detector).startswith("alibi") else f"{detector}, defaults"
-            found[told] = {
-                title: share(of_detector[of_detector[column] == value], str(rate))
+    uninjected = peers[peers["injection"] == ""]
+    for detector, results in uninjected.groupby("detector"):
+        has_rate = str(detector).startswith("alibi")
+        for rate in RATES if has_rate else RATES[:1]:
+            label = f"{detector}, {rate * 100:g} %" if has_rate else f"{detector}, defaults"
+            rates[label] = {
+                title: alarm_rate(results[results[column] == value], str(rate))
                 for title, (column, value) in chosen.items()
             }
-    shown = report.table(
-        f"{name}: % of windows with an alarm; the first two columns are quiet", "", *map(short, chosen)
+    table = report.create_table(
+        f"{name}: % of windows with an alarm; nothing has changed in the first two columns",
+        "",
+        *map(short_title, chosen),
     )
-    for row, values in found.items():
-        shown.add_row(row, *(
-            words(value) if title in (EVERY, LATER) else f"{value[0]:.0f}" if value else "–"
+    for row, values in rates.items():
+        table.add_row(row, *(
+            format_rate(value) if title in (EVERY_4TH_WEEK, LATER_WEEKS) else f"{value[0]:.0f}" if value else "–"
             for title, value in values.items()
         ))  # fmt: skip
-    report.console.print(shown)
-    odd = words(share(judged[judged["design"] == EVERY], "facts"))
-    tell(f"{name}: quiet windows with a fact beside the verdict, which is no alarm: {odd} %")
-    return found
+    report.console.print(table)
+    issue_rate = format_rate(alarm_rate(scored[scored["design"] == EVERY_4TH_WEEK], "issues"))
+    log(f"{name}: unchanged windows with a data quality issue, which is no alarm: {issue_rate} %")
+    return rates
 
 
-def scored(judged: pd.DataFrame, peers: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Each detector's scores of single windows."""
-    evidently = judged.assign(score=judged["evidently score"])
-    of_peers = {str(name): one for name, one in peers.groupby("detector")}
-    return {"driftloop": judged, "evidently: largest distance": evidently, **of_peers}
+def scores_by_detector(scored: pd.DataFrame, peers: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return each detector's scores of single windows."""
+    evidently = scored.assign(score=scored["evidently score"])
+    by_peer = {str(name): results for name, results in peers.groupby("detector")}
+    return {"driftloop": scored, "evidently: largest distance": evidently, **by_peer}
 
 
-def show_same_rate(name: str, judged: pd.DataFrame, peers: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Percent of single windows found by month, with the limit that lets just so many quiet windows of each alarm."""
-    months = list(judged[judged["design"] == YEAR]["block"].unique())
-    found: dict[str, dict[str, float]] = {}
+def print_power_at_equal_rate(name: str, scored: pd.DataFrame, peers: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Print and return the percentage of single windows with an alarm by month, at equal rates of false alarms."""
+    months = list(scored[scored["design"] == REST_OF_YEAR]["block"].unique())
+    rates: dict[str, dict[str, float]] = {}
     for rate in RATES:
-        for detector, scores in scored(judged, peers[peers["injection"] == ""]).items():
-            limit = limit_at(scores, rate)
-            found[f"{detector}, {rate * 100:g} %"] = {
-                month: float((scores[scores["block"] == month]["score"] > limit).mean() * 100) for month in months
+        for detector, scores in scores_by_detector(scored, peers[peers["injection"] == ""]).items():
+            threshold = threshold_for_rate(scores, rate)
+            rates[f"{detector}, {rate * 100:g} %"] = {
+                month: float((scores[scores["block"] == month]["score"] > threshold).mean() * 100) for month in months
             }
-    shown = report.table(
-        f"{name}: % of single windows found when {', '.join(f'{rate * 100:g}' for rate in RATES)} % of the quiet alarm",
-        *("", *map(short, months), "mean"),
+    percentages = " and ".join(f"{rate * 100:g}" for rate in RATES)
+    table = report.create_table(
+        f"{name}: % of single windows with an alarm, at false alarm rates of {percentages} %",
+        *("", *map(short_title, months), "mean"),
     )
-    for row, values in found.items():
-        shown.add_row(row, *(f"{value:.0f}" for value in values.values()), f"{np.nanmean(list(values.values())):.0f}")
-    report.console.print(shown)
-    return found
+    for row, values in rates.items():
+        table.add_row(row, *(f"{value:.0f}" for value in values.values()), f"{np.nanmean(list(values.values())):.0f}")
+    report.console.print(table)
+    return rates
 
 
-def limit_at(scores: pd.DataFrame, rate: float) -> float:
-    """The score that so many of the quiet windows are above: known afterwards only, for a fair comparison."""
-    return float(np.quantile(scores[scores["design"] == EVERY]["score"], 1 - rate))
+def threshold_for_rate(scores: pd.DataFrame, rate: float) -> float:
+    """Return the score that this rate of unchanged windows exceed: a threshold for comparison, not known in advance."""
+    return float(np.quantile(scores[scores["design"] == EVERY_4TH_WEEK]["score"], 1 - rate))
 
 
-def show_injections(
+def print_injections(
     injected: pd.DataFrame, quiet: pd.DataFrame, peers: pd.DataFrame
 ) -> dict[str, dict[str, list[float]]]:
-    """Percent of changed windows in which the changed column is named; and, at the same rate, those with an alarm."""
-    said = injected.assign(**{what: pd.Series(named(injected, what), dtype=object) for what in NAMED})
-    told = scored(injected, peers[peers["injection"] != ""])
-    limits = {
-        detector: limit_at(scores, RATES[0])
-        for detector, scores in scored(quiet, peers[peers["injection"] == ""]).items()
+    """Print and return the percentage of changed windows whose changed column is named, and of those with an alarm.
+
+    The alarms are those of each detector's score with thresholds for the same rate of false alarms.
+    """
+    named = injected.assign(
+        **{what: pd.Series(names_changed_column(injected, what), dtype=object) for what in NAMED_BY}
+    )
+    by_detector = scores_by_detector(injected, peers[peers["injection"] != ""])
+    thresholds = {
+        detector: threshold_for_rate(scores, RATES[0])
+        for detector, scores in scores_by_detector(quiet, peers[peers["injection"] == ""]).items()
     }
-    found: dict[str, dict[str, list[float]]] = {}
+    rates: dict[str, dict[str, list[float]]] = {}
     for injection in INJECTIONS:
-        one = said[said["injection"] == injection.name]
-        whole = one[one["before"]]
-        either = whole["single 0.05"] | whole["rolling 0.05"] | whole["facts"]
-        found[injection.name] = {
-            **{what: share(one, what) for what in NAMED},
-            "found": share(whole.assign(found=either), "found"),
+        windows = named[named["injection"] == injection.name]
+        complete = windows[windows["before"]]
+        found = complete["single 0.05"] | complete["rolling 0.05"] | complete["issues"]
+        rates[injection.name] = {
+            **{what: alarm_rate(windows, what) for what in NAMED_BY},
+            "found": alarm_rate(complete.assign(found=found), "found"),
             **{
-                detector: share(scores.assign(over=scores["score"] > limits[detector]), "over")
-                for detector, every in told.items()
-                for scores in [every[every["injection"] == injection.name]]
+                detector: alarm_rate(scores.assign(over=scores["score"] > thresholds[detector]), "over")
+                for detector, all_scores in by_detector.items()
+                for scores in [all_scores[all_scores["injection"] == injection.name]]
             },
         }
-    shown = report.table(
-        f"flights: % of changed windows that name the column; right, % that alarm when {RATES[0]:.0%} of the quiet do",
-        *("", *(what.replace("0.05", "5 %").replace("0.01", "1 %") for what in NAMED), "found", *told),
+    table = report.create_table(
+        f"flights: % of changed windows that name the column; right, % with an alarm at {RATES[0]:.0%} false alarms",
+        *("", *(what.replace("0.05", "5 %").replace("0.01", "1 %") for what in NAMED_BY), "found", *by_detector),
     )
-    for row, values in found.items():
-        shown.add_row(row, *(f"{value[0]:.0f}" if value else "–" for value in values.values()))
-    report.console.print(shown)
-    return found
+    for row, values in rates.items():
+        table.add_row(row, *(f"{value[0]:.0f}" if value else "–" for value in values.values()))
+    report.console.print(table)
+    return rates
 
 
-def named(judged: pd.DataFrame, what: str) -> list[bool | None]:
-    """Whether the changed column is among those of a column of :meth:`Detector.judged`."""
+def names_changed_column(scored: pd.DataFrame, what: str) -> list[bool | None]:
+    """Return whether the changed column is among the columns that a detector names, by window."""
     return [
         None if columns is None else column in columns
-        for columns, column in zip(judged[what], judged["column"], strict=True)
+        for columns, column in zip(scored[what], scored["column"], strict=True)
     ]
 
 
-def show_made(known: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """False alarms, and the share of changes that are named within some windows."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for truth in known["truth"].unique():
-        quiet = known[(known["truth"] == truth) & (known["size"] == 0)]
-        found[truth] = {f"false alarms, {rate * 100:g} %": share(quiet, f"either {rate}") for rate in RATES}
-        for size in CHANGES:
-            changed = known[
-                (known["truth"] == truth) & (known["size"] == size) & (known["end"] > 2.5 * streams.DAY_ROWS)
-            ]
-            said = changed.assign(
+def print_synthetic(scored: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    """Print and return false alarms on synthetic streams, and the percentage of changes that are named in time."""
+    rates: dict[str, dict[str, list[float]]] = {}
+    for truth in scored["truth"].unique():
+        quiet = scored[(scored["truth"] == truth) & (scored["size"] == 0)]
+        rates[truth] = {f"false alarms, {rate * 100:g} %": alarm_rate(quiet, f"either {rate}") for rate in RATES}
+        for size in CHANGE_SIZES:
+            is_after = scored["end"] > 2.5 * drift_streams.DAY_ROWS
+            changed = scored[(scored["truth"] == truth) & (scored["size"] == size) & is_after]
+            named = changed.assign(
                 named=[
-                    any(columns and CHANGED in columns for columns in both)
+                    any(columns and CHANGED_COLUMN in columns for columns in both)
                     for both in zip(changed["single 0.05"], changed["rolling 0.05"], strict=True)
                 ]
             )
-            first = said.groupby("block")["named"].any().reset_index()
-            found[truth][f"+ {size:g} sd"] = share(first, "named")
-    shown = report.table(
-        f"made streams: % of windows that alarm falsely; % of changes named in {PATIENCE} windows, at 5 %",
-        *("", *next(iter(found.values()))),
+            by_stream = named.groupby("block")["named"].any().reset_index()
+            rates[truth][f"+ {size:g} sd"] = alarm_rate(by_stream, "named")
+    table = report.create_table(
+        f"synthetic streams: % false alarms; % of changes named within {MAX_DELAY_WINDOWS} windows, at 5 %",
+        *("", *next(iter(rates.values()))),
     )
-    for truth, values in found.items():
-        shown.add_row(truth, *map(words, values.values()))
-    report.console.print(shown)
-    return found
+    for truth, values in rates.items():
+        table.add_row(truth, *map(format_rate, values.values()))
+    report.console.print(table)
+    return rates

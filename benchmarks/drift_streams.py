@@ -1,4 +1,4 @@
-"""Rows in order of time, for what is measured about drift: flights, bicycles, and streams whose truth is known."""
+"""Streams of rows in order of time for drift benchmarks: flights, bicycle hires, and synthetic streams."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,74 +8,85 @@ import numpy.typing as npt
 import pandas as pd
 
 from driftloop.drift.distances import ColumnType, FloatArray, IntArray
-from tests.support.peer_environments import environment
+from tests.support.peer_environments import ensure_environment
 from usecases.flights import usecase
 
-DAY_ROWS = 1_000  # of the made streams
-FOLDS = 4  # every fourth week is held out, in turn
-EVERY, LATER, YEAR = "every 4th week", "later weeks", "rest of the year"
-LEVELS = (3, 16, 100)  # of their categories: few, as many as carriers, as many as destinations
+DAY_ROWS = 1_000  # of synthetic streams
+FOLDS = 4  # every fourth week is held out in turn
+EVERY_4TH_WEEK, LATER_WEEKS, REST_OF_YEAR = "every 4th week", "later weeks", "rest of the year"
+LEVELS = (3, 16, 100)  # of synthetic categories: few, like carriers, like destinations
 
 
 class Stream(NamedTuple):
-    """Rows in order of time."""
+    """Rows in order of time, with the day of each row."""
 
     rows: pd.DataFrame
-    """The columns that are compared, and no others."""
+    """The columns that are compared."""
     dates: pd.Series
-    """Each row's day."""
-    kinds: dict[str, ColumnType]
-    window: int
-    """Rows of a window that suits it: about a day."""
+    """The day of each row."""
+    column_types: dict[str, ColumnType]
+    window_rows: int
+    """Rows of a window: about a day."""
 
     @property
     def days(self) -> IntArray:
-        """The days as numbers, a step a day."""
+        """The ordinal of each row's day."""
         return np.asarray(self.dates.to_numpy().astype("datetime64[D]").astype(np.int64))
 
     def positions(self, start: str, end: str) -> IntArray:
-        """The rows from the day ``start`` up to, not including, the day ``end``."""
+        """Return the positions of the rows from day ``start`` to before day ``end``."""
         return np.flatnonzero((self.dates >= pd.Timestamp(start)) & (self.dates < pd.Timestamp(end)))
 
 
 def flights() -> Stream:
-    """2013's flights from New York with the weather: the features of the use case."""
+    """Return the flights of 2013 from New York with the weather: the features of the use case."""
     rows = usecase.load_rows()
     dates = rows[usecase.timestamp].dt.tz_convert(usecase.timezone).dt.tz_localize(None).dt.normalize()
     return Stream(rows[usecase.features], dates, usecase.column_types, 1_000)
 
 
 def bikeshare() -> Stream:
-    """2011's hourly hires of bicycles in Washington with the weather, from the file that the islp package carries."""
-    (file,) = environment("islp").parent.glob("lib/python*/site-packages/ISLP/data/Bikeshare.csv")
+    """Return the hourly bicycle hires of 2011 in Washington with the weather, from the data of the islp package."""
+    (file,) = ensure_environment("islp").parent.glob("lib/python*/site-packages/ISLP/data/Bikeshare.csv")
     table = pd.read_csv(file)
-    kinds: dict[str, ColumnType] = {
+    column_types: dict[str, ColumnType] = {
         **dict.fromkeys(("temp", "atemp", "hum", "windspeed", "casual", "registered"), "number"),
         **dict.fromkeys(("hr", "weekday", "workingday", "weathersit"), "category"),
     }
-    rows = table[list(kinds)].astype({column: str for column, kind in kinds.items() if kind == "category"})
-    return Stream(rows, pd.Timestamp("2010-12-31") + pd.to_timedelta(table["day"], unit="D"), kinds, 24)
+    rows = table[list(column_types)].astype(
+        {column: str for column, column_type in column_types.items() if column_type == "category"}
+    )
+    return Stream(rows, pd.Timestamp("2010-12-31") + pd.to_timedelta(table["day"], unit="D"), column_types, 24)
 
 
-def made(seed: int, days: int, shared: float, correlation: float) -> Stream:
-    """Ten numbers and three categories whose truth is known.
+def synthetic(seed: int, days: int, shared: float, correlation: float) -> Stream:
+    """Return a synthetic stream of ten numbers and three categories.
 
-    A day shares ``shared`` of a column's variance, and a day's share goes on into the next with ``correlation``.
+    Args:
+        seed: Of the random generator.
+        days: The length of the stream.
+        shared: Fraction of each column's variance that all rows of a day have in common.
+        correlation: Correlation of a day's common part with that of the day before.
     """
     random = np.random.default_rng(seed)
-    kinds: dict[str, ColumnType] = {
+    column_types: dict[str, ColumnType] = {
         **{f"number {n}": "number" for n in range(10)},
         **{f"category of {levels}": "category" for levels in LEVELS},
     }
-    values = {column: _normal(random, days, shared, correlation) for column in kinds}
-    levels = dict(zip([column for column, kind in kinds.items() if kind == "category"], LEVELS, strict=True))
-    columns = {column: _cut(of_it, levels[column]) if column in levels else of_it for column, of_it in values.items()}
+    values = {column: _normal_values(random, days, shared, correlation) for column in column_types}
+    levels = dict(
+        zip([column for column, column_type in column_types.items() if column_type == "category"], LEVELS, strict=True)
+    )
+    columns = {
+        column: _to_levels(of_column, levels[column]) if column in levels else of_column
+        for column, of_column in values.items()
+    }
     dates = pd.Series(pd.Timestamp("2013-01-01") + pd.to_timedelta(np.arange(days * DAY_ROWS) // DAY_ROWS, unit="D"))
-    return Stream(pd.DataFrame(columns), dates, kinds, DAY_ROWS)
+    return Stream(pd.DataFrame(columns), dates, column_types, DAY_ROWS)
 
 
-def _normal(random: np.random.Generator, days: int, shared: float, correlation: float) -> FloatArray:
-    """Values of variance 1."""
+def _normal_values(random: np.random.Generator, days: int, shared: float, correlation: float) -> FloatArray:
+    """Return values of variance 1 with a common part per day."""
     of_day = np.empty(days)
     of_day[0] = random.normal()
     for day, new in enumerate(random.normal(size=days - 1), 1):
@@ -84,21 +95,22 @@ def _normal(random: np.random.Generator, days: int, shared: float, correlation: 
     return np.asarray(np.sqrt(shared) * np.repeat(of_day, DAY_ROWS) + np.sqrt(1 - shared) * own)
 
 
-def _cut(values: FloatArray, levels: int) -> npt.NDArray[np.object_]:
-    """Values as so many levels, of which the n-th has a share as 1/n."""
-    shares = 1 / np.arange(1, levels + 1)
-    limits = np.quantile(values, np.cumsum(shares / shares.sum())[:-1])
+def _to_levels(values: FloatArray, levels: int) -> npt.NDArray[np.object_]:
+    """Return values as so many levels; the n-th level has a frequency proportional to 1/n."""
+    weights = 1 / np.arange(1, levels + 1)
+    limits = np.quantile(values, np.cumsum(weights / weights.sum())[:-1])
     return np.array([f"level {level}" for level in range(levels)], dtype=object)[np.searchsorted(limits, values)]
 
 
-def evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """So many rows in their order: evenly spaced, or repeated where there are too few."""
-    at = np.linspace(0, len(rows) - 1, count).astype(int) if count <= len(rows) else np.arange(count) % len(rows)
-    return rows.iloc[at].reset_index(drop=True)
+def sample_evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return ``count`` rows in their order: evenly spaced, or repeated if there are too few."""
+    spaced, repeated = np.linspace(0, len(rows) - 1, count).astype(int), np.arange(count) % len(rows)
+    positions = spaced if count <= len(rows) else repeated
+    return rows.iloc[positions].reset_index(drop=True)
 
 
-def shares(alarms: Sequence[bool] | npt.NDArray[np.bool_], blocks: npt.NDArray[np.generic]) -> FloatArray:
-    """The share of alarms in percent, with the ends of its 95 % interval: blocks are drawn whole, 2,000 times."""
+def rate_with_interval(alarms: Sequence[bool] | npt.NDArray[np.bool_], blocks: npt.NDArray[np.generic]) -> FloatArray:
+    """Return the rate of alarms in percent and the ends of its 95 % interval, by 2,000 resamples of whole blocks."""
     _, block = np.unique(blocks, return_inverse=True)
     counts = np.bincount(block)
     hits = np.bincount(block, np.asarray(alarms, dtype=float))
@@ -108,11 +120,11 @@ def shares(alarms: Sequence[bool] | npt.NDArray[np.bool_], blocks: npt.NDArray[n
 
 
 Change = Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
-"""What is made of rows; the second frame is what was learned from."""
+"""Changes rows; the second argument is the reference."""
 
 
 class Injection(NamedTuple):
-    """A change that is made in rows where nothing has changed."""
+    """A change that is made to unchanged rows."""
 
     name: str
     column: str
@@ -120,90 +132,90 @@ class Injection(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Rows in a row that nothing was learned from."""
+    """Consecutive rows that are not part of the reference."""
 
     first: int
     end: int
     block: str
-    """Windows of a block are not independent."""
+    """Windows of the same block are not independent."""
 
 
 class Split(NamedTuple):
-    """What is learned from, and what is tested."""
+    """A reference and the stretches that are tested against it."""
 
     design: str
-    learned: IntArray
-    stretches: list[Stretch]
+    reference: IntArray
+    test_stretches: list[Stretch]
 
 
-def season(stream: Stream, start: str, end: str, weeks: int) -> list[Split]:
-    """Every fourth week of a season held out in turn; and its later weeks, after learning from the first ``weeks``."""
+def season_splits(stream: Stream, start: str, end: str, weeks: int) -> list[Split]:
+    """Return splits of a season: each fourth of its weeks held out in turn, and the weeks after the first ``weeks``."""
     rows = stream.positions(start, end)
     week = (stream.days[rows] - stream.days[rows[0]]) // 7
     return [
         *(
-            Split(EVERY, rows[week % FOLDS != fold], _stretches(rows, week, week % FOLDS == fold))
+            Split(EVERY_4TH_WEEK, rows[week % FOLDS != fold], _weekly_stretches(rows, week, week % FOLDS == fold))
             for fold in range(FOLDS)
         ),
-        Split(LATER, rows[week < weeks], _stretches(rows, week, week >= weeks)),
+        Split(LATER_WEEKS, rows[week < weeks], _weekly_stretches(rows, week, week >= weeks)),
     ]
 
 
-def _stretches(rows: IntArray, week: IntArray, chosen: npt.NDArray[np.bool_]) -> list[Stretch]:
-    """A stretch a week."""
+def _weekly_stretches(rows: IntArray, week: IntArray, chosen: npt.NDArray[np.bool_]) -> list[Stretch]:
+    """Return a stretch per chosen week."""
     return [
-        Stretch(int(rows[week == one][0]), int(rows[week == one][-1]) + 1, f"week {one}")
-        for one in np.unique(week[chosen])
+        Stretch(int(rows[week == number][0]), int(rows[week == number][-1]) + 1, f"week {number}")
+        for number in np.unique(week[chosen])
     ]
 
 
-def rest_of_the_year(stream: Stream, start: str, end: str) -> Split:
-    """A season learned; a stretch a month that is not in it."""
-    learned = stream.positions(start, end)
+def rest_of_year_split(stream: Stream, start: str, end: str) -> Split:
+    """Return a split with a season as the reference, and a stretch per month outside of it."""
+    reference = stream.positions(start, end)
     month = stream.dates.dt.month.to_numpy()
-    others = np.setdiff1d(np.unique(month), np.unique(month[learned]))
+    others = np.setdiff1d(np.unique(month), np.unique(month[reference]))
     stretches = []
-    for one in others.tolist():
-        rows = np.flatnonzero(month == one)
-        stretches.append(Stretch(int(rows[0]), int(rows[-1]) + 1, pd.Timestamp(2013, one, 1).month_name()))
-    return Split(YEAR, learned, stretches)
+    for number in others.tolist():
+        rows = np.flatnonzero(month == number)
+        stretches.append(Stretch(int(rows[0]), int(rows[-1]) + 1, pd.Timestamp(2013, number, 1).month_name()))
+    return Split(REST_OF_YEAR, reference, stretches)
 
 
-def _plus(column: str, sds: float) -> Change:
-    return lambda rows, learned: rows.assign(**{column: rows[column] + sds * learned[column].std()})
+def _shifted(column: str, stds: float) -> Change:
+    return lambda rows, reference: rows.assign(**{column: rows[column] + stds * reference[column].std()})
 
 
-def _gone(column: str) -> Change:
-    """Rows of the level that is second most frequent do not come any more."""
-    return lambda rows, learned: rows[rows[column] != learned[column].value_counts().index[1]]
+def _without_second_level(column: str) -> Change:
+    """Return a change that removes the rows with the reference's second most frequent level."""
+    return lambda rows, reference: rows[rows[column] != reference[column].value_counts().index[1]]
 
 
-def _renamed(column: str, share: float) -> Change:
+def _renamed(column: str, fraction: float) -> Change:
     def change(rows: pd.DataFrame, _: pd.DataFrame) -> pd.DataFrame:
-        some = np.random.default_rng(1).random(len(rows)) < share
-        return rows.assign(**{column: rows[column].where(~some, rows[column].str.lower() + "*")})
+        is_renamed = np.random.default_rng(1).random(len(rows)) < fraction
+        return rows.assign(**{column: rows[column].where(~is_renamed, rows[column].str.lower() + "*")})
 
     return change
 
 
-def _nulls(column: str, share: float) -> Change:
+def _with_nulls(column: str, fraction: float) -> Change:
     def change(rows: pd.DataFrame, _: pd.DataFrame) -> pd.DataFrame:
-        return rows.assign(**{column: rows[column].mask(np.random.default_rng(2).random(len(rows)) < share)})
+        return rows.assign(**{column: rows[column].mask(np.random.default_rng(2).random(len(rows)) < fraction)})
 
     return change
 
 
 INJECTIONS = [
-    Injection("distance + 0.25 sd", "distance", _plus("distance", 0.25)),
-    Injection("distance + 0.5 sd", "distance", _plus("distance", 0.5)),
-    Injection("distance + 1 sd", "distance", _plus("distance", 1)),
-    Injection("departure time + 0.25 sd", "sched_dep_time", _plus("sched_dep_time", 0.25)),
-    Injection("departure time + 0.5 sd", "sched_dep_time", _plus("sched_dep_time", 0.5)),
-    Injection("departure time + 1 sd", "sched_dep_time", _plus("sched_dep_time", 1)),
-    Injection("a carrier gone", "carrier", _gone("carrier")),
-    Injection("an origin gone", "origin", _gone("origin")),
+    Injection("distance + 0.25 sd", "distance", _shifted("distance", 0.25)),
+    Injection("distance + 0.5 sd", "distance", _shifted("distance", 0.5)),
+    Injection("distance + 1 sd", "distance", _shifted("distance", 1)),
+    Injection("departure time + 0.25 sd", "sched_dep_time", _shifted("sched_dep_time", 0.25)),
+    Injection("departure time + 0.5 sd", "sched_dep_time", _shifted("sched_dep_time", 0.5)),
+    Injection("departure time + 1 sd", "sched_dep_time", _shifted("sched_dep_time", 1)),
+    Injection("a carrier gone", "carrier", _without_second_level("carrier")),
+    Injection("an origin gone", "origin", _without_second_level("origin")),
     Injection("10 % of carriers renamed", "carrier", _renamed("carrier", 0.1)),
-    Injection("10 % nulls in temperature", "temp", _nulls("temp", 0.1)),
+    Injection("10 % nulls in temperature", "temp", _with_nulls("temp", 0.1)),
     Injection("temperature frozen", "temp", lambda rows, _: rows.assign(temp=rows["temp"].bfill().iloc[0])),
     Injection("miles to kilometres", "distance", lambda rows, _: rows.assign(distance=rows["distance"] * 1.609344)),
     Injection("Fahrenheit to Celsius", "temp", lambda rows, _: rows.assign(temp=(rows["temp"] - 32) / 1.8)),

@@ -1,8 +1,8 @@
-"""False alarms and found changes: driftloop's calibrated windows beside evidently's preset, NannyML and Alibi Detect.
+"""Drift detection with known truth: driftloop compared with evidently's preset, NannyML and Alibi Detect.
 
-Rates of false alarms come from windows of the same season that nothing was learned from; what is found, from real
-changes of the season, from changes that are made in such windows, and from streams whose truth is known. Intervals are
-95 %, with weeks (or streams) drawn whole, since neighbouring windows are not independent.
+False alarms are counted in windows of the same season that are not part of the reference. Power is measured on real
+changes of the season, on changes that are injected into such windows, and on synthetic streams. Intervals are 95 %, by
+resampling whole weeks (or streams), since neighbouring windows are not independent.
 """
 
 import sys
@@ -15,21 +15,21 @@ import pandas as pd
 from evidently import DataDefinition, Dataset, Report
 from evidently.presets import DataDriftPreset
 
-from benchmarks import streams
-from benchmarks.peers import detectors
-from benchmarks.peers.detectors import SCRIPTS, Case, Failed, Said
-from benchmarks.power import (
-    CHANGED,
-    CHANGES,
-    PATIENCE,
+from benchmarks import drift_streams
+from benchmarks.detector_power import (
+    CHANGE_SIZES,
+    CHANGED_COLUMN,
+    MAX_DELAY_WINDOWS,
     RATES,
-    share,
-    show_alarms,
-    show_injections,
-    show_made,
-    show_same_rate,
+    alarm_rate,
+    print_alarms,
+    print_injections,
+    print_power_at_equal_rate,
+    print_synthetic,
 )
-from benchmarks.streams import EVERY, INJECTIONS, LATER, YEAR, Split, Stream
+from benchmarks.drift_streams import EVERY_4TH_WEEK, INJECTIONS, LATER_WEEKS, REST_OF_YEAR, Split, Stream
+from benchmarks.peers import detectors
+from benchmarks.peers.detectors import SCRIPTS, Case, DetectorFailed, DetectorResult
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.data_checks import check_data
 from driftloop.drift.distances import IntArray
@@ -37,9 +37,9 @@ from driftloop.drift.scoring import score_window
 from driftloop.drift.statistics import prepare_reference, window_statistics
 from driftloop.events import Finding
 from tests.support import report
-from tests.support.peer_environments import FOLDER, PINS, NoInstaller, environment
-from tests.support.processes import ended_in_order
-from tests.support.report import tell
+from tests.support.peer_environments import ENVIRONMENTS_DIR, PINNED_PACKAGES, UvNotInstalled, ensure_environment
+from tests.support.processes import exit_on_sigterm
+from tests.support.report import log
 
 GOALS = {
     "false_alarms_5": "≤ 5",
@@ -48,273 +48,298 @@ GOALS = {
     "july_rolling": "100",
     "injections_found": f"≥ 10 (of {len(INJECTIONS)})",
 }
-SPAN = 3  # windows of the rolling scale
-FIXED = 0.1  # evidently's default threshold, for references of more than 1,000 rows
-PRESET_CHECKS = 3  # windows that evidently's preset itself judges, to show that it says the same
-TRUTHS = {  # share of a column's variance that a day shares; correlation of a day's share with the day before
+SPAN_WINDOWS = 3  # windows that are scored together
+PRESET_THRESHOLD = 0.1  # evidently's default threshold, for references of more than 1,000 rows
+PRESET_CHECKS = 3  # windows scored by evidently's preset itself, to show that it has the same result
+SYNTHETIC_STREAMS = {  # variance that a day's rows have in common, and its correlation with the day before
     "independent rows": (0.0, 0.0),
     "days share half of the variance": (0.5, 0.0),
-    "and go on at 0.6": (0.5, 0.6),
+    "and correlate with 0.6": (0.5, 0.6),
 }
 QUICK_MONTHS = ("July", "December")
-LEARNED_DAYS, TESTED_DAYS = 78, 26  # of made streams
+REFERENCE_DAYS, TEST_DAYS = 78, 26  # of synthetic streams
 
 
 class Season(NamedTuple):
-    """What is learned of a stream: no season changes in it much, and all others do."""
+    """A part of a stream without much change, used as the reference; the rest of the year changes."""
 
     stream: Stream
     start: str
     end: str
     weeks: int
-    """Of its weeks, as many are learned from where the later ones are tested."""
+    """Weeks of the reference in the split that tests later weeks."""
 
     @property
     def splits(self) -> list[Split]:
-        """All designs."""
+        """The splits of all designs."""
         return [
-            *streams.season(self.stream, self.start, self.end, self.weeks),
-            streams.rest_of_the_year(self.stream, self.start, self.end),
+            *drift_streams.season_splits(self.stream, self.start, self.end, self.weeks),
+            drift_streams.rest_of_year_split(self.stream, self.start, self.end),
         ]
 
 
 class Detector:
-    """Ours, as the drift worker has it, and evidently's defaults, which need no more than the same distances."""
+    """Driftloop's detector, as in the drift worker, and evidently's default rule on the same distances."""
 
-    def __init__(self, stream: Stream, learned: IntArray) -> None:
-        """Learns."""
+    def __init__(self, stream: Stream, reference: IntArray) -> None:
+        """Calibrate driftloop with the rows at the positions ``reference`` of the stream."""
         self.stream = stream
-        self.reference = stream.rows.iloc[learned]
-        self._ready = prepare_reference(stream.kinds, self.reference)
-        days = stream.days[learned]
+        self.reference = stream.rows.iloc[reference]
+        self._prepared = prepare_reference(stream.column_types, self.reference)
+        days = stream.days[reference]
         self._profiles = {
-            rate: calibrate(self.reference, days, stream.kinds, window_rows=stream.window, false_alarm_rate=rate)
+            rate: calibrate(
+                self.reference, days, stream.column_types, window_rows=stream.window_rows, false_alarm_rate=rate
+            )
             for rate in RATES
         }
-        self._usually_constant = next(iter(self._profiles.values())).normally_constant_columns
+        self._normally_constant = next(iter(self._profiles.values())).normally_constant_columns
 
-    def judged(self, rows: pd.DataFrame, step: int, **about: object) -> list[dict[str, Any]]:
-        """One entry a window of rows that follow one another.
+    def score_windows(self, rows: pd.DataFrame, step: int, **labels: object) -> list[dict[str, Any]]:
+        """Score the windows of consecutive rows; return a dictionary per window, with ``labels`` added to each.
 
-        ``single`` and ``rolling`` are the columns that drifted in the window, and in it and the two before it; the
-        latter is ``None`` where fewer are ``before``, or where too few rows were learned from for it. ``score`` is a
-        share of the single window's limit.
+        ``single`` and ``rolling`` are the columns that drifted in the window alone and together with the two windows
+        before it. ``rolling`` is None if there are fewer windows ``before``, or if the reference is too small for it.
+        ``score`` is the score of the single window divided by its threshold.
         """
-        return [{**self._judged(rows, end), **about} for end in ends(len(rows), self.stream.window, step)]
+        return [
+            {**self._score_window(rows, end), **labels} for end in window_ends(len(rows), self.stream.window_rows, step)
+        ]
 
-    def _judged(self, rows: pd.DataFrame, end: int) -> dict[str, Any]:
-        length = self.stream.window
+    def _score_window(self, rows: pd.DataFrame, end: int) -> dict[str, Any]:
+        length = self.stream.window_rows
         window = rows.iloc[end - length : end]
-        values, before = {1: window_statistics(self._ready, window)}, end >= SPAN * length
-        if before:
-            values[SPAN] = window_statistics(self._ready, rows.iloc[end - SPAN * length : end])
-        distances = [v for check, v in values[1].items() if check.statistic in ("wasserstein", "jensenshannon")]
-        over = np.array(distances) >= FIXED
-        found: dict[str, Any] = {
+        values, has_before = {1: window_statistics(self._prepared, window)}, end >= SPAN_WINDOWS * length
+        if has_before:
+            values[SPAN_WINDOWS] = window_statistics(self._prepared, rows.iloc[end - SPAN_WINDOWS * length : end])
+        distances = [v for key, v in values[1].items() if key.statistic in ("wasserstein", "jensenshannon")]
+        is_over = np.array(distances) >= PRESET_THRESHOLD
+        result: dict[str, Any] = {
             "end": end,
-            "before": before,
-            "evidently any": bool(over.any()),
-            "evidently half": bool(over.mean() >= 0.5),
+            "before": has_before,
+            "evidently any": bool(is_over.any()),
+            "evidently half": bool(is_over.mean() >= 0.5),
             "evidently score": float(np.nanmax(distances)),
-            "facts": {fact.column for fact in check_data(self._ready, window, self._usually_constant)},
+            "issues": {issue.column for issue in check_data(self._prepared, window, self._normally_constant)},
         }
         for rate, profile in self._profiles.items():
             by_span = {span.windows: span for span in score_window(profile, values).spans}
-            found[f"single {rate}"] = _drifted(by_span[1].findings)
-            found[f"rolling {rate}"] = _drifted(by_span[SPAN].findings) if SPAN in by_span else None
+            result[f"single {rate}"] = _drifted_columns(by_span[1].findings)
+            result[f"rolling {rate}"] = (
+                _drifted_columns(by_span[SPAN_WINDOWS].findings) if SPAN_WINDOWS in by_span else None
+            )
             if rate == RATES[0]:
-                found["score"] = by_span[1].score / by_span[1].threshold
-        return found
+                result["score"] = by_span[1].score / by_span[1].threshold
+        return result
 
     def preset_agrees(self, rows: pd.DataFrame) -> bool:
-        """Whether evidently's preset itself, told nothing, has as many columns above its threshold."""
+        """Return whether evidently's preset with defaults finds the same number of drifted columns."""
         numbers, categories = (
-            [c for c, k in self.stream.kinds.items() if k == kind] for kind in ("number", "category")
+            [c for c, k in self.stream.column_types.items() if k == kind] for kind in ("number", "category")
         )
         definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
         both = [Dataset.from_pandas(frame, definition) for frame in (rows, self.reference)]
         results = Report([DataDriftPreset()]).run(*both).metric_results.values()
-        (theirs,) = [result.count.value for result in results if hasattr(result, "count")]
-        values = window_statistics(self._ready, rows)
-        ours = sum(v >= FIXED for check, v in values.items() if check.statistic in ("wasserstein", "jensenshannon"))
-        return bool(ours == theirs)
+        (expected,) = [result.count.value for result in results if hasattr(result, "count")]
+        values = window_statistics(self._prepared, rows)
+        count = sum(
+            v >= PRESET_THRESHOLD for key, v in values.items() if key.statistic in ("wasserstein", "jensenshannon")
+        )
+        return bool(count == expected)
 
 
-def _drifted(findings: Iterable[Finding]) -> set[str]:
+def _drifted_columns(findings: Iterable[Finding]) -> set[str]:
     return {finding.column for finding in findings if finding.drifted}
 
 
-def ends(rows: int, window: int, step: int) -> range:
-    """Where windows end."""
+def window_ends(rows: int, window: int, step: int) -> range:
+    """Return the ends of windows that start ``step`` rows apart."""
     return range(window, rows + 1, step)
 
 
 def main() -> int:
-    """Runs everything; returns the exit code."""
-    options = report.options(f"{__doc__}\nNeeds what `make setup` installs; peers go to .benchmarks.").parse_args()
+    """Run the benchmark; return the exit code."""
+    options = report.create_parser(
+        f"{__doc__}\nRun `make setup` first; peers are installed into .benchmarks."
+    ).parse_args()
     try:
         for peer in (*SCRIPTS, "islp"):
-            tell(f"environment of {peer}")
-            environment(peer)
-        with ended_in_order():
+            log(f"environment of {peer}")
+            ensure_environment(peer)
+        with exit_on_sigterm():
             figures, details = measure(options.quick)
-    except (NoInstaller, Failed) as error:
+    except (UvNotInstalled, DetectorFailed) as error:
         report.warn(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
-    report.finish("drift_truth", figures, GOALS, details, options.json)
+    report.write_results("drift_truth", figures, GOALS, details, options.json)
     return 0
 
 
 def measure(quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures and details."""
-    tell("reading flights and hires")
-    flights, hires = streams.flights(), streams.bikeshare()
+    """Score all streams with all detectors; return figures and details."""
+    log("reading flights and hires")
+    flights, hires = drift_streams.flights(), drift_streams.bikeshare()
     seasons = {
         "flights": Season(flights, "2013-01-01", "2013-04-01", 8),
         "bikeshare": Season(hires, "2011-05-01", "2011-09-01", 12),
     }
-    cases, places = peer_cases(seasons, quick)
-    folder = FOLDER / "windows"
-    detectors.ask(folder, cases)
-    processes = {peer: detectors.judging(folder, peer, environment(peer)) for peer in SCRIPTS}
+    cases, labels = make_peer_cases(seasons, quick)
+    folder = ENVIRONMENTS_DIR / "windows"
+    detectors.write_cases(folder, cases)
+    processes = {peer: detectors.start_detectors(folder, peer, ensure_environment(peer)) for peer in SCRIPTS}
     try:
-        tell(f"{sum(len(case.windows) for case in cases.values()):,} windows laid down for {', '.join(SCRIPTS)}")
-        quiet = {name: ours(season, 1 if quick else 4, quick) for name, season in seasons.items()}
-        injected = injections(seasons["flights"], 1 if quick else 2, 1 if quick else streams.FOLDS)
-        tell("flights with changes made in them: judged")
-        known = of_made(1 if quick else 12)
-        tell("waiting for the peers")
-        said = {peer: detectors.said(folder, peer, process) for peer, process in processes.items()}
+        log(f"{sum(len(case.windows) for case in cases.values()):,} windows written for {', '.join(SCRIPTS)}")
+        quiet = {name: score_season(season, 1 if quick else 4, quick) for name, season in seasons.items()}
+        injected = score_injections(seasons["flights"], 1 if quick else 2, 1 if quick else drift_streams.FOLDS)
+        log("flights with injected changes: done")
+        synthetic = score_synthetic(1 if quick else 12)
+        log("waiting for the peers")
+        results = {peer: detectors.collect_results(folder, peer, process) for peer, process in processes.items()}
     finally:
         for process in processes.values():
             process.kill()
             process.wait()
-    peers = of_peers(said, places)
+    peers = collect_peer_results(results, labels)
+    by_season = {name: peers[peers["stream"] == name] for name in seasons}
+    by_injection = print_injections(injected, quiet["flights"], by_season["flights"])
     details = {
-        **{f"{name} alarms": show_alarms(name, quiet[name], peers[peers["stream"] == name]) for name in seasons},
-        **{f"{name} at the same rate": show_same_rate(name, quiet[name], peers[peers["stream"] == name])
-           for name in seasons},
-        "injections": (shown := show_injections(injected, quiet["flights"], peers[peers["stream"] == "flights"])),
-        "made streams": show_made(known),
-        "pins": {peer: list(PINS[peer]) for peer in SCRIPTS},
-    }  # fmt: skip
-    of_flights = quiet["flights"]
-    rates = {
-        rate: max(share(of_flights[of_flights["design"] == design], f"either {rate}")[0] for design in (EVERY, LATER))
+        **{f"{name} alarms": print_alarms(name, quiet[name], by_season[name]) for name in seasons},
+        **{
+            f"{name} at the same rate": print_power_at_equal_rate(name, quiet[name], by_season[name])
+            for name in seasons
+        },
+        "injections": by_injection,
+        "synthetic streams": print_synthetic(synthetic),
+        "pins": {peer: list(PINNED_PACKAGES[peer]) for peer in SCRIPTS},
+    }
+    flights_windows = quiet["flights"]
+    false_alarms = {
+        rate: max(
+            alarm_rate(flights_windows[flights_windows["design"] == design], f"either {rate}")[0]
+            for design in (EVERY_4TH_WEEK, LATER_WEEKS)
+        )
         for rate in RATES
     }
-    july = of_flights[of_flights["block"] == "July"]
+    july = flights_windows[flights_windows["block"] == "July"]
     figures = {
-        "false_alarms_5": rates[0.05],
-        "false_alarms_1": rates[0.01],
-        "july_single": share(july, "single 0.05")[0],
-        "july_rolling": share(july, "rolling 0.05")[0],
-        "injections_found": float(sum(one["found"][0] == 100 for one in shown.values())),
+        "false_alarms_5": false_alarms[0.05],
+        "false_alarms_1": false_alarms[0.01],
+        "july_single": alarm_rate(july, "single 0.05")[0],
+        "july_rolling": alarm_rate(july, "rolling 0.05")[0],
+        "injections_found": float(sum(rates["found"][0] == 100 for rates in by_injection.values())),
     }
     return figures, details
 
 
-def ours(season: Season, steps: int, quick: bool) -> pd.DataFrame:
-    """All windows of all designs of a stream, judged; windows slide by a part of their length."""
-    found: list[dict[str, Any]] = []
+def score_season(season: Season, steps: int, quick: bool) -> pd.DataFrame:
+    """Score all windows of all designs of a stream; ``steps`` windows start within a window's length."""
+    results: list[dict[str, Any]] = []
     stream = season.stream
     for split in season.splits:
-        detector = Detector(stream, split.learned)
-        for stretch in split.stretches:
-            if quick and split.design == YEAR and stretch.block not in QUICK_MONTHS:
+        detector = Detector(stream, split.reference)
+        for stretch in split.test_stretches:
+            if quick and split.design == REST_OF_YEAR and stretch.block not in QUICK_MONTHS:
                 continue
             rows = stream.rows.iloc[stretch.first : stretch.end]
-            found += detector.judged(rows, stream.window // steps, block=stretch.block, design=split.design)
-        if split.design == LATER and stream.window >= 1_000:  # with fewer rows it would take other tests
+            results += detector.score_windows(
+                rows, stream.window_rows // steps, block=stretch.block, design=split.design
+            )
+        if split.design == LATER_WEEKS and stream.window_rows >= 1_000:  # with fewer rows the preset uses other tests
             for at in range(PRESET_CHECKS):
                 assert detector.preset_agrees(stream.rows.iloc[stretch.first :].iloc[at * 1_000 : (at + 1) * 1_000])
-        tell(f"{split.design}: {len(split.learned):,} rows learned, {len(found):,} windows judged")
-    return pd.DataFrame(found)
+        log(f"{split.design}: reference of {len(split.reference):,} rows, {len(results):,} windows scored")
+    return pd.DataFrame(results)
 
 
-def injections(season: Season, steps: int, folds: int) -> pd.DataFrame:
-    """Windows of the held-out weeks with a change made in all of the week."""
-    found: list[dict[str, Any]] = []
+def score_injections(season: Season, steps: int, folds: int) -> pd.DataFrame:
+    """Score windows of held-out weeks with an injected change in the whole week."""
+    results: list[dict[str, Any]] = []
     stream = season.stream
     for split in season.splits[:folds]:
-        detector = Detector(stream, split.learned)
-        for stretch in split.stretches:
+        detector = Detector(stream, split.reference)
+        for stretch in split.test_stretches:
             rows = stream.rows.iloc[stretch.first : stretch.end]
-            for one in INJECTIONS:
-                changed = one.change(rows, detector.reference)
-                about = {"block": stretch.block, "injection": one.name, "column": one.column}
-                found += detector.judged(changed, stream.window // steps, **about)
-    return pd.DataFrame(found)
+            for injection in INJECTIONS:
+                changed = injection.change(rows, detector.reference)
+                labels = {"block": stretch.block, "injection": injection.name, "column": injection.column}
+                results += detector.score_windows(changed, stream.window_rows // steps, **labels)
+    return pd.DataFrame(results)
 
 
-def peer_cases(seasons: Mapping[str, Season], quick: bool) -> tuple[dict[str, Case], pd.DataFrame]:
-    """Windows for the peers, and what each of them is. Fewer than for ours: they take longer."""
+def make_peer_cases(seasons: Mapping[str, Season], quick: bool) -> tuple[dict[str, Case], pd.DataFrame]:
+    """Return windows for the peers, and a table with the labels of each window.
+
+    There are fewer than for driftloop, because the peers are slower.
+    """
     cases: dict[str, Case] = {}
-    places: list[dict[str, str]] = []
+    labels: list[dict[str, str]] = []
     for name, (stream, *_) in seasons.items():
-        numbers = [column for column, kind in stream.kinds.items() if kind == "number"]
+        numbers = [column for column, column_type in stream.column_types.items() if column_type == "number"]
         for number, split in enumerate(seasons[name].splits):
-            if quick and (name != "flights" or 0 < number < streams.FOLDS):
+            if quick and (name != "flights" or 0 < number < drift_streams.FOLDS):
                 continue
-            reference = stream.rows.iloc[split.learned]
-            step = stream.window if split.design == YEAR or quick else stream.window // 2
+            reference = stream.rows.iloc[split.reference]
+            step = stream.window_rows if split.design == REST_OF_YEAR or quick else stream.window_rows // 2
             windows: list[pd.DataFrame] = []
-            for stretch in split.stretches:
-                if quick and split.design == YEAR and stretch.block not in QUICK_MONTHS:
+            for stretch in split.test_stretches:
+                if quick and split.design == REST_OF_YEAR and stretch.block not in QUICK_MONTHS:
                     continue
                 rows = stream.rows.iloc[stretch.first : stretch.end]
-                made = [("", rows)]
+                variants = [("", rows)]
                 if name == "flights" and number == 0:
-                    made += [(one.name, one.change(rows, reference)) for one in INJECTIONS]
-                for injection, changed in made:
-                    part = stream.window if injection else step
-                    some = [changed.iloc[end - stream.window : end] for end in ends(len(changed), stream.window, part)]
-                    windows += some
-                    about = {"stream": name, "design": split.design, "block": stretch.block, "injection": injection}
-                    places += [{**about, "case": f"{name}-{number}"}] * len(some)
+                    variants += [(injection.name, injection.change(rows, reference)) for injection in INJECTIONS]
+                for injection_name, changed in variants:
+                    ends = window_ends(len(changed), stream.window_rows, stream.window_rows if injection_name else step)
+                    windows += [changed.iloc[end - stream.window_rows : end] for end in ends]
+                    label = {"stream": name, "design": split.design, "block": stretch.block}
+                    labels += [{**label, "injection": injection_name, "case": f"{name}-{number}"}] * len(ends)
             cases[f"{name}-{number}"] = Case(reference, windows, numbers)
-    return cases, pd.DataFrame(places)
+    return cases, pd.DataFrame(labels)
 
 
-def of_peers(said: Mapping[str, Mapping[str, Mapping[str, Said]]], places: pd.DataFrame) -> pd.DataFrame:
-    """One row a window and detector of a peer."""
-    found = []
-    for peer, by_case in said.items():
+def collect_peer_results(
+    by_peer: Mapping[str, Mapping[str, Mapping[str, DetectorResult]]], labels: pd.DataFrame
+) -> pd.DataFrame:
+    """Return a table with a row per window and detector of a peer."""
+    results = []
+    for peer, by_case in by_peer.items():
         for case, by_detector in by_case.items():
             for detector, (score, alarm) in by_detector.items():
-                of_case = places[places["case"] == case]
+                case_labels = labels[labels["case"] == case]
                 columns = {str(rate): alarm[str(rate)] for rate in RATES}
-                found.append(of_case.assign(detector=f"{peer}: {detector}", score=score, **columns))
-    return pd.concat(found)
+                results.append(case_labels.assign(detector=f"{peer}: {detector}", score=score, **columns))
+    return pd.concat(results)
 
 
-def of_made(streams_each: int) -> pd.DataFrame:
-    """Streams whose truth is known, each before and after changes of one number."""
-    jobs = [(truth, seed) for truth in TRUTHS for seed in range(streams_each)]
-    found = []
+def score_synthetic(streams_per_type: int) -> pd.DataFrame:
+    """Score synthetic streams, unchanged and with changes of one number."""
+    jobs = [(name, seed) for name in SYNTHETIC_STREAMS for seed in range(streams_per_type)]
+    results = []
     with ProcessPoolExecutor(2) as pool:
-        for number, part in enumerate(pool.map(_one_made, jobs), 1):
-            found += part
-            if number % streams_each == 0:
-                tell(f"made streams: {jobs[number - 1][0]}")
-    return pd.DataFrame(found)
+        for number, part in enumerate(pool.map(_score_synthetic_stream, jobs), 1):
+            results += part
+            if number % streams_per_type == 0:
+                log(f"synthetic streams: {jobs[number - 1][0]}")
+    return pd.DataFrame(results)
 
 
-def _one_made(job: tuple[str, int]) -> list[dict[str, Any]]:
-    truth, seed = job
-    stream = streams.made(seed, LEARNED_DAYS + TESTED_DAYS, *TRUTHS[truth])
-    first = LEARNED_DAYS * streams.DAY_ROWS
+def _score_synthetic_stream(job: tuple[str, int]) -> list[dict[str, Any]]:
+    name, seed = job
+    stream = drift_streams.synthetic(seed, REFERENCE_DAYS + TEST_DAYS, *SYNTHETIC_STREAMS[name])
+    first = REFERENCE_DAYS * drift_streams.DAY_ROWS
     detector = Detector(stream, np.arange(first))
-    tested = stream.rows.iloc[first:]
-    found = detector.judged(tested, stream.window, truth=truth, block=seed, size=0.0)
-    at = TESTED_DAYS // 2 * stream.window + stream.window // 2  # the known row, amid a window
-    part = tested.iloc[at - stream.window // 2 - 2 * stream.window : at + PATIENCE * stream.window]
-    for size in CHANGES:
-        changed = part.assign(**{CHANGED: part[CHANGED] + size * (np.arange(len(part)) >= 2.5 * stream.window)})
-        found += detector.judged(changed, stream.window, truth=truth, block=seed, size=size)
-    return found
+    rows = stream.rows.iloc[first:]
+    results = detector.score_windows(rows, stream.window_rows, truth=name, block=seed, size=0.0)
+    change_row = TEST_DAYS // 2 * stream.window_rows + stream.window_rows // 2  # in the middle of a window
+    start = change_row - stream.window_rows // 2 - 2 * stream.window_rows
+    part = rows.iloc[start : change_row + MAX_DELAY_WINDOWS * stream.window_rows]
+    is_changed = np.arange(len(part)) >= 2.5 * stream.window_rows
+    for size in CHANGE_SIZES:
+        changed = part.assign(**{CHANGED_COLUMN: part[CHANGED_COLUMN] + size * is_changed})
+        results += detector.score_windows(changed, stream.window_rows, truth=name, block=seed, size=size)
+    return results
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Days of rows through the real system, one after the other: each ends when all has been done that it led to."""
+"""Replay rows through the real system day by day; a day ends when everything that it has caused is done."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import httpx
 import numpy as np
@@ -16,33 +16,35 @@ from driftloop.events import DriftVerdict, Event, ModelStateChanged, RetrainRequ
 from driftloop.kafka.codec import decode
 from driftloop.usecase import UseCase
 from producer.replay import split_requests
-from stack.running import CannotStart, Stack
+from stack.running import Stack, StackStartError
 from tests.support.processes import cpu_seconds
 
+EventT = TypeVar("EventT", bound=Event)
+
 ROWS_PER_REQUEST = 50
-PATIENCE_SECONDS = 900
-LOOK_SECONDS = 0.05  # between two looks at the topics
-BATCH = 1_000  # outcomes in a request
+OUTCOMES_PER_REQUEST = 1_000
+DAY_TIMEOUT_SECONDS = 900
+POLL_INTERVAL_SECONDS = 0.05  # of topics and metrics
 
 
-class Answered(NamedTuple):
-    """One row that was answered."""
+class RowPrediction(NamedTuple):
+    """The prediction that was served for one row."""
 
     row: int
-    """Its place in the use case's rows."""
+    """Position in the use case's rows."""
     prediction: float
     version: str
 
 
-class Stuck(Exception):
-    """What a day led to has not been done in time; says what is missing."""
+class DayTimedOut(Exception):
+    """The system has not finished a day in time; the message says what is missing."""
 
 
-class Told:
-    """All events of some topics, read as they come."""
+class TopicReader:
+    """Reads all events of some topics from their beginning."""
 
     def __init__(self, stack: Stack, *topics: str) -> None:
-        """From the beginning."""
+        """Create the consumer; :meth:`poll` reads."""
         self.events: list[Event] = []
         self._consumer = KafkaConsumer(
             **stack.kafka.client_config,
@@ -53,120 +55,121 @@ class Told:
         self._consumer.assign([TopicPartition(topic, 0) for topic in topics])
         self._consumer.seek_to_beginning()
 
-    def look(self) -> None:
-        """Reads what is there."""
+    def poll(self) -> None:
+        """Read all new events."""
         while polled := self._consumer.poll(timeout_ms=20):
             for record in (record for records in polled.values() for record in records):
                 self.events.append(decode(record.value, record.headers, record.timestamp))
 
-    def of(self, kind: type[Event]) -> list[Any]:
-        """The events of a kind, in order."""
-        return [event for event in self.events if isinstance(event, kind)]
+    def of_type(self, event_type: type[EventT]) -> list[EventT]:
+        """Return the events of a type, in order."""
+        return [event for event in self.events if isinstance(event, event_type)]
 
     def close(self) -> None:
-        """Leaves the broker."""
+        """Close the consumer."""
         self._consumer.close()
 
 
-class Days:
-    """Posts a use case's rows by day, and their outcomes a day later. Use in a ``with`` statement."""
+class DayReplay:
+    """Posts a use case's rows by day, and their outcomes a day later. A context manager that closes its clients."""
 
     def __init__(self, stack: Stack, use_case: UseCase) -> None:
-        """Nothing is posted."""
-        self.answered: list[Answered] = []
-        self.requests: list[str] = []
-        """Ids of the answers."""
-        self.failed: list[str] = []
-        """What came instead of an answer."""
-        self.told = Told(stack, stack.topics.drift, stack.topics.retrain, stack.topics.models)
+        """Connect to broker and predictor."""
+        self.row_predictions: list[RowPrediction] = []
+        self.request_ids: list[str] = []
+        """Ids of all successful prediction requests."""
+        self.failures: list[str] = []
+        """Descriptions of failed requests."""
+        self.reader = TopicReader(stack, stack.topics.drift, stack.topics.retrain, stack.topics.models)
         self._stack = stack
         self._use_case = use_case
-        self._client = httpx.Client(base_url=stack.parts["predictor"].url, timeout=60)
+        self._client = httpx.Client(base_url=stack.components["predictor"].url, timeout=60)
         self._outcomes: list[dict[str, Any]] = []
         self._posted = {"predictions": 0, "outcomes": 0}
-        self._counted = {topic: self._consumed("drift_worker", topic) for topic in self._posted}
+        self._initially_consumed = {topic: self._consumed("drift_worker", topic) for topic in self._posted}
 
     def __enter__(self) -> Self:
-        """Nothing more is done."""
+        """Return self."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leaves broker and predictor."""
-        self.told.close()
+        """Close consumer and HTTP client."""
+        self.reader.close()
         self._client.close()
 
-    def day(self, rows: pd.DataFrame) -> None:
-        """Reports the outcomes of the day before, asks for all rows of this one, and waits for what comes of both."""
+    def replay_day(self, rows: pd.DataFrame) -> None:
+        """Report the outcomes of the day before, request predictions for this day's rows, and wait for all effects."""
         self.report_outcomes(rows[self._use_case.timestamp].iloc[0])
         for request in split_requests(self._use_case, rows, ROWS_PER_REQUEST):
-            self._ask(request)
-        self.settle()
+            self._predict(request)
+        self.wait_until_settled()
 
     def report_outcomes(self, at: pd.Timestamp) -> None:
-        """Reports what became of the rows asked for until now."""
-        for start in range(0, len(self._outcomes), BATCH):
-            part = self._outcomes[start : start + BATCH]
-            self._post("/outcomes", {"outcomes": part}, at)
-            self._posted["outcomes"] += len(part)
+        """Report the outcomes of all rows that were predicted until now."""
+        for start in range(0, len(self._outcomes), OUTCOMES_PER_REQUEST):
+            outcomes = self._outcomes[start : start + OUTCOMES_PER_REQUEST]
+            self._post("/outcomes", {"outcomes": outcomes}, at)
+            self._posted["outcomes"] += len(outcomes)
         self._outcomes = []
 
-    def settle(self) -> None:
-        """Returns when the drift worker has read everything, the trainer every verdict, and no retrain is under way.
+    def wait_until_settled(self) -> None:
+        """Wait until the drift worker has consumed all events and the trainer all verdicts, and no retrain is running.
 
-        Raises :class:`Stuck`.
+        Raises:
+            DayTimedOut: This has taken too long.
         """
         for topic, posted in self._posted.items():
-            wanted = self._counted[topic] + posted
-            _until(
-                lambda topic=topic, wanted=wanted: self._consumed("drift_worker", topic) >= wanted,  # type: ignore[misc]
-                f"the drift worker to read {wanted} {topic}",
+            expected = self._initially_consumed[topic] + posted
+            _wait_until(
+                lambda topic=topic, expected=expected: self._consumed("drift_worker", topic) >= expected,  # type: ignore[misc]
+                f"the drift worker to consume {expected} {topic}",
                 self._stack,
             )
-        _until(self._trainer_is_done, "the trainer to end its retrains", self._stack)
+        _wait_until(self._trainer_is_idle, "the trainer to finish its retrains", self._stack)
 
-    def _trainer_is_done(self) -> bool:
-        self.told.look()
-        verdicts = sum(event.topic == "drift" for event in self.told.events)
+    def _trainer_is_idle(self) -> bool:
+        self.reader.poll()
+        verdicts = sum(event.topic == "drift" for event in self.reader.events)
         if self._consumed("trainer", "drift") < verdicts:
             return False
-        asked = {retrain.id for retrain in self.told.of(RetrainRequested)}
-        self.told.look()  # a decision is published with what decided it, so it is there by now
-        ended = {change.retrain_id: change for change in self.told.of(ModelStateChanged) if change.final}
-        if not asked <= ended.keys():
+        requested = {request.id for request in self.reader.of_type(RetrainRequested)}
+        self.reader.poll()  # a decision is published in the transaction of its verdict, so it has arrived by now
+        finished = {change.retrain_id for change in self.reader.of_type(ModelStateChanged) if change.is_final}
+        if not requested <= finished:
             return False
         champion = self._stack.registry.champion()
         return bool(self._client.get("/models").json()["version"] == champion)
 
-    def _ask(self, rows: pd.DataFrame) -> None:
+    def _predict(self, rows: pd.DataFrame) -> None:
         columns = frame_to_columns(rows[self._use_case.features])
-        instances = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-        answer = self._post("/predict", {"instances": instances}, rows[self._use_case.timestamp].iloc[0])
-        if answer is None:
+        instances = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        response = self._post("/predict", {"instances": instances}, rows[self._use_case.timestamp].iloc[0])
+        if response is None:
             return
         self._posted["predictions"] += 1
-        self.requests.append(answer["id"])
-        for place, (row, prediction) in enumerate(zip(rows.index, answer["predictions"], strict=True)):
-            self.answered.append(Answered(int(row), float(prediction), answer["version"]))
-            outcome = rows[self._use_case.target].iloc[place]
+        self.request_ids.append(response["id"])
+        for index, (row, prediction) in enumerate(zip(rows.index, response["predictions"], strict=True)):
+            self.row_predictions.append(RowPrediction(int(row), float(prediction), response["version"]))
+            outcome = rows[self._use_case.target].iloc[index]
             if pd.notna(outcome):
-                self._outcomes.append({"id": answer["id"], "index": place, "outcome": float(outcome)})
+                self._outcomes.append({"id": response["id"], "index": index, "outcome": float(outcome)})
 
     def _post(self, path: str, body: dict[str, Any], at: pd.Timestamp) -> Any:
         try:
-            answer = self._client.post(path, json=body, headers={"Driftloop-Time": at.isoformat()})
+            response = self._client.post(path, json=body, headers={"Driftloop-Time": at.isoformat()})
         except httpx.HTTPError as error:
-            self.failed.append(f"{path}: {type(error).__name__}: {error}")
+            self.failures.append(f"{path}: {type(error).__name__}: {error}")
             return None
-        if not answer.is_success:
-            self.failed.append(f"{path}: {answer.status_code} {answer.text[:300]}")
+        if not response.is_success:
+            self.failures.append(f"{path}: {response.status_code} {response.text[:300]}")
             return None
-        return answer.json()
+        return response.json()
 
     def _consumed(self, service: str, topic: str) -> float:
         name = getattr(self._stack.topics, topic)
-        text = httpx.get(f"{self._stack.parts[service].url}/metrics", timeout=30).text
+        text = httpx.get(f"{self._stack.components[service].url}/metrics", timeout=30).text
         return sum(
             sample.value
             for family in text_string_to_metric_families(text)
@@ -175,48 +178,42 @@ class Days:
         )
 
     @property
-    def windows(self) -> list[DriftVerdict]:
-        """The verdicts on windows, so far."""
-        found: list[DriftVerdict] = self.told.of(DriftVerdict)
-        return found
-
-    @property
-    def version_of_row(self) -> dict[int, str]:
-        """Which version answered for each row."""
-        return {one.row: one.version for one in self.answered}
+    def verdicts(self) -> list[DriftVerdict]:
+        """All drift verdicts so far."""
+        return self.reader.of_type(DriftVerdict)
 
     def predictions(self, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """By row, what was answered; NaN where nothing was."""
-        found = np.full(count, np.nan)
-        for one in self.answered:
-            found[one.row] = one.prediction
-        return found
+        """Return the served prediction of each of so many rows; NaN where there is none."""
+        predictions = np.full(count, np.nan)
+        for served in self.row_predictions:
+            predictions[served.row] = served.prediction
+        return predictions
 
 
 @contextmanager
-def machine_seconds(stack: Stack) -> Iterator[Callable[[], dict[str, float]]]:
-    """Processor seconds that each part of a stack has used since the block was entered."""
-    before = _seconds(stack)
+def measure_cpu(stack: Stack) -> Iterator[Callable[[], dict[str, float]]]:
+    """Yield a function that returns the processor seconds of each component since the block was entered."""
+    before = _cpu_by_component(stack)
 
-    def since() -> dict[str, float]:
-        return {name: seconds - before.get(name, 0) for name, seconds in _seconds(stack).items()}
+    def used() -> dict[str, float]:
+        return {name: seconds - before.get(name, 0) for name, seconds in _cpu_by_component(stack).items()}
 
-    yield since
-
-
-def _seconds(stack: Stack) -> dict[str, float]:
-    found = {}
-    for name, executor in stack.executors.items():
-        if executor.process is not None:
-            found[name] = cpu_seconds(executor.process.pid)
-    return found
+    yield used
 
 
-def _until(done: Callable[[], bool], what: str, stack: Stack) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not done():
+def _cpu_by_component(stack: Stack) -> dict[str, float]:
+    return {
+        name: cpu_seconds(executor.process.pid)
+        for name, executor in stack.executors.items()
+        if executor.process is not None
+    }
+
+
+def _wait_until(is_done: Callable[[], bool], what: str, stack: Stack) -> None:
+    deadline = time.monotonic() + DAY_TIMEOUT_SECONDS
+    while not is_done():
         if time.monotonic() > deadline:
-            raise Stuck(f"waited {PATIENCE_SECONDS} s for {what} (logs: {stack.folder / 'logs'})")
-        if ended := stack.ended():
-            raise CannotStart(f"{', '.join(ended)} ended (logs: {stack.folder / 'logs'})")
-        time.sleep(LOOK_SECONDS)
+            raise DayTimedOut(f"waited {DAY_TIMEOUT_SECONDS} s for {what} (logs: {stack.folder / 'logs'})")
+        if exited := stack.exited():
+            raise StackStartError(f"{', '.join(exited)} ended (logs: {stack.folder / 'logs'})")
+        time.sleep(POLL_INTERVAL_SECONDS)

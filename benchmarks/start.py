@@ -1,7 +1,7 @@
-"""Starts: from the start of the process to the first time that it says it is ready, and its memory after 100 requests.
+"""Start time: from the start of the process until it reports ready, and its memory after 100 requests.
 
-Warm starts: files are in the page cache, bytecode is written, and what a server keeps on disk is there. Beside
-driftloop's predictor, MLflow's scoring server and MLServer, with the same model.
+Only warm starts count: files are in the page cache, bytecode is compiled, and a server's own cache is filled.
+driftloop's predictor is compared with MLflow's scoring server and MLServer, with the same model.
 """
 
 import sys
@@ -11,99 +11,103 @@ from typing import Any, NamedTuple
 
 from benchmarks.peers import servers
 from benchmarks.peers.servers import Peer
-from stack.running import CannotStart
+from stack.running import StackStartError
 from tests.support import flights_model, report, stack_fixture
 from tests.support.flights_model import Row
-from tests.support.peer_environments import PINS, NoInstaller, environment
-from tests.support.processes import DidNotStart, ended_in_order
-from tests.support.report import tell
+from tests.support.peer_environments import PINNED_PACKAGES, UvNotInstalled, ensure_environment
+from tests.support.processes import ServerStartError, exit_on_sigterm
+from tests.support.report import log
 
 GOALS = {"seconds_to_ready": "≤ 6", "resident_mb": "≤ 400"}
 STARTS, QUICK_STARTS = 3, 1
 REQUESTS = 100
 PEERS = ("mlflow", "mlserver")
-MLSERVER_WORKERS = 0  # the lighter of its two ways, in memory and to start
+MLSERVER_WORKERS = 0  # no worker processes: less memory and a faster start
 
 
-class Start(NamedTuple):
-    """One start."""
+class StartResult(NamedTuple):
+    """The result of one start."""
 
     seconds_to_ready: float
     resident_mb: float
-    """After some requests, of all processes; what they share is counted once."""
+    """After some requests, of all processes; shared pages are counted once."""
     processes: int
 
 
 def main() -> int:
-    """Runs everything; returns the exit code."""
-    options = report.options(f"{__doc__}\nNeeds what `make setup` installs; peers go to .benchmarks.").parse_args()
+    """Run the benchmark; return the exit code."""
+    options = report.create_parser(
+        f"{__doc__}\nRun `make setup` first; peers are installed into .benchmarks."
+    ).parse_args()
     try:
         for peer in PEERS:
-            tell(f"environment of {peer}")
-            assert peer in PINS
-            environment(peer)
-        with ended_in_order():
+            log(f"environment of {peer}")
+            assert peer in PINNED_PACKAGES
+            ensure_environment(peer)
+        with exit_on_sigterm():
             figures, details = measure(QUICK_STARTS if options.quick else STARTS)
-    except (CannotStart, DidNotStart, NoInstaller) as error:
+    except (StackStartError, ServerStartError, UvNotInstalled) as error:
         report.warn(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
-    report.finish("start", figures, GOALS, details, options.json)
+    report.write_results("start", figures, GOALS, details, options.json)
     return 0
 
 
 def measure(starts: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures and details."""
-    with stack_fixture.running(tell) as stack:
-        tell("training on January to March")
-        saved = flights_model.save(stack_fixture.FOLDER / "model", flights_model.WINTER)
-        rows = flights_model.rows(flights_model.WINTER, REQUESTS)
-        stack.registry.promote(stack_fixture.register(stack, saved))
-        logs = stack_fixture.FOLDER / "logs"
-        url = f"{stack.parts['predictor'].url}/predict"
+    """Start each server several times; return figures and details."""
+    with stack_fixture.benchmark_stack(log) as stack:
+        log("training on January to March")
+        saved = flights_model.train_and_save(stack_fixture.STACK_DIR / "model", flights_model.WINTER)
+        rows = flights_model.sample_rows(flights_model.WINTER, REQUESTS)
+        stack.registry.promote(stack_fixture.register_model(stack, saved))
+        logs = stack_fixture.STACK_DIR / "logs"
+        url = f"{stack.components['predictor'].url}/predict"
         peers: dict[str, Callable[[], Peer]] = {
-            "driftloop": lambda: Peer(stack_fixture.predictor(stack), url, servers.instances, servers.predictions),
-            "mlflow": lambda: servers.mlflow(saved, logs),
-            "mlserver": lambda: servers.mlserver(saved, logs, MLSERVER_WORKERS),
+            "driftloop": lambda: Peer(
+                stack_fixture.predictor_server(stack), url, servers.encode_instances, servers.parse_predictions
+            ),
+            "mlflow": lambda: servers.mlflow_peer(saved, logs),
+            "mlserver": lambda: servers.mlserver_peer(saved, logs, MLSERVER_WORKERS),
         }
-        results = {name: started(name, peer, rows, starts) for name, peer in peers.items()}
+        results = {name: measure_starts(name, peer, rows, starts) for name, peer in peers.items()}
 
     medians = {
-        name: Start(*(median(values) for values in zip(*warm, strict=True))) for name, (_, *warm) in results.items()
+        name: StartResult(*(median(values) for values in zip(*warm, strict=True)))
+        for name, (_, *warm) in results.items()
     }
-    shown = report.table(f"start: medians of {starts}", "server", "s to ready", "first start", "MB", "processes")
-    for name, middle in medians.items():
-        cold = results[name][0].seconds_to_ready
-        shown.add_row(
+    table = report.create_table(f"start: medians of {starts}", "server", "s to ready", "first start", "MB", "processes")
+    for name, result in medians.items():
+        first_start = results[name][0].seconds_to_ready
+        table.add_row(
             name,
-            f"{middle.seconds_to_ready:.1f}",
-            f"{cold:.1f}",
-            f"{middle.resident_mb:,.0f}",
-            f"{middle.processes:g}",
+            f"{result.seconds_to_ready:.1f}",
+            f"{first_start:.1f}",
+            f"{result.resident_mb:,.0f}",
+            f"{result.processes:g}",
         )
-    report.console.print(shown)
+    report.console.print(table)
     ours = medians["driftloop"]
     figures = {"seconds_to_ready": ours.seconds_to_ready, "resident_mb": ours.resident_mb}
     return figures, {
-        "medians": {name: middle._asdict() for name, middle in medians.items()},
-        "starts": {name: [start._asdict() for start in all_of_it] for name, all_of_it in results.items()},
-        "pins": {peer: list(PINS[peer]) for peer in PEERS},
+        "medians": {name: result._asdict() for name, result in medians.items()},
+        "starts": {name: [start._asdict() for start in starts] for name, starts in results.items()},
+        "pins": {peer: list(PINNED_PACKAGES[peer]) for peer in PEERS},
     }
 
 
-def started(name: str, peer: Callable[[], Peer], rows: Sequence[Row], starts: int) -> list[Start]:
-    """A first start, and then as many warm ones."""
-    seen = []
+def measure_starts(name: str, peer: Callable[[], Peer], rows: Sequence[Row], starts: int) -> list[StartResult]:
+    """Start a server once, and then ``starts`` times warm; return all results."""
+    results = []
     for number in range(starts + 1):
-        with (one := peer()).server as server:
+        with (started := peer()).server as server:
             for row in rows:
-                one.scores(servers.post(one.url, one.body([row])))
-            seen.append(Start(server.seconds_to_ready, server.memory_mb, server.processes))
-        tell(
-            f"{name:<10} start {number}: ready after {seen[-1].seconds_to_ready:.1f} s, {seen[-1].resident_mb:,.0f} MB"
-        )
-    return seen
+                started.parse_scores(servers.post(started.url, started.encode_rows([row])))
+            results.append(StartResult(server.seconds_to_ready, server.memory_mb, server.process_count))
+        last = results[-1]
+        log(f"{name:<10} start {number}: ready after {last.seconds_to_ready:.1f} s, {last.resident_mb:,.0f} MB")
+    return results
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Swaps under load: versions change while 64 connections ask, and every answer and every event is checked.
+"""Swaps under load: versions change while 64 connections send requests; every response and every event is checked.
 
-Two versions of the flights' model, of different months, take turns behind the alias. A second with a swap begins when
-the alias is moved and ends one second after the first answer of the new version, so it holds the predictor's look at
-the registry, fetching, loading, warming up and the swap itself.
+Two versions of the flights model, of different months, take turns behind the alias. A swap counts from the move of the
+alias until one second after the first response of the new version, so it includes polling the registry, downloading,
+loading, warm-up and the swap itself.
 """
 
 import sys
@@ -16,149 +16,150 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.peers import servers
-from stack.running import CannotStart, Stack
+from stack.running import Stack, StackStartError
 from tests.support import flights_model, load_client, report, stack_fixture, wrk
-from tests.support.comparison import compare
-from tests.support.load_client import Answers
-from tests.support.processes import DidNotStart, ended_in_order
-from tests.support.report import tell
-from tests.support.topic_audit import Arrivals
+from tests.support.comparison import compare_events
+from tests.support.load_client import Responses
+from tests.support.processes import ServerStartError, exit_on_sigterm
+from tests.support.report import log
+from tests.support.topic_audit import TopicAudit
 
 GOALS = {"failures": "0", "p99_ratio": "≤ 1.5", "wrong_predictions": "0", "events_lost": "0"}
 CONNECTIONS = 64
 SWAPS, QUICK_SWAPS = 20, 5
-# Apart far enough for quiet seconds in between, and no multiple of the two seconds between the predictor's looks at the
-# alias, so that swaps come at all phases of it.
-SECONDS_APART = 7.3
-FIRST_SECONDS = 6  # of load before the first swap
-WARM_UP_SECONDS = 2  # of these, which are not counted: those of a predictor that has just started
-AFTER_SECONDS = 1.0  # a swap counts for this long after the first new answer
+# Long enough for seconds without a swap in between, and no multiple of the two seconds in which the predictor polls the
+# alias, so that swaps come at all phases of the polling.
+SWAP_INTERVAL_SECONDS = 7.3
+LEAD_SECONDS = 6  # of load before the first swap
+WARM_UP_SECONDS = 2  # of the lead that are not counted, because the predictor has just started
+SETTLE_SECONDS = 1.0  # a swap counts for so long after the first response of the new version
 
 
 class Swap(NamedTuple):
     """One move of the alias."""
 
     version: str
-    at: float
+    moved_at: float
     """When the alias was moved, in seconds since 1970."""
-    first_answer: float | None
-    """When the first answer of the new version came."""
+    first_response: float | None
+    """When the first response of the new version came, in seconds since 1970."""
 
     @property
     def end(self) -> float:
-        """When the swap does not count any more."""
-        return max(self.at + 1, (self.first_answer or self.at + SECONDS_APART) + AFTER_SECONDS)
+        """The end of the time that counts as the swap."""
+        return max(self.moved_at + 1, (self.first_response or self.moved_at + SWAP_INTERVAL_SECONDS) + SETTLE_SECONDS)
 
 
 def main() -> int:
-    """Runs everything; returns the exit code."""
-    options = report.options(f"{__doc__}\nNeeds what `make setup` installs.").parse_args()
+    """Run the benchmark; return the exit code."""
+    options = report.create_parser(f"{__doc__}\nRun `make setup` first.").parse_args()
     try:
-        with ended_in_order():
+        with exit_on_sigterm():
             figures, details = measure(QUICK_SWAPS if options.quick else SWAPS)
-    except (CannotStart, DidNotStart) as error:
+    except (StackStartError, ServerStartError) as error:
         report.warn(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
-    report.finish("swap", figures, GOALS, details, options.json)
+    report.write_results("swap", figures, GOALS, details, options.json)
     unseen = details["swaps"] - details["swaps_seen"]
     if unseen:
-        report.warn(f"{unseen} swaps brought no answer of the new version before the next")
+        report.warn(f"{unseen} new versions did not respond before the next swap")
     return 1 if unseen or figures["failures"] else 0
 
 
 def measure(swaps: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures and details."""
-    with stack_fixture.running(tell) as stack:
-        tell("training on two seasons")
-        saved = [
-            flights_model.save(stack_fixture.FOLDER / f"model-{n}", days)
+    """Run so many swaps under load; return figures and details."""
+    with stack_fixture.benchmark_stack(log) as stack:
+        log("training on two seasons")
+        models = [
+            flights_model.train_and_save(stack_fixture.STACK_DIR / f"model-{n}", days)
             for n, days in enumerate((flights_model.WINTER, flights_model.SUMMER))
         ]
-        versions = {stack_fixture.register(stack, one): one for one in saved}
+        versions = {stack_fixture.register_model(stack, model): model for model in models}
         names = list(versions)
         stack.registry.promote(names[0])
-        rows = flights_model.rows(flights_model.WINTER)
+        rows = flights_model.sample_rows(flights_model.WINTER)
         bodies = wrk.write_bodies(
-            stack_fixture.FOLDER / "requests" / "swap", (servers.instances([row]) for row in rows)
+            stack_fixture.STACK_DIR / "requests" / "swap", (servers.encode_instances([row]) for row in rows)
         )
-        with stack_fixture.predictor(stack), Arrivals(stack.kafka, stack.topics.predictions) as arrivals:
-            answers, moved = under_load(stack, bodies, list(islice(cycle([*names[1:], names[0]]), swaps)))
-            tell(f"{len(answers.status):,} requests; waiting for their events")
-            answered = int((answers.status == 200).sum())
-            arrivals.settle(answered)
-            tell("comparing all events with what their versions give offline")
-            compared = compare(arrivals.events(), versions, answers, rows)
+        with stack_fixture.predictor_server(stack), TopicAudit(stack.kafka, stack.topics.predictions) as audit:
+            responses, moves = swap_under_load(stack, bodies, list(islice(cycle([*names[1:], names[0]]), swaps)))
+            log(f"{len(responses.status):,} requests; waiting for their events")
+            successful = responses.status == 200
+            audit.wait_for(int(successful.sum()))
+            log("comparing all events with their versions' own predictions")
+            comparison = compare_events(audit.events(), versions, responses, rows)
 
-    inside = within(answers, moved) & (answers.status == 200)
-    warm = answers.start > answers.start.min() + WARM_UP_SECONDS
-    outside = ~within(answers, moved) & (answers.status == 200) & warm
-    during, otherwise = (float(np.percentile(answers.milliseconds[chosen], 99)) for chosen in (inside, outside))
-    delays = [swap.first_answer - swap.at for swap in moved if swap.first_answer is not None]
+    in_swap = during_swaps(responses, moves)
+    is_warm = responses.start > responses.start.min() + WARM_UP_SECONDS
+    inside, outside = in_swap & successful, ~in_swap & successful & is_warm
+    p99_inside, p99_outside = (float(np.percentile(responses.milliseconds[chosen], 99)) for chosen in (inside, outside))
+    delays = [swap.first_response - swap.moved_at for swap in moves if swap.first_response is not None]
     figures = {
-        "failures": float(len(answers.status) - answered),
-        "p99_ratio": during / otherwise,
-        "wrong_predictions": float(compared.wrong_predictions),
-        "events_lost": float(compared.events_lost),
+        "failures": float(len(responses.status) - successful.sum()),
+        "p99_ratio": p99_inside / p99_outside,
+        "wrong_predictions": float(comparison.wrong_predictions),
+        "events_lost": float(comparison.lost_events),
     }
     details = {
-        **compared._asdict(),
-        "requests": len(answers.status),
-        "requests_per_second": len(answers.status) / float(answers.end.max() - answers.start.min()),
+        **comparison._asdict(),
+        "requests": len(responses.status),
+        "requests_per_second": len(responses.status) / float(responses.end.max() - responses.start.min()),
         "requests_during_swaps": int(inside.sum()),
         "requests_otherwise": int(outside.sum()),
-        "p99_ms_during_swaps": during,
-        "p99_ms_otherwise": otherwise,
-        "p50_ms": float(np.median(answers.milliseconds)),
-        "longest_ms": float(answers.milliseconds.max()),
-        "swaps": len(moved),
+        "p99_ms_during_swaps": p99_inside,
+        "p99_ms_otherwise": p99_outside,
+        "p50_ms": float(np.median(responses.milliseconds)),
+        "longest_ms": float(responses.milliseconds.max()),
+        "swaps": len(moves),
         "swaps_seen": len(delays),
-        "seconds_from_alias_to_answer": delays,
+        "seconds_from_alias_to_response": delays,
     }
-    shown = report.table("swap: details", "", "value")
+    table = report.create_table("swap: details", "", "value")
     for name, value in details.items():
-        words = (
+        text = (
             f"median {np.median(value):.2f}, longest {max(value):.2f}" if isinstance(value, list) and value else value
         )
-        shown.add_row(name.replace("_", " "), f"{words:,.2f}" if isinstance(words, float) else f"{words}")
-    report.console.print(shown)
+        table.add_row(name.replace("_", " "), f"{text:,.2f}" if isinstance(text, float) else f"{text}")
+    report.console.print(table)
     return figures, details
 
 
-def under_load(stack: Stack, bodies: Path, versions: Sequence[str]) -> tuple[Answers, list[Swap]]:
-    """Moves the alias from version to version while all connections ask."""
-    seconds = FIRST_SECONDS + SECONDS_APART * len(versions)
-    file = stack_fixture.FOLDER / "answers.npz"
-    moved: list[tuple[str, float]] = []
-    with load_client.asking(stack.parts["predictor"].url + "/predict", bodies, CONNECTIONS, seconds, file) as process:
-        time.sleep(FIRST_SECONDS)
+def swap_under_load(stack: Stack, bodies: Path, versions: Sequence[str]) -> tuple[Responses, list[Swap]]:
+    """Move the alias from version to version while all connections send requests."""
+    seconds = LEAD_SECONDS + SWAP_INTERVAL_SECONDS * len(versions)
+    file = stack_fixture.STACK_DIR / "responses.npz"
+    url = f"{stack.components['predictor'].url}/predict"
+    moves: list[tuple[str, float]] = []
+    with load_client.run_client(url, bodies, CONNECTIONS, seconds, file) as process:
+        time.sleep(LEAD_SECONDS)
         for number, version in enumerate(versions, 1):
-            at = time.time()
+            moved_at = time.time()
             stack.registry.promote(version)
-            moved.append((version, at))
-            tell(f"swap {number} of {len(versions)}: version {version}")
-            time.sleep(max(0, at + SECONDS_APART - time.time()))
-        answers = load_client.collect(process, seconds, file)
-    ends = [at for _, at in moved[1:]] + [float("inf")]
-    return answers, [
-        Swap(version, at, first_answer(answers, version, at, until))
-        for (version, at), until in zip(moved, ends, strict=True)
+            moves.append((version, moved_at))
+            log(f"swap {number} of {len(versions)}: version {version}")
+            time.sleep(max(0, moved_at + SWAP_INTERVAL_SECONDS - time.time()))
+        responses = load_client.collect_responses(process, seconds, file)
+    ends = [moved_at for _, moved_at in moves[1:]] + [float("inf")]
+    return responses, [
+        Swap(version, moved_at, first_response_time(responses, version, moved_at, end))
+        for (version, moved_at), end in zip(moves, ends, strict=True)
     ]
 
 
-def first_answer(answers: Answers, version: str, begin: float, end: float) -> float | None:
-    """When a version answered first in some time."""
-    found = answers.end[(answers.version == version) & (answers.end >= begin) & (answers.end < end)]
-    return float(found.min()) if len(found) else None
+def first_response_time(responses: Responses, version: str, begin: float, end: float) -> float | None:
+    """Return when a version responded first between two times; None if it did not."""
+    times = responses.end[(responses.version == version) & (responses.end >= begin) & (responses.end < end)]
+    return float(times.min()) if len(times) else None
 
 
-def within(answers: Answers, swaps: Sequence[Swap]) -> npt.NDArray[np.bool_]:
-    """Which requests were under way in a second with a swap."""
-    inside = np.zeros(len(answers.start), dtype=bool)
+def during_swaps(responses: Responses, swaps: Sequence[Swap]) -> npt.NDArray[np.bool_]:
+    """Return which requests overlap a swap."""
+    overlap = np.zeros(len(responses.start), dtype=bool)
     for swap in swaps:
-        inside |= (answers.end >= swap.at) & (answers.start <= swap.end)
-    return inside
+        overlap |= (responses.end >= swap.moved_at) & (responses.start <= swap.end)
+    return overlap
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What driftloop is measured beside: environments of their own, and the few lines that each needs to serve."""
+"""The projects that driftloop is compared with, each in an environment of its own."""

@@ -1,4 +1,4 @@
-"""Alibi Detect's detectors on the windows of a folder; runs in its environment. See benchmarks.peers.detectors."""
+"""Run Alibi Detect on the cases of benchmarks.peers.detectors, in Alibi Detect's environment."""
 
 import sys
 import warnings
@@ -7,22 +7,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from alibi_detect.cd import ClassifierDrift, TabularDrift  # type: ignore[import-not-found]  # not in ours
+from alibi_detect.cd import ClassifierDrift, TabularDrift  # type: ignore[import-not-found]  # not in driftloop's environment
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from benchmarks.peers.detectors import answer
+from benchmarks.peers.detectors import run_detectors
 
-CLASSIFIER_ROWS = 3_000  # of the reference: it trains for each window on all of them
+CLASSIFIER_ROWS = 3_000  # of the reference; the classifier is trained on them for each window
 RATES = (0.05, 0.01)
 
 
-def judged(reference: pd.DataFrame, windows: pd.DataFrame, numbers: list[str], rows: int) -> dict[str, Any]:
-    """Kolmogorov–Smirnov and chi-squared by column with Bonferroni's correction; a classifier of all columns together.
+def detect(reference: pd.DataFrame, windows: pd.DataFrame, numbers: list[str], rows: int) -> dict[str, Any]:
+    """Run Kolmogorov–Smirnov and chi-squared tests with Bonferroni's correction, and a classifier of all columns.
 
-    Neither takes missing values: in numbers they become the reference's median, in categories a level of their own.
-    A score is the largest distance of a number, or the classifier's.
+    Neither accepts missing values: in numbers they become the reference's median, in categories a level of their own.
+    The score is the largest distance of a numeric column, or the classifier's distance.
     """
-    filled = [_filled(frame, reference, numbers) for frame in (reference, windows)]
+    filled = [_encode(frame, reference, numbers) for frame in (reference, windows)]
     categories = {at: None for at, column in enumerate(reference.columns) if column not in numbers}
     univariate = TabularDrift(filled[0], p_val=RATES[0], categories_per_feature=categories)
     some = np.linspace(0, len(reference) - 1, min(CLASSIFIER_ROWS, len(reference))).astype(int)
@@ -39,16 +39,16 @@ def judged(reference: pd.DataFrame, windows: pd.DataFrame, numbers: list[str], r
         of_columns.append((float(distance), float(np.nanmin(by_column["p_val"])) * len(reference.columns)))
         together = multivariate.predict(window)["data"]
         of_classifier.append((float(together["distance"]), float(together["p_val"])))
-    return {"KS, χ²": _said(of_columns), "classifier": _said(of_classifier)}
+    return {"KS, χ²": _to_result(of_columns), "classifier": _to_result(of_classifier)}
 
 
-def _said(found: list[tuple[float, float]]) -> dict[str, Any]:
-    """Of distances and p-values; the latter are too small for a float to tell two of them apart."""
+def _to_result(found: list[tuple[float, float]]) -> dict[str, Any]:
+    """Return scores and alarms; scores are distances, as p-values are too small for floats to distinguish."""
     alarms = {str(rate): [p < rate for _, p in found] for rate in RATES}
     return {"score": [distance for distance, _ in found], "alarm": alarms}
 
 
-def _filled(frame: pd.DataFrame, reference: pd.DataFrame, numbers: list[str]) -> Any:
+def _encode(frame: pd.DataFrame, reference: pd.DataFrame, numbers: list[str]) -> Any:
     columns: list[Any] = []
     for column in reference.columns:
         if column in numbers:
@@ -61,4 +61,4 @@ def _filled(frame: pd.DataFrame, reference: pd.DataFrame, numbers: list[str]) ->
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    answer(Path(sys.argv[1]), "alibi_detect", judged)
+    run_detectors(Path(sys.argv[1]), "alibi_detect", detect)

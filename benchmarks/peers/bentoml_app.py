@@ -1,11 +1,11 @@
-"""The same model as a BentoML service with adaptive batching; runs in BentoML's environment."""
+"""The model as a BentoML service with adaptive batching; runs in BentoML's environment."""
 
 import os
 from pathlib import Path
 
 import bentoml  # type: ignore[import-not-found]  # not in driftloop's environment
 
-from benchmarks.peers.body import Pipeline, row_model
+from benchmarks.peers.request_body import Pipeline, row_model
 
 FOLDER = Path(os.environ["BENCHMARK_MODEL"])
 Row = row_model(FOLDER)
@@ -13,15 +13,15 @@ Row = row_model(FOLDER)
 
 @bentoml.service(workers=1, traffic={"timeout": 30, "max_concurrency": 10_000}, logging={"access": {"enabled": False}})
 class Flights:
-    """One process, as the others; the traffic limits are far above what is sent."""
+    """A service with one process, like the other peers; its traffic limits are far above the load."""
 
     def __init__(self) -> None:
-        """Loads the model once."""
+        """Load the model."""
         self.pipeline = Pipeline(FOLDER)
 
     @bentoml.api(  # type: ignore[untyped-decorator]
         batchable=True, max_batch_size=128, max_latency_ms=int(os.environ["BENCHMARK_MAX_LATENCY_MS"])
     )
     def predict(self, rows: list[Row]) -> list[float]:  # type: ignore[valid-type]
-        """The probability of the second class, for each row of the batch."""
+        """Return the probability of the second class for each row of a batch."""
         return self.pipeline.probabilities(rows)

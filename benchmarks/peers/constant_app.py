@@ -1,11 +1,11 @@
-"""The floor: FastAPI that validates the same body and answers a constant. Nothing in FastAPI can be faster."""
+"""The floor: FastAPI that validates the request and returns a constant. No FastAPI service can be faster."""
 
 import os
 from pathlib import Path
 
 from fastapi import FastAPI
 
-from benchmarks.peers.body import Predictions, body_model
+from benchmarks.peers.request_body import Predictions, body_model
 
 Instances = body_model(Path(os.environ["BENCHMARK_MODEL"]))
 app = FastAPI()
@@ -13,11 +13,11 @@ app = FastAPI()
 
 @app.post("/predict")
 async def predict(body: Instances) -> Predictions:  # type: ignore[valid-type]  # known at run time only
-    """The same for all."""
+    """Return a constant for each row."""
     predictions = [0.5] * len(body.instances)  # type: ignore[attr-defined]
     return Predictions(id="constant", model="flights", version="1", predictions=predictions)
 
 
 @app.get("/readyz")
 async def ready() -> None:
-    """Always."""
+    """Report ready."""

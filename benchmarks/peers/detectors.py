@@ -1,6 +1,6 @@
-"""Windows for detectors of other environments, and what they say: files in a folder, so that nothing is shared.
+"""Drift detectors in environments of their own, which exchange windows and results as files in a folder.
 
-Imports no driftloop, which these environments do not have.
+Imports no driftloop, which is not in these environments.
 """
 
 import json
@@ -16,44 +16,47 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = {"nannyml": "nannyml_windows", "alibi_detect": "alibi_windows"}
 
-Judged = Callable[[pd.DataFrame, pd.DataFrame, list[str], int], dict[str, Any]]
-"""Reference, windows one after the other, the columns that are numbers, rows of a window; see :class:`Said`."""
+DetectorFunction = Callable[[pd.DataFrame, pd.DataFrame, list[str], int], dict[str, Any]]
+"""Gets the reference, all windows one after the other, the numeric columns and the rows of a window.
+
+Returns the fields of a :class:`DetectorResult` by detector.
+"""
 
 
-class Said(NamedTuple):
-    """What a detector says of each window."""
+class DetectorResult(NamedTuple):
+    """A detector's results for all windows."""
 
     score: list[float]
-    """How unusual; comparable between references."""
+    """The score of each window, comparable between references."""
     alarm: dict[str, list[bool]]
-    """By the rate of false alarms that it was told, where it takes one."""
+    """Verdicts by the configured false-alarm rate, if the detector takes one."""
 
 
-class Failed(Exception):
-    """A detector ended with an error; says which."""
+class DetectorFailed(Exception):
+    """A detector's process has ended with an error."""
 
 
 class Case(NamedTuple):
-    """A reference and windows of the same length."""
+    """A reference, windows of the same length, and the numeric columns."""
 
     reference: pd.DataFrame
     windows: Sequence[pd.DataFrame]
     numbers: list[str]
 
 
-def ask(folder: Path, cases: Mapping[str, Case]) -> None:
-    """Lays the cases down for :func:`judging`."""
+def write_cases(folder: Path, cases: Mapping[str, Case]) -> None:
+    """Write the cases into a folder for :func:`start_detectors`."""
     folder.mkdir(parents=True, exist_ok=True)
-    described = {}
+    descriptions = {}
     for name, (reference, windows, numbers) in cases.items():
         reference.to_parquet(folder / f"{name}.reference.parquet", index=False)
         pd.concat(list(windows)).to_parquet(folder / f"{name}.windows.parquet", index=False)
-        described[name] = {"numbers": numbers, "rows": len(windows[0])}
-    (folder / "cases.json").write_text(json.dumps(described))
+        descriptions[name] = {"numbers": numbers, "rows": len(windows[0])}
+    (folder / "cases.json").write_text(json.dumps(descriptions))
 
 
-def judging(folder: Path, peer: str, programs: Path) -> "subprocess.Popen[bytes]":
-    """The peer at work on a folder's cases, as a process."""
+def start_detectors(folder: Path, peer: str, programs: Path) -> "subprocess.Popen[bytes]":
+    """Start a peer's detectors on a folder's cases, as a process."""
     with (folder / f"{peer}.log").open("w") as log:
         return subprocess.Popen(
             [str(programs / "python"), "-m", f"benchmarks.peers.{SCRIPTS[peer]}", str(folder)],
@@ -64,25 +67,31 @@ def judging(folder: Path, peer: str, programs: Path) -> "subprocess.Popen[bytes]
         )
 
 
-def said(folder: Path, peer: str, process: "subprocess.Popen[bytes]") -> dict[str, dict[str, Said]]:
-    """By case and detector, once the process has ended. Raises :class:`Failed`."""
+def collect_results(
+    folder: Path, peer: str, process: "subprocess.Popen[bytes]"
+) -> dict[str, dict[str, DetectorResult]]:
+    """Wait for the process; return the results by case and detector.
+
+    Raises:
+        DetectorFailed: The process has ended with an error.
+    """
     if process.wait():
         last = (folder / f"{peer}.log").read_text().strip().splitlines()[-5:]
-        raise Failed(f"{peer} ended with exit code {process.returncode}: " + "\n  ".join(last))
-    answers = json.loads((folder / f"{peer}.json").read_text())
+        raise DetectorFailed(f"{peer} ended with exit code {process.returncode}: " + "\n  ".join(last))
+    results = json.loads((folder / f"{peer}.json").read_text())
     return {
-        case: {detector: Said(**one) for detector, one in of_case["detectors"].items()}
-        for case, of_case in answers.items()
+        case: {detector: DetectorResult(**result) for detector, result in case_results["detectors"].items()}
+        for case, case_results in results.items()
     }
 
 
-def answer(folder: Path, peer: str, judged: Judged) -> None:
-    """Runs a peer's detectors on all cases: called in the peer's own environment."""
-    answers = {}
+def run_detectors(folder: Path, peer: str, detect: DetectorFunction) -> None:
+    """Run a peer's detectors on all cases and write the results; called in the peer's environment."""
+    results = {}
     for name, case in json.loads((folder / "cases.json").read_text()).items():
         reference, windows = (pd.read_parquet(folder / f"{name}.{part}.parquet") for part in ("reference", "windows"))
-        began = time.monotonic()
-        detectors = judged(reference, windows, case["numbers"], case["rows"])
-        answers[name] = {"detectors": detectors, "seconds": time.monotonic() - began}
-        print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
-    (folder / f"{peer}.json").write_text(json.dumps(answers))
+        started = time.monotonic()
+        detectors = detect(reference, windows, case["numbers"], case["rows"])
+        results[name] = {"detectors": detectors, "seconds": time.monotonic() - started}
+        print(f"{name}: {time.monotonic() - started:.0f} s", flush=True)
+    (folder / f"{peer}.json").write_text(json.dumps(results))

@@ -1,6 +1,6 @@
-"""The body of a request, typed by the model's signature, and the pipeline behind it: for the peers that are ours.
+"""Request body typed by the model's signature, and the pipeline, for the FastAPI and BentoML peers.
 
-Imports neither driftloop nor MLflow, which the peers' environments need not have.
+Imports neither driftloop nor MLflow, which are not in the peers' environments.
 """
 
 import json
@@ -18,7 +18,7 @@ TYPES: dict[str, Any] = {
 
 
 class Predictions(BaseModel):
-    """An answer."""
+    """A response with one prediction per row."""
 
     id: str
     model: str
@@ -27,38 +27,38 @@ class Predictions(BaseModel):
 
 
 def row_model(folder: Path) -> type[BaseModel]:
-    """A row as the model in the folder takes it: an unknown field is refused, and so is one of another type."""
+    """Return the type of a row of the model in a folder; unknown fields and other types are rejected."""
     fields: dict[str, Any] = {
         name: (TYPES[kind], ...) if required else (TYPES[kind] | None, None)
-        for name, (kind, required) in description(folder)["columns"].items()
+        for name, (kind, required) in read_description(folder)["columns"].items()
     }
     return create_model("Row", __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False), **fields)
 
 
 def body_model(folder: Path) -> type[BaseModel]:
-    """``{"instances": [row, …]}``."""
+    """Return the type of a request: ``{"instances": [row, …]}``."""
     row = row_model(folder)
     return create_model("Instances", __config__=ConfigDict(extra="forbid"), instances=(list[row], ...))  # type: ignore[valid-type]
 
 
-def description(folder: Path) -> dict[str, Any]:
-    """What the benchmark wrote down about the model."""
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the description of the model that the benchmark has written."""
     return json.loads((folder / "benchmark.json").read_text())  # type: ignore[no-any-return]
 
 
 class Pipeline:
-    """The fitted pipeline of a folder, called with rows."""
+    """The fitted pipeline of a folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Loads it."""
-        import skops.io  # noqa: PLC0415  # what answers a constant need not have it
+        """Load the pipeline."""
+        import skops.io  # noqa: PLC0415  # the constant app does not need it
 
-        known = description(folder)
-        self._columns: dict[str, list[Any]] = known["columns"]
-        self._estimator = skops.io.load(folder / known["file"], trusted=known["trusted_types"])
+        description = read_description(folder)
+        self._columns: dict[str, list[Any]] = description["columns"]
+        self._estimator = skops.io.load(folder / description["file"], trusted=description["trusted_types"])
 
     def probabilities(self, rows: Sequence[Any]) -> list[float]:
-        """The probability of the second class, for each row."""
+        """Return the probability of the second class for each row."""
         import numpy as np  # noqa: PLC0415
         import pandas as pd  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The model that everything serves: the flights' pipeline, saved once, and the rows that it is asked about."""
+"""The model that all servers serve: the flights pipeline, saved once, and rows to predict."""
 
 import json
 import logging
@@ -24,40 +24,44 @@ from trainer.retrain.training import EXAMPLE_ROWS, train
 from usecases.flights import usecase
 
 Row = dict[str, FeatureValue]
-Floats = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
 
 MODEL = usecase.name
-WINTER = (date(2013, 1, 1), date(2013, 4, 1))  # what the demo's first version learns from
+WINTER = (date(2013, 1, 1), date(2013, 4, 1))  # the training data of the demo's first version
 SUMMER = (date(2013, 6, 1), date(2013, 9, 1))
-ROWS = 512  # enough that hardly a batch holds a row twice
-SINGLE_ROWS = 200
+SAMPLE_ROWS = 512  # enough that a batch rarely contains a row twice
+TIMED_ROWS = 200
 
 
-class Saved(NamedTuple):
+class SavedModel(NamedTuple):
     """A fitted pipeline and the MLflow folder that it was saved to."""
 
     folder: Path
     estimator: Any
     signature: ModelSignature
 
-    def probabilities(self, rows: Sequence[Row]) -> Floats:
-        """What the pipeline itself says of the rows."""
-        return self.of(frame({name: [row[name] for row in rows] for name in usecase.features}, self.signature))
+    def predict_rows(self, rows: Sequence[Row]) -> FloatArray:
+        """Return the pipeline's own predictions of rows."""
+        return self.predict_frame(
+            to_frame({name: [row[name] for row in rows] for name in usecase.features}, self.signature)
+        )
 
-    def of(self, rows: pd.DataFrame) -> Floats:
-        """What the pipeline itself says of a frame."""
+    def predict_frame(self, rows: pd.DataFrame) -> FloatArray:
+        """Return the pipeline's own predictions of a frame."""
         return np.asarray(self.estimator.predict_proba(rows), dtype=np.float64)[:, 1]
 
 
-def save(folder: Path, days: tuple[date, date]) -> Saved:
-    """Trains on the flights of some days, the end not included, and saves the pipeline as the trainer does.
+def train_and_save(folder: Path, days: tuple[date, date]) -> SavedModel:
+    """Train on the flights of some days, the end not included, and save the pipeline as the trainer does.
 
-    The signature is that of the whole year, so that two versions of different months take the same requests.
+    The signature is inferred from the whole year, so that versions of different months accept the same requests.
     """
     year = usecase.load_rows()
-    learn = usecase.rows_between(year, *days, [])
-    estimator, _ = train(usecase, learn)
-    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it misses pip, which nobody needs here
+    training_rows = usecase.rows_between(year, *days, [])
+    estimator, _ = train(usecase, training_rows)
+    logging.getLogger("mlflow.utils.environment").setLevel(
+        logging.ERROR
+    )  # it warns that pip is missing, which is not needed here
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Hint: Inferred schema contains integer")
         signature = infer_signature(year[usecase.features], pd.Series([0.5], name="prediction"))
@@ -66,42 +70,42 @@ def save(folder: Path, days: tuple[date, date]) -> Saved:
         estimator,
         folder,
         signature=signature,
-        input_example=learn[usecase.features].head(EXAMPLE_ROWS),
+        input_example=training_rows[usecase.features].head(EXAMPLE_ROWS),
         serialization_format="skops",
         skops_trusted_types=list(TRUSTED_TYPES),
         pyfunc_predict_fn="predict_proba",
         pip_requirements=["scikit-learn", "skops", "pandas"],
     )
-    # For the peers whose environment has no MLflow, and would not need one.
+    # For peers without MLflow in their environment.
     columns = {column.name: [column.type.name, column.required] for column in signature.inputs}
     file = mlflow.models.Model.load(str(folder)).flavors["sklearn"]["pickled_model"]
     (folder / "benchmark.json").write_text(
         json.dumps({"columns": columns, "file": file, "trusted_types": TRUSTED_TYPES}, indent=2)
     )
-    return Saved(folder, estimator, signature)
+    return SavedModel(folder, estimator, signature)
 
 
-def rows(days: tuple[date, date], count: int = ROWS) -> list[Row]:
-    """Real rows, evenly spaced over some days; what is missing in them is null."""
+def sample_rows(days: tuple[date, date], count: int = SAMPLE_ROWS) -> list[Row]:
+    """Return real rows, evenly spaced over some days, with None for missing values."""
     chosen = usecase.rows_between(usecase.load_rows(), *days, [])[usecase.features]
     columns = frame_to_columns(chosen.iloc[np.linspace(0, len(chosen) - 1, count).astype(int)])
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
-def frame(columns: Mapping[str, Sequence[FeatureValue]], signature: ModelSignature) -> pd.DataFrame:
-    """Columns of an event or a request as the pipeline takes them."""
+def to_frame(columns: Mapping[str, Sequence[FeatureValue]], signature: ModelSignature) -> pd.DataFrame:
+    """Return the columns of an event or a request as the frame that the pipeline expects."""
     return pd.DataFrame(
         {c.name: np.array(columns[c.name], dtype=c.type.to_pandas()) for c in signature.inputs}, copy=False
     )
 
 
-def single_row_seconds(saved: Saved, asked: Sequence[Row]) -> float:
-    """The pipeline's own time for one row, in this process and with one thread: the median of some rows."""
-    frames = [frame({name: [row[name]] for name in usecase.features}, saved.signature) for row in asked[:SINGLE_ROWS]]
-    taken = []
+def single_row_seconds(saved: SavedModel, rows: Sequence[Row]) -> float:
+    """Return the median seconds that the pipeline takes for one row, in this process and with one thread."""
+    frames = [to_frame({name: [row[name]] for name in usecase.features}, saved.signature) for row in rows[:TIMED_ROWS]]
+    seconds = []
     with threadpool_limits(1):
-        for one in [frames[0], *frames]:
-            began = time.perf_counter()
-            saved.estimator.predict_proba(one)
-            taken.append(time.perf_counter() - began)
-    return statistics.median(taken[1:])
+        for frame in [frames[0], *frames]:
+            started = time.perf_counter()
+            saved.estimator.predict_proba(frame)
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])

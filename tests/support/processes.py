@@ -1,4 +1,4 @@
-"""Processes that serve: started, waited for, measured with all of their children, and always stopped."""
+"""Server processes: start, wait until ready, measure with all child processes, and always stop."""
 
 import os
 import signal
@@ -16,25 +16,34 @@ import psutil
 
 START_TIMEOUT_SECONDS = 120
 STOP_TIMEOUT_SECONDS = 15
-IDLE_TIMEOUT_SECONDS = 15  # more than 128 requests take, one after the other
-IDLE_CPU_FRACTION = 0.15  # of a processor: what looks around now and then does not reach this
-POLL_INTERVAL_SECONDS = 0.02  # well below what a start takes
+IDLE_TIMEOUT_SECONDS = 15  # longer than 128 requests take one after the other
+IDLE_CPU_FRACTION = 0.15  # of a processor; periodic polling stays below
+POLL_INTERVAL_SECONDS = 0.02  # well below the duration of a start
 
 
 class ServerStartError(Exception):
-    """Says what the process wrote last."""
+    """The server has ended or is not ready in time; the message has the last lines of its log."""
 
 
 class Server:
-    """A server and its processes. Use in a ``with`` statement: it is ready inside, and nothing of it is left after."""
+    """A server and its child processes. A context manager: ready inside the block, no process is left after it."""
 
     def __init__(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], ready_url: str, log: Path, folder: Path
     ) -> None:
-        """Nothing is started. ``environment`` is added to this process' own, ``folder`` is where it runs."""
+        """Describe the server; entering the context starts it.
+
+        Args:
+            name: Name in messages.
+            command: Program and arguments.
+            environment: Variables in addition to those of this process.
+            ready_url: Returns status 200 when the server is ready.
+            log: File for standard output and error.
+            folder: Working directory.
+        """
         self.name = name
         self.seconds_to_ready = float("nan")
-        """From the start of the process to the first 200 of ``ready_url``."""
+        """Seconds from the start of the process to the first status 200 of ``ready_url``."""
         self.url = ready_url.rsplit("/", 1)[0]
         self._command = list(command)
         self._environment = {**_clean_environment(os.environ), **environment}
@@ -43,9 +52,13 @@ class Server:
         self._folder = folder
 
     def __enter__(self) -> Self:
-        """Starts it and waits until it is ready. Raises :class:`DidNotStart`."""
+        """Start the server and wait until it is ready.
+
+        Raises:
+            ServerStartError: It has ended, or is not ready in time.
+        """
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
+        started = time.monotonic()
         with self._log.open("w") as output:
             self._process = subprocess.Popen(
                 self._command,
@@ -53,51 +66,51 @@ class Server:
                 cwd=self._folder,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is ours, and we stop it
+                start_new_session=True,  # Ctrl-C reaches only this process, which stops the server
             )
         try:
             while not _is_ready(self._ready_url):
-                if self._process.poll() is not None or time.monotonic() - began > START_TIMEOUT_SECONDS:
-                    last = "\n  ".join(self._log.read_text().splitlines()[-15:])
-                    raise ServerStartError(f"{self.name} did not start:\n  {last}\n  (all of it: {self._log})")
+                if self._process.poll() is not None or time.monotonic() - started > START_TIMEOUT_SECONDS:
+                    last_lines = "\n  ".join(self._log.read_text().splitlines()[-15:])
+                    raise ServerStartError(f"{self.name} did not start:\n  {last_lines}\n  (full log: {self._log})")
                 time.sleep(POLL_INTERVAL_SECONDS)
         except BaseException:
             self.stop()
             raise
-        self.seconds_to_ready = time.monotonic() - began
+        self.seconds_to_ready = time.monotonic() - started
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops it."""
+        """Stop the server."""
         self.stop()
 
     def stop(self) -> None:
-        """Asks the first process to end; what is left after a while is killed."""
-        family = process_tree(self._process.pid)
+        """Terminate the first process; kill those that are still running after a timeout."""
+        processes = process_tree(self._process.pid)
         with suppress(psutil.NoSuchProcess):
-            family[0].terminate() if family else None
+            processes[0].terminate() if processes else None
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_TIMEOUT_SECONDS)
-        for process in family:
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
-        psutil.wait_procs(family, timeout=STOP_TIMEOUT_SECONDS)
+        psutil.wait_procs(processes, timeout=STOP_TIMEOUT_SECONDS)
 
     @property
     def memory_mb(self) -> float:
-        """Resident memory of all processes; what they share is counted once."""
+        """Resident memory of all processes; shared pages are counted once."""
         return memory_mb(self._process.pid)
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time that all processes have used."""
+        """Processor time of all processes."""
         return cpu_seconds(self._process.pid)
 
     def wait_until_idle(self) -> None:
-        """Returns once it does not work any more on requests whose clients have gone; gives up after a while."""
+        """Wait, with a timeout, until the server has finished requests whose clients have disconnected."""
         deadline = time.monotonic() + IDLE_TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             before = self.cpu_seconds
@@ -107,12 +120,12 @@ class Server:
 
     @property
     def process_count(self) -> int:
-        """How many processes it is."""
+        """The number of running processes."""
         return len(process_tree(self._process.pid))
 
 
 def process_tree(pid: int) -> list[psutil.Process]:
-    """A process and all that come from it; empty where it has ended."""
+    """Return a process and all its descendants; an empty list if it has ended."""
     try:
         first = psutil.Process(pid)
         return [first, *first.children(recursive=True)]
@@ -121,9 +134,9 @@ def process_tree(pid: int) -> list[psutil.Process]:
 
 
 def memory_mb(pid: int) -> float:
-    """Resident memory of a process and all that come from it, in MB (2^20 bytes).
+    """Return the resident memory of a process and all its descendants, in MB (2^20 bytes).
 
-    Where the system tells it, the proportional set size: a page that n processes share counts 1/n in each.
+    This is the proportional set size, if available: a page that n processes share counts 1/n in each.
     """
     total = 0
     for process in process_tree(pid):
@@ -134,7 +147,7 @@ def memory_mb(pid: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process and all that come from it have used."""
+    """Return the processor time of a process and all its descendants."""
     total = 0.0
     for process in process_tree(pid):
         with suppress(psutil.NoSuchProcess):
@@ -145,7 +158,7 @@ def cpu_seconds(pid: int) -> float:
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM ends this process as Ctrl-C does: through every ``with`` and ``finally``."""
+    """Inside the block, SIGTERM raises SystemExit, so that every ``with`` and ``finally`` is run."""
 
     def end(number: int, _: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
@@ -158,17 +171,17 @@ def exit_on_sigterm() -> Iterator[None]:
 
 
 def _clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what is meant for a driftloop or an MLflow of the caller's own.
+    """Return an environment without the caller's settings of driftloop and MLflow.
 
-    And without what keeps Python from writing bytecode, which a second start finds.
+    PYTHONDONTWRITEBYTECODE is removed too: a warm start uses the bytecode of the first one.
     """
-    ours = ("DRIFTLOOP_", "MLFLOW_", "PYTHONDONTWRITEBYTECODE")
-    return {name: value for name, value in environment.items() if not name.startswith(ours)}
+    removed = ("DRIFTLOOP_", "MLFLOW_", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in environment.items() if not name.startswith(removed)}
 
 
 def _is_ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # an address of our own
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # a local address
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -1,4 +1,4 @@
-"""The real stack for benchmarks, and the parts of it that a predictor needs: broker, storage, registry."""
+"""The parts of the real stack that a predictor needs, for benchmarks: broker, storage and registry."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,23 +9,22 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from driftloop.kafka import topics
-from predictor.settings import ServingSettings
-from stack.running import Stack, leftovers
-from tests.support.flights_model import MODEL, Saved
+from stack.running import Stack, orphans
+from tests.support.flights_model import MODEL, SavedModel
 from tests.support.processes import Server
 from tests.support.running_stack import isolated_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / ".stack" / "benchmark"
+STACK_DIR = ROOT / ".stack" / "benchmark"
 
 
 @contextmanager
-def running(tell: Callable[[str], None]) -> Iterator[Stack]:
-    """Kafka, GCS and MLflow, empty at the start and stopped at the end, with the topics made."""
-    stack = Stack(isolated_settings(FOLDER), tell)
-    for process in leftovers(stack.folder):
+def benchmark_stack(tell: Callable[[str], None]) -> Iterator[Stack]:
+    """Run Kafka, GCS and MLflow, empty but for the topics; stop them at the end of the block."""
+    stack = Stack(isolated_settings(STACK_DIR), tell)
+    for process in orphans(stack.folder):
         process.kill()
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    shutil.rmtree(STACK_DIR, ignore_errors=True)
     try:
         for name in ("kafka", "gcs", "mlflow"):
             stack.start(name)
@@ -35,8 +34,8 @@ def running(tell: Callable[[str], None]) -> Iterator[Stack]:
         stack.stop()
 
 
-def register(stack: Stack, saved: Saved) -> str:
-    """Puts a saved model into the registry as it is; returns the number of its version, which no alias names yet."""
+def register_model(stack: Stack, saved: SavedModel) -> str:
+    """Register a saved model; return its version, which has no alias yet."""
     registry = stack.registry
     mlflow.set_experiment(MODEL)
     with mlflow.start_run() as run:
@@ -50,12 +49,8 @@ def register(stack: Stack, saved: Saved) -> str:
     return str(version.version)
 
 
-def predictor(stack: Stack) -> Server:
-    """The predictor on these parts, not started. It keeps what it keeps from one start to the next."""
-    part = stack.parts["predictor"]
-    environment = dict(part.environment)
-    if "folder" in ServingSettings.model_fields:
-        environment["DRIFTLOOP_PREDICTOR__DATA_DIR"] = str(stack.folder / "predictor")
-    return Server(
-        "driftloop", part.command, environment, f"{part.url}/readyz", stack.folder / "logs" / "predictor.log", ROOT
-    )
+def predictor_server(stack: Stack) -> Server:
+    """Return the predictor on these parts, not started. Its data directory is the same for every start."""
+    part = stack.components["predictor"]
+    log = stack.folder / "logs" / "predictor.log"
+    return Server("driftloop", part.command, part.environment, f"{part.url}/readyz", log, ROOT)

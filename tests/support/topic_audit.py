@@ -1,4 +1,4 @@
-"""What arrives on the topic ``predictions``, read as the drift worker reads it: committed events only."""
+"""Audit of the predictions topic: read committed events only, as the drift worker does, and count them by id."""
 
 import time
 from collections import Counter
@@ -12,17 +12,17 @@ from driftloop.events import Prediction
 from driftloop.kafka.codec import decode
 from driftloop.settings import KafkaSettings
 
-SETTLE_SECONDS = 1  # a relay that has something to do is not idle for this long
+SETTLE_SECONDS = 1  # a relay that has events to publish is never idle for so long
 TIMEOUT_SECONDS = 120
 
 
 class TopicAudit:
-    """Follows the topic from its beginning. Use in a ``with`` statement."""
+    """Reads the topic from its beginning. A context manager that closes its consumer."""
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
-        """Nothing is read before :meth:`settle`."""
+        """Create the consumer; :meth:`wait_for` and :meth:`events` read."""
         self.id_counts: Counter[str] = Counter()
-        """How often each event was there."""
+        """How often each event id is on the topic."""
         self._consumer = KafkaConsumer(
             **kafka.client_config,
             enable_auto_commit=False,
@@ -35,38 +35,39 @@ class TopicAudit:
         self._consumer.seek_to_beginning(*self._partitions)
 
     def __enter__(self) -> Self:
-        """Nothing more is done."""
+        """Return self."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leaves the broker."""
+        """Close the consumer."""
         self._consumer.close()
 
-    def wait_for(self, answers: int) -> float:
-        """Waits until at least so many events are there, and no more come; reads them.
+    def wait_for(self, events: int) -> float:
+        """Wait until the topic has at least so many events and grows no more; count them by id.
 
-        Returns after how many seconds the last one was there, from the call on; gives up after two minutes, so the
-        caller may not assume that all have come.
+        Returns:
+            The seconds from the call until the last event was on the topic. After two minutes the method returns
+            whatever the topic has, so callers must not assume that all events have arrived.
         """
-        began = changed = time.monotonic()
-        end = -1
+        started = last_growth = time.monotonic()
+        previous_end = -1
         while True:
-            now_there = sum(self._consumer.end_offsets(self._partitions).values())
+            end = sum(self._consumer.end_offsets(self._partitions).values())
             now = time.monotonic()
-            if now_there != end:
-                changed = now if end >= 0 else began
-                end = now_there
-            if now - changed > SETTLE_SECONDS:
+            if end != previous_end:
+                last_growth = now if previous_end >= 0 else started
+                previous_end = end
+            if now - last_growth > SETTLE_SECONDS:
                 for record in self._read_to_end():
                     self.id_counts[dict(record.headers)["ce_id"].decode()] += 1
-                if sum(self.id_counts.values()) >= answers or now - began > TIMEOUT_SECONDS:
-                    return changed - began
+                if sum(self.id_counts.values()) >= events or now - started > TIMEOUT_SECONDS:
+                    return last_growth - started
             time.sleep(0.05)
 
     def events(self) -> Iterator[Prediction]:
-        """All events of the topic, from its beginning."""
+        """Yield all events of the topic from its beginning."""
         self._consumer.seek_to_beginning(*self._partitions)
         for record in self._read_to_end():
             event = decode(record.value, record.headers)

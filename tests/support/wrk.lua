@@ -1,5 +1,5 @@
--- Rotates through the request bodies of a file, one a line; tells what it measured as one line of JSON.
-local bodies, at = {}, 0
+-- Sends the request bodies of a file in turn, one per line; prints the result as one line of JSON.
+local bodies, position = {}, 0
 
 function init(args)
   wrk.headers["Content-Type"] = "application/json"
@@ -9,8 +9,8 @@ function init(args)
 end
 
 function request()
-  at = at % #bodies + 1
-  return bodies[at]
+  position = position % #bodies + 1
+  return bodies[position]
 end
 
 function done(summary, latency, _)
