@@ -82,7 +82,7 @@ class UseCase:
         end: date | None = None,
         exclude_days: Collection[date] = (),
     ) -> pd.DataFrame:
-        """Return the rows of the local dates from ``start`` up to but not including ``end``, without the excluded days."""
+        """Return the rows of local dates from ``start`` to before ``end``, without the excluded days."""
         days = self.local_dates(frame[self.timestamp])
         keep = ~days.isin(exclude_days)
         if start is not None:

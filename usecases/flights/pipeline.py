@@ -1,4 +1,4 @@
-"""The pipeline that predicts late arrivals. It has scikit-learn's own parts only, so that it is stored without pickle."""
+"""The pipeline for flights: built-in transformers and a gradient boosting classifier."""
 
 from __future__ import annotations
 
