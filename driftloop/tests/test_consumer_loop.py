@@ -94,7 +94,7 @@ class Setup:
         self.polls += 1
         assert self.polls < MAX_POLLS, "the loop does not end"
         is_stable = self._is_stable()
-        polled = self._poll(timeout_ms)
+        polled: dict[TopicPartition, list[ConsumerRecord]] = self._poll(timeout_ms)
         self.after_poll(self.polls)
         if not polled and is_stable and self._is_stable():
             self.stop.set()
@@ -303,7 +303,7 @@ def test_loop_is_not_ready_while_it_retries(setup: Setup) -> None:
 def test_loop_raises_retry_later_after_deadline(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     setup.add("a")
     now = [1000.0]
-    monkeypatch.setattr(consumer_loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def pause(seconds: float) -> bool:
         setup.pauses.append(seconds)
@@ -392,7 +392,7 @@ def test_loop_ends_if_broker_does_not_answer_a_commit(setup: Setup) -> None:
 
 def test_loop_joins_again_after_stalled_rebalance(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(consumer_loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def stall(polls: int) -> None:
         if polls < 5:
