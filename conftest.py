@@ -47,7 +47,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageSetting
     from stack import gcs  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("gcs")
-    part = gcs.part(folder, reserve_ports(1)[0], BUCKET)
+    part = gcs.gcs_component(folder, reserve_ports(1)[0], BUCKET)
     part.prepare()
     with (folder.parent / "gcs.log").open("w") as log:
         server = HTTPExecutor(

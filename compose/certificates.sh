@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes what the machines know one another by: an authority of their own, a certificate for what listens on each, and
-# one for those that may connect. What is there already stays; a folder that is deleted is made anew.
+# one for those that may connect. Existing files are kept; a deleted folder is created again.
 #
 #   compose/certificates.sh [ADDRESS OF THE SERVING MACHINE] [ADDRESS OF THE TRAINING MACHINE]
 #

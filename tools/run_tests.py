@@ -1,7 +1,7 @@
 """Run all tests: several pytest processes at once, each with a part of the folders.
 
-Tests that share a running stack must be in one process, so the parts are folders. What each part prints is shown when it
-has ended, and one line with the totals closes the run.
+Tests that share a running stack must be in one process, so the parts are folders. What each part prints is shown when
+it ends, and one line with the totals closes the run.
 """
 
 import argparse

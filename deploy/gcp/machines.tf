@@ -92,7 +92,7 @@ resource "google_compute_instance" "machine" {
     enable_integrity_monitoring = true
   }
 
-  # A newer image of Debian is no reason to make the machine anew: it updates itself.
+  # A newer image of Debian must not replace the machine: it updates itself.
   lifecycle {
     ignore_changes = [boot_disk[0].initialize_params[0].image]
   }

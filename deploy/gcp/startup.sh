@@ -11,7 +11,7 @@ if ! grep -q LABEL=driftloop /etc/fstab; then
   systemctl daemon-reload
   mount /var/lib/docker
 fi
-mountpoint -q /var/lib/docker # without its disk it would begin anew, with nothing
+mountpoint -q /var/lib/docker # without its disk it would start empty
 resize2fs "$disk"
 
 if ! command -v docker > /dev/null; then

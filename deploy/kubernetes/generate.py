@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from driftloop.kafka import topics
-from driftloop.settings import Topics
+from driftloop.settings import TopicsSettings
 
 ROOT = Path(__file__).parents[2]
 BASE = Path(__file__).parent / "base"
@@ -38,7 +38,7 @@ def alerts() -> dict[str, Any]:
 
 def kafka_topics() -> list[dict[str, Any]]:
     """The topics as Strimzi wants them; those with many events are labelled, for overlays to find."""
-    names = Topics()
+    names = TopicsSettings()
     return [
         {
             "apiVersion": "kafka.strimzi.io/v1",
@@ -52,11 +52,11 @@ def kafka_topics() -> list[dict[str, Any]]:
             },
             "spec": {
                 "partitions": shape.partitions,
-                "replicas": shape.replication,
+                "replicas": shape.replication_factor,
                 "config": {key: int(value) for key, value in shape.configs.items()},
             },
         }
-        for name, shape in topics.shapes(names).items()
+        for name, shape in topics.topic_specs(names).items()
     ]
 
 

@@ -147,13 +147,16 @@ def pointer_for_version(registry: "ModelRegistry", version: str) -> str:
 
     Raises:
         DatasetVersionNotFound: if version, run or pointer do not exist.
-        MlflowException: if the MLflow server does not answer.
+        RegistryUnavailable: if the MLflow server does not answer.
     """
     from mlflow.exceptions import MlflowException  # noqa: PLC0415  # only installed with driftloop[registry]
 
+    from driftloop.registry.client import translate_errors  # noqa: PLC0415
+
     try:
-        run_id = registry.client.get_model_version(registry.model, version).run_id
-        artifacts = registry.client.list_artifacts(run_id, ARTIFACT_DIR) if run_id else []
+        with translate_errors():
+            run_id = registry.client.get_model_version(registry.model, version).run_id
+            artifacts = registry.client.list_artifacts(run_id, ARTIFACT_DIR) if run_id else []
     except MlflowException as error:
         if error.get_http_status_code() in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
             raise DatasetVersionNotFound(
@@ -165,7 +168,7 @@ def pointer_for_version(registry: "ModelRegistry", version: str) -> str:
         raise DatasetVersionNotFound(
             f"the run of version {version} names no dataset: below {ARTIFACT_DIR}/ are {len(paths)} .dvc files, not one"
         )
-    with tempfile.TemporaryDirectory(prefix="driftloop-pointer-") as folder:
+    with translate_errors(), tempfile.TemporaryDirectory(prefix="driftloop-pointer-") as folder:
         return Path(registry.client.download_artifacts(run_id, paths[0], folder)).read_text()
 
 

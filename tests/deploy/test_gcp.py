@@ -98,7 +98,7 @@ def test_every_folder_of_the_bucket_has_who_writes_it_and_nobody_writes_all() ->
     writes = {
         (one["account"].strip('"'), one["folder"].strip('"')) for one in folders if one["role"].endswith('objectUser"')
     }
-    layout = (ROOT / "driftloop" / "storage.py").read_text().split('"""')[1]
+    layout = (ROOT / "driftloop" / "storage" / "bucket.py").read_text().split('"""')[1]
     wanted = set(re.findall(r"^(\w+/)", layout, re.MULTILINE))
     assert wanted == {folder for _, folder in writes}
     bindings = [

@@ -160,8 +160,8 @@ def test_a_retrain_is_one_trace_through_training_and_promotion_to_the_swap(
     assert path_to(tree, "promoted") == [*way[:3], ("trainer", None, "promoted")]
     phases = [span["name"] for span in tree if span["localEndpoint"]["serviceName"] == "trainer"]
     assert {"data", "training", "smoke_test"} < set(phases)
-    told = [event for event in reader.read_last(stack.kafka, "models", 10**6) if isinstance(event, ModelStateChanged)]
-    first = next(event for event in told if event.version == "1" and event.state == "promoted")
+    states = [event for event in reader.read_last(stack.kafka, "models", 10**6) if isinstance(event, ModelStateChanged)]
+    first = next(event for event in states if event.version == "1" and event.state == "promoted")
     assert first.traceparent is not None
     assert first.traceparent.split("-")[1] == swap.trace
 

@@ -86,7 +86,7 @@ def test_plain_dvc_restores_dataset_by_pointer_of_the_run(stack: Stack, trained_
     environment = {
         **NOT_GCS,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "MLFLOW_TRACKING_URI": stack.parts["mlflow"].url,
+        "MLFLOW_TRACKING_URI": stack.components["mlflow"].url,
     }
     done = subprocess.run(
         ["/bin/bash", "-ec", script],

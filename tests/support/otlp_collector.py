@@ -17,7 +17,7 @@ from jgo.maven import MavenContext, PythonResolver
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from stack.kafka import JARS
+from stack.kafka import CACHE_DIR
 from tests.support.ports import reserve_ports
 from tests.support.processes import START_TIMEOUT_SECONDS
 
@@ -101,7 +101,7 @@ def zipkin(log: Path) -> Iterator[str]:
     """The address of a Zipkin; skips the test where its jar (131 MB) cannot be had."""
     group, artifact, version, classifier = ZIPKIN
     try:
-        maven = MavenContext(repo_cache=JARS.resolve() / "repository", resolver=PythonResolver())
+        maven = MavenContext(repo_cache=CACHE_DIR.resolve() / "repository", resolver=PythonResolver())
         jar = maven.project(group, artifact).at_version(version).artifact(classifier, "jar").resolve()
     except (OSError, RuntimeError) as error:
         if os.environ.get("CI") == "true":

@@ -8,7 +8,7 @@ _held: list[socket.socket] = []
 def reserve_ports(count: int) -> list[int]:
     """Return different ports on which nobody listens, and hold them until this process ends.
 
-    Each port stays bound by a socket that does not listen. Linux gives such a port to nobody who asks for any free port,
+    Each port stays bound by a socket that does not listen. Linux gives such a port to nobody who asks for a free one,
     and lets a server that sets SO_REUSEADDR, as all servers here do, bind it by number.
     """
     sockets = [socket.socket() for _ in range(count)]

@@ -1,4 +1,4 @@
-"""A predictor that is asked without pause while things are killed, and what came of its answers."""
+"""A predictor process under load, and the check that each of its responses has its event exactly once."""
 
 import json
 import os
@@ -17,10 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from driftloop.kafka import topics
 from driftloop.settings import TopicsSettings
-from stack.running import MARK, Stack
+from stack.running import FOLDER_VARIABLE, Stack
 from tests.support import load_client, wrk
 from tests.support.comparison import EventComparison, compare_events
-from tests.support.flights_model import Row, Saved
+from tests.support.flights_model import Row, SavedModel
 from tests.support.load_client import Responses
 from tests.support.ports import reserve_ports
 from tests.support.processes import process_tree
@@ -28,17 +28,17 @@ from tests.support.topic_audit import TopicAudit
 from tests.support.waiting import wait_until
 
 CONNECTIONS = 16
-PAUSE_SECONDS = 0.02  # between a connection's requests: what is started again meanwhile needs the processor too
-WITHOUT_END = 3_600  # seconds; the client is told when to stop
-WARM = 50  # answers by which a predictor counts as under load
+PAUSE_SECONDS = 0.02  # between a connection's requests: a process that is restarted meanwhile needs the processor, too
+UNLIMITED_SECONDS = 3_600  # the client is stopped by a signal before
+MIN_RESPONSES = 50  # responses after which a predictor counts as under load
 STOP_SECONDS = 30
 
 
-class Predictor:
-    """A predictor with a folder, a port and a topic of its own."""
+class PredictorProcess:
+    """A predictor with a data folder, a port and a topic of its own."""
 
     def __init__(
-        self, stack: Stack, name: str, versions: Mapping[str, Saved], rows: Sequence[Row], **settings: str
+        self, stack: Stack, name: str, versions: Mapping[str, SavedModel], rows: Sequence[Row], **settings: str
     ) -> None:
         self.folder = stack.folder / name
         self.topic = f"predictions-{name}"
@@ -48,7 +48,7 @@ class Predictor:
         self._environment = {
             **os.environ,
             **stack.environment,
-            MARK: str(stack.folder),
+            FOLDER_VARIABLE: str(stack.folder),
             "DRIFTLOOP_PREDICTOR__PORT": str(port),
             "DRIFTLOOP_PREDICTOR__DATA_DIR": str(self.folder),
             "DRIFTLOOP_PREDICTOR__ALIAS_POLL_INTERVAL_SECONDS": "0.2",
@@ -60,7 +60,7 @@ class Predictor:
         topics.create(stack.kafka, TopicsSettings(predictions=self.topic, partitions=3))
 
     def start(self) -> None:
-        """Returns when it is ready."""
+        """Start the predictor, and wait until it is ready."""
         with (self._stack.folder / "logs" / f"{self._name}.log").open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "predictor.main"],
@@ -73,28 +73,28 @@ class Predictor:
 
     @property
     def process(self) -> "subprocess.Popen[bytes]":
-        """The first process, which has been started."""
+        """The main process, which must have been started."""
         assert self._process is not None
         return self._process
 
     def running(self) -> bool:
-        """Return whether it has been started and has not ended."""
+        """Return whether the main process runs."""
         return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """Ends the first process at once; returns when all others but the relay have ended, as they do by themselves.
+        """Kill the main process, and wait until its workers have exited by themselves.
 
-        The relay may still be there when the next predictor starts.
+        The relay may still run when the next predictor starts.
         """
         relays = self._relays()
-        others = [process for process in process_tree(self.process.pid)[1:] if process not in relays]
+        workers = [process for process in process_tree(self.process.pid)[1:] if process not in relays]
         self.process.kill()
         self.process.wait()
-        _, left = psutil.wait_procs(others, timeout=STOP_SECONDS)
-        assert not left, f"{left} went on without the process that started them"
+        _, remaining = psutil.wait_procs(workers, timeout=STOP_SECONDS)
+        assert not remaining, f"{remaining} survived their parent"
 
     def kill_group(self) -> None:
-        """End all processes at once, if any was started."""
+        """Kill all processes at once, if any was started."""
         if self._process is None:
             return
         with suppress(ProcessLookupError):
@@ -102,16 +102,16 @@ class Predictor:
         self.process.wait()
 
     def stop(self) -> int:
-        """Asks the first process to end, and returns its exit code."""
+        """Send SIGTERM to the main process, wait for its end, and return its exit code."""
         self.process.terminate()
         return self.process.wait(STOP_SECONDS)
 
     def relay(self) -> psutil.Process:
-        """The relay's process, once it runs."""
+        """Wait until a relay runs, and return its process."""
         return wait_until(lambda: next(iter(self._relays()), None), "a relay runs")
 
     def workers(self) -> list[psutil.Process]:
-        """Processes that answer, where they are several."""
+        """Return the worker processes, if there are several."""
         return [process for process in process_tree(self.process.pid) if "spawn_main" in " ".join(_command(process))]
 
     def _relays(self) -> list[psutil.Process]:
@@ -125,19 +125,19 @@ class Predictor:
             return None
 
     def get(self, path: str) -> Any:
-        """What it says of itself."""
+        """Return the JSON of a GET request."""
         return httpx.get(self.url + path, timeout=10).raise_for_status().json()
 
-    def ask(self) -> httpx.Response:
-        """One request, beside those of the load."""
+    def predict(self) -> httpx.Response:
+        """Send one prediction request, in addition to the load."""
         return httpx.post(self.url + "/predict", json={"instances": [self._rows[0]]}, timeout=30)
 
     def version(self) -> str:
-        """The version that answers."""
-        return str(self.ask().raise_for_status().json()["version"])
+        """Return the version that serves a request."""
+        return str(self.predict().raise_for_status().json()["version"])
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of its samples that have these labels."""
+        """Return the sum of a metric's samples that have these labels."""
         text = httpx.get(self.url + "/metrics", timeout=10).text
         return sum(
             sample.value
@@ -146,49 +146,52 @@ class Predictor:
             if sample.name == name and labels.items() <= sample.labels.items()
         )
 
-    def answered(self, status: str) -> float:
-        """Requests that it has answered so since its start."""
+    def response_count(self, status: str) -> float:
+        """Return how many responses with this status the predictor has sent since its start."""
         return self.metric("driftloop_predictor_requests_total", status=status)
 
-    def loaded(self) -> None:
-        """Returns when it is under load: when it has answered so many more."""
-        before = self.answered("200")
-        wait_until(lambda: self.answered("200") > before + WARM or None, f"{self._name} answers")
+    def wait_until_loaded(self) -> None:
+        """Wait until the predictor has sent :data:`MIN_RESPONSES` more responses."""
+        before = self.response_count("200")
+        wait_until(lambda: self.response_count("200") > before + MIN_RESPONSES or None, f"{self._name} answers")
 
     @contextmanager
-    def asked(self) -> Iterator["Future[Responses]"]:
-        """All connections ask as long as the block runs; what they were answered is known after it."""
+    def under_load(self) -> Iterator["Future[Responses]"]:
+        """Send requests over all connections for the duration of the block; the future has a result after it."""
         bodies = wrk.write_bodies(
             self._stack.folder / f"{self._name}.requests", (json.dumps({"instances": [row]}) for row in self._rows)
         )
         file = self._stack.folder / f"{self._name}.npz"
-        known: Future[Responses] = Future()
+        responses: Future[Responses] = Future()
         with load_client.run_client(
-            f"{self.url}/predict", bodies, CONNECTIONS, WITHOUT_END, file, PAUSE_SECONDS
+            f"{self.url}/predict", bodies, CONNECTIONS, UNLIMITED_SECONDS, file, PAUSE_SECONDS
         ) as process:
-            yield known
+            yield responses
             process.terminate()
-            known.set_result(load_client.collect_responses(process, 0, file))
+            responses.set_result(load_client.collect_responses(process, 0, file))
 
-    def compare(self, answers: Responses, missing: int = 0, **faults: int) -> None:
-        """Fails unless each answer has its right event once, but for those that are known to be missing.
+    def assert_exactly_once(self, responses: Responses, missing: int = 0, **faults: int) -> None:
+        """Assert that each response has its correct event exactly once.
 
-        ``faults`` are told with what came of them.
+        Args:
+            responses: What the load client received.
+            missing: How many events are known to be lost.
+            **faults: Numbers of injected faults, which are printed with the counts.
         """
-        good = answers.id[answers.status == 200]
-        assert len(set(good)) == len(good), "two answers with one id"
-        with TopicAudit(self._stack.kafka, self.topic) as arrivals:
-            self._expected += len(good) - missing
-            arrivals.wait_for(self._expected)
-            compared = compare_events(arrivals.events(), self._versions, answers, self._rows)
-        statuses = Counter(answers.status.tolist())
-        numbers = {
+        ids = responses.id[responses.status == 200]
+        assert len(set(ids)) == len(ids), "two responses with one id"
+        with TopicAudit(self._stack.kafka, self.topic) as audit:
+            self._expected += len(ids) - missing
+            audit.wait_for(self._expected)
+            comparison = compare_events(audit.events(), self._versions, responses, self._rows)
+        statuses = Counter(responses.status.tolist())
+        counts = {
             **faults,
-            **{f"answered {status}" if status else "broken off": statuses[status] for status in sorted(statuses)},
-            **compared._asdict(),
+            **{f"status {status}" if status else "no response": statuses[status] for status in sorted(statuses)},
+            **comparison._asdict(),
         }
-        print(f"\n{self._name}: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in numbers.items()))
-        assert compared == EventComparison(compared.events, 0, missing, 0, 0)
+        print(f"\n{self._name}: " + ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+        assert comparison == EventComparison(comparison.events, 0, missing, 0, 0)
 
 
 def _command(process: psutil.Process) -> list[str]:

@@ -44,7 +44,7 @@ def isolated_settings(folder: Path) -> StackSettings:
 
 def predict(stack: Stack, *instances: dict[str, Any]) -> httpx.Response:
     """Request predictions for the instances."""
-    return httpx.post(stack.parts["predictor"].url + "/predict", json={"instances": list(instances)}, timeout=30)
+    return httpx.post(stack.components["predictor"].url + "/predict", json={"instances": list(instances)}, timeout=30)
 
 
 def serves_version(stack: Stack, version: str) -> bool | None:

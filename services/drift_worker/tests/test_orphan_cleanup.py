@@ -95,7 +95,7 @@ def test_cleaner_keeps_slices_after_revocation(harness: CleanerHarness, bucket: 
 def test_cleaner_keeps_slices_that_another_worker_committed_meanwhile(harness: CleanerHarness, bucket: Bucket) -> None:
     harness.round(window(0, 9))
     harness.round()
-    archive_windows(bucket, window(10, 19))  # and nobody told that the partition was unavailable
+    archive_windows(bucket, window(10, 19))  # without a call that reports the partition as lost
     harness.round(window(20, 29))
     harness.round()
     assert remaining(bucket) == [(0, 0, 9), (0, 10, 19), (0, 20, 29)]

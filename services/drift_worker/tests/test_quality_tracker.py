@@ -240,8 +240,8 @@ def test_prediction_in_two_slices_counts_once(bucket: Bucket, builder: ArchiveBu
 
 def test_only_the_lookback_slices_of_predictions_are_read(bucket: Bucket, builder: ArchiveBuilder) -> None:
     days = [builder.predict(day) for day in range(3)]
-    told = builder.report(0, pd.concat(days))
-    quality = only(make_tracker(bucket, prediction_lookback_slices=2).evaluate_slice(told))
+    slice_of_outcomes = builder.report(0, pd.concat(days))
+    quality = only(make_tracker(bucket, prediction_lookback_slices=2).evaluate_slice(slice_of_outcomes))
     assert (quality.rows, quality.unmatched) == (2 * ROWS, ROWS)
 
 

@@ -16,7 +16,7 @@ from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerd
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import ReferenceUnavailable
 
-MAX_WINDOWS = 60  # per version; more could not be told apart on a phone
+MAX_WINDOWS = 60  # per version; more cannot be distinguished on a phone
 RANKED_WINDOWS = 10  # conclusive windows over which columns are ranked
 MAX_COLUMNS = 30  # in the heat map, and with a chart each on a window's page
 
