@@ -9,6 +9,8 @@ from driftloop.settings import StorageSettings
 from driftloop.storage import dvc
 from driftloop.storage.dvc import DatasetVersionNotFound, DvcPointer
 
+pytestmark = pytest.mark.integration
+
 POINTER = "outs:\n- md5: d9e66d0e619760ef25a4b2050a3c1ab5\n  size: 4251102\n  hash: md5\n  path: flights.parquet\n"
 
 

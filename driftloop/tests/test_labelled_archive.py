@@ -27,6 +27,8 @@ from driftloop.storage.labelled_archive import (
 )
 from driftloop.usecase import UseCase
 
+pytestmark = pytest.mark.integration
+
 USE_CASE = UseCase(
     name="m",
     numeric_features=("x",),

@@ -10,6 +10,8 @@ from driftloop import settings
 from driftloop.registry.model_registry import PARAM_TRAINED_THROUGH, TAG_RETRAIN_ID, TAG_ROLLED_BACK, ModelRegistry
 from driftloop.registry.rollback import RollbackNotPossible, roll_back, unpublished_rollbacks
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

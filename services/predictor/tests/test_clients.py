@@ -18,6 +18,8 @@ from driftloop.events import Prediction, frame_to_columns
 from predictor.outbox.outbox import Outbox
 from tests.support.predictor_app import StaticModelManager, load_through_manager, outbox_events, save_model, wine_model
 
+pytestmark = pytest.mark.integration
+
 ROWS = 7
 DATATYPES = {"alcohol": "FP64", "malic_acid": "FP64", "proline": "INT64", "hue": "BYTES"}
 

@@ -9,6 +9,7 @@ import pytest
 
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import Event, ModelStateChanged, Outcome
+from driftloop.kafka import reader
 from driftloop.settings import Settings
 from predictor.serving import model_changes
 
@@ -37,7 +38,7 @@ def listen(monkeypatch: pytest.MonkeyPatch, *connections: list[Event | None] | B
 
         yield events()
 
-    monkeypatch.setattr(model_changes.reader, "tail", tail)
+    monkeypatch.setattr(reader, "tail", tail)
     monkeypatch.setattr(model_changes, "RETRY_SECONDS", 0)
     model_changes.listen_for_changes(Settings(), "m", lambda: refreshes.append(None), stop)
     return len(refreshes)

@@ -32,6 +32,8 @@ from predictor.outbox.outbox import Outbox
 from predictor.settings import OutboxSettings
 from tests.support.predictor_app import StaticModelManager, outbox_events, serving_model
 
+pytestmark = pytest.mark.integration
+
 MEGABYTE = 1_000_000
 MAX_ROWS = 100
 V2 = "/v2/models/m/infer"

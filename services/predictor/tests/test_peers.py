@@ -19,6 +19,8 @@ from tests.support.ports import reserve_ports
 from tests.support.predictor_app import StaticModelManager, load_through_manager, save_model, wine_model
 from tests.support.processes import Server
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).resolve().parents[3]
 ESTIMATOR, FRAME = wine_model()
 ROWS = FRAME.head(6)

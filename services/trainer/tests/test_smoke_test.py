@@ -19,6 +19,8 @@ from trainer.gate.gate import Decision, HoldoutPredictions, SmokeTestResult, dec
 from trainer.gate.settings import GateSettings
 from trainer.gate.smoke_test import ROWS, SmokeTestProcess, column_types, run_in_process
 
+pytestmark = pytest.mark.integration
+
 FRAME = pd.DataFrame({"x": np.arange(400.0), "kind": pd.Series(["a", None] * 200), "count": np.arange(400)})
 OUTCOMES = [0, 1] * 200
 

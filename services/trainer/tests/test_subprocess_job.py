@@ -19,6 +19,8 @@ from trainer.retrain.subprocess_job import (
     SubprocessJob,
 )
 
+pytestmark = pytest.mark.integration
+
 LONG_SECONDS = 600
 WAIT_SECONDS = 60
 

@@ -20,6 +20,8 @@ from trainer.retrain import training_set
 from trainer.retrain.training_set import InvalidTrainingData, TrainingSet, TrainingSetCounts
 from trainer.settings import TrainingDataSettings
 
+pytestmark = pytest.mark.integration
+
 USE_CASE = UseCase(
     name="m",
     numeric_features=("x", "whole"),
@@ -242,7 +244,8 @@ def test_training_set_reports_column_missing_more_often_in_archive(dataset: Data
     dataset.archive(base(2).assign(c=series([None, None, None, "u"]), whole=[np.nan, np.nan, 1, 1]))
     (problem,) = dataset.problems()
     assert problem == (
-        "missing values: c is missing in 75% of the archive's 4 rows and in 0% of the base dataset's, and at most 50% more "
+        "missing values: c is missing in 75% of the archive's 4 rows and in 0% of the base dataset's, "
+        "and at most 50% more "
         "is allowed (DRIFTLOOP_DATA__MAX_MISSING_RATE_INCREASE)"
     )
     assert (
