@@ -1,107 +1,125 @@
-"""Images and containers by podman, run as compose runs them."""
+"""Images and containers with podman, configured as compose does."""
 
 import json
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+
+import httpx
 
 from tests.support import report
-from tests.support.report import tell
+from tests.support.report import log
 
 ROOT = Path(__file__).resolve().parents[2]
-LOOK_SECONDS = 0.5  # between two health checks
-IMAGES = {
+POLL_INTERVAL_SECONDS = 0.5  # of health checks
+DOCKERFILES = {
     **{name: f"services/{name}/Dockerfile" for name in ("predictor", "drift_worker", "trainer", "producer")},
     "mlflow": "compose/mlflow/Dockerfile",
 }
 
-
-class Failed(Exception):
-    """Says which step did not do what it should."""
+T = TypeVar("T")
 
 
-def program(name: str) -> str:
-    """The path of a program. Raises :class:`Failed`."""
+class ImageTestFailed(Exception):
+    """A step of the image test has failed; the message says which one."""
+
+
+def find_program(name: str) -> str:
+    """Return the path of a program.
+
+    Raises:
+        ImageTestFailed: It is not installed.
+    """
     found = shutil.which(name)
     if found is None:
-        raise Failed(f"{name} is missing")
+        raise ImageTestFailed(f"{name} is not installed")
     return found
 
 
 def podman(*words: str, seconds: float = 900) -> str:
-    """Runs podman; returns what it printed. Raises :class:`Failed`."""
-    done = subprocess.run([program("podman"), *words], capture_output=True, text=True, check=False, timeout=seconds)
+    """Run podman; return its standard output.
+
+    Raises:
+        ImageTestFailed: The command has failed.
+    """
+    done = subprocess.run(
+        [find_program("podman"), *words], capture_output=True, text=True, check=False, timeout=seconds
+    )
     if done.returncode:
-        raise Failed(f"podman {' '.join(words)}: {done.stdout[-2000:]}{done.stderr[-3000:]}")
+        raise ImageTestFailed(f"podman {' '.join(words)}: {done.stdout[-2000:]}{done.stderr[-3000:]}")
     return done.stdout.strip()
 
 
-def image(name: str) -> str:
-    """An image's name, as compose has it."""
+def image_name(name: str) -> str:
+    """Return the name of a service's image, as in compose."""
     return f"localhost/driftloop-{name.replace('_', '-')}:dev"
 
 
-def stand_in(folder: Path) -> list[str]:
-    """Makes base images of a Debian in a folder and of the uv at hand, where they are not there yet.
+def create_base_images(folder: Path) -> list[str]:
+    """Create base images from a Debian in a folder and from the local uv, unless they exist.
 
-    Returns the build's arguments.
+    They replace the images that cannot be pulled without a registry.
+
+    Returns:
+        The build arguments that select them.
     """
     authorities = folder / "etc" / "ssl" / "certs" / "ca-certificates.crt"
-    if not there("stand-in:python"):
-        shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", authorities)  # of whoever is asked for packages
+    if not image_exists("stand-in:python"):
+        shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", authorities)  # for the package mirror
         (folder / "usr" / "bin" / "python").unlink(missing_ok=True)
         (folder / "usr" / "bin" / "python").symlink_to("python3")
-        imported(folder, "stand-in:python", "ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt")
-    if not there("stand-in:uv"):
+        import_image(folder, "stand-in:python", "ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt")
+    if not image_exists("stand-in:uv"):
         with tempfile.TemporaryDirectory() as alone:
             shutil.copy(shutil.which("uv") or ROOT / ".uv" / "bin" / "uv", f"{alone}/uv")
-            imported(Path(alone), "stand-in:uv")
+            import_image(Path(alone), "stand-in:uv")
     return ["--build-arg", "PYTHON=localhost/stand-in:python", "--build-arg", "UV=localhost/stand-in:uv"]
 
 
-def there(name: str) -> bool:
-    """Whether there is an image of ours."""
-    known = [program("podman"), "image", "exists", f"localhost/{name}"]
+def image_exists(name: str) -> bool:
+    """Return whether a local image exists."""
+    known = [find_program("podman"), "image", "exists", f"localhost/{name}"]
     return not subprocess.run(known, check=False).returncode
 
 
-def imported(folder: Path, name: str, *changes: str) -> None:
-    """Makes an image of a folder."""
+def import_image(folder: Path, name: str, *changes: str) -> None:
+    """Create an image from a folder."""
     path = "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin"
     options = [word for change in (path, *changes) for word in ("--change", change)]
-    with subprocess.Popen([program("tar"), "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as tar:
+    with subprocess.Popen([find_program("tar"), "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as tar:
         subprocess.run(
-            [program("podman"), "import", "-q", *options, "-", f"localhost/{name}"], stdin=tar.stdout, check=True
+            [find_program("podman"), "import", "-q", *options, "-", f"localhost/{name}"], stdin=tar.stdout, check=True
         )
 
 
-def build(names: list[str], arguments: list[str]) -> None:
-    """Builds the images."""
+def build_images(names: list[str], arguments: list[str]) -> None:
+    """Build the images with this revision as their label."""
     revision = subprocess.run(
-        [program("git"), "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        [find_program("git"), "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     for name in names:
         began = time.monotonic()
         podman(
             *("build", "--quiet", "--format", "docker", "--network", "host", *arguments),
             *("--build-arg", f"REVISION={revision.strip()}", "--build-arg", "VERSION=0.1.0"),
-            *("-f", str(ROOT / IMAGES[name]), "-t", image(name), str(ROOT)),
+            *("-f", str(ROOT / DOCKERFILES[name]), "-t", image_name(name), str(ROOT)),
         )
-        tell(f"{name} built in {time.monotonic() - began:.0f} s")
+        log(f"{name} built in {time.monotonic() - began:.0f} s")
 
 
-def sizes(base: str) -> dict[str, float]:
-    """Megabytes of each image beside its base, and of its last layer, which is what a new revision brings."""
+def measure_sizes(base: str) -> dict[str, float]:
+    """Return the megabytes of each image without its base; print them, with those of the layer of its own code."""
     of_base = int(podman("image", "inspect", base, "--format", "{{.Size}}"))
-    shown = report.table("Images, in MB", "image", "beside the base", "of which its own code")
+    shown = report.create_table("Images, in MB", "image", "without base", "own code")
     figures = {}
-    for name in IMAGES:
-        whole = int(podman("image", "inspect", image(name), "--format", "{{.Size}}")) - of_base
-        history = json.loads(podman("history", "--format", "json", image(name)))
+    for name in DOCKERFILES:
+        whole = int(podman("image", "inspect", image_name(name), "--format", "{{.Size}}")) - of_base
+        history = json.loads(podman("history", "--format", "json", image_name(name)))
         own = sum(layer["size"] for layer in history if "wheels" in layer["CreatedBy"])
         figures[f"{name}_mb"] = whole / 1e6
         shown.add_row(name, f"{whole / 1e6:,.0f}", f"{own / 1e6:,.1f}" if own else "")
@@ -110,8 +128,8 @@ def sizes(base: str) -> dict[str, float]:
 
 
 @contextmanager
-def container(name: str, of: str, *options: str, command: tuple[str, ...] = ()) -> Iterator[str]:
-    """A container that runs for as long as the block does, bound as compose binds it."""
+def running_container(name: str, of: str, *options: str, command: tuple[str, ...] = ()) -> Iterator[str]:
+    """Run a container for the duration of the block, with the restrictions of compose."""
     full = f"driftloop-try-{name}"
     podman("rm", "--force", "--ignore", full)
     podman(
@@ -121,52 +139,80 @@ def container(name: str, of: str, *options: str, command: tuple[str, ...] = ()) 
     try:
         yield full
     finally:
-        with suppress(Failed):
+        with suppress(ImageTestFailed):
             podman("rm", "--force", "--ignore", "--time", "30", full)
 
 
 def last_lines(name: str) -> str:
-    """What a container said last: services log to standard error."""
+    """Return the last lines of a container's output and logs."""
     done = subprocess.run(
-        [program("podman"), "logs", "--tail", "20", name], capture_output=True, text=True, check=False
+        [find_program("podman"), "logs", "--tail", "20", name], capture_output=True, text=True, check=False
     )
     return done.stdout + done.stderr
 
 
-def healthy(name: str, seconds: float = 60) -> float:
-    """Waits until the image's own health check succeeds; returns how long that took."""
+def wait_until_healthy(name: str, seconds: float = 60) -> float:
+    """Wait until the image's health check succeeds; return the seconds that this took."""
     began = time.monotonic()
-    while subprocess.run([program("podman"), "healthcheck", "run", name], capture_output=True, check=False).returncode:
+    while subprocess.run(
+        [find_program("podman"), "healthcheck", "run", name], capture_output=True, check=False
+    ).returncode:
         if time.monotonic() - began > seconds:
-            raise Failed(f"{name} does not get healthy: {last_lines(name)}")
-        time.sleep(LOOK_SECONDS)
+            raise ImageTestFailed(f"{name} does not become healthy: {last_lines(name)}")
+        time.sleep(POLL_INTERVAL_SECONDS)
     return time.monotonic() - began
 
 
-def stopped(name: str) -> float:
-    """Sends SIGTERM and waits; returns the seconds that the end took. Raises where it did not end by itself."""
+def stop_container(name: str) -> float:
+    """Send SIGTERM and wait; return the seconds until the end.
+
+    Raises:
+        ImageTestFailed: The container had to be killed or has failed.
+    """
     began = time.monotonic()
     podman("stop", "--time", "30", name)
     seconds = time.monotonic() - began
     code = podman("inspect", name, "--format", "{{.State.ExitCode}}")
     if code != "0":
-        raise Failed(f"{name} ended with {code}: {last_lines(name)}")
+        raise ImageTestFailed(f"{name} ended with exit code {code}: {last_lines(name)}")
     return seconds
 
 
-def once(of: str, *options: str, command: tuple[str, ...]) -> str:
-    """Runs a container to its end; returns what it printed."""
+def run_to_end(of: str, *options: str, command: tuple[str, ...]) -> str:
+    """Run a container to its end; return its output."""
     return podman("run", "--rm", "--network", "host", *options, of, *command)
 
 
-def environment(variables: Mapping[str, str]) -> list[str]:
-    """Variables as podman's options."""
+def environment_options(variables: Mapping[str, str]) -> list[str]:
+    """Return podman's options for environment variables."""
     return [word for name, value in variables.items() for word in ("--env", f"{name}={value}")]
 
 
-def secrets(*names: str, folder: Path) -> list[str]:
-    """Files as compose mounts them."""
+def secret_options(*names: str, folder: Path) -> list[str]:
+    """Return podman's options for secrets, mounted as in compose."""
     files = {"ca": "ca.crt"}
     return [
         word for name in names for word in ("-v", f"{folder / files.get(name, f'{name}.pem')}:/run/secrets/{name}:ro")
     ]
+
+
+def get_status(url: str) -> int:
+    """Return the status of a response; 0 if there is none."""
+    try:
+        return httpx.get(url, timeout=5).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+def wait_for(find: Callable[[], T | None], seconds: float = 120) -> T:
+    """Poll until ``find`` returns a value; return it.
+
+    Raises:
+        ImageTestFailed: It returns None until the timeout.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (value := find()) is not None:
+            return value
+        time.sleep(POLL_INTERVAL_SECONDS)
+    raise ImageTestFailed(f"timed out after {seconds:g} s")
