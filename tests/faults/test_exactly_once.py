@@ -1,6 +1,6 @@
-"""Answered means published, exactly once, and right: on the real stack, while its parts are killed or away.
+"""Each response of the predictor has its event exactly once, while parts of the stack are killed or stopped.
 
-``make faults`` does the same with many more faults.
+``make faults`` runs the tests with many more faults.
 """
 
 import os
@@ -17,32 +17,32 @@ import pytest
 from driftloop.events import ModelStateChanged
 from driftloop.kafka.publisher import Publisher
 from predictor.outbox.outbox import Outbox
-from predictor.settings import OutboxSettings as Limits
+from predictor.settings import OutboxSettings
 from stack.running import Stack
 from tests.support import flights_model, stack_fixture
 from tests.support.faults import random_delay, stopped
 from tests.support.flights_model import SavedModel
 from tests.support.load_client import Responses
-from tests.support.predictor_process import Predictor
+from tests.support.predictor_process import PredictorProcess
 from tests.support.running_stack import isolated_settings
 from tests.support.waiting import wait_until
 
 KILLS = int(os.environ.get("FAULTS_KILLS", "3"))
 RESTARTS = int(os.environ.get("FAULTS_RESTARTS", "1"))
-AWAY_SECONDS = float(os.environ.get("FAULTS_AWAY_SECONDS", "10"))
-BROKER_AWAY_SECONDS = 10
-FEW = 300  # events that an outbox may hold where it is to be full soon
+OUTAGE_SECONDS = float(os.environ.get("FAULTS_AWAY_SECONDS", "10"))
+BROKER_OUTAGE_SECONDS = 10
+SMALL_OUTBOX = 300  # events; such an outbox is full soon
 
 pytestmark = pytest.mark.timeout(600 + 30 * KILLS + 60 * RESTARTS)
 
-Make = Callable[..., Predictor]
-Start = Callable[..., Predictor]
-Serve = Callable[[int], Predictor]
+Make = Callable[..., PredictorProcess]
+Start = Callable[..., PredictorProcess]
+Serve = Callable[[int], PredictorProcess]
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Broker, storage and registry; each test brings its predictor."""
+    """Broker, storage and registry; each test starts its predictors."""
     with Stack(isolated_settings(tmp_path_factory.mktemp("promise")), print, services_to_start=()) as stack:
         yield stack
 
@@ -52,17 +52,17 @@ def versions(stack: Stack) -> dict[str, SavedModel]:
     """Versions 1 and 2, of two seasons."""
     seasons = [(date(2013, month, 1), date(2013, month, 10)) for month in (1, 7)]
     saved = [flights_model.train_and_save(stack.folder / f"model-{n}", days) for n, days in enumerate(seasons, 1)]
-    return {stack_fixture.register_model(stack, one): one for one in saved}
+    return {stack_fixture.register_model(stack, model): model for model in saved}
 
 
 @pytest.fixture(scope="module")
 def make(stack: Stack, versions: dict[str, SavedModel]) -> Iterator[Make]:
     """Make predictors that are not started yet; all are killed after the last test."""
     rows = flights_model.sample_rows((date(2013, 1, 1), date(2014, 1, 1)))
-    made: list[Predictor] = []
+    made: list[PredictorProcess] = []
 
-    def make(name: str, **settings: str) -> Predictor:
-        made.append(Predictor(stack, f"{name}-{len(made)}", versions, rows, **settings))
+    def make(name: str, **settings: str) -> PredictorProcess:
+        made.append(PredictorProcess(stack, f"{name}-{len(made)}", versions, rows, **settings))
         return made[-1]
 
     yield make
@@ -74,9 +74,9 @@ def make(stack: Stack, versions: dict[str, SavedModel]) -> Iterator[Make]:
 def start(stack: Stack, make: Make, request: pytest.FixtureRequest) -> Iterator[Start]:
     """Start predictors with settings of this test, which serve version 1."""
     stack.registry.promote("1")
-    started: list[Predictor] = []
+    started: list[PredictorProcess] = []
 
-    def start(**settings: str) -> Predictor:
+    def start(**settings: str) -> PredictorProcess:
         started.append(make(re.sub(r"\W+", "-", request.node.name.removeprefix("test_")), **settings))
         started[-1].start()
         return started[-1]
@@ -87,94 +87,92 @@ def start(stack: Stack, make: Make, request: pytest.FixtureRequest) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def predictors(make: Make) -> dict[int, Predictor]:
+def predictors(make: Make) -> dict[int, PredictorProcess]:
     """Predictors with default settings that tests share, by their number of processes: a start takes ten seconds."""
     return {workers: make(f"workers-{workers}", PREDICTOR__WORKERS=str(workers)) for workers in (1, 2)}
 
 
 @pytest.fixture
-def serve(stack: Stack, predictors: dict[int, Predictor]) -> Serve:
+def serve(stack: Stack, predictors: dict[int, PredictorProcess]) -> Serve:
     """Return the shared predictor with so many processes, which serves version 1."""
 
-    def serve(workers: int) -> Predictor:
+    def serve(workers: int) -> PredictorProcess:
         stack.registry.promote("1")
         predictor = predictors[workers]
         if not predictor.running():
             predictor.start()
-        wait_until(lambda: predictor.version() == "1" or None, "version 1 answers")
+        wait_until(lambda: predictor.version() == "1" or None, "version 1 responses")
         return predictor
 
     return serve
 
 
 @pytest.mark.parametrize(("workers", "kills"), [(1, KILLS), (2, max(1, KILLS // 3))])
-def test_a_killed_predictor_publishes_every_answer_once(
+def test_killed_predictor_publishes_every_response_once(
     stack: Stack, serve: Serve, workers: int, kills: int, random_source: random.Random
 ) -> None:
     predictor = serve(workers)
-    with predictor.asked() as asked:
-        # The relay goes on for a while without the predictor, or ends with it.
+    with predictor.under_load() as load:
+        # The relay outlives the predictor for a while, or is killed with it.
         for version, kill in islice(cycle([("2", predictor.kill), ("1", predictor.kill_group)]), kills):
-            predictor.loaded()
+            predictor.wait_until_loaded()
             stack.registry.promote(version)
             random_delay(random_source)
             kill()
             predictor.start()
-        predictor.loaded()
-        # A start answers with what lies on the disk before it has looked the alias up.
-        wait_until(lambda: predictor.version() == version or None, "the version of the last swap answers")
-    answers = asked.result()
-    predictor.compare(answers, kills=kills)
-    assert set(answers.status) <= {200, 503, 0}
-    assert set(answers.version[answers.status == 200]) == {"1", "2"}
+        predictor.wait_until_loaded()
+        # After a start, the cached version serves until the alias has been looked up.
+        wait_until(lambda: predictor.version() == version or None, "the version of the last swap responses")
+    responses = load.result()
+    predictor.assert_exactly_once(responses, kills=kills)
+    assert set(responses.status) <= {200, 503, 0}
+    assert set(responses.version[responses.status == 200]) == {"1", "2"}
 
 
-def test_a_killed_relay_publishes_every_answer_once(serve: Serve, random_source: random.Random) -> None:
+def test_killed_relay_publishes_every_response_once(serve: Serve, random_source: random.Random) -> None:
     predictor = serve(1)
-    with predictor.asked() as asked:
+    with predictor.under_load() as load:
         for number in range(KILLS):
-            if number % 3 != 1:  # or else it may be killed while it starts
-                relays(predictor)
+            if number % 3 != 1:  # otherwise it may be killed while it starts
+                wait_until_relaying(predictor)
             random_delay(random_source)
             killed = predictor.relay()
             killed.kill()
             wait_until(lambda killed=killed: predictor.relay() != killed or None, "another relay runs")  # type: ignore[misc]
-        relays(predictor)
-    all_answered(asked.result())
-    predictor.compare(asked.result(), kills=KILLS)
+        wait_until_relaying(predictor)
+    assert_all_succeeded(load.result())
+    predictor.assert_exactly_once(load.result(), kills=KILLS)
 
 
-def test_requests_are_answered_while_the_broker_is_away_and_published_once_when_it_is_back(
-    stack: Stack, serve: Serve
-) -> None:
+def test_predictor_serves_without_broker_and_publishes_once_afterwards(stack: Stack, serve: Serve) -> None:
     predictor = serve(1)
-    with predictor.asked() as asked:
+    with predictor.under_load() as load:
         for kill in islice(cycle([True, False]), RESTARTS):
-            predictor.loaded()
+            predictor.wait_until_loaded()
             with stopped(stack, "kafka", kill=kill):
-                time.sleep(BROKER_AWAY_SECONDS)
-                assert waiting(predictor) > 0
-            # A relay that is caught in a transaction by the broker's end is replaced after half a minute.
-            wait_until(lambda: waiting(predictor) < FEW or None, "only what has just come waits", seconds=120)
-    all_answered(asked.result())
-    predictor.compare(asked.result(), restarts=RESTARTS)
-    assert asked.result().milliseconds.max() < BROKER_AWAY_SECONDS / 2 * 1000, "requests waited for the broker"
+                time.sleep(BROKER_OUTAGE_SECONDS)
+                assert pending_events(predictor) > 0
+            # A relay whose transaction was interrupted by the broker's end is restarted after half a minute.
+            wait_until(
+                lambda: pending_events(predictor) < SMALL_OUTBOX or None, "the backlog is published", seconds=120
+            )
+    assert_all_succeeded(load.result())
+    predictor.assert_exactly_once(load.result(), restarts=RESTARTS)
+    assert load.result().milliseconds.max() < BROKER_OUTAGE_SECONDS / 2 * 1000, "requests waited for the broker"
 
 
-def test_without_registry_and_storage_the_last_good_version_serves_and_the_alias_is_followed_later(
-    stack: Stack, serve: Serve
-) -> None:
+def test_predictor_starts_from_cache_without_registry_and_follows_alias_afterwards(stack: Stack, serve: Serve) -> None:
     predictor = serve(1)
-    with predictor.asked() as asked:
-        predictor.loaded()
+    with predictor.under_load() as load:
+        predictor.wait_until_loaded()
         with stopped(stack, "gcs"), stopped(stack, "mlflow"):
-            back_at = time.monotonic() + AWAY_SECONDS
+            back_at = time.monotonic() + OUTAGE_SECONDS
             wait_until(lambda: predictor.get("/readyz")["warnings"].get("registry"), "the registry is missed")
             killed_at = time.time()
             predictor.kill()
             predictor.start()
-            up_again_at = time.time()
-            predictor.loaded()
+            restarted_at = time.time()
+            predictor.wait_until_loaded()
             assert (predictor.get("/models")["version"], predictor.get("/models")["version_source"]) == ("1", "cache")
             wait_until(lambda: predictor.get("/readyz")["warnings"].get("registry"), "the registry is missed")
             time.sleep(max(0, back_at - time.monotonic()))
@@ -182,89 +180,96 @@ def test_without_registry_and_storage_the_last_good_version_serves_and_the_alias
         wait_until(lambda: predictor.version() == "2" or None, "the alias is followed")
         wait_until(lambda: predictor.get("/models")["version_source"] == "alias" or None, "the alias names the version")
         assert predictor.get("/readyz")["warnings"] == {}
-    answers = asked.result()
-    predictor.compare(answers)
-    # Nothing but the kill breaks a request off.
-    broken = (answers.status != 200) & ((answers.end < killed_at) | (answers.start > up_again_at))
-    assert not broken.any()
+    responses = load.result()
+    predictor.assert_exactly_once(responses)
+    # Only the kill interrupts requests.
+    interrupted = (responses.status != 200) & ((responses.end < killed_at) | (responses.start > restarted_at))
+    assert not interrupted.any()
 
 
-def test_what_a_dead_predictor_left_is_published_once_by_the_next_on_its_disk(stack: Stack, serve: Serve) -> None:
+def test_next_predictor_on_the_disk_publishes_what_a_dead_one_left(stack: Stack, serve: Serve) -> None:
     predictor = serve(1)
-    with predictor.asked() as asked, stopped(stack, "kafka"):
-        predictor.loaded()
-        wait_until(lambda: waiting(predictor) > FEW or None, "events wait")
+    with predictor.under_load() as load, stopped(stack, "kafka"):
+        predictor.wait_until_loaded()
+        wait_until(lambda: pending_events(predictor) > SMALL_OUTBOX or None, "events wait")
         predictor.kill_group()
-    left = Outbox(predictor.folder, Limits())
-    assert left.depth().events > FEW
-    left.close()
+    outbox = Outbox(predictor.folder, OutboxSettings())
+    assert outbox.depth().events > SMALL_OUTBOX
+    outbox.close()
     predictor.start()
-    predictor.compare(asked.result())
+    predictor.assert_exactly_once(load.result())
 
 
-def test_a_full_outbox_refuses_and_publishes_all_that_was_answered(stack: Stack, start: Start) -> None:
-    predictor = start(OUTBOX__MAX_EVENTS=str(FEW))
-    with stopped(stack, "kafka"), predictor.asked() as asked:
-        refused = wait_until(lambda: answer if (answer := predictor.ask()).status_code == 503 else None, "it is full")
-        assert "DRIFTLOOP_OUTBOX__MAX_EVENTS" in refused.json()["detail"]
-        assert int(refused.headers["Retry-After"]) > 0
-        wait_until(lambda: predictor.answered("503") > FEW or None, "many are refused")
-    answers = asked.result()
-    predictor.compare(answers)
-    assert set(answers.status) == {200, 503}
-    wait_until(lambda: predictor.ask().status_code == 200 or None, "it answers again")
+def test_full_outbox_rejects_requests_and_publishes_every_response(stack: Stack, start: Start) -> None:
+    predictor = start(OUTBOX__MAX_EVENTS=str(SMALL_OUTBOX))
+    with stopped(stack, "kafka"), predictor.under_load() as load:
+        rejected = wait_until(
+            lambda: answer if (answer := predictor.predict()).status_code == 503 else None, "it is full"
+        )
+        assert "DRIFTLOOP_OUTBOX__MAX_EVENTS" in rejected.json()["detail"]
+        assert int(rejected.headers["Retry-After"]) > 0
+        wait_until(lambda: predictor.response_count("503") > SMALL_OUTBOX or None, "many are rejected")
+    responses = load.result()
+    predictor.assert_exactly_once(responses)
+    assert set(responses.status) == {200, 503}
+    wait_until(lambda: predictor.predict().status_code == 200 or None, "it responses again")
 
 
-def test_a_full_outbox_that_drops_answers_all_and_counts_what_is_missing(stack: Stack, start: Start) -> None:
-    predictor = start(OUTBOX__MAX_EVENTS=str(FEW), OUTBOX__ON_FULL="drop")
-    with stopped(stack, "kafka"), predictor.asked() as asked:
-        wait_until(lambda: predictor.metric("driftloop_outbox_dropped_events_total") > FEW or None, "it drops")
-    all_answered(asked.result())
+def test_full_outbox_set_to_drop_serves_all_and_counts_lost_events(stack: Stack, start: Start) -> None:
+    predictor = start(OUTBOX__MAX_EVENTS=str(SMALL_OUTBOX), OUTBOX__ON_FULL="drop")
+    with stopped(stack, "kafka"), predictor.under_load() as load:
+        wait_until(lambda: predictor.metric("driftloop_outbox_dropped_events_total") > SMALL_OUTBOX or None, "it drops")
+    assert_all_succeeded(load.result())
     dropped = int(predictor.metric("driftloop_outbox_dropped_events_total"))
-    predictor.compare(asked.result(), missing=dropped)
+    predictor.assert_exactly_once(load.result(), missing=dropped)
 
 
-def test_processes_add_up_are_replaced_and_end_with_an_empty_outbox(serve: Serve, random_source: random.Random) -> None:
+def test_workers_share_metrics_are_replaced_and_drain_the_outbox(serve: Serve, random_source: random.Random) -> None:
     predictor = serve(2)
-    earlier = predictor.answered("200")
-    with predictor.asked() as before:
-        predictor.loaded()
-    all_answered(before.result())
+    earlier = predictor.response_count("200")
+    with predictor.under_load() as before:
+        predictor.wait_until_loaded()
+    assert_all_succeeded(before.result())
     wait_until(
-        lambda: predictor.answered("200") == earlier + len(before.result().status) or None, "the metrics of both add up"
+        lambda: predictor.response_count("200") == earlier + len(before.result().status) or None,
+        "the metrics of both add up",
     )
 
     killed = predictor.workers()[0]
-    with predictor.asked() as meanwhile:
-        predictor.loaded()
+    with predictor.under_load() as meanwhile:
+        predictor.wait_until_loaded()
         random_delay(random_source)
         killed.kill()
         wait_until(
             lambda: (killed not in (now := predictor.workers()) and len(now) == 2) or None, "another takes its place"
         )
-        wait_until(lambda: in_service(predictor, "1") == 2 or None, "both answer")
+        wait_until(lambda: serving_workers(predictor, "1") == 2 or None, "both answer")
     assert set(meanwhile.result().status) <= {200, 0}
 
-    with predictor.asked() as at_the_end:
-        predictor.loaded()
+    with predictor.under_load() as at_the_end:
+        predictor.wait_until_loaded()
         random_delay(random_source)
         assert predictor.stop() == 0
-    outbox = Outbox(predictor.folder, Limits())
+    outbox = Outbox(predictor.folder, OutboxSettings())
     assert outbox.depth().events == 0
     outbox.close()
     assert set(at_the_end.result().status) == {200, 0}
-    together = [before.result(), meanwhile.result(), at_the_end.result()]
-    predictor.compare(Responses(*map(np.concatenate, zip(*together, strict=True))))
+    all_responses = [before.result(), meanwhile.result(), at_the_end.result()]
+    predictor.assert_exactly_once(Responses(*map(np.concatenate, zip(*all_responses, strict=True))))
 
 
-def test_an_announced_version_answers_at_once_except_where_another_is_pinned(
+def test_announced_version_serves_at_once_except_if_another_is_pinned(
     stack: Stack, start: Start, random_source: random.Random
 ) -> None:
-    began = time.monotonic()
+    started_at = time.monotonic()
     predictor = start(PREDICTOR__ALIAS_POLL_INTERVAL_SECONDS="3600")
-    start_seconds = time.monotonic() - began
+    start_seconds = time.monotonic() - started_at
     pinned = start(PREDICTOR__ALIAS_POLL_INTERVAL_SECONDS="3600", PREDICTOR__PINNED_VERSION="1")
-    with Publisher(stack.kafka, stack.topics, "test") as publisher, predictor.asked() as asked, pinned.asked() as same:
+    with (
+        Publisher(stack.kafka, stack.topics, "test") as publisher,
+        predictor.under_load() as load,
+        pinned.under_load() as pinned_load,
+    ):
 
         def announce() -> None:
             publisher.publish(
@@ -275,39 +280,39 @@ def test_an_announced_version_answers_at_once_except_where_another_is_pinned(
             announce()
             return predictor.version() == "2" or None
 
-        predictor.loaded()
-        pinned.loaded()
+        predictor.wait_until_loaded()
+        pinned.wait_until_loaded()
         stack.registry.promote("2")
         random_delay(random_source)
         assert predictor.version() == "1"
-        wait_until(announced, "version 2 answers")  # until then the predictor may not be following the topic yet
+        wait_until(announced, "version 2 responses")  # until then the predictor may not be following the topic yet
         stack.registry.promote("1")
         announce()
         # A version is loaded in less time than a predictor that loads it needs to start, however slow the machine.
-        wait_until(lambda: predictor.version() == "1" or None, "version 1 answers", seconds=max(5, start_seconds))
-    for answers in (asked.result(), same.result()):
-        all_answered(answers)
-    predictor.compare(asked.result())
-    pinned.compare(same.result())
-    assert set(asked.result().version) == {"1", "2"}
-    assert set(same.result().version) == {"1"}
+        wait_until(lambda: predictor.version() == "1" or None, "version 1 responses", seconds=max(5, start_seconds))
+    for responses in (load.result(), pinned_load.result()):
+        assert_all_succeeded(responses)
+    predictor.assert_exactly_once(load.result())
+    pinned.assert_exactly_once(pinned_load.result())
+    assert set(load.result().version) == {"1", "2"}
+    assert set(pinned_load.result().version) == {"1"}
 
 
-def relays(predictor: Predictor) -> None:
-    """Returns when the relay is at work."""
+def wait_until_relaying(predictor: PredictorProcess) -> None:
+    """Wait until the relay has published more events."""
     before = predictor.metric("driftloop_outbox_relayed_events_total")
     wait_until(
-        lambda: predictor.metric("driftloop_outbox_relayed_events_total") > before or None, "the relay is at work"
+        lambda: predictor.metric("driftloop_outbox_relayed_events_total") > before or None, "the relay publishes"
     )
 
 
-def waiting(predictor: Predictor) -> float:
+def pending_events(predictor: PredictorProcess) -> float:
     return predictor.metric("driftloop_outbox_pending_events")
 
 
-def in_service(predictor: Predictor, version: str) -> float:
+def serving_workers(predictor: PredictorProcess, version: str) -> float:
     return predictor.metric("driftloop_predictor_serving_version_info", version=version)
 
 
-def all_answered(answers: Responses) -> None:
-    assert set(answers.status) == {200}
+def assert_all_succeeded(responses: Responses) -> None:
+    assert set(responses.status) == {200}
