@@ -1,4 +1,4 @@
-"""The queue of retrains: in order, one training at a time, one final state each, whatever is killed."""
+"""The queue of retrains: in order, one training at a time, one final state each, also after kills."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The version that the alias names, as a metric, whoever moved the alias."""
+"""The version that the alias names, as a metric, independent of who moved the alias."""
 
 import threading
 import time

@@ -252,8 +252,8 @@ def _serving_problems(smoke_test: SmokeTestResult, max_latency_ratio: float) -> 
             if seconds > max_latency_ratio * champion_seconds:
                 yield (
                     f"a prediction of {rows} rows takes {seconds * 1000:.3g} ms, {seconds / champion_seconds:.1f} "
-                    f"times the champion's {champion_seconds * 1000:.3g} ms, and at most {max_latency_ratio:g} times is "
-                    "allowed (DRIFTLOOP_GATE__MAX_LATENCY_RATIO)"
+                    f"times the champion's {champion_seconds * 1000:.3g} ms, and at most {max_latency_ratio:g} times "
+                    "is allowed (DRIFTLOOP_GATE__MAX_LATENCY_RATIO)"
                 )
 
 

@@ -51,7 +51,7 @@ class DataSplit(NamedTuple):
 
 @dataclass
 class _Background:
-    """Work that runs in threads beside the steps; waiting for it only where it is needed saves several seconds."""
+    """Work that runs in threads during the steps; waiting for it only where it is needed saves several seconds."""
 
     threads: ThreadPoolExecutor
     cleanup: Future[None]
@@ -117,8 +117,8 @@ def run_retrain(
     5. Log the model, load and time it in a fresh process, and build the reference of its windows.
     6. Register the version with its reference, and record the result.
 
-    Downloads, uploads, feature importances and the smoke test run beside these steps, see :class:`_Background`.
-    Raises whatever a dataset or a pipeline raises.
+    Downloads, uploads, feature importances and the smoke test run in parallel, see :class:`_Background`.
+    Any exception of a dataset or a pipeline is passed on.
     """
     use_case = settings.use_case
     champion = registry.champion()
