@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import Field, ImportString
-from pydantic_settings import NoDecode
 
 
 @dataclass(frozen=True)
@@ -90,10 +88,3 @@ class UseCase:
         if end is not None:
             keep &= days < end
         return frame[keep]
-
-
-UseCaseSetting = Annotated[
-    ImportString[UseCase],
-    NoDecode,  # the variable holds a name, not JSON
-    Field(description="module:name of the use case, such as usecases.flights:usecase"),
-]

@@ -17,7 +17,8 @@ from driftloop.registry.loading import LoadedModel
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.storage import labelled_archive
 from driftloop.storage.bucket import Bucket
-from driftloop.usecase import UseCase, UseCaseSetting
+from driftloop.usecase import UseCase
+from driftloop.usecase_setting import UseCaseSetting
 from driftloop_cli.settings import StorageCliSettings
 
 

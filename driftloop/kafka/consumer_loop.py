@@ -36,6 +36,7 @@ from kafka.structs import MemberState
 from driftloop.errors import DriftloopError
 from driftloop.events import Event
 from driftloop.kafka.codec import InvalidMessage, Message, decode
+from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.lag_metrics import LagMetrics
 from driftloop.kafka.metrics import CONSUMED, DEAD_LETTERS
 from driftloop.kafka.topics import dead_letter_topic
@@ -53,18 +54,6 @@ log = structlog.get_logger(__name__)
 MAX_BACKOFF_SECONDS = 30  # half of the time without a heartbeat after which the watchdog ends the process
 POLL_TIMEOUT_MS = 200  # upper bound on how late `on_poll` runs, for example after a background job has ended
 RETRY_DEADLINE_SECONDS = 900  # then give up and exit, so that the supervisor and an operator notice
-
-
-class ConsumedMessage(NamedTuple):
-    """A message as the handler receives it: an event and its position, or only the position of a dead letter."""
-
-    topic: str
-    partition: int
-    offset: int
-    event: Event | None
-    """The event; ``None`` for a message that is no valid event and moves to the dead letters."""
-    previous_end_offset: int
-    """The offset after the previous message of the partition; the offsets in between are transaction markers."""
 
 
 class Commit(NamedTuple):

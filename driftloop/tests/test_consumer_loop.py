@@ -17,7 +17,8 @@ from driftloop.events import Event, Outcome
 from driftloop.kafka import consumer_loop
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.codec import Message, encode
-from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, ConsumerLoop, DeadLetterLimitExceeded, RetryLater
+from driftloop.kafka.consumed_message import ConsumedMessage
+from driftloop.kafka.consumer_loop import Commit, ConsumerLoop, DeadLetterLimitExceeded, RetryLater
 from driftloop.kafka.transactional_producer import CommittedPosition, TransactionalProducer
 from driftloop.settings import DeadLetterSettings, TopicsSettings
 from driftloop.telemetry.health import Health

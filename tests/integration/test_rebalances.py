@@ -10,7 +10,8 @@ from kafka import ConsumerGroupMetadata, KafkaAdminClient, KafkaConsumer, TopicP
 from driftloop.events import Outcome
 from driftloop.kafka import consumer_loop, topics
 from driftloop.kafka.client import create_consumer
-from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, ConsumerLoop
+from driftloop.kafka.consumed_message import ConsumedMessage
+from driftloop.kafka.consumer_loop import Commit, ConsumerLoop
 from driftloop.kafka.publisher import Publisher
 from driftloop.kafka.topics import dead_letter_topic
 from driftloop.kafka.transactional_producer import CommittedPosition, Rebalanced, TransactionalProducer

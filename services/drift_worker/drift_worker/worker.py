@@ -19,7 +19,8 @@ from drift_worker.windows.recent_windows import RecentWindows
 from drift_worker.windows.slicer import Slice, Slicer
 from driftloop.errors import StorageUnavailable
 from driftloop.events import DriftVerdict, Event, Outcome, Prediction, Window
-from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, RetryLater
+from driftloop.kafka.consumed_message import ConsumedMessage
+from driftloop.kafka.consumer_loop import Commit, RetryLater
 from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.storage.bucket import Bucket
 from driftloop.telemetry import tracing

@@ -7,7 +7,7 @@ from itertools import chain
 from drift_worker.windows.slicer import Slice, Slicer
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import Outcome, Prediction
-from driftloop.kafka.consumer_loop import ConsumedMessage
+from driftloop.kafka.consumed_message import ConsumedMessage
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 

@@ -31,7 +31,8 @@ from driftloop.events import (
     Window,
     frame_to_columns,
 )
-from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, RetryLater
+from driftloop.kafka.consumed_message import ConsumedMessage
+from driftloop.kafka.consumer_loop import Commit, RetryLater
 from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.settings import TopicsSettings
 from driftloop.storage.bucket import Bucket

@@ -5,7 +5,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from driftloop.settings import PREFIX, LogSettings, TracingSettings
 from driftloop.settings_section import SettingsSection
-from driftloop.usecase import UseCaseSetting
+from driftloop.usecase_setting import UseCaseSetting
 
 
 class ProducerTargetSettings(SettingsSection):

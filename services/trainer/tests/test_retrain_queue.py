@@ -7,7 +7,8 @@ import pytest
 
 from driftloop.errors import RegistryUnavailable
 from driftloop.events import DataSelection, Event, ModelStateChanged, RetrainRequested
-from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, RetryLater
+from driftloop.kafka.consumed_message import ConsumedMessage
+from driftloop.kafka.consumer_loop import Commit, RetryLater
 from trainer.retrain.queue import MAX_ATTEMPTS, RetrainQueue
 from trainer.retrain.subprocess_job import JobResult, Progress
 

@@ -6,7 +6,8 @@ import structlog
 
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import now
-from driftloop.kafka.consumer_loop import Commit, ConsumedMessage
+from driftloop.kafka.consumed_message import ConsumedMessage
+from driftloop.kafka.consumer_loop import Commit
 from driftloop.kafka.transactional_producer import CommittedPosition
 from trainer.policy.policy_handler import PolicyHandler
 from trainer.probation.probation_monitor import ProbationMonitor

@@ -10,7 +10,7 @@ from driftloop.drift.settings import WindowSettings
 from driftloop.settings import DeadLetterSettings, Port, RegistrySettings, ServerSettings, Settings, StorageSettings
 from driftloop.settings_section import Fraction, SettingsSection
 from driftloop.storage.reference_store import PREDICTION_COLUMN
-from driftloop.usecase import UseCaseSetting
+from driftloop.usecase_setting import UseCaseSetting
 from trainer.gate.settings import GateSettings
 from trainer.policy.settings import PolicySettings
 from trainer.probation.settings import ProbationSettings

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import Event, Prediction, Window
-from driftloop.kafka.consumer_loop import ConsumedMessage
+from driftloop.kafka.consumed_message import ConsumedMessage
 
 
 @dataclass

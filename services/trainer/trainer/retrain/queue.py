@@ -11,7 +11,8 @@ import structlog
 
 from driftloop.errors import BrokerUnavailable, RegistryUnavailable
 from driftloop.events import ModelStateChanged, RetrainRequested
-from driftloop.kafka.consumer_loop import Commit, ConsumedMessage, RetryLater
+from driftloop.kafka.consumed_message import ConsumedMessage
+from driftloop.kafka.consumer_loop import Commit, RetryLater
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.telemetry import tracing
 from trainer import metrics
