@@ -22,6 +22,7 @@ from tests.support.waiting import wait_until
 def test_a_port_in_use_is_named_with_who_needs_it_and_the_setting(tmp_path: Path) -> None:
     settings = isolated_settings(tmp_path)
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the port is reserved by this process
         taken.bind(("127.0.0.1", settings.trainer.port))
         taken.listen()
         with pytest.raises(StackStartError) as refused, Stack(settings, print):

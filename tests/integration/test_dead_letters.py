@@ -17,9 +17,9 @@ from prometheus_client import REGISTRY
 from driftloop.events import Outcome
 from driftloop.kafka import topics
 from driftloop.kafka.client import create_consumer
+from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import (
     Commit,
-    ConsumedMessage,
     ConsumerLoop,
     DeadLetterLimitExceeded,
     RetryLater,
