@@ -33,7 +33,7 @@ MULTIWINDOW_SCORE_THRESHOLD = Gauge(
 )
 WINDOW_END = Gauge(
     "driftloop_drift_window_end_timestamp_seconds",
-    "Time of the last prediction in the latest window with a verdict of drift or no_drift; every driftloop_drift gauge "
+    "Time of the last prediction in the latest window with a verdict of drift or no_drift; every drift gauge "
     "of the version is about that window.",
     ["model", "version"],
 )
