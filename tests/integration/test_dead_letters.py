@@ -18,7 +18,6 @@ from driftloop.events import Outcome
 from driftloop.kafka import topics
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, ConsumerLoop, DeadLetterLimitExceeded, RetryLater
 from driftloop.kafka.publisher import Publisher
 from driftloop.kafka.topics import dead_letter_topic
