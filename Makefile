@@ -48,7 +48,7 @@ trainer: $(UV) ## install what trains, alone: .tools/trainer/bin/driftloop-train
 	@$(UV) pip install --quiet --no-deps --python .tools/trainer/bin/python -e . -e services/trainer
 
 .PHONY: unit
-unit: setup ## unit tests, which start nothing: one minute
+unit: setup ## unit tests, which start nothing
 	@$(PYTHON) -m pytest -q -n 2 -m "not integration" $(UNITS)
 
 .PHONY: test
