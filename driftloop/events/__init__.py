@@ -1,0 +1,76 @@
+"""The events of every topic. :mod:`driftloop.kafka.codec` turns them into Kafka messages and back.
+
+A type only ever gains optional fields. Readers ignore fields that they do not know, so that events of every version
+that was ever written stay readable. This package imports nothing else of the project.
+"""
+
+from driftloop.events.base import Event, EventTime, FrozenModel, Topic, new_event_id, now
+from driftloop.events.predictions import (
+    RESERVED_COLUMNS,
+    FeatureValue,
+    Outcome,
+    Prediction,
+    PredictionValue,
+    RowIndex,
+    frame_to_columns,
+)
+from driftloop.events.retrains import DataSelection, ModelStateChanged, RetrainRequest, RetrainRequested
+from driftloop.events.windows import (
+    DataQualityIssue,
+    DriftVerdict,
+    EstimateTrackRecord,
+    Evaluation,
+    Finding,
+    MetricEstimate,
+    QualityEstimate,
+    QualityVerdict,
+    Window,
+    WindowEvent,
+    verdict_id,
+)
+
+__all__ = [
+    "EVENTS",
+    "RESERVED_COLUMNS",
+    "DataQualityIssue",
+    "DataSelection",
+    "DriftVerdict",
+    "EstimateTrackRecord",
+    "Evaluation",
+    "Event",
+    "EventTime",
+    "FeatureValue",
+    "Finding",
+    "FrozenModel",
+    "MetricEstimate",
+    "ModelStateChanged",
+    "Outcome",
+    "Prediction",
+    "PredictionValue",
+    "QualityEstimate",
+    "QualityVerdict",
+    "RetrainRequest",
+    "RetrainRequested",
+    "RowIndex",
+    "Topic",
+    "Window",
+    "WindowEvent",
+    "frame_to_columns",
+    "new_event_id",
+    "now",
+    "verdict_id",
+]
+
+EVENTS: dict[str, type[Event]] = {
+    event.type: event
+    for event in (
+        Prediction,
+        Outcome,
+        DriftVerdict,
+        QualityVerdict,
+        QualityEstimate,
+        RetrainRequested,
+        ModelStateChanged,
+    )
+}
+"""Every type of event by its name in the CloudEvents envelope."""

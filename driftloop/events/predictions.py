@@ -1,0 +1,73 @@
+"""Events about single requests: what a model predicted, and what really happened."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Self
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from driftloop.events.base import Event
+
+if TYPE_CHECKING:
+    import pandas as pd  # clients that only talk to the broker do not need it
+
+FeatureValue = float | int | bool | str | datetime | None
+PredictionValue = float | str | list[float | str]
+"""What a model returns for a row: a probability or number, the name of a class, or a list with one for each output."""
+
+RESERVED_COLUMNS = frozenset({"id", "row", "time", "model", "version", "prediction"})
+"""Columns that an archived prediction has besides its features. No feature may have one of these names."""
+
+RowIndex = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def frame_to_columns(frame: pd.DataFrame) -> dict[str, list[FeatureValue]]:
+    """Return a frame's values by column, with ``None`` for missing ones."""
+    return {
+        str(name): [None if missing else cell for cell, missing in zip(column.tolist(), column.isna(), strict=True)]
+        for name, column in frame.items()
+    }
+
+
+class Prediction(Event):
+    """A request was answered with one prediction for each of its rows."""
+
+    type = "driftloop.prediction.v1"
+    topic = "predictions"
+
+    model: str
+    """Name of the registered model."""
+    version: str
+    """Version of the model that has predicted."""
+    features: dict[str, list[FeatureValue]]
+    """Values by column. Each column has one value, or null, for each row."""
+    predictions: list[PredictionValue]
+    """One prediction for each row."""
+
+    @model_validator(mode="after")
+    def _require_equal_lengths(self) -> Self:
+        rows = len(self.predictions)
+        if any(len(column) != rows for column in self.features.values()):
+            others = {name: len(column) for name, column in self.features.items() if len(column) != rows}
+            raise ValueError(f"{rows} predictions, but columns of another length: {others}")
+        return self
+
+
+class Outcome(Event):
+    """What really happened to one row of a prediction became known at ``time``."""
+
+    type = "driftloop.outcome.v1"
+    topic = "outcomes"
+
+    prediction_id: str
+    """Id of the prediction event."""
+    index: RowIndex
+    """Position of the row in the prediction's request, from 0."""
+    outcome: FiniteFloat
+    """0 or 1 for a classifier, any number for a regressor. The latest outcome of a row counts."""
+
+    @property
+    def key(self) -> str:
+        """Id of the prediction: corrections of an outcome stay in order."""
+        return self.prediction_id

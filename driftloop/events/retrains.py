@@ -1,0 +1,123 @@
+"""Events about retrains: what was requested, and which states a retrain reached."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from driftloop.events.base import Event, EventTime, FrozenModel
+
+
+class DataSelection(FrozenModel):
+    """The rows that a retrain may use. Days are local dates in the use case's time zone."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: date | None = None
+    """First day, for the base dataset and for the archive."""
+    base_end: date | None = None
+    """Day after the last one of the base dataset. The archive's rows, which are later, are not bounded by it."""
+    exclude_days: list[date] = []
+    """Days to leave out."""
+    archive: bool = True
+    """Whether archived predictions with their outcomes are added to the base dataset's rows."""
+    last_rows: int | None = Field(None, gt=0, lt=2**31)
+    """Keep only the rows from the N-th last labelled row onwards."""
+
+
+class RetrainRequest(FrozenModel):
+    """The body of a request for a new version. The model is that of the trainer."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"reason": "new carrier"}})
+
+    reason: str = Field(min_length=1)
+    """Why a new version is needed, in words."""
+    requested_by: str = "api"
+    """Person or program that requests it."""
+    data: DataSelection = DataSelection()
+    """Rows to train on and to hold out."""
+
+    @model_validator(mode="after")
+    def _require_days(self) -> Self:
+        """Reject days that end before they start, unless there is the archive, which may have rows of any day."""
+        data = self.data
+        if data.start and data.base_end and data.start >= data.base_end and not data.archive:
+            raise ValueError(f"no day is between start {data.start} and base_end {data.base_end}, and archive is false")
+        return self
+
+    def to_event(self, model: str, traceparent: str | None = None) -> RetrainRequested:
+        """Return a new event that requests a retrain of ``model``."""
+        return RetrainRequested(
+            model=model,
+            trigger="manual",
+            reason=self.reason,
+            requested_by=self.requested_by,
+            data=self.data,
+            traceparent=traceparent,
+        )
+
+
+class RetrainRequested(Event):
+    """A person, the policy or the schedule requested a new version."""
+
+    type = "driftloop.retrain_requested.v1"
+    topic = "retrain"
+
+    model: str
+    """Name of the registered model."""
+    trigger: Literal["manual", "drift", "schedule"]
+    """``drift`` is the policy, whether drift or low quality made it decide."""
+    reason: str
+    """Why a new version is needed, in words."""
+    requested_by: str
+    """Person or program that requested it."""
+    data: DataSelection = DataSelection()
+    """Rows to train on and to hold out."""
+    window_end: EventTime | None = None
+    """Time of the last prediction in the window that made the policy decide; null for other triggers."""
+
+    @property
+    def key(self) -> str:
+        """Name of the model: its retrains are processed in order."""
+        return self.model
+
+
+class ModelStateChanged(Event):
+    """A retrain reached a state. ``promoted``, ``rejected`` and ``failed`` end it.
+
+    ``rolled_back`` is published later, if the version that the retrain promoted was rolled back.
+    """
+
+    type = "driftloop.model_state_changed.v1"
+    topic = "models"
+
+    retrain_id: str
+    """Id of the event that requested the retrain."""
+    model: str
+    """Name of the registered model."""
+    version: str | None = None
+    """The challenger, once it is registered; of ``rolled_back`` the version that serves again."""
+    state: Literal["training", "promoted", "rejected", "failed", "rolled_back"]
+    """The state; ``training`` is repeated with each phase."""
+    explanation: str
+    """The state in words: the phase, the gate's decision, or the error."""
+    champion: dict[str, float] = {}
+    """Metrics of the champion on the holdout."""
+    challenger: dict[str, float] = {}
+    """Metrics of the challenger on the holdout."""
+    trained_through: EventTime | None = None
+    """Time of the latest row that the version was trained on; also set for a rejected version."""
+    dataset_md5: str | None = None
+    """MD5 by which DVC identifies the dataset that the version was trained on."""
+
+    @property
+    def key(self) -> str:
+        """Name of the model: its states stay in order."""
+        return self.model
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the retrain has ended."""
+        return self.state != "training"

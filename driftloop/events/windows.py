@@ -1,0 +1,202 @@
+"""Events about windows of predictions: drift, and quality against outcomes."""
+
+import re
+from hashlib import sha256
+from pathlib import PurePosixPath
+from typing import Literal, Self
+
+from driftloop.events.base import Event, EventTime, FrozenModel
+
+PLAIN_MODEL_VERSION = re.compile(r"[a-zA-Z0-9_./:-]+")
+MAX_MODEL_VERSION_LENGTH = 128  # half of an event's id; the window's name needs the other half
+
+
+class Window(FrozenModel):
+    """A slice of one partition. Its name is made of its offsets, so that one name always means the same rows."""
+
+    topic: str
+    """Topic of the predictions or outcomes."""
+    partition: int
+    """Partition of the topic."""
+    first_offset: int
+    """Offset of the first event."""
+    last_offset: int
+    """Offset of the last event, inclusive."""
+
+    @property
+    def name(self) -> str:
+        """Identity of the window, usable in a path. Names of one partition sort in the order of their offsets."""
+        return f"{self.topic}-{self.partition}-{self.first_offset:012}-{self.last_offset:012}"
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the window with this name; the name may be that of a file, with a path and a suffix."""
+        topic, partition, first, last = PurePosixPath(name).stem.rsplit("-", 3)
+        return cls(topic=topic, partition=int(partition), first_offset=int(first), last_offset=int(last))
+
+
+def verdict_id(window: Window, model: str, version: str) -> str:
+    """Return the id of the verdict on a version's rows of a window: judging the window again gives the same id.
+
+    A model and version that an id cannot hold, because they are too long or have other characters, are replaced by
+    their SHA-256.
+    """
+    model_version = f"{model}/{version}"
+    if len(model_version) > MAX_MODEL_VERSION_LENGTH or not PLAIN_MODEL_VERSION.fullmatch(model_version):
+        model_version = sha256(model_version.encode()).hexdigest()
+    return f"{window.name}/{model_version}"
+
+
+class Finding(FrozenModel):
+    """One statistic of one column in a window, or in several consecutive windows."""
+
+    column: str
+    """Name of the feature, or ``prediction``."""
+    method: str
+    """Name of the statistic, such as ``wasserstein``."""
+    windows: int = 1
+    """Number of consecutive windows that the statistic was computed on; the event's window is the last of them."""
+    value: float | None
+    """Value of the statistic; null if the column has no value in the window."""
+    threshold: float
+    """Value above which the column has drifted."""
+    drifted: bool
+    """Whether the value is above the threshold."""
+    priority: float = 0.0
+    """Ratio of the standardized statistic to the score threshold, times the column's importance to the model."""
+
+
+class DataQualityIssue(FrozenModel):
+    """Something odd about a column's values in a window. It never changes the verdict."""
+
+    column: str
+    """Name of the feature."""
+    kind: Literal["out_of_range", "unseen_levels", "constant", "all_missing", "type_mismatch"]
+    """What is odd."""
+    fraction: float
+    """Fraction of the window's rows that have the issue."""
+
+
+class WindowEvent(Event):
+    """Fields of every event about a version's rows in a window, or in several consecutive windows."""
+
+    topic = "drift"
+
+    window: Window
+    """The window; the last one if there are several."""
+    model: str
+    """Name of the registered model."""
+    version: str
+    """Version of the model whose rows were judged."""
+    rows: int
+    """Number of rows of this version."""
+    first_prediction_at: EventTime
+    """Time of the earliest prediction among the rows."""
+    last_prediction_at: EventTime
+    """Time of the latest prediction among the rows."""
+
+    @property
+    def key(self) -> str:
+        """Name of the model: its verdicts stay in order."""
+        return self.model
+
+
+class DriftVerdict(WindowEvent):
+    """A version's rows of a window of predictions were compared with the version's reference."""
+
+    type = "driftloop.drift_verdict.v1"
+
+    verdict: Literal["no_drift", "drift", "inconclusive"]
+    """``drift`` raises an alarm; ``inconclusive`` means that the rows could not be judged."""
+    explanation: str
+    """The verdict in words; of an inconclusive one the reason."""
+    score: float | None = None
+    """Largest standardized statistic of the window; null if the verdict is inconclusive."""
+    score_threshold: float | None = None
+    """Score above which the window drifts."""
+    multiwindow_score: float | None = None
+    """Score of this window and the windows before it, taken as one; null if too few came before."""
+    multiwindow_score_threshold: float | None = None
+    """Score above which the windows taken as one drift."""
+    findings: list[Finding] = []
+    """Every statistic of every column."""
+    data_quality_issues: list[DataQualityIssue] = []
+    """Odd values, which do not change the verdict."""
+    archive: str
+    """URL of the Parquet file with the window's rows."""
+    replayed: bool = False
+    """Whether the window had a verdict before and was judged again later, perhaps with another reference."""
+
+    @property
+    def drifted_columns(self) -> list[str]:
+        """Names of the columns with at least one statistic above its threshold, sorted."""
+        return sorted({finding.column for finding in self.findings if finding.drifted})
+
+
+class MetricEstimate(FrozenModel):
+    """A metric with its 95 % confidence interval."""
+
+    value: float
+    """The metric on the rows."""
+    low: float
+    """Lower bound of the interval."""
+    high: float
+    """Upper bound of the interval."""
+
+
+class Evaluation(FrozenModel):
+    """How good predictions were on rows whose outcomes are known."""
+
+    rows: int
+    """Number of rows."""
+    days: int
+    """Number of days that the rows come from."""
+    resampling_unit: Literal["days", "rows"]
+    """What the bootstrap resamples. With too few days it resamples rows, and the intervals are too narrow."""
+    metrics: dict[str, MetricEstimate]
+    """``roc_auc``, ``brier``, ``accuracy`` and ``calibration_error`` of probabilities, ``rmse`` of numbers."""
+
+
+class QualityVerdict(WindowEvent):
+    """A window of outcomes was evaluated: how good a version's predictions were on rows whose outcomes are known."""
+
+    type = "driftloop.quality_verdict.v1"
+
+    windows: int
+    """Number of consecutive windows of outcomes that were evaluated together to have enough rows and days."""
+    unmatched: int
+    """Outcomes in this window, of any version, whose prediction was not in the archive when the window closed."""
+    verdict: Literal["consistent", "degraded", "improved", "inconclusive"]
+    """Quality in service compared with the quality that the gate measured before the version was promoted."""
+    explanation: str
+    """The verdict in words."""
+    in_service: Evaluation | None = None
+    """Quality on the evaluated rows; null if it could not be measured."""
+    at_gate: Evaluation | None = None
+    """Quality on the gate's holdout; null for a first version, which has no holdout."""
+
+
+class EstimateTrackRecord(FrozenModel):
+    """Errors of a version's estimates of the ROC AUC on windows whose outcomes have become known since."""
+
+    windows: int = 0
+    """Number of such windows."""
+    mean_error: float | None = None
+    """Mean of estimate minus measured ROC AUC; above 0 the estimates were too high. Null without such windows."""
+    mean_absolute_error: float | None = None
+    """Mean of the absolute errors; null without such windows."""
+
+
+class QualityEstimate(WindowEvent):
+    """The quality of a window's predictions was estimated from their probabilities; outcomes are not known yet."""
+
+    type = "driftloop.quality_estimate.v1"
+
+    metrics: dict[str, float]
+    """``roc_auc``, ``brier`` and ``accuracy``, if the probabilities are right."""
+    track_record: EstimateTrackRecord
+    """How far off earlier estimates of this version were."""
+    trusted: bool
+    """Whether the track record is long and good enough."""
+    explanation: str
+    """Why the estimate is trusted or not."""
