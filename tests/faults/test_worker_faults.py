@@ -33,7 +33,6 @@ from tests.support.worker_group import (
     NOON,
     QUIET_SECONDS,
     ROWS,
-    SESSION_SECONDS,
     TopicContents,
     WorkerGroup,
     WorkerProcess,
@@ -47,6 +46,7 @@ KILLS = int(os.environ.get("FAULTS_KILLS", "4"))
 AWAY_SECONDS = float(os.environ.get("FAULTS_AWAY_SECONDS", "10"))
 BROKER_AWAY_SECONDS = 10
 STOP_SECONDS = 10
+SLOW_START_SECONDS = 45.0  # a restarted worker must be back before the session of the stopped one times out
 PARTITIONS = 4
 
 pytestmark = pytest.mark.timeout(600 + 20 * KILLS + AWAY_SECONDS)
@@ -243,7 +243,7 @@ def locate(twice: Sequence[Any], found: Results) -> list[str]:
 
 
 def test_restarted_worker_keeps_its_partitions_and_those_of_a_killed_one_move(group: MakeGroup) -> None:
-    watched = group("watched", partitions=2)
+    watched = group("watched", partitions=2, session_timeout_seconds=SLOW_START_SECONDS)
     stays, goes = watched.worker(), watched.worker()
 
     def shared() -> bool | None:
@@ -263,7 +263,7 @@ def test_restarted_worker_keeps_its_partitions_and_those_of_a_killed_one_move(gr
     wait_until(lambda: len(stays.partitions() or ()) == 4 or None, "the other has all partitions")
     moved_after = time.monotonic() - killed_at
     print(f"\nstopped in {took:.1f} s; partitions of a killed worker moved after {moved_after:.1f} s")
-    assert moved_after < SESSION_SECONDS + 5
+    assert moved_after < SLOW_START_SECONDS + 5
 
 
 def test_inconclusive_windows_have_an_explanation_and_do_not_stop_the_partition(

@@ -56,7 +56,6 @@ class PredictorProcess:
             **{f"DRIFTLOOP_{setting}": value for setting, value in settings.items()},
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._expected = 0  # events on the topic that comparisons have found so far
         topics.create(stack.kafka, TopicsSettings(predictions=self.topic, partitions=3))
 
     def start(self) -> None:
@@ -181,8 +180,7 @@ class PredictorProcess:
         ids = responses.id[responses.status == 200]
         assert len(set(ids)) == len(ids), "two responses with one id"
         with TopicAudit(self._stack.kafka, self.topic) as audit:
-            self._expected += len(ids) - missing
-            audit.wait_for(self._expected)
+            audit.wait_for_ids(set(ids.tolist()), missing)
             comparison = compare_events(audit.events(), self._versions, responses, self._rows)
         statuses = Counter(responses.status.tolist())
         counts = {

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from types import TracebackType
 from typing import Any, Self
 
@@ -51,6 +51,17 @@ class TopicAudit:
             The seconds from the call until the last event was on the topic. After two minutes the method returns
             whatever the topic has, so callers must not assume that all events have arrived.
         """
+        return self._wait_until(lambda: self.id_counts.total() >= events)
+
+    def wait_for_ids(self, ids: Set[str], missing: int = 0) -> float:
+        """Wait until the topic has all but ``missing`` of these event ids and grows no more; count them by id.
+
+        Returns:
+            See :meth:`wait_for`.
+        """
+        return self._wait_until(lambda: len(ids - self.id_counts.keys()) <= missing)
+
+    def _wait_until(self, complete: Callable[[], bool]) -> float:
         started = last_growth = time.monotonic()
         previous_end = -1
         while True:
@@ -62,7 +73,7 @@ class TopicAudit:
             if now - last_growth > SETTLE_SECONDS:
                 for record in self._read_to_end():
                     self.id_counts[dict(record.headers)["ce_id"].decode()] += 1
-                if sum(self.id_counts.values()) >= events or now - started > TIMEOUT_SECONDS:
+                if complete() or now - started > TIMEOUT_SECONDS:
                     return last_growth - started
             time.sleep(0.05)
 

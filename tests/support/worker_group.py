@@ -179,7 +179,14 @@ class WorkerProcess:
 class WorkerGroup:
     """Topics, a bucket, and workers that share the topics' partitions."""
 
-    def __init__(self, stack: Stack, name: str, partitions: int = 1, quiet_seconds: float = QUIET_SECONDS) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        name: str,
+        partitions: int = 1,
+        quiet_seconds: float = QUIET_SECONDS,
+        session_timeout_seconds: float = SESSION_SECONDS,
+    ) -> None:
         self.stack, self.name = stack, name
         self.topics = TopicsSettings(
             predictions=name, outcomes=f"{name}-outcomes", drift=f"{name}-drift", partitions=partitions
@@ -193,7 +200,7 @@ class WorkerGroup:
             "DRIFTLOOP_TOPICS__OUTCOMES": self.topics.outcomes,
             "DRIFTLOOP_TOPICS__DRIFT": self.topics.drift,
             "DRIFTLOOP_DRIFT_WORKER__GROUP": name,
-            "DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS": str(SESSION_SECONDS),
+            "DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS": str(session_timeout_seconds),
             "DRIFTLOOP_WINDOW__ROWS": str(ROWS),
             "DRIFTLOOP_WINDOW__IDLE_TIMEOUT_SECONDS": str(quiet_seconds),
         }
