@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -410,3 +411,8 @@ def test_pages_show_times_in_utc(client: TestClient, cache: VerdictCache) -> Non
     first = datetime(2013, 7, 1, 20, 30, tzinfo=new_york)
     cache.add(make_verdict(first_prediction_at=first, last_prediction_at=first + timedelta(hours=2)))
     assert "2013-07-02 01:30 – 03:30" in page_text(client.get("/"))
+
+
+def test_worker_starts_without_importing_plotly() -> None:
+    code = "import sys, drift_worker.main; assert not [name for name in sys.modules if name.startswith('plotly')]"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

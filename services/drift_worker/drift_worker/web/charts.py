@@ -1,20 +1,21 @@
-"""The charts of the pages, as plotly figures that the browser draws.
+"""The charts of the pages, as plotly figures that the browser draws."""
 
-Importing plotly's graph objects takes 0.3 s at the worker's start, and a page's figures a few milliseconds each.
-"""
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from driftloop.drift.distances import ColumnType, FloatArray
 from driftloop.drift.statistics import to_float_array
 from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerdict
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 INK, FAINT, GRID = "#3c4a57", "#8d99a5", "#e6eaee"
 BLUE, RED, GREY = "#4a7fa5", "#c8472f", "#b9c2ca"
@@ -219,6 +220,8 @@ class LevelFractions(NamedTuple):
 
 def _figure(**layout: Any) -> go.Figure:
     """Return an empty figure with the pages' layout. ``layout`` adds to it and takes precedence."""
+    import plotly.graph_objects as go  # noqa: PLC0415  # a worker that draws no page starts without it
+
     defaults = {
         "template": "none",  # without plotly's own colours, and 7 KB less a figure
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},

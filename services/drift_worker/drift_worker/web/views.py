@@ -1,10 +1,10 @@
 """What the pages show, computed from verdicts and rows."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import plotly.graph_objects as go  # type: ignore[import-untyped]
+from typing import TYPE_CHECKING, NamedTuple
 
 from drift_worker.web import charts
 from drift_worker.web.charts import max_ratio_by_column, threshold_ratio
@@ -15,6 +15,9 @@ from driftloop.evaluation.metric_names import HEADLINE_METRICS, metric_label
 from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerdict
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import ReferenceUnavailable
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 MAX_WINDOWS = 60  # per version; more cannot be distinguished on a phone
 RANKED_WINDOWS = 10  # conclusive windows over which columns are ranked
