@@ -1,6 +1,8 @@
 """Command lines of services that are configured by environment variables alone."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from textwrap import wrap
 
 from driftloop.exit_codes import ExitCode
@@ -23,8 +25,15 @@ def parse_settings(settings: type[AnySettings], description: str, examples: str)
 
 def load_settings_or_exit(settings: type[AnySettings]) -> AnySettings:
     """Read the settings; print what is wrong with them to standard error and exit with code 2 if they are invalid."""
-    try:
+    with exit_on_invalid_settings():
         return load_settings(settings)
+
+
+@contextmanager
+def exit_on_invalid_settings() -> Iterator[None]:
+    """Turn :class:`InvalidSettings` into its message on standard error and exit code 2."""
+    try:
+        yield
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         raise SystemExit(ExitCode.USAGE) from None

@@ -61,7 +61,11 @@ class KafkaRetrainClient:
         return request.to_event(self._model)
 
     def submit(self, request: RetrainRequest) -> SubmittedRetrain:
-        """Publish the request."""
+        """Publish the request.
+
+        Raises:
+            InvalidSettings: Tracing is on, but OpenTelemetry is not installed.
+        """
         topics = self._settings.topics
         with tracing.tracing_session("cli", self._settings.tracing), tracing.span("retrain.request"):
             event = request.to_event(self._model, tracing.current_traceparent())

@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 from rich.markup import escape
 
-from driftloop.command_line import load_settings_or_exit
+from driftloop.command_line import exit_on_invalid_settings, load_settings_or_exit
 from driftloop.errors import DependencyUnavailable
 from driftloop.events import DataSelection, ModelStateChanged, RetrainRequest
 from driftloop.exit_codes import ExitCode
@@ -103,7 +103,7 @@ def retrain(
         },
     )
     report = RetrainReport(request, summary, github_annotations, mlflow_ui_url)
-    with _report_errors(report), _retrain_client(trainer_url) as client:
+    with exit_on_invalid_settings(), _report_errors(report), _retrain_client(trainer_url) as client:
         if dry_run:
             _dry_run(client, request, report)
             return

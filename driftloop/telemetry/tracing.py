@@ -6,12 +6,11 @@ is continued by the W3C ``traceparent``: a header of a request, a header of a me
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
-from driftloop.settings import TracingSettings
+from driftloop.settings import InvalidSettings, TracingSettings
 
 if TYPE_CHECKING:
     import httpx
@@ -30,7 +29,7 @@ def start(service: str, settings: TracingSettings) -> None:
     """Start to trace this process as ``service``, if the settings have an endpoint.
 
     Raises:
-        SystemExit: OpenTelemetry is not installed. The message on standard error names the extra; the exit code is 2.
+        InvalidSettings: The endpoint is set, but OpenTelemetry is not installed.
     """
     global _tracer  # noqa: PLW0603  # one a process, like OpenTelemetry's current span
     if settings.endpoint is None:
@@ -38,8 +37,9 @@ def start(service: str, settings: TracingSettings) -> None:
     try:
         from driftloop.telemetry.otel import OtelTracer  # noqa: PLC0415
     except ImportError as error:
-        print(f"DRIFTLOOP_TRACING__ENDPOINT needs driftloop's extra `tracing`: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise InvalidSettings(
+            f"DRIFTLOOP_TRACING__ENDPOINT: install driftloop[tracing] to send traces, or unset it: {error}"
+        ) from error
     _tracer = OtelTracer(service, settings.endpoint, settings.sample_ratio)
 
 
@@ -53,7 +53,11 @@ def stop() -> None:
 
 @contextmanager
 def tracing_session(service: str, settings: TracingSettings) -> Iterator[None]:
-    """Trace this process as ``service`` until the block ends."""
+    """Trace this process as ``service`` until the block ends.
+
+    Raises:
+        InvalidSettings: The endpoint is set, but OpenTelemetry is not installed.
+    """
     start(service, settings)
     try:
         yield

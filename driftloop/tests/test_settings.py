@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from driftloop.command_line import parse_settings
+from driftloop.command_line import exit_on_invalid_settings, parse_settings
 from driftloop.drift.settings import WindowSettings
 from driftloop.settings import (
     DeadLetterSettings,
@@ -13,11 +13,13 @@ from driftloop.settings import (
     RegistrySettings,
     Settings,
     StorageSettings,
+    TracingSettings,
     Variable,
     list_variables,
     load_settings,
 )
 from driftloop.settings_section import SettingsSection
+from driftloop.telemetry import tracing
 
 
 class ExampleSection(SettingsSection):
@@ -139,3 +141,16 @@ def test_parse_settings_rejects_arguments(monkeypatch: pytest.MonkeyPatch, capsy
         parse_settings(ExampleSettings, "An example.", "driftloop-example")
     assert exit_.value.code == 2
     assert "--port" in capsys.readouterr().err
+
+
+def test_traces_without_opentelemetry_are_an_invalid_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "driftloop.telemetry.otel", None)  # its import fails as without the extra
+    with pytest.raises(InvalidSettings):
+        tracing.start("test", TracingSettings(endpoint="http://127.0.0.1:4318"))
+    with pytest.raises(SystemExit) as exit_, exit_on_invalid_settings():
+        tracing.start("test", TracingSettings(endpoint="http://127.0.0.1:4318"))
+    assert exit_.value.code == 2
+    assert "DRIFTLOOP_TRACING__ENDPOINT: install driftloop[tracing]" in capsys.readouterr().err
+    assert not tracing.is_enabled()

@@ -17,7 +17,7 @@ from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.recent_windows import RecentWindows
 from drift_worker.windows.slicer import Slicer
 from drift_worker.worker import Worker
-from driftloop.command_line import parse_settings
+from driftloop.command_line import exit_on_invalid_settings, parse_settings
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.consumer_loop import ConsumerLoop
 from driftloop.kafka.transactional_producer import TransactionalProducer
@@ -82,7 +82,7 @@ def run_worker() -> None:
     # default thresholds the garbage collector took a fifth of the processor time.
     gc.freeze()
     gc.set_threshold(10_000)
-    with tracing.tracing_session("drift_worker", settings.tracing), report_queue:
+    with exit_on_invalid_settings(), tracing.tracing_session("drift_worker", settings.tracing), report_queue:
         run_service(loop, app, worker_settings, health)
 
 

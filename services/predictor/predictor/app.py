@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from driftloop.command_line import exit_on_invalid_settings
 from driftloop.process import exit_with_parent
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.settings import load_settings
@@ -33,7 +34,8 @@ def create_app() -> ASGIApp:
     """Create the ASGI application from the environment's settings."""
     settings = load_settings(PredictorSettings)
     configure_logging("predictor", settings.log)
-    tracing.start("predictor", settings.tracing)
+    with exit_on_invalid_settings():
+        tracing.start("predictor", settings.tracing)
     # One of several workers would hold the port after its parent's death, while no relay publishes its events.
     exit_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     predictor_settings = settings.predictor

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from driftloop.command_line import load_settings_or_exit
+from driftloop.command_line import exit_on_invalid_settings, load_settings_or_exit
 from driftloop.telemetry import tracing
 from driftloop.telemetry.logging import configure_logging
 from driftloop.usecase import UseCase
@@ -96,7 +96,11 @@ def _run_with_progress(replay: Replay, rows: pd.DataFrame, settings: ProducerSet
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with tracing.tracing_session("producer", settings.tracing), Progress(*columns, console=console) as bar:
+        with (
+            exit_on_invalid_settings(),
+            tracing.tracing_session("producer", settings.tracing),
+            Progress(*columns, console=console) as bar,
+        ):
             task = bar.add_task("", total=len(rows))
 
             def show(stats: ReplayStats, at: datetime) -> None:

@@ -1,6 +1,6 @@
 """Start the trainer."""
 
-from driftloop.command_line import parse_settings
+from driftloop.command_line import exit_on_invalid_settings, parse_settings
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.consumer_loop import ConsumerLoop
 from driftloop.kafka.publisher import Publisher
@@ -66,7 +66,7 @@ def main() -> None:
     )
     alias_metric.start_polling(registry)
     try:
-        with tracing.tracing_session("trainer", settings.tracing), publisher:
+        with exit_on_invalid_settings(), tracing.tracing_session("trainer", settings.tracing), publisher:
             app = create_api(use_case.name, trainer_settings.api_key, publisher, health, registry, history)
             run_service(loop, tracing.instrument_asgi(app), trainer_settings, health)
     finally:

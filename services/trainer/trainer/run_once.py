@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from driftloop.command_line import help_epilog, load_settings_or_exit
+from driftloop.command_line import exit_on_invalid_settings, help_epilog, load_settings_or_exit
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import Event, ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.exit_codes import ExitCode
@@ -109,6 +109,7 @@ def train(
     report = RetrainReport(request, summary, github_annotations, mlflow_ui_url)
     try:
         with (
+            exit_on_invalid_settings(),
             tracing.tracing_session("trainer", settings.tracing),
             _publisher(settings, publish_state=publish_state) as publisher,
         ):

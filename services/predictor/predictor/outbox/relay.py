@@ -20,7 +20,7 @@ import structlog
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
-from driftloop.command_line import load_settings_or_exit
+from driftloop.command_line import exit_on_invalid_settings, load_settings_or_exit
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import EVENTS
 from driftloop.kafka.client import create_reader, create_transactional_producer, translate_errors
@@ -181,7 +181,11 @@ def main() -> None:
         # Signals are meant for the predictor: this process drains the outbox after it.
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, signal.SIG_IGN)
-    with tracing.tracing_session("relay", settings.tracing), exclusive_lock(settings.predictor.data_dir):
+    with (
+        exit_on_invalid_settings(),
+        tracing.tracing_session("relay", settings.tracing),
+        exclusive_lock(settings.predictor.data_dir),
+    ):
         health.heartbeat()  # waiting for another relay's end is no stall of this one
         start_watchdog(health)
         run_relay(settings, stop, health)
