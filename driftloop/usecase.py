@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from driftloop.evaluation.metric_names import HeadlineMetric
+
 
 @dataclass(frozen=True)
 class UseCase:
@@ -38,7 +40,7 @@ class UseCase:
     """The ``.dvc`` file of the base dataset; the data itself is in the bucket."""
     load_rows: Callable[[], pd.DataFrame]
     """Returns the dataset from its source: it is uploaded to the bucket, and the producer streams it."""
-    metric: Literal["roc_auc", "rmse"] = "roc_auc"
+    metric: HeadlineMetric = "roc_auc"
     """The metric that the gate compares: ``rmse``, where lower is better, for a target with any numbers."""
     subgroup_columns: tuple[str, ...] = ()
     """Features by which rows are divided into subgroups. A challenger must not be clearly worse on a large subgroup."""

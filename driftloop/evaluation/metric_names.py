@@ -3,13 +3,13 @@
 Standard library only: commands that just print results are installed without numpy.
 """
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 MetricName = Literal["roc_auc", "brier", "accuracy", "rmse"]
 HeadlineMetric = Literal["roc_auc", "rmse"]
+"""The metric by which versions are compared: ROC AUC for a binary outcome, RMSE for a number."""
 
-HEADLINE_METRICS: tuple[HeadlineMetric, ...] = ("roc_auc", "rmse")
-"""The metric that decides: ROC AUC for a binary outcome, RMSE for a number."""
+HEADLINE_METRICS: tuple[HeadlineMetric, ...] = get_args(HeadlineMetric)
 METRIC_LABELS: dict[str, str] = {
     "roc_auc": "ROC AUC",
     "rmse": "RMSE",
