@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sklearn.linear_model import LogisticRegression
 
 from driftloop.events import new_event_id
 from driftloop.settings import StorageSettings, TopicsSettings
@@ -26,20 +25,11 @@ from driftloop.storage.labelled_archive import (
     start_of_day,
 )
 from driftloop.usecase import UseCase
+from tests.support.synthetic_usecase import make_use_case
 
 pytestmark = pytest.mark.integration
 
-USE_CASE = UseCase(
-    name="m",
-    numeric_features=("x",),
-    categorical_features=("c",),
-    target="y",
-    timestamp="at",
-    timezone="America/New_York",
-    make_pipeline=LogisticRegression,
-    dvc_file=Path("m.dvc"),
-    load_rows=pd.DataFrame,
-)
+USE_CASE = make_use_case(categorical_features=("c",))
 BEGIN = datetime(2013, 7, 1, 12, tzinfo=UTC)
 Row = dict[str, Any]
 

@@ -1,25 +1,14 @@
 """Days and blocks of a use case, and the columns of the flights."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from driftloop.usecase import UseCase
+from tests.support.synthetic_usecase import make_use_case
 from usecases.flights import usecase as flights
 
-USE_CASE = UseCase(
-    name="m",
-    numeric_features=("x",),
-    categorical_features=(),
-    target="y",
-    timestamp="at",
-    timezone="America/New_York",
-    make_pipeline=object,
-    dvc_file=Path("m.dvc"),
-    load_rows=pd.DataFrame,
-)
+USE_CASE = make_use_case()
 # Shortly before midnight in New York, which is the next day in UTC.
 TIMES = pd.Series(pd.to_datetime(["2013-07-02 03:00", "2013-07-02 12:00", "2013-07-04 12:00", "2013-07-06 12:00"]))
 

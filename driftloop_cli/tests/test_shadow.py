@@ -1,6 +1,5 @@
 """A version and the served predictions, evaluated on the same rows."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,21 +10,11 @@ from rich.console import Console
 
 from driftloop.evaluation.bootstrap import evaluate, paired_difference
 from driftloop.registry.loading import LoadedModel
-from driftloop.usecase import UseCase
 from driftloop_cli.shadow import compare, predict_scores, print_comparison
+from tests.support.synthetic_usecase import make_use_case
 
 DAYS, ROWS = 8, 100
-USE_CASE = UseCase(
-    name="m",
-    numeric_features=("a", "b"),
-    categorical_features=(),
-    target="y",
-    timestamp="at",
-    timezone="UTC",
-    make_pipeline=lambda: None,
-    dvc_file=Path("m.dvc"),
-    load_rows=pd.DataFrame,
-)
+USE_CASE = make_use_case(numeric_features=("a", "b"), timezone="UTC")
 
 
 @pytest.fixture

@@ -6,27 +6,15 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
 
-from driftloop.usecase import UseCase
 from producer.replay import PredictorBusy, Replay, split_requests
+from tests.support.synthetic_usecase import make_use_case
 
-USE_CASE = UseCase(
-    name="m",
-    numeric_features=("x",),
-    categorical_features=("c",),
-    target="y",
-    timestamp="at",
-    timezone="UTC",
-    make_pipeline=LogisticRegression,
-    dvc_file=Path("m.dvc"),
-    load_rows=pd.DataFrame,
-)
+USE_CASE = make_use_case(categorical_features=("c",), timezone="UTC")
 START = datetime(2013, 7, 1, 20, tzinfo=UTC)
 ROWS = pd.DataFrame(
     {

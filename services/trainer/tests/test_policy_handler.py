@@ -3,12 +3,9 @@
 import random
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import pandas as pd
 import pytest
 from prometheus_client import REGISTRY
-from sklearn.linear_model import LogisticRegression
 from structlog.testing import capture_logs
 
 from driftloop.errors import BrokerUnavailable
@@ -16,21 +13,11 @@ from driftloop.events import DriftVerdict, Event, ModelStateChanged, QualityVerd
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, RetryLater
 from driftloop.settings import TopicsSettings
-from driftloop.usecase import UseCase
+from tests.support.synthetic_usecase import make_use_case
 from trainer.policy.policy_handler import PolicyHandler
 from trainer.policy.settings import PolicySettings
 
-USE_CASE = UseCase(
-    name="m",
-    numeric_features=("x",),
-    categorical_features=(),
-    target="y",
-    timestamp="at",
-    timezone="America/New_York",
-    make_pipeline=LogisticRegression,
-    dvc_file=Path("m.dvc"),
-    load_rows=pd.DataFrame,
-)
+USE_CASE = make_use_case()
 POLICY = PolicySettings(lookback_windows=5, min_alarms=3, max_stale_days=28, cooldown_days=5, max_cooldown_days=20)
 HOLDOUT_DAYS = 3
 DAYS = 70

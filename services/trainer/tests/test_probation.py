@@ -1,36 +1,25 @@
 """Probation: whether a promoted version stays in service."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 from pydantic import SecretStr
-from sklearn.linear_model import LogisticRegression
 
 from driftloop import settings
 from driftloop.events import ModelStateChanged
 from driftloop.registry.loading import ModelRejected
 from driftloop.usecase import UseCase
+from tests.support.synthetic_usecase import make_use_case
 from trainer.probation import job
 from trainer.probation.job import apply, evaluate
 from trainer.probation.probation import ProbationDecision, decide, first_days
 from trainer.probation.settings import ProbationSettings
 from trainer.settings import TrainerServerSettings, TrainerSettings
 
-USE_CASE = UseCase(
-    name="m",
-    numeric_features=("good", "poor"),
-    categorical_features=(),
-    target="y",
-    timestamp="at",
-    timezone="America/New_York",
-    make_pipeline=LogisticRegression,
-    dvc_file=Path("m.dvc"),
-    load_rows=pd.DataFrame,
-)
+USE_CASE = make_use_case(numeric_features=("good", "poor"))
 REGRESSION = replace(USE_CASE, metric="rmse")
 PROBATION = ProbationSettings(days=7, min_days=5)
 

@@ -9,30 +9,19 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from sklearn.linear_model import LogisticRegression
 
 from driftloop.events import DataSelection, new_event_id
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import dvc
 from driftloop.storage.bucket import Bucket
-from driftloop.usecase import UseCase
+from tests.support.synthetic_usecase import make_use_case
 from trainer.retrain import training_set
 from trainer.retrain.training_set import InvalidTrainingData, TrainingSet, TrainingSetCounts
 from trainer.settings import TrainingDataSettings
 
 pytestmark = pytest.mark.integration
 
-USE_CASE = UseCase(
-    name="m",
-    numeric_features=("x", "whole"),
-    categorical_features=("c",),
-    target="y",
-    timestamp="at",
-    timezone="America/New_York",
-    make_pipeline=LogisticRegression,
-    dvc_file=Path("m.dvc"),
-    load_rows=pd.DataFrame,
-)
+USE_CASE = make_use_case(numeric_features=("x", "whole"), categorical_features=("c",))
 FEW_ROWS = TrainingDataSettings(min_labelled_rows=2)
 ALL_DATA = DataSelection()
 JANUARY, JUNE = date(2013, 1, 1), date(2013, 6, 1)
