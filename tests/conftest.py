@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def collector() -> Iterator[Collector]:
     """What takes the stack's traces."""
-    with otlp_collector.collector() as collector:
+    with otlp_collector.running_collector() as collector:
         yield collector
 
 

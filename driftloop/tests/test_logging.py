@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from tests.support.otlp_collector import collector
+from tests.support.otlp_collector import running_collector
 
 CODE = """
 import logging, structlog
@@ -27,7 +27,7 @@ except ZeroDivisionError:
 
 def run_logging(settings: str) -> tuple[str, list[str]]:
     """Log with these settings in another process; return its standard output and the lines of its log."""
-    with collector() as received:
+    with running_collector() as received:
         code = CODE.format(settings=settings, endpoint=received.url)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.strip(), done.stderr.splitlines()

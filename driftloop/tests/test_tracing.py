@@ -12,7 +12,7 @@ from driftloop.events import Outcome
 from driftloop.kafka.codec import decode, encode
 from driftloop.settings import TracingSettings
 from driftloop.telemetry import tracing
-from tests.support.otlp_collector import Collector, collector
+from tests.support.otlp_collector import Collector, running_collector
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NOT_SAMPLED = f"{SAMPLED[:-2]}00"
@@ -20,7 +20,7 @@ NOT_SAMPLED = f"{SAMPLED[:-2]}00"
 
 @pytest.fixture
 def received() -> Iterator[Collector]:
-    with collector() as received:
+    with running_collector() as received:
         yield received
 
 

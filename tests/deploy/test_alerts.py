@@ -1,11 +1,11 @@
-"""The alert rules, checked with Prometheus' own tool."""
+"""The alert rules, checked with promtool."""
 
 import re
 from pathlib import Path
 
 import yaml
 
-from tests.support.external_tools import run
+from tests.support.external_tools import run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "compose" / "prometheus"
@@ -13,16 +13,16 @@ TESTS = sorted(RULES.glob("*_test.yaml"))
 
 
 def test_alert_rules_pass_the_linter() -> None:
-    run("promtool", "check", "rules", "--lint=all", "--lint-fatal", str(RULES / "alerts.yaml"))
+    run_tool("promtool", "check", "rules", "--lint=all", "--lint-fatal", str(RULES / "alerts.yaml"))
 
 
 def test_alert_rules_pass_their_promtool_tests() -> None:
-    run("promtool", "test", "rules", *map(str, TESTS))
+    run_tool("promtool", "test", "rules", *map(str, TESTS))
 
 
 def test_every_alert_is_tested_and_has_a_runbook() -> None:
     rules = [rule for group in yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
-    cases = [
+    tested_alerts = [
         [(bool(check["exp_alerts"]), check["alertname"]) for check in case["alert_rule_test"]]
         for tests in TESTS
         for case in yaml.safe_load(tests.read_text())["tests"]
@@ -30,7 +30,7 @@ def test_every_alert_is_tested_and_has_a_runbook() -> None:
     headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE)
     assert rules
     for rule in rules:
-        silent, fires = (False, rule["alert"]), (True, rule["alert"])
-        assert any(case[0] == case[-1] == silent and fires in case for case in cases), rule["alert"]
+        is_silent, is_firing = (False, rule["alert"]), (True, rule["alert"])
+        assert any(case[0] == case[-1] == is_silent and is_firing in case for case in tested_alerts), rule["alert"]
         assert rule["annotations"]["runbook"] == f"docs/alerts.md#{rule['alert'].lower()}"
         assert rule["alert"] in headings

@@ -25,20 +25,20 @@ from predictor.settings import PredictorSettings
 from producer.settings import ProducerSettings
 from stack import kafka, services
 from stack.settings import StackSettings
-from tests.support.external_tools import ROOT, needed, run
+from tests.support.external_tools import ROOT, require_tool, run_tool
 from tests.support.ports import reserve_ports
 from trainer.settings import TrainerSettings
 from usecases.flights.publish import PublishSettings
 
 COMPOSE = ROOT / "compose"
-SECRETS = {"TRAINER_API_KEY": "of no worth", "GRAFANA_PASSWORD": "of no worth"}
+SECRETS = {"TRAINER_API_KEY": "example", "GRAFANA_PASSWORD": "example"}
 VMS = {"SERVING_ADDRESS": "10.0.0.2", "TRAINING_ADDRESS": "10.0.0.3"}
-PROJECTS = {
+COMPOSE_PROJECTS = {
     "the serving VM": (["serving.yaml"], VMS),
     "the other VM": (["training.yaml", "monitoring.yaml"], VMS),
     "one machine": (["compose.yaml"], {}),
 }
-READS: dict[str, Sequence[type[BaseModel]]] = {
+SETTINGS_CLASSES: dict[str, Sequence[type[BaseModel]]] = {
     "topics": [Settings],
     "predictor": [PredictorSettings],
     "drift_worker": [DriftWorkerSettings],
@@ -47,20 +47,25 @@ READS: dict[str, Sequence[type[BaseModel]]] = {
     "driftloop": [CliSettings, ProducerSettings],
     "producer": [CliSettings, ProducerSettings],
 }
-"""What each service of ours reads its settings with; those of commands share theirs."""
-END = {"topics", "dataset", "driftloop", "producer"}
-"""Services that are there to end."""
+"""The settings classes of each of the project's own services; commands share theirs."""
+ONE_SHOT_SERVICES = {"topics", "dataset", "driftloop", "producer"}
+"""Services that run one command to its end."""
 
 
 @pytest.fixture(scope="session")
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Compose specification's own reader."""
-    reader = tmp_path_factory.mktemp("compose") / "check"
-    subprocess.run([needed("go"), "build", "-o", str(reader), "."], cwd=COMPOSE / "check", check=True, timeout=200)
-    return reader
+    """Build the program that loads compose files with Compose's own library; return its path."""
+    program = tmp_path_factory.mktemp("compose") / "check"
+    subprocess.run(
+        [require_tool("go"), "build", "-o", str(program), "."], cwd=COMPOSE / "check", check=True, timeout=200
+    )
+    return program
 
 
-def read(compose: Path, files: Sequence[str], environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+def load_project(
+    compose: Path, files: Sequence[str], environment: Mapping[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    """Load compose files; the output is the project as JSON."""
     return subprocess.run(
         [str(compose), *files],
         cwd=COMPOSE,
@@ -72,87 +77,91 @@ def read(compose: Path, files: Sequence[str], environment: Mapping[str, str]) ->
     )
 
 
-@pytest.fixture(scope="session", params=PROJECTS)
+@pytest.fixture(scope="session", params=COMPOSE_PROJECTS)
 def project(request: pytest.FixtureRequest, compose: Path) -> dict[str, Any]:
-    files, environment = PROJECTS[request.param]
-    done = read(compose, files, environment)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    """Return each project of compose files, loaded."""
+    files, environment = COMPOSE_PROJECTS[request.param]
+    result = load_project(compose, files, environment)
+    assert result.returncode == 0, result.stderr
+    project: dict[str, Any] = json.loads(result.stdout)
+    return project
 
 
-def built(service: str) -> dict[str, str]:
-    """The settings that the Dockerfile of a service gives."""
+def image_settings(service: str) -> dict[str, str]:
+    """Return the settings in the Dockerfile of a service."""
     text = (ROOT / "services" / service / "Dockerfile").read_text()
     return dict(re.findall(r"\b(DRIFTLOOP_\w+)=(\S*)", text))
 
 
-def settings_of(service: Mapping[str, Any]) -> dict[str, str]:
+def compose_settings(service: Mapping[str, Any]) -> dict[str, str]:
+    """Return driftloop's settings in a service of a compose project."""
     return {name: value for name, value in service.get("environment", {}).items() if name.startswith("DRIFTLOOP_")}
 
 
-def known(models: Sequence[type[BaseModel]]) -> dict[str, bool]:
-    """The variables of settings, and whether each has to be set."""
+def required_by_variable(models: Sequence[type[BaseModel]]) -> dict[str, bool]:
+    """Return for each variable of settings whether it is required."""
     return {variable.name: variable.default is None for model in models for variable in list_variables(model)}
 
 
-def test_compose_refuses_what_it_does_not_know(compose: Path, tmp_path: Path) -> None:
-    wrong = tmp_path / "wrong.yaml"
-    wrong.write_text("services: {kafka: {image: apache/kafka, memory: 1g}}")
-    done = read(compose, [str(wrong)], {})
-    assert done.returncode == 1
-    assert "memory" in done.stderr
+def test_compose_rejects_unknown_key(compose: Path, tmp_path: Path) -> None:
+    invalid_file = tmp_path / "wrong.yaml"
+    invalid_file.write_text("services: {kafka: {image: apache/kafka, memory: 1g}}")
+    result = load_project(compose, [str(invalid_file)], {})
+    assert result.returncode == 1
+    assert "memory" in result.stderr
 
 
-def test_a_secret_that_is_not_set_stops_compose(compose: Path) -> None:
-    done = read(compose, ["compose.yaml"], {"TRAINER_API_KEY": ""})
-    assert done.returncode == 1
-    assert "TRAINER_API_KEY is missing a value: see .env.example" in done.stderr
+def test_compose_rejects_empty_secret(compose: Path) -> None:
+    result = load_project(compose, ["compose.yaml"], {"TRAINER_API_KEY": ""})
+    assert result.returncode == 1
+    assert "TRAINER_API_KEY is missing a value: see .env.example" in result.stderr
 
 
-def test_each_variable_in_compose_is_one_that_its_service_reads_and_none_is_missing(project: dict[str, Any]) -> None:
-    ours = {name: service for name, service in project["services"].items() if name in READS}
-    assert ours
-    for name, service in ours.items():
-        wanted, given = known(READS[name]), settings_of(service)
-        assert given.keys() <= wanted.keys(), name
+def test_compose_variables_are_settings_of_their_service_and_complete(project: dict[str, Any]) -> None:
+    own_services = {name: service for name, service in project["services"].items() if name in SETTINGS_CLASSES}
+    assert own_services
+    for name, service in own_services.items():
+        required_settings, settings = required_by_variable(SETTINGS_CLASSES[name]), compose_settings(service)
+        assert settings.keys() <= required_settings.keys(), name
         image = service["image"].split(":")[0].removeprefix("driftloop-").replace("-", "_")
-        from_image = built(image) if name not in END else {}
-        assert from_image.keys() <= wanted.keys(), name
-        if name not in END:  # a command's settings are those of all commands
-            assert {variable for variable, needed in wanted.items() if needed} <= given.keys() | from_image.keys(), name
+        defaults = image_settings(image) if name not in ONE_SHOT_SERVICES else {}
+        assert defaults.keys() <= required_settings.keys(), name
+        if name not in ONE_SHOT_SERVICES:  # a command's settings are those of all commands
+            assert {
+                variable for variable, required in required_settings.items() if required
+            } <= settings.keys() | defaults.keys(), name
     assert not [
         name
-        for name in project["services"].keys() - READS.keys()
-        if settings_of(project["services"][name])
+        for name in project["services"].keys() - SETTINGS_CLASSES.keys()
+        if compose_settings(project["services"][name])
         if name != "grafana"
     ]
 
 
-def test_each_variable_that_compose_fills_in_is_explained_and_each_explained_one_is_used() -> None:
+def test_env_example_documents_exactly_the_variables_of_compose() -> None:
     files = [*COMPOSE.glob("*.yaml")]
-    used = {name for file in files for name in re.findall(r"\$\{(\w+)", file.read_text())}
-    explained = set(re.findall(r"^#?(\w+)=", (COMPOSE / ".env.example").read_text(), re.MULTILINE))
-    of_one_machine = set(re.findall(r"^(\w+)=", (COMPOSE / "one-machine.env").read_text(), re.MULTILINE))
-    assert used == explained | of_one_machine
+    used_variables = {name for file in files for name in re.findall(r"\$\{(\w+)", file.read_text())}
+    documented_variables = set(re.findall(r"^#?(\w+)=", (COMPOSE / ".env.example").read_text(), re.MULTILINE))
+    one_machine_variables = set(re.findall(r"^(\w+)=", (COMPOSE / "one-machine.env").read_text(), re.MULTILINE))
+    assert used_variables == documented_variables | one_machine_variables
 
 
-def test_services_are_bound_limited_watched_and_started_again(project: dict[str, Any]) -> None:
+def test_services_have_memory_limit_restart_policy_health_check_and_no_privileges(project: dict[str, Any]) -> None:
     for name, service in project["services"].items():
-        if name in END:
+        if name in ONE_SHOT_SERVICES:
             assert service.get("restart", "on-failure") == "on-failure", name
             continue
         assert int(service["mem_limit"]) > 0, name
         assert service["restart"] == "unless-stopped", name
         dockerfile = (ROOT / service["build"]["dockerfile"]).read_text() if "build" in service else ""
         assert "healthcheck" in service or "HEALTHCHECK" in dockerfile or name == "far_predictor", name
-        if name != "kafka":  # its image's own start writes all over it
+        if name != "kafka":  # the start script of its image writes into many of its folders
             assert service["cap_drop"] == ["ALL"], name
             assert service["security_opt"] == ["no-new-privileges:true"], name
 
 
-def test_nothing_is_published_but_to_this_machine_and_on_vms_to_the_other_one(project: dict[str, Any]) -> None:
-    vms = project["services"].get("gcs") is None
+def test_ports_are_published_on_localhost_and_private_addresses_only(project: dict[str, Any]) -> None:
+    is_vm = project["services"].get("gcs") is None
     published = {
         int(port["published"]): port["host_ip"]
         for service in project["services"].values()
@@ -161,32 +170,34 @@ def test_nothing_is_published_but_to_this_machine_and_on_vms_to_the_other_one(pr
     private = dict.fromkeys((9094, 8443), VMS["SERVING_ADDRESS"]) | {5443: VMS["TRAINING_ADDRESS"]}
     assert published
     for port, address in published.items():
-        assert address == (private.get(port, "127.0.0.1") if vms else "127.0.0.1"), port
+        assert address == (private.get(port, "127.0.0.1") if is_vm else "127.0.0.1"), port
 
 
-def test_images_of_others_are_pinned_by_version(project: dict[str, Any]) -> None:
+def test_third_party_images_are_pinned_by_version(project: dict[str, Any]) -> None:
     for service in project["services"].values():
         name, _, tag = service["image"].rpartition(":")
         assert name.startswith("driftloop-") or re.fullmatch(r"v?\d+\.\d+\.\d+", tag), service["image"]
 
 
-def test_what_is_mounted_from_the_repository_is_there(project: dict[str, Any]) -> None:
-    mounted = [
+def test_mounted_files_of_the_repository_exist(project: dict[str, Any]) -> None:
+    mounted_paths = [
         Path(v["source"]) for s in project["services"].values() for v in s.get("volumes", []) if v["type"] == "bind"
     ]
-    assert mounted
-    for path in mounted:
+    assert mounted_paths
+    for path in mounted_paths:
         assert path.exists(), path
 
 
-def test_make_up_and_compose_have_the_same_model_bucket_topics_broker_and_rules(project: dict[str, Any]) -> None:
+def test_compose_has_model_bucket_broker_and_rules_of_the_local_stack(project: dict[str, Any]) -> None:
     stack = services.environment(StackSettings())
-    ours = {name: settings_of(service) for name, service in project["services"].items() if name in READS}
-    for name, given in ours.items():
-        # Names and shapes of topics are nobody's but the code's.
-        assert not [variable for variable in given if variable.startswith("DRIFTLOOP_TOPICS__")], name
+    own_services = {
+        name: compose_settings(service) for name, service in project["services"].items() if name in SETTINGS_CLASSES
+    }
+    for name, settings in own_services.items():
+        # Names and partitions of topics are defined in the code only.
+        assert not [variable for variable in settings if variable.startswith("DRIFTLOOP_TOPICS__")], name
         for variable in ("DRIFTLOOP_REGISTRY__MODEL", "DRIFTLOOP_USE_CASE", "DRIFTLOOP_STORAGE__BUCKET"):
-            assert given.get(variable, stack[variable]) == stack[variable], name
+            assert settings.get(variable, stack[variable]) == stack[variable], name
     mounts = {
         name: {v["target"]: Path(v["source"]) for v in service.get("volumes", []) if v["type"] == "bind"}
         for name, service in project["services"].items()
@@ -197,7 +208,7 @@ def test_make_up_and_compose_have_the_same_model_bucket_topics_broker_and_rules(
         assert (mounts["prometheus"]["/etc/prometheus"] / "alerts.yaml").exists()
 
 
-def test_dockerfiles_have_the_same_base_and_the_uv_of_the_repository() -> None:
+def test_dockerfiles_have_same_python_and_the_uv_version_of_the_makefile() -> None:
     files = [*ROOT.glob("services/*/Dockerfile"), COMPOSE / "mlflow" / "Dockerfile"]
     assert len(files) == 5
     arguments = {tuple(re.findall(r"^ARG (?:PYTHON|UV)=.*$", file.read_text(), re.MULTILINE)) for file in files}
@@ -208,19 +219,19 @@ def test_dockerfiles_have_the_same_base_and_the_uv_of_the_repository() -> None:
     assert uv.endswith(f":{version}")
 
 
-def test_the_predictors_image_carries_neither_evidently_nor_dvc_nor_the_full_mlflow() -> None:
+def test_predictor_image_contains_neither_evidently_nor_dvc_nor_full_mlflow() -> None:
     lock = (ROOT / "services" / "predictor" / "requirements.txt").read_text()
     packages = set(re.findall(r"^([\w.-]+)==", lock, re.MULTILINE))
     assert "mlflow-skinny" in packages
     assert not packages & {"evidently", "dvc", "mlflow", "gcsfs", "duckdb"}
 
 
-def test_git_holds_no_secret() -> None:
-    run("gitleaks", "git", "--no-banner", "--redact", ".")
+def test_git_history_contains_no_secret() -> None:
+    run_tool("gitleaks", "git", "--no-banner", "--redact", ".")
 
 
-def test_the_broker_of_compose_takes_those_with_a_certificate_and_nobody_else(tmp_path: Path) -> None:
-    """Its own properties on a real broker: what its image makes of variables is done here."""
+def test_compose_broker_accepts_only_clients_with_certificate(tmp_path: Path) -> None:
+    """Start a broker with the variables of compose, translated to properties as the image does it."""
     certificates = tmp_path / "certificates"
     subprocess.run(
         [str(COMPOSE / "certificates.sh")],
@@ -228,49 +239,51 @@ def test_the_broker_of_compose_takes_those_with_a_certificate_and_nobody_else(tm
         check=True,
         timeout=60,
     )
-    inside, controller, outside = reserve_ports(3)
-    given = yaml.safe_load((COMPOSE / "serving.yaml").read_text())["services"]["kafka"]["environment"]
-    here = {
+    inside_port, controller_port, outside_port = reserve_ports(3)
+    settings = yaml.safe_load((COMPOSE / "serving.yaml").read_text())["services"]["kafka"]["environment"]
+    replacements = {
         **{"${SERVING_ADDRESS:-kafka}": "localhost", "//kafka": "//localhost"},
         **{"INSIDE://:": "INSIDE://localhost:", "OUTSIDE://:": "OUTSIDE://localhost:"},
-        **{"9092": str(inside), "9093": str(controller), "9094": str(outside)},
+        **{"9092": str(inside_port), "9093": str(controller_port), "9094": str(outside_port)},
         "/run/secrets/serving": str(certificates / "serving.pem"),
         "/run/secrets/ca": str(certificates / "ca.crt"),
         "/var/lib/kafka/data": str(tmp_path / "log"),
     }
-    there = re.compile("|".join(map(re.escape, here)))
+    pattern = re.compile("|".join(map(re.escape, replacements)))
     properties = "".join(
-        f"{name.removeprefix('KAFKA_').replace('_', '.').lower()}={there.sub(lambda found: here[found[0]], value)}\n"
-        for name, value in given.items()
+        f"{name.removeprefix('KAFKA_').replace('_', '.').lower()}={pattern.sub(lambda m: replacements[m[0]], value)}\n"
+        for name, value in settings.items()
     )
-    part = kafka.kafka_component(tmp_path, inside, controller, properties)
-    part.prepare()
+    component = kafka.kafka_component(tmp_path, inside_port, controller_port, properties)
+    component.prepare()
     with (tmp_path / "broker.log").open("w") as log:
-        broker = TCPExecutor(part.command, "localhost", outside, timeout=60, stdout=log, stderr=log)
+        broker = TCPExecutor(component.command, "localhost", outside_port, timeout=60, stdout=log, stderr=log)
         broker.start()
         try:
             ca, client = certificates / "ca.crt", certificates / "client.pem"
-            address = f"localhost:{outside}"
-            known_to_it = KafkaSettings(
+            address = f"localhost:{outside_port}"
+            client_with_certificate = KafkaSettings(
                 bootstrap_servers=address,
                 security_protocol="SSL",
                 ssl_cafile=ca,
                 ssl_certfile=client,
                 ssl_keyfile=client,
             )
-            assert "predictions" in topics.create(known_to_it, TopicsSettings())
-            with KafkaProducer(**known_to_it.client_config) as producer:
+            assert "predictions" in topics.create(client_with_certificate, TopicsSettings())
+            with KafkaProducer(**client_with_certificate.client_config) as producer:
                 producer.send("predictions", b"over TLS").get(timeout=20)
-            with KafkaConsumer("predictions", **known_to_it.client_config, auto_offset_reset="earliest") as consumer:
+            with KafkaConsumer(
+                "predictions", **client_with_certificate.client_config, auto_offset_reset="earliest"
+            ) as consumer:
                 assert next(iter(consumer)).value == b"over TLS"
-            for stranger in (
+            for client_without_certificate in (
                 KafkaSettings(
                     bootstrap_servers=address, security_protocol="SSL", ssl_cafile=ca, request_timeout_seconds=3
                 ),
                 KafkaSettings(bootstrap_servers=address, request_timeout_seconds=3),
             ):
                 with pytest.raises(BrokerUnavailable):
-                    topics.create(stranger, TopicsSettings())
+                    topics.create(client_without_certificate, TopicsSettings())
         finally:
-            with suppress(ProcessFinishedWithError):  # Java tells of SIGTERM in its exit code
+            with suppress(ProcessFinishedWithError):  # Java reports SIGTERM in its exit code
                 broker.stop()

@@ -1,4 +1,4 @@
-"""The manifests, as far as they can be held against something without a cluster."""
+"""The Kubernetes manifests, checked without a cluster: schemas, references, settings, policies."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ from driftloop.kafka import topics
 from driftloop.settings import PREFIX, TopicsSettings, list_variables
 from predictor.outbox.supervision import STOP_SECONDS
 from predictor.settings import PredictorSettings
-from tests.support.external_tools import ROOT, run
+from tests.support.external_tools import ROOT, run_tool
 from trainer.settings import TrainerSettings
 
 Document = dict[str, Any]
@@ -29,25 +29,29 @@ SETTINGS: dict[str, type[BaseSettings]] = {
     "drift-worker": DriftWorkerSettings,
     "trainer": TrainerSettings,
 }
-CUSTOM = ("kafka.strimzi.io/v1", "keda.sh/v1alpha1", "monitoring.coreos.com/v1")  # of these there are no schemas here
-OF_STRIMZI = "driftloop-cluster-ca-cert"
-BY_HAND = "trainer-api"
+# kubernetes_validate has no schemas of these.
+CUSTOM_API_VERSIONS = ("kafka.strimzi.io/v1", "keda.sh/v1alpha1", "monitoring.coreos.com/v1")
+STRIMZI_SECRET = "driftloop-cluster-ca-cert"  # created by Strimzi
+MANUAL_SECRET = "trainer-api"  # created by hand
 NAME = "app.kubernetes.io/name"
 
 
 @cache
-def built(overlay: str) -> list[Document]:
-    return list(yaml.safe_load_all(run("kustomize", "build", f"deploy/kubernetes/overlays/{overlay}")))
+def build_overlay(overlay: str) -> list[Document]:
+    """Return all documents of an overlay."""
+    return list(yaml.safe_load_all(run_tool("kustomize", "build", f"deploy/kubernetes/overlays/{overlay}")))
 
 
-def of(documents: Iterable[Document], *kinds: str) -> list[Document]:
-    found = [document for document in documents if document["kind"] in kinds]
-    assert found, f"no {' or '.join(kinds)}"
-    return found
+def of_kind(documents: Iterable[Document], *kinds: str) -> list[Document]:
+    """Return the documents of some kinds; fail if there is none."""
+    selected = [document for document in documents if document["kind"] in kinds]
+    assert selected, f"no {' or '.join(kinds)}"
+    return selected
 
 
 def workloads(documents: Iterable[Document]) -> dict[str, Document]:
-    return {one["metadata"]["name"]: one for one in of(documents, "StatefulSet", "Deployment")}
+    """Return stateful sets and deployments by name."""
+    return {document["metadata"]["name"]: document for document in of_kind(documents, "StatefulSet", "Deployment")}
 
 
 def pod(workload: Document) -> Document:
@@ -56,13 +60,13 @@ def pod(workload: Document) -> Document:
 
 
 def container(workload: Document) -> Document:
-    (only,) = pod(workload)["containers"]
-    assert isinstance(only, dict)
-    return only
+    (container_spec,) = pod(workload)["containers"]
+    assert isinstance(container_spec, dict)
+    return container_spec
 
 
-def selects(selector: Document, labels: dict[str, str]) -> bool:
-    """As Kubernetes reads a selector, as far as ours go."""
+def selector_matches(selector: Document, labels: dict[str, str]) -> bool:
+    """Return whether a selector matches labels, as in Kubernetes; only the forms in these manifests are supported."""
     assert selector.keys() <= {"matchLabels", "matchExpressions"}
     assert all(term["operator"] == "In" for term in selector.get("matchExpressions", ()))
     return all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()) and all(
@@ -71,92 +75,97 @@ def selects(selector: Document, labels: dict[str, str]) -> bool:
 
 
 def labels(workload: Document) -> dict[str, str]:
-    found: dict[str, str] = workload["spec"]["template"]["metadata"]["labels"]
-    return found
+    """Return the labels of a workload's pods."""
+    pod_labels: dict[str, str] = workload["spec"]["template"]["metadata"]["labels"]
+    return pod_labels
 
 
-def mapped(documents: list[Document], name: str) -> dict[str, str]:
-    (data,) = (one["data"] for one in of(documents, "ConfigMap") if one["metadata"]["name"] == name)
+def config_map_data(documents: list[Document], name: str) -> dict[str, str]:
+    """Return the data of a config map."""
+    (data,) = (document["data"] for document in of_kind(documents, "ConfigMap") if document["metadata"]["name"] == name)
     assert isinstance(data, dict)
     return data
 
 
-def variables_of(documents: list[Document], workload: Document) -> dict[str, str]:
-    """What a container is given; the value of a secret is its name."""
-    only = container(workload)
-    given: dict[str, str] = {}
-    for source in only.get("envFrom", ()):
-        given |= mapped(documents, source["configMapRef"]["name"])
-    for one in only["env"]:
-        if "value" in one:
-            given[one["name"]] = one["value"]
-        elif "configMapKeyRef" in one["valueFrom"]:
-            reference = one["valueFrom"]["configMapKeyRef"]
-            given[one["name"]] = mapped(documents, reference["name"])[reference["key"]]
+def environment_of(documents: list[Document], workload: Document) -> dict[str, str]:
+    """Return a container's environment variables; the value of one from a secret is the secret's name."""
+    container_spec = container(workload)
+    environment: dict[str, str] = {}
+    for source in container_spec.get("envFrom", ()):
+        environment |= config_map_data(documents, source["configMapRef"]["name"])
+    for variable in container_spec["env"]:
+        if "value" in variable:
+            environment[variable["name"]] = variable["value"]
+        elif "configMapKeyRef" in variable["valueFrom"]:
+            reference = variable["valueFrom"]["configMapKeyRef"]
+            environment[variable["name"]] = config_map_data(documents, reference["name"])[reference["key"]]
         else:
-            given[one["name"]] = one["valueFrom"]["secretKeyRef"]["name"]
-    return given
+            environment[variable["name"]] = variable["valueFrom"]["secretKeyRef"]["name"]
+    return environment
 
 
-def known(model: type[BaseSettings]) -> set[str]:
+def setting_names(model: type[BaseSettings]) -> set[str]:
+    """Return the variables of a settings class."""
     return {variable.name for variable in list_variables(model)}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_manifest_has_the_shape_that_kubernetes_wants(overlay: str) -> None:
-    held = 0
-    for document in built(overlay):
-        if document["apiVersion"] not in CUSTOM:
+def test_manifests_match_kubernetes_schemas(overlay: str) -> None:
+    validated = 0
+    for document in build_overlay(overlay):
+        if document["apiVersion"] not in CUSTOM_API_VERSIONS:
             kubernetes_validate.validate(document, "1.37", strict=True)
-            held += 1
-    assert held > 20
+            validated += 1
+    assert validated > 20
 
 
-def test_what_is_made_from_elsewhere_is_up_to_date() -> None:
+def test_generated_manifests_are_up_to_date() -> None:
     for path, text in generate.manifests().items():
-        assert path.read_text() == text, f"{path} is old: run .venv/bin/python deploy/kubernetes/generate.py"
+        assert path.read_text() == text, f"{path} is out of date: run .venv/bin/python deploy/kubernetes/generate.py"
 
 
 @pytest.mark.parametrize(
-    ("overlay", "wanted"),
+    ("overlay", "expected"),
     [("small", TopicsSettings()), ("production", TopicsSettings(partitions=12, replication_factor=3))],
 )
-def test_the_topics_are_those_that_the_command_makes(overlay: str, wanted: TopicsSettings) -> None:
-    made = {
-        one["metadata"]["name"]: topics.TopicSpec(
-            one["spec"]["partitions"],
-            one["spec"]["replicas"],
-            {key: str(value) for key, value in one["spec"]["config"].items()},
+def test_topic_manifests_equal_topics_of_the_command(overlay: str, expected: TopicsSettings) -> None:
+    topic_specs = {
+        document["metadata"]["name"]: topics.TopicSpec(
+            document["spec"]["partitions"],
+            document["spec"]["replicas"],
+            {key: str(value) for key, value in document["spec"]["config"].items()},
         )
-        for one in of(built(overlay), "KafkaTopic")
+        for document in of_kind(build_overlay(overlay), "KafkaTopic")
     }
-    assert made == topics.topic_specs(wanted)
+    assert topic_specs == topics.topic_specs(expected)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("service", SETTINGS)
-def test_each_variable_is_a_setting_and_each_setting_that_is_needed_is_given(
+def test_container_variables_are_valid_settings_of_the_service(
     overlay: str, service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    documents = built(overlay)
+    documents = build_overlay(overlay)
     workload = workloads(documents)[service]
-    given = {name: value for name, value in variables_of(documents, workload).items() if name.startswith(PREFIX)}
-    own = {one["name"] for one in container(workload)["env"] if one["name"].startswith(PREFIX)}
-    assert own <= known(SETTINGS[service])
-    assert given.keys() <= set().union(*map(known, SETTINGS.values()))
+    environment = {
+        name: value for name, value in environment_of(documents, workload).items() if name.startswith(PREFIX)
+    }
+    own_variables = {entry["name"] for entry in container(workload)["env"] if entry["name"].startswith(PREFIX)}
+    assert own_variables <= setting_names(SETTINGS[service])
+    assert environment.keys() <= set().union(*map(setting_names, SETTINGS.values()))
 
-    for variable in os.environ.keys() & set().union(*map(known, SETTINGS.values())):
+    for variable in os.environ.keys() & set().union(*map(setting_names, SETTINGS.values())):
         monkeypatch.delenv(variable)
-    there = tmp_path / "file"
-    there.touch()
-    for name, value in given.items():
-        monkeypatch.setenv(name, str(there) if value in files(workload) else value)
+    empty_file = tmp_path / "file"
+    empty_file.touch()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(empty_file) if value in secret_files(workload) else value)
     SETTINGS[service]()
 
 
-def files(workload: Document) -> set[str]:
-    """The files that are mounted from secrets."""
-    volumes = {one["name"]: one for one in pod(workload)["volumes"]}
+def secret_files(workload: Document) -> set[str]:
+    """Return the paths of files that are mounted from secrets."""
+    volumes = {volume["name"]: volume for volume in pod(workload)["volumes"]}
     return {
         f"{mount['mountPath']}/{item['path']}"
         for mount in container(workload)["volumeMounts"]
@@ -166,69 +175,77 @@ def files(workload: Document) -> set[str]:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_what_refers_to_something_finds_it(overlay: str) -> None:
-    documents = built(overlay)
-    running = workloads(documents)
-    for service in of(documents, "Service"):
+def test_references_between_manifests_resolve(overlay: str) -> None:
+    documents = build_overlay(overlay)
+    workloads_by_name = workloads(documents)
+    for service in of_kind(documents, "Service"):
         (target,) = (
-            one for one in running.values() if selects({"matchLabels": service["spec"]["selector"]}, labels(one))
+            document
+            for document in workloads_by_name.values()
+            if selector_matches({"matchLabels": service["spec"]["selector"]}, labels(document))
         )
         ports = {port["name"]: port["containerPort"] for port in container(target)["ports"]}
         assert all(ports[port["targetPort"]] == port["port"] for port in service["spec"]["ports"])
-    for budget in of(documents, "PodDisruptionBudget"):
-        assert [one for one in running.values() if selects(budget["spec"]["selector"], labels(one))]
-    for scaler in of(documents, "HorizontalPodAutoscaler", "ScaledObject"):
-        target = running[scaler["spec"]["scaleTargetRef"]["name"]]
+    for budget in of_kind(documents, "PodDisruptionBudget"):
+        assert [
+            document
+            for document in workloads_by_name.values()
+            if selector_matches(budget["spec"]["selector"], labels(document))
+        ]
+    for scaler in of_kind(documents, "HorizontalPodAutoscaler", "ScaledObject"):
+        target = workloads_by_name[scaler["spec"]["scaleTargetRef"]["name"]]
         assert target["kind"] == scaler["spec"]["scaleTargetRef"]["kind"]
-        assert "replicas" not in target["spec"], "two would decide how many there are"
-    accounts = {one["metadata"]["name"] for one in of(documents, "ServiceAccount")}
-    claims = {one["metadata"]["name"] for one in of(documents, "PersistentVolumeClaim")}
-    for workload in running.values():
+        assert "replicas" not in target["spec"], "the autoscaler and the manifest would both set the number of replicas"
+    accounts = {document["metadata"]["name"] for document in of_kind(documents, "ServiceAccount")}
+    claims = {document["metadata"]["name"] for document in of_kind(documents, "PersistentVolumeClaim")}
+    for workload in workloads_by_name.values():
         assert pod(workload)["serviceAccountName"] in accounts
         mounted = {mount["name"] for mount in container(workload)["volumeMounts"]}
-        own = {one["metadata"]["name"] for one in workload["spec"].get("volumeClaimTemplates", ())}
-        assert mounted == own | {volume["name"] for volume in pod(workload)["volumes"]}
+        claim_templates = {
+            document["metadata"]["name"] for document in workload["spec"].get("volumeClaimTemplates", ())
+        }
+        assert mounted == claim_templates | {volume["name"] for volume in pod(workload)["volumes"]}
         assert {
-            one["persistentVolumeClaim"]["claimName"]
-            for one in pod(workload)["volumes"]
-            if "persistentVolumeClaim" in one
+            volume["persistentVolumeClaim"]["claimName"]
+            for volume in pod(workload)["volumes"]
+            if "persistentVolumeClaim" in volume
         } <= claims
-    (monitor,) = of(documents, "ServiceMonitor")
+    (monitor,) = of_kind(documents, "ServiceMonitor")
     watched = [
-        one
-        for one in of(documents, "Service")
-        if selects(monitor["spec"]["selector"], one["metadata"].get("labels", {}))
+        document
+        for document in of_kind(documents, "Service")
+        if selector_matches(monitor["spec"]["selector"], document["metadata"].get("labels", {}))
     ]
-    assert {one["metadata"]["name"] for one in watched} == set(SETTINGS)
+    assert {document["metadata"]["name"] for document in watched} == set(SETTINGS)
     assert all(endpoint["port"] == "http" for endpoint in monitor["spec"]["endpoints"])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_secrets_are_named_and_none_is_in_the_files(overlay: str) -> None:
-    documents = built(overlay)
-    assert not [one for one in documents if one["kind"] == "Secret"]
-    users = {one["metadata"]["name"] for one in of(documents, "KafkaUser")}
-    names = set(chain.from_iterable(map(secrets, documents)))
-    assert names == users | {OF_STRIMZI, BY_HAND}
+def test_manifests_refer_to_known_secrets_and_contain_none(overlay: str) -> None:
+    documents = build_overlay(overlay)
+    assert not [document for document in documents if document["kind"] == "Secret"]
+    users = {document["metadata"]["name"] for document in of_kind(documents, "KafkaUser")}
+    referenced_secrets = set(chain.from_iterable(map(secret_names, documents)))
+    assert referenced_secrets == users | {STRIMZI_SECRET, MANUAL_SECRET}
 
 
-def secrets(value: Any) -> Iterator[str]:
-    """The names that a manifest refers to."""
+def secret_names(value: Any) -> Iterator[str]:
+    """Yield the names of secrets that a manifest refers to."""
     if isinstance(value, dict):
-        for key, inner in value.items():
+        for key, child in value.items():
             if key in ("secret", "secretKeyRef"):
-                yield inner["name"]
+                yield child["name"]
             elif key == "secretTargetRef":
-                yield from (one["name"] for one in inner)
+                yield from (reference["name"] for reference in child)
             else:
-                yield from secrets(inner)
+                yield from secret_names(child)
     elif isinstance(value, list):
-        yield from chain.from_iterable(map(secrets, value))
+        yield from chain.from_iterable(map(secret_names, value))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_nobody_is_root_and_nothing_is_written_but_on_volumes(overlay: str) -> None:
-    for workload in workloads(built(overlay)).values():
+def test_pods_are_unprivileged_with_read_only_root_and_memory_limit(overlay: str) -> None:
+    for workload in workloads(build_overlay(overlay)).values():
         assert pod(workload)["automountServiceAccountToken"] is False
         assert pod(workload)["enableServiceLinks"] is False
         assert pod(workload)["securityContext"]["runAsNonRoot"] is True
@@ -245,23 +262,30 @@ def test_nobody_is_root_and_nothing_is_written_but_on_volumes(overlay: str) -> N
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_a_request_finds_a_predictor_while_one_is_replaced(overlay: str) -> None:
-    documents = built(overlay)
+def test_predictor_is_available_while_a_pod_is_replaced(overlay: str) -> None:
+    documents = build_overlay(overlay)
     predictor = workloads(documents)["predictor"]
-    (scaler,) = of(documents, "HorizontalPodAutoscaler")
-    (budget,) = (one for one in of(documents, "PodDisruptionBudget") if one["metadata"]["name"] == "predictor")
+    (scaler,) = of_kind(documents, "HorizontalPodAutoscaler")
+    (budget,) = (
+        document
+        for document in of_kind(documents, "PodDisruptionBudget")
+        if document["metadata"]["name"] == "predictor"
+    )
     assert scaler["spec"]["minReplicas"] > budget["spec"]["maxUnavailable"]
-    only = container(predictor)
-    assert (only["readinessProbe"]["httpGet"]["path"], only["livenessProbe"]["httpGet"]["path"]) == (
+    spec = container(predictor)
+    assert (
+        spec["readinessProbe"]["httpGet"]["path"],
+        spec["livenessProbe"]["httpGet"]["path"],
+    ) == (
         "/readyz",
         "/healthz",
     )
-    open_requests = 10  # seconds: timeout_graceful_shutdown of predictor.main
-    to_end = only["lifecycle"]["preStop"]["sleep"]["seconds"] + open_requests + STOP_SECONDS
-    assert pod(predictor)["terminationGracePeriodSeconds"] > to_end
+    request_timeout_seconds = 10  # seconds: timeout_graceful_shutdown of predictor.main
+    max_shutdown_seconds = spec["lifecycle"]["preStop"]["sleep"]["seconds"] + request_timeout_seconds + STOP_SECONDS
+    assert pod(predictor)["terminationGracePeriodSeconds"] > max_shutdown_seconds
     (volume,) = predictor["spec"]["volumeClaimTemplates"]
-    folder = variables_of(documents, predictor)["DRIFTLOOP_PREDICTOR__DATA_DIR"]
-    assert {"name": volume["metadata"]["name"], "mountPath": folder} in only["volumeMounts"]
+    folder = environment_of(documents, predictor)["DRIFTLOOP_PREDICTOR__DATA_DIR"]
+    assert {"name": volume["metadata"]["name"], "mountPath": folder} in spec["volumeMounts"]
     assert predictor["spec"]["persistentVolumeClaimRetentionPolicy"] == {
         "whenScaled": "Retain",
         "whenDeleted": "Retain",
@@ -269,43 +293,55 @@ def test_a_request_finds_a_predictor_while_one_is_replaced(overlay: str) -> None
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_drift_workers_scale_by_what_is_behind_and_not_by_open_windows(overlay: str) -> None:
-    documents = built(overlay)
-    (scaled,) = of(documents, "ScaledObject")
-    (trigger,) = scaled["spec"]["triggers"]
-    names = TopicsSettings()
-    partitions = {one["metadata"]["name"]: one["spec"]["partitions"] for one in of(documents, "KafkaTopic")}
+def test_drift_worker_scaler_ignores_lag_of_open_windows(overlay: str) -> None:
+    documents = build_overlay(overlay)
+    (scaler,) = of_kind(documents, "ScaledObject")
+    (trigger,) = scaler["spec"]["triggers"]
+    topic_settings = TopicsSettings()
+    partitions = {
+        document["metadata"]["name"]: document["spec"]["partitions"] for document in of_kind(documents, "KafkaTopic")
+    }
     settings = DriftWorkerSettings()
-    opened = settings.window.rows * (partitions[names.predictions] + partitions[names.outcomes])
-    assert int(trigger["metadata"]["lagThreshold"]) > opened
+    open_window_rows = settings.window.rows * (
+        partitions[topic_settings.predictions] + partitions[topic_settings.outcomes]
+    )
+    assert int(trigger["metadata"]["lagThreshold"]) > open_window_rows
     assert trigger["metadata"]["consumerGroup"] == settings.drift_worker.group
-    assert scaled["spec"]["maxReplicaCount"] == partitions[names.predictions]
+    assert scaler["spec"]["maxReplicaCount"] == partitions[topic_settings.predictions]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_policies_are_about_all_pods_and_let_each_reach_what_its_settings_name(overlay: str) -> None:
-    documents = built(overlay)
-    running = workloads(documents)
-    policies = {one["metadata"]["name"]: one["spec"] for one in of(documents, "NetworkPolicy")}
-    assert all(selects(policies["nothing"]["podSelector"], labels(one)) for one in running.values())
+def test_network_policies_cover_all_pods_and_allow_configured_addresses(overlay: str) -> None:
+    documents = build_overlay(overlay)
+    workloads_by_name = workloads(documents)
+    policies = {document["metadata"]["name"]: document["spec"] for document in of_kind(documents, "NetworkPolicy")}
+    assert all(
+        selector_matches(policies["nothing"]["podSelector"], labels(document))
+        for document in workloads_by_name.values()
+    )
     assert set(policies["nothing"]["policyTypes"]) == {"Ingress", "Egress"}
     assert not policies["nothing"].keys() & {"ingress", "egress"}
     for name in SETTINGS:
-        address = variables_of(documents, running[name])["DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS"]
+        address = environment_of(documents, workloads_by_name[name])["DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS"]
         assert address.endswith(f":{policies['kafka']['egress'][0]['ports'][0]['port']}")
-        assert selects(policies["kafka"]["podSelector"], labels(running[name]))
-        assert selects(policies["metrics"]["podSelector"], labels(running[name]))
+        assert selector_matches(policies["kafka"]["podSelector"], labels(workloads_by_name[name]))
+        assert selector_matches(policies["metrics"]["podSelector"], labels(workloads_by_name[name]))
     registry = policies["registry"]["egress"][0]
-    assert selects(registry["to"][0]["podSelector"], labels(running["mlflow"]))
-    (listener,) = of(documents, "Kafka")[0]["spec"]["kafka"]["listeners"]
+    assert selector_matches(registry["to"][0]["podSelector"], labels(workloads_by_name["mlflow"]))
+    (listener,) = of_kind(documents, "Kafka")[0]["spec"]["kafka"]["listeners"]
     assert listener["port"] == policies["kafka"]["egress"][0]["ports"][0]["port"]
     (peers, _) = listener["networkPolicyPeers"]
-    assert all(selects(peers["podSelector"], labels(running[name])) for name in SETTINGS)
-    hosts = variables_of(documents, running["mlflow"])["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
-    assert variables_of(documents, running["predictor"])["DRIFTLOOP_REGISTRY__URI"].removeprefix("http://") in hosts
+    assert all(selector_matches(peers["podSelector"], labels(workloads_by_name[name])) for name in SETTINGS)
+    hosts = environment_of(documents, workloads_by_name["mlflow"])["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert (
+        environment_of(documents, workloads_by_name["predictor"])["DRIFTLOOP_REGISTRY__URI"].removeprefix("http://")
+        in hosts
+    )
 
 
-def test_the_base_names_what_it_is_made_of() -> None:
+def test_base_kustomization_lists_all_its_files() -> None:
     folder = ROOT / "deploy" / "kubernetes" / "base"
-    named = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
-    assert sorted(named) == sorted(path.name for path in folder.glob("*.yaml") if path.name != "kustomization.yaml")
+    listed_files = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+    assert sorted(listed_files) == sorted(
+        path.name for path in folder.glob("*.yaml") if path.name != "kustomization.yaml"
+    )

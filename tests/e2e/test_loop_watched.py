@@ -1,6 +1,6 @@
-"""Every query of every dashboard, sent to a real Prometheus that scraped the services while the loop ran.
+"""Every query of every dashboard, sent to a real Prometheus that has scraped the running services.
 
-Runs after the tests of the loop and uses their events; run alone, it produces its own.
+Uses the events of ``test_loop.py`` if it ran before on the same stack; otherwise it produces its own.
 """
 
 import json
@@ -19,7 +19,7 @@ from driftloop.kafka import reader
 from grafana.steps import STEPS
 from stack.prometheus import SCRAPE_SECONDS
 from stack.running import Stack
-from tests.support.external_tools import needed
+from tests.support.external_tools import require_tool
 from tests.support.running_stack import FLIGHT, predict, run_command, serves_version
 from tests.support.waiting import wait_until
 from tools import screenshots
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 FOLDER = Path(__file__).resolve().parents[2] / "grafana" / "dashboards"
-BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
-POINTS = 1_000  # that Grafana asks for where a panel says nothing else
-CHOICE = re.compile(r"label_values\((?P<series>.+), (?P<label>\w+)\)")
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+MAX_DATA_POINTS = 1_000  # of a range query, Grafana's default for panels without maxDataPoints
+VARIABLE_QUERY = re.compile(r"label_values\((?P<series>.+), (?P<label>\w+)\)")
 SUMMER = DataSelection(start=date(2013, 6, 1), base_end=date(2013, 8, 1), archive=False)
 MILLISECONDS = 1.3e12, 4.1e12  # since 1970: from 2011 to 2099
 
-LARGEST: dict[str, dict[str, tuple[float, float]]] = {
+MAX_VALUE_RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "loop": {
         "Next step": (0, len(STEPS)),
         "Version in service": (1, 16),
@@ -102,11 +102,11 @@ LARGEST: dict[str, dict[str, tuple[float, float]]] = {
         "Policy decisions": (0, 1_000_000),
     },
 }
-"""By panel, where the largest value of all its queries lies after the loop has turned; none is below 0."""
+"""By dashboard and panel: lower and upper bound of the largest value of all its queries. No value is negative."""
 
 
 class Prometheus:
-    """The stack's, and the time in which it has looked."""
+    """A client of the stack's Prometheus, with the period in which it has scraped."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url}/api/v1"
@@ -114,160 +114,176 @@ class Prometheus:
         self.begin = datetime.fromisoformat(started).replace(tzinfo=UTC).timestamp()
         self.end = time.time()
 
-    def get(self, path: str, **given: Any) -> Any:
-        answer = httpx.get(f"{self._url}/{path}", params=given, timeout=30)
-        assert answer.is_success, answer.text
-        return answer.json()["data"]
+    def get(self, path: str, **parameters: Any) -> Any:
+        """Return the data of a response of the HTTP API."""
+        response = httpx.get(f"{self._url}/{path}", params=parameters, timeout=30)
+        assert response.is_success, response.text
+        return response.json()["data"]
 
     def value(self, query: str) -> float | None:
-        """The latest value of a query with one result, once it has one."""
-        found = self.get("query", query=query)["result"]
-        return float(found[0]["value"][1]) if found else None
+        """Return the latest value of a query with one result, or None if it has no result."""
+        results = self.get("query", query=query)["result"]
+        return float(results[0]["value"][1]) if results else None
 
 
 @pytest.fixture(scope="module")
 def prometheus(stack: Stack, version_1: str) -> Prometheus:
-    """It has seen rows that are as usual, another season, refused requests, and a swap; and what came of them."""
-    needed("prometheus")
-    seen = Prometheus(stack.components["prometheus"].url)
-    refused = 'sum(driftloop_predictor_requests_total{status="422"})'
-    for count in (1, 2):  # of a counter with labels nobody sees the first
+    """Return Prometheus after it has scraped normal rows, another season, invalid requests and a swap."""
+    require_tool("prometheus")
+    prometheus = Prometheus(stack.components["prometheus"].url)
+    rejected_requests = 'sum(driftloop_predictor_requests_total{status="422"})'
+    for count in (1, 2):  # the first increase of a counter with new labels is invisible to rate()
         predict(stack, {**FLIGHT, "distance": "far"})
-        wait_until(lambda least=count: seen.value(f"{refused} >= {least}"), "a refused request is seen")  # type: ignore[misc]
-    if not seen.value("max_over_time(max(driftloop_drift_window_alarm)[1h:5s]) == 1"):
-        stream(stack, "2013-01-10", "2013-01-13")
-        stream(stack, "2013-07-10", "2013-07-13")
-        wait_until(lambda: seen.value("max(driftloop_drift_window_alarm) == 1"), "an alarm is seen")
+        wait_until(
+            lambda minimum=count: prometheus.value(f"{rejected_requests} >= {minimum}"),  # type: ignore[misc]
+            "a rejected request is scraped",
+        )
+    if not prometheus.value("max_over_time(max(driftloop_drift_window_alarm)[1h:5s]) == 1"):
+        stream_days(stack, "2013-01-10", "2013-01-13")
+        stream_days(stack, "2013-07-10", "2013-07-13")
+        wait_until(lambda: prometheus.value("max(driftloop_drift_window_alarm) == 1"), "an alarm is scraped")
     if stack.registry.champion() == version_1:
-        change = stack.retrain("to be watched", SUMMER, lambda _: None)
+        change = stack.retrain("for the dashboards", SUMMER, lambda _: None)
         assert change.state == "promoted", change.explanation
     champion = str(stack.registry.champion())
-    wait_until(lambda: serves_version(stack, champion), f"version {champion} answers")
-    stream(stack, "2013-07-10", "2013-07-13")
-    measured = f'driftloop_quality_at_gate{{version="{champion}", metric="roc_auc"}}'
-    # Not once alone: a panel's last point may lie before that.
-    wait_until(lambda: seen.value(f"count_over_time({measured}[2m]) >= 4"), "quality is seen several times")
-    seen.end = time.time()
-    return seen
+    wait_until(lambda: serves_version(stack, champion), f"version {champion} serves")
+    stream_days(stack, "2013-07-10", "2013-07-13")
+    gate_metric = f'driftloop_quality_at_gate{{version="{champion}", metric="roc_auc"}}'
+    # Several samples, because the last data point of a panel may be earlier than the first of them.
+    wait_until(
+        lambda: prometheus.value(f"count_over_time({gate_metric}[2m]) >= 4"),
+        "quality at the gate is scraped several times",
+    )
+    prometheus.end = time.time()
+    return prometheus
 
 
-def stream(stack: Stack, first: str, last: str) -> None:
-    """Streams days with their outcomes until all of them are judged and archived."""
+def stream_days(stack: Stack, first: str, last: str) -> None:
+    """Stream days with their outcomes and wait until the drift worker has committed all of them."""
     done = run_command(stack, "driftloop-producer", "--from", first, "--to", last, "--rate", "max", "--rows", "50")
     assert done.returncode == 0, done.stdout + done.stderr
-    of = [stack.topics.predictions, stack.topics.outcomes]
-    wait_until(lambda: reader.is_caught_up(stack.kafka, "drift_worker", of) or None, "all is judged")
+    topics = [stack.topics.predictions, stack.topics.outcomes]
+    wait_until(
+        lambda: reader.is_caught_up(stack.kafka, "drift_worker", topics) or None,
+        "the drift worker has committed all events",
+    )
 
 
-class Found(NamedTuple):
-    """What a query has found, and how long that took."""
+class QueryResult(NamedTuple):
+    """Series, finite values and duration of a query."""
 
     series: list[dict[str, str]]
     values: list[float]
     seconds: float
 
 
-def ask(prometheus: Prometheus, board: dict[str, Any], target: dict[str, Any], points: int = POINTS) -> Found:
-    """Asks as Grafana does: choices and macros filled in; over the time, or at its end."""
+def run_query(
+    prometheus: Prometheus, dashboard: dict[str, Any], target: dict[str, Any], points: int = MAX_DATA_POINTS
+) -> QueryResult:
+    """Run a query as Grafana does, with variables and macros filled in: over the whole period, or at its end."""
     begin, end = prometheus.begin, prometheus.end
     step = max((end - begin) / points, SCRAPE_SECONDS)
-    words = choices(prometheus, board) | {
+    variables = variable_values(prometheus, dashboard) | {
         "__interval": f"{step:.0f}s",
         "__range": f"{end - begin:.0f}s",
         "__rate_interval": f"{max(step + SCRAPE_SECONDS, 4 * SCRAPE_SECONDS):.0f}s",
     }
-    expr = re.sub(r"\$(\w+)", lambda found: words[found[1]], target["expr"])
-    began = time.perf_counter()
+    query = re.sub(r"\$(\w+)", lambda match: variables[match[1]], target["expr"])
+    started = time.perf_counter()
     if target.get("instant"):
-        result = prometheus.get("query", query=expr, time=end)["result"]
-        values = [one["value"][1] for one in result]
+        result = prometheus.get("query", query=query, time=end)["result"]
+        values = [series["value"][1] for series in result]
     else:
-        result = prometheus.get("query_range", query=expr, start=begin, end=end, step=step)["result"]
-        values = [value for one in result for _, value in one["values"]]
-    seconds = time.perf_counter() - began
+        result = prometheus.get("query_range", query=query, start=begin, end=end, step=step)["result"]
+        values = [value for series in result for _, value in series["values"]]
+    seconds = time.perf_counter() - started
     numbers = [float(value) for value in values]
-    return Found([one["metric"] for one in result], [one for one in numbers if math.isfinite(one)], seconds)
+    return QueryResult(
+        [series["metric"] for series in result], [number for number in numbers if math.isfinite(number)], seconds
+    )
 
 
-def choices(prometheus: Prometheus, board: dict[str, Any]) -> dict[str, str]:
-    """What Grafana would have chosen of each variable when a dashboard is opened."""
-    words: dict[str, str] = {}
-    for variable in board["templating"]["list"]:
+def variable_values(prometheus: Prometheus, dashboard: dict[str, Any]) -> dict[str, str]:
+    """Return the value of each variable that Grafana selects when a dashboard is opened."""
+    variables: dict[str, str] = {}
+    for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
-            parts = CHOICE.fullmatch(variable["query"])
-            assert parts, variable["query"]
-            series = re.sub(r"\$(\w+)", lambda found: words[found[1]], parts["series"])
-            values = prometheus.get(f"label/{parts['label']}/values", **{"match[]": series})
-            assert values, f"there is nothing to choose for {variable['name']}"
-            wanted = variable.get("current", {}).get("value", values[0])
-            assert wanted in [*values, ["$__all"]], f"{variable['name']} cannot be {wanted}"
-            words[variable["name"]] = variable["allValue"] if wanted == ["$__all"] else wanted
-    return words
+            match = VARIABLE_QUERY.fullmatch(variable["query"])
+            assert match, variable["query"]
+            series = re.sub(r"\$(\w+)", lambda name: variables[name[1]], match["series"])
+            values = prometheus.get(f"label/{match['label']}/values", **{"match[]": series})
+            assert values, f"no value to select for {variable['name']}"
+            selected = variable.get("current", {}).get("value", values[0])
+            assert selected in [*values, ["$__all"]], f"{variable['name']} cannot be {selected}"
+            variables[variable["name"]] = variable["allValue"] if selected == ["$__all"] else selected
+    return variables
 
 
-@pytest.mark.parametrize("name", BOARDS)
-def test_every_panel_has_data_in_its_expected_range(prometheus: Prometheus, name: str) -> None:
-    board, wrong, seconds = BOARDS[name], [], 0.0
-    print(f"\n{board['title']}, {prometheus.end - prometheus.begin:.0f} s")
-    for panel in board["panels"]:
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_dashboard_panels_have_data_in_expected_range(prometheus: Prometheus, name: str) -> None:
+    dashboard, problems, seconds = DASHBOARDS[name], [], 0.0
+    print(f"\n{dashboard['title']}, {prometheus.end - prometheus.begin:.0f} s")
+    for panel in dashboard["panels"]:
         if panel["type"] == "row":
             continue
         largest = []
         for target in panel["targets"]:
-            found = ask(prometheus, board, target, panel.get("maxDataPoints", POINTS))
-            seconds += found.seconds
-            low, high = (min(found.values), max(found.values)) if found.values else (math.nan, math.nan)
+            result = run_query(prometheus, dashboard, target, panel.get("maxDataPoints", MAX_DATA_POINTS))
+            seconds += result.seconds
+            low, high = (min(result.values), max(result.values)) if result.values else (math.nan, math.nan)
             print(
-                f"  {panel['title'][:44]:<44} {target['legendFormat'][:34]:<34} {len(found.series):>3} series "
-                f"{len(found.values):>6,} values {low:>11.5g} to {high:<11.5g} {found.seconds * 1000:4.0f} ms"
+                f"  {panel['title'][:44]:<44} {target['legendFormat'][:34]:<34} {len(result.series):>3} series "
+                f"{len(result.values):>6,} values {low:>11.5g} to {high:<11.5g} {result.seconds * 1000:4.0f} ms"
             )
             if not low >= 0:
-                wrong.append(f"{panel['title']}, {target['legendFormat']}: {low}")
+                problems.append(f"{panel['title']}, {target['legendFormat']}: {low}")
             for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
-                if not all(one.get(label) for one in found.series):
-                    wrong.append(f"{panel['title']}: a series without {label}")
+                if not all(series.get(label) for series in result.series):
+                    problems.append(f"{panel['title']}: a series without {label}")
             largest.append(high)
-        least, most = LARGEST[name][panel["title"]]
-        if not least <= max(largest) <= most:
-            wrong.append(f"{panel['title']}: {max(largest)} is not from {least} to {most}")
+        low_end, high_end = MAX_VALUE_RANGES[name][panel["title"]]
+        if not low_end <= max(largest) <= high_end:
+            problems.append(f"{panel['title']}: {max(largest)} is not from {low_end} to {high_end}")
     print(f"  all queries: {seconds * 1000:.0f} ms")
-    assert wrong == []
+    assert problems == []
 
 
 def test_dashboards_have_exactly_the_expected_panels() -> None:
-    there = {name: {p["title"] for p in board["panels"] if p["type"] != "row"} for name, board in BOARDS.items()}
-    assert there == {name: set(panels) for name, panels in LARGEST.items()}
+    panel_titles = {
+        name: {p["title"] for p in dashboard["panels"] if p["type"] != "row"} for name, dashboard in DASHBOARDS.items()
+    }
+    assert panel_titles == {name: set(panels) for name, panels in MAX_VALUE_RANGES.items()}
 
 
-@pytest.mark.parametrize("name", BOARDS)
-def test_annotations_mark_retrains_and_swaps_at_their_time(
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_dashboard_annotations_mark_retrains_and_swaps_at_their_time(
     prometheus: Prometheus, stack: Stack, version_1: str, name: str
 ) -> None:
-    marks = {mark["name"]: mark for mark in BOARDS[name]["annotations"]["list"]}
-    retrains = ask(prometheus, BOARDS[name], marks["Retrains"]["target"])
-    assert {"promoted"} <= {one["state"] for one in retrains.series}
+    annotations = {annotation["name"]: annotation for annotation in DASHBOARDS[name]["annotations"]["list"]}
+    retrains = run_query(prometheus, DASHBOARDS[name], annotations["Retrains"]["target"])
+    assert {"promoted"} <= {series["state"] for series in retrains.series}
     assert all(prometheus.begin <= value / 1000 <= prometheus.end for value in retrains.values)
-    swaps = ask(prometheus, BOARDS[name], marks["Swaps"]["target"])
-    assert {one["version"] for one in swaps.series} >= {version_1, stack.registry.champion()}
-    for mark, found in ((marks["Retrains"], retrains), (marks["Swaps"], swaps)):
-        labels = re.findall(r"{{(\w+)}}", mark["titleFormat"])
+    swaps = run_query(prometheus, DASHBOARDS[name], annotations["Swaps"]["target"])
+    assert {series["version"] for series in swaps.series} >= {version_1, stack.registry.champion()}
+    for annotation, result in ((annotations["Retrains"], retrains), (annotations["Swaps"], swaps)):
+        labels = re.findall(r"{{(\w+)}}", annotation["titleFormat"])
         assert labels
-        assert all(label in one for one in found.series for label in labels)
+        assert all(label in series for series in result.series for label in labels)
 
 
-@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize("name", DASHBOARDS)
 def test_console_draws_every_panel_without_errors(
     prometheus: Prometheus, browser: "Browser", stack: Stack, name: str
 ) -> None:
-    complaints = []
+    errors = []
     with browser.new_page(viewport=screenshots.VIEWPORT) as page:
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
         screenshots.open_console(page, stack.components["prometheus"].url, name, prometheus.end - prometheus.begin)
         panels = page.locator(".panel").all()
         titles = [panel.locator("h3").inner_text() for panel in panels]
         drawn = [panel.locator(".number b, .bar i, .cells i[style], svg path").count() for panel in panels]
         assert page.locator(".missing, .prom_graph_error").all_inner_texts() == []
-    assert titles == list(LARGEST[name])
+    assert titles == list(MAX_VALUE_RANGES[name])
     assert all(drawn)
-    assert complaints == []
+    assert errors == []

@@ -42,14 +42,14 @@ Serve = Callable[[int], PredictorProcess]
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Broker, storage and registry; each test starts its predictors."""
+    """Start broker, storage and registry; each test starts its predictors."""
     with Stack(isolated_settings(tmp_path_factory.mktemp("promise")), print, services_to_start=()) as stack:
         yield stack
 
 
 @pytest.fixture(scope="module")
 def versions(stack: Stack) -> dict[str, SavedModel]:
-    """Versions 1 and 2, of two seasons."""
+    """Register versions 1 and 2, trained on two seasons."""
     seasons = [(date(2013, month, 1), date(2013, month, 10)) for month in (1, 7)]
     saved = [flights_model.train_and_save(stack.folder / f"model-{n}", days) for n, days in enumerate(seasons, 1)]
     return {stack_fixture.register_model(stack, model): model for model in saved}
@@ -57,7 +57,7 @@ def versions(stack: Stack) -> dict[str, SavedModel]:
 
 @pytest.fixture(scope="module")
 def make(stack: Stack, versions: dict[str, SavedModel]) -> Iterator[Make]:
-    """Make predictors that are not started yet; all are killed after the last test."""
+    """Return a function that makes a predictor, not started; all are killed after the last test."""
     rows = flights_model.sample_rows((date(2013, 1, 1), date(2014, 1, 1)))
     made: list[PredictorProcess] = []
 
@@ -72,7 +72,7 @@ def make(stack: Stack, versions: dict[str, SavedModel]) -> Iterator[Make]:
 
 @pytest.fixture
 def start(stack: Stack, make: Make, request: pytest.FixtureRequest) -> Iterator[Start]:
-    """Start predictors with settings of this test, which serve version 1."""
+    """Return a function that starts a predictor with its own settings, which serves version 1."""
     stack.registry.promote("1")
     started: list[PredictorProcess] = []
 
@@ -88,20 +88,20 @@ def start(stack: Stack, make: Make, request: pytest.FixtureRequest) -> Iterator[
 
 @pytest.fixture(scope="module")
 def predictors(make: Make) -> dict[int, PredictorProcess]:
-    """Predictors with default settings that tests share, by their number of processes: a start takes ten seconds."""
+    """Return predictors with default settings, by number of processes; tests share them, as a start takes 10 s."""
     return {workers: make(f"workers-{workers}", PREDICTOR__WORKERS=str(workers)) for workers in (1, 2)}
 
 
 @pytest.fixture
 def serve(stack: Stack, predictors: dict[int, PredictorProcess]) -> Serve:
-    """Return the shared predictor with so many processes, which serves version 1."""
+    """Return a function that returns the shared predictor with ``workers`` processes, which serves version 1."""
 
     def serve(workers: int) -> PredictorProcess:
         stack.registry.promote("1")
         predictor = predictors[workers]
         if not predictor.running():
             predictor.start()
-        wait_until(lambda: predictor.version() == "1" or None, "version 1 responses")
+        wait_until(lambda: predictor.version() == "1" or None, "version 1 serves")
         return predictor
 
     return serve
@@ -122,7 +122,7 @@ def test_killed_predictor_publishes_every_response_once(
             predictor.start()
         predictor.wait_until_loaded()
         # After a start, the cached version serves until the alias has been looked up.
-        wait_until(lambda: predictor.version() == version or None, "the version of the last swap responses")
+        wait_until(lambda: predictor.version() == version or None, "the version of the last swap serves")
     responses = load.result()
     predictor.assert_exactly_once(responses, kills=kills)
     assert set(responses.status) <= {200, 503, 0}
@@ -167,18 +167,20 @@ def test_predictor_starts_from_cache_without_registry_and_follows_alias_afterwar
         predictor.wait_until_loaded()
         with stopped(stack, "gcs"), stopped(stack, "mlflow"):
             back_at = time.monotonic() + OUTAGE_SECONDS
-            wait_until(lambda: predictor.get("/readyz")["warnings"].get("registry"), "the registry is missed")
+            wait_until(lambda: predictor.get("/readyz")["warnings"].get("registry"), "a warning reports the registry")
             killed_at = time.time()
             predictor.kill()
             predictor.start()
             restarted_at = time.time()
             predictor.wait_until_loaded()
             assert (predictor.get("/models")["version"], predictor.get("/models")["version_source"]) == ("1", "cache")
-            wait_until(lambda: predictor.get("/readyz")["warnings"].get("registry"), "the registry is missed")
+            wait_until(lambda: predictor.get("/readyz")["warnings"].get("registry"), "a warning reports the registry")
             time.sleep(max(0, back_at - time.monotonic()))
         stack.registry.promote("2")
-        wait_until(lambda: predictor.version() == "2" or None, "the alias is followed")
-        wait_until(lambda: predictor.get("/models")["version_source"] == "alias" or None, "the alias names the version")
+        wait_until(lambda: predictor.version() == "2" or None, "the version of the alias serves")
+        wait_until(
+            lambda: predictor.get("/models")["version_source"] == "alias" or None, "the version comes from the alias"
+        )
         assert predictor.get("/readyz")["warnings"] == {}
     responses = load.result()
     predictor.assert_exactly_once(responses)
@@ -187,11 +189,11 @@ def test_predictor_starts_from_cache_without_registry_and_follows_alias_afterwar
     assert not interrupted.any()
 
 
-def test_next_predictor_on_the_disk_publishes_what_a_dead_one_left(stack: Stack, serve: Serve) -> None:
+def test_next_predictor_on_same_disk_publishes_pending_events_of_killed_one(stack: Stack, serve: Serve) -> None:
     predictor = serve(1)
     with predictor.under_load() as load, stopped(stack, "kafka"):
         predictor.wait_until_loaded()
-        wait_until(lambda: pending_events(predictor) > SMALL_OUTBOX or None, "events wait")
+        wait_until(lambda: pending_events(predictor) > SMALL_OUTBOX or None, "events are pending")
         predictor.kill_group()
     outbox = Outbox(predictor.folder, OutboxSettings())
     assert outbox.depth().events > SMALL_OUTBOX
@@ -204,21 +206,24 @@ def test_full_outbox_rejects_requests_and_publishes_every_response(stack: Stack,
     predictor = start(OUTBOX__MAX_EVENTS=str(SMALL_OUTBOX))
     with stopped(stack, "kafka"), predictor.under_load() as load:
         rejected = wait_until(
-            lambda: answer if (answer := predictor.predict()).status_code == 503 else None, "it is full"
+            lambda: response if (response := predictor.predict()).status_code == 503 else None, "the outbox is full"
         )
         assert "DRIFTLOOP_OUTBOX__MAX_EVENTS" in rejected.json()["detail"]
         assert int(rejected.headers["Retry-After"]) > 0
-        wait_until(lambda: predictor.response_count("503") > SMALL_OUTBOX or None, "many are rejected")
+        wait_until(lambda: predictor.response_count("503") > SMALL_OUTBOX or None, "many requests are rejected")
     responses = load.result()
     predictor.assert_exactly_once(responses)
     assert set(responses.status) == {200, 503}
-    wait_until(lambda: predictor.predict().status_code == 200 or None, "it responses again")
+    wait_until(lambda: predictor.predict().status_code == 200 or None, "the predictor responds again")
 
 
 def test_full_outbox_set_to_drop_serves_all_and_counts_lost_events(stack: Stack, start: Start) -> None:
     predictor = start(OUTBOX__MAX_EVENTS=str(SMALL_OUTBOX), OUTBOX__ON_FULL="drop")
     with stopped(stack, "kafka"), predictor.under_load() as load:
-        wait_until(lambda: predictor.metric("driftloop_outbox_dropped_events_total") > SMALL_OUTBOX or None, "it drops")
+        wait_until(
+            lambda: predictor.metric("driftloop_outbox_dropped_events_total") > SMALL_OUTBOX or None,
+            "events are dropped",
+        )
     assert_all_succeeded(load.result())
     dropped = int(predictor.metric("driftloop_outbox_dropped_events_total"))
     predictor.assert_exactly_once(load.result(), missing=dropped)
@@ -232,7 +237,7 @@ def test_workers_share_metrics_are_replaced_and_drain_the_outbox(serve: Serve, r
     assert_all_succeeded(before.result())
     wait_until(
         lambda: predictor.response_count("200") == earlier + len(before.result().status) or None,
-        "the metrics of both add up",
+        "the metrics count the requests of both workers",
     )
 
     killed = predictor.workers()[0]
@@ -241,9 +246,10 @@ def test_workers_share_metrics_are_replaced_and_drain_the_outbox(serve: Serve, r
         random_delay(random_source)
         killed.kill()
         wait_until(
-            lambda: (killed not in (now := predictor.workers()) and len(now) == 2) or None, "another takes its place"
+            lambda: (killed not in (now := predictor.workers()) and len(now) == 2) or None,
+            "another worker replaces the killed one",
         )
-        wait_until(lambda: serving_workers(predictor, "1") == 2 or None, "both answer")
+        wait_until(lambda: serving_workers(predictor, "1") == 2 or None, "both workers serve")
     assert set(meanwhile.result().status) <= {200, 0}
 
     with predictor.under_load() as at_the_end:
@@ -285,11 +291,11 @@ def test_announced_version_serves_at_once_except_if_another_is_pinned(
         stack.registry.promote("2")
         random_delay(random_source)
         assert predictor.version() == "1"
-        wait_until(announced, "version 2 responses")  # until then the predictor may not be following the topic yet
+        wait_until(announced, "version 2 serves")  # until then the predictor may not be following the topic yet
         stack.registry.promote("1")
         announce()
         # A version is loaded in less time than a predictor that loads it needs to start, however slow the machine.
-        wait_until(lambda: predictor.version() == "1" or None, "version 1 responses", seconds=max(5, start_seconds))
+        wait_until(lambda: predictor.version() == "1" or None, "version 1 serves", seconds=max(5, start_seconds))
     for responses in (load.result(), pinned_load.result()):
         assert_all_succeeded(responses)
     predictor.assert_exactly_once(load.result())

@@ -1,7 +1,7 @@
-"""One version and one final state per retrain, whatever is killed during its training.
+"""One version and one final state per retrain, although processes are killed during its training.
 
 On the real stack: trainer, training process, registry, bucket and broker are killed at random moments. ``make faults``
-does the same more often.
+runs more kills.
 """
 
 import os
@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until
 KILLS = int(os.environ.get("FAULTS_KILLS", "2"))
 FIRST_DAYS, MORE_DAYS = 30, 15  # each retrain has enough later days for its gate
 HOLDOUT_DAYS = 10
-MAX_RETRAIN_SECONDS = 240  # of a retrain, with everything that is killed and started again
+MAX_RETRAIN_SECONDS = 240  # with all kills and restarts during the retrain
 
 pytestmark = pytest.mark.timeout(600 + 60 * KILLS)
 
@@ -48,13 +48,13 @@ def test_trainer_finishes_each_retrain_once_with_one_version_after_kills(
     retrains = [request_retrain(stack, date(2013, 1, 1) + timedelta(days=FIRST_DAYS))]
     wait_until(lambda: has_finished(stack, retrains[0]), "the first version is trained", seconds=MAX_RETRAIN_SECONDS)
     counts: Counter[str] = Counter()
-    victims = list(islice(cycle(VICTIMS), KILLS))
-    for number, victim in enumerate(victims, 1):
+    injectors = list(islice(cycle(FAULT_INJECTORS), KILLS))
+    for number, inject_fault in enumerate(injectors, 1):
         retrains.append(request_retrain(stack, date(2013, 1, 1) + timedelta(days=FIRST_DAYS + MORE_DAYS * number)))
         wait_until(lambda: is_training(stack), "the training runs", seconds=MAX_RETRAIN_SECONDS)
         random_delay(random_source, 10)
-        counts[victim.__name__] += 1
-        victim(stack)
+        counts[inject_fault.__name__] += 1
+        inject_fault(stack)
         wait_until(lambda: has_finished(stack, retrains[-1]), "the retrain has finished", seconds=MAX_RETRAIN_SECONDS)
 
     final = [change for change in model_states(stack) if change.is_final]
@@ -88,7 +88,7 @@ def request_retrain(stack: Stack, end: date) -> RetrainRequested:
 
 
 def model_states(stack: Stack) -> list[ModelStateChanged]:
-    """Return everything on the topic of models."""
+    """Return all events on the topic of models."""
     return [
         event
         for event in reader.read_last(stack.kafka, stack.topics.models, 10**6)
@@ -97,7 +97,7 @@ def model_states(stack: Stack) -> list[ModelStateChanged]:
 
 
 def has_finished(stack: Stack, retrain: RetrainRequested) -> bool | None:
-    """Return True if a retrain has finished. A trainer that has exited without the broker is started again."""
+    """Return True if a retrain has finished, else None. Restart a trainer that has exited because of a fault."""
     if not stack.executors["trainer"].running():
         stack.start("trainer")
     return any(change.is_final and change.retrain_id == retrain.id for change in model_states(stack)) or None
@@ -137,7 +137,7 @@ def kill_training(stack: Stack) -> None:
             process.kill()
 
 
-def restart(name: str) -> Callable[[Stack], None]:
+def kill_and_restart(name: str) -> Callable[[Stack], None]:
     def kill(stack: Stack) -> None:
         processes = process_tree(pid(stack, name))
         for process in processes:
@@ -150,4 +150,10 @@ def restart(name: str) -> Callable[[Stack], None]:
     return kill
 
 
-VICTIMS = [kill_trainer, kill_training, restart("mlflow"), restart("gcs"), restart("kafka")]
+FAULT_INJECTORS = [
+    kill_trainer,
+    kill_training,
+    kill_and_restart("mlflow"),
+    kill_and_restart("gcs"),
+    kill_and_restart("kafka"),
+]

@@ -1,7 +1,7 @@
-"""Test that faults leave each event in one window, and each window judged once with an unchanged verdict.
+"""Faults leave each event in one window, and each window judged once with an unchanged verdict.
 
-On the real stack, workers are killed and frozen, and broker and bucket are stopped. ``make faults`` does so many more
-times.
+On the real stack, workers are killed and frozen, and broker and bucket are stopped. ``make faults`` injects many more
+faults.
 """
 
 import os
@@ -29,9 +29,9 @@ from tests.support.faults import random_delay, stopped
 from tests.support.running_stack import isolated_settings
 from tests.support.waiting import wait_until
 from tests.support.worker_group import (
+    IDLE_TIMEOUT_SECONDS,
     MODEL,
     NOON,
-    QUIET_SECONDS,
     ROWS,
     TopicContents,
     WorkerGroup,
@@ -39,17 +39,17 @@ from tests.support.worker_group import (
     make_features,
     make_predictions,
     make_reference,
-    topic_contents,
+    parse_topic,
 )
 
 KILLS = int(os.environ.get("FAULTS_KILLS", "4"))
-AWAY_SECONDS = float(os.environ.get("FAULTS_AWAY_SECONDS", "10"))
-BROKER_AWAY_SECONDS = 10
+BUCKET_OUTAGE_SECONDS = float(os.environ.get("FAULTS_AWAY_SECONDS", "10"))
+BROKER_OUTAGE_SECONDS = 10
 STOP_SECONDS = 10
 SLOW_START_SECONDS = 45.0  # a restarted worker must be back before the session of the stopped one times out
 PARTITIONS = 4
 
-pytestmark = pytest.mark.timeout(600 + 20 * KILLS + AWAY_SECONDS)
+pytestmark = pytest.mark.timeout(600 + 20 * KILLS + BUCKET_OUTAGE_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ MakeGroup = Callable[..., WorkerGroup]
 
 
 @pytest.fixture
-def group(stack: Stack, reference: Reference) -> Iterator[MakeGroup]:
+def make_group(stack: Stack, reference: Reference) -> Iterator[MakeGroup]:
     """Return a function that makes a group of workers whose version 1 has a reference."""
     opened: list[WorkerGroup] = []
 
@@ -85,95 +85,103 @@ def group(stack: Stack, reference: Reference) -> Iterator[MakeGroup]:
         return opened[-1]
 
     yield make
-    for one in opened:
-        one.close()
+    for worker_group in opened:
+        worker_group.close()
 
 
 def test_worker_faults_leave_each_event_in_one_window_judged_once_with_an_equal_verdict(
-    stack: Stack, group: MakeGroup, reference: Reference, random_source: random.Random
+    stack: Stack, make_group: MakeGroup, reference: Reference, random_source: random.Random
 ) -> None:
-    faulty = group("faulty", partitions=PARTITIONS)
+    group = make_group("faulty", partitions=PARTITIONS)
     counts: Counter[str] = Counter()
-    workers = run_faults(stack, faulty, counts, random_source)
+    workers = run_faults(stack, group, counts, random_source)
 
-    def over() -> bool | None:
+    def all_committed() -> bool | None:
         restart_exited(workers, counts)
-        return reader.is_caught_up(stack.kafka, faulty.name, [faulty.name]) or None
+        return reader.is_caught_up(stack.kafka, group.name, [group.name]) or None
 
-    wait_until(over, "all is final", seconds=QUIET_SECONDS + 120)
+    wait_until(all_committed, "all events are committed", seconds=IDLE_TIMEOUT_SECONDS + 120)
     windows = wait_until(
-        lambda: slices_without_overlap(faulty), "no slice begins within another", seconds=SCAN_INTERVAL_SECONDS + 30
+        lambda: slices_without_overlap(group),
+        "no slice begins within another",
+        seconds=SCAN_INTERVAL_SECONDS + 30,
     )
-    expected, verdicts = topic_contents(faulty.messages(faulty.name)), faulty.verdicts()
-    rows = {window: faulty.rows(window) for window in chain.from_iterable(windows.values())}
-    dead_letters = [dict(record.headers) for record in faulty.messages(dead_letter_topic(faulty.name))]
+    expected, verdicts = parse_topic(group.messages(group.name)), group.verdicts()
+    rows = {window: group.rows(window) for window in chain.from_iterable(windows.values())}
+    dead_letters = [dict(record.headers) for record in group.messages(dead_letter_topic(group.name))]
     assert_nothing_lost_or_doubled(
         counts,
         expected,
-        Results(verdicts, rows, Counter((int(one["dlq_partition"]), int(one["dlq_offset"])) for one in dead_letters)),
+        Results(
+            verdicts,
+            rows,
+            Counter((int(letter["dlq_partition"]), int(letter["dlq_offset"])) for letter in dead_letters),
+        ),
     )
 
     for partition, partition_windows in windows.items():
         assert partition_windows[0].first_offset == 0
-        assert partition_windows[-1].last_offset == expected.last[partition]
-        for one, next_one in pairwise(partition_windows):
-            assert one.last_offset + 1 == next_one.first_offset
+        assert partition_windows[-1].last_offset == expected.last_offsets[partition]
+        for window, next_window in pairwise(partition_windows):
+            assert window.last_offset + 1 == next_window.first_offset
         for window in partition_windows:
             within = range(window.first_offset, window.last_offset + 1)
-            assert set(rows[window]["id"]) == {e.id for at, e in expected.events[partition].items() if at in within}
-    of_versions = {(window, version) for window, frame in rows.items() for version in frame["version"].unique()}
-    assert {(verdict.window, verdict.version) for verdict in verdicts} == of_versions
+            assert set(rows[window]["id"]) == {
+                e.id for offset, e in expected.events[partition].items() if offset in within
+            }
+    expected_verdicts = {(window, version) for window, frame in rows.items() for version in frame["version"].unique()}
+    assert {(verdict.window, verdict.version) for verdict in verdicts} == expected_verdicts
 
-    control, bucket, drift = faulty.control_worker()
+    control, bucket, drift = group.control_worker()
     reference_store.save_reference(bucket, MODEL, "1", reference)
     control.start()
-    last = {partition_windows[-1] for partition_windows in windows.values()}  # these were cut by the clock
+    last = {partition_windows[-1] for partition_windows in windows.values()}  # these were closed by the idle timeout
     verdicts_under_faults = {verdict.id: comparable(verdict) for verdict in verdicts if verdict.window not in last}
 
-    def undisturbed() -> dict[str, dict[str, Any]] | None:
-        found = {verdict.id: comparable(verdict) for verdict in faulty.verdicts(drift)}
+    def control_verdicts() -> dict[str, dict[str, Any]] | None:
+        verdicts_by_id = {verdict.id: comparable(verdict) for verdict in group.verdicts(drift)}
         return (
-            {identity: found[identity] for identity in verdicts_under_faults}
-            if verdicts_under_faults.keys() <= found.keys()
+            {identity: verdicts_by_id[identity] for identity in verdicts_under_faults}
+            if verdicts_under_faults.keys() <= verdicts_by_id.keys()
             else None
         )
 
-    assert wait_until(undisturbed, "the same windows are judged without disturbance") == verdicts_under_faults
+    assert wait_until(control_verdicts, "the control worker has judged the same windows") == verdicts_under_faults
     assert {verdict.verdict for verdict in verdicts} == {"no_drift", "drift", "inconclusive"}
     assert any(verdict.multiwindow_score is not None for verdict in verdicts)
 
 
-def slices_without_overlap(faulty: WorkerGroup) -> dict[int, list[Window]] | None:
+def slices_without_overlap(group: WorkerGroup) -> dict[int, list[Window]] | None:
     """Return the archived slices by partition, once the orphans of frozen and killed workers are deleted."""
-    found = faulty.windows()
+    found = group.windows()
     pairs = chain.from_iterable(map(pairwise, found.values()))
-    return found if all(one.last_offset < next_one.first_offset for one, next_one in pairs) else None
+    return found if all(window.last_offset < next_window.first_offset for window, next_window in pairs) else None
 
 
-def run_faults(stack: Stack, faulty: WorkerGroup, counts: Counter[str], source: random.Random) -> list[WorkerProcess]:
+def run_faults(stack: Stack, group: WorkerGroup, counts: Counter[str], source: random.Random) -> list[WorkerProcess]:
     """Publish events while workers are killed and frozen, join and leave, and lose broker and bucket."""
-    workers = [faulty.worker() for _ in range(3)]
-    with faulty.event_flow() as pause:
-        wait_until(lambda: faulty.verdicts() or None, "the first verdicts", seconds=120)
+    workers = [group.worker() for _ in range(3)]
+    with group.event_flow() as pause:
+        wait_until(lambda: group.verdicts() or None, "verdicts are published", seconds=120)
         for number in range(KILLS):
             restart_exited(workers, counts)
             if number % 10 == 1:
                 with pause, stopped(stack, "kafka", kill=number % 20 == 1):
-                    time.sleep(BROKER_AWAY_SECONDS)
+                    time.sleep(BROKER_OUTAGE_SECONDS)
                 counts["broker restarts"] += 1
             if number == 2:
                 with stopped(stack, "gcs"):
-                    time.sleep(AWAY_SECONDS)
-                counts["buckets away"] += 1
+                    time.sleep(BUCKET_OUTAGE_SECONDS)
+                counts["bucket outages"] += 1
             if number % 10 == 3:
-                workers.append(faulty.worker())
+                workers.append(group.worker())
                 counts["joined"] += 1
             if number % 10 == 8:
                 stop_last_worker(workers, counts)
             random_delay(source)
             restart_exited(workers, counts)
             victim = source.choice(workers)
-            others = [one for one in workers if one is not victim]
+            others = [worker for worker in workers if worker is not victim]
             frozen = number % 4 == 3
             if frozen:
                 victim.freeze()
@@ -189,11 +197,11 @@ def run_faults(stack: Stack, faulty: WorkerGroup, counts: Counter[str], source: 
                 victim.start()
         if len(workers) > 3:
             stop_last_worker(workers, counts)
-    for what, words in {
-        "waits for the bucket": "consumer.retry_scheduled",
-        "transactions given up": "consumer.commit_refused",
+    for name, event in {
+        "scheduled retries": "consumer.retry_scheduled",
+        "refused commits": "consumer.commit_refused",
     }.items():
-        counts[what] = sum(len(worker.log_entries(words, ever=True)) for worker in faulty.workers)
+        counts[name] = sum(len(worker.log_entries(event, all_runs=True)) for worker in group.workers)
     return workers
 
 
@@ -202,11 +210,11 @@ def stop_last_worker(workers: list[WorkerProcess], counts: Counter[str]) -> None
     wait_until(lambda: all_owned_once(workers, counts), "all partitions have an owner", seconds=120)
     assert workers.pop().stop() < STOP_SECONDS
     counts["left"] += 1
-    wait_until(lambda: all_owned_once(workers, counts), "its partitions move", seconds=120)
+    wait_until(lambda: all_owned_once(workers, counts), "the remaining workers own all partitions", seconds=120)
 
 
 class Results(NamedTuple):
-    """What the workers have made of the events."""
+    """Verdicts, archived rows and dead letters that the workers have written."""
 
     verdicts: Sequence[DriftVerdict]
     rows: Mapping[Window, pd.DataFrame]
@@ -219,58 +227,63 @@ def assert_nothing_lost_or_doubled(counts: Counter[str], expected: TopicContents
     ids = Counter(verdict.id for verdict in found.verdicts)
     archived = Counter(row for frame in found.rows.values() for row in zip(frame["id"], frame["row"], strict=True))
     events = [event for partition_windows in expected.events.values() for event in partition_windows.values()]
-    wanted = {(event.id, row) for event in events for row in range(len(event.predictions))}
-    counts |= {"verdicts": len(ids), "windows": len(found.rows), "events": len(events), "rows": len(wanted)}
+    expected_rows = {(event.id, row) for event in events for row in range(len(event.predictions))}
+    counts |= {"verdicts": len(ids), "windows": len(found.rows), "events": len(events), "rows": len(expected_rows)}
     counts["dead letters"] = len(found.dead_letters)
-    twice = [what for of in (ids, archived, found.dead_letters) for what, count in of.items() for _ in range(count - 1)]
-    doubled = len(twice)
-    lost = len(wanted - archived.keys()) + len(expected.unreadable - found.dead_letters.keys())
+    doubled_items = [
+        key
+        for counter in (ids, archived, found.dead_letters)
+        for key, count in counter.items()
+        for _ in range(count - 1)
+    ]
+    doubled = len(doubled_items)
+    lost = len(expected_rows - archived.keys()) + len(expected.invalid - found.dead_letters.keys())
     print(
-        "\n" + ", ".join(f"{count:,} {what}" for what, count in counts.items()),
+        "\n" + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         f"{doubled} doubled, {lost} lost",
         sep=", ",
     )
-    assert not twice, locate(twice, found)
+    assert not doubled_items, locate(doubled_items, found)
     assert lost == 0
-    assert archived.keys() == wanted
-    assert found.dead_letters.keys() == expected.unreadable
+    assert archived.keys() == expected_rows
+    assert found.dead_letters.keys() == expected.invalid
 
 
-def locate(twice: Sequence[Any], found: Results) -> list[str]:
-    """Return what was doubled, with the windows that have it."""
+def locate(doubled_items: Sequence[Any], found: Results) -> list[str]:
+    """Return each doubled item with the windows that contain it."""
     windows = {window.name: set(zip(frame["id"], frame["row"], strict=True)) for window, frame in found.rows.items()}
-    return [f"{one}: {[name for name, rows in windows.items() if one in rows]}" for one in twice]
+    return [f"{item}: {[name for name, rows in windows.items() if item in rows]}" for item in doubled_items]
 
 
-def test_restarted_worker_keeps_its_partitions_and_those_of_a_killed_one_move(group: MakeGroup) -> None:
-    watched = group("watched", partitions=2, session_timeout_seconds=SLOW_START_SECONDS)
-    stays, goes = watched.worker(), watched.worker()
+def test_restarted_worker_keeps_its_partitions_and_those_of_a_killed_one_move(make_group: MakeGroup) -> None:
+    group = make_group("watched", partitions=2, session_timeout_seconds=SLOW_START_SECONDS)
+    stable_worker, other_worker = group.worker(), group.worker()
 
     def shared() -> bool | None:
-        mine, other = stays.partitions(), goes.partitions()
-        return bool(mine and other and not mine & other and len(mine | other) == 4) or None
+        first, second = stable_worker.partitions(), other_worker.partitions()
+        return bool(first and second and not first & second and len(first | second) == 4) or None
 
-    wait_until(shared, "both have partitions")
-    assignments, before = len(stays.log_entries("consumer.partitions_assigned")), goes.partitions()
-    took = goes.stop()
-    assert took < STOP_SECONDS
-    goes.start()
-    assert wait_until(goes.partitions, "it is back") == before
-    assert len(stays.log_entries("consumer.partitions_assigned")) == assignments
+    wait_until(shared, "each worker owns partitions")
+    assignments, before = len(stable_worker.log_entries("consumer.partitions_assigned")), other_worker.partitions()
+    stop_seconds = other_worker.stop()
+    assert stop_seconds < STOP_SECONDS
+    other_worker.start()
+    assert wait_until(other_worker.partitions, "the restarted worker owns partitions") == before
+    assert len(stable_worker.log_entries("consumer.partitions_assigned")) == assignments
 
-    goes.kill()
+    other_worker.kill()
     killed_at = time.monotonic()
-    wait_until(lambda: len(stays.partitions() or ()) == 4 or None, "the other has all partitions")
+    wait_until(lambda: len(stable_worker.partitions() or ()) == 4 or None, "the other worker owns all partitions")
     moved_after = time.monotonic() - killed_at
-    print(f"\nstopped in {took:.1f} s; partitions of a killed worker moved after {moved_after:.1f} s")
+    print(f"\nstopped in {stop_seconds:.1f} s; partitions of a killed worker moved after {moved_after:.1f} s")
     assert moved_after < SLOW_START_SECONDS + 5
 
 
 def test_inconclusive_windows_have_an_explanation_and_do_not_stop_the_partition(
-    group: MakeGroup, reference: Reference
+    make_group: MakeGroup, reference: Reference
 ) -> None:
-    odd_group = group("odd")
-    save_broken_references(odd_group.bucket, reference)
+    group = make_group("odd")
+    save_broken_references(group.bucket, reference)
     source = np.random.default_rng(4)
 
     def window(
@@ -308,19 +321,19 @@ def test_inconclusive_windows_have_an_explanation_and_do_not_stop_the_partition(
         "the last": window(),
     }
     for messages in messages_by_name.values():
-        odd_group.publish(messages)
-    odd_group.worker()
+        group.publish(messages)
+    group.worker()
 
-    def all_there() -> list[DriftVerdict] | None:
-        assert odd_group.workers[0].process.poll() is None, "the worker has ended"
-        found = sorted(odd_group.verdicts(), key=lambda verdict: verdict.window.name)
+    def all_verdicts() -> list[DriftVerdict] | None:
+        assert group.workers[0].process.poll() is None, "the worker has exited"
+        found = sorted(group.verdicts(), key=lambda verdict: verdict.window.name)
         return found if len(found) >= len(messages_by_name) else None
 
-    verdicts = dict(zip(messages_by_name, wait_until(all_there, "a verdict for each window"), strict=True))
+    verdicts = dict(zip(messages_by_name, wait_until(all_verdicts, "a verdict on each window"), strict=True))
     explanations = {
         name: verdict.explanation for name, verdict in verdicts.items() if verdict.verdict == "inconclusive"
     }
-    for name, words in {
+    for name, expected_explanation in {
         "unknown version": f"version 9 of {MODEL} has no reference",
         "truncated reference": f"the reference of version truncated of {MODEL} cannot be read",
         "reference without a column": f"the reference of version lacks of {MODEL} has no column k",
@@ -330,7 +343,7 @@ def test_inconclusive_windows_have_an_explanation_and_do_not_stop_the_partition(
         "without a feature": "the window has no column k",
         "a model's name with a space": "version 1 of made up has no reference",
     }.items():
-        assert words in explanations.pop(name)
+        assert expected_explanation in explanations.pop(name)
     assert not explanations
     issues = {
         name: {(f.column, f.kind, f.fraction) for f in verdict.data_quality_issues}
@@ -342,55 +355,60 @@ def test_inconclusive_windows_have_an_explanation_and_do_not_stop_the_partition(
     for name in ("good", "good again", "a feature more", "a reserved name", "the last"):
         assert issues[name] == set()
     assert [verdicts[name].verdict for name in ("only nulls", "another type")] == ["drift", "drift"]
-    (dead_letter,) = odd_group.messages(dead_letter_topic("odd"))
+    (dead_letter,) = group.messages(dead_letter_topic("odd"))
     assert dead_letter.value == b"no event"
 
 
-def test_replay_judges_archived_windows_with_the_current_reference(group: MakeGroup, reference: Reference) -> None:
-    replay_group = group("again")
+def test_replay_judges_archived_windows_with_the_current_reference(make_group: MakeGroup, reference: Reference) -> None:
+    group = make_group("again")
     source = np.random.default_rng(5)
     for day in range(4):
         features = make_features(source, day, ROWS)
         predictions = make_predictions(source, features)
-        time_of = NOON + timedelta(days=day)
-        replay_group.publish(
-            [Prediction(time=time_of, model=MODEL, version="1", features=features, predictions=predictions)]
+        event_time = NOON + timedelta(days=day)
+        group.publish(
+            [Prediction(time=event_time, model=MODEL, version="1", features=features, predictions=predictions)]
         )
-    replay_group.worker()
-    original = wait_until(lambda: found if len(found := replay_group.verdicts()) == 4 else None, "verdicts")
-    lowered = [span.model_copy(update={"score_threshold": -1.0}) for span in reference.profile.spans]
-    profile = reference.profile.model_copy(update={"spans": lowered})
-    reference_store.save_reference(replay_group.bucket, MODEL, "1", reference._replace(profile=profile))
+    group.worker()
+    original = wait_until(
+        lambda: verdicts if len(verdicts := group.verdicts()) == 4 else None, "4 verdicts are published"
+    )
+    spans = [span.model_copy(update={"score_threshold": -1.0}) for span in reference.profile.spans]
+    profile = reference.profile.model_copy(update={"spans": spans})
+    reference_store.save_reference(group.bucket, MODEL, "1", reference._replace(profile=profile))
 
     days = ("--from", f"{NOON + timedelta(days=1):%Y-%m-%d}", "--to", f"{NOON + timedelta(days=3):%Y-%m-%d}")
-    shown = replay_group.command("replay", *days)
+    shown = group.command("replay", *days)
     assert shown.stdout.splitlines()[-1] == "2 windows judged again, 2 verdicts changed", shown.stdout + shown.stderr
-    assert len(replay_group.verdicts()) == 4
-    replay_group.command("replay", *days, "--publish")
-    replayed = wait_until(lambda: [one for one in replay_group.verdicts() if one.replayed] or None, "the new verdicts")
-    assert [(one.window, one.verdict) for one in replayed] == [(one.window, "drift") for one in original[1:3]]
-    assert {one.id for one in replayed}.isdisjoint(one.id for one in original)
+    assert len(group.verdicts()) == 4
+    group.command("replay", *days, "--publish")
+    replayed = wait_until(
+        lambda: [verdict for verdict in group.verdicts() if verdict.replayed] or None,
+        "replayed verdicts are published",
+    )
+    assert [(verdict.window, verdict.verdict) for verdict in replayed] == [(v.window, "drift") for v in original[1:3]]
+    assert {verdict.id for verdict in replayed}.isdisjoint(verdict.id for verdict in original)
 
 
 def save_broken_references(bucket: Bucket, reference: Reference) -> None:
-    """Save a broken reference for each kind of damage; the version is its name."""
+    """Save a broken reference for each kind of damage; its name is the version."""
     rows, profile = reference
-    at = reference_store.reference_prefix(MODEL, "truncated")
+    prefix = reference_store.reference_prefix(MODEL, "truncated")
     reference_store.save_reference(bucket, MODEL, "truncated", reference)
-    whole = bucket.read(f"{at}/rows.parquet")
-    bucket.write(f"{at}/rows.parquet", whole[: len(whole) // 2])
+    content = bucket.read(f"{prefix}/rows.parquet")
+    bucket.write(f"{prefix}/rows.parquet", content[: len(content) // 2])
     reference_store.save_reference(bucket, MODEL, "lacks", Reference(rows.drop(columns="k"), profile))
     reference_store.save_reference(bucket, MODEL, "types", Reference(rows.assign(x="far"), profile))
     reference_store.save_reference(bucket, MODEL, "profile", reference)
     bucket.write(f"{reference_store.reference_prefix(MODEL, 'profile')}/profile.json", b'{"columns": ["x"]}')
-    fewer = {name: kind for name, kind in profile.column_types.items() if name != "k"}
+    other_types = {name: kind for name, kind in profile.column_types.items() if name != "k"}
     reference_store.save_reference(
-        bucket, MODEL, "columns", Reference(rows, profile.model_copy(update={"column_types": fewer}))
+        bucket, MODEL, "columns", Reference(rows, profile.model_copy(update={"column_types": other_types}))
     )
 
 
 def comparable(verdict: DriftVerdict) -> dict[str, Any]:
-    """Return the fields that do not depend on the time, the worker and the bucket."""
+    """Return the fields of a verdict that do not depend on time, worker and bucket."""
     fields = verdict.model_dump(exclude={"time", "archive"})
     return {**fields, "explanation": verdict.explanation.replace("-undisturbed/", "/")}
 
@@ -399,12 +417,12 @@ def restart_exited(workers: Sequence[WorkerProcess], counts: Counter[str]) -> No
     """Restart workers that have exited, as a supervisor does."""
     for worker in workers:
         if not worker.running():
-            counts["ended by themselves"] += 1
+            counts["exits without a kill"] += 1
             worker.start()
 
 
 def all_owned_once(workers: Sequence[WorkerProcess], counts: Counter[str]) -> bool | None:
     """Return whether each partition has exactly one owner among the workers."""
     restart_exited(workers, counts)
-    has = [partition for worker in workers for partition in worker.partitions() or ()]
-    return (len(has) == len({*has}) == 2 * PARTITIONS) or None
+    owned = [partition for worker in workers for partition in worker.partitions() or ()]
+    return (len(owned) == len({*owned}) == 2 * PARTITIONS) or None

@@ -33,15 +33,15 @@ from tests.support.waiting import wait_until
 
 @dataclass
 class RecordingHandler:
-    """A handler that records its messages, commits each, and stops its loop after ``wanted`` of them."""
+    """A handler that records its messages, commits each, and stops its loop after ``message_count`` of them."""
 
     stop: threading.Event
-    wanted: int
+    message_count: int
     received: list[ConsumedMessage] = field(default_factory=list)
 
     def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
         self.received.append(message)
-        if len(self.received) == self.wanted:
+        if len(self.received) == self.message_count:
             self.stop.set()
         return [Commit(message.topic, message.partition, message.offset + 1)]
 
@@ -56,7 +56,7 @@ class RecordingHandler:
 
 
 class TopicUnderTest:
-    """A topic of one test, and a loop that consumes it."""
+    """A topic of one test, with a publisher and consumer loops."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -68,32 +68,33 @@ class TopicUnderTest:
 
     def publish(self, *validity: bool) -> None:
         """Publish valid (``True``) and invalid (``False``) messages, in this order."""
-        raw = KafkaProducer(bootstrap_servers=self.stack.kafka.bootstrap_servers)
+        producer = KafkaProducer(bootstrap_servers=self.stack.kafka.bootstrap_servers)
         for number, is_valid in enumerate(validity):
             if is_valid:
                 self.publisher.publish(Outcome(prediction_id="p", index=number, outcome=1.0))
             else:
-                raw.send(self.topic, key=b"k", value=b"garbage %d" % number, headers=[("trace", b"t")]).get(10)
-        raw.close()
+                producer.send(self.topic, key=b"k", value=b"garbage %d" % number, headers=[("trace", b"t")]).get(10)
+        producer.close()
 
-    def run(self, wanted: int, limits: DeadLetterSettings) -> RecordingHandler:
-        """Consume until ``wanted`` offsets are handled."""
+    def run(self, message_count: int, limits: DeadLetterSettings) -> RecordingHandler:
+        """Run a consumer loop until it has handled ``message_count`` offsets; return its handler."""
         stop = threading.Event()
-        seen = RecordingHandler(stop, wanted)
+        handler = RecordingHandler(stop, message_count)
         watchdog = threading.Timer(60, stop.set)
         watchdog.start()
         source = create_consumer(self.stack.kafka, self.group, "test")
         try:
-            ConsumerLoop(source, [self.topic], seen, self.transactional_producer(), limits, Health()).run(stop)
+            ConsumerLoop(source, [self.topic], handler, self.transactional_producer(), limits, Health()).run(stop)
         finally:
             watchdog.cancel()
             source.close(autocommit=False)
-        return seen
+        return handler
 
     def transactional_producer(self) -> TransactionalProducer:
         return TransactionalProducer(self.stack.kafka, self.topics, "test", self.topic)
 
     def committed(self) -> int | None:
+        """Return the group's committed offset."""
         reader = KafkaConsumer(bootstrap_servers=self.stack.kafka.bootstrap_servers, group_id=self.group)
         try:
             offset = reader.committed(TopicPartition(self.topic, 0))
@@ -102,21 +103,22 @@ class TopicUnderTest:
             reader.close()
 
     def dead_letters(self) -> list[ConsumerRecord]:
+        """Return the dead letters of the topic."""
         return records(self.stack, dead_letter_topic(self.topic))
 
 
 def records(stack: Stack, topic: str) -> list[ConsumerRecord]:
-    """All messages of a topic of one partition."""
+    """Return all committed messages of a topic with one partition."""
     partition = TopicPartition(topic, 0)
     reader = KafkaConsumer(bootstrap_servers=stack.kafka.bootstrap_servers, isolation_level="read_committed")
     try:
         reader.assign([partition])
         reader.seek_to_beginning(partition)
-        end, found = reader.end_offsets([partition])[partition], []
+        end, messages = reader.end_offsets([partition])[partition], []
         while reader.position(partition) < end:
             for polled in reader.poll(1_000).values():
-                found += polled
-        return found
+                messages += polled
+        return messages
     finally:
         reader.close()
 
@@ -130,11 +132,11 @@ def source(stack: Stack) -> Iterator[TopicUnderTest]:
 
 def test_consumer_loop_dead_letters_invalid_message_with_its_origin(source: TopicUnderTest) -> None:
     source.publish(True, False, True)
-    seen = source.run(3, DeadLetterSettings())
-    assert [(r.offset, r.event is not None) for r in seen.received] == [(0, True), (1, False), (2, True)]
-    (letter,) = source.dead_letters()
-    headers = {name: value.decode() for name, value in letter.headers}
-    assert (letter.key, letter.value) == (b"k", b"garbage 1")
+    handler = source.run(3, DeadLetterSettings())
+    assert [(r.offset, r.event is not None) for r in handler.received] == [(0, True), (1, False), (2, True)]
+    (dead_letter,) = source.dead_letters()
+    headers = {name: value.decode() for name, value in dead_letter.headers}
+    assert (dead_letter.key, dead_letter.value) == (b"k", b"garbage 1")
     assert headers.pop("dlq_error").startswith("no CloudEvent")
     assert headers == {"trace": "t", "dlq_topic": source.topic, "dlq_partition": "0", "dlq_offset": "1"}
     assert source.committed() == 3
@@ -162,8 +164,8 @@ def test_consumer_loop_resumes_after_limit_was_raised(source: TopicUnderTest) ->
     source.publish(True, *[False] * 5, True)
     with pytest.raises(DeadLetterLimitExceeded):
         source.run(7, DeadLetterSettings(max_consecutive=3, max_ratio=1.0))
-    seen = source.run(6, DeadLetterSettings(max_consecutive=5, max_ratio=1.0))
-    assert [received.offset for received in seen.received] == [1, 2, 3, 4, 5, 6]
+    handler = source.run(6, DeadLetterSettings(max_consecutive=5, max_ratio=1.0))
+    assert [received.offset for received in handler.received] == [1, 2, 3, 4, 5, 6]
     assert len(source.dead_letters()) == 5
 
 
@@ -176,7 +178,7 @@ def test_consumer_loop_stops_at_ratio_limit(source: TopicUnderTest) -> None:
 
 
 def test_consumer_loop_ends_on_handler_exception_and_redelivers_its_event(source: TopicUnderTest) -> None:
-    class Failing(RecordingHandler):
+    class FailingHandler(RecordingHandler):
         def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
             if message.offset == 1:
                 raise RuntimeError("disk full")
@@ -184,11 +186,11 @@ def test_consumer_loop_ends_on_handler_exception_and_redelivers_its_event(source
 
     source.publish(True, True)
     reader = create_consumer(source.stack.kafka, source.group, "test")
-    failing = Failing(threading.Event(), 2)
+    handler = FailingHandler(threading.Event(), 2)
     with pytest.raises(RuntimeError, match="disk full"):
         ConsumerLoop(
-            reader, [source.topic], failing, source.transactional_producer(), DeadLetterSettings(), Health()
-        ).run(failing.stop)
+            reader, [source.topic], handler, source.transactional_producer(), DeadLetterSettings(), Health()
+        ).run(handler.stop)
     reader.close(autocommit=False)
     assert source.committed() == 1
     assert [received.offset for received in source.run(1, DeadLetterSettings()).received] == [1]
@@ -203,10 +205,10 @@ def test_consumer_loop_commits_each_poll_in_one_transaction(source: TopicUnderTe
             super().commit(*arguments)
 
     source.publish(*[True] * 10, False, *[True] * 10)
-    reader, seen = create_consumer(source.stack.kafka, source.group, "test"), RecordingHandler(threading.Event(), 21)
+    reader, handler = create_consumer(source.stack.kafka, source.group, "test"), RecordingHandler(threading.Event(), 21)
     producer = CountingProducer(source.stack.kafka, source.topics, "test", source.topic)
     try:
-        ConsumerLoop(reader, [source.topic], seen, producer, DeadLetterSettings(), Health()).run(seen.stop)
+        ConsumerLoop(reader, [source.topic], handler, producer, DeadLetterSettings(), Health()).run(handler.stop)
     finally:
         reader.close(autocommit=False)
     assert source.committed() == 21
@@ -277,29 +279,29 @@ def test_consumer_loop_stop_ends_back_off(source: TopicUnderTest) -> None:
 
 @pytest.mark.usefixtures("version_1")
 def test_drift_worker_dead_letters_invalid_message_and_continues(stack: Stack) -> None:
-    raw = KafkaProducer(bootstrap_servers=stack.kafka.bootstrap_servers)
-    at = raw.send("predictions", b"not an event").get(10)
-    raw.close()
+    producer = KafkaProducer(bootstrap_servers=stack.kafka.bootstrap_servers)
+    metadata = producer.send("predictions", b"not an event").get(10)
+    producer.close()
 
-    def moved() -> ConsumerRecord | None:
+    def dead_letter_of_message() -> ConsumerRecord | None:
         offsets = [(dict(record.headers)["dlq_offset"], record) for record in records(stack, "predictions.dlq")]
-        return next((record for offset, record in offsets if offset == str(at.offset).encode()), None)
+        return next((record for offset, record in offsets if offset == str(metadata.offset).encode()), None)
 
-    assert wait_until(moved, "the dead letter").value == b"not an event"
-    answer = predict(stack, FLIGHT).json()
+    assert wait_until(dead_letter_of_message, "the dead letter is published").value == b"not an event"
+    response = predict(stack, FLIGHT).json()
 
     def archived() -> bool | None:
         bucket = Bucket(stack.storage)
         frames = (bucket.read_parquet(path) for path in bucket.list_paths("events/predictions/"))
-        return any(answer["id"] in set(frame["id"]) for frame in frames) or None
+        return any(response["id"] in set(frame["id"]) for frame in frames) or None
 
-    wait_until(archived, f"{answer['id']} is archived")
+    wait_until(archived, f"{response['id']} is archived")
 
 
 def test_drift_worker_exits_at_dead_letter_limit(source: TopicUnderTest) -> None:
     source.publish(*[False] * 10)
     stack = source.stack
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "drift_worker.main"],
         env={
             **os.environ,
@@ -316,7 +318,7 @@ def test_drift_worker_exits_at_dead_letter_limit(source: TopicUnderTest) -> None
         timeout=120,
         check=False,
     )
-    assert ended.returncode == 1
-    assert "DeadLetterLimitExceeded" in ended.stderr
-    assert "6 consecutive messages" in ended.stderr
+    assert result.returncode == 1
+    assert "DeadLetterLimitExceeded" in result.stderr
+    assert "6 consecutive messages" in result.stderr
     assert source.dead_letters() == []

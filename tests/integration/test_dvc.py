@@ -1,4 +1,4 @@
-"""The dataset is under DVC: the repository's files and access to the bucket suffice for plain ``dvc pull``."""
+"""Datasets under DVC: plain ``dvc pull`` needs only the repository's files and access to the bucket."""
 
 import os
 import shutil
@@ -15,13 +15,14 @@ from tests.support.running_stack import run_command
 from usecases.flights import usecase
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_GCS = {**os.environ, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}  # for a server that only speaks its protocol
+# The emulator does not support hierarchical namespaces.
+GCS_EMULATOR_ENVIRONMENT = {**os.environ, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 
 
 def test_plain_dvc_pulls_the_dataset_from_the_bucket(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc")
-    # what a user sets who has a server that speaks GCS's protocol instead of GCS
+    # The settings of a user who has a server with GCS's protocol instead of GCS.
     (tmp_path / ".dvc" / "config.local").write_text(
         "[core]\n    no_scm = true\n['remote \"bucket\"']\n"
         f"    endpointurl = {stack.storage.endpoint}\n    allow_anonymous_login = true\n"
@@ -31,7 +32,7 @@ def test_plain_dvc_pulls_the_dataset_from_the_bucket(stack: Stack, tmp_path: Pat
     subprocess.run(
         [str(dvc), "pull", usecase.dvc_file.name],
         cwd=tmp_path,
-        env=NOT_GCS,
+        env=GCS_EMULATOR_ENVIRONMENT,
         check=True,
         capture_output=True,
         timeout=120,
@@ -41,8 +42,8 @@ def test_plain_dvc_pulls_the_dataset_from_the_bucket(stack: Stack, tmp_path: Pat
 
 
 @pytest.fixture(scope="module")
-def trained_on(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dataset of version 1 of a model, in the bucket and with its pointer on the run; version 2 has no pointer."""
+def training_file(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Push a dataset for version 1 of a model, whose run has the pointer; version 2 has none. Return the file."""
     file = tmp_path_factory.mktemp("trained") / "restored.parquet"
     usecase.load_rows().head(1_000).to_parquet(file, index=False)
     client = stack.registry.client
@@ -55,26 +56,27 @@ def trained_on(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def restore(stack: Stack, *words: str) -> "subprocess.CompletedProcess[str]":
+def restore(stack: Stack, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run ``driftloop data restore`` for the model ``restored``."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stack.environment, "DRIFTLOOP_REGISTRY__MODEL", "restored")
-        return run_command(stack, "driftloop", "data", "restore", *words)
+        return run_command(stack, "driftloop", "data", "restore", *arguments)
 
 
-def test_data_restore_fetches_dataset_of_a_version(stack: Stack, trained_on: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "of its own"
-    done = restore(stack, "1", "--to", str(folder))
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_data_restore_fetches_dataset_of_a_version(stack: Stack, training_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new folder"
+    result = restore(stack, "1", "--to", str(folder))
+    assert result.returncode == 0, result.stdout + result.stderr
     content = (folder / "restored.parquet").read_bytes()
-    assert content == trained_on.read_bytes()
-    assert done.stdout.strip() == (
+    assert content == training_file.read_bytes()
+    assert result.stdout.strip() == (
         f"{folder / 'restored.parquet'}: 1,000 rows, md5 {md5(content, usedforsecurity=False).hexdigest()}"
     )
     assert sorted(file.name for file in folder.iterdir()) == ["restored.parquet", "restored.parquet.dvc"]
 
 
-def test_plain_dvc_restores_dataset_by_pointer_of_the_run(stack: Stack, trained_on: Path, tmp_path: Path) -> None:
-    """The commands that ``driftloop data restore --help`` names, and two lines for a server that is not GCS."""
+def test_plain_dvc_restores_dataset_by_pointer_of_the_run(stack: Stack, training_file: Path, tmp_path: Path) -> None:
+    """Run the commands of ``driftloop data restore --help``, with two more lines for a server that is not GCS."""
     run = stack.registry.client.get_model_version("restored", "1").run_id
     script = f"""
     mlflow artifacts download --run-id {run} --artifact-path dataset --dst-path .
@@ -84,11 +86,11 @@ def test_plain_dvc_restores_dataset_by_pointer_of_the_run(stack: Stack, trained_
     dvc pull *.dvc
     """
     environment = {
-        **NOT_GCS,
+        **GCS_EMULATOR_ENVIRONMENT,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "MLFLOW_TRACKING_URI": stack.components["mlflow"].url,
     }
-    done = subprocess.run(
+    result = subprocess.run(
         ["/bin/bash", "-ec", script],
         cwd=tmp_path,
         env=environment,
@@ -97,28 +99,31 @@ def test_plain_dvc_restores_dataset_by_pointer_of_the_run(stack: Stack, trained_
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "dataset" / "restored.parquet").read_bytes() == trained_on.read_bytes()
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (tmp_path / "dataset" / "restored.parquet").read_bytes() == training_file.read_bytes()
 
 
 def test_data_restore_keeps_equal_file_and_refuses_to_overwrite_another(
-    stack: Stack, trained_on: Path, tmp_path: Path
+    stack: Stack, training_file: Path, tmp_path: Path
 ) -> None:
-    there = tmp_path / trained_on.name
-    shutil.copy(trained_on, there)
+    existing_file = tmp_path / training_file.name
+    shutil.copy(training_file, existing_file)
     assert restore(stack, "1", "--to", str(tmp_path)).returncode == 0
-    there.write_bytes(b"somebody's own")
-    done = restore(stack, "1", "--to", str(tmp_path))
-    assert done.returncode == 7
-    assert "exists already and is another file" in done.stdout
-    assert there.read_bytes() == b"somebody's own"
+    existing_file.write_bytes(b"another file")
+    result = restore(stack, "1", "--to", str(tmp_path))
+    assert result.returncode == 7
+    assert "exists already and is another file" in result.stdout
+    assert existing_file.read_bytes() == b"another file"
 
 
 @pytest.mark.parametrize(
-    ("version", "why"), [("2", "version 2 names no dataset"), ("9", "has no version 9"), ("one", "has no version one")]
+    ("version", "expected_error"),
+    [("2", "version 2 names no dataset"), ("9", "has no version 9"), ("one", "has no version one")],
 )
-def test_data_restore_reports_version_without_dataset(stack: Stack, trained_on: Path, version: str, why: str) -> None:
-    assert trained_on.exists()
-    done = restore(stack, version)
-    assert done.returncode == 7, done.stderr
-    assert why in done.stdout
+def test_data_restore_reports_version_without_dataset(
+    stack: Stack, training_file: Path, version: str, expected_error: str
+) -> None:
+    assert training_file.exists()
+    result = restore(stack, version)
+    assert result.returncode == 7, result.stderr
+    assert expected_error in result.stdout

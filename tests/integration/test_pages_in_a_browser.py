@@ -1,4 +1,4 @@
-"""Test the drift worker's pages in a real browser: charts, width on a phone, and no requests to other hosts."""
+"""The drift worker's pages in a real browser: charts, width on a phone, and no requests to other hosts."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 SIZES = {"desktop": (1280, 900), "phone": (360, 740)}
-DRAWN = "() => [...document.querySelectorAll('.chart')].every(chart => chart.querySelector('svg.main-svg'))"
+ALL_CHARTS_DRAWN = "() => [...document.querySelectorAll('.chart')].every(chart => chart.querySelector('svg.main-svg'))"
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_pages_draw_every_chart_without_errors_or_foreign_requests(
             lambda request: foreign.append(request.url) if not request.url.startswith((url, "data:")) else None,
         )
         page.goto(url + path)
-        page.wait_for_function(DRAWN, timeout=20_000)
+        page.wait_for_function(ALL_CHARTS_DRAWN, timeout=20_000)
         charts = page.locator(".chart").count()
         marks = page.locator(".chart .trace, .chart .hm").count()
         too_wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
@@ -113,7 +113,7 @@ def test_pages_show_tables_without_javascript(browser: "Browser", url: str, path
 def test_click_on_heatmap_opens_the_window_s_page(browser: "Browser", url: str) -> None:
     with browser.new_page(viewport={"width": 1280, "height": 900}) as page:
         page.goto(url)
-        page.wait_for_function(DRAWN, timeout=20_000)
+        page.wait_for_function(ALL_CHARTS_DRAWN, timeout=20_000)
         page.locator("#heat-1 .nsewdrag").click(position={"x": 20, "y": 20})
         page.wait_for_url("**/windows/*/m/1")
         assert page.locator("h1").inner_text().startswith("m version 1")

@@ -20,7 +20,7 @@ from driftloop.telemetry.health import Health
 from stack.running import Stack
 from tests.integration.test_dead_letters import RecordingHandler
 from tests.support.waiting import wait_until
-from tests.support.worker_group import SESSION_SECONDS
+from tests.support.worker_group import SESSION_TIMEOUT_SECONDS
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def topic_names(stack: Stack) -> TopicsSettings:
 
 @pytest.fixture
 def members(stack: Stack, topic_names: TopicsSettings) -> Iterator[list[KafkaConsumer]]:
-    """Two consumers of a group, of which the first has joined."""
-    kafka = stack.kafka.model_copy(update={"session_timeout_seconds": SESSION_SECONDS})
+    """Return two consumers of a group; the first one has joined it."""
+    kafka = stack.kafka.model_copy(update={"session_timeout_seconds": SESSION_TIMEOUT_SECONDS})
     members = [create_consumer(kafka, f"of-two-{topic_names.outcomes}", name) for name in ("first", "second")]
     members[0].subscribe([topic_names.outcomes])
     members[0].partitions_for_topic(topic_names.outcomes)
-    wait_until(lambda: membership(members[:1], after_generation=-1), "the first has joined")
+    wait_until(lambda: membership(members[:1], after_generation=-1), "the first member has joined")
     yield members
     for member in members:
         member.close(autocommit=False)
@@ -54,27 +54,33 @@ def membership(members: list[KafkaConsumer], after_generation: int) -> ConsumerG
 def test_transactional_producer_drops_offsets_of_aborted_transaction(
     stack: Stack, topic_names: TopicsSettings, members: list[KafkaConsumer]
 ) -> None:
-    lost, kept = TopicPartition(topic_names.outcomes, 0), TopicPartition(dead_letter_topic(topic_names.outcomes), 0)
+    dropped_partition, committed_partition = (
+        TopicPartition(topic_names.outcomes, 0),
+        TopicPartition(dead_letter_topic(topic_names.outcomes), 0),
+    )
     producer = TransactionalProducer(stack.kafka, topic_names, "test", topic_names.outcomes)
     before = members[0].group_metadata()
     members[1].subscribe([topic_names.outcomes])
-    now = wait_until(lambda: membership(members, after_generation=before.generation_id), "the second has joined")
+    current = wait_until(
+        lambda: membership(members, after_generation=before.generation_id), "the second member has joined"
+    )
 
     with pytest.raises(Rebalanced, match="IllegalGeneration"):
-        producer.commit(before, {lost: CommittedPosition(5, "too late")}, [])
-    producer.commit(now, {kept: CommittedPosition(7, "in time")}, [])
+        producer.commit(before, {dropped_partition: CommittedPosition(5, "too late")}, [])
+    producer.commit(current, {committed_partition: CommittedPosition(7, "in time")}, [])
     producer.close()
 
-    assert members[1].committed(lost) is None
-    assert members[1].committed(kept, metadata=True)[:2] == (7, "in time")
+    assert members[1].committed(dropped_partition) is None
+    assert members[1].committed(committed_partition, metadata=True)[:2] == (7, "in time")
 
 
 def test_consumer_loop_reads_added_partitions_after_stalled_rebalance(
     stack: Stack, topic_names: TopicsSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_loop, "POLL_TIMEOUT_MS", 1)  # so that every poll returns in mid-rebalance
+    # Each poll returns before the rebalance is complete.
+    monkeypatch.setattr(consumer_loop, "POLL_TIMEOUT_MS", 1)
     reader = create_consumer(
-        stack.kafka, f"grows-{topic_names.outcomes}", "test", max_poll_interval_seconds=SESSION_SECONDS + 1
+        stack.kafka, f"grows-{topic_names.outcomes}", "test", max_poll_interval_seconds=SESSION_TIMEOUT_SECONDS + 1
     )
     admin = KafkaAdminClient(bootstrap_servers=stack.kafka.bootstrap_servers)
 
@@ -90,12 +96,12 @@ def test_consumer_loop_reads_added_partitions_after_stalled_rebalance(
             if reader.assignment() and not self.grown:
                 self.grown = True
                 admin.create_partitions({topic_names.outcomes: 2})
-                reader.topics()  # refreshes the metadata, which is done every five minutes otherwise
+                reader.topics()  # refreshes the metadata, which otherwise happens every five minutes
                 with Publisher(stack.kafka, topic_names, "test") as publisher:
                     publisher.publish(*(Outcome(prediction_id=f"{key}", index=0, outcome=1.0) for key in range(40)))
             return []
 
-    handler = GrowingHandler(threading.Event(), wanted=40)
+    handler = GrowingHandler(threading.Event(), message_count=40)
     watchdog = threading.Timer(120, handler.stop.set)
     watchdog.start()
     producer = TransactionalProducer(stack.kafka, topic_names, "test", f"grows-{topic_names.outcomes}")

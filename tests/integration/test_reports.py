@@ -1,4 +1,4 @@
-"""evidently's report of a window, and who has it made."""
+"""evidently's report of a window, and the queue that renders reports in processes."""
 
 import re
 import subprocess
@@ -22,11 +22,11 @@ from driftloop.events import DriftVerdict
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable
-from tests.support.drift_windows import KINDS, FolderBucket, archive_and_judge, days, store_reference
+from tests.support.drift_windows import COLUMN_TYPES, FolderBucket, archive_and_judge, days, store_reference
 
 pytest_plugins = "tests.support.drift_windows"
 
-NAMES = {
+EVIDENTLY_NAMES = {
     "wasserstein": "Wasserstein distance (normed)",
     "jensenshannon": "Jensen-Shannon distance",
     "psi": "PSI",
@@ -46,55 +46,59 @@ def reference(bucket: Bucket) -> Reference:
     return store_reference(bucket)
 
 
-def rendered(bucket: Bucket, verdict: DriftVerdict) -> str:
+def render_report(bucket: Bucket, verdict: DriftVerdict) -> str:
+    """Render and store the report of a window; return its HTML."""
     return bucket.read(report.render_and_store(bucket, ReportKey.for_verdict(verdict))).decode()
 
 
-def clear(days: pd.DataFrame) -> pd.DataFrame:
-    """Days whose visibility is good or not: an integer, of which numpy makes a single bin."""
+def with_binary_visibility(days: pd.DataFrame) -> pd.DataFrame:
+    """Return rows whose visibility is 0 or 1: integers, for which numpy makes a single bin."""
     return days.assign(visib=(days["visib"] == 10).astype(int))
 
 
 @pytest.mark.parametrize(
-    "methods",
+    "distances",
     [{}, {"temp": "psi", "visib": "hellinger", "carrier": "kl_div", "prediction": "jensenshannon"}],
     ids=["by default", "chosen"],
 )
-def test_report_shows_our_distances_and_thresholds(bucket: Bucket, methods: dict[str, DistanceName]) -> None:
-    store_reference(bucket, rows=clear(days(80)), methods=methods)
-    quiet, verdict = archive_and_judge(bucket, [clear(days(1, 5)), clear(days(1, 5, warmer=10))])
-    assert (quiet.verdict, verdict.verdict, verdict.drifted_columns) == ("no_drift", "drift", ["temp"])
-    assert {column: method for column, method in _distances(verdict).items() if column in methods} == methods
-    page = rendered(bucket, verdict)
+def test_report_shows_our_distances_and_thresholds(bucket: Bucket, distances: dict[str, DistanceName]) -> None:
+    store_reference(bucket, rows=with_binary_visibility(days(80)), distances=distances)
+    normal_verdict, verdict = archive_and_judge(
+        bucket, [with_binary_visibility(days(1, 5)), with_binary_visibility(days(1, 5, warmer=10))]
+    )
+    assert (normal_verdict.verdict, verdict.verdict, verdict.drifted_columns) == ("no_drift", "drift", ["temp"])
+    assert {column: method for column, method in distances_of(verdict).items() if column in distances} == distances
+    page = render_report(bucket, verdict)
     assert bucket.exists(f"reports/m/1/{verdict.window.name}.html")
     rows = re.findall(
         r'"column_name": "(\w+)", "column_type": "\w+", "stattest_name": "([^"]+)".*?'
         r'"data_drift": "([^"]+)", "drift_score": ([0-9.]+)',
         page,
     )
-    drawn = {column: (method, drifted == "Detected", float(score)) for column, method, drifted, score in rows}
-    single = [finding for finding in verdict.findings if finding.windows == 1 and finding.method in NAMES]
-    assert set(drawn) == {finding.column for finding in single} == set(KINDS)
-    for finding in single:
-        method, drifted, score = drawn[finding.column]
-        assert (method, drifted) == (NAMES[finding.method], finding.drifted)
+    results_in_page = {column: (method, drifted == "Detected", float(score)) for column, method, drifted, score in rows}
+    findings = [finding for finding in verdict.findings if finding.windows == 1 and finding.method in EVIDENTLY_NAMES]
+    assert set(results_in_page) == {finding.column for finding in findings} == set(COLUMN_TYPES)
+    for finding in findings:
+        method, drifted, score = results_in_page[finding.column]
+        assert (method, drifted) == (EVIDENTLY_NAMES[finding.method], finding.drifted)
         # The reference is a sample, and fewer rows make fewer bins.
         assert score == pytest.approx(finding.value, rel=0.1, abs=0.02)
         assert f"{finding.column} {finding.threshold:.3g}" in page
 
 
-def _distances(verdict: DriftVerdict) -> dict[str, str]:
-    return {finding.column: finding.method for finding in verdict.findings if finding.method in NAMES}
+def distances_of(verdict: DriftVerdict) -> dict[str, str]:
+    """Return the distance of each column in a verdict."""
+    return {finding.column: finding.method for finding in verdict.findings if finding.method in EVIDENTLY_NAMES}
 
 
 def test_report_uses_the_profile_s_threshold(bucket: Bucket, reference: Reference) -> None:
     (verdict,) = archive_and_judge(bucket, [days(1, 5, warmer=10)])
-    single = reference.profile.spans[0]
-    lenient = reference.profile.model_copy(
-        update={"spans": [single.model_copy(update={"score_threshold": single.score_threshold * 100})]}
+    span = reference.profile.spans[0]
+    profile = reference.profile.model_copy(
+        update={"spans": [span.model_copy(update={"score_threshold": span.score_threshold * 100})]}
     )
-    reference_store.save_reference(bucket, "m", "1", reference._replace(profile=lenient))
-    page = rendered(bucket, verdict)
+    reference_store.save_reference(bucket, "m", "1", reference._replace(profile=profile))
+    page = render_report(bucket, verdict)
     assert '"data_drift": "Not Detected"' in page
     assert '"data_drift": "Detected"' not in page
 
@@ -102,19 +106,19 @@ def test_report_uses_the_profile_s_threshold(bucket: Bucket, reference: Referenc
 @pytest.mark.usefixtures("reference")
 def test_report_leaves_out_and_names_column_without_values(bucket: Bucket) -> None:
     (verdict,) = archive_and_judge(bucket, [days(1, 6).assign(visib=np.nan)])
-    page = rendered(bucket, verdict)
+    page = render_report(bucket, verdict)
     assert "Left out because they have no values: visib." in page
     assert "<title>m 1: predictions-0-" in page
 
 
 @pytest.mark.usefixtures("reference")
-def test_report_of_window_without_values_says_so(bucket: Bucket) -> None:
-    (verdict,) = archive_and_judge(bucket, [days(1, 6).assign(**dict.fromkeys(KINDS, np.nan))])
-    page = rendered(bucket, verdict)
-    assert f"Left out because they have no values: {', '.join(KINDS)}." in page
+def test_report_of_window_without_values_names_all_columns(bucket: Bucket) -> None:
+    (verdict,) = archive_and_judge(bucket, [days(1, 6).assign(**dict.fromkeys(COLUMN_TYPES, np.nan))])
+    page = render_report(bucket, verdict)
+    assert f"Left out because they have no values: {', '.join(COLUMN_TYPES)}." in page
 
 
-def test_stored_report_is_not_rendered_again(bucket: Bucket) -> None:
+def test_stored_report_is_not_rendered_twice(bucket: Bucket) -> None:
     bucket.write(A.path, b"as it was")
     assert bucket.read(report.render_and_store(bucket, A)) == b"as it was"
 
@@ -132,95 +136,97 @@ def test_report_names_missing_reference_window_or_rows(bucket: Bucket) -> None:
 
 
 @contextmanager
-def queue_running(code: str, timeout_seconds: float = 60, max_queued: int = 2) -> Iterator[ReportQueue]:
-    """Reports are made by a few lines of Python, which get ``model, version, window``."""
+def running_queue(code: str, timeout_seconds: float = 60, max_queued: int = 2) -> Iterator[ReportQueue]:
+    """Run a queue whose reports are rendered by Python code with the variables ``model, version, window``."""
     code = f"import pathlib, sys, time\nmodel, version, window = sys.argv[2:]\n{code}"
     with ReportQueue(max_queued, timeout_seconds, [sys.executable, "-c", code]) as queue:
         yield queue
 
 
-def until(found: Callable[[], object], what: str, seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], description: str, seconds: float = 20) -> None:
+    """Poll every 10 ms until the condition is true; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain: {what}"
+    while not condition():
+        assert time.monotonic() < deadline, f"timed out after {seconds:g} s: {description}"
         time.sleep(0.01)
 
 
-def waits_for(gate: Path, log: Path) -> str:
-    """Writes its window down, then waits until it may end."""
+def blocking_code(gate: Path, log: Path) -> str:
+    """Return code that appends its window to ``log`` and then waits until the file ``gate`` exists."""
     return (
         f"with open({str(log)!r}, 'a') as log: log.write(window + '\\n')\n"
         f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)"
     )
 
 
-def counted(state: str) -> float:
+def report_count(state: str) -> float:
+    """Return how many reports had this result, from the metric."""
     return REGISTRY.get_sample_value("driftloop_drift_reports_total", {"state": state}) or 0.0
 
 
 def test_report_queue_renders_latest_request_first_and_drops_the_oldest(tmp_path: Path) -> None:
     gate, log = tmp_path / "gate", tmp_path / "log"
-    dropped, before = counted("dropped"), counted("rendered")
-    with queue_running(waits_for(gate, log)) as queue:
+    dropped_before, rendered_before = report_count("dropped"), report_count("rendered")
+    with running_queue(blocking_code(gate, log)) as queue:
         queue.enqueue(A)
-        until(lambda: log.exists() and log.read_text(), "the first one is being made")
-        began = time.monotonic()
+        wait_for(lambda: log.exists() and log.read_text(), "the first report is being rendered")
+        started_at = time.monotonic()
         for key in (B, C, D, A):
             queue.enqueue(key)
-        assert time.monotonic() - began < 1, "asking waited"
+        assert time.monotonic() - started_at < 1, "enqueue has blocked"
         states = [queue.status(key).name for key in (A, B, C, D)]
         assert states == ["rendering", "not_requested", "queued", "queued"]
-        assert counted("dropped") == dropped + 1
+        assert report_count("dropped") == dropped_before + 1
         assert log.read_text().split() == [A.window]
         gate.touch()
-        until(lambda: counted("rendered") == before + 3, "all are rendered")
+        wait_for(lambda: report_count("rendered") == rendered_before + 3, "all reports are rendered")
         assert log.read_text().split() == [A.window, D.window, C.window]
         assert queue.status(A).name == "not_requested"
 
 
 def test_report_queue_keeps_error_of_failed_report_and_continues() -> None:
-    failed, before = counted("failed"), counted("rendered")
+    failed_before, rendered_before = report_count("failed"), report_count("rendered")
     code = f"if window == {A.window!r}: sys.exit('no such thing')"
-    with queue_running(code) as queue:
+    with running_queue(code) as queue:
         queue.enqueue(A)
-        until(lambda: queue.status(A).name == "failed", "it fails")
+        wait_for(lambda: queue.status(A).name == "failed", "the report has failed")
         assert queue.status(A).error == "no such thing"
-        assert counted("failed") == failed + 1
+        assert report_count("failed") == failed_before + 1
         queue.enqueue(B)
-        until(lambda: counted("rendered") == before + 1, "the next one is rendered")
+        wait_for(lambda: report_count("rendered") == rendered_before + 1, "the next report is rendered")
 
 
 def test_report_queue_kills_report_after_timeout() -> None:
-    with queue_running("time.sleep(600)", timeout_seconds=0.5) as queue:
+    with running_queue("time.sleep(600)", timeout_seconds=0.5) as queue:
         queue.enqueue(A)
-        until(lambda: queue.status(A).name == "failed", "it is given up")
+        wait_for(lambda: queue.status(A).name == "failed", "the report has timed out")
         assert "longer than 0.5 s" in queue.status(A).error
 
 
 def test_report_queue_reports_command_that_does_not_start() -> None:
     with ReportQueue(2, 10, ["/nowhere/python"]) as queue:
         queue.enqueue(A)
-        until(lambda: queue.status(A).name == "failed", "it fails")
+        wait_for(lambda: queue.status(A).name == "failed", "the report has failed")
         assert "could not be started" in queue.status(A).error
 
 
 def test_report_queue_leaves_no_process_behind(tmp_path: Path) -> None:
-    mark = tmp_path / "process"
-    code = f"import os\npathlib.Path({str(mark)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
-    with queue_running(code) as queue:
+    pid_file = tmp_path / "process"
+    code = f"import os\npathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
+    with running_queue(code) as queue:
         queue.enqueue(A)
         queue.enqueue(B)
-        until(lambda: mark.exists() and mark.read_text(), "it runs")
-    assert not Path(f"/proc/{mark.read_text()}").exists()
+        wait_for(lambda: pid_file.exists() and pid_file.read_text(), "the process runs")
+    assert not Path(f"/proc/{pid_file.read_text()}").exists()
 
 
 def test_report_process_exits_before_its_worker() -> None:
-    before = counted("rendered")
-    with queue_running("from driftloop.process import exit_with_parent\nexit_with_parent()") as queue:
+    rendered_before = report_count("rendered")
+    with running_queue("from driftloop.process import exit_with_parent\nexit_with_parent()") as queue:
         queue.enqueue(A)
-        until(lambda: queue.status(A).name not in ("queued", "rendering"), "its end")
+        wait_for(lambda: queue.status(A).name not in ("queued", "rendering"), "the report's process has ended")
         assert queue.status(A).name == "not_requested"
-    assert counted("rendered") == before + 1
+    assert report_count("rendered") == rendered_before + 1
 
 
 def test_report_process_dies_with_its_killed_worker(tmp_path: Path) -> None:
@@ -242,9 +248,11 @@ with ReportQueue(2, 60, [sys.executable, "-c", {child!r}]) as queue:
 """
     process = subprocess.Popen([sys.executable, "-c", worker])
     try:
-        until(lambda: pid_file.exists() and pid_file.read_text(), "the report's process")
+        wait_for(lambda: pid_file.exists() and pid_file.read_text(), "the report's process runs")
         report = psutil.Process(int(pid_file.read_text()))
     finally:
         process.kill()
         process.wait()
-    until(lambda: not report.is_running() or report.status() == psutil.STATUS_ZOMBIE, "its end")
+    wait_for(
+        lambda: not report.is_running() or report.status() == psutil.STATUS_ZOMBIE, "the report's process has ended"
+    )

@@ -22,7 +22,12 @@ from driftloop.storage.reference_store import Reference
 
 ROWS = 100
 """Rows of a window."""
-KINDS: dict[str, ColumnType] = {"temp": "number", "visib": "number", "carrier": "category", "prediction": "number"}
+COLUMN_TYPES: dict[str, ColumnType] = {
+    "temp": "number",
+    "visib": "number",
+    "carrier": "category",
+    "prediction": "number",
+}
 BEGIN = datetime(2013, 1, 1, tzinfo=UTC)
 
 
@@ -61,7 +66,10 @@ class FolderBucket(Bucket):
 
 
 def days(count: int, seed: int = 0, warmer: float = 0.0) -> pd.DataFrame:
-    """Return rows of ``count`` days with a window's rows each, without autocorrelation, so that any shift is seen."""
+    """Return the rows of ``count`` days, a window each.
+
+    They have no autocorrelation, so that drift detects any shift; ``warmer`` is added to the column ``temp``.
+    """
     random = np.random.default_rng(seed)
     size = count * ROWS
     return pd.DataFrame(
@@ -79,21 +87,21 @@ def store_reference(
     model: str = "m",
     version: str = "1",
     rows: pd.DataFrame | None = None,
-    methods: Mapping[str, DistanceName] = {},
+    distances: Mapping[str, DistanceName] = {},
 ) -> Reference:
-    """Store a reference of 80 days for a version."""
+    """Store a reference for a version: ``rows``, or rows of 80 days; ``distances`` are by column."""
     rows = days(80) if rows is None else rows
     importance = {"temp": 0.04, "visib": 0.01, "carrier": 0.02}
-    numbers = np.repeat(np.arange(80), ROWS)
+    day_numbers = np.repeat(np.arange(80), ROWS)
     profile = calibrate(
         rows,
-        numbers,
-        KINDS,
+        day_numbers,
+        COLUMN_TYPES,
         window_rows=ROWS,
         false_alarm_rate=0.01,
         embargo_days=1,
         importance=importance,
-        distances=methods,
+        distances=distances,
     )
     reference = Reference(rows, profile)
     reference_store.save_reference(bucket, model, version, reference)
@@ -103,18 +111,16 @@ def store_reference(
 def archive_and_judge(
     bucket: Bucket, frames: list[pd.DataFrame], model: str = "m", version: str = "1", begin: datetime = BEGIN
 ) -> Iterator[DriftVerdict]:
-    """Archive each frame as a window of partition 0, one day after the other, and yield its verdict."""
+    """Archive each frame as the window of one day, in partition 0, and yield its verdict."""
     settings = WindowSettings.model_construct(
         None, rows=ROWS, min_version_fraction=0.9, false_alarm_rate=0.01, max_age_seconds=1, idle_timeout_seconds=1
     )
     recent_windows = RecentWindows(bucket, settings.min_rows, CommittedSlices().preceding)
     window_judge = WindowJudge(bucket, settings, recent_windows)
-    for number, frame in enumerate(frames):
-        window = Window(
-            topic="predictions", partition=0, first_offset=number * ROWS, last_offset=(number + 1) * ROWS - 1
-        )
-        times = [begin + timedelta(days=number, minutes=row) for row in range(len(frame))]
-        ids = [f"{number}-{row}" for row in range(len(frame))]
+    for day, frame in enumerate(frames):
+        window = Window(topic="predictions", partition=0, first_offset=day * ROWS, last_offset=(day + 1) * ROWS - 1)
+        times = [begin + timedelta(days=day, minutes=row) for row in range(len(frame))]
+        ids = [f"{day}-{row}" for row in range(len(frame))]
         rows = frame.assign(id=ids, row=0, time=pd.to_datetime(times), model=model, version=version)
         url = archive.write_slice(bucket, window, rows)
         yield window_judge.judge(window, model, version, rows, url)

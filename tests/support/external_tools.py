@@ -1,4 +1,4 @@
-"""Tools that tests need beside Python's: of the system, or built below the project's own folder by ``make tools``."""
+"""External programs for tests, such as promtool: from ``make tools`` in the project folder, or from the system."""
 
 import os
 import shutil
@@ -9,23 +9,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILT = (".tools/{0}-*/{0}", ".tools/{0}/bin/{0}")
+BUILD_PATTERNS = (".tools/{0}-*/{0}", ".tools/{0}/bin/{0}")
 
 
-def needed(tool: str) -> str:
-    """Where it is. Without it a test is skipped, but where everything has to be tested it fails."""
-    built = chain.from_iterable(ROOT.glob(pattern.format(tool)) for pattern in BUILT)
-    found = next(map(str, built), None) or shutil.which(tool)  # the machine's may be too old
-    if found is None and os.environ.get("CI") != "true":
+def require_tool(tool: str) -> str:
+    """Return the path of an external program. If it is missing, skip the test, or fail in CI."""
+    local_paths = chain.from_iterable(ROOT.glob(pattern.format(tool)) for pattern in BUILD_PATTERNS)
+    path = next(map(str, local_paths), None) or shutil.which(tool)  # the system's version may be too old
+    if path is None and os.environ.get("CI") != "true":
         pytest.skip(f"{tool} is missing: see .ci/run for Debian's packages, or run make tools")
-    assert found, f"{tool} is missing"
-    return found
+    assert path, f"{tool} is missing"
+    return path
 
 
-def run(tool: str, *words: str, given: str = "") -> str:
-    """Runs it and returns what it printed; the word of a failure is its output."""
+def run_tool(tool: str, *arguments: str, stdin: str = "") -> str:
+    """Run an external program and return its standard output; fail with its output if its exit code is not 0."""
     done = subprocess.run(
-        [needed(tool), *words], input=given, capture_output=True, text=True, check=False, timeout=60, cwd=ROOT
+        [require_tool(tool), *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60, cwd=ROOT
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

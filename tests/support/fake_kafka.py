@@ -1,6 +1,6 @@
 """An in-memory broker with kafka-python's consumer, producer and admin client, as far as the product uses them.
 
-It keeps what the tests are about: offsets, transaction markers, committed positions with metadata, group generations
+It models what the tests check: offsets, transaction markers, committed positions with metadata, group generations
 that fence outdated members, and rebalances that happen inside ``poll``. There is one group member at a time.
 """
 # ruff: noqa: ARG002  # the signatures are kafka-python's

@@ -1,4 +1,4 @@
-"""Faults that tests inject: components that are stopped for a while, delays of random length."""
+"""Faults that tests inject: stopped components, and delays of random length."""
 
 import random
 import time
@@ -12,7 +12,7 @@ from stack.running import Stack
 
 @contextmanager
 def stopped(stack: Stack, name: str, *, kill: bool = False) -> Iterator[None]:
-    """Stop a component of the stack inside the block, and start it again after it."""
+    """Stop a component of the stack for the duration of the block, then start it again; ``kill`` sends SIGKILL."""
     executor = stack.executors[name]
     if kill:
         executor.kill()
@@ -26,5 +26,5 @@ def stopped(stack: Stack, name: str, *, kill: bool = False) -> Iterator[None]:
 
 
 def random_delay(source: random.Random, seconds: float = 2) -> None:
-    """Wait for a random time of at most ``seconds``, so that a fault comes at any moment."""
+    """Wait for a random time of at most ``seconds``, so that a fault can occur at any moment."""
     time.sleep(source.uniform(0.1, seconds))

@@ -1,4 +1,4 @@
-"""What takes traces: a collector that speaks OTLP over HTTP, and a real Zipkin that makes traces of its spans."""
+"""Receivers of traces for tests: a collector that speaks OTLP over HTTP, and a real Zipkin that assembles traces."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ ZIPKIN = ("io.zipkin", "zipkin-server", "3.5.1", "exec")
 
 
 class Span(NamedTuple):
-    """A span as it was sent."""
+    """A span as a service exported it."""
 
     service: str
     name: str
@@ -34,20 +34,20 @@ class Span(NamedTuple):
     id: str
     parent: str
     links: list[str]
-    """Trace and span of each, as a ``traceparent`` has them."""
+    """Trace and span id of each linked span, joined by ``-`` as in a ``traceparent``."""
     attributes: dict[str, Any]
-    began_ns: int
+    started_ns: int
     ended_ns: int
     failed: bool
 
     @property
     def key(self) -> str:
-        """As a link names it."""
+        """Trace and span id, as the entries of ``links`` have them."""
         return f"{self.trace}-{self.id}"
 
 
 class Collector:
-    """Keeps the spans that it is sent."""
+    """Stores the spans that services export to it."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -55,41 +55,43 @@ class Collector:
 
     @property
     def spans(self) -> list[Span]:
-        """Those so far."""
+        """All spans received so far."""
         return list(self._spans)
 
-    def take(self, body: bytes) -> None:
-        """Takes a request's body."""
-        for of_service in ExportTraceServiceRequest.FromString(body).resource_spans:
-            resource = {pair.key: pair.value.string_value for pair in of_service.resource.attributes}
+    def receive(self, body: bytes) -> None:
+        """Store the spans of an export request's body."""
+        for resource_spans in ExportTraceServiceRequest.FromString(body).resource_spans:
+            resource = {pair.key: pair.value.string_value for pair in resource_spans.resource.attributes}
             assert resource["service.namespace"] == "driftloop"
             self._spans += [
-                _read(resource["service.name"], span) for scope in of_service.scope_spans for span in scope.spans
+                _parse_span(resource["service.name"], span)
+                for scope in resource_spans.scope_spans
+                for span in scope.spans
             ]
 
 
 @contextmanager
-def collector() -> Iterator[Collector]:
-    """One that runs as long as the block does."""
-    taken = Collector(reserve_ports(1)[0])
+def running_collector() -> Iterator[Collector]:
+    """Run a collector for the duration of the block."""
+    collector = Collector(reserve_ports(1)[0])
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             assert self.path == "/v1/traces"
-            taken.take(self.rfile.read(int(self.headers["Content-Length"])))
+            collector.receive(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response(200)
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Do not log requests."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", int(taken.url.rsplit(":", 1)[1])), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", int(collector.url.rsplit(":", 1)[1])), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield taken
+        yield collector
     finally:
         server.shutdown()
         server.server_close()
@@ -97,8 +99,8 @@ def collector() -> Iterator[Collector]:
 
 
 @contextmanager
-def zipkin(log: Path) -> Iterator[str]:
-    """The address of a Zipkin; skips the test where its jar (131 MB) cannot be had."""
+def running_zipkin(log: Path) -> Iterator[str]:
+    """Run Zipkin for the duration of the block and yield its URL; skip the test if its jar (131 MB) is unavailable."""
     group, artifact, version, classifier = ZIPKIN
     try:
         maven = MavenContext(repo_cache=CACHE_DIR.resolve() / "repository", resolver=PythonResolver())
@@ -106,7 +108,7 @@ def zipkin(log: Path) -> Iterator[str]:
     except (OSError, RuntimeError) as error:
         if os.environ.get("CI") == "true":
             raise
-        pytest.skip(f"Zipkin cannot be had: {error}")
+        pytest.skip(f"Zipkin is unavailable: {error}")
     port = reserve_ports(1)[0]
     url = f"http://127.0.0.1:{port}"
     with log.open("w") as output:
@@ -118,7 +120,7 @@ def zipkin(log: Path) -> Iterator[str]:
         )
     try:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while not _answers(f"{url}/health"):
+        while not _is_healthy(f"{url}/health"):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"Zipkin did not start: {log.read_text()}")
             time.sleep(0.1)
@@ -128,19 +130,19 @@ def zipkin(log: Path) -> Iterator[str]:
         process.wait(30)
 
 
-def forward(spans: list[Span], url: str) -> None:
-    """Gives spans to Zipkin, which knows no links: they are a tag there."""
-    httpx.post(f"{url}/api/v2/spans", json=[_for_zipkin(span) for span in spans], timeout=30).raise_for_status()
+def send_to_zipkin(spans: list[Span], url: str) -> None:
+    """Send spans to Zipkin. It does not support links, so they become a tag."""
+    httpx.post(f"{url}/api/v2/spans", json=[_to_zipkin(span) for span in spans], timeout=30).raise_for_status()
 
 
-def _answers(url: str) -> bool:
+def _is_healthy(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5).is_success
     except httpx.TransportError:
         return False
 
 
-def _read(service: str, span: trace_pb2.Span) -> Span:
+def _parse_span(service: str, span: trace_pb2.Span) -> Span:
     return Span(
         service=service,
         name=span.name,
@@ -154,24 +156,24 @@ def _read(service: str, span: trace_pb2.Span) -> Span:
             for pair in span.attributes
             if (kind := pair.value.WhichOneof("value")) is not None
         },
-        began_ns=span.start_time_unix_nano,
+        started_ns=span.start_time_unix_nano,
         ended_ns=span.end_time_unix_nano,
         failed=span.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
     )
 
 
-def _for_zipkin(span: Span) -> dict[str, Any]:
-    made: dict[str, Any] = {
+def _to_zipkin(span: Span) -> dict[str, Any]:
+    zipkin_span: dict[str, Any] = {
         "traceId": span.trace,
         "id": span.id,
         "name": span.name,
-        "timestamp": span.began_ns // 1_000,
-        "duration": max((span.ended_ns - span.began_ns) // 1_000, 1),
+        "timestamp": span.started_ns // 1_000,
+        "duration": max((span.ended_ns - span.started_ns) // 1_000, 1),
         "localEndpoint": {"serviceName": span.service},
         "tags": {name: str(value) for name, value in span.attributes.items()} | {"links": " ".join(span.links)},
     }
     if span.parent:
-        made["parentId"] = span.parent
+        zipkin_span["parentId"] = span.parent
     if span.kind != "INTERNAL":
-        made["kind"] = span.kind
-    return made
+        zipkin_span["kind"] = span.kind
+    return zipkin_span

@@ -2,18 +2,18 @@
 
 import socket
 
-_held: list[socket.socket] = []
+_reserved: list[socket.socket] = []
 
 
 def reserve_ports(count: int) -> list[int]:
-    """Return different ports on which nobody listens, and hold them until this process ends.
+    """Return different ports on which no process listens, and reserve them until this process ends.
 
-    Each port stays bound by a socket that does not listen. Linux gives such a port to nobody who asks for a free one,
-    and lets a server that sets SO_REUSEADDR, as all servers here do, bind it by number.
+    Each port stays bound by a socket that does not listen. Linux does not assign such a port to a process that asks for
+    any free port, and lets a server that sets SO_REUSEADDR, as all servers here do, bind it by number.
     """
     sockets = [socket.socket() for _ in range(count)]
-    for held in sockets:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
-    _held.extend(sockets)
-    return [int(held.getsockname()[1]) for held in sockets]
+    for reserved in sockets:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+    _reserved.extend(sockets)
+    return [int(reserved.getsockname()[1]) for reserved in sockets]

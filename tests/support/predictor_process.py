@@ -152,7 +152,9 @@ class PredictorProcess:
     def wait_until_loaded(self) -> None:
         """Wait until the predictor has sent :data:`MIN_RESPONSES` more responses."""
         before = self.response_count("200")
-        wait_until(lambda: self.response_count("200") > before + MIN_RESPONSES or None, f"{self._name} answers")
+        wait_until(
+            lambda: self.response_count("200") > before + MIN_RESPONSES or None, f"{self._name} responds under load"
+        )
 
     @contextmanager
     def under_load(self) -> Iterator["Future[Responses]"]:

@@ -181,7 +181,7 @@ def _clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _is_ready(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # a local address
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310  # a local address
+            return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False

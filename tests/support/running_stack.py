@@ -48,15 +48,15 @@ def predict(stack: Stack, *instances: dict[str, Any]) -> httpx.Response:
 
 
 def serves_version(stack: Stack, version: str) -> bool | None:
-    """Return True if the predictor answers with this version, else None."""
+    """Return True if the predictor responds with this version, else None."""
     response = predict(stack, FLIGHT)
     return True if response.status_code == 200 and response.json()["version"] == version else None
 
 
-def run_command(stack: Stack, *words: str) -> "subprocess.CompletedProcess[str]":
+def run_command(stack: Stack, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run an installed command with the settings of the stack."""
     return subprocess.run(
-        [str(Path(sys.executable).with_name(words[0])), *words[1:]],
+        [str(Path(sys.executable).with_name(arguments[0])), *arguments[1:]],
         env={**os.environ, **stack.environment, "COLUMNS": "200"},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""The parts of the real stack that a predictor needs, for benchmarks: broker, storage and registry."""
+"""The components of the real stack that a predictor needs, for benchmarks: broker, storage and registry."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,9 +19,9 @@ STACK_DIR = ROOT / ".stack" / "benchmark"
 
 
 @contextmanager
-def benchmark_stack(tell: Callable[[str], None]) -> Iterator[Stack]:
-    """Run Kafka, GCS and MLflow, empty but for the topics; stop them at the end of the block."""
-    stack = Stack(isolated_settings(STACK_DIR), tell)
+def benchmark_stack(log_line: Callable[[str], None]) -> Iterator[Stack]:
+    """Run Kafka, GCS and MLflow, empty except for the topics; stop them at the end of the block."""
+    stack = Stack(isolated_settings(STACK_DIR), log_line)
     for process in orphans(stack.folder):
         process.kill()
     shutil.rmtree(STACK_DIR, ignore_errors=True)
@@ -50,7 +50,7 @@ def register_model(stack: Stack, saved: SavedModel) -> str:
 
 
 def predictor_server(stack: Stack) -> Server:
-    """Return the predictor on these parts, not started. Its data directory is the same for every start."""
-    part = stack.components["predictor"]
+    """Return the predictor of the stack, not started. Its data directory is the same for every start."""
+    component = stack.components["predictor"]
     log = stack.folder / "logs" / "predictor.log"
-    return Server("driftloop", part.command, part.environment, f"{part.url}/readyz", log, ROOT)
+    return Server("driftloop", component.command, component.environment, f"{component.url}/readyz", log, ROOT)

@@ -20,5 +20,5 @@ def make_rows(count: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
 
 
 def days_of(count: int) -> np.ndarray:
-    """Return the day of each of so many rows."""
+    """Return the day number of each of ``count`` rows."""
     return np.arange(count) // ROWS_PER_DAY

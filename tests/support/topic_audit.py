@@ -12,7 +12,7 @@ from driftloop.events import Prediction
 from driftloop.kafka.codec import decode
 from driftloop.settings import KafkaSettings
 
-SETTLE_SECONDS = 1  # a relay that has events to publish is never idle for so long
+SETTLE_SECONDS = 1  # longer than the pauses of a relay that has events to publish
 TIMEOUT_SECONDS = 120
 
 
@@ -45,7 +45,7 @@ class TopicAudit:
         self._consumer.close()
 
     def wait_for(self, events: int) -> float:
-        """Wait until the topic has at least so many events and grows no more; count them by id.
+        """Wait until the topic has at least ``events`` events and grows no more; count them by id.
 
         Returns:
             The seconds from the call until the last event was on the topic. After two minutes the method returns

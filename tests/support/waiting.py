@@ -11,11 +11,11 @@ def wait_until(condition: Callable[[], T | None], description: str, seconds: flo
     """Return the first result of ``condition`` that is not ``None``.
 
     Raises:
-        AssertionError: ``seconds`` have passed; names the ``description`` of what was waited for.
+        AssertionError: ``seconds`` have passed; the message has the ``description`` of the condition.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if (value := condition()) is not None:
             return value
         time.sleep(0.2)
-    raise AssertionError(f"waited {seconds:g} s in vain: {description}")
+    raise AssertionError(f"timed out after {seconds:g} s: {description}")

@@ -1,4 +1,4 @@
-"""A group of drift workers with topics and a bucket of their own, and a stream of made-up predictions for it."""
+"""A group of drift workers with topics and a bucket of their own, and a stream of synthetic predictions for it."""
 
 import json
 import os
@@ -30,12 +30,12 @@ from driftloop.storage.reference_store import Reference
 from stack.running import FOLDER_VARIABLE, Stack
 from tests.support.ports import reserve_ports
 
-SESSION_SECONDS = 10.0
-QUIET_SECONDS = 40.0  # longer than a broker restart and the reconnection, so that only the last windows are idle
+SESSION_TIMEOUT_SECONDS = 10.0
+IDLE_TIMEOUT_SECONDS = 40.0  # longer than a broker restart and the reconnection, so that only the last windows are idle
 ROWS = 200  # of a window
 DAYS = 64
 MODEL = "made-up"
-KINDS: dict[str, ColumnType] = {"x": "number", "k": "number", "c": "category", "prediction": "number"}
+COLUMN_TYPES: dict[str, ColumnType] = {"x": "number", "k": "number", "c": "category", "prediction": "number"}
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 Columns = dict[str, list[FeatureValue]]
@@ -58,18 +58,18 @@ def make_predictions(source: np.random.Generator, features: Columns) -> list[Pre
 
 
 def make_reference() -> Reference:
-    """Return a reference of days like those of the events."""
+    """Return a reference with days that have the distribution of the events."""
     source = np.random.default_rng(1)
     frames = [pd.DataFrame(make_features(source, day, ROWS)) for day in range(DAYS)]
     rows = pd.concat(frames, ignore_index=True).assign(prediction=source.random(ROWS * DAYS))
     days = np.repeat(np.arange(DAYS), ROWS)
-    return Reference(rows, calibrate(rows, days, KINDS, window_rows=ROWS, false_alarm_rate=0.01))
+    return Reference(rows, calibrate(rows, days, COLUMN_TYPES, window_rows=ROWS, false_alarm_rate=0.01))
 
 
 class EventStream:
-    """An endless stream of events with one row or many, some of them duplicate, invalid, or of an unknown version.
+    """An endless stream of events with 1 to 40 rows, some of them duplicate, invalid, or of an unknown version.
 
-    At times a column is empty, missing, or of another type.
+    In some stretches a column is empty, missing, or of another type.
     """
 
     def __init__(self) -> None:
@@ -124,11 +124,11 @@ class WorkerProcess:
             "DRIFTLOOP_DRIFT_WORKER__PORT": str(reserve_ports(1)[0]),
             **environment,
         }
-        self._began = 0
+        self._run_start = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self._began = self._log.stat().st_size
+        self._run_start = self._log.stat().st_size
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "drift_worker.main"], env=self._environment, stdout=log, stderr=log
@@ -154,21 +154,21 @@ class WorkerProcess:
 
     def stop(self) -> float:
         """Stop the process with SIGTERM; return the seconds that it took."""
-        began = time.monotonic()
+        stopping_at = time.monotonic()
         self.process.terminate()
         self.process.wait(60)
-        return time.monotonic() - began
+        return time.monotonic() - stopping_at
 
-    def log_entries(self, event: str, *, ever: bool = False) -> list[dict[str, Any]]:
-        """Return the log entries with an event name since the process started, or since its first start."""
+    def log_entries(self, event: str, *, all_runs: bool = False) -> list[dict[str, Any]]:
+        """Return the log entries with an event name, of the current run or of all runs of the process."""
         with self._log.open() as log:
-            log.seek(0 if ever else self._began)
+            log.seek(0 if all_runs else self._run_start)
             lines = [line for line in log if event in line]
-        found = []
+        entries = []
         for line in lines:
             with suppress(json.JSONDecodeError):  # a line that is not complete yet
-                found.append(json.loads(line))
-        return [one for one in found if one.get("event") == event]
+                entries.append(json.loads(line))
+        return [entry for entry in entries if entry.get("event") == event]
 
     def partitions(self) -> set[str] | None:
         """Return the partitions that were assigned last, or ``None`` if the process does not run."""
@@ -184,8 +184,8 @@ class WorkerGroup:
         stack: Stack,
         name: str,
         partitions: int = 1,
-        quiet_seconds: float = QUIET_SECONDS,
-        session_timeout_seconds: float = SESSION_SECONDS,
+        idle_timeout_seconds: float = IDLE_TIMEOUT_SECONDS,
+        session_timeout_seconds: float = SESSION_TIMEOUT_SECONDS,
     ) -> None:
         self.stack, self.name = stack, name
         self.topics = TopicsSettings(
@@ -202,7 +202,7 @@ class WorkerGroup:
             "DRIFTLOOP_DRIFT_WORKER__GROUP": name,
             "DRIFTLOOP_KAFKA__SESSION_TIMEOUT_SECONDS": str(session_timeout_seconds),
             "DRIFTLOOP_WINDOW__ROWS": str(ROWS),
-            "DRIFTLOOP_WINDOW__IDLE_TIMEOUT_SECONDS": str(quiet_seconds),
+            "DRIFTLOOP_WINDOW__IDLE_TIMEOUT_SECONDS": str(idle_timeout_seconds),
         }
         self._producer = KafkaProducer(
             bootstrap_servers=stack.kafka.bootstrap_servers,
@@ -221,10 +221,10 @@ class WorkerGroup:
         self.workers[-1].start()
         return self.workers[-1]
 
-    def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run a command of the drift worker with the group's settings."""
         return subprocess.run(
-            [sys.executable, "-m", "drift_worker.main", *words],
+            [sys.executable, "-m", "drift_worker.main", *arguments],
             env={**os.environ, **self.stack.environment, **self._environment},
             capture_output=True,
             text=True,
@@ -233,23 +233,26 @@ class WorkerGroup:
         )
 
     def control_worker(self) -> tuple[WorkerProcess, Bucket, str]:
-        """Return a worker of another group on the same topic, not started, with its bucket and topic of verdicts."""
+        """Return a worker without faults, not started, with its bucket and its topic of verdicts.
+
+        It is in another group and consumes the same topic of predictions.
+        """
         name = f"{self.name}-undisturbed"
         bucket, drift = self._bucket(name), f"{name}-drift"
         topics.create(self.stack.kafka, self.topics.model_copy(update={"drift": drift}))
-        changed = {
+        overrides = {
             "DRIFTLOOP_STORAGE__BUCKET": name,
             "DRIFTLOOP_TOPICS__DRIFT": drift,
             "DRIFTLOOP_DRIFT_WORKER__GROUP": name,
         }
-        self.workers.append(WorkerProcess(self.stack, name, {**self._environment, **changed}))
+        self.workers.append(WorkerProcess(self.stack, name, {**self._environment, **overrides}))
         return self.workers[-1], bucket, drift
 
     def publish(self, messages: Sequence[Event | bytes], *, abort: bool = False) -> None:
         """Publish messages in a transaction, as the relay does."""
         self._producer.begin_transaction()
-        for one in messages:
-            key, value, headers = (None, one, []) if isinstance(one, bytes) else encode(one, "test")
+        for message in messages:
+            key, value, headers = (None, message, []) if isinstance(message, bytes) else encode(message, "test")
             self._producer.send(self.topics.predictions, key=key, value=value, headers=headers)
         if abort:
             self._producer.abort_transaction()
@@ -258,7 +261,7 @@ class WorkerGroup:
 
     @contextmanager
     def event_flow(self) -> Iterator[threading.Lock]:
-        """Publish events while the block runs, except while the lock is held."""
+        """Publish events for the duration of the block, except while the caller holds the lock."""
         stop, pause = threading.Event(), threading.Lock()
         failures: list[BaseException] = []
 
@@ -282,16 +285,17 @@ class WorkerGroup:
         assert not failures, failures
 
     def verdicts(self, topic: str = "") -> list[DriftVerdict]:
-        found = reader.read_last(self.stack.kafka, topic or self.topics.drift, 10**6)
-        return [event for event in found if isinstance(event, DriftVerdict)]
+        """Return the drift verdicts on a topic, by default the group's."""
+        events = reader.read_last(self.stack.kafka, topic or self.topics.drift, 10**6)
+        return [event for event in events if isinstance(event, DriftVerdict)]
 
     def windows(self) -> dict[int, list[Window]]:
         """Return the archived windows by partition, in order."""
-        found: dict[int, list[Window]] = {}
+        windows: dict[int, list[Window]] = {}
         for path in self.bucket.list_paths(f"events/{self.name}/"):
             window = Window.parse(path)
-            found.setdefault(window.partition, []).append(window)
-        return found
+            windows.setdefault(window.partition, []).append(window)
+        return windows
 
     def rows(self, window: Window) -> pd.DataFrame:
         return self.bucket.read_parquet(f"events/{self.name}/{window.name}.parquet")
@@ -303,11 +307,11 @@ class WorkerGroup:
             partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
             consumer.assign(partitions)
             consumer.seek_to_beginning()
-            ends, found = consumer.end_offsets(partitions), []
+            ends, records = consumer.end_offsets(partitions), []
             while any(consumer.position(partition) < end for partition, end in ends.items()):
                 for polled in consumer.poll(1_000).values():
-                    found += polled
-            return found
+                    records += polled
+            return records
         finally:
             consumer.close()
 
@@ -323,23 +327,25 @@ class TopicContents(NamedTuple):
 
     events: dict[int, dict[int, Prediction]]
     """By offset; each id only at its first offset."""
-    unreadable: set[tuple[int, int]]
-    last: dict[int, int]
-    """The last offset that is not a transaction marker."""
+    invalid: set[tuple[int, int]]
+    """Partition and offset of each invalid message."""
+    last_offsets: dict[int, int]
+    """The last offset of each partition that is not a transaction marker."""
 
 
-def topic_contents(messages: Sequence[ConsumerRecord]) -> TopicContents:
-    found = TopicContents({}, set(), {})
+def parse_topic(messages: Sequence[ConsumerRecord]) -> TopicContents:
+    """Decode the messages of a topic of predictions."""
+    contents = TopicContents({}, set(), {})
     seen: set[str] = set()
     for record in messages:
-        found.last[record.partition] = record.offset
+        contents.last_offsets[record.partition] = record.offset
         try:
             event = decode(record.value, record.headers, record.timestamp)
         except InvalidMessage:
-            found.unreadable.add((record.partition, record.offset))
+            contents.invalid.add((record.partition, record.offset))
             continue
         assert isinstance(event, Prediction)
         if event.id not in seen:
             seen.add(event.id)
-            found.events.setdefault(record.partition, {})[record.offset] = event
-    return found
+            contents.events.setdefault(record.partition, {})[record.offset] = event
+    return contents

@@ -48,16 +48,16 @@ def run_wrk(url: str, bodies: Path, connections: int, seconds: float) -> LoadRes
     """Send the bodies of a file in turn over some connections, each of which waits for its response."""
     # One thread is enough: it sends tens of thousands of requests a second.
     options = ["-t1", f"-c{connections}", f"-d{seconds:g}s", f"--timeout={TIMEOUT_SECONDS}s", "--latency"]
-    done = subprocess.run(
+    process = subprocess.run(
         [_find_wrk(), *options, "-s", str(SCRIPT), url, "--", str(bodies)],
         check=False,
         capture_output=True,
         text=True,
         timeout=seconds + 60,
     )
-    results = [line.removeprefix("DONE ") for line in done.stdout.splitlines() if line.startswith("DONE ")]
-    if done.returncode or not results:
-        raise RuntimeError(f"wrk failed: {done.stderr or done.stdout}")
+    results = [line.removeprefix("DONE ") for line in process.stdout.splitlines() if line.startswith("DONE ")]
+    if process.returncode or not results:
+        raise RuntimeError(f"wrk failed: {process.stderr or process.stdout}")
     result = json.loads(results[0])
     failures = result["status"] + result["socket"] + result["timeout"]
     return LoadResult(result["requests"], result["seconds"], result["p50_ms"], result["p99_ms"], failures)
