@@ -1,4 +1,4 @@
-"""What a person does beside the loop: going back, following a retrain, looking into a prediction, trying a version."""
+"""The operator's commands and requests: rollback, retrain states, explain, shadow, probation job."""
 
 import json
 import re
@@ -33,26 +33,28 @@ from tests.support.running_stack import FLIGHT, isolated_settings, predict, run_
 from tests.support.waiting import wait_until
 from usecases.flights import usecase
 
-ROWS = 200
-"""Of a window; a request has half as many."""
-FIRST, DAYS = date(2013, 3, 1), 6
-LEARNED = {"1": (date(2013, 1, 1), date(2013, 1, 21)), "2": (date(2013, 2, 1), date(2013, 2, 8))}
+WINDOW_ROWS = 200
+"""Rows of a window; a request has half as many."""
+FIRST_DAY, DAYS = date(2013, 3, 1), 6
+TRAINING_DAYS = {"1": (date(2013, 1, 1), date(2013, 1, 21)), "2": (date(2013, 2, 1), date(2013, 2, 8))}
+"""First day and the day after the last one, by version."""
 
 
-class Asked(NamedTuple):
-    """A request, what became of it, and what was answered."""
+class AnsweredRequest(NamedTuple):
+    """A prediction request, its response, and the outcomes of its rows."""
 
     id: str
     predictions: list[float]
     outcomes: list[float | None]
     at: datetime
+    """The time of the event."""
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack of its own, where windows are small, and stay open for as long as a test looks at them."""
+    """Run a stack with small windows, whose idle timeout is long enough for tests of open windows."""
     extra = {
-        "DRIFTLOOP_WINDOW__ROWS": str(ROWS),
+        "DRIFTLOOP_WINDOW__ROWS": str(WINDOW_ROWS),
         "DRIFTLOOP_WINDOW__IDLE_TIMEOUT_SECONDS": "40",
         "DRIFTLOOP_PREDICTOR__ALIAS_POLL_INTERVAL_SECONDS": "0.5",
         "DRIFTLOOP_POLICY__ENABLED": "false",
@@ -68,101 +70,119 @@ def rows() -> pd.DataFrame:
 
 @pytest.fixture(scope="module", autouse=True)
 def versions(stack: Stack, rows: pd.DataFrame) -> dict[str, Any]:
-    """Two versions of little learning; the first is in service, and has a reference."""
-    made = {}
-    for version, (start, end) in LEARNED.items():
-        learn = usecase.rows_between(rows, start, end)
-        labelled = learn[learn[usecase.target].notna()]
+    """Register two versions with few training rows; version 1 serves and has a reference. Return their estimators."""
+    estimators = {}
+    for version, (start, end) in TRAINING_DAYS.items():
+        training_rows = usecase.rows_between(rows, start, end)
+        labelled = training_rows[training_rows[usecase.target].notna()]
         estimator = usecase.make_pipeline().fit(labelled[usecase.features], labelled[usecase.target].astype(int))
         mlflow.set_experiment(usecase.name)
         with mlflow.start_run():
             mlflow.set_tags({"reason": f"number {version}", "requested_by": "a test", "git_revision": "abc123"})
-            mlflow.log_param("trained_through", learn[usecase.timestamp].max())
+            mlflow.log_param("trained_through", training_rows[usecase.timestamp].max())
             mlflow.log_text(usecase.dvc_file.read_text(), "dataset/flights.parquet.dvc")
-            logged = mlflow.sklearn.log_model(
+            logged_model = mlflow.sklearn.log_model(
                 estimator,
                 name="model",
                 signature=infer_signature(rows[usecase.features], pd.Series([0.5], name="prediction")),
-                input_example=learn[usecase.features].head(2),
+                input_example=training_rows[usecase.features].head(2),
                 serialization_format="skops",
                 skops_trusted_types=list(TRUSTED_TYPES),
                 pyfunc_predict_fn="predict_proba",
                 pip_requirements=["scikit-learn"],
             )
-        assert stack.registry.create_version(logged.model_uri, f"retrain-{version}", {}) == version
+        assert stack.registry.create_version(logged_model.model_uri, f"retrain-{version}", {}) == version
         if version == "1":
-            shown = learn[usecase.features].assign(
-                **{PREDICTION_COLUMN: estimator.predict_proba(learn[usecase.features])[:, 1]}
+            reference_rows = training_rows[usecase.features].assign(
+                **{PREDICTION_COLUMN: estimator.predict_proba(training_rows[usecase.features])[:, 1]}
             )
             profile = calibrate(
-                shown,
-                usecase.day_ordinals(learn[usecase.timestamp]),
+                reference_rows,
+                usecase.day_ordinals(training_rows[usecase.timestamp]),
                 usecase.column_types | {PREDICTION_COLUMN: "number"},
-                window_rows=ROWS,
+                window_rows=WINDOW_ROWS,
                 false_alarm_rate=0.01,
             )
-            reference_store.save_reference(Bucket(stack.storage), usecase.name, version, Reference(shown, profile))
-        made[version] = estimator
+            reference_store.save_reference(
+                Bucket(stack.storage), usecase.name, version, Reference(reference_rows, profile)
+            )
+        estimators[version] = estimator
     stack.registry.promote("1")
-    wait_until(lambda: serves_version(stack, "1"), "version 1 answers")
-    return made
+    wait_until(lambda: serves_version(stack, "1"), "version 1 serves")
+    return estimators
 
 
 @pytest.fixture(scope="module")
-def asked(stack: Stack, rows: pd.DataFrame) -> list[Asked]:
-    """Requests of six days, with their outcomes, in the archive."""
+def answered_requests(stack: Stack, rows: pd.DataFrame) -> list[AnsweredRequest]:
+    """Request predictions for the rows of six days, report their outcomes, and wait until both are archived."""
     url = stack.components["predictor"].url
-    made: list[Asked] = []
+    requests: list[AnsweredRequest] = []
     for day in range(DAYS):
-        start = FIRST + timedelta(days=day)
-        of_day = usecase.rows_between(rows, start, start + timedelta(days=1)).head(ROWS)
-        for part in (of_day[: ROWS // 2], of_day[ROWS // 2 :]):
-            at = part[usecase.timestamp].iloc[0].to_pydatetime()
-            columns = frame_to_columns(part[usecase.features])
+        start = FIRST_DAY + timedelta(days=day)
+        rows_of_day = usecase.rows_between(rows, start, start + timedelta(days=1)).head(WINDOW_ROWS)
+        for request_rows in (rows_of_day[: WINDOW_ROWS // 2], rows_of_day[WINDOW_ROWS // 2 :]):
+            at = request_rows[usecase.timestamp].iloc[0].to_pydatetime()
+            columns = frame_to_columns(request_rows[usecase.features])
             instances = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-            answer = httpx.post(
+            response = httpx.post(
                 f"{url}/predict", json={"instances": instances}, headers={"Driftloop-Time": at.isoformat()}, timeout=30
             ).json()
-            outcomes = [None if pd.isna(outcome) else float(outcome) for outcome in part[usecase.target]]
-            made.append(Asked(answer["id"], answer["predictions"], outcomes, at))
-    report(stack, [(a.id, n, outcome) for a in made for n, outcome in enumerate(a.outcomes) if outcome is not None])
+            outcomes = [None if pd.isna(outcome) else float(outcome) for outcome in request_rows[usecase.target]]
+            requests.append(AnsweredRequest(response["id"], response["predictions"], outcomes, at))
+    report_outcomes(
+        stack,
+        [
+            (request.id, n, outcome)
+            for request in requests
+            for n, outcome in enumerate(request.outcomes)
+            if outcome is not None
+        ],
+    )
     bucket = Bucket(stack.storage)
     wait_until(lambda: len(bucket.list_paths("events/predictions/")) >= DAYS or None, "the predictions are archived")
     wait_until(lambda: len(bucket.list_paths("events/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
-    return made
+    return requests
 
 
-def report(stack: Stack, outcomes: Sequence[tuple[str, int, float]], at: datetime | None = None) -> None:
-    body = {"outcomes": [{"id": name, "index": row, "outcome": outcome} for name, row, outcome in outcomes]}
+def report_outcomes(stack: Stack, outcomes: Sequence[tuple[str, int, float]], at: datetime | None = None) -> None:
+    """Report outcomes, each with prediction id and row, as known at a time."""
+    body = {
+        "outcomes": [
+            {"id": prediction_id, "index": row, "outcome": outcome} for prediction_id, row, outcome in outcomes
+        ]
+    }
     headers = {"Driftloop-Time": at.isoformat()} if at else {}
     httpx.post(
         stack.components["predictor"].url + "/outcomes", json=body, headers=headers, timeout=30
     ).raise_for_status()
 
 
-def key(stack: Stack) -> dict[str, str]:
+def api_key_header(stack: Stack) -> dict[str, str]:
+    """Return the header with the trainer's API key."""
     return {"X-API-Key": stack.environment["DRIFTLOOP_TRAINER__API_KEY"]}
 
 
-def test_where_there_is_nothing_to_go_back_to_it_says_so(stack: Stack) -> None:
-    for words, why in (
+def test_rollback_command_without_target_version_exits_with_7(stack: Stack) -> None:
+    for arguments, expected_error in (
         ((), "no version to roll back to"),
         (("--to", "9"), "flights has no version 9; its versions are 1, 2"),
     ):
-        refused = run_command(stack, "driftloop", "rollback", *words)
-        assert (refused.returncode, refused.stdout.startswith(why)) == (7, True), refused.stdout + refused.stderr
+        rejected = run_command(stack, "driftloop", "rollback", *arguments)
+        assert (rejected.returncode, rejected.stdout.startswith(expected_error)) == (7, True), (
+            rejected.stdout + rejected.stderr
+        )
     assert stack.registry.champion() == "1"
 
 
-def test_going_back_takes_less_than_a_second_and_predictors_follow(stack: Stack) -> None:
+def test_rollback_takes_less_than_a_second_and_predictor_follows(stack: Stack) -> None:
     stack.registry.promote("2")
-    wait_until(lambda: serves_version(stack, "2"), "version 2 answers")
-    began = time.monotonic()
+    wait_until(lambda: serves_version(stack, "2"), "version 2 serves")
+    started_at = time.monotonic()
     change = roll_back(stack.registry, "it was slow")
     with Publisher(stack.kafka, stack.topics, "test") as publisher:
         publisher.publish(change)
-        assert time.monotonic() - began < 1
-    wait_until(lambda: serves_version(stack, "1"), "version 1 answers again", seconds=5)
+        assert time.monotonic() - started_at < 1
+    wait_until(lambda: serves_version(stack, "1"), "version 1 serves again", seconds=5)
     assert (change.version, change.trained_through is not None) == ("1", True)
 
 
@@ -174,67 +194,71 @@ def test_rollback_command_publishes_the_state(stack: Stack) -> None:
     last = reader.read_last(stack.kafka, "models", 1)[-1]
     assert isinstance(last, ModelStateChanged)
     assert (last.state, last.version, last.retrain_id) == ("rolled_back", "1", "retrain-2")
-    withdrawn = stack.registry.client.get_model_version("flights", "2")
-    assert withdrawn.description.endswith(f"rolled_back: {done.stdout.strip()}")
-    wait_until(lambda: serves_version(stack, "1"), "version 1 answers again", seconds=5)
+    rolled_back = stack.registry.client.get_model_version("flights", "2")
+    assert rolled_back.description.endswith(f"rolled_back: {done.stdout.strip()}")
+    wait_until(lambda: serves_version(stack, "1"), "version 1 serves again", seconds=5)
 
 
-def test_going_back_over_http(stack: Stack) -> None:
+def test_rollback_over_http_requires_key_and_swaps_the_alias(stack: Stack) -> None:
     url = stack.components["trainer"].url + "/rollback"
     assert httpx.post(url, json={"reason": "units"}).status_code == 401
     stack.registry.promote("2")
-    done = httpx.post(url, json={"reason": "units"}, headers=key(stack), timeout=30)
+    done = httpx.post(url, json={"reason": "units"}, headers=api_key_header(stack), timeout=30)
     assert done.status_code == 200, done.text
     assert done.json()["explanation"] == "version 1 serves again instead of version 2: units"
-    again = httpx.post(url, json={"reason": "units"}, headers=key(stack), timeout=30)
-    assert again.status_code == 409
-    assert "no version to roll back to" in again.json()["detail"]
+    repeated = httpx.post(url, json={"reason": "units"}, headers=api_key_header(stack), timeout=30)
+    assert repeated.status_code == 409
+    assert "no version to roll back to" in repeated.json()["detail"]
 
 
-def test_a_retrain_is_followed_over_http(stack: Stack) -> None:
+def test_retrain_states_are_streamed_over_http(stack: Stack) -> None:
     url = stack.components["trainer"].url + "/retrain"
-    assert httpx.get(f"{url}/nobody", headers=key(stack), timeout=30).status_code == 404
-    wish = {"reason": "nothing there", "data": {"start": "2014-06-01", "archive": False}}
-    asked = httpx.post(url, json=wish, headers=key(stack), timeout=30).json()["id"]
-    with httpx.stream("GET", f"{url}/{asked}", params={"wait": True}, headers=key(stack), timeout=90) as lines:
-        states = [json.loads(line) for line in lines.iter_lines()]
+    assert httpx.get(f"{url}/nobody", headers=api_key_header(stack), timeout=30).status_code == 404
+    body = {"reason": "nothing there", "data": {"start": "2014-06-01", "archive": False}}
+    retrain_id = httpx.post(url, json=body, headers=api_key_header(stack), timeout=30).json()["id"]
+    with httpx.stream(
+        "GET", f"{url}/{retrain_id}", params={"wait": True}, headers=api_key_header(stack), timeout=90
+    ) as stream:
+        states = [json.loads(line) for line in stream.iter_lines()]
     assert states[0]["state"] == "training"
     assert states[-1]["state"] == "failed"
-    so_far = httpx.get(f"{url}/{asked}", headers=key(stack), timeout=30).json()
+    so_far = httpx.get(f"{url}/{retrain_id}", headers=api_key_header(stack), timeout=30).json()
     assert so_far == states
 
 
-def test_those_who_wait_leave_room_for_others(stack: Stack) -> None:
-    """Eight wait for a retrain that never ends, since it is of a model that nobody trains."""
+def test_trainer_rejects_ninth_state_stream_and_stays_healthy(stack: Stack) -> None:
+    """Open eight streams of a retrain that never ends, because no trainer has its model; the ninth gets 503."""
     event = RetrainRequested(model="nobody's", trigger="manual", reason="", requested_by="a test", data=DataSelection())
     with Publisher(stack.kafka, stack.topics, "test") as publisher:
         publisher.publish(event)
     url = stack.components["trainer"].url
-    waiting = f"{url}/retrain/{event.id}?wait=true"
+    stream_url = f"{url}/retrain/{event.id}?wait=true"
     with ExitStack() as streams:
         for _ in range(8):
-            stream = streams.enter_context(httpx.stream("GET", waiting, headers=key(stack), timeout=30))
+            stream = streams.enter_context(httpx.stream("GET", stream_url, headers=api_key_header(stack), timeout=30))
             assert stream.status_code == 200
-        refused = httpx.get(waiting, headers=key(stack), timeout=30)
-        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "10")
+        rejected = httpx.get(stream_url, headers=api_key_header(stack), timeout=30)
+        assert (rejected.status_code, rejected.headers["Retry-After"]) == (503, "10")
         assert httpx.get(f"{url}/healthz", timeout=5).status_code == 200
 
-    def room() -> bool | None:
-        with httpx.stream("GET", waiting, headers=key(stack), timeout=30) as stream:
+    def stream_is_accepted() -> bool | None:
+        with httpx.stream("GET", stream_url, headers=api_key_header(stack), timeout=30) as stream:
             return True if stream.status_code == 200 else None
 
-    wait_until(room, "who has gone leaves room", seconds=20)
+    wait_until(stream_is_accepted, "a stream is accepted after others were closed", seconds=20)
 
 
-def test_a_prediction_is_explained(stack: Stack, asked: list[Asked]) -> None:
-    one = next(a for a in asked[3:] if a.outcomes[7] is not None)
+def test_explain_shows_row_outcome_verdict_and_version_of_prediction(
+    stack: Stack, answered_requests: list[AnsweredRequest]
+) -> None:
+    request = next(request for request in answered_requests[3:] if request.outcomes[7] is not None)
     corrected = datetime(2100, 1, 2, tzinfo=UTC)
-    report(stack, [(one.id, 7, 1 - (one.outcomes[7] or 0))], corrected)
-    shown = run_command(stack, "driftloop", "explain", one.id, "--row", "7")
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    for words in (
-        f"{one.at:%Y-%m-%d %H:%M:%S} by version 1 of flights",
-        f"prediction {one.predictions[7]}",
+    report_outcomes(stack, [(request.id, 7, 1 - (request.outcomes[7] or 0))], corrected)
+    result = run_command(stack, "driftloop", "explain", request.id, "--row", "7")
+    assert result.returncode == 0, result.stdout + result.stderr
+    for term in (
+        f"{request.at:%Y-%m-%d %H:%M:%S} by version 1 of flights",
+        f"prediction {request.predictions[7]}",
         "carrier=",
         "known at 2100-01-02 00:00 (corrected: before it was",
         "events/predictions/predictions-0-",
@@ -246,29 +270,33 @@ def test_a_prediction_is_explained(stack: Stack, asked: list[Asked]) -> None:
         usecase.dvc_file.read_text().split("md5: ")[1].split()[0],
         "gs://driftloop/references/flights/1",
     ):
-        assert words in " ".join(shown.stdout.split()), f"{words}\n{shown.stdout}"
+        assert term in " ".join(result.stdout.split()), f"{term}\n{result.stdout}"
 
 
-def test_a_prediction_that_is_not_archived_yet_is_explained_too(stack: Stack, asked: list[Asked]) -> None:
-    assert asked
-    answer = predict(stack, FLIGHT).json()
-    report(stack, [(answer["id"], 0, 1.0)])
-    shown = run_command(stack, "driftloop", "explain", answer["id"])
-    assert shown.returncode == 0, shown.stdout + shown.stderr
-    assert "not archived yet: its window is still open" in shown.stdout
-    assert "1, known at" in shown.stdout
-    assert "carrier=UA" in shown.stdout
+def test_explain_shows_prediction_that_is_not_archived_yet(
+    stack: Stack, answered_requests: list[AnsweredRequest]
+) -> None:
+    assert answered_requests
+    response = predict(stack, FLIGHT).json()
+    report_outcomes(stack, [(response["id"], 0, 1.0)])
+    result = run_command(stack, "driftloop", "explain", response["id"])
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "not archived yet: its window is still open" in result.stdout
+    assert "1, known at" in result.stdout
+    assert "carrier=UA" in result.stdout
 
 
-def test_what_is_no_prediction_is_said_to_be_none(stack: Stack, asked: list[Asked]) -> None:
-    assert asked
-    unknown = "0197c8a4-0000-7000-8000-000000000001"
-    shown = run_command(stack, "driftloop", "explain", unknown)
-    assert shown.returncode == 7
-    assert shown.stdout.strip() == f"prediction {unknown} is neither in the archive nor on its topic"
+def test_explain_of_unknown_id_exits_with_7(stack: Stack, answered_requests: list[AnsweredRequest]) -> None:
+    assert answered_requests
+    unknown_id = "0197c8a4-0000-7000-8000-000000000001"
+    result = run_command(stack, "driftloop", "explain", unknown_id)
+    assert result.returncode == 7
+    assert result.stdout.strip() == f"prediction {unknown_id} is neither in the archive nor on its topic"
 
 
-def test_an_id_that_holds_no_time_is_looked_for_in_the_latest_windows(stack: Stack, asked: list[Asked]) -> None:
+def test_locate_searches_latest_windows_for_id_without_timestamp(
+    stack: Stack, answered_requests: list[AnsweredRequest]
+) -> None:
     settings = StorageCliSettings(
         kafka=stack.kafka, registry=RegistrySettings(model="flights"), storage=stack.storage, topics=stack.topics
     )
@@ -276,50 +304,54 @@ def test_an_id_that_holds_no_time_is_looked_for_in_the_latest_windows(stack: Sta
     assert locate(settings, bucket, "nothing") is None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(explain, "id_timestamp", lambda _: None)
-        found = locate(settings, bucket, asked[0].id)
-    assert found is not None
-    assert [prediction for prediction, _ in found.rows] == asked[0].predictions
-    assert found.verdict is not None
+        located = locate(settings, bucket, answered_requests[0].id)
+    assert located is not None
+    assert [prediction for prediction, _ in located.rows] == answered_requests[0].predictions
+    assert located.verdict is not None
 
 
-def test_a_version_is_tried_on_what_others_have_answered(
-    stack: Stack, asked: list[Asked], versions: dict[str, Any], rows: pd.DataFrame
+def test_shadow_evaluates_version_on_archived_rows(
+    stack: Stack, answered_requests: list[AnsweredRequest], versions: dict[str, Any], rows: pd.DataFrame
 ) -> None:
-    """The figures are those of the version itself, asked about the same rows here."""
-    labelled = sum(outcome is not None for one in asked for outcome in one.outcomes)
+    """Compare the Brier score that the command prints with the estimator's own on the same rows."""
+    labelled = sum(outcome is not None for request in answered_requests for outcome in request.outcomes)
 
-    def of_all() -> "subprocess.CompletedProcess[str] | None":
-        shown = run_command(stack, "driftloop", "shadow", "--version", "2")
-        assert shown.returncode == 0, shown.stdout + shown.stderr
-        said = re.match(r"([\d,]+) rows of \d days, predicted by version 1 \(\1\)", shown.stdout)
-        assert said is not None, shown.stdout
+    def shadow_of_all_rows() -> "subprocess.CompletedProcess[str] | None":
+        result = run_command(stack, "driftloop", "shadow", "--version", "2")
+        assert result.returncode == 0, result.stdout + result.stderr
+        match = re.match(r"([\d,]+) rows of \d days, predicted by version 1 \(\1\)", result.stdout)
+        assert match is not None, result.stdout
         # The last slice may still be open, and a row of another test may be archived by now.
-        return shown if int(said[1].replace(",", "")) - labelled in (0, 1) else None
+        return result if int(match[1].replace(",", "")) - labelled in (0, 1) else None
 
-    shown = wait_until(of_all, "all rows are archived")
-    assert "are too good" not in shown.stdout
-    assert re.search(r"│ ROC AUC +│ 0\.\d+ \[0\.\d+, 0\.\d+\] │ 0\.\d+ \[.*\] │ [+-]0\.\d+ \[", shown.stdout)
-    of_days = usecase.rows_between(rows, FIRST, FIRST + timedelta(days=DAYS))
-    first = pd.concat([day.head(ROWS) for _, day in of_days.groupby(usecase.local_dates(of_days[usecase.timestamp]))])
-    expected = versions["2"].predict_proba(first[usecase.features])[:, 1]
-    known = first[usecase.target].notna().to_numpy()
-    brier = ((expected[known] - first[usecase.target].to_numpy()[known]) ** 2).mean()
-    said = re.search(r"│ Brier score +│[^│]+│ (0\.\d+)", shown.stdout)
-    assert said is not None, shown.stdout
-    assert float(said[1]) == pytest.approx(brier, abs=0.002)  # the row of another test may be among them
-
-
-def test_a_version_that_there_is_not_cannot_be_tried(stack: Stack, asked: list[Asked]) -> None:
-    assert asked
-    shown = run_command(stack, "driftloop", "shadow", "--version", "9")
-    assert (shown.returncode, "version 9: the registry does not have it" in shown.stdout) == (7, True), shown.stdout
+    result = wait_until(shadow_of_all_rows, "all rows are archived")
+    assert "are too good" not in result.stdout
+    assert re.search(r"│ ROC AUC +│ 0\.\d+ \[0\.\d+, 0\.\d+\] │ 0\.\d+ \[.*\] │ [+-]0\.\d+ \[", result.stdout)
+    rows_of_days = usecase.rows_between(rows, FIRST_DAY, FIRST_DAY + timedelta(days=DAYS))
+    archived_rows = pd.concat(
+        [day.head(WINDOW_ROWS) for _, day in rows_of_days.groupby(usecase.local_dates(rows_of_days[usecase.timestamp]))]
+    )
+    predictions = versions["2"].predict_proba(archived_rows[usecase.features])[:, 1]
+    has_outcome = archived_rows[usecase.target].notna().to_numpy()
+    brier = ((predictions[has_outcome] - archived_rows[usecase.target].to_numpy()[has_outcome]) ** 2).mean()
+    match = re.search(r"│ Brier score +│[^│]+│ (0\.\d+)", result.stdout)
+    assert match is not None, result.stdout
+    assert float(match[1]) == pytest.approx(brier, abs=0.002)  # the row of another test may be among them
 
 
-def test_a_version_on_probation_is_held_against_the_one_before(stack: Stack, asked: list[Asked]) -> None:
-    assert asked
+def test_shadow_of_unknown_version_exits_with_7(stack: Stack, answered_requests: list[AnsweredRequest]) -> None:
+    assert answered_requests
+    result = run_command(stack, "driftloop", "shadow", "--version", "9")
+    assert (result.returncode, "version 9: the registry does not have it" in result.stdout) == (7, True), result.stdout
+
+
+def test_probation_job_compares_version_with_previous_version(
+    stack: Stack, answered_requests: list[AnsweredRequest]
+) -> None:
+    assert answered_requests
     stack.registry.promote("2")
     stack.registry.promote("1")
-    judged = run_command(stack, "python", "-m", "trainer.probation.job")
-    assert judged.returncode == 0, judged.stdout + judged.stderr
-    assert judged.stdout.startswith("version 1 ")
-    assert f"rows of {DAYS} days since its promotion, and the version before would have had" in judged.stdout
+    result = run_command(stack, "python", "-m", "trainer.probation.job")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith("version 1 ")
+    assert f"rows of {DAYS} days since its promotion, and the version before would have had" in result.stdout

@@ -1,4 +1,4 @@
-"""A use case whose outcome is a number goes the same way: trained, held against the champion by RMSE, promoted."""
+"""Retrain of a use case with a numeric target: the gate compares RMSE."""
 
 from datetime import date
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support import regression_usecase
 from tests.support.running_stack import run_command
 
 
-def test_a_regression_is_trained_judged_by_rmse_and_promoted(
+def test_driftloop_train_promotes_regression_model_with_lower_rmse(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "hourly.parquet"
@@ -31,8 +31,8 @@ def test_a_regression_is_trained_judged_by_rmse_and_promoted(
     for name, value in settings.items():
         monkeypatch.setitem(stack.environment, name, value)
     for reason, end in (("the first", date(2026, 3, 1)), ("it grows", None)):
-        wish = RetrainRequest(reason=reason, requested_by="a test", data=DataSelection(base_end=end, archive=False))
-        done = run_command(stack, "driftloop-train", "--request", wish.model_dump_json())
+        request = RetrainRequest(reason=reason, requested_by="a test", data=DataSelection(base_end=end, archive=False))
+        done = run_command(stack, "driftloop-train", "--request", request.model_dump_json())
         assert done.returncode == 0, done.stdout + done.stderr
 
     registry = ModelRegistry(
@@ -40,7 +40,7 @@ def test_a_regression_is_trained_judged_by_rmse_and_promoted(
     )
     assert registry.champion() == "2"
     version = registry.client.get_model_version(regression_usecase.usecase.name, "2")
-    found = registry.client.get_run(version.run_id).data.metrics
+    metrics = registry.client.get_run(version.run_id).data.metrics
     assert "RMSE" in version.description
-    assert 0 < found["challenger_rmse"] < found["champion_rmse"]
+    assert 0 < metrics["challenger_rmse"] < metrics["champion_rmse"]
     assert registry.load("2").predict_fn == "predict"

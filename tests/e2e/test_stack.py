@@ -1,4 +1,4 @@
-"""Starting and stopping: what is in the way is named, and nothing is left behind."""
+"""Start and stop of the stack and of each service: start errors, clean stops, no processes left."""
 
 import os
 import re
@@ -19,41 +19,41 @@ from tests.support.running_stack import FLIGHT, isolated_settings
 from tests.support.waiting import wait_until
 
 
-def test_a_port_in_use_is_named_with_who_needs_it_and_the_setting(tmp_path: Path) -> None:
+def test_stack_start_error_names_used_port_its_service_and_setting(tmp_path: Path) -> None:
     settings = isolated_settings(tmp_path)
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the port is reserved by this process
-        taken.bind(("127.0.0.1", settings.trainer.port))
-        taken.listen()
-        with pytest.raises(StackStartError) as refused, Stack(settings, print):
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the port is reserved by this process
+        listener.bind(("127.0.0.1", settings.trainer.port))
+        listener.listen()
+        with pytest.raises(StackStartError) as error_info, Stack(settings, print):
             pass
-    assert f"port {settings.trainer.port} is in use, and trainer needs it" in str(refused.value)
-    assert "DRIFTLOOP_TRAINER__PORT" in str(refused.value)
+    assert f"port {settings.trainer.port} is in use, and trainer needs it" in str(error_info.value)
+    assert "DRIFTLOOP_TRAINER__PORT" in str(error_info.value)
 
 
-def test_a_second_stack_on_the_same_data_is_refused(stack: Stack) -> None:
+def test_stack_does_not_start_on_data_of_running_stack(stack: Stack) -> None:
     settings = isolated_settings(stack.folder)
     with pytest.raises(StackStartError, match=f"runs already, as process {os.getpid()}"), Stack(settings, print):
         pass
     assert not stack.exited()
 
 
-def test_what_a_killed_stack_left_behind_is_found_by_its_mark(tmp_path: Path) -> None:
+def test_orphans_are_found_by_data_directory_in_their_environment(tmp_path: Path) -> None:
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
-    left = subprocess.Popen(sleeper, env={**os.environ, FOLDER_VARIABLE: str(tmp_path)})
+    orphan = subprocess.Popen(sleeper, env={**os.environ, FOLDER_VARIABLE: str(tmp_path)})
     other = subprocess.Popen(sleeper, env={**os.environ, FOLDER_VARIABLE: str(tmp_path / "other")})
     try:
-        wait_until(lambda: list(orphans(tmp_path)) or None, "the process")
-        assert [process.pid for process in orphans(tmp_path)] == [left.pid]
+        wait_until(lambda: list(orphans(tmp_path)) or None, "the process is found")
+        assert [process.pid for process in orphans(tmp_path)] == [orphan.pid]
     finally:
-        for process in (left, other):
+        for process in (orphan, other):
             process.kill()
             process.wait()
 
 
-@pytest.mark.parametrize(("number", "killed"), [(signal.SIGINT, False), (signal.SIGKILL, True)])
-def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next(
-    tmp_path: Path, number: signal.Signals, killed: bool
+@pytest.mark.parametrize(("stop_signal", "is_killed"), [(signal.SIGINT, False), (signal.SIGKILL, True)])
+def test_stopped_or_killed_stack_leaves_nothing_that_blocks_the_next_one(
+    tmp_path: Path, stop_signal: signal.Signals, is_killed: bool
 ) -> None:
     settings = isolated_settings(tmp_path)
     environment = {
@@ -70,15 +70,15 @@ def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next
     }
     up = subprocess.Popen([sys.executable, "-m", "stack.up"], env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        wait_until(lambda: len(orphans(tmp_path)) >= 3 or None, "the first parts run")
-        up.send_signal(number)
+        wait_until(lambda: len(orphans(tmp_path)) >= 3 or None, "the first components run")
+        up.send_signal(stop_signal)
         up.wait(timeout=60)
-        if killed:
+        if is_killed:
             assert orphans(tmp_path)
             stack = Stack(settings, print)
             stack._kill_orphans()
             stack._require_free_ports()
-        wait_until(lambda: not orphans(tmp_path) or None, "nothing runs")
+        wait_until(lambda: not orphans(tmp_path) or None, "no process of the stack is left")
     finally:
         up.kill()
         up.communicate()
@@ -87,7 +87,7 @@ def test_a_stack_that_is_stopped_or_killed_leaves_nothing_that_prevents_the_next
 
 
 @pytest.mark.parametrize("service", ["predictor", "drift_worker", "trainer"])
-def test_a_service_stops_cleanly_on_sigterm(stack: Stack, service: str, tmp_path: Path) -> None:
+def test_service_stops_cleanly_on_sigterm(stack: Stack, service: str, tmp_path: Path) -> None:
     port = reserve_ports(1)[0]
     settings = {f"DRIFTLOOP_{service.upper()}__PORT": str(port), "DRIFTLOOP_INSTANCE_ID": "stopping"}
     if service != "predictor":
@@ -107,17 +107,17 @@ def test_a_service_stops_cleanly_on_sigterm(stack: Stack, service: str, tmp_path
 
     wait_until(listening, f"{service} listens")
     children = psutil.Process(process.pid).children(recursive=True)
-    began = time.monotonic()
+    stopped_at = time.monotonic()
     process.send_signal(signal.SIGTERM)
     code = process.wait(timeout=30)
-    assert time.monotonic() - began < 15
-    said = log.read_text()
-    # uvicorn, where it owns the process, ends by the signal once it has shut down
-    assert code in ((0,) if service == "predictor" else (0, -signal.SIGTERM)), said[-2000:]
-    stopping = said.partition("Shutting down")[2]
+    assert time.monotonic() - stopped_at < 15
+    log_text = log.read_text()
+    # If uvicorn owns the process, it raises the signal once more after its shutdown.
+    assert code in ((0,) if service == "predictor" else (0, -signal.SIGTERM)), log_text[-2000:]
+    stopping = log_text.partition("Shutting down")[2]
     assert "Application shutdown complete" in stopping
     assert "Traceback" not in stopping
-    # The trainer's server of processes sees that nobody is left once its imports are done.
+    # The trainer's fork server notices only after its imports that its parent has exited.
     wait_until(lambda: not any(child.is_running() for child in children) or None, "no process is left")
 
 
@@ -133,7 +133,7 @@ def test_service_help_describes_every_setting_and_gives_examples(service: str) -
         assert re.fullmatch(r"\w.+ \((default: .*|required)\)", " ".join(text.split())), name
 
 
-def test_a_predictor_without_a_version_says_what_is_missing(stack: Stack) -> None:
+def test_predictor_without_version_is_not_ready_and_names_missing_alias(stack: Stack) -> None:
     port = reserve_ports(1)[0]
     settings = {"DRIFTLOOP_PREDICTOR__PORT": str(port), "DRIFTLOOP_REGISTRY__MODEL": "unknown"}
     process = subprocess.Popen(
@@ -142,20 +142,23 @@ def test_a_predictor_without_a_version_says_what_is_missing(stack: Stack) -> Non
         stderr=subprocess.DEVNULL,
     )
 
-    def missing() -> str | None:
+    def missing_model() -> str | None:
         try:
-            answer = httpx.get(f"http://127.0.0.1:{port}/readyz")
+            response = httpx.get(f"http://127.0.0.1:{port}/readyz")
         except httpx.TransportError:
             return None
-        assert answer.status_code == 503
-        why: str = answer.json()["unavailable"].get("model", "")
-        return why if "alias champion" in why else None
+        assert response.status_code == 503
+        explanation: str = response.json()["unavailable"].get("model", "")
+        return explanation if "alias champion" in explanation else None
 
     try:
-        assert wait_until(missing, "what is missing") == "no version of unknown has the alias champion yet"
-        refused = httpx.post(f"http://127.0.0.1:{port}/predict", json={"instances": [FLIGHT]})
-        assert refused.status_code == 503
-        assert "Retry-After" in refused.headers
+        assert (
+            wait_until(missing_model, "the predictor reports the missing alias")
+            == "no version of unknown has the alias champion yet"
+        )
+        rejected = httpx.post(f"http://127.0.0.1:{port}/predict", json={"instances": [FLIGHT]})
+        assert rejected.status_code == 503
+        assert "Retry-After" in rejected.headers
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
     finally:
         process.terminate()
