@@ -39,7 +39,7 @@ def status_tables(
 
 def _windows_table(drift_events: Sequence[Event], count: int) -> Table | str:
     verdicts = [e for e in drift_events if isinstance(e, DriftVerdict) and not e.replayed][-count:]
-    rejudged = {_verdict_key(e): e.verdict for e in drift_events if isinstance(e, DriftVerdict) and e.replayed}
+    replayed = {_verdict_key(e): e.verdict for e in drift_events if isinstance(e, DriftVerdict) and e.replayed}
     columns = ("window", "version", "rows", "from", "to", Column("verdict", no_wrap=True), "score", "threshold")
     table = Table(*columns, "drifted", title="Windows")
     for verdict in verdicts:
@@ -50,7 +50,7 @@ def _windows_table(drift_events: Sequence[Event], count: int) -> Table | str:
             str(verdict.rows),
             f"{verdict.first_prediction_at:%Y-%m-%d %H:%M}",
             f"{verdict.last_prediction_at:%Y-%m-%d %H:%M}",
-            _colored(verdict.verdict) + (f", replayed: {rejudged[key]}" if key in rejudged else ""),
+            _colored(verdict.verdict) + (f", replayed: {replayed[key]}" if key in replayed else ""),
             "" if verdict.score is None else f"{verdict.score:.1f}",
             "" if verdict.score_threshold is None else f"{verdict.score_threshold:.1f}",
             escape(verdict.explanation) if verdict.verdict == "inconclusive" else ", ".join(verdict.drifted_columns),

@@ -1,9 +1,11 @@
 """Test judging archived windows again."""
 
+from datetime import UTC, datetime
+
 import pandas as pd
 import pytest
 
-from drift_worker.verdicts.replay import format_table, main, rejudge
+from drift_worker.verdicts.replay import format_table, main, replay_verdicts, select_verdicts
 from drift_worker.windows.archive import slice_path
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict
@@ -24,10 +26,18 @@ def verdicts(bucket: Bucket) -> list[DriftVerdict]:
     return list(archive_and_judge(bucket, frames))
 
 
-def test_rejudge_with_equal_reference_gives_equal_verdicts_with_new_ids(
+def test_replay_selects_original_verdicts_by_days_model_and_version(verdicts: list[DriftVerdict]) -> None:
+    start, end = datetime(2013, 1, 2, tzinfo=UTC), datetime(2013, 1, 4, tzinfo=UTC)
+    events = [*verdicts, verdicts[1].model_copy(update={"replayed": True})]
+    assert select_verdicts(events, start, end, None, None) == verdicts[1:3]
+    assert select_verdicts(events, start, end, "m", "1") == verdicts[1:3]
+    assert select_verdicts(events, start, end, "m", "2") == select_verdicts(events, start, end, "other", None) == []
+
+
+def test_replay_with_equal_reference_gives_equal_verdicts_with_new_ids(
     bucket: Bucket, verdicts: list[DriftVerdict]
 ) -> None:
-    pairs = list(rejudge(reversed(verdicts), verdicts, bucket, WINDOW))
+    pairs = list(replay_verdicts(reversed(verdicts), verdicts, bucket, WINDOW))
     assert [old for old, _ in pairs] == verdicts
     for old, new in pairs:
         assert new.replayed
@@ -38,19 +48,19 @@ def test_rejudge_with_equal_reference_gives_equal_verdicts_with_new_ids(
     assert verdicts[-1].multiwindow_score is not None
 
 
-def test_rejudge_of_selected_windows_uses_the_windows_before_them(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:
-    ((_, new),) = rejudge(verdicts[-1:], verdicts, bucket, WINDOW)
+def test_replay_of_selected_windows_uses_the_windows_before_them(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:
+    ((_, new),) = replay_verdicts(verdicts[-1:], verdicts, bucket, WINDOW)
     assert new.multiwindow_score == verdicts[-1].multiwindow_score
 
 
-def test_rejudge_uses_the_current_reference(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:
+def test_replay_uses_the_current_reference(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:
     assert [verdict.verdict for verdict in verdicts] == ["no_drift"] * 4 + ["drift"]
     reference = reference_store.load_reference(bucket, "m", "1")
     spans = [span.model_copy(update={"score_threshold": 10_000.0}) for span in reference.profile.spans]
     reference_store.save_reference(
         bucket, "m", "1", reference._replace(profile=reference.profile.model_copy(update={"spans": spans}))
     )
-    pairs = list(rejudge(verdicts, verdicts, bucket, WINDOW))
+    pairs = list(replay_verdicts(verdicts, verdicts, bucket, WINDOW))
     assert {new.verdict for _, new in pairs} == {"no_drift"}
     *_, warm, last = format_table(pairs)
     assert warm.startswith(verdicts[-1].window.name)
@@ -59,17 +69,17 @@ def test_rejudge_uses_the_current_reference(bucket: Bucket, verdicts: list[Drift
     assert last == "5 windows judged again, 1 verdicts changed"
 
 
-def test_rejudge_leaves_out_windows_without_archived_rows(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:
+def test_replay_leaves_out_windows_without_archived_rows(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:
     bucket.delete(slice_path(verdicts[1].window))
-    assert [old for old, _ in rejudge(verdicts, verdicts, bucket, WINDOW)] == [verdicts[0], *verdicts[2:]]
+    assert [old for old, _ in replay_verdicts(verdicts, verdicts, bucket, WINDOW)] == [verdicts[0], *verdicts[2:]]
 
 
-def test_rejudge_judges_each_version_by_its_own_rows(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:
+def test_replay_judges_each_version_by_its_own_rows(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:
     path = slice_path(verdicts[0].window)
     rows = bucket.read_parquet(path)
     bucket.write_parquet(path, pd.concat([rows, rows.assign(version="2")]))
     other = verdicts[0].model_copy(update={"version": "2"})
-    pairs = rejudge([verdicts[0], other], verdicts, bucket, WINDOW)
+    pairs = replay_verdicts([verdicts[0], other], verdicts, bucket, WINDOW)
     assert [new.verdict for _, new in pairs] == ["no_drift", "inconclusive"]
 
 

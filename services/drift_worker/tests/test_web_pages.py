@@ -201,7 +201,7 @@ def test_pages_show_replayed_verdict_with_the_first_one(
     cache.add(stream[1].model_copy(update=changed))
     overview = client.get("/")
     links = re.findall(r'<li><a class="([\w ]+)" href="([^"]+)"', overview.text)
-    assert links[:2] == [("no_drift", page_url(stream[0])), ("no_drift rejudged", page_url(stream[1]))]
+    assert links[:2] == [("no_drift", page_url(stream[0])), ("no_drift replayed", page_url(stream[1]))]
     assert "5 windows: 2 drift, 2 no drift, 1 inconclusive" in page_text(overview)
     seen = page_text(client.get(page_url(stream[1])))
     assert "m version 1 no drift" in seen

@@ -1,9 +1,9 @@
-"""Replay: judge archived windows again with the current references, for example to try other thresholds."""
+"""Replay: judge archived windows again, with the references that are in the bucket now."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -21,10 +21,10 @@ from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
 from driftloop.storage.bucket import Bucket
 
-ALL_EVENTS = 10**9  # verdicts are few, and the broker keeps them
+ALL_EVENTS = 10**9  # more than a topic has with a few events per window
 
 DESCRIPTION = """\
-Judge archived windows again with the current references, and show old and new verdicts side by side.
+Judge archived windows again with the references that are in the bucket now, and show old and new verdicts side by side.
 
 The windows are read from the topic of verdicts, their rows from the archive. Uses the settings of the drift worker.
 """
@@ -36,6 +36,13 @@ Examples:
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+class ReplayedVerdict(NamedTuple):
+    """Two verdicts on the same rows: the original one, and that of the replay."""
+
+    old: DriftVerdict
+    new: DriftVerdict
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -57,25 +64,16 @@ def replay(
     settings = load_settings_or_exit(DriftWorkerSettings)
     try:
         all_events = reader.read_last(settings.kafka, settings.topics.drift, ALL_EVENTS)
-        selected = [
-            event
-            for event in all_events
-            if isinstance(event, DriftVerdict)
-            and not event.replayed
-            and event.last_prediction_at >= start.replace(tzinfo=UTC)
-            and event.first_prediction_at < end.replace(tzinfo=UTC)
-            and model in (None, event.model)
-            and version in (None, event.version)
-        ]
-        pairs = list(rejudge(selected, all_events, Bucket(settings.storage), settings.window))
-        for line in format_table(pairs):
+        selected = select_verdicts(all_events, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), model, version)
+        replayed = list(replay_verdicts(selected, all_events, Bucket(settings.storage), settings.window))
+        for line in format_table(replayed):
             print(line)
-        if missing := len(selected) - len(pairs):
+        if missing := len(selected) - len(replayed):
             print(f"{missing} more could not be judged again: their rows are no longer in the archive")
         if publish:
             with Publisher(settings.kafka, settings.topics, "drift_worker") as publisher:
-                publisher.publish(*(new for _, new in pairs))
-            print(f"published {len(pairs)} verdicts to {settings.topics.drift}, marked as replayed")
+                publisher.publish(*(verdict.new for verdict in replayed))
+            print(f"published {len(replayed)} verdicts to {settings.topics.drift}, marked as replayed")
     except BrokerUnavailable as error:
         print(error)
         raise SystemExit(ExitCode.UNAVAILABLE) from error
@@ -84,27 +82,50 @@ def replay(
         raise SystemExit(ExitCode.UNAVAILABLE) from error
 
 
-def rejudge(
+def select_verdicts(
+    events: Iterable[Event], start: datetime, end: datetime, model: str | None, version: str | None
+) -> list[DriftVerdict]:
+    """Return the original verdicts on windows with predictions from ``start`` to before ``end``.
+
+    ``None`` stands for any model or version.
+    """
+    return [
+        event
+        for event in events
+        if isinstance(event, DriftVerdict)
+        and not event.replayed
+        and event.last_prediction_at >= start
+        and event.first_prediction_at < end
+        and model in (None, event.model)
+        and version in (None, event.version)
+    ]
+
+
+def replay_verdicts(
     selected: Iterable[DriftVerdict], all_events: Iterable[Event], bucket: Bucket, settings: WindowSettings
-) -> Iterator[tuple[DriftVerdict, DriftVerdict]]:
-    """Yield each selected verdict with the verdict that its rows get now, which has a new id.
+) -> Iterator[ReplayedVerdict]:
+    """Judge the rows of each selected verdict again, in the order of their windows. A new verdict has a new id.
 
     Verdicts whose rows are not in the archive are left out.
 
     Args:
-        selected: The verdicts to judge again.
-        all_events: All events of the topic: their windows are the committed slices.
+        selected: The verdicts to replay.
+        all_events: All events of the topic of verdicts: the windows of verdicts are the committed slices.
         bucket: Where archive and references are.
         settings: The drift worker's settings of windows.
     """
-    windows = {event.window for event in all_events if isinstance(event, DriftVerdict)}
-    by_end = {(window.topic, window.partition, window.last_offset + 1): window for window in windows}
+    slices = {event.window for event in all_events if isinstance(event, DriftVerdict)}
+    slice_before_offset = {(each.topic, each.partition, each.last_offset + 1): each for each in slices}
 
     def preceding_slices(window: Window, count: int) -> Sequence[Window]:
         preceding: list[Window] = []
-        while len(preceding) < count and (earlier := by_end.get((window.topic, window.partition, window.first_offset))):
+        first = window
+        while len(preceding) < count:
+            earlier = slice_before_offset.get((first.topic, first.partition, first.first_offset))
+            if earlier is None:
+                break
             preceding.insert(0, earlier)
-            window = earlier
+            first = earlier
         return preceding
 
     recent_windows = RecentWindows(bucket, settings.min_rows, preceding_slices)
@@ -118,14 +139,14 @@ def rejudge(
         for old in verdicts:
             version_rows = rows_of_version(rows, old.model, old.version)
             new = window_judge.judge(window, old.model, old.version, version_rows, old.archive)
-            yield old, new.model_copy(update={"id": new_event_id(), "replayed": True})
+            yield ReplayedVerdict(old, new.model_copy(update={"id": new_event_id(), "replayed": True}))
         recent_windows.add(window, rows)
 
 
-def format_table(pairs: Sequence[tuple[DriftVerdict, DriftVerdict]]) -> Iterator[str]:
+def format_table(replayed: Sequence[ReplayedVerdict]) -> Iterator[str]:
     """Yield old and new verdicts as lines of a table; the last line counts the changes."""
     lines = [("window", "version", "rows", "from", "old", "new", "drifted now")]
-    for old, new in pairs:
+    for old, new in replayed:
         drifted = ", ".join(new.drifted_columns) or (new.explanation if new.verdict == "inconclusive" else "")
         lines.append(
             (
@@ -141,8 +162,8 @@ def format_table(pairs: Sequence[tuple[DriftVerdict, DriftVerdict]]) -> Iterator
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-    changed = sum(old.verdict != new.verdict for old, new in pairs)
-    yield f"{len(pairs)} windows judged again, {changed} verdicts changed"
+    changed = sum(old.verdict != new.verdict for old, new in replayed)
+    yield f"{len(replayed)} windows judged again, {changed} verdicts changed"
 
 
 def _format_verdict(verdict: DriftVerdict) -> str:

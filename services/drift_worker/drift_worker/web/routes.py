@@ -91,7 +91,7 @@ def window(request: Request, data: Data, name: str, model_version: str) -> Respo
         request,
         "window.html",
         verdict=verdict,
-        rejudged=data.cache.rejudged(verdict),
+        replayed=data.cache.replayed(verdict),
         findings=rank_findings(verdict),
         first_findings=FIRST_FINDINGS,
         columns=columns,

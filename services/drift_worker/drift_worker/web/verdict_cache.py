@@ -85,7 +85,7 @@ class VerdictCache:
             event = self._events[DriftVerdict].get((window, model_version))
         return None if event is None else _decompress(DriftVerdict, event)
 
-    def rejudged(self, verdict: DriftVerdict) -> DriftVerdict | None:
+    def replayed(self, verdict: DriftVerdict) -> DriftVerdict | None:
         """Return the latest verdict that a replay has given to a verdict's rows."""
         with self._lock:
             event = self._replayed.get(_key_of(verdict))

@@ -43,7 +43,7 @@ class VersionSection(NamedTuple):
     version: str
     verdicts: list[DriftVerdict]
     """The oldest first."""
-    rejudged: list[DriftVerdict | None]
+    replayed: list[DriftVerdict | None]
     """For each verdict the latest one of a replay."""
     counts: Counter[str]
     """The number of windows by verdict."""
@@ -88,7 +88,7 @@ def version_section(cache: VerdictCache, model: str, version: str) -> VersionSec
         model=model,
         version=version,
         verdicts=verdicts,
-        rejudged=[cache.rejudged(verdict) for verdict in verdicts],
+        replayed=[cache.replayed(verdict) for verdict in verdicts],
         counts=Counter(verdict.verdict for verdict in verdicts),
         ranked_windows=len(conclusive),
         columns=columns,
