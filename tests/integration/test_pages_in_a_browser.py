@@ -14,7 +14,7 @@ from drift_worker.web.report import ReportKey, render_and_store
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import VerdictCache
 from driftloop.events import DriftVerdict, Evaluation, MetricEstimate, QualityVerdict
-from tests.support.drift_windows import BEGIN, FolderBucket, archive_and_judge, days, store_reference
+from tests.support.drift_windows import BEGIN, FolderBucket, archive_and_judge, make_days, store_reference
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -28,7 +28,13 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[FolderBucket, list
     """Return verdicts on normal days, one with too few rows, a warm one, and one with an empty column."""
     bucket = FolderBucket(tmp_path_factory.mktemp("bucket"))
     store_reference(bucket)
-    frames = [days(1, 3), days(1, 4), days(1, 9).head(20), days(1, 5, warmer=10), days(1, 6).assign(visib=np.nan)]
+    frames = [
+        make_days(1, 3),
+        make_days(1, 4),
+        make_days(1, 9).head(20),
+        make_days(1, 5, warmer=10),
+        make_days(1, 6).assign(visib=np.nan),
+    ]
     return bucket, list(archive_and_judge(bucket, frames))
 
 
@@ -110,7 +116,7 @@ def test_pages_show_tables_without_javascript(browser: "Browser", url: str, path
         assert "need JavaScript" in page.locator("main").inner_text()
 
 
-def test_click_on_heatmap_opens_the_window_s_page(browser: "Browser", url: str) -> None:
+def test_click_on_heatmap_opens_page_of_window(browser: "Browser", url: str) -> None:
     with browser.new_page(viewport={"width": 1280, "height": 900}) as page:
         page.goto(url)
         page.wait_for_function(ALL_CHARTS_DRAWN, timeout=20_000)

@@ -22,7 +22,7 @@ from driftloop.events import DriftVerdict
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable
-from tests.support.drift_windows import COLUMN_TYPES, FolderBucket, archive_and_judge, days, store_reference
+from tests.support.drift_windows import COLUMN_TYPES, FolderBucket, archive_and_judge, make_days, store_reference
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -51,9 +51,9 @@ def render_report(bucket: Bucket, verdict: DriftVerdict) -> str:
     return bucket.read(report.render_and_store(bucket, ReportKey.for_verdict(verdict))).decode()
 
 
-def with_binary_visibility(days: pd.DataFrame) -> pd.DataFrame:
+def with_binary_visibility(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows whose visibility is 0 or 1: integers, for which numpy makes a single bin."""
-    return days.assign(visib=(days["visib"] == 10).astype(int))
+    return rows.assign(visib=(rows["visib"] == 10).astype(int))
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def with_binary_visibility(days: pd.DataFrame) -> pd.DataFrame:
     ids=["by default", "chosen"],
 )
 def test_report_shows_our_distances_and_thresholds(bucket: Bucket, distances: dict[str, DistanceName]) -> None:
-    store_reference(bucket, rows=with_binary_visibility(days(80)), distances=distances)
+    store_reference(bucket, rows=with_binary_visibility(make_days(80)), distances=distances)
     normal_verdict, verdict = archive_and_judge(
-        bucket, [with_binary_visibility(days(1, 5)), with_binary_visibility(days(1, 5, warmer=10))]
+        bucket, [with_binary_visibility(make_days(1, 5)), with_binary_visibility(make_days(1, 5, warmer=10))]
     )
     assert (normal_verdict.verdict, verdict.verdict, verdict.drifted_columns) == ("no_drift", "drift", ["temp"])
     assert {column: method for column, method in distances_of(verdict).items() if column in distances} == distances
@@ -91,8 +91,8 @@ def distances_of(verdict: DriftVerdict) -> dict[str, str]:
     return {finding.column: finding.method for finding in verdict.findings if finding.method in EVIDENTLY_NAMES}
 
 
-def test_report_uses_the_profile_s_threshold(bucket: Bucket, reference: Reference) -> None:
-    (verdict,) = archive_and_judge(bucket, [days(1, 5, warmer=10)])
+def test_report_uses_threshold_of_profile(bucket: Bucket, reference: Reference) -> None:
+    (verdict,) = archive_and_judge(bucket, [make_days(1, 5, warmer=10)])
     span = reference.profile.spans[0]
     profile = reference.profile.model_copy(
         update={"spans": [span.model_copy(update={"score_threshold": span.score_threshold * 100})]}
@@ -105,7 +105,7 @@ def test_report_uses_the_profile_s_threshold(bucket: Bucket, reference: Referenc
 
 @pytest.mark.usefixtures("reference")
 def test_report_leaves_out_and_names_column_without_values(bucket: Bucket) -> None:
-    (verdict,) = archive_and_judge(bucket, [days(1, 6).assign(visib=np.nan)])
+    (verdict,) = archive_and_judge(bucket, [make_days(1, 6).assign(visib=np.nan)])
     page = render_report(bucket, verdict)
     assert "Left out because they have no values: visib." in page
     assert "<title>m 1: predictions-0-" in page
@@ -113,7 +113,7 @@ def test_report_leaves_out_and_names_column_without_values(bucket: Bucket) -> No
 
 @pytest.mark.usefixtures("reference")
 def test_report_of_window_without_values_names_all_columns(bucket: Bucket) -> None:
-    (verdict,) = archive_and_judge(bucket, [days(1, 6).assign(**dict.fromkeys(COLUMN_TYPES, np.nan))])
+    (verdict,) = archive_and_judge(bucket, [make_days(1, 6).assign(**dict.fromkeys(COLUMN_TYPES, np.nan))])
     page = render_report(bucket, verdict)
     assert f"Left out because they have no values: {', '.join(COLUMN_TYPES)}." in page
 
@@ -129,7 +129,7 @@ def test_report_names_missing_reference_window_or_rows(bucket: Bucket) -> None:
     store_reference(bucket)
     with pytest.raises(WindowNotArchived, match="the archive has no window predictions-0-000000000000-000000000000"):
         report.render_and_store(bucket, A)
-    (verdict,) = archive_and_judge(bucket, [days(1)], version="2")
+    (verdict,) = archive_and_judge(bucket, [make_days(1)], version="2")
     store_reference(bucket)
     with pytest.raises(WindowNotArchived, match="has no rows of version 1 of m"):
         report.render_and_store(bucket, ReportKey.for_verdict(verdict)._replace(version="1"))

@@ -65,7 +65,7 @@ class FolderBucket(Bucket):
         return [str(file.relative_to(self._folder)) for file in files if file.stat().st_mtime < at.timestamp()]
 
 
-def days(count: int, seed: int = 0, warmer: float = 0.0) -> pd.DataFrame:
+def make_days(count: int, seed: int = 0, warmer: float = 0.0) -> pd.DataFrame:
     """Return the rows of ``count`` days, a window each.
 
     They have no autocorrelation, so that drift detects any shift; ``warmer`` is added to the column ``temp``.
@@ -90,7 +90,7 @@ def store_reference(
     distances: Mapping[str, DistanceName] = {},
 ) -> Reference:
     """Store a reference for a version: ``rows``, or rows of 80 days; ``distances`` are by column."""
-    rows = days(80) if rows is None else rows
+    rows = make_days(80) if rows is None else rows
     importance = {"temp": 0.04, "visib": 0.01, "carrier": 0.02}
     day_numbers = np.repeat(np.arange(80), ROWS)
     profile = calibrate(

@@ -11,7 +11,7 @@ from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
-from tests.support.drift_windows import ROWS, archive_and_judge, days, store_reference
+from tests.support.drift_windows import ROWS, archive_and_judge, make_days, store_reference
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -22,7 +22,7 @@ WINDOW = WindowSettings(rows=ROWS)
 def verdicts(bucket: Bucket) -> list[DriftVerdict]:
     """Return verdicts on four normal windows and a warm one."""
     store_reference(bucket)
-    frames = [days(1, seed) for seed in range(1, 5)] + [days(1, 5, warmer=12)]
+    frames = [make_days(1, seed) for seed in range(1, 5)] + [make_days(1, 5, warmer=12)]
     return list(archive_and_judge(bucket, frames))
 
 

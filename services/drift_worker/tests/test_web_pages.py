@@ -35,7 +35,7 @@ from driftloop.events import (
     Window,
 )
 from driftloop.storage.bucket import Bucket
-from tests.support.drift_windows import BEGIN, archive_and_judge, days, store_reference
+from tests.support.drift_windows import BEGIN, archive_and_judge, make_days, store_reference
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -78,8 +78,14 @@ path.write_text(content)
 def stream(cache: VerdictCache, bucket: Bucket) -> list[DriftVerdict]:
     """Return verdicts on normal days, one with too few rows, and warm ones."""
     store_reference(bucket)
-    few = days(1, 9).head(20)
-    frames = [days(1, 3), days(1, 4), few, days(1, 5, warmer=10), days(1, 6, warmer=10).assign(visib=np.nan)]
+    few = make_days(1, 9).head(20)
+    frames = [
+        make_days(1, 3),
+        make_days(1, 4),
+        few,
+        make_days(1, 5, warmer=10),
+        make_days(1, 6, warmer=10).assign(visib=np.nan),
+    ]
     stream = list(archive_and_judge(bucket, frames))
     for verdict in stream:
         cache.add(verdict)
@@ -191,7 +197,7 @@ def test_column_charts_show_fractions_of_values_present(client: TestClient, stre
         assert before == pytest.approx(1), name
         assert now == pytest.approx(0 if name == "visib" else 1), name
     assert drawn["carrier"]["layout"]["xaxis"]["ticktext"] == ["UA", "DL", "B6", "AA"]
-    assert f"missing {days(80)['visib'].isna().mean():.1%} → 100%" in page_text(client.get(page_url(stream[-1])))
+    assert f"missing {make_days(80)['visib'].isna().mean():.1%} → 100%" in page_text(client.get(page_url(stream[-1])))
 
 
 def test_pages_show_replayed_verdict_with_the_first_one(

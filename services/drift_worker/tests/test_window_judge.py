@@ -11,7 +11,7 @@ from drift_worker.windows.recent_windows import RecentWindows
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Window
 from driftloop.storage.bucket import Bucket
-from tests.support.drift_windows import BEGIN, ROWS, FolderBucket, days, store_reference
+from tests.support.drift_windows import BEGIN, ROWS, FolderBucket, make_days, store_reference
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -44,7 +44,7 @@ def judge(window_judge: WindowJudge, frame: pd.DataFrame, number: int = 0) -> Dr
 
 def test_verdict_has_scores_findings_and_times(window_judge: WindowJudge, bucket: Bucket) -> None:
     reference = store_reference(bucket)
-    normal, warm = judge(window_judge, days(1, 3)), judge(window_judge, days(1, 4, warmer=12))
+    normal, warm = judge(window_judge, make_days(1, 3)), judge(window_judge, make_days(1, 4, warmer=12))
     assert (normal.verdict, normal.drifted_columns) == ("no_drift", [])
     assert (warm.verdict, warm.drifted_columns) == ("drift", ["temp"])
     assert warm.score_threshold == reference.profile.spans[0].score_threshold
@@ -56,13 +56,13 @@ def test_verdict_has_scores_findings_and_times(window_judge: WindowJudge, bucket
 
 def test_judging_a_window_again_gives_an_equal_verdict(window_judge: WindowJudge, bucket: Bucket) -> None:
     store_reference(bucket)
-    first, second = (judge(window_judge, days(1, 3)) for _ in range(2))
+    first, second = (judge(window_judge, make_days(1, 3)) for _ in range(2))
     assert second.model_copy(update={"time": first.time}) == first
 
 
 def test_explanation_lists_scores_and_drifted_statistics(window_judge: WindowJudge, bucket: Bucket) -> None:
     store_reference(bucket)
-    verdict = judge(window_judge, days(1, 4, warmer=12))
+    verdict = judge(window_judge, make_days(1, 4, warmer=12))
     score, *drifted = verdict.explanation.split("; ")
     assert score == f"score {verdict.score:.1f}, threshold {verdict.score_threshold:.1f}"
     assert drifted == [
@@ -73,9 +73,9 @@ def test_explanation_lists_scores_and_drifted_statistics(window_judge: WindowJud
 @pytest.mark.parametrize(
     ("frame", "window_rows", "reason"),
     [
-        (days(1).head(89), ROWS, "too few rows: 89 of at least 90"),
-        (days(1).drop(columns=["temp", "visib"]), ROWS, "no column temp, visib"),
-        (days(2), 2 * ROWS, "calibrated for 100"),
+        (make_days(1).head(89), ROWS, "too few rows: 89 of at least 90"),
+        (make_days(1).drop(columns=["temp", "visib"]), ROWS, "no column temp, visib"),
+        (make_days(2), 2 * ROWS, "calibrated for 100"),
     ],
     ids=["too few rows", "missing columns", "other window length"],
 )
@@ -89,15 +89,15 @@ def test_rows_that_cannot_be_compared_are_inconclusive(
 
 
 def test_version_without_reference_is_inconclusive(window_judge: WindowJudge) -> None:
-    verdict = judge(window_judge, days(1))
+    verdict = judge(window_judge, make_days(1))
     assert verdict.verdict == "inconclusive"
     assert "version 1 of m has no reference" in verdict.explanation
 
 
 def test_reference_that_is_stored_later_is_used(window_judge: WindowJudge, bucket: Bucket) -> None:
-    assert judge(window_judge, days(1, 3)).verdict == "inconclusive"
+    assert judge(window_judge, make_days(1, 3)).verdict == "inconclusive"
     store_reference(bucket)
-    assert judge(window_judge, days(1, 3)).verdict == "no_drift"
+    assert judge(window_judge, make_days(1, 3)).verdict == "no_drift"
 
 
 def test_reference_is_loaded_once(window_judge: WindowJudge, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_reference_is_loaded_once(window_judge: WindowJudge, bucket: Bucket, mon
 
     monkeypatch.setattr(FolderBucket, "read", recording_read)
     for _ in range(3):
-        judge(window_judge, days(1, 3))
+        judge(window_judge, make_days(1, 3))
     assert len(paths) == len(set(paths)) == 2  # rows and profile
 
 
@@ -119,7 +119,7 @@ def test_values_that_are_no_numbers_are_a_type_mismatch_and_count_as_missing(
     window_judge: WindowJudge, bucket: Bucket
 ) -> None:
     store_reference(bucket)
-    frame = days(1, 3).astype({"temp": object})
+    frame = make_days(1, 3).astype({"temp": object})
     frame.loc[: ROWS // 4 - 1, "temp"] = "warm"
     verdict = judge(window_judge, frame)
     mismatches = {i.column: i.fraction for i in verdict.data_quality_issues if i.kind == "type_mismatch"}
@@ -134,9 +134,9 @@ def test_window_is_judged_with_windows_before_it_if_they_are_conclusive(
 ) -> None:
     store_reference(bucket)
     for number in range(2):
-        earlier = rows_of_day(days(1, number), number)
+        earlier = rows_of_day(make_days(1, number), number)
         recent_windows.add(window(number), earlier if earlier_is_complete else earlier.drop(columns="temp"))
-    verdict = judge(window_judge, days(1, 5), 2)
+    verdict = judge(window_judge, make_days(1, 5), 2)
     assert verdict.verdict == "no_drift"
     assert (verdict.multiwindow_score is not None) is earlier_is_complete
     assert {finding.windows for finding in verdict.findings} == ({1, 3} if earlier_is_complete else {1})

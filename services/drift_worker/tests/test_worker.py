@@ -36,7 +36,7 @@ from driftloop.kafka.consumer_loop import Commit, RetryLater
 from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.settings import TopicsSettings
 from driftloop.storage.bucket import Bucket
-from tests.support.drift_windows import ROWS, days, store_reference
+from tests.support.drift_windows import ROWS, make_days, store_reference
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -79,7 +79,7 @@ def worker(make_worker: Callable[[], Worker]) -> Worker:
 
 def prediction(seed: int, warmer: float = 0.0, rows: int = ROWS, **changed: str) -> Prediction:
     """Return an event with a day's rows, which fill a window unless ``rows`` says otherwise."""
-    frame = days(1, seed, warmer).head(rows)
+    frame = make_days(1, seed, warmer).head(rows)
     fields = {
         "id": f"day-{seed}",
         "time": NOON + timedelta(days=seed),
