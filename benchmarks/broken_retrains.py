@@ -1,4 +1,4 @@
-"""Deliberately broken retrains: the trainer's base dataset has shuffled labels, is truncated, or lacks a column."""
+"""Deliberately broken retrains: the trainer's base dataset has shuffled labels, is truncated, or misses a column."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tests.support.report import log
 from tests.support.stack_fixture import STACK_DIR
 from usecases.flights import usecase
 
-INTACT_DAYS = 21  # at the end of the year, whose labels stay right: the gate's holdout is among them
+INTACT_DAYS = 21  # at the end of the year, with correct labels: they contain the gate's holdout
 POINTER_DIR = STACK_DIR / "broken"
 
 
@@ -56,9 +56,9 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
 
 
 def run_broken_retrains(stack: Stack, champion: str) -> dict[str, tuple[str, str]]:
-    """Retrain on each broken dataset; return state and explanation of the results by name.
+    """Retrain on each broken dataset; return state and explanation of the results by name of the dataset.
 
-    ``champion`` serves meanwhile; it was not trained on the last days, so that the gate can compare on them.
+    ``champion`` serves meanwhile. It was not trained on the last days, so that the gate can compare on them.
     """
     rows = usecase.load_rows()
     POINTER_DIR.mkdir(parents=True, exist_ok=True)

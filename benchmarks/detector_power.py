@@ -13,28 +13,29 @@ from tests.support.report import log
 RATES = (0.05, 0.01)
 CHANGE_SIZES = (0.1, 0.25, 0.5)  # of a number in synthetic streams, in standard deviations
 NAMED_BY = (*(f"{scale} {rate}" for scale in ("single", "rolling") for rate in RATES), "issues")
-CHANGED_COLUMN, MAX_DELAY_WINDOWS = "number 0", 3  # windows in which a change should be found
+CHANGED_COLUMN = "number 0"
+MAX_DELAY_WINDOWS = 3  # a change should be found within so many windows
 
 
-def with_alarms(scored: pd.DataFrame, what: str) -> pd.DataFrame:
+def with_alarms(scored: pd.DataFrame, result: str) -> pd.DataFrame:
     """Return the windows that have a result, with a column ``alarm``.
 
-    ``what`` is a column of the results of ``Detector.score_windows``, or ``either`` with a rate: the alarms of the
+    ``result`` is a column of the results of ``Detector.score_windows``, or ``either`` with a rate: the alarms of the
     drift worker, single or rolling, for windows with two windows before them.
     """
-    if what.startswith("either"):
-        rate = what.rsplit(maxsplit=1)[-1]
+    if result.startswith("either"):
+        rate = result.rsplit(maxsplit=1)[-1]
         windows = scored[scored["before"]]
         alarms = windows[f"rolling {rate}"].map(bool) | windows[f"single {rate}"].map(bool)
     else:
-        windows = scored[scored[what].notna()]
-        alarms = windows[what].map(bool)
+        windows = scored[scored[result].notna()]
+        alarms = windows[result].map(bool)
     return windows.assign(alarm=alarms)
 
 
-def alarm_rate(scored: pd.DataFrame, what: str) -> list[float]:
+def alarm_rate(scored: pd.DataFrame, result: str) -> list[float]:
     """Return the percentage of windows with an alarm and its interval; an empty list if there is no such window."""
-    windows = with_alarms(scored, what)
+    windows = with_alarms(scored, result)
     if windows.empty:
         return []
     rate: list[float] = rate_with_interval(windows["alarm"].to_numpy(dtype=bool), windows["block"].to_numpy()).tolist()
@@ -57,7 +58,7 @@ def short_title(title: str) -> str:
 def print_alarms(name: str, scored: pd.DataFrame, peers: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
     """Print and return the percentage of windows with an alarm by detector: unchanged windows, and others by month."""
     months = list(scored[scored["design"] == REST_OF_YEAR]["block"].unique())
-    chosen = {design: ("design", design) for design in (EVERY_4TH_WEEK, LATER_WEEKS)} | {
+    filters = {design: ("design", design) for design in (EVERY_4TH_WEEK, LATER_WEEKS)} | {
         month: ("block", month) for month in months
     }
     rates: dict[str, dict[str, list[float]]] = {}
@@ -65,26 +66,26 @@ def print_alarms(name: str, scored: pd.DataFrame, peers: pd.DataFrame) -> dict[s
         for rate in RATES:
             rates[f"driftloop: {scale}, {rate * 100:g} %"] = {
                 title: alarm_rate(scored[scored[column] == value], f"{scale} {rate}")
-                for title, (column, value) in chosen.items()
+                for title, (column, value) in filters.items()
             }
-    for what in ("any", "half"):
-        rates[f"evidently: {what} of the columns"] = {
-            title: alarm_rate(scored[scored[column] == value], f"evidently {what}")
-            for title, (column, value) in chosen.items()
+    for result in ("any", "half"):
+        rates[f"evidently: {result} of the columns"] = {
+            title: alarm_rate(scored[scored[column] == value], f"evidently {result}")
+            for title, (column, value) in filters.items()
         }
     uninjected = peers[peers["injection"] == ""]
     for detector, results in uninjected.groupby("detector"):
-        has_rate = str(detector).startswith("alibi")
-        for rate in RATES if has_rate else RATES[:1]:
-            label = f"{detector}, {rate * 100:g} %" if has_rate else f"{detector}, defaults"
+        has_false_alarm_rate = str(detector).startswith("alibi")
+        for rate in RATES if has_false_alarm_rate else RATES[:1]:
+            label = f"{detector}, {rate * 100:g} %" if has_false_alarm_rate else f"{detector}, defaults"
             rates[label] = {
                 title: alarm_rate(results[results[column] == value], str(rate))
-                for title, (column, value) in chosen.items()
+                for title, (column, value) in filters.items()
             }
     table = report.create_table(
         f"{name}: % of windows with an alarm; nothing has changed in the first two columns",
         "",
-        *map(short_title, chosen),
+        *map(short_title, filters),
     )
     for row, values in rates.items():
         table.add_row(row, *(
@@ -131,19 +132,19 @@ def threshold_for_rate(scores: pd.DataFrame, rate: float) -> float:
 
 
 def print_injections(
-    injected: pd.DataFrame, quiet: pd.DataFrame, peers: pd.DataFrame
+    injected: pd.DataFrame, unchanged: pd.DataFrame, peers: pd.DataFrame
 ) -> dict[str, dict[str, list[float]]]:
     """Print and return the percentage of changed windows whose changed column is named, and of those with an alarm.
 
     The alarms are those of each detector's score with thresholds for the same rate of false alarms.
     """
     named = injected.assign(
-        **{what: pd.Series(names_changed_column(injected, what), dtype=object) for what in NAMED_BY}
+        **{result: pd.Series(names_changed_column(injected, result), dtype=object) for result in NAMED_BY}
     )
     by_detector = scores_by_detector(injected, peers[peers["injection"] != ""])
     thresholds = {
         detector: threshold_for_rate(scores, RATES[0])
-        for detector, scores in scores_by_detector(quiet, peers[peers["injection"] == ""]).items()
+        for detector, scores in scores_by_detector(unchanged, peers[peers["injection"] == ""]).items()
     }
     rates: dict[str, dict[str, list[float]]] = {}
     for injection in INJECTIONS:
@@ -151,7 +152,7 @@ def print_injections(
         complete = windows[windows["before"]]
         found = complete["single 0.05"] | complete["rolling 0.05"] | complete["issues"]
         rates[injection.name] = {
-            **{what: alarm_rate(windows, what) for what in NAMED_BY},
+            **{result: alarm_rate(windows, result) for result in NAMED_BY},
             "found": alarm_rate(complete.assign(found=found), "found"),
             **{
                 detector: alarm_rate(scores.assign(over=scores["score"] > thresholds[detector]), "over")
@@ -161,7 +162,7 @@ def print_injections(
         }
     table = report.create_table(
         f"flights: % of changed windows that name the column; right, % with an alarm at {RATES[0]:.0%} false alarms",
-        *("", *(what.replace("0.05", "5 %").replace("0.01", "1 %") for what in NAMED_BY), "found", *by_detector),
+        *("", *(result.replace("0.05", "5 %").replace("0.01", "1 %") for result in NAMED_BY), "found", *by_detector),
     )
     for row, values in rates.items():
         table.add_row(row, *(f"{value[0]:.0f}" if value else "–" for value in values.values()))
@@ -169,11 +170,11 @@ def print_injections(
     return rates
 
 
-def names_changed_column(scored: pd.DataFrame, what: str) -> list[bool | None]:
+def names_changed_column(scored: pd.DataFrame, result: str) -> list[bool | None]:
     """Return whether the changed column is among the columns that a detector names, by window."""
     return [
         None if columns is None else column in columns
-        for columns, column in zip(scored[what], scored["column"], strict=True)
+        for columns, column in zip(scored[result], scored["column"], strict=True)
     ]
 
 
@@ -181,15 +182,15 @@ def print_synthetic(scored: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
     """Print and return false alarms on synthetic streams, and the percentage of changes that are named in time."""
     rates: dict[str, dict[str, list[float]]] = {}
     for truth in scored["truth"].unique():
-        quiet = scored[(scored["truth"] == truth) & (scored["size"] == 0)]
-        rates[truth] = {f"false alarms, {rate * 100:g} %": alarm_rate(quiet, f"either {rate}") for rate in RATES}
+        unchanged = scored[(scored["truth"] == truth) & (scored["size"] == 0)]
+        rates[truth] = {f"false alarms, {rate * 100:g} %": alarm_rate(unchanged, f"either {rate}") for rate in RATES}
         for size in CHANGE_SIZES:
             is_after = scored["end"] > 2.5 * drift_streams.DAY_ROWS
             changed = scored[(scored["truth"] == truth) & (scored["size"] == size) & is_after]
             named = changed.assign(
                 named=[
-                    any(columns and CHANGED_COLUMN in columns for columns in both)
-                    for both in zip(changed["single 0.05"], changed["rolling 0.05"], strict=True)
+                    any(columns and CHANGED_COLUMN in columns for columns in column_sets)
+                    for column_sets in zip(changed["single 0.05"], changed["rolling 0.05"], strict=True)
                 ]
             )
             by_stream = named.groupby("block")["named"].any().reset_index()

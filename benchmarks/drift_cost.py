@@ -205,25 +205,25 @@ def make_synthetic_frames(shape: Shape) -> tuple[dict[str, ColumnType], pd.DataF
     """Return synthetic columns: every fifth one has 20 levels, the others are numbers with many or few values."""
     random = np.random.default_rng(shape.columns)
     column_types: dict[str, ColumnType] = {
-        f"c{n}": "category" if n % 5 == 0 else "number" for n in range(shape.columns)
+        f"c{number}": "category" if number % 5 == 0 else "number" for number in range(shape.columns)
     }
 
     def rows(count: int) -> pd.DataFrame:
         columns: dict[str, Any] = {}
-        for n, (column, column_type) in enumerate(column_types.items()):
+        for number, (column, column_type) in enumerate(column_types.items()):
             if column_type == "category":
                 columns[column] = np.array([f"level {level}" for level in range(20)], dtype=object)[
                     random.binomial(19, 0.3, count)
                 ]
             else:
-                columns[column] = random.normal(size=count).round(1 if n % 5 == 1 else 15)
+                columns[column] = random.normal(size=count).round(1 if number % 5 == 1 else 15)
         return pd.DataFrame(columns)
 
     return column_types, rows(shape.reference), rows(shape.rows)
 
 
 def make_profile(column_types: Mapping[str, ColumnType], reference: pd.DataFrame, rows: int) -> DriftProfile:
-    """Return a profile for windows of so many rows, with thresholds of shorter windows, which cost the same."""
+    """Return a profile for windows of ``rows`` rows, with thresholds of shorter windows, which cost the same."""
     sample = sample_evenly(reference, min(len(reference), CALIBRATION_ROWS))
     window_rows = len(sample) // 40
     profile = calibrate(
@@ -289,7 +289,7 @@ def median_milliseconds(run: Callable[[], object], max_runs: int) -> float:
 
 
 def measure_throughput(events: int) -> Throughput:
-    """Measure the drift worker and a bare consumer on a topic with so many events of one row each."""
+    """Measure the drift worker and a bare consumer on a topic with ``events`` events of one row each."""
     with stack_fixture.benchmark_stack(log) as stack:
         log("training on January to March")
         training_rows = usecase.rows_between(usecase.load_rows(), *flights_model.WINTER)
@@ -314,13 +314,13 @@ def publish_events(stack: Stack, rows: pd.DataFrame, times: pd.Series, events: i
     producer.init_transactions()
     for first in range(0, events, TRANSACTION_EVENTS):
         producer.begin_transaction()
-        for n in range(first, min(first + TRANSACTION_EVENTS, events)):
+        for number in range(first, min(first + TRANSACTION_EVENTS, events)):
             event = Prediction(
-                time=times[n].to_pydatetime(),
+                time=times[number].to_pydatetime(),
                 model=flights_model.MODEL,
                 version="1",
-                features={name: [values[n]] for name, values in columns.items()},
-                predictions=[scores[n]],
+                features={name: [values[number]] for name, values in columns.items()},
+                predictions=[scores[number]],
             )
             key, value, headers = encode(event, "predictor")
             producer.send(stack.topics.predictions, key=key, value=value, headers=headers)

@@ -78,8 +78,8 @@ def synthetic(seed: int, days: int, shared: float, correlation: float) -> Stream
         zip([column for column, column_type in column_types.items() if column_type == "category"], LEVELS, strict=True)
     )
     columns = {
-        column: _to_levels(of_column, levels[column]) if column in levels else of_column
-        for column, of_column in values.items()
+        column: _to_levels(column_values, levels[column]) if column in levels else column_values
+        for column, column_values in values.items()
     }
     dates = pd.Series(pd.Timestamp("2013-01-01") + pd.to_timedelta(np.arange(days * DAY_ROWS) // DAY_ROWS, unit="D"))
     return Stream(pd.DataFrame(columns), dates, column_types, DAY_ROWS)
@@ -87,16 +87,16 @@ def synthetic(seed: int, days: int, shared: float, correlation: float) -> Stream
 
 def _normal_values(random: np.random.Generator, days: int, shared: float, correlation: float) -> FloatArray:
     """Return values of variance 1 with a common part per day."""
-    of_day = np.empty(days)
-    of_day[0] = random.normal()
-    for day, new in enumerate(random.normal(size=days - 1), 1):
-        of_day[day] = correlation * of_day[day - 1] + np.sqrt(1 - correlation**2) * new
-    own = random.normal(size=days * DAY_ROWS)
-    return np.asarray(np.sqrt(shared) * np.repeat(of_day, DAY_ROWS) + np.sqrt(1 - shared) * own)
+    day_part = np.empty(days)
+    day_part[0] = random.normal()
+    for day, innovation in enumerate(random.normal(size=days - 1), 1):
+        day_part[day] = correlation * day_part[day - 1] + np.sqrt(1 - correlation**2) * innovation
+    row_part = random.normal(size=days * DAY_ROWS)
+    return np.asarray(np.sqrt(shared) * np.repeat(day_part, DAY_ROWS) + np.sqrt(1 - shared) * row_part)
 
 
 def _to_levels(values: FloatArray, levels: int) -> npt.NDArray[np.object_]:
-    """Return values as so many levels; the n-th level has a frequency proportional to 1/n."""
+    """Return values as ``levels`` levels; the n-th level has a frequency proportional to 1/n."""
     weights = 1 / np.arange(1, levels + 1)
     limits = np.quantile(values, np.cumsum(weights / weights.sum())[:-1])
     return np.array([f"level {level}" for level in range(levels)], dtype=object)[np.searchsorted(limits, values)]
@@ -114,8 +114,8 @@ def rate_with_interval(alarms: Sequence[bool] | npt.NDArray[np.bool_], blocks: n
     _, block = np.unique(blocks, return_inverse=True)
     counts = np.bincount(block)
     hits = np.bincount(block, np.asarray(alarms, dtype=float))
-    drawn = np.random.default_rng(0).integers(len(counts), size=(2_000, len(counts)))
-    bounds = np.quantile(hits[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [0.025, 0.975])
+    resamples = np.random.default_rng(0).integers(len(counts), size=(2_000, len(counts)))
+    bounds = np.quantile(hits[resamples].sum(axis=1) / counts[resamples].sum(axis=1), [0.025, 0.975])
     return np.array([hits.sum() / counts.sum(), *bounds]) * 100
 
 

@@ -138,8 +138,8 @@ class Detector:
             [c for c, k in self.stream.column_types.items() if k == kind] for kind in ("number", "category")
         )
         definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
-        both = [Dataset.from_pandas(frame, definition) for frame in (rows, self.reference)]
-        results = Report([DataDriftPreset()]).run(*both).metric_results.values()
+        datasets = [Dataset.from_pandas(frame, definition) for frame in (rows, self.reference)]
+        results = Report([DataDriftPreset()]).run(*datasets).metric_results.values()
         (expected,) = [result.count.value for result in results if hasattr(result, "count")]
         values = window_statistics(self._prepared, rows)
         count = sum(
@@ -191,7 +191,7 @@ def measure(quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
     processes = {peer: detectors.start_detectors(folder, peer, ensure_environment(peer)) for peer in SCRIPTS}
     try:
         log(f"{sum(len(case.windows) for case in cases.values()):,} windows written for {', '.join(SCRIPTS)}")
-        quiet = {name: score_season(season, 1 if quick else 4, quick) for name, season in seasons.items()}
+        unchanged = {name: score_season(season, 1 if quick else 4, quick) for name, season in seasons.items()}
         injected = score_injections(seasons["flights"], 1 if quick else 2, 1 if quick else drift_streams.FOLDS)
         log("flights with injected changes: done")
         synthetic = score_synthetic(1 if quick else 12)
@@ -203,18 +203,18 @@ def measure(quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
             process.wait()
     peers = collect_peer_results(results, labels)
     by_season = {name: peers[peers["stream"] == name] for name in seasons}
-    by_injection = print_injections(injected, quiet["flights"], by_season["flights"])
+    by_injection = print_injections(injected, unchanged["flights"], by_season["flights"])
     details = {
-        **{f"{name} alarms": print_alarms(name, quiet[name], by_season[name]) for name in seasons},
+        **{f"{name} alarms": print_alarms(name, unchanged[name], by_season[name]) for name in seasons},
         **{
-            f"{name} at the same rate": print_power_at_equal_rate(name, quiet[name], by_season[name])
+            f"{name} at the same rate": print_power_at_equal_rate(name, unchanged[name], by_season[name])
             for name in seasons
         },
         "injections": by_injection,
         "synthetic streams": print_synthetic(synthetic),
         "pins": {peer: list(PINNED_PACKAGES[peer]) for peer in SCRIPTS},
     }
-    flights_windows = quiet["flights"]
+    flights_windows = unchanged["flights"]
     false_alarms = {
         rate: max(
             alarm_rate(flights_windows[flights_windows["design"] == design], f"either {rate}")[0]
@@ -318,8 +318,8 @@ def score_synthetic(streams_per_type: int) -> pd.DataFrame:
     jobs = [(name, seed) for name in SYNTHETIC_STREAMS for seed in range(streams_per_type)]
     results = []
     with ProcessPoolExecutor(2) as pool:
-        for number, part in enumerate(pool.map(_score_synthetic_stream, jobs), 1):
-            results += part
+        for number, stream_results in enumerate(pool.map(_score_synthetic_stream, jobs), 1):
+            results += stream_results
             if number % streams_per_type == 0:
                 log(f"synthetic streams: {jobs[number - 1][0]}")
     return pd.DataFrame(results)
@@ -334,10 +334,10 @@ def _score_synthetic_stream(job: tuple[str, int]) -> list[dict[str, Any]]:
     results = detector.score_windows(rows, stream.window_rows, truth=name, block=seed, size=0.0)
     change_row = TEST_DAYS // 2 * stream.window_rows + stream.window_rows // 2  # in the middle of a window
     start = change_row - stream.window_rows // 2 - 2 * stream.window_rows
-    part = rows.iloc[start : change_row + MAX_DELAY_WINDOWS * stream.window_rows]
-    is_changed = np.arange(len(part)) >= 2.5 * stream.window_rows
+    excerpt = rows.iloc[start : change_row + MAX_DELAY_WINDOWS * stream.window_rows]
+    is_changed = np.arange(len(excerpt)) >= 2.5 * stream.window_rows
     for size in CHANGE_SIZES:
-        changed = part.assign(**{CHANGED_COLUMN: part[CHANGED_COLUMN] + size * is_changed})
+        changed = excerpt.assign(**{CHANGED_COLUMN: excerpt[CHANGED_COLUMN] + size * is_changed})
         results += detector.score_windows(changed, stream.window_rows, truth=name, block=seed, size=size)
     return results
 

@@ -183,7 +183,7 @@ class DayReplay:
         return self.reader.of_type(DriftVerdict)
 
     def predictions(self, count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Return the served prediction of each of so many rows; NaN where there is none."""
+        """Return the served prediction of each of the first ``count`` rows; NaN where there is none."""
         predictions = np.full(count, np.nan)
         for served in self.row_predictions:
             predictions[served.row] = served.prediction
@@ -195,10 +195,10 @@ def measure_cpu(stack: Stack) -> Iterator[Callable[[], dict[str, float]]]:
     """Yield a function that returns the processor seconds of each component since the block was entered."""
     before = _cpu_by_component(stack)
 
-    def used() -> dict[str, float]:
+    def used_seconds() -> dict[str, float]:
         return {name: seconds - before.get(name, 0) for name, seconds in _cpu_by_component(stack).items()}
 
-    yield used
+    yield used_seconds
 
 
 def _cpu_by_component(stack: Stack) -> dict[str, float]:
@@ -209,11 +209,11 @@ def _cpu_by_component(stack: Stack) -> dict[str, float]:
     }
 
 
-def _wait_until(is_done: Callable[[], bool], what: str, stack: Stack) -> None:
+def _wait_until(is_done: Callable[[], bool], description: str, stack: Stack) -> None:
     deadline = time.monotonic() + DAY_TIMEOUT_SECONDS
     while not is_done():
         if time.monotonic() > deadline:
-            raise DayTimedOut(f"waited {DAY_TIMEOUT_SECONDS} s for {what} (logs: {stack.folder / 'logs'})")
+            raise DayTimedOut(f"waited {DAY_TIMEOUT_SECONDS} s for {description} (logs: {stack.folder / 'logs'})")
         if exited := stack.exited():
             raise StackStartError(f"{', '.join(exited)} ended (logs: {stack.folder / 'logs'})")
         time.sleep(POLL_INTERVAL_SECONDS)

@@ -50,7 +50,7 @@ class RetrainTiming(NamedTuple):
 
 
 class PredictionClient(Thread):
-    """Requests the prediction of one row again and again; records each version's first response, and failures."""
+    """Requests the prediction of one row repeatedly; records each version's first response, and failures."""
 
     def __init__(self, url: str) -> None:
         """Set the predictor's address; :meth:`start` starts the requests."""
@@ -94,13 +94,13 @@ def main() -> int:
 
 
 def measure(count: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Time so many retrains; return figures and details."""
+    """Time ``count`` retrains; return figures and details."""
     settings = {"DRIFTLOOP_POLICY__ENABLED": "false"}
     with Stack(isolated_settings(stack_fixture.STACK_DIR), log, settings, reset=True) as stack:
         first = run_retrain(stack, FIRST_END)
         with running_client(stack) as client:
             wait_for_first_response(client, first)
-            client.failures = 0  # before its first version the predictor answers 503
+            client.failures = 0  # before its first version the predictor responds with 503
             timings = [time_retrain(stack, client, end) for end in LATER_ENDS[:count]]
     print_table(timings)
     figures = {

@@ -130,8 +130,8 @@ def preset_drifted_columns(
         [c for c, t in column_types.items() if t == column_type] for column_type in ("number", "category")
     )
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
-    both = [Dataset.from_pandas(frame, definition) for frame in (window, reference)]
-    results = Report([DataDriftPreset()]).run(*both).dict()["metrics"]
+    datasets = [Dataset.from_pandas(frame, definition) for frame in (window, reference)]
+    results = Report([DataDriftPreset()]).run(*datasets).dict()["metrics"]
     values = {result["config"]["column"]: result["value"] for result in results if "column" in result["config"]}
     return {column for column, value in values.items() if value >= PRESET_THRESHOLD}
 
@@ -252,16 +252,18 @@ def draw_picture(
     column_types = list(table["kind"].unique())
     random = np.random.default_rng(0)
     for number, (column, color) in enumerate(colors.items()):
-        for place, kind in enumerate(column_types):
+        for position, kind in enumerate(column_types):
             values = [distances[column] for distances in table[table["kind"] == kind]["distances"]]
-            at = number * (len(column_types) + 0.6) + place
+            at = number * (len(column_types) + 0.6) + position
             right.plot(at + random.uniform(-0.3, 0.3, len(values)), values, ".", color=color, markersize=2, alpha=0.5)
         middle = float(np.median([one[column] for one in thresholds]))
         ends = number * (len(column_types) + 0.6) + np.array([-0.45, len(column_types) - 0.55])
         right.plot(ends, [middle, middle], color="black", linewidth=1.5)
         right.text(ends[0], middle * 1.02, f"calibrated for {column}", fontsize=8)
     right.axhline(PRESET_THRESHOLD, color="black", linestyle="--", linewidth=1)
-    places = [number * (len(column_types) + 0.6) + place for number in range(2) for place in range(len(column_types))]
+    places = [
+        number * (len(column_types) + 0.6) + position for number in range(2) for position in range(len(column_types))
+    ]
     right.set_xticks(places, column_types * 2, fontsize=8)
     right.set_ylim(bottom=0)
     right.set_title(f"Three windows of {WINDOW_ROWS} rows together", fontsize=10)

@@ -99,7 +99,7 @@ class EventCounter:
         self._audit = TopicAudit(stack.kafka, stack.topics.predictions)
 
     def wait_for_more(self, responses: int) -> float:
-        """Wait for the events of so many more responses; return the seconds until the last one was on the topic."""
+        """Wait for the events of ``responses`` more responses; return the seconds until the last one has arrived."""
         self.responses += responses
         return self._audit.wait_for(self.responses)
 

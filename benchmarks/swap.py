@@ -32,7 +32,7 @@ SWAPS, QUICK_SWAPS = 20, 5
 SWAP_INTERVAL_SECONDS = 7.3
 LEAD_SECONDS = 6  # of load before the first swap
 WARM_UP_SECONDS = 2  # of the lead that are not counted, because the predictor has just started
-SETTLE_SECONDS = 1.0  # a swap counts for so long after the first response of the new version
+SETTLE_SECONDS = 1.0  # after the first response of the new version; this time still counts as the swap
 
 
 class Swap(NamedTuple):
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def measure(swaps: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Run so many swaps under load; return figures and details."""
+    """Run ``swaps`` swaps under load; return figures and details."""
     with stack_fixture.benchmark_stack(log) as stack:
         log("training on two seasons")
         models = [

@@ -89,11 +89,11 @@ def measure(end: date, picture: Path | None) -> tuple[dict[str, float], dict[str
             raise StackStartError(f"there is no first version: {first.explanation}")
         predictions["never"] = _predict(stack.registry.load(first.version).estimator, rows)
         replay.wait_until_settled()  # until the predictor serves it
-        with measure_cpu(stack) as used:
+        with measure_cpu(stack) as used_seconds:
             started = time.monotonic()
             replay_year(replay, rows[replayed], days[replayed])
             seconds = time.monotonic() - started
-            cpu = used()
+            cpu = used_seconds()
         predictions["loop"] = replay.predictions(len(rows))
         with TopicAudit(stack.kafka, stack.topics.predictions) as audit:
             audit.wait_for(len(replay.request_ids))

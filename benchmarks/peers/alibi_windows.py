@@ -23,29 +23,31 @@ def detect(reference: pd.DataFrame, windows: pd.DataFrame, numbers: list[str], r
     The score is the largest distance of a numeric column, or the classifier's distance.
     """
     filled = [_encode(frame, reference, numbers) for frame in (reference, windows)]
-    categories = {at: None for at, column in enumerate(reference.columns) if column not in numbers}
+    categories = {index: None for index, column in enumerate(reference.columns) if column not in numbers}
     univariate = TabularDrift(filled[0], p_val=RATES[0], categories_per_feature=categories)
-    some = np.linspace(0, len(reference) - 1, min(CLASSIFIER_ROWS, len(reference))).astype(int)
+    sampled_rows = np.linspace(0, len(reference) - 1, min(CLASSIFIER_ROWS, len(reference))).astype(int)
     trees = HistGradientBoostingClassifier(max_iter=30, max_leaf_nodes=15, early_stopping=False)
     multivariate = ClassifierDrift(
-        filled[0][some], trees, p_val=RATES[0], backend="sklearn", preds_type="probs", train_size=0.75, seed=0
+        filled[0][sampled_rows], trees, p_val=RATES[0], backend="sklearn", preds_type="probs", train_size=0.75, seed=0
     )
-    of_columns: list[tuple[float, float]] = []
-    of_classifier: list[tuple[float, float]] = []
+    column_results: list[tuple[float, float]] = []
+    classifier_results: list[tuple[float, float]] = []
     for first in range(0, len(windows), rows):
         window = filled[1][first : first + rows]
         by_column = univariate.predict(window, drift_type="feature")["data"]
-        distance = max(by_column["distance"][at] for at in range(len(reference.columns)) if at not in categories)
-        of_columns.append((float(distance), float(np.nanmin(by_column["p_val"])) * len(reference.columns)))
-        together = multivariate.predict(window)["data"]
-        of_classifier.append((float(together["distance"]), float(together["p_val"])))
-    return {"KS, χ²": _to_result(of_columns), "classifier": _to_result(of_classifier)}
+        distance = max(
+            by_column["distance"][index] for index in range(len(reference.columns)) if index not in categories
+        )
+        column_results.append((float(distance), float(np.nanmin(by_column["p_val"])) * len(reference.columns)))
+        joint_result = multivariate.predict(window)["data"]
+        classifier_results.append((float(joint_result["distance"]), float(joint_result["p_val"])))
+    return {"KS, χ²": _to_result(column_results), "classifier": _to_result(classifier_results)}
 
 
-def _to_result(found: list[tuple[float, float]]) -> dict[str, Any]:
+def _to_result(results: list[tuple[float, float]]) -> dict[str, Any]:
     """Return scores and alarms; scores are distances, as p-values are too small for floats to distinguish."""
-    alarms = {str(rate): [p < rate for _, p in found] for rate in RATES}
-    return {"score": [distance for distance, _ in found], "alarm": alarms}
+    alarms = {str(rate): [p < rate for _, p in results] for rate in RATES}
+    return {"score": [distance for distance, _ in results], "alarm": alarms}
 
 
 def _encode(frame: pd.DataFrame, reference: pd.DataFrame, numbers: list[str]) -> Any:
