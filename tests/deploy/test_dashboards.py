@@ -1,4 +1,4 @@
-"""The dashboards as files: properties that readers of a panel rely on, and that its queries name existing metrics."""
+"""The dashboard files: properties of panels that readers rely on, and queries that name existing metrics."""
 
 import json
 import re
@@ -15,8 +15,10 @@ from tools import metrics_page
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
-BOARDS = {path.stem: json.loads(path.read_text()) for path in FILES}
-PANELS = [(name, panel) for name, board in BOARDS.items() for panel in board["panels"] if panel["type"] != "row"]
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in FILES}
+PANELS = [
+    (name, panel) for name, dashboard in DASHBOARDS.items() for panel in dashboard["panels"] if panel["type"] != "row"
+]
 SERIES = {
     series for service in metrics_page.MODULES for doc in metrics_page.metric_docs(service) for series in doc.series
 }
@@ -26,11 +28,15 @@ UNITS = {"none", "short", "s", "bytes", "percentunit", "reqps", "cps", "cpm", "d
 """Names of units in Grafana."""
 
 
-def exprs(board: dict[str, Any]) -> list[str]:
+def queries_in(dashboard: dict[str, Any]) -> list[str]:
     """Return all queries of a dashboard: of panels, annotations and variables."""
-    panels = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
-    annotations = [annotation["target"]["expr"] for annotation in board["annotations"]["list"]]
-    return panels + annotations + [one["query"] for one in board["templating"]["list"] if one["type"] == "query"]
+    panels = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    annotations = [annotation["target"]["expr"] for annotation in dashboard["annotations"]["list"]]
+    return (
+        panels
+        + annotations
+        + [variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+    )
 
 
 def series_in(query: str) -> set[str]:
@@ -63,13 +69,13 @@ def test_dashboard_check_reports_a_changed_file(tmp_path: Path, monkeypatch: pyt
 
 
 def test_dashboards_and_panels_have_unique_ids_and_titles() -> None:
-    assert set(BOARDS) == {"loop", "drift", "serving", "pipeline"}
-    assert {board["uid"] for board in BOARDS.values()} == {f"driftloop-{name}" for name in BOARDS}
-    assert len({board["title"] for board in BOARDS.values()}) == len(BOARDS)
-    for board in BOARDS.values():
-        ids = [panel["id"] for panel in board["panels"]]
+    assert set(DASHBOARDS) == {"loop", "drift", "serving", "pipeline"}
+    assert {dashboard["uid"] for dashboard in DASHBOARDS.values()} == {f"driftloop-{name}" for name in DASHBOARDS}
+    assert len({dashboard["title"] for dashboard in DASHBOARDS.values()}) == len(DASHBOARDS)
+    for dashboard in DASHBOARDS.values():
+        ids = [panel["id"] for panel in dashboard["panels"]]
         assert len(set(ids)) == len(ids)
-        titles = [panel["title"] for panel in board["panels"]]
+        titles = [panel["title"] for panel in dashboard["panels"]]
         assert len(set(titles)) == len(titles)
 
 
@@ -82,7 +88,7 @@ def test_panel_has_title_description_unit_and_valid_queries(name: str, panel: di
     assert panel["targets"]
     ref_ids = [target["refId"] for target in panel["targets"]]
     assert len(set(ref_ids)) == len(ref_ids)
-    variables = {one["name"] for one in BOARDS[name]["templating"]["list"]}
+    variables = {variable["name"] for variable in DASHBOARDS[name]["templating"]["list"]}
     for target in panel["targets"]:
         assert target["datasource"] == panel["datasource"]
         assert target["legendFormat"], "a query without a legend"
@@ -93,9 +99,9 @@ def test_panel_has_title_description_unit_and_valid_queries(name: str, panel: di
 
 
 def test_panels_do_not_overlap_and_fit_the_width() -> None:
-    for board in BOARDS.values():
+    for dashboard in DASHBOARDS.values():
         occupied: set[tuple[int, int]] = set()
-        for panel in board["panels"]:
+        for panel in dashboard["panels"]:
             left, top, width, height = (panel["gridPos"][key] for key in ("x", "y", "w", "h"))
             cells = {(x, y) for x in range(left, left + width) for y in range(top, top + height)}
             assert left + width <= 24, panel["title"]
@@ -103,9 +109,9 @@ def test_panels_do_not_overlap_and_fit_the_width() -> None:
             occupied |= cells
 
 
-@pytest.mark.parametrize("name", BOARDS)
+@pytest.mark.parametrize("name", DASHBOARDS)
 def test_metrics_in_dashboards_exist_in_the_code(name: str) -> None:
-    used = {series for expr in exprs(BOARDS[name]) for series in series_in(expr)}
+    used = {series for expr in queries_in(DASHBOARDS[name]) for series in series_in(expr)}
     assert len(used) >= 5
     assert used - SERIES - PROMETHEUS == set()
 
@@ -130,11 +136,11 @@ def test_panels_contain_no_threshold_but_one_for_ratios() -> None:
 
 
 def test_dashboard_links_to_the_others_and_to_windows() -> None:
-    for board in BOARDS.values():
-        assert [link["type"] for link in board["links"]] == ["dashboards", "link"]
-        assert board["links"][0]["tags"] == board["tags"]
-        assert board["links"][1]["url"].startswith("${pages}/")
-        assert [annotation["name"] for annotation in board["annotations"]["list"]] == ["Retrains", "Swaps"]
+    for dashboard in DASHBOARDS.values():
+        assert [link["type"] for link in dashboard["links"]] == ["dashboards", "link"]
+        assert dashboard["links"][0]["tags"] == dashboard["tags"]
+        assert dashboard["links"][1]["url"].startswith("${pages}/")
+        assert [annotation["name"] for annotation in dashboard["annotations"]["list"]] == ["Retrains", "Swaps"]
 
 
 def test_grafana_data_source_has_the_scrape_interval_of_prometheus() -> None:
@@ -155,11 +161,11 @@ def test_grafana_provisioning_names_data_source_and_dashboards() -> None:
 
 
 def test_consoles_have_the_queries_of_the_dashboards() -> None:
-    for name, board in BOARDS.items():
+    for name, dashboard in DASHBOARDS.items():
         page = (ROOT / "compose" / "prometheus" / "consoles" / f"{name}.html").read_text()
         script = re.search(r'id="board">\n(.*)\n</script>', page, re.DOTALL)
         assert script
         spec = json.loads(script[1])
         queries = [query["expr"] for panel in spec["panels"] for query in panel.get("queries", [])]
-        assert queries == [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+        assert queries == [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
         assert "{{" not in script[1]

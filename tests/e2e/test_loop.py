@@ -202,7 +202,7 @@ def test_gate_rejects_worse_challenger_and_champion_still_serves(stack: Stack) -
 def test_retrain_without_labelled_rows_fails_with_explanation(stack: Stack) -> None:
     done = run_command(
         stack,
-        *("driftloop", "retrain", "--reason", "nothing there", "--wait", "--no-archive"),
+        *("driftloop", "retrain", "--reason", "no labelled rows", "--wait", "--no-archive"),
         *("--from", "2014-06-01"),
     )
     assert done.returncode == 4, done.stdout + done.stderr

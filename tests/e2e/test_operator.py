@@ -213,8 +213,8 @@ def test_rollback_over_http_requires_key_and_swaps_the_alias(stack: Stack) -> No
 
 def test_retrain_states_are_streamed_over_http(stack: Stack) -> None:
     url = stack.components["trainer"].url + "/retrain"
-    assert httpx.get(f"{url}/nobody", headers=api_key_header(stack), timeout=30).status_code == 404
-    body = {"reason": "nothing there", "data": {"start": "2014-06-01", "archive": False}}
+    assert httpx.get(f"{url}/unknown", headers=api_key_header(stack), timeout=30).status_code == 404
+    body = {"reason": "no labelled rows", "data": {"start": "2014-06-01", "archive": False}}
     retrain_id = httpx.post(url, json=body, headers=api_key_header(stack), timeout=30).json()["id"]
     with httpx.stream(
         "GET", f"{url}/{retrain_id}", params={"wait": True}, headers=api_key_header(stack), timeout=90
@@ -228,7 +228,9 @@ def test_retrain_states_are_streamed_over_http(stack: Stack) -> None:
 
 def test_trainer_rejects_ninth_state_stream_and_stays_healthy(stack: Stack) -> None:
     """Open eight streams of a retrain that never ends, because no trainer has its model; the ninth gets 503."""
-    event = RetrainRequested(model="nobody's", trigger="manual", reason="", requested_by="a test", data=DataSelection())
+    event = RetrainRequested(
+        model="without-trainer", trigger="manual", reason="", requested_by="a test", data=DataSelection()
+    )
     with Publisher(stack.kafka, stack.topics, "test") as publisher:
         publisher.publish(event)
     url = stack.components["trainer"].url

@@ -163,7 +163,7 @@ def test_driftloop_train_publishes_state_without_a_trainer(stack: Stack, tmp_pat
 @pytest.mark.usefixtures("champion")
 def test_failed_retrain_fails_the_job(act: Path, stack: Stack, tmp_path: Path) -> None:
     days = {"from": "2014-06-01", "archive": "false"}
-    run = run_workflow(act, stack, tmp_path, {"reason": "nothing there", "wait": "true", **days})
+    run = run_workflow(act, stack, tmp_path, {"reason": "no labelled rows", "wait": "true", **days})
     assert run.code == 1
     assert run.summary.startswith(
         "## ❌ flights: failed\n\nInvalidTrainingData: labelled rows: 0 of 0, and 1,000 are needed"
@@ -217,7 +217,7 @@ def test_promotion_is_reported_with_its_metrics(act: Path, stack: Stack, tmp_pat
 
 
 def test_driftloop_train_exits_with_6_when_registry_is_unavailable(stack: Stack) -> None:
-    request = json.dumps({"reason": "nobody there", "data": {"archive": False}})
+    request = json.dumps({"reason": "registry unavailable", "data": {"archive": False}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stack.environment, "DRIFTLOOP_REGISTRY__URI", "http://127.0.0.1:9")
         done = run_command(stack, "driftloop-train", "--request", request)

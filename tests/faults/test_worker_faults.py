@@ -46,7 +46,7 @@ KILLS = int(os.environ.get("FAULTS_KILLS", "4"))
 BUCKET_OUTAGE_SECONDS = float(os.environ.get("FAULTS_AWAY_SECONDS", "10"))
 BROKER_OUTAGE_SECONDS = 10
 STOP_SECONDS = 10
-SLOW_START_SECONDS = 45.0  # a restarted worker must be back before the session of the stopped one times out
+SLOW_START_SECONDS = 45.0  # a restarted worker must rejoin before the session of the stopped one times out
 PARTITIONS = 4
 
 pytestmark = pytest.mark.timeout(600 + 20 * KILLS + BUCKET_OUTAGE_SECONDS)
@@ -103,7 +103,7 @@ def test_worker_faults_leave_each_event_in_one_window_judged_once_with_an_equal_
     wait_until(all_committed, "all events are committed", seconds=IDLE_TIMEOUT_SECONDS + 120)
     windows = wait_until(
         lambda: slices_without_overlap(group),
-        "no slice begins within another",
+        "no slice overlaps another",
         seconds=SCAN_INTERVAL_SECONDS + 30,
     )
     expected, verdicts = parse_topic(group.messages(group.name)), group.verdicts()
@@ -153,9 +153,9 @@ def test_worker_faults_leave_each_event_in_one_window_judged_once_with_an_equal_
 
 def slices_without_overlap(group: WorkerGroup) -> dict[int, list[Window]] | None:
     """Return the archived slices by partition, once the orphans of frozen and killed workers are deleted."""
-    found = group.windows()
-    pairs = chain.from_iterable(map(pairwise, found.values()))
-    return found if all(window.last_offset < next_window.first_offset for window, next_window in pairs) else None
+    windows = group.windows()
+    pairs = chain.from_iterable(map(pairwise, windows.values()))
+    return windows if all(window.last_offset < next_window.first_offset for window, next_window in pairs) else None
 
 
 def run_faults(stack: Stack, group: WorkerGroup, counts: Counter[str], source: random.Random) -> list[WorkerProcess]:
@@ -189,7 +189,7 @@ def run_faults(stack: Stack, group: WorkerGroup, counts: Counter[str], source: r
             else:
                 victim.kill()
                 counts["kills"] += 1
-            if number % 2:  # its partitions move on before it is back
+            if number % 2:  # its partitions move before it starts again
                 wait_until(lambda others=others: all_owned_once(others, counts), "the partitions move", seconds=120)  # type: ignore[misc]
             if frozen:
                 victim.thaw()
@@ -222,36 +222,36 @@ class Results(NamedTuple):
     """Dead letters by the partition and offset of the message."""
 
 
-def assert_nothing_lost_or_doubled(counts: Counter[str], expected: TopicContents, found: Results) -> None:
+def assert_nothing_lost_or_doubled(counts: Counter[str], expected: TopicContents, results: Results) -> None:
     """Print the counts; fail if something was doubled or lost."""
-    ids = Counter(verdict.id for verdict in found.verdicts)
-    archived = Counter(row for frame in found.rows.values() for row in zip(frame["id"], frame["row"], strict=True))
+    ids = Counter(verdict.id for verdict in results.verdicts)
+    archived = Counter(row for frame in results.rows.values() for row in zip(frame["id"], frame["row"], strict=True))
     events = [event for partition_windows in expected.events.values() for event in partition_windows.values()]
     expected_rows = {(event.id, row) for event in events for row in range(len(event.predictions))}
-    counts |= {"verdicts": len(ids), "windows": len(found.rows), "events": len(events), "rows": len(expected_rows)}
-    counts["dead letters"] = len(found.dead_letters)
+    counts |= {"verdicts": len(ids), "windows": len(results.rows), "events": len(events), "rows": len(expected_rows)}
+    counts["dead letters"] = len(results.dead_letters)
     doubled_items = [
         key
-        for counter in (ids, archived, found.dead_letters)
+        for counter in (ids, archived, results.dead_letters)
         for key, count in counter.items()
         for _ in range(count - 1)
     ]
     doubled = len(doubled_items)
-    lost = len(expected_rows - archived.keys()) + len(expected.invalid - found.dead_letters.keys())
+    lost = len(expected_rows - archived.keys()) + len(expected.invalid - results.dead_letters.keys())
     print(
         "\n" + ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         f"{doubled} doubled, {lost} lost",
         sep=", ",
     )
-    assert not doubled_items, locate(doubled_items, found)
+    assert not doubled_items, windows_of(doubled_items, results)
     assert lost == 0
     assert archived.keys() == expected_rows
-    assert found.dead_letters.keys() == expected.invalid
+    assert results.dead_letters.keys() == expected.invalid
 
 
-def locate(doubled_items: Sequence[Any], found: Results) -> list[str]:
+def windows_of(doubled_items: Sequence[Any], results: Results) -> list[str]:
     """Return each doubled item with the windows that contain it."""
-    windows = {window.name: set(zip(frame["id"], frame["row"], strict=True)) for window, frame in found.rows.items()}
+    windows = {window.name: set(zip(frame["id"], frame["row"], strict=True)) for window, frame in results.rows.items()}
     return [f"{item}: {[name for name, rows in windows.items() if item in rows]}" for item in doubled_items]
 
 
@@ -282,7 +282,7 @@ def test_restarted_worker_keeps_its_partitions_and_those_of_a_killed_one_move(ma
 def test_inconclusive_windows_have_an_explanation_and_do_not_stop_the_partition(
     make_group: MakeGroup, reference: Reference
 ) -> None:
-    group = make_group("odd")
+    group = make_group("inconclusive")
     save_broken_references(group.bucket, reference)
     source = np.random.default_rng(4)
 
@@ -326,8 +326,8 @@ def test_inconclusive_windows_have_an_explanation_and_do_not_stop_the_partition(
 
     def all_verdicts() -> list[DriftVerdict] | None:
         assert group.workers[0].process.poll() is None, "the worker has exited"
-        found = sorted(group.verdicts(), key=lambda verdict: verdict.window.name)
-        return found if len(found) >= len(messages_by_name) else None
+        verdicts = sorted(group.verdicts(), key=lambda verdict: verdict.window.name)
+        return verdicts if len(verdicts) >= len(messages_by_name) else None
 
     verdicts = dict(zip(messages_by_name, wait_until(all_verdicts, "a verdict on each window"), strict=True))
     explanations = {
@@ -355,12 +355,12 @@ def test_inconclusive_windows_have_an_explanation_and_do_not_stop_the_partition(
     for name in ("good", "good again", "a feature more", "a reserved name", "the last"):
         assert issues[name] == set()
     assert [verdicts[name].verdict for name in ("only nulls", "another type")] == ["drift", "drift"]
-    (dead_letter,) = group.messages(dead_letter_topic("odd"))
+    (dead_letter,) = group.messages(dead_letter_topic("inconclusive"))
     assert dead_letter.value == b"no event"
 
 
 def test_replay_judges_archived_windows_with_the_current_reference(make_group: MakeGroup, reference: Reference) -> None:
-    group = make_group("again")
+    group = make_group("replay")
     source = np.random.default_rng(5)
     for day in range(4):
         features = make_features(source, day, ROWS)
@@ -378,8 +378,8 @@ def test_replay_judges_archived_windows_with_the_current_reference(make_group: M
     reference_store.save_reference(group.bucket, MODEL, "1", reference._replace(profile=profile))
 
     days = ("--from", f"{NOON + timedelta(days=1):%Y-%m-%d}", "--to", f"{NOON + timedelta(days=3):%Y-%m-%d}")
-    shown = group.command("replay", *days)
-    assert shown.stdout.splitlines()[-1] == "2 windows judged again, 2 verdicts changed", shown.stdout + shown.stderr
+    result = group.command("replay", *days)
+    assert result.stdout.splitlines()[-1] == "2 windows judged again, 2 verdicts changed", result.stdout + result.stderr
     assert len(group.verdicts()) == 4
     group.command("replay", *days, "--publish")
     replayed = wait_until(

@@ -35,24 +35,24 @@ def find_program(name: str) -> str:
     Raises:
         ImageTestFailed: It is not installed.
     """
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise ImageTestFailed(f"{name} is not installed")
-    return found
+    return path
 
 
-def podman(*words: str, seconds: float = 900) -> str:
+def podman(*arguments: str, seconds: float = 900) -> str:
     """Run podman; return its standard output.
 
     Raises:
         ImageTestFailed: The command has failed.
     """
-    done = subprocess.run(
-        [find_program("podman"), *words], capture_output=True, text=True, check=False, timeout=seconds
+    result = subprocess.run(
+        [find_program("podman"), *arguments], capture_output=True, text=True, check=False, timeout=seconds
     )
-    if done.returncode:
-        raise ImageTestFailed(f"podman {' '.join(words)}: {done.stdout[-2000:]}{done.stderr[-3000:]}")
-    return done.stdout.strip()
+    if result.returncode:
+        raise ImageTestFailed(f"podman {' '.join(arguments)}: {result.stdout[-2000:]}{result.stderr[-3000:]}")
+    return result.stdout.strip()
 
 
 def image_name(name: str) -> str:
@@ -68,29 +68,29 @@ def create_base_images(folder: Path) -> list[str]:
     Returns:
         The build arguments that select them.
     """
-    authorities = folder / "etc" / "ssl" / "certs" / "ca-certificates.crt"
+    ca_file = folder / "etc" / "ssl" / "certs" / "ca-certificates.crt"
     if not image_exists("stand-in:python"):
-        shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", authorities)  # for the package mirror
+        shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", ca_file)  # for the package mirror
         (folder / "usr" / "bin" / "python").unlink(missing_ok=True)
         (folder / "usr" / "bin" / "python").symlink_to("python3")
         import_image(folder, "stand-in:python", "ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt")
     if not image_exists("stand-in:uv"):
-        with tempfile.TemporaryDirectory() as alone:
-            shutil.copy(shutil.which("uv") or ROOT / ".uv" / "bin" / "uv", f"{alone}/uv")
-            import_image(Path(alone), "stand-in:uv")
+        with tempfile.TemporaryDirectory() as folder_of_uv:
+            shutil.copy(shutil.which("uv") or ROOT / ".uv" / "bin" / "uv", f"{folder_of_uv}/uv")
+            import_image(Path(folder_of_uv), "stand-in:uv")
     return ["--build-arg", "PYTHON=localhost/stand-in:python", "--build-arg", "UV=localhost/stand-in:uv"]
 
 
 def image_exists(name: str) -> bool:
     """Return whether a local image exists."""
-    known = [find_program("podman"), "image", "exists", f"localhost/{name}"]
-    return not subprocess.run(known, check=False).returncode
+    command = [find_program("podman"), "image", "exists", f"localhost/{name}"]
+    return not subprocess.run(command, check=False).returncode
 
 
 def import_image(folder: Path, name: str, *changes: str) -> None:
     """Create an image from a folder."""
-    path = "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin"
-    options = [word for change in (path, *changes) for word in ("--change", change)]
+    search_path = "ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin"
+    options = [word for change in (search_path, *changes) for word in ("--change", change)]
     with subprocess.Popen([find_program("tar"), "-C", str(folder), "-c", "."], stdout=subprocess.PIPE) as tar:
         subprocess.run(
             [find_program("podman"), "import", "-q", *options, "-", f"localhost/{name}"], stdin=tar.stdout, check=True
@@ -103,64 +103,64 @@ def build_images(names: list[str], arguments: list[str]) -> None:
         [find_program("git"), "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     for name in names:
-        began = time.monotonic()
+        started_at = time.monotonic()
         podman(
             *("build", "--quiet", "--format", "docker", "--network", "host", *arguments),
             *("--build-arg", f"REVISION={revision.strip()}", "--build-arg", "VERSION=0.1.0"),
             *("-f", str(ROOT / DOCKERFILES[name]), "-t", image_name(name), str(ROOT)),
         )
-        log(f"{name} built in {time.monotonic() - began:.0f} s")
+        log(f"{name} built in {time.monotonic() - started_at:.0f} s")
 
 
 def measure_sizes(base: str) -> dict[str, float]:
     """Return the megabytes of each image without its base; print them, with those of the layer of its own code."""
-    of_base = int(podman("image", "inspect", base, "--format", "{{.Size}}"))
-    shown = report.create_table("Images, in MB", "image", "without base", "own code")
+    base_size = int(podman("image", "inspect", base, "--format", "{{.Size}}"))
+    table = report.create_table("Images, in MB", "image", "without base", "own code")
     figures = {}
     for name in DOCKERFILES:
-        whole = int(podman("image", "inspect", image_name(name), "--format", "{{.Size}}")) - of_base
+        size = int(podman("image", "inspect", image_name(name), "--format", "{{.Size}}")) - base_size
         history = json.loads(podman("history", "--format", "json", image_name(name)))
-        own = sum(layer["size"] for layer in history if "wheels" in layer["CreatedBy"])
-        figures[f"{name}_mb"] = whole / 1e6
-        shown.add_row(name, f"{whole / 1e6:,.0f}", f"{own / 1e6:,.1f}" if own else "")
-    report.console.print(shown)
+        code_size = sum(layer["size"] for layer in history if "wheels" in layer["CreatedBy"])
+        figures[f"{name}_mb"] = size / 1e6
+        table.add_row(name, f"{size / 1e6:,.0f}", f"{code_size / 1e6:,.1f}" if code_size else "")
+    report.console.print(table)
     return figures
 
 
 @contextmanager
-def running_container(name: str, of: str, *options: str, command: tuple[str, ...] = ()) -> Iterator[str]:
+def running_container(name: str, image: str, *options: str, command: tuple[str, ...] = ()) -> Iterator[str]:
     """Run a container for the duration of the block, with the restrictions of compose."""
-    full = f"driftloop-try-{name}"
-    podman("rm", "--force", "--ignore", full)
+    container = f"driftloop-try-{name}"
+    podman("rm", "--force", "--ignore", container)
     podman(
-        *("run", "--detach", "--name", full, "--init", "--cap-drop", "all"),
-        *("--security-opt", "no-new-privileges", *options, of, *command),
+        *("run", "--detach", "--name", container, "--init", "--cap-drop", "all"),
+        *("--security-opt", "no-new-privileges", *options, image, *command),
     )
     try:
-        yield full
+        yield container
     finally:
         with suppress(ImageTestFailed):
-            podman("rm", "--force", "--ignore", "--time", "30", full)
+            podman("rm", "--force", "--ignore", "--time", "30", container)
 
 
 def last_lines(name: str) -> str:
     """Return the last lines of a container's output and logs."""
-    done = subprocess.run(
+    result = subprocess.run(
         [find_program("podman"), "logs", "--tail", "20", name], capture_output=True, text=True, check=False
     )
-    return done.stdout + done.stderr
+    return result.stdout + result.stderr
 
 
 def wait_until_healthy(name: str, seconds: float = 60) -> float:
     """Wait until the image's health check succeeds; return the seconds that this took."""
-    began = time.monotonic()
+    started_at = time.monotonic()
     while subprocess.run(
         [find_program("podman"), "healthcheck", "run", name], capture_output=True, check=False
     ).returncode:
-        if time.monotonic() - began > seconds:
+        if time.monotonic() - started_at > seconds:
             raise ImageTestFailed(f"{name} does not become healthy: {last_lines(name)}")
         time.sleep(POLL_INTERVAL_SECONDS)
-    return time.monotonic() - began
+    return time.monotonic() - started_at
 
 
 def stop_container(name: str) -> float:
@@ -169,18 +169,18 @@ def stop_container(name: str) -> float:
     Raises:
         ImageTestFailed: The container had to be killed or has failed.
     """
-    began = time.monotonic()
+    started_at = time.monotonic()
     podman("stop", "--time", "30", name)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started_at
     code = podman("inspect", name, "--format", "{{.State.ExitCode}}")
     if code != "0":
         raise ImageTestFailed(f"{name} ended with exit code {code}: {last_lines(name)}")
     return seconds
 
 
-def run_to_end(of: str, *options: str, command: tuple[str, ...]) -> str:
+def run_to_end(image: str, *options: str, command: tuple[str, ...]) -> str:
     """Run a container to its end; return its output."""
-    return podman("run", "--rm", "--network", "host", *options, of, *command)
+    return podman("run", "--rm", "--network", "host", *options, image, *command)
 
 
 def environment_options(variables: Mapping[str, str]) -> list[str]:

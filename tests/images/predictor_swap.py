@@ -67,12 +67,12 @@ def swap_predictors(
         log(f"{name} healthy after {wait_until_healthy(started):.0f} s with the cached version, without a registry")
         return started
 
-    def count() -> int:
+    def event_count() -> int:
         return sum(
             isinstance(event, Prediction) for event in reader.read_last(kafka_settings, topic_names.predictions, 10**9)
         )
 
-    before = count()
+    before = event_count()
     old = predictor("blue")
     gateway = running.enter_context(
         running_container(
@@ -124,8 +124,8 @@ def swap_predictors(
                           "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": kafka_settings.bootstrap_servers}),
         )
     )  # fmt: skip
-    wait_for(lambda: True if count() - before >= statuses[200] else None)
-    log(f"events on the topic: {count() - before} of {statuses[200]} responses")
+    wait_for(lambda: True if event_count() - before >= statuses[200] else None)
+    log(f"events on the topic: {event_count() - before} of {statuses[200]} responses")
     stop_container(last)
     if set(statuses) != {200}:
         raise ImageTestFailed(f"requests failed during the swap: {dict(statuses)}")
@@ -133,7 +133,7 @@ def swap_predictors(
         "swap_requests": sum(statuses.values()),
         "swap_failures": sum(statuses.values()) - statuses[200],
         "swap_longest_seconds": slowest[0],
-        "swap_events": count() - before,
+        "swap_events": event_count() - before,
     }
 
 

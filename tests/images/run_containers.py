@@ -75,7 +75,7 @@ ssl.truststore.location={certificates / "ca.crt"}
 """
 
 
-def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
+def round_trip(folder: Path, certificates: Path, caddy: str) -> dict[str, float]:
     """Train a version, predict and wait for a verdict, through all images; then swap predictors. Return figures."""
     settings = StackSettings()
     ports = settings.stack
@@ -106,15 +106,15 @@ def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
     )
     tls_options += secret_options("ca", "client", folder=certificates)
     with ExitStack() as running:
-        stack_log = running.enter_context((at / "stack.log").open("w"))
+        stack_log = running.enter_context((folder / "stack.log").open("w"))
         for component in (
             kafka.kafka_component(
-                at / "kafka",
+                folder / "kafka",
                 ports.kafka_port,
                 ports.kafka_controller_port,
                 tls_listener_properties(ports, certificates),
             ),
-            gcs.gcs_component(at / "gcs", ports.gcs_port, services.BUCKET),
+            gcs.gcs_component(folder / "gcs", ports.gcs_port, services.BUCKET),
         ):
             component.prepare()
             executor_options: dict[str, Any] = {
@@ -132,8 +132,8 @@ def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
             running.callback(stop_executor, executor)
         log("Kafka and GCS are running")
 
-        def start(name: str, of: str, *options: str, command: tuple[str, ...] = ()) -> str:
-            return running.enter_context(running_container(name, of, *options, command=command))
+        def start(name: str, image: str, *options: str, command: tuple[str, ...] = ()) -> str:
+            return running.enter_context(running_container(name, image, *options, command=command))
 
         mlflow = start(
             *("mlflow", image_name("mlflow"), "--network", "host", "--read-only", *TMPFS, "--memory", "2g"),
@@ -177,9 +177,9 @@ def round_trip(at: Path, certificates: Path, caddy: str) -> dict[str, float]:
             ).splitlines()[-1]
         )  # fmt: skip
         promoted = [
-            c
-            for c in reader.read_last(kafka_settings, topic_names.models, 10)
-            if isinstance(c, ModelStateChanged) and c.is_final
+            change
+            for change in reader.read_last(kafka_settings, topic_names.models, 10)
+            if isinstance(change, ModelStateChanged) and change.is_final
         ]
         revision = podman("inspect", image_name("trainer"), "--format", "{{json .Config.Labels}}")
         log(f"{promoted[-1].state}: version {promoted[-1].version}; labels {revision}")
@@ -228,14 +228,14 @@ def main() -> int:
         if not options.no_run:
             caddy = "docker.io/library/caddy:2.11.9"
             with tempfile.TemporaryDirectory(prefix="driftloop-try-") as name:
-                at = Path(name)
+                folder = Path(name)
                 if options.caddy:
-                    (at / "caddy").mkdir()
-                    shutil.copy(options.caddy, at / "caddy" / "caddy")
+                    (folder / "caddy").mkdir()
+                    shutil.copy(options.caddy, folder / "caddy" / "caddy")
                     caddy = "localhost/stand-in:caddy"
                     command = '["/caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]'
-                    import_image(at / "caddy", "stand-in:caddy", f"CMD {command}")
-                certificates = at / "certificates"
+                    import_image(folder / "caddy", "stand-in:caddy", f"CMD {command}")
+                certificates = folder / "certificates"
                 subprocess.run(
                     [str(COMPOSE / "certificates.sh")],
                     env={**os.environ, "CERTIFICATES": str(certificates)},
@@ -244,7 +244,7 @@ def main() -> int:
                 )
                 for volume in ("driftloop-try-outbox", "driftloop-try-mlflow"):
                     podman("volume", "rm", "--force", volume)
-                figures |= round_trip(at, certificates, caddy)
+                figures |= round_trip(folder, certificates, caddy)
     except ImageTestFailed as error:
         warn(str(error))
         return 1
