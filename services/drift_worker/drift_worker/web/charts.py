@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from driftloop.drift.distances import ColumnType, FloatArray
-from driftloop.drift.statistics import to_float_array
+from drift_worker.web.distributions import BinFractions, LevelFractions, compute_fractions
+from driftloop.drift.distances import ColumnType
 from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerdict
 
 if TYPE_CHECKING:
@@ -23,12 +23,9 @@ LIGHT_GREY, PALE_GREY = "#c3ccd3", "#dfe4e8"
 # Blue up to the threshold, which is a third of the scale, red above it: distinguishable without seeing green.
 HEATMAP_COLORS = [[0, "#f5f7f9"], [0.333, "#a9c6da"], [0.334, "#f4c3ab"], [0.6, "#dd6b48"], [1, "#8c2112"]]
 MAX_RATIO = 3.0  # multiple of the threshold at which the heat map's colour ends
-MAX_DISCRETE_VALUES = 20  # columns with at most so many different numbers have a bar for each
-BINS = 40
-MAX_LEVELS = 12  # bars that can be read on a phone
 MAX_TICKS = 6
+MAX_LEVEL_TICKS = 12
 MAX_LABEL_LENGTH = 18
-TAIL_FRACTION = 0.005  # of the values on each side, which are counted in the outermost bins
 
 
 def threshold_ratio(finding: Finding) -> float | None:
@@ -38,7 +35,7 @@ def threshold_ratio(finding: Finding) -> float | None:
     return finding.value / finding.threshold
 
 
-def max_ratio_by_column(verdict: DriftVerdict) -> dict[str, Finding]:
+def largest_finding_by_column(verdict: DriftVerdict) -> dict[str, Finding]:
     """Return each column's finding with the largest ratio to its threshold."""
     ascending = sorted(verdict.findings, key=lambda finding: threshold_ratio(finding) or 0)
     return {finding.column: finding for finding in ascending}
@@ -60,7 +57,7 @@ def score_chart(verdicts: Sequence[DriftVerdict]) -> go.Figure:
     figure.add_scatter(
         name="with the windows before it",
         x=positions,
-        y=[_ratio(verdict.multiwindow_score, verdict.multiwindow_score_threshold) for verdict in verdicts],
+        y=[_score_ratio(verdict.multiwindow_score, verdict.multiwindow_score_threshold) for verdict in verdicts],
         mode="lines",
         line={"color": FAINT, "width": 2},
         text=times,
@@ -70,7 +67,7 @@ def score_chart(verdicts: Sequence[DriftVerdict]) -> go.Figure:
     figure.add_scatter(
         name="the window",
         x=positions,
-        y=[_ratio(verdict.score, verdict.score_threshold) for verdict in verdicts],
+        y=[_score_ratio(verdict.score, verdict.score_threshold) for verdict in verdicts],
         mode="lines+markers",
         line={"color": BLUE, "width": 2},
         marker={"size": 7, "color": [RED if verdict.verdict == "drift" else BLUE for verdict in verdicts]},
@@ -86,7 +83,7 @@ def score_chart(verdicts: Sequence[DriftVerdict]) -> go.Figure:
 
 def drift_heatmap(verdicts: Sequence[DriftVerdict], columns: Sequence[str]) -> go.Figure:
     """Return a heat map of columns by windows with each column's largest ratio; the first column is at the top."""
-    findings = [max_ratio_by_column(verdict) for verdict in verdicts]
+    findings = [largest_finding_by_column(verdict) for verdict in verdicts]
     figure = _figure(
         height=90 + 20 * len(columns),
         xaxis={**_time_axis([verdict.first_prediction_at for verdict in verdicts]), "showgrid": False},
@@ -182,20 +179,8 @@ def quality_chart(
 def distribution_chart(column_type: ColumnType, reference: pd.Series, window: pd.Series, drifted: bool) -> go.Figure:
     """Return a chart of a column's distribution in reference and window, as fractions of the values present."""
     color = RED if drifted else BLUE
-    if column_type == "category":
-        return _level_bars(_top_levels(reference, window), color)
-    reference_values, window_values = _finite_values(reference), _finite_values(window)
-    values = np.unique(window_values)
-    if len(values) <= MAX_DISCRETE_VALUES:  # only then sort the reference too, which is longer
-        values = np.union1d(values, reference_values)
-    if len(values) <= MAX_DISCRETE_VALUES:
-        before, now = (
-            [float((side == value).sum()) / max(len(side), 1) for value in values]
-            for side in (reference_values, window_values)
-        )
-        return _level_bars(LevelFractions([f"{value:.4g}" for value in values], before, now), color)
-    edges = _bin_edges(reference_values, window_values)
-    return _histogram(edges, _bin_fractions(reference_values, edges), _bin_fractions(window_values, edges), color)
+    fractions = compute_fractions(column_type, reference, window)
+    return _level_bars(fractions, color) if isinstance(fractions, LevelFractions) else _histogram(fractions, color)
 
 
 def escape_html(text: str) -> str:
@@ -206,16 +191,6 @@ def escape_html(text: str) -> str:
 def verdict_path(verdict: DriftVerdict) -> str:
     """Return the path of a verdict's page, not yet quoted as a URL."""
     return f"/windows/{verdict.window.name}/{verdict.model}/{verdict.version}"
-
-
-class LevelFractions(NamedTuple):
-    """The fractions of levels in reference and window."""
-
-    levels: list[str]
-    reference: list[float]
-    window: list[float]
-    others: str = ""
-    """What the levels that are left out have together, for people."""
 
 
 def _figure(**layout: Any) -> go.Figure:
@@ -248,7 +223,7 @@ def _distribution_figure(hovermode: str, **layout: Any) -> go.Figure:
 
 def _level_bars(fractions: LevelFractions, color: str) -> go.Figure:
     labels = [escape_html(_truncate(level)) for level in fractions.levels]
-    ticks = _spread(len(labels), MAX_LEVELS)
+    ticks = _evenly_spaced(len(labels), MAX_LEVEL_TICKS)
     figure = _distribution_figure(
         "closest", bargap=0.2, xaxis={"tickvals": ticks, "ticktext": [labels[index] for index in ticks]}
     )
@@ -276,13 +251,12 @@ def _level_bars(fractions: LevelFractions, color: str) -> go.Figure:
     return figure
 
 
-def _histogram(edges: FloatArray, reference: list[float], window: list[float], color: str) -> go.Figure:
-    centers = ((edges[:-1] + edges[1:]) / 2).tolist()
+def _histogram(fractions: BinFractions, color: str) -> go.Figure:
     figure = _distribution_figure("x unified")
     figure.add_scatter(
         name="reference",
-        x=centers,
-        y=reference,
+        x=fractions.centers,
+        y=fractions.reference,
         mode="lines",
         line={"shape": "hvh", "width": 0, "color": GREY},
         fill="tozeroy",
@@ -291,8 +265,8 @@ def _histogram(edges: FloatArray, reference: list[float], window: list[float], c
     )
     figure.add_scatter(
         name="window",
-        x=centers,
-        y=window,
+        x=fractions.centers,
+        y=fractions.window,
         mode="lines",
         line={"shape": "hvh", "width": 2, "color": color},
         hovertemplate="%{y:.1%}",
@@ -301,8 +275,12 @@ def _histogram(edges: FloatArray, reference: list[float], window: list[float], c
 
 
 def _time_axis(times: Sequence[datetime]) -> dict[str, Any]:
-    """Return an axis of windows at equal distances: a replay of the past is published after the present."""
-    ticks = _spread(len(times), MAX_TICKS)
+    """Return an axis with a position for each time, all at equal distances.
+
+    The times of windows in the order of their verdicts need not ascend: days of the past can be streamed after the
+    present ones.
+    """
+    ticks = _evenly_spaced(len(times), MAX_TICKS)
     return {
         "tickvals": ticks,
         "ticktext": [f"{times[index].astimezone(UTC):%d %b<br>%H:%M}" for index in ticks],
@@ -319,7 +297,7 @@ def _window_links(verdicts: Sequence[DriftVerdict]) -> dict[str, list[str]]:
     return {"links": [verdict_path(verdict) for verdict in verdicts]}
 
 
-def _spread(count: int, max_count: int) -> list[int]:
+def _evenly_spaced(count: int, max_count: int) -> list[int]:
     """Return at most ``max_count`` of ``count`` positions, evenly spaced."""
     return sorted({round(position) for position in np.linspace(0, count - 1, min(count, max_count))})
 
@@ -328,7 +306,7 @@ def _format_utc(time: datetime) -> str:
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
-def _ratio(score: float | None, threshold: float | None) -> float | None:
+def _score_ratio(score: float | None, threshold: float | None) -> float | None:
     if score is None or not threshold or not math.isfinite(score):
         return None
     return score / threshold
@@ -344,34 +322,3 @@ def _describe_finding(finding: Finding | None) -> str:
 
 def _truncate(text: str) -> str:
     return text if len(text) <= MAX_LABEL_LENGTH else f"{text[: MAX_LABEL_LENGTH - 1]}…"
-
-
-def _finite_values(column: pd.Series) -> FloatArray:
-    values = to_float_array(column)
-    return values[np.isfinite(values)]
-
-
-def _bin_edges(reference: FloatArray, window: FloatArray) -> FloatArray:
-    ends = [np.quantile(side, [TAIL_FRACTION, 1 - TAIL_FRACTION]) for side in (reference, window) if len(side)]
-    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    return np.linspace(low, high if high > low else low + 1, BINS + 1)
-
-
-def _bin_fractions(values: FloatArray, edges: FloatArray) -> list[float]:
-    """Return the fraction of values in each bin; values outside of the edges count in the outermost bins."""
-    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
-    return [float(count) for count in counts / max(len(values), 1)]
-
-
-def _top_levels(reference: pd.Series, window: pd.Series) -> LevelFractions:
-    """Return the levels that are most common on either side, the most common first."""
-    reference_fractions, window_fractions = (
-        side.dropna().astype(str).value_counts(normalize=True) for side in (reference, window)
-    )
-    fractions = pd.DataFrame({"reference": reference_fractions, "window": window_fractions}).fillna(0.0)
-    order = fractions.max(axis=1).sort_values(ascending=False, kind="stable").index
-    shown, others = fractions.loc[order[:MAX_LEVELS]], fractions.loc[order[MAX_LEVELS:]].sum()
-    left_out = len(order) - len(shown)
-    text = f"{left_out} others: {others['reference']:.0%} → {others['window']:.0%}" if left_out else ""
-    levels = [str(level) for level in shown.index]
-    return LevelFractions(levels, shown["reference"].tolist(), shown["window"].tolist(), text)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from drift_worker.web import charts
-from drift_worker.web.charts import max_ratio_by_column, threshold_ratio
+from drift_worker.web.charts import largest_finding_by_column, threshold_ratio
 from drift_worker.web.report import ReportKey, WindowNotArchived, load_rows
 from drift_worker.web.verdict_cache import VerdictCache
 from driftloop.errors import StorageUnavailable
@@ -100,14 +100,14 @@ def version_section(cache: VerdictCache, model: str, version: str) -> VersionSec
 
 def rank_columns(verdicts: Sequence[DriftVerdict]) -> list[RankedColumn]:
     """Return all columns of conclusive windows in descending order of priority."""
-    max_ratios = [max_ratio_by_column(verdict) for verdict in verdicts]
+    largest_findings = [largest_finding_by_column(verdict) for verdict in verdicts]
     ranked = []
     for column in sorted({finding.column for verdict in verdicts for finding in verdict.findings}):
         priorities = [
             max((finding.priority for finding in verdict.findings if finding.column == column), default=0.0)
             for verdict in verdicts
         ]
-        ratios = [threshold_ratio(findings[column]) for findings in max_ratios if column in findings]
+        ratios = [threshold_ratio(findings[column]) for findings in largest_findings if column in findings]
         ranked.append(
             RankedColumn(
                 column=column,
