@@ -23,7 +23,7 @@ from driftloop_cli.settings import StorageCliSettings
 
 
 class ShadowSettings(StorageCliSettings):
-    """Settings of the command."""
+    """Settings of ``driftloop shadow``."""
 
     use_case: UseCaseSetting
 
@@ -35,21 +35,24 @@ class ShadowComparison(NamedTuple):
     rows_by_version: dict[str, int]
     """Number of rows that each version has predicted in service."""
     rows_seen_in_training: int
-    """Rows of a time that the version was trained on: its metrics on them are too good."""
+    """Rows no later than ``trained_through``, on which the version's metrics are too good."""
     trained_through: pd.Timestamp
+    """The time of the latest row that the version was trained on."""
     served: Evaluation
+    """Evaluation of the predictions that were served."""
     shadowed: Evaluation
+    """Evaluation of the version's predictions."""
     differences: dict[str, Interval]
     """Metrics of the version minus metrics of the served predictions; whole blocks of days were resampled."""
 
 
 def evaluate_shadow(settings: ShadowSettings, version: str, last_rows: int | None) -> ShadowComparison | None:
-    """Return how a version would have done on labelled rows of the archive; ``None`` if there are none.
+    """Compare a version with the served predictions on labelled rows of the archive; ``None`` if there are none.
 
     Args:
         settings: Registry, bucket and use case.
         version: The version to load.
-        last_rows: Use only rows from the N-th last labelled row onwards.
+        last_rows: How many of the latest labelled rows to use; ``None`` for all.
 
     Raises:
         ModelRejected: The version cannot be loaded.
@@ -60,26 +63,28 @@ def evaluate_shadow(settings: ShadowSettings, version: str, last_rows: int | Non
         rows = archive.read(labelled_archive.ArchiveQuery(last_rows=last_rows)).dropna(subset=["prediction"])
     if rows.empty:
         return None
-    return compare(use_case, rows, version, predict_scores(model, rows), registry.trained_through(version))
+    return compare(use_case, rows, version, predict_rows(model, rows), registry.trained_through(version))
 
 
 def compare(
-    use_case: UseCase, rows: pd.DataFrame, version: str, shadow_scores: FloatArray, trained_through: pd.Timestamp
+    use_case: UseCase, rows: pd.DataFrame, version: str, predictions: FloatArray, trained_through: pd.Timestamp
 ) -> ShadowComparison:
-    """Compare a version's scores of labelled rows with the predictions that were served."""
+    """Compare a version's predictions for labelled rows with those that were served."""
     outcomes = rows[use_case.target].to_numpy(np.float64)
-    served_scores = rows["prediction"].to_numpy(np.float64)
+    served_predictions = rows["prediction"].to_numpy(np.float64)
     days, blocks = use_case.day_ordinals(rows[use_case.timestamp]), use_case.block_ids(rows[use_case.timestamp])
-    served, shadowed = evaluate(outcomes, served_scores, days), evaluate(outcomes, shadow_scores, days)
-    common = [name for name in get_args(MetricName) if name in served.metrics and name in shadowed.metrics]
+    served, shadowed = evaluate(outcomes, served_predictions, days), evaluate(outcomes, predictions, days)
+    shared_metrics = [name for name in get_args(MetricName) if name in served.metrics and name in shadowed.metrics]
     return ShadowComparison(
-        version,
-        dict(Counter(rows["version"].astype(str)).most_common()),
-        int((rows[use_case.timestamp] <= trained_through).sum()),
-        trained_through,
-        served,
-        shadowed,
-        {name: paired_difference(name, outcomes, served_scores, shadow_scores, blocks) for name in common},
+        version=version,
+        rows_by_version=dict(Counter(rows["version"].astype(str)).most_common()),
+        rows_seen_in_training=int((rows[use_case.timestamp] <= trained_through).sum()),
+        trained_through=trained_through,
+        served=served,
+        shadowed=shadowed,
+        differences={
+            name: paired_difference(name, outcomes, served_predictions, predictions, blocks) for name in shared_metrics
+        },
     )
 
 
@@ -94,8 +99,8 @@ def print_comparison(comparison: ShadowComparison, out: Console) -> None:
     if comparison.rows_seen_in_training:
         out.print(
             f"[yellow]{comparison.rows_seen_in_training:,} of them are no later than "
-            f"{comparison.trained_through:%Y-%m-%d}, which the training of version {comparison.version} reaches: its "
-            "metrics on these are too good[/]",
+            f"{comparison.trained_through:%Y-%m-%d}, which the training of version {comparison.version} reaches: "
+            "the version's metrics on them are too good[/]",
             highlight=False,
         )
     table = Table("metric", "served", f"version {comparison.version}", "difference")
@@ -109,7 +114,7 @@ def print_comparison(comparison: ShadowComparison, out: Console) -> None:
     out.print(table)
 
 
-def predict_scores(model: LoadedModel, rows: pd.DataFrame) -> FloatArray:
-    """Return one score per row: the probability of a classifier's second class, or a regressor's number."""
+def predict_rows(model: LoadedModel, rows: pd.DataFrame) -> FloatArray:
+    """Return a model's predictions for rows: probabilities of a classifier's second class, or a regressor's numbers."""
     features = rows[model.signature.inputs.input_names()]
     return scores.predict_scores(model.estimator, model.predict_fn, features)

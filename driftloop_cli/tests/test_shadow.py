@@ -10,7 +10,7 @@ from rich.console import Console
 
 from driftloop.evaluation.bootstrap import evaluate, paired_difference
 from driftloop.registry.loading import LoadedModel
-from driftloop_cli.shadow import compare, predict_scores, print_comparison
+from driftloop_cli.shadow import compare, predict_rows, print_comparison
 from tests.support.synthetic_usecase import make_use_case
 
 DAYS, ROWS = 8, 100
@@ -78,4 +78,4 @@ def test_scores_come_from_the_method_that_the_model_was_logged_with(method: str,
     example = pd.DataFrame({"b": [1.0], "a": [0.5]})
     description = Model(signature=infer_signature(example), flavors={"python_function": {"predict_fn": method}})
     rows = pd.DataFrame({"other": ["x", "y"], "a": [0.5, 1.0], "b": [0.0, 0.0]})
-    assert predict_scores(LoadedModel(HalfModel(), description, None), rows).tolist() == expected
+    assert predict_rows(LoadedModel(HalfModel(), description, None), rows).tolist() == expected
