@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -15,6 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from driftloop.errors import InvalidInput
 from driftloop.settings_section import Fraction, SettingsSection
+
+if TYPE_CHECKING:
+    from driftloop.events import Topic
 
 PREFIX = "DRIFTLOOP_"
 
@@ -103,6 +106,11 @@ class TopicsSettings(SettingsSection):
     )
     replication_factor: int = Field(1, ge=1, description="replicas of each partition; 3 on a cluster")
     retention_days: float = Field(7, gt=0, description="days for which the broker keeps predictions and outcomes")
+
+    def name_of(self, topic: "Topic") -> str:
+        """Return the name under which Kafka has the topic of an event class."""
+        name: str = getattr(self, topic)
+        return name
 
     def names(self) -> list[str]:
         """Return the names of all topics."""

@@ -15,8 +15,9 @@ from driftloop.settings import KafkaSettings, TopicsSettings
 class Publisher:
     """An idempotent producer of events: each acknowledged event is on its topic once, on all replicas.
 
-    Safe to use from several threads. All methods raise :class:`~driftloop.errors.BrokerUnavailable` when the broker
-    does not take an event in time. The event may be on its topic all the same: publish it again with the same id.
+    Safe to use from several threads. Sending and waiting raise :class:`~driftloop.errors.BrokerUnavailable` when the
+    broker does not take an event in time. The event may be on its topic all the same: publish it again with the same
+    id.
     """
 
     def __init__(self, kafka: KafkaSettings, topics: TopicsSettings, source: str) -> None:
@@ -25,7 +26,7 @@ class Publisher:
         Args:
             kafka: How to reach the broker.
             topics: The names of the topics.
-            source: The service that the events come from.
+            source: Who publishes, such as ``trainer``; becomes part of the CloudEvents source.
 
         Raises:
             BrokerUnavailable: No broker answers.
@@ -37,7 +38,7 @@ class Publisher:
 
     def send(self, event: Event) -> FutureRecordMetadata:
         """Queue the event for sending. It is published once the returned future succeeds, not before."""
-        topic = getattr(self._topics, event.topic)
+        topic = self._topics.name_of(event.topic)
         message = encode(event, self._source)
         with translate_errors(self._kafka):
             return self._producer.send(topic, key=message.key, value=message.value, headers=message.headers)
@@ -53,7 +54,7 @@ class Publisher:
                 future.get(timeout=self._kafka.request_timeout_seconds)
 
     def close(self) -> None:
-        """Send what is queued, then disconnect."""
+        """Send the queued events, for as long as the request timeout allows, then disconnect."""
         self._producer.close(timeout=self._kafka.request_timeout_seconds)
 
     def __enter__(self) -> Self:

@@ -108,7 +108,7 @@ class TransactionalProducer:
             raise Rebalanced("this consumer is no longer a member of its group")
         self._producer.begin_transaction()
         try:
-            outgoing = [OutgoingMessage(getattr(self._topics, e.topic), encode(e, self._source)) for e in events]
+            outgoing = [OutgoingMessage(self._topics.name_of(e.topic), encode(e, self._source)) for e in events]
             sent = [
                 self._producer.send(topic, key=key, value=value, headers=headers)
                 for topic, (key, value, headers) in (*dead_letters, *outgoing)

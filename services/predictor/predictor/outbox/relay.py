@@ -105,7 +105,7 @@ class Relay:
         try:
             with ExitStack() as spans:
                 for event in events:
-                    topic = getattr(self._settings.topics, EVENTS[event.type].topic)
+                    topic = self._settings.topics.name_of(EVENTS[event.type].topic)
                     producer_traceparent = (
                         spans.enter_context(_publish_span(event, topic)) if event.traceparent else None
                     )
