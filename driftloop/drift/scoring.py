@@ -9,24 +9,27 @@ from driftloop.drift.statistics import StatisticKey
 from driftloop.events import Finding
 
 StatisticValues = Mapping[StatisticKey, float]
-MIN_PRIORITY = 0.05  # factor for a column that the model hardly uses: its drift may be an early sign
+MIN_RELATIVE_IMPORTANCE = 0.05  # of a column that the model hardly uses: its drift may be an early sign
 
 
 class SpanScore(NamedTuple):
-    """The score of some consecutive windows that are taken together."""
+    """The score of a span: one window, or some consecutive windows taken as one."""
 
     windows: int
+    """The number of windows."""
     score: float
     """The largest standardized statistic."""
     threshold: float
     """A score above it is an alarm."""
     findings: list[Finding]
+    """One finding per statistic."""
 
 
 class WindowScore(NamedTuple):
-    """The scores of a window, alone and together with the windows before it, with findings by column."""
+    """The scores of a window, alone and together with the windows before it."""
 
     spans: list[SpanScore]
+    """The window alone first."""
 
     @property
     def alarm(self) -> bool:
@@ -64,10 +67,10 @@ def _score_span(profile: DriftProfile, span: CalibratedSpan, values: StatisticVa
     for null in span.null_distributions:
         value = values[StatisticKey(null.column, null.statistic)]
         threshold = null.location + span.score_threshold * null.scale
-        is_missing = math.isnan(value)
+        is_missing = math.isnan(value)  # the column has no value to compare; missing_rate_change reports that
         standardized = -math.inf if is_missing else (value - null.location) / null.scale
         score = max(score, standardized)
-        relative = 0.0 if is_missing else max(standardized / span.score_threshold, 0.0)
+        threshold_ratio = 0.0 if is_missing else max(standardized / span.score_threshold, 0.0)
         findings.append(
             Finding(
                 column=null.column,
@@ -76,7 +79,7 @@ def _score_span(profile: DriftProfile, span: CalibratedSpan, values: StatisticVa
                 value=None if is_missing else value,
                 threshold=threshold,
                 drifted=not is_missing and value > threshold,
-                priority=relative * _relative_importance(profile, null),
+                priority=threshold_ratio * _relative_importance(profile, null),
             )
         )
     return SpanScore(span.windows, score, span.score_threshold, findings)
@@ -87,4 +90,4 @@ def _relative_importance(profile: DriftProfile, null: NullDistribution) -> float
     largest = max(profile.importance.values(), default=0.0)
     if largest <= 0 or null.column not in profile.importance:
         return 1.0
-    return max(profile.importance[null.column] / largest, MIN_PRIORITY)
+    return max(profile.importance[null.column] / largest, MIN_RELATIVE_IMPORTANCE)
