@@ -23,7 +23,10 @@ def classpath() -> str:
 
 
 def kafka_component(folder: Path, port: int, controller_port: int, overrides: str = "") -> Component:
-    """A broker that keeps its log below ``folder``; ``more`` properties replace those of the same name."""
+    """Describe a broker with its log in ``folder``.
+
+    ``overrides`` are lines of properties, which replace properties of the same name.
+    """
     properties = folder / "server.properties"
     jars = classpath()
 

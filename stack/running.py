@@ -234,18 +234,16 @@ class Stack:
             self._log_line(f"ended {len(left)} processes that an earlier stack left behind")
 
     def _require_free_ports(self) -> None:
-        ours = Component(
-            "Kafka", [], self.settings.stack.kafka_controller_port, "DRIFTLOOP_STACK__KAFKA_CONTROLLER_PORT"
-        )
-        for component in (*self.components.values(), ours):
+        ports = [(component.name, component.port, component.port_setting) for component in self.components.values()]
+        ports.append(("Kafka", self.settings.stack.kafka_controller_port, "DRIFTLOOP_STACK__KAFKA_CONTROLLER_PORT"))
+        for name, port, port_setting in ports:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
-                    probe.bind(("127.0.0.1", component.port))
+                    probe.bind(("127.0.0.1", port))
                 except OSError as error:
                     raise StackStartError(
-                        f"port {component.port} is in use, and {component.name} needs it: free it, "
-                        f"or set {component.port_setting}"
+                        f"port {port} is in use, and {name} needs it: free it, or set {port_setting}"
                     ) from error
 
     def _upload_dataset(self) -> None:
