@@ -50,7 +50,7 @@ class TransactionalProducer:
             kafka: How to reach the broker.
             topics: The names of the topics.
             source: The service that the events come from.
-            instance_id: Names the process among those of the service; part of the transactional id.
+            instance_id: Names the process among those of all groups of the service; part of the transactional id.
 
         Raises:
             BrokerUnavailable: No broker answers.

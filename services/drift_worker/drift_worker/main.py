@@ -29,11 +29,13 @@ from driftloop.telemetry.http import operational_routes
 from driftloop.telemetry.logging import configure_logging
 from driftloop.telemetry.metrics import configure_metrics
 
-DESCRIPTION = (
-    "Compare windows of predictions with the reference of their version. replay judges archived windows again."
-)
-EXAMPLES = """DRIFTLOOP_STORAGE__BUCKET=my-bucket driftloop-drift-worker
-  driftloop-drift-worker replay --help"""
+DESCRIPTION = """\
+Compare windows of predictions with the reference of their version. The command replay judges archived windows again.
+"""
+EXAMPLES = """\
+DRIFTLOOP_STORAGE__BUCKET=my-bucket driftloop-drift-worker
+driftloop-drift-worker replay --help
+"""
 
 
 def main() -> None:
@@ -49,7 +51,8 @@ def run_worker() -> None:
     settings = parse_settings(DriftWorkerSettings, DESCRIPTION, EXAMPLES)
     configure_logging("drift_worker", settings.log)
     configure_metrics("drift_worker")
-    worker_settings, health = settings.drift_worker, Health()
+    worker_settings = settings.drift_worker
+    health = Health()
     app = FastAPIOffline(title="driftloop drift worker")
     app.include_router(operational_routes(health))
     bucket = Bucket(settings.storage)
@@ -68,12 +71,13 @@ def run_worker() -> None:
         archive_cleaner=ArchiveCleaner(bucket, worker_settings.report_retention_days),
         report_queue=report_queue,
     )
-    instance = f"{worker_settings.group}-{settings.instance_id}"
     loop = ConsumerLoop(
         create_consumer(settings.kafka, worker_settings.group, settings.instance_id),
         [settings.topics.predictions, settings.topics.outcomes],
         worker,
-        TransactionalProducer(settings.kafka, settings.topics, "drift_worker", instance),
+        TransactionalProducer(
+            settings.kafka, settings.topics, "drift_worker", f"{worker_settings.group}-{settings.instance_id}"
+        ),
         settings.dead_letters,
         health,
     )
