@@ -28,11 +28,11 @@ class RetrainRequestRejected(Rejected):
 
 
 class SubmittedRetrain(NamedTuple):
-    """A retrain that was requested."""
+    """A retrain that has been requested: its id, and its states as they come."""
 
     id: str
     states: Iterator[ModelStateChanged | None]
-    """Its states up to the final one; ``None`` at least every 30 seconds without a state."""
+    """The retrain's states up to the final one; ``None`` at least every 30 seconds without a state."""
 
 
 class KafkaRetrainClient:
@@ -45,7 +45,7 @@ class KafkaRetrainClient:
         """Remember the broker and the name of the model; the first request connects."""
         self._settings = settings
         self._model = model
-        self._connections = ExitStack()
+        self._open_connections = ExitStack()
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -53,7 +53,7 @@ class KafkaRetrainClient:
 
     def __exit__(self, *_: object) -> None:
         """Close the connections."""
-        self._connections.close()
+        self._open_connections.close()
 
     def dry_run(self, request: RetrainRequest) -> RetrainRequested:
         """Return the event that would be published, after checking that the topic can be read."""
@@ -70,10 +70,10 @@ class KafkaRetrainClient:
         with tracing.tracing_session("cli", self._settings.tracing), tracing.span("retrain.request"):
             event = request.to_event(self._model, tracing.current_traceparent())
         # The reader is connected before the request is published, so that it misses no state.
-        events = self._connections.enter_context(reader.tail(self._settings.kafka, topics.models))
+        model_events = self._open_connections.enter_context(reader.tail(self._settings.kafka, topics.models))
         with Publisher(self._settings.kafka, topics, "cli") as publisher:
             publisher.publish(event)
-        return SubmittedRetrain(event.id, states_until_final(event.id, events))
+        return SubmittedRetrain(event.id, states_until_final(event.id, model_events))
 
 
 class HttpRetrainClient:
@@ -122,10 +122,13 @@ class HttpRetrainClient:
         return response
 
     def _stream_states(self, retrain_id: str) -> Iterator[ModelStateChanged | None]:
-        """Yield states without end, and ``None`` for each heartbeat and before each new connection.
+        """Yield the retrain's states without end, and ``None`` for each heartbeat and before each new connection.
 
         Reconnects for as long as the trainer is unavailable: the caller limits the time. Every connection starts with
-        the first state again. Raises :class:`RetrainRequestRejected`.
+        the first state again: the caller leaves out those that it has seen.
+
+        Raises:
+            RetrainRequestRejected: The key is wrong, or the trainer does not know the retrain.
         """
         while True:
             try:
@@ -136,7 +139,7 @@ class HttpRetrainClient:
                     for line in response.iter_lines():
                         yield ModelStateChanged.model_validate_json(line) if line else None
             except (httpx.TransportError, TrainerUnavailable):
-                pass  # the states stay on the topic
+                pass  # no state is lost: the trainer reads all of them from the topic again
             yield None
             time.sleep(RECONNECT_DELAY_SECONDS)
 
@@ -160,7 +163,7 @@ def _error_message(response: httpx.Response) -> str:
 
 
 def _format_validation_error(error: dict[str, object]) -> str:
-    location = error["loc"]
+    location = error["loc"]  # begins with "body" or "query"
     if not isinstance(location, list):
         raise TypeError(f"the location of a validation error is {location!r}")
     return f"{'.'.join(str(part) for part in location[1:])}: {error['msg']}".removeprefix(": ")
