@@ -15,8 +15,11 @@ BUILD_INFO = Gauge(
 def configure_metrics(service: str) -> None:
     """Configure the Prometheus client and publish the build of ``service``.
 
-    Call it once, first thing in the main process of a service: in a service of several processes, that process must be
-    the one that ends last, because the build is shown as long as it lives.
+    Call it once, at the start of a service's main process. In a service of several processes, the build is shown for
+    as long as the process lives that has called this function, so that must be the one that ends last.
+
+    Args:
+        service: The service's name in metrics, such as ``drift_worker``.
     """
     # Without this, each counter has a second series `…_created`, which no query uses.
     disable_created_metrics()  # type: ignore[no-untyped-call]
