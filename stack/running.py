@@ -30,7 +30,7 @@ from stack.component import Component
 from stack.settings import StackSettings
 
 FOLDER_VARIABLE = "STACK_FOLDER"  # set in the environment of every process of a stack, so that orphans can be found
-START_SECONDS = 120
+START_SECONDS = 240  # two processors that tests keep busy have taken more than 120
 
 
 class StackStartError(Exception):
