@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from textwrap import wrap
 
 from driftloop.exit_codes import ExitCode
+from driftloop.setting_values import require_url
 from driftloop.settings import AnySettings, InvalidSettings, list_variables, load_settings
 
 
@@ -39,6 +40,16 @@ def exit_on_invalid_settings() -> Iterator[None]:
         raise SystemExit(ExitCode.USAGE) from None
 
 
+def parse_url(value: str) -> str:
+    """Return the value of an option that must be the URL of an HTTP server; for typer's ``parser``."""
+    import typer  # noqa: PLC0415  # see parse_settings
+
+    try:
+        return require_url(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def help_epilog(settings: type[AnySettings], examples: str) -> str:
     """Return examples and a list of all settings with description and default, for the end of a help text.
 
@@ -47,7 +58,9 @@ def help_epilog(settings: type[AnySettings], examples: str) -> str:
     lines = ["\b", "Examples:", *(f"  {line.strip()}" for line in examples.splitlines())]
     lines += ["", "\b", "Settings, as environment variables:"]
     for variable in list_variables(settings):
-        default = "required" if variable.default is None else f"default: {variable.default}"
+        notes = [f"one of {', '.join(variable.choices)}"] if variable.choices else []
+        notes.append("required" if variable.default is None else f"default: {variable.default}")
         lines.append(f"  {variable.name}")
-        lines += wrap(f"{variable.description} ({default})", 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        text = f"{variable.description} ({'; '.join(notes)})"
+        lines += wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)

@@ -7,13 +7,14 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, Field, FilePath, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from driftloop.errors import InvalidInput
+from driftloop.setting_values import require_model_name, require_registry_uri, require_url
 from driftloop.settings_section import Fraction, SettingsSection
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 PREFIX = "DRIFTLOOP_"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Url = Annotated[str, AfterValidator(require_url)]
 
 
 class InvalidSettings(InvalidInput):
@@ -42,7 +44,7 @@ class KafkaSettings(SettingsSection):
         10, gt=0, description="seconds that the broker may take to answer a request or to acknowledge an event"
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="protocol of the broker's listener: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"
+        "PLAINTEXT", description="protocol of the broker's listener"
     )
     ssl_cafile: FilePath | None = Field(
         None,
@@ -52,7 +54,7 @@ class KafkaSettings(SettingsSection):
     ssl_certfile: FilePath | None = Field(None, description="PEM file with this client's certificate")
     ssl_keyfile: FilePath | None = Field(None, description="PEM file with the private key of this client's certificate")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "SCRAM-SHA-512", description="mechanism of SASL authentication: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+        "SCRAM-SHA-512", description="mechanism of SASL authentication"
     )
     sasl_username: str | None = Field(None, description="user name for SASL authentication")
     sasl_password: SecretStr | None = Field(None, description="password for SASL authentication")
@@ -137,7 +139,7 @@ class StorageSettings(SettingsSection):
     """The bucket with references, archive, datasets and artifacts."""
 
     bucket: str = Field("driftloop", description="name of the GCS bucket")
-    endpoint: str | None = Field(
+    endpoint: Url | None = Field(
         None, description="URL of a server that emulates GCS, for use in place of GCS; accessed without credentials"
     )
 
@@ -145,15 +147,21 @@ class StorageSettings(SettingsSection):
 class RegistrySettings(SettingsSection):
     """The MLflow server, and the model and alias in its registry."""
 
-    uri: str = Field("http://127.0.0.1:5000", description="URL of the MLflow server")
-    model: str = Field(description="name of the registered model, such as flights")
+    uri: Annotated[str, AfterValidator(require_registry_uri)] = Field(
+        "http://127.0.0.1:5000",
+        description="URL of the MLflow server; or sqlite:///FILE, if the package mlflow is installed besides "
+        "mlflow-skinny",
+    )
+    model: Annotated[str, AfterValidator(require_model_name)] = Field(
+        description="name of the registered model, such as flights"
+    )
     alias: str = Field("champion", description="alias in the model registry that names the version to serve")
 
 
 class TracingSettings(SettingsSection):
     """Where traces are sent, and how many requests are traced."""
 
-    endpoint: str | None = Field(
+    endpoint: Url | None = Field(
         None,
         description="URL that accepts traces by OTLP over HTTP, such as http://127.0.0.1:4318; if not set, no traces "
         "are sent",
@@ -173,9 +181,7 @@ class LogSettings(SettingsSection):
         description="json for one JSON object a line, human for lines for people; if not set, human on a terminal and "
         "json elsewhere",
     )
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severe level that is logged: debug, info, warning or error"
-    )
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level that is logged")
 
 
 class ServerSettings(SettingsSection):
@@ -211,6 +217,8 @@ class Variable(NamedTuple):
     description: str
     default: str | None
     """The default as it would be written in the environment; ``None`` if the variable is required."""
+    choices: tuple[str, ...] = ()
+    """The only values that are allowed, by the setting's type; empty if there are others."""
 
 
 def list_variables(settings: type[BaseModel], prefix: str = PREFIX) -> Iterator[Variable]:
@@ -221,14 +229,23 @@ def list_variables(settings: type[BaseModel], prefix: str = PREFIX) -> Iterator[
             yield from list_variables(field.annotation, f"{variable}__")
         else:
             default = None if field.is_required() else _format_default(field)
-            yield Variable(variable, field.description or "", default)
+            yield Variable(variable, field.description or "", default, tuple(_choices(field.annotation)))
+
+
+def _choices(annotation: Any) -> Iterator[str]:
+    """Yield the values of all ``Literal`` types in an annotation."""
+    if get_origin(annotation) is Literal:
+        yield from map(str, get_args(annotation))
+    else:
+        for part in get_args(annotation):
+            yield from _choices(part)
 
 
 def _format_default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return f"{field.default_factory.__name__}()"
     match field.default:
-        case None | "":
+        case None | "" | ():
             return "not set"
         case str() | Path() as text:
             return str(text)

@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 from rich.markup import escape
 
-from driftloop.command_line import exit_on_invalid_settings, load_settings_or_exit
+from driftloop.command_line import exit_on_invalid_settings, load_settings_or_exit, parse_url
 from driftloop.errors import DependencyUnavailable
 from driftloop.events import DataSelection, ModelStateChanged, RetrainRequest
 from driftloop.exit_codes import ExitCode
@@ -52,13 +52,16 @@ DryRun = Annotated[
 ]
 TrainerUrl = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="use the trainer's API with DRIFTLOOP_TRAINER__API_KEY instead of Kafka"),
+    typer.Option(
+        parser=parse_url, metavar="URL", help="use the trainer's API with DRIFTLOOP_TRAINER__API_KEY instead of Kafka"
+    ),
 ]
 Summary = Annotated[
     Path | None, typer.Option(metavar="FILE", dir_okay=False, help="file to which a Markdown summary is appended")
 ]
 MlflowUiUrl = Annotated[
-    str | None, typer.Option(metavar="URL", help="URL of MLflow in a browser, for a link in the summary")
+    str | None,
+    typer.Option(parser=parse_url, metavar="URL", help="URL of MLflow in a browser, for a link in the summary"),
 ]
 GithubAnnotations = Annotated[
     bool,
@@ -157,10 +160,6 @@ def _retrain_client(trainer_url: str | None) -> Iterator[RetrainClient]:
         with KafkaRetrainClient(settings, settings.registry.model) as kafka_client:
             yield kafka_client
         return
-    if not trainer_url.startswith(("https://", "http://")):
-        raise typer.BadParameter(
-            f"{trainer_url!r} is not a URL such as https://trainer.example", param_hint="--trainer-url"
-        )
     api_key = load_settings_or_exit(TrainerApiSettings).trainer.api_key.get_secret_value()
     with HttpRetrainClient(trainer_url, api_key) as http_client:
         yield http_client

@@ -68,6 +68,8 @@ def _table(variables: Iterable[Variable]) -> str:
 
 def _row(variable: Variable) -> str:
     description = variable.description.replace("|", "\\|")
+    if variable.choices:
+        description += f" (one of {', '.join(f'`{choice}`' for choice in variable.choices)})"
     match variable.default:
         case None:
             default = "required"

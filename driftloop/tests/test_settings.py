@@ -1,10 +1,13 @@
 """Settings are read from the environment, described completely, and rejected by name if they are invalid."""
 
 import sys
+from typing import get_args
 
 import pytest
 
+from drift_worker.settings import DriftWorkerSettings
 from driftloop.command_line import exit_on_invalid_settings, parse_settings
+from driftloop.drift.distances import DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.settings import (
     DeadLetterSettings,
@@ -20,6 +23,9 @@ from driftloop.settings import (
 )
 from driftloop.settings_section import SettingsSection
 from driftloop.telemetry import tracing
+from predictor.settings import PredictorSettings
+from tests.support.model_names import USABLE_NAMES
+from trainer.settings import TrainerSettings
 
 
 class ExampleSection(SettingsSection):
@@ -83,6 +89,90 @@ def test_load_settings_names_each_missing_or_invalid_variable(
         assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DRIFTLOOP_REGISTRY__URI", "127.0.0.1:5000"),
+        ("DRIFTLOOP_REGISTRY__URI", "mlruns"),
+        ("DRIFTLOOP_REGISTRY__URI", "file:///mlruns"),
+        ("DRIFTLOOP_REGISTRY__URI", "http://"),
+        ("DRIFTLOOP_REGISTRY__URI", "http://mlflow:port"),
+        ("DRIFTLOOP_TRACING__ENDPOINT", "localhost:4318"),
+    ],
+)
+def test_load_settings_rejects_an_address_that_is_no_url(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_required(monkeypatch)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidSettings) as error:
+        load_settings(ExampleSettings)
+    assert f"{variable}: {value!r} is not a URL" in str(error.value)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "https://user:secret@mlflow.example/path", "sqlite:///m.db"])
+def test_registry_settings_accept_servers_and_sqlite(uri: str) -> None:
+    assert RegistrySettings(uri=uri, model="m").uri == uri
+
+
+@pytest.mark.parametrize("name", USABLE_NAMES)
+def test_registry_settings_accept_names_that_mlflow_and_folders_can_have(name: str) -> None:
+    assert RegistrySettings(model=name).model == name
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "is blank"),
+        ("  ", "is blank"),
+        ("a/b", "has a / or a :"),
+        ("a:b", "has a / or a :"),
+        (".", "means another folder"),
+        ("..", "means another folder"),
+        ("a\nb", "cannot be printed"),
+        ("é" * 128, "more than 255 bytes"),
+        ('it\'s "it"', "both kinds of quotes"),
+    ],
+)
+def test_load_settings_rejects_a_model_name_with_the_reason(
+    name: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_required(monkeypatch)
+    monkeypatch.setenv("DRIFTLOOP_REGISTRY__MODEL", name)
+    with pytest.raises(InvalidSettings, match=rf"^DRIFTLOOP_REGISTRY__MODEL: .*{reason}"):
+        load_settings(ExampleSettings)
+
+
+def literal_settings() -> list[tuple[type[Settings], Variable]]:
+    return [
+        (model, variable)
+        for model in (PredictorSettings, DriftWorkerSettings, TrainerSettings)
+        for variable in list_variables(model)
+        if variable.choices and not variable.name.endswith("DISTANCES")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "variable"), literal_settings(), ids=lambda value: getattr(value, "name", None) or value.__name__
+)
+def test_a_value_that_is_no_choice_is_rejected_with_the_setting_and_its_choices(
+    model: type[Settings], variable: Variable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable.name, "nothing of it")
+    with pytest.raises(InvalidSettings) as error:
+        load_settings(model)
+    (line,) = [line for line in str(error.value).splitlines() if line.startswith(f"{variable.name}: ")]
+    assert all(repr(choice) in line for choice in variable.choices)
+
+
+def test_list_variables_gives_choices_of_literal_types() -> None:
+    choices = {variable.name: variable.choices for variable in list_variables(TrainerSettings)}
+    assert choices["DRIFTLOOP_LOG__LEVEL"] == ("debug", "info", "warning", "error")
+    assert choices["DRIFTLOOP_LOG__FORMAT"] == ("json", "human")
+    assert choices["DRIFTLOOP_CALIBRATION__DISTANCES"] == get_args(DistanceName)
+    assert choices["DRIFTLOOP_REGISTRY__URI"] == ()
+
+
 def test_load_settings_reads_nested_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     set_required(monkeypatch)
     monkeypatch.setenv("DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS", "a:1,b:2")
@@ -133,6 +223,8 @@ def test_parse_settings_help_lists_settings_and_examples(
     assert {"driftloop-example --verbose", "driftloop-example --quiet"} <= set(lines)
     at = lines.index("DRIFTLOOP_REGISTRY__ALIAS")
     assert lines[at + 1] == "alias in the model registry that names the version to serve (default: champion)"
+    at = lines.index("DRIFTLOOP_LOG__LEVEL")
+    assert lines[at + 1] == "least severe level that is logged (one of debug, info, warning, error; default: info)"
 
 
 def test_parse_settings_rejects_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,12 @@
 """The predictor's settings."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from driftloop.registry.trusted_types import TRUSTED_TYPES
+from driftloop.setting_values import require_version
 from driftloop.settings import Port, RegistrySettings, ServerSettings, Settings
 from driftloop.settings_section import SettingsSection
 
@@ -20,14 +21,14 @@ class ServingSettings(ServerSettings):
     data_dir: Path = Field(
         Path(".driftloop"), description="folder on a local disk for the outbox and the version that was served last"
     )
-    pinned_version: str | None = Field(
-        None, min_length=1, description="version to serve in place of the one that the alias names"
+    pinned_version: Annotated[str, AfterValidator(require_version)] | None = Field(
+        None, description="version to serve in place of the one that the alias names, as a number"
     )
     alias_poll_interval_seconds: float = Field(2, gt=0, description="seconds between two look-ups of the alias")
     on_signature_change: Literal["reject", "accept"] = Field(
         "reject",
-        description="reject or accept a version whose signature is incompatible with the requests that the version in "
-        "service accepts",
+        description="whether to accept a version whose signature is incompatible with the requests that the version "
+        "in service accepts",
     )
     trusted_types: tuple[str, ...] = Field(
         TRUSTED_TYPES, description="types that a model file may contain besides those that skops trusts, as a JSON list"

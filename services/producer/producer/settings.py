@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from driftloop.settings import PREFIX, LogSettings, TracingSettings
+from driftloop.settings import PREFIX, LogSettings, TracingSettings, Url
 from driftloop.settings_section import SettingsSection
 from driftloop.usecase_setting import UseCaseSetting
 
@@ -11,7 +11,7 @@ from driftloop.usecase_setting import UseCaseSetting
 class ProducerTargetSettings(SettingsSection):
     """The predictor that receives the requests."""
 
-    predictor_url: str = Field("http://127.0.0.1:8000", description="URL of the predictor")
+    predictor_url: Url = Field("http://127.0.0.1:8000", description="URL of the predictor")
 
 
 class ProducerSettings(BaseSettings):

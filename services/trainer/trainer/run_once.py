@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from driftloop.command_line import exit_on_invalid_settings, help_epilog, load_settings_or_exit
+from driftloop.command_line import exit_on_invalid_settings, help_epilog, load_settings_or_exit, parse_url
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import Event, ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.exit_codes import ExitCode
@@ -84,7 +84,8 @@ def train(
         typer.Option(metavar="FILE", dir_okay=False, help="file to which a Markdown summary is appended"),
     ] = None,
     mlflow_ui_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="URL of MLflow in a browser, for a link in the summary")
+        str | None,
+        typer.Option(parser=parse_url, metavar="URL", help="URL of MLflow in a browser, for a link in the summary"),
     ] = None,
     github_annotations: Annotated[
         bool,

@@ -1,0 +1,66 @@
+"""Rules for values of settings that a type alone cannot express. Each returns the value, or raises what is wrong."""
+
+from urllib.parse import urlsplit
+
+MAX_FOLDER_BYTES = 255  # the limit of common file systems for one name
+SQLITE_PREFIX = "sqlite:///"
+
+
+def require_url(url: str) -> str:
+    """Return the URL of an HTTP server if it is one.
+
+    Raises:
+        ValueError: It has another scheme or none, or no host.
+    """
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port is no number, or a bracket is missing
+        is_valid = False
+    if not is_valid:
+        raise ValueError(f"{url!r} is not a URL: it must start with http:// or https:// and name a host")
+    return url
+
+
+def require_registry_uri(uri: str) -> str:
+    """Return the address of a model registry: a server's URL, or an SQLite file where all of MLflow is installed.
+
+    MLflow's other local addresses are refused. It no longer maintains its folders, and would take an address without
+    a scheme for the name of one.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    return uri if uri.startswith(SQLITE_PREFIX) else require_url(uri)
+
+
+def require_model_name(name: str) -> str:
+    """Return the name of a registered model if MLflow accepts it and if it can be the name of a folder.
+
+    Raises:
+        ValueError: It cannot be used; the message says why.
+    """
+    problems = {
+        "is blank": not name.strip(),
+        "has a / or a :, which MLflow does not allow": "/" in name or ":" in name,
+        "means another folder": name in (".", ".."),
+        "has a character that cannot be printed": not name.isprintable(),
+        f"has more than {MAX_FOLDER_BYTES} bytes": len(name.encode(errors="replace")) > MAX_FOLDER_BYTES,
+        "has a backslash, which MLflow's searches cannot hold": "\\" in name,
+        "has both kinds of quotes, and MLflow's searches can hold only one of them": "'" in name and '"' in name,
+    }
+    for problem, exists in problems.items():
+        if exists:
+            raise ValueError(f"{name!r} cannot be the name of a model: it {problem}")
+    return name
+
+
+def require_version(version: str) -> str:
+    """Return the number of a version if it is one.
+
+    Raises:
+        ValueError: It is no number, such as an alias.
+    """
+    if not (version.isascii() and version.isdecimal()) or version.startswith("0"):
+        raise ValueError(f"{version!r} is not a version: versions are numbers, such as 3")
+    return version
