@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
+from urllib.parse import quote
 
 from driftloop.evaluation.metric_names import metric_label
 from driftloop.events import DataSelection, ModelStateChanged, RetrainRequest
@@ -36,7 +37,7 @@ class RetrainReport:
         links = {}
         if self.mlflow_ui_url and state.version:
             links["the version in MLflow"] = (
-                f"{self.mlflow_ui_url.rstrip('/')}/#/models/{state.model}/versions/{state.version}"
+                f"{self.mlflow_ui_url.rstrip('/')}/#/models/{quote(state.model, safe='')}/versions/{state.version}"
             )
         self._append(title(state), state.explanation, state, links)
         if self.github_annotations:

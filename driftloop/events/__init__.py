@@ -4,7 +4,17 @@ A type only ever gains optional fields. Readers ignore fields that they do not k
 that was ever written stay readable. This package imports nothing else of the project.
 """
 
-from driftloop.events.base import Event, EventTime, FrozenModel, Topic, new_event_id, now
+from driftloop.events.base import (
+    Event,
+    EventId,
+    EventTime,
+    FrozenModel,
+    Topic,
+    as_id_part,
+    is_new_event_id,
+    new_event_id,
+    now,
+)
 from driftloop.events.predictions import (
     RESERVED_COLUMNS,
     FeatureValue,
@@ -38,6 +48,7 @@ __all__ = [
     "EstimateTrackRecord",
     "Evaluation",
     "Event",
+    "EventId",
     "EventTime",
     "FeatureValue",
     "Finding",
@@ -55,7 +66,9 @@ __all__ = [
     "Topic",
     "Window",
     "WindowEvent",
+    "as_id_part",
     "frame_to_columns",
+    "is_new_event_id",
     "new_event_id",
     "now",
     "verdict_id",

@@ -1,6 +1,8 @@
 """What all events have in common."""
 
+import re
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -9,9 +11,25 @@ from uuid_utils import uuid7
 Topic = Literal["predictions", "outcomes", "drift", "retrain", "models"]
 
 
+EventId = Annotated[str, Field(max_length=256, pattern=r"^[a-zA-Z0-9_./:-]+$")]
+
+ID_PART = re.compile(r"[a-zA-Z0-9_./:-]{1,128}")  # half of an id: the other half is for the rest of it
+NEW_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
 def new_event_id() -> str:
     """Return a new UUIDv7: unique, and sorted by time of creation."""
     return str(uuid7())
+
+
+def is_new_event_id(event_id: str) -> bool:
+    """Return whether :func:`new_event_id` may have returned an id, as it has those of all predictions."""
+    return NEW_ID.fullmatch(event_id) is not None
+
+
+def as_id_part(name: str) -> str:
+    """Return a name as a part of an event's id: as it is, or its SHA-256 if an id cannot hold it."""
+    return name if ID_PART.fullmatch(name) else sha256(name.encode()).hexdigest()
 
 
 def now() -> datetime:
@@ -35,7 +53,7 @@ class Event(FrozenModel):
     type: ClassVar[str]
     topic: ClassVar[Topic]
 
-    id: str = Field(default_factory=new_event_id, max_length=256, pattern=r"^[a-zA-Z0-9_./:-]+$")
+    id: EventId = Field(default_factory=new_event_id)
     """Identity of the event. An event that is published again has the same id."""
     time: EventTime = Field(default_factory=now)
     """When the thing that the event reports happened."""

@@ -1,14 +1,9 @@
 """Events about windows of predictions: drift, and quality against outcomes."""
 
-import re
-from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import Literal, Self
 
-from driftloop.events.base import Event, EventTime, FrozenModel
-
-PLAIN_MODEL_VERSION = re.compile(r"[a-zA-Z0-9_./:-]+")
-MAX_MODEL_VERSION_LENGTH = 128  # half of an event's id; the window's name needs the other half
+from driftloop.events.base import Event, EventTime, FrozenModel, as_id_part
 
 
 class Window(FrozenModel):
@@ -36,15 +31,8 @@ class Window(FrozenModel):
 
 
 def verdict_id(window: Window, model: str, version: str) -> str:
-    """Return the id of the verdict on a version's rows of a window: judging the window again gives the same id.
-
-    A model and version that an id cannot hold, because they are too long or have other characters, are replaced by
-    their SHA-256.
-    """
-    model_version = f"{model}/{version}"
-    if len(model_version) > MAX_MODEL_VERSION_LENGTH or not PLAIN_MODEL_VERSION.fullmatch(model_version):
-        model_version = sha256(model_version.encode()).hexdigest()
-    return f"{window.name}/{model_version}"
+    """Return the id of the verdict on a version's rows of a window: judging the window again gives the same id."""
+    return f"{window.name}/{as_id_part(f'{model}/{version}')}"
 
 
 class Finding(FrozenModel):

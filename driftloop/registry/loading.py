@@ -1,6 +1,7 @@
 """Download a model and load it without trusting its author."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,15 +49,22 @@ def download_model(uri: str, into: Path) -> Path:
     """Download a model's files below the folder ``into`` and return the model's own folder.
 
     Args:
-        uri: MLflow's address of the model: a version, or a logged model that is not registered yet.
+        uri: MLflow's address of the model's files, or of a logged model that is not registered yet.
         into: An existing folder.
 
     Raises:
         ModelRejected: The registry answers, but has no such model or no files of it.
         RegistryUnavailable: The registry or the artifact store does not answer.
     """
-    try:
+    with reject_missing():
         return Path(download_artifacts(uri, dst_path=str(into)))
+
+
+@contextmanager
+def reject_missing() -> Iterator[None]:
+    """Raise :class:`ModelRejected` if MLflow answers in the block that it does not have what is requested."""
+    try:
+        yield
     except MlflowException as error:
         if error.get_http_status_code() == 404 or error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise ModelRejected(f"the registry does not have it: {error}") from error

@@ -16,7 +16,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from driftloop.events import ModelStateChanged
 from driftloop.registry.client import configure_environment, translate_errors
-from driftloop.registry.loading import LoadedModel, download_model, load_model
+from driftloop.registry.loading import LoadedModel, download_model, load_model, reject_missing
 from driftloop.registry.trusted_types import TRUSTED_TYPES
 from driftloop.settings import RegistrySettings
 
@@ -34,7 +34,7 @@ class ModelRegistry:
     def __init__(self, settings: RegistrySettings) -> None:
         """Configure MLflow's client; nothing is requested yet.
 
-        MLflow resolves ``models:/`` addresses with one server per process, so a process can have one registry only.
+        MLflow resolves addresses with one server per process, so a process can have one registry only.
         """
         configure_environment()
         self.model = settings.model
@@ -111,8 +111,13 @@ class ModelRegistry:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def _versions_of_retrain(self, retrain_id: str) -> list[ModelVersion]:
-        query = f"name = '{self.model}' and tags.{TAG_RETRAIN_ID} = '{retrain_id}'"
-        return list(self.client.search_model_versions(query))
+        return self._search_versions(f" and tags.{TAG_RETRAIN_ID} = '{retrain_id}'")
+
+    def _search_versions(self, condition: str = "") -> list[ModelVersion]:
+        # MLflow's filters have no escape sequences. So a name with one kind of quotes stands in the other kind;
+        # driftloop.setting_values refuses names with both.
+        quote = '"' if "'" in self.model else "'"
+        return list(self.client.search_model_versions(f"name = {quote}{self.model}{quote}{condition}"))
 
     @translate_errors()
     def trained_through(self, version: str) -> pd.Timestamp:
@@ -149,15 +154,13 @@ class ModelRegistry:
     @translate_errors()
     def recorded_rollbacks(self) -> list[ModelStateChanged]:
         """Return the rollbacks that :meth:`apply_rollback` recorded, at most one per version."""
-        versions = self.client.search_model_versions(f"name = '{self.model}'")
-        tags = [version.tags[TAG_ROLLED_BACK] for version in versions if TAG_ROLLED_BACK in version.tags]
+        tags = [version.tags[TAG_ROLLED_BACK] for version in self._search_versions() if TAG_ROLLED_BACK in version.tags]
         return [ModelStateChanged.model_validate_json(tag) for tag in tags]
 
     @translate_errors()
     def versions(self) -> list[str]:
         """Return all versions in ascending order."""
-        versions = self.client.search_model_versions(f"name = '{self.model}'")
-        return [str(number) for number in sorted(int(version.version) for version in versions)]
+        return [str(number) for number in sorted(int(version.version) for version in self._search_versions())]
 
     @translate_errors()
     def retrain_id_of(self, version: str) -> str:
@@ -176,4 +179,10 @@ class ModelRegistry:
             ModelRejected: The registry answers, but has no such version or no files of it.
             RegistryUnavailable: The registry or the artifact store does not answer.
         """
-        return download_model(f"models:/{self.model}/{version}", into)
+        return download_model(self._address_of_files(version), into)
+
+    @translate_errors()
+    def _address_of_files(self, version: str) -> str:
+        # An address such as models:/name/1 cannot name every model: MLflow parses its ? and @.
+        with reject_missing():
+            return self.client.get_model_version_download_uri(self.model, version)

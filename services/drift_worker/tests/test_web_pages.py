@@ -1,5 +1,6 @@
 """Test the pages with verdicts of real windows, and with names that contain HTML."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -36,6 +37,7 @@ from driftloop.events import (
 )
 from driftloop.storage.bucket import Bucket
 from tests.support.drift_windows import BEGIN, archive_and_judge, make_days, store_reference
+from tests.support.model_names import USABLE_NAMES
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -123,6 +125,17 @@ def page_text(response: httpx.Response) -> str:
     """Return the text that a reader of the page sees."""
     text = re.sub(r"<(script|style).*?</\1>", "", response.text, flags=re.DOTALL)
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", text)))
+
+
+def follow(client: TestClient, link: str) -> httpx.Response:
+    """Request the address of a link on a page as a browser does; a test client would decode it twice."""
+
+    async def request() -> httpx.Response:
+        transport = httpx.ASGITransport(client.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as browser:
+            return await browser.get(unescape(link))
+
+    return asyncio.run(request())
 
 
 def wait_for_status(ask: Callable[[], httpx.Response], status: int) -> httpx.Response:
@@ -273,6 +286,25 @@ def test_pages_escape_names_and_explanations(client: TestClient, cache: VerdictC
         assert "<script>alert" not in response.text
         assert str(71 * 71) not in page_text(response)
     assert page_text(window).count(NASTY) >= 5
+
+
+@pytest.mark.parametrize("model", USABLE_NAMES)
+def test_links_lead_to_the_pages_of_a_model_with_this_name(
+    client: TestClient, cache: VerdictCache, gate: Path, model: str
+) -> None:
+    for number in range(2):
+        cache.add(make_verdict(number, model=model))
+    for number in range(routes.MAX_VERSIONS):  # later versions, so that this one is only linked to
+        cache.add(make_verdict(10 + number, version=str(10 + number)))
+    gate.write_text("a report")
+    (older,) = re.findall(r'href="(/\?[^"]+)"', client.get("/").text)
+    overview = follow(client, older)
+    for link in re.findall(r'<li><a class="\w+" href="([^"]+)"', overview.text):
+        window = follow(client, link)
+        assert window.status_code == 200
+        assert model in page_text(window)
+    (report,) = re.findall(r'href="(/reports/[^"]+)"', window.text)
+    assert wait_for_status(lambda: follow(client, report), 200).text == "a report"
 
 
 def test_pages_load_only_own_files_which_are_cached_for_ever(client: TestClient, stream: list[DriftVerdict]) -> None:

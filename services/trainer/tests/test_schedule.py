@@ -6,6 +6,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from driftloop.events import Event, RetrainRequested
+from tests.support.model_names import USABLE_NAMES
 from trainer.schedule import Cron, Schedule
 
 
@@ -29,6 +30,16 @@ def test_schedule_requests_each_time_once_in_the_use_cases_time_zone() -> None:
     ]
     assert {retrain.trigger for retrain in publisher.requests} == {"schedule"}
     assert schedule.next == datetime(2013, 8, 5, 8, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("model", USABLE_NAMES)
+def test_schedule_requests_retrains_of_a_model_with_this_name(model: str) -> None:
+    publisher = RecordingPublisher()
+    schedule = Schedule("0 4 * * 1", "UTC", model, publisher, datetime(2013, 7, 5, tzinfo=UTC))
+    for day in (8, 15):
+        schedule.run_due(datetime(2013, 7, day, 5, tzinfo=UTC))
+    assert [retrain.model for retrain in publisher.requests] == [model, model]
+    assert len({retrain.id for retrain in publisher.requests}) == 2
 
 
 def test_schedule_derives_same_id_after_restart() -> None:

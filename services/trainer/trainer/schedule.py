@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator
 
-from driftloop.events import RetrainRequested, now
+from driftloop.events import RetrainRequested, as_id_part, now
 from trainer.event_publisher import EventPublisher
 
 
@@ -56,7 +56,7 @@ class Schedule:
         due = self.next
         self._publisher.publish(
             RetrainRequested(
-                id=f"schedule/{self._model}/{due.astimezone(UTC):%Y-%m-%dT%H:%M}Z",
+                id=f"schedule/{as_id_part(self._model)}/{due.astimezone(UTC):%Y-%m-%dT%H:%M}Z",
                 model=self._model,
                 trigger="schedule",
                 reason=f"the schedule {self._expression}",
