@@ -5,6 +5,7 @@ from threading import Event
 
 from starlette.types import ASGIApp
 
+from driftloop.asgi import answer_head, refuse_foreign_pages
 from driftloop.kafka.consumer_loop import ConsumerLoop
 from driftloop.settings import ServerSettings
 from driftloop.telemetry.health import Health, start_watchdog
@@ -28,7 +29,7 @@ def run_service(loop: ConsumerLoop, app: ASGIApp, server: ServerSettings, health
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     try:
-        with serve_in_thread(app, server.host, server.port):
+        with serve_in_thread(answer_head(refuse_foreign_pages(app)), server.host, server.port):
             health.mark_started()
             loop.run(stop)
     finally:

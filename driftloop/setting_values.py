@@ -1,8 +1,11 @@
-"""Rules for values of settings that a type alone cannot express. Each returns the value, or raises what is wrong."""
+"""Rules for values of settings that a type alone cannot express: each returns the value, or raises what is wrong."""
 
+import json
+from typing import Any
 from urllib.parse import urlsplit
 
 MAX_FOLDER_BYTES = 255  # the limit of common file systems for one name
+ANY_ORIGIN = "*"
 SQLITE_PREFIX = "sqlite:///"
 
 
@@ -64,3 +67,30 @@ def require_version(version: str) -> str:
     if not (version.isascii() and version.isdecimal()) or version.startswith("0"):
         raise ValueError(f"{version!r} is not a version: versions are numbers, such as 3")
     return version
+
+
+def require_origin(origin: str) -> str:
+    """Return the origin of a web page in lower case, as browsers send it; ``*`` stands for all origins.
+
+    Raises:
+        ValueError: It is no origin: scheme, host and port, if it is not the scheme's own.
+    """
+    if origin == ANY_ORIGIN:
+        return origin
+    host = require_url(origin).partition("://")[2]
+    if set(host) & set("/?#@"):
+        raise ValueError(f"{origin!r} is not an origin: leave out all that follows the host or its port")
+    return origin.lower()
+
+
+def split_list(value: Any) -> Any:
+    """Return the items of a text that is a JSON list or separated by commas; other values are returned as they are.
+
+    Raises:
+        ValueError: The text begins like a JSON list and is none.
+    """
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [item.strip() for item in value.split(",") if item.strip()]

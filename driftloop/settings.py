@@ -9,12 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, Field, FilePath, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from driftloop.errors import InvalidInput
-from driftloop.setting_values import require_model_name, require_registry_uri, require_url
+from driftloop.setting_values import require_model_name, require_registry_uri, require_url, split_list
 from driftloop.settings_section import Fraction, SettingsSection
 
 if TYPE_CHECKING:
@@ -24,6 +33,9 @@ PREFIX = "DRIFTLOOP_"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Url = Annotated[str, AfterValidator(require_url)]
+Item = TypeVar("Item")
+TextList = Annotated[tuple[Item, ...], NoDecode, BeforeValidator(split_list)]
+"""Texts that the environment has as a JSON list, or separated by commas."""
 
 
 class InvalidSettings(InvalidInput):

@@ -23,7 +23,7 @@ from driftloop.settings import (
 )
 from driftloop.settings_section import SettingsSection
 from driftloop.telemetry import tracing
-from predictor.settings import PredictorSettings
+from predictor.settings import PredictorSettings, RelaySettings
 from tests.support.model_names import USABLE_NAMES
 from trainer.settings import TrainerSettings
 
@@ -113,6 +113,44 @@ def test_load_settings_rejects_an_address_that_is_no_url(
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "https://user:secret@mlflow.example/path", "sqlite:///m.db"])
 def test_registry_settings_accept_servers_and_sqlite(uri: str) -> None:
     assert RegistrySettings(uri=uri, model="m").uri == uri
+
+
+@pytest.mark.parametrize(
+    ("value", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://a.example,https://B.example:8443", ("https://a.example", "https://b.example:8443")),
+        (" http://localhost:3000 , ", ("http://localhost:3000",)),
+        ('["https://a.example", "https://b.example"]', ("https://a.example", "https://b.example")),
+    ],
+)
+def test_origins_are_a_plain_or_a_json_list(
+    value: str, origins: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIFTLOOP_PREDICTOR__CORS_ORIGINS", value)
+    assert load_settings(RelaySettings).predictor.cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("CORS_ORIGINS", "https://a.example/", "__0: 'https://a.example/' is not an origin: leave out"),
+        ("CORS_ORIGINS", "https://a.example,b.example", "__1: 'b.example' is not a URL"),
+        ("CORS_ORIGINS", '["https://a.example"', ": Expecting ',' delimiter"),
+        ("PINNED_VERSION", "champion", ": 'champion' is not a version: versions are numbers"),
+        ("PINNED_VERSION", "", ": '' is not a version"),
+        ("PINNED_VERSION", "03", ": '03' is not a version"),
+        ("MAX_ROW", "5", ": Extra inputs are not permitted"),  # MAX_ROWS is meant
+    ],
+)
+def test_predictor_settings_reject_a_value_with_its_setting(
+    variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"DRIFTLOOP_PREDICTOR__{variable}", value)
+    with pytest.raises(InvalidSettings) as error:
+        load_settings(RelaySettings)
+    assert f"DRIFTLOOP_PREDICTOR__{variable}{message}" in str(error.value)
 
 
 @pytest.mark.parametrize("name", USABLE_NAMES)

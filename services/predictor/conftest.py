@@ -12,12 +12,11 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.types import ASGIApp
 
 from driftloop.telemetry.health import Health
-from predictor.http import admin
+from predictor.http.application import create_application
 from predictor.http.dependencies import ApiDependencies
-from predictor.http.gateway import InferenceGateway
-from predictor.http.protocols import protocols_by_path
 from predictor.outbox.outbox import Outbox
 from predictor.serving.batching import Batcher
 from predictor.settings import OutboxSettings, ServingSettings
@@ -28,12 +27,14 @@ MakeClient = Callable[..., AbstractContextManager[TestClient]]
 Serve = Callable[..., AbstractContextManager[str]]
 
 
-def create_application(manager: StaticModelManager, outbox: Outbox, **changed: Any) -> InferenceGateway:
-    """Create the application of the model ``m`` with some settings changed from the defaults."""
+def create_test_application(
+    manager: StaticModelManager, outbox: Outbox, model_name: str = "m", **changed: Any
+) -> ASGIApp:
+    """Create the application of a model with some settings changed from the defaults."""
     settings = ServingSettings(**{"max_rows": 3, **changed})
     health = Health(stall_seconds=float("inf"))  # no heartbeats here: the loop that polls the alias sends them
     health.mark_started()
-    batcher = Batcher("m", outbox, settings.max_batch_rows, settings.max_queued_rows)
+    batcher = Batcher(model_name, outbox, settings.max_batch_rows, settings.max_queued_rows)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -41,8 +42,7 @@ def create_application(manager: StaticModelManager, outbox: Outbox, **changed: A
         batcher.close()
 
     double: Any = manager
-    api = admin.create_api(ApiDependencies("m", double, batcher, outbox, health), lifespan)
-    return InferenceGateway(api, protocols_by_path("m"), double, batcher, "m", settings)
+    return create_application(ApiDependencies(model_name, double, batcher, outbox, health), settings, lifespan)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def make_client(manager: StaticModelManager, outbox: Outbox) -> MakeClient:
 
     @contextmanager
     def start(outbox: Outbox = outbox, **changed: Any) -> Iterator[TestClient]:
-        with TestClient(create_application(manager, outbox, **changed)) as client:
+        with TestClient(create_test_application(manager, outbox, **changed)) as client:
             yield client
 
     return start
@@ -81,8 +81,8 @@ def serve() -> Serve:
 
     @contextmanager
     def serve(manager: StaticModelManager, outbox: Outbox, **changed: Any) -> Iterator[str]:
-        gateway = create_application(manager, outbox, **{"max_rows": 100, **changed})
-        server = uvicorn.Server(uvicorn.Config(gateway, port=0, log_config=None, access_log=False))
+        application = create_test_application(manager, outbox, **{"max_rows": 100, **changed})
+        server = uvicorn.Server(uvicorn.Config(application, port=0, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, name="http", daemon=True)
         thread.start()
         try:

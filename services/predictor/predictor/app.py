@@ -18,10 +18,8 @@ from driftloop.settings import load_settings
 from driftloop.telemetry import tracing
 from driftloop.telemetry.health import Health
 from driftloop.telemetry.logging import configure_logging
-from predictor.http import admin
+from predictor.http.application import create_application
 from predictor.http.dependencies import ApiDependencies
-from predictor.http.gateway import InferenceGateway
-from predictor.http.protocols import protocols_by_path
 from predictor.outbox.outbox import Outbox
 from predictor.serving import model_changes
 from predictor.serving.batching import Batcher
@@ -72,10 +70,8 @@ def create_app() -> ASGIApp:
             outbox.close()
             tracing.stop()
 
-    api = admin.create_api(ApiDependencies(registry.model, manager, batcher, outbox, health), lifespan)
-    protocols = protocols_by_path(registry.model)
-    gateway = InferenceGateway(api, protocols, manager, batcher, registry.model, predictor_settings)
-    return tracing.instrument_asgi(gateway)
+    dependencies = ApiDependencies(registry.model, manager, batcher, outbox, health)
+    return tracing.instrument_asgi(create_application(dependencies, predictor_settings, lifespan))
 
 
 async def _poll_alias(manager: ModelManager, health: Health, interval_seconds: float) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from driftloop.registry.trusted_types import TRUSTED_TYPES
-from driftloop.setting_values import require_version
-from driftloop.settings import Port, RegistrySettings, ServerSettings, Settings
+from driftloop.setting_values import require_origin, require_version
+from driftloop.settings import Port, RegistrySettings, ServerSettings, Settings, TextList
 from driftloop.settings_section import SettingsSection
 
 
@@ -41,6 +41,11 @@ class ServingSettings(ServerSettings):
     max_batch_rows: int = Field(1_000, ge=1, description="maximum number of rows that are scored together")
     max_queued_rows: int = Field(
         10_000, ge=1, description="maximum number of rows that wait to be scored; further requests are rejected"
+    )
+    cors_origins: TextList[Annotated[str, AfterValidator(require_origin)]] = Field(
+        (),
+        description="origins whose web pages may send requests, as https://a.example,https://b.example or a JSON list; "
+        "* for all; by default only pages of the predictor's own host",
     )
 
 

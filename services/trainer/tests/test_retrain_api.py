@@ -100,6 +100,22 @@ def client(publisher: FakePublisher, registry: FakeRegistry, history: FakeHistor
     return TestClient(create_api("flights", key, publisher, Health(), registry, history))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("path", ["/retrain", "/retrain/dry-run", "/rollback"])
+def test_web_page_cannot_write_because_browsers_do_not_send_the_key_by_themselves(
+    client: TestClient, publisher: FakePublisher, registry: FakeRegistry, path: str
+) -> None:
+    page = {"Origin": "https://evil.example"}
+    assert (
+        client.post(path, content='{"reason": "x"}', headers={**page, "Content-Type": "text/plain"}).status_code == 401
+    )
+    # To send the key, a page would have to ask first whether it may, and no header of the answer says so.
+    ask = {**page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+    answer = client.options(path, headers=ask)
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+    assert not publisher.events
+    assert registry.aliases["champion"] == "3"
+
+
 def test_retrain_api_publishes_request_with_key(client: TestClient, publisher: FakePublisher) -> None:
     response = client.post("/retrain", json={"reason": "why not"}, headers=KEY)
     assert response.status_code == 202
