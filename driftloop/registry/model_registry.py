@@ -185,4 +185,4 @@ class ModelRegistry:
     def _address_of_files(self, version: str) -> str:
         # An address such as models:/name/1 cannot name every model: MLflow parses its ? and @.
         with reject_missing():
-            return self.client.get_model_version_download_uri(self.model, version)
+            return str(self.client.get_model_version_download_uri(self.model, version))

@@ -49,6 +49,11 @@ ALIAS_REJECTED = Gauge(
     multiprocess_mode="livemax",
 )
 OUTCOMES = Counter("driftloop_predictor_outcomes_total", "Outcomes that were reported to the predictor.")
+UNMATCHABLE_OUTCOMES = Counter(
+    "driftloop_predictor_unmatchable_outcomes_total",
+    "Outcomes whose id no predictor gives, so that they will never match a prediction. An increase means that a client "
+    "reports other ids than those of the responses.",
+)
 OUTBOX_PENDING = Gauge(
     "driftloop_outbox_pending_events",
     "Events in the outbox that are not published yet. Worrying if it keeps growing.",

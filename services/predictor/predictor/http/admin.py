@@ -1,52 +1,22 @@
-"""The API behind the gateway: outcomes, the serving status, operational routes and the API page."""
+"""The API behind the gateway: its routes and its page; those for the status are here."""
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, FastAPI, Header, HTTPException, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel
 
-from driftloop.events import EventTime, Outcome, RowIndex, now
-from driftloop.kafka.codec import serialize
-from driftloop.telemetry import tracing
 from driftloop.telemetry.http import operational_routes
 from predictor import metrics
-from predictor.http import dependencies, metadata, openapi
+from predictor.http import dependencies, metadata, openapi, outcomes
 from predictor.http.dependencies import ApiDependencies, Dependencies
 from predictor.http.protocols.native import MAX_REPORTED_ERRORS
-from predictor.outbox.outbox import OutboxUnavailable
 from predictor.serving.model_manager import RejectedVersion, VersionSource
-
-EventTimeHeader = Annotated[
-    EventTime | None,
-    Header(alias="Driftloop-Time", description=openapi.TIME_DESCRIPTION),
-]
-MAX_OUTCOMES = 10_000
-RETRY_AFTER_SECONDS = "2"
-
-
-class OutcomeReport(BaseModel):
-    """The outcome of the row ``index`` of the request whose response has this ``id``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: str = Field(min_length=1, max_length=256)
-    index: RowIndex
-    outcome: FiniteFloat
-
-
-class OutcomesRequest(BaseModel):
-    """Outcomes of earlier predictions."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    outcomes: list[OutcomeReport] = Field(min_length=1, max_length=MAX_OUTCOMES)
 
 
 class ServingStatus(BaseModel):
@@ -71,45 +41,15 @@ def create_api(api: ApiDependencies, lifespan: Callable[[FastAPI], AbstractAsync
     dependencies.provide(app, api)
     # FastAPI's own response repeats the input, which may not be representable in JSON or UTF-8.
     app.exception_handler(RequestValidationError)(_validation_error)
-    app.include_router(operational_routes(api.health, lambda: _update_gauges(api)))
-    app.include_router(router)
-    app.include_router(metadata.router)
+    operational = operational_routes(api.health, lambda: _update_gauges(api))
+    for routes in (outcomes.router, metadata.router, router, operational):
+        app.include_router(routes)
 
     def describe() -> dict[str, Any]:
         return openapi.build_openapi(app, api.model_name, api.manager.serving)
 
     app.openapi = describe  # type: ignore[method-assign]  # FastAPI documents this way to replace the page
     return app
-
-
-@router.post(
-    "/outcomes", status_code=202, tags=["predictions"], responses=openapi.error_responses(openapi.DETAIL_SCHEMA)
-)
-async def report_outcomes(
-    body: OutcomesRequest, api: Dependencies, driftloop_time: EventTimeHeader = None
-) -> dict[str, int]:
-    """Report outcomes of earlier predictions. If a row is reported more than once, the last outcome counts."""
-    time = driftloop_time or now()
-    traceparent = tracing.current_traceparent()
-    events = [
-        serialize(
-            Outcome(
-                time=time,
-                traceparent=traceparent,
-                prediction_id=report.id,
-                index=report.index,
-                outcome=report.outcome,
-            )
-        )
-        for report in body.outcomes
-    ]
-    try:
-        await asyncio.to_thread(api.outbox.require_capacity)
-        await asyncio.to_thread(api.outbox.append, events)
-    except OutboxUnavailable as error:
-        raise HTTPException(503, str(error), {"Retry-After": RETRY_AFTER_SECONDS}) from error
-    metrics.OUTCOMES.inc(len(events))
-    return {"accepted": len(events)}
 
 
 @router.get("/models", tags=["operation"])
