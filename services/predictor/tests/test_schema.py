@@ -111,13 +111,20 @@ def test_schema_numbers_columns_of_a_matrix() -> None:
         [ColSpec(DataType.binary, "image")],
         [ColSpec(Array(DataType.double), "many")],
         [ColSpec(DataType.double)],
+        [ColSpec(DataType.double, "x"), ColSpec(DataType.double, "")],
         [ColSpec(DataType.double, "prediction")],
     ],
-    ids=["three dimensions", "bytes", "binary", "array", "no name", "a reserved name"],
+    ids=["three dimensions", "bytes", "binary", "array", "no name", "an empty name", "a reserved name"],
 )
 def test_schema_rejects_unsupported_signature(inputs: list[Any]) -> None:
     with pytest.raises(ModelRejected, match="signature"):
         build_schema(ModelSignature(Schema(inputs)), None, max_rows=3)
+
+
+def test_schema_rejects_reserved_names_and_lists_them() -> None:
+    signature = ModelSignature(Schema([ColSpec(DataType.double, "time"), ColSpec(DataType.double, "id")]))
+    with pytest.raises(ModelRejected, match=r"named id, time, .* the names id, model, prediction, row, time, version"):
+        build_schema(signature, None, max_rows=3)
 
 
 def changed(**columns: tuple[DataType, bool]) -> ModelSignature:

@@ -1,9 +1,13 @@
 """The trainer's settings must fit together."""
 
+import dataclasses
+
 import pytest
 
+import usecases.flights
 from driftloop.settings import InvalidSettings, load_settings
 from trainer.settings import TrainerSettings
+from usecases.flights import usecase
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +39,13 @@ def test_trainer_settings_reject_model_of_another_use_case(monkeypatch: pytest.M
     with pytest.raises(InvalidSettings) as error:
         load_settings(TrainerSettings)
     assert "DRIFTLOOP_REGISTRY__MODEL is bikes, but the model of DRIFTLOOP_USE_CASE is flights" in str(error.value)
+
+
+def test_trainer_settings_reject_features_with_names_of_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = (*usecase.numeric_features, "time", "id")
+    monkeypatch.setattr(usecases.flights, "usecase", dataclasses.replace(usecase, numeric_features=features))
+    with pytest.raises(InvalidSettings, match="DRIFTLOOP_USE_CASE has features named id, time, "):
+        load_settings(TrainerSettings)
 
 
 def test_trainer_settings_reject_more_alarms_than_windows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from driftloop.drift.distances import DISTANCES, DistanceName
 from driftloop.drift.settings import WindowSettings
+from driftloop.events import RESERVED_COLUMNS
 from driftloop.settings import DeadLetterSettings, Port, RegistrySettings, ServerSettings, Settings, StorageSettings
 from driftloop.settings_section import Fraction, SettingsSection
 from driftloop.storage.reference_store import PREDICTION_COLUMN
@@ -100,6 +101,15 @@ class TrainerSettings(Settings):
             raise ValueError(
                 f"DRIFTLOOP_REGISTRY__MODEL is {self.registry.model}, but the model of DRIFTLOOP_USE_CASE is "
                 f"{self.use_case.name}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_features(self) -> Self:
+        if reserved := RESERVED_COLUMNS & set(self.use_case.features):
+            raise ValueError(
+                f"DRIFTLOOP_USE_CASE has features named {', '.join(sorted(reserved))}, and the archive has columns of "
+                f"its own with the names {', '.join(sorted(RESERVED_COLUMNS))}: rename the features"
             )
         return self
 

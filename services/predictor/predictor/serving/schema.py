@@ -208,9 +208,12 @@ def build_schema(signature: ModelSignature, example: pd.DataFrame | None, max_ro
             columns = [Column(column.name, COLUMN_TYPES[column.type], column.required) for column in inputs]
     except (KeyError, ValueError, TypeError) as error:
         raise ModelRejected(f"the signature has a column of an unsupported type: {error}") from error
+    if any(not column.name for column in columns):
+        raise ModelRejected("the signature has a column whose name is empty: name it, and log the model again")
     if conflicts := RESERVED_COLUMNS & {column.name for column in columns}:
         raise ModelRejected(
-            f"the signature uses names that are reserved for the archive: {', '.join(sorted(conflicts))}"
+            f"the signature has columns named {', '.join(sorted(conflicts))}, and the archive has columns of its own "
+            f"with the names {', '.join(sorted(RESERVED_COLUMNS))}: rename the columns, and log the model again"
         )
     return Schema(columns, example, max_rows, is_matrix=inputs.is_tensor_spec())
 
