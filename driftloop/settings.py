@@ -33,6 +33,8 @@ PREFIX = "DRIFTLOOP_"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Url = Annotated[str, AfterValidator(require_url)]
+# Files for containers cannot leave a variable out, so an empty one counts as not set.
+OptionalUrl = Annotated[Url | None, BeforeValidator(lambda url: url or None)]
 Item = TypeVar("Item")
 TextList = Annotated[tuple[Item, ...], NoDecode, BeforeValidator(split_list)]
 """Texts that the environment has as a JSON list, or separated by commas."""
@@ -151,7 +153,7 @@ class StorageSettings(SettingsSection):
     """The bucket with references, archive, datasets and artifacts."""
 
     bucket: str = Field("driftloop", description="name of the GCS bucket")
-    endpoint: Url | None = Field(
+    endpoint: OptionalUrl = Field(
         None, description="URL of a server that emulates GCS, for use in place of GCS; accessed without credentials"
     )
 
@@ -173,7 +175,7 @@ class RegistrySettings(SettingsSection):
 class TracingSettings(SettingsSection):
     """Where traces are sent, and how many requests are traced."""
 
-    endpoint: Url | None = Field(
+    endpoint: OptionalUrl = Field(
         None,
         description="URL that accepts traces by OTLP over HTTP, such as http://127.0.0.1:4318; if not set, no traces "
         "are sent",

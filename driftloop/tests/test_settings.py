@@ -110,6 +110,13 @@ def test_load_settings_rejects_an_address_that_is_no_url(
     assert f"{variable}: {value!r} is not a URL" in str(error.value)
 
 
+def test_an_empty_optional_url_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_required(monkeypatch)
+    monkeypatch.setenv("DRIFTLOOP_TRACING__ENDPOINT", "")
+    assert load_settings(ExampleSettings).tracing.endpoint is None
+    assert StorageSettings(endpoint="").endpoint is None
+
+
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "https://user:secret@mlflow.example/path", "sqlite:///m.db"])
 def test_registry_settings_accept_servers_and_sqlite(uri: str) -> None:
     assert RegistrySettings(uri=uri, model="m").uri == uri
