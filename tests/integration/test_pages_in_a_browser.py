@@ -13,6 +13,7 @@ from drift_worker.web import routes
 from drift_worker.web.report import ReportKey, render_and_store
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import VerdictCache
+from driftloop.asgi import refuse_foreign_pages
 from driftloop.events import DriftVerdict, Evaluation, MetricEstimate, QualityVerdict
 from tests.support.drift_windows import BEGIN, FolderBucket, archive_and_judge, make_days, store_reference
 
@@ -66,7 +67,7 @@ def url(stream: tuple[FolderBucket, list[DriftVerdict]]) -> Iterator[str]:
     app = FastAPI()
     with ReportQueue(2, 60, ["false"]) as report_queue:
         routes.mount(app, cache, report_queue, bucket)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+        server = uvicorn.Server(uvicorn.Config(refuse_foreign_pages(app), port=0, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, name="http", daemon=True)
         thread.start()
         while not server.started:
@@ -143,3 +144,27 @@ def test_report_is_drawn_without_foreign_requests(
         page.get_by_text("of columns (1 out of 4)").wait_for(timeout=30_000)
         assert "temp 0.3" in page.locator("body").inner_text()
     assert (errors, foreign) == ([], [])
+
+
+def test_page_of_a_failed_report_requests_it_again_but_a_foreign_page_cannot(
+    browser: "Browser", url: str, stream: tuple[FolderBucket, list[DriftVerdict]]
+) -> None:
+    path = f"/reports/m/1/{stream[1][0].window.name}"
+    with browser.new_page() as page:
+        page.goto(url + path)
+        with page.expect_response(lambda response: response.request.method == "POST") as own:
+            page.get_by_text("Try again").click(timeout=30_000)
+        assert own.value.status == 303
+    with browser.new_page() as page:
+        page.route(
+            "http://evil.example/",
+            lambda route: route.fulfill(
+                content_type="text/html",
+                body=f"""
+            <form method="post" action="{url}{path}"><button>Win a prize</button></form>""",
+            ),
+        )
+        page.goto("http://evil.example/")
+        with page.expect_response(lambda response: response.request.method == "POST") as foreign:
+            page.get_by_text("Win a prize").click()
+        assert foreign.value.status == 403

@@ -143,7 +143,8 @@ def render(request: Request, template: str, status_code: int = 200, **context: A
     """Return a page; it says so if the topic of verdicts has not answered for a while."""
     age_seconds = page_data(request).cache.age_seconds
     context["stale_seconds"] = age_seconds if age_seconds > STALE_AFTER_SECONDS else None
-    headers = {"Content-Security-Policy": PAGE_POLICY, "Referrer-Policy": "no-referrer"}
+    # Not no-referrer: with it, a browser would withhold the page's origin from its own requests, too (driftloop.asgi).
+    headers = {"Content-Security-Policy": PAGE_POLICY, "Referrer-Policy": "same-origin"}
     return templates.TemplateResponse(request, template, context, status_code=status_code, headers=headers)
 
 
