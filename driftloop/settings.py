@@ -158,8 +158,23 @@ class StorageSettings(SettingsSection):
     )
 
 
+def _split_type_names(value: object) -> object:
+    """Return the full names of types that are written with commas or as a JSON list."""
+    if not isinstance(value, str):
+        return value
+    try:
+        names = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it begins like a JSON list and is none: {error}") from error
+    names = [name.strip() for name in map(str, names) if name.strip()]
+    for name in names:
+        if "." not in name or not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(f"{name} is no full name of a type, such as package.module.Type")
+    return names
+
+
 class RegistrySettings(SettingsSection):
-    """The MLflow server, and the model and alias in its registry."""
+    """The MLflow server, the model and alias in its registry, and what its files may contain."""
 
     uri: Annotated[str, AfterValidator(require_registry_uri)] = Field(
         "http://127.0.0.1:5000",
@@ -170,6 +185,12 @@ class RegistrySettings(SettingsSection):
         description="name of the registered model, such as flights"
     )
     alias: str = Field("champion", description="alias in the model registry that names the version to serve")
+    trusted_types: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_type_names)] = Field(
+        (),
+        description="full names of types that a model file may contain besides those that are trusted by default, such "
+        "as package.module.Type, separated by commas or as a JSON list; creating them must run no code that the file "
+        "chooses",
+    )
 
 
 class TracingSettings(SettingsSection):

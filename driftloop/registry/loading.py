@@ -1,13 +1,15 @@
 """Download a model and load it without trusting its author."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import structlog
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -15,8 +17,20 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from driftloop.errors import Rejected
 from driftloop.registry.client import translate_errors
+from driftloop.registry.file_contents import require_harmless, require_plain_keys
+from driftloop.registry.library_versions import (
+    LibraryVersion,
+    describe_versions,
+    library_versions,
+    mismatches,
+    read_schema,
+    require_compatible,
+)
+from driftloop.registry.model_kinds import FLAVOR, predict_method, require_prediction_method, require_supported
+from driftloop.registry.trusted_types import TRUSTED_TYPES
+from driftloop.registry.untrusted_types import explain_missing_package, explain_untrusted
 
-FLAVOR = "sklearn"
+log = structlog.get_logger(__name__)
 
 
 class LoadedModel(NamedTuple):
@@ -28,6 +42,8 @@ class LoadedModel(NamedTuple):
     """MLflow's metadata of the model, such as its signature."""
     example: pd.DataFrame | npt.NDArray[Any] | None
     """The input example that was logged with the model."""
+    library_versions: Mapping[str, LibraryVersion] = MappingProxyType({})
+    """The versions of libraries that the model was saved with, and those of this process."""
 
     @property
     def signature(self) -> ModelSignature:
@@ -37,7 +53,7 @@ class LoadedModel(NamedTuple):
     @property
     def predict_fn(self) -> str:
         """The name of the estimator's method that makes predictions, such as ``predict`` or ``predict_proba``."""
-        return str(self.description.flavors.get("python_function", {}).get("predict_fn", "predict"))
+        return predict_method(self.description)
 
 
 class ModelRejected(Rejected):
@@ -71,35 +87,59 @@ def reject_missing() -> Iterator[None]:
         raise
 
 
-def load_model(folder: Path, trusted: Sequence[str]) -> LoadedModel:
-    """Load a model from its folder.
+def load_model(folder: Path, added_types: Sequence[str] = ()) -> LoadedModel:
+    """Load a model from its folder, and log it if it was saved with other versions of libraries.
 
-    Only the format skops is loaded: a pickle runs whatever code its author has put into it.
+    Only the format skops is loaded: a pickle runs whatever code its author has put into it. The list of trusted types
+    that is stored with the model is ignored, because it is its author's.
 
     Args:
         folder: The folder with the file ``MLmodel``.
-        trusted: The types that the files may contain besides those that skops trusts itself. The list that is stored
-            with the model is ignored, because it is its author's.
+        added_types: Types of the setting ``DRIFTLOOP_REGISTRY__TRUSTED_TYPES``, trusted besides
+            :data:`~driftloop.registry.trusted_types.TRUSTED_TYPES`.
 
     Raises:
-        ModelRejected: The files are broken, not in the format skops, without a signature, or contain other types.
+        ModelRejected: The model is of another kind, of an incompatible version, without a signature or a method that
+            predicts, or its files are broken or contain other types or harmful values.
     """
     import skops.io  # noqa: PLC0415  # takes seconds, and most users of the registry load nothing
     from skops.io.exceptions import UntrustedTypesFoundException  # noqa: PLC0415
 
+    versions: dict[str, LibraryVersion] = {}
+    trusted = (*TRUSTED_TYPES, *added_types)
     try:
         description = Model.load(str(folder))
-        flavor = description.flavors.get(FLAVOR)
-        if flavor is None or flavor.get("serialization_format") != "skops":
-            raise ModelRejected("only scikit-learn models saved with serialization_format='skops' are loaded")
-        if description.signature is None or description.signature.inputs is None:
-            raise ModelRejected("the model has no signature: log it with one, requests are checked against it")
-        estimator = skops.io.load(folder / flavor["pickled_model"], trusted=list(trusted))
+        require_supported(description)
+        file = folder / description.flavors[FLAVOR]["pickled_model"]
+        schema = read_schema(file)
+        versions = library_versions(folder, description, schema)
+        _log_mismatches(description, versions)
+        require_compatible(versions, schema)
+        require_plain_keys(schema)
+        estimator = skops.io.load(file, trusted=list(trusted))
+        require_harmless(estimator)
+        require_prediction_method(estimator, description)
         example = description.load_input_example(str(folder))
-    except ModelRejected:
-        raise
     except UntrustedTypesFoundException as error:
-        raise ModelRejected(f"{error} (the setting DRIFTLOOP_PREDICTOR__TRUSTED_TYPES)") from error
+        untrusted = set(skops.io.get_untrusted_types(file=file)) - set(trusted)
+        raise ModelRejected(explain_untrusted(untrusted, added_types)) from error
+    except Rejected as error:
+        raise ModelRejected(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise ModelRejected(explain_missing_package(error.name or str(error), versions)) from error
     except Exception as error:  # broken files, and files of other versions, raise errors of many types
-        raise ModelRejected(f"the model's files cannot be loaded: {type(error).__name__}: {error}") from error
-    return LoadedModel(estimator, description, example if isinstance(example, pd.DataFrame | np.ndarray) else None)
+        other = mismatches(versions)
+        context = f" ({describe_versions(other)})" if other else ""
+        raise ModelRejected(f"the model's files cannot be loaded: {type(error).__name__}: {error}{context}") from error
+    rows = example if isinstance(example, pd.DataFrame | np.ndarray) else None
+    return LoadedModel(estimator, description, rows, versions)
+
+
+def _log_mismatches(description: Model, versions: Mapping[str, LibraryVersion]) -> None:
+    if other := mismatches(versions):
+        log.warning(
+            "model.version_mismatch",
+            model_id=description.model_id,
+            saved={library: pair.saved for library, pair in other.items()},
+            running={library: pair.running for library, pair in other.items()},
+        )

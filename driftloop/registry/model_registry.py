@@ -4,7 +4,7 @@ All functions raise :class:`~driftloop.errors.RegistryUnavailable` when MLflow d
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
@@ -17,7 +17,6 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from driftloop.events import ModelStateChanged
 from driftloop.registry.client import configure_environment, translate_errors
 from driftloop.registry.loading import LoadedModel, download_model, load_model, reject_missing
-from driftloop.registry.trusted_types import TRUSTED_TYPES
 from driftloop.settings import RegistrySettings
 
 ALIAS_PREVIOUS = "previous"  # the version that was in service before
@@ -39,6 +38,7 @@ class ModelRegistry:
         configure_environment()
         self.model = settings.model
         self.alias = settings.alias
+        self.trusted_types = settings.trusted_types
         mlflow.set_tracking_uri(settings.uri)
         mlflow.set_registry_uri(settings.uri)
         self.client = MlflowClient(tracking_uri=settings.uri, registry_uri=settings.uri)
@@ -167,10 +167,10 @@ class ModelRegistry:
         """Return the id of the retrain that a version comes from, or an empty string if it comes from none."""
         return str(self.client.get_model_version(self.model, version).tags.get(TAG_RETRAIN_ID, ""))
 
-    def load(self, version: str, trusted: Sequence[str] = TRUSTED_TYPES) -> LoadedModel:
+    def load(self, version: str) -> LoadedModel:
         """Download and load a version; see :meth:`fetch` and :func:`~driftloop.registry.loading.load_model`."""
         with tempfile.TemporaryDirectory(prefix="driftloop-model-") as folder:
-            return load_model(self.fetch(version, Path(folder)), trusted)
+            return load_model(self.fetch(version, Path(folder)), self.trusted_types)
 
     def fetch(self, version: str, into: Path) -> Path:
         """Download a version's files below the folder ``into`` and return the model's own folder.

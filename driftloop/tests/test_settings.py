@@ -226,6 +226,21 @@ def test_load_settings_reads_nested_variables(monkeypatch: pytest.MonkeyPatch) -
     assert settings.example == ExampleSection(port=1, key="k")
 
 
+@pytest.mark.parametrize("text", ["a.b.C,d.e.F", " a.b.C, d.e.F,", '["a.b.C", "d.e.F"]'])
+def test_load_settings_reads_trusted_types_as_text_or_json(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    set_required(monkeypatch)
+    monkeypatch.setenv("DRIFTLOOP_REGISTRY__TRUSTED_TYPES", text)
+    assert load_settings(ExampleSettings).registry.trusted_types == ("a.b.C", "d.e.F")
+
+
+@pytest.mark.parametrize("text", ["C", "a.b.C;d.e.F", "[a.b.C]", '["a b.C"]'])
+def test_load_settings_names_the_variable_of_trusted_types(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    set_required(monkeypatch)
+    monkeypatch.setenv("DRIFTLOOP_REGISTRY__TRUSTED_TYPES", text)
+    with pytest.raises(InvalidSettings, match=r"^DRIFTLOOP_REGISTRY__TRUSTED_TYPES: "):
+        load_settings(ExampleSettings)
+
+
 def test_list_variables_gives_name_description_and_default() -> None:
     variables = {variable.name: variable for variable in list_variables(ExampleSettings)}
     assert variables["DRIFTLOOP_EXAMPLE__PORT"] == Variable("DRIFTLOOP_EXAMPLE__PORT", "", None)

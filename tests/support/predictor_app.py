@@ -8,6 +8,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+import skops.io
 from mlflow.models import Model, infer_signature
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_wine
@@ -74,7 +75,8 @@ def save_model(
         serialization_format="skops",
         pyfunc_predict_fn=method,
         pip_requirements=["scikit-learn", "skops", "pandas"],
-        **{"skops_trusted_types": list(ServingSettings().trusted_types), **options},
+        skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(estimator)),
+        **options,
     )
     return folder
 
@@ -82,7 +84,7 @@ def save_model(
 class FakeRegistry:
     """A model registry with one version, whose files are in a folder."""
 
-    model, alias = "m", "champion"
+    model, alias, trusted_types = "m", "champion", ()
 
     def __init__(self, folder: Path, version: str) -> None:
         self._folder, self._version = folder, version

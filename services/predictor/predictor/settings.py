@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from driftloop.registry.trusted_types import TRUSTED_TYPES
 from driftloop.setting_values import require_origin, require_version
 from driftloop.settings import Port, RegistrySettings, ServerSettings, Settings, TextList
 from driftloop.settings_section import SettingsSection
@@ -29,9 +28,6 @@ class ServingSettings(ServerSettings):
         "reject",
         description="whether to accept a version whose signature is incompatible with the requests that the version "
         "in service accepts",
-    )
-    trusted_types: tuple[str, ...] = Field(
-        TRUSTED_TYPES, description="types that a model file may contain besides those that skops trusts, as a JSON list"
     )
     max_rows: int = Field(1_000, ge=1, description="maximum number of instances in a request")
     max_body_bytes: int = Field(4_000_000, ge=1, description="maximum size of a request's body in bytes")

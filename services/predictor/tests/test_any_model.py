@@ -23,14 +23,12 @@ from sklearn.svm import SVC
 
 from driftloop.events import Prediction, frame_to_columns
 from driftloop.registry.loading import LoadedModel
-from driftloop.registry.trusted_types import TRUSTED_TYPES
 from predictor.outbox.outbox import Outbox
 from predictor.serving.model_manager import ServingModel
 from predictor.serving.schema import build_schema
 from tests.support.predictor_app import StaticModelManager, load_through_manager, outbox_events, save_model
 
 ROWS = 9
-FOREST = (*TRUSTED_TYPES, "sklearn.tree._tree.Tree")
 Rows = pd.DataFrame | npt.NDArray[Any]
 
 
@@ -40,7 +38,6 @@ class Case(NamedTuple):
     estimator: Any
     rows: Rows
     method: str = "predict"
-    trusted: tuple[str, ...] = TRUSTED_TYPES
 
 
 def wine() -> Case:
@@ -64,7 +61,7 @@ def regression_with_two_outputs() -> Case:
 def classification_with_several_outputs() -> Case:
     data = load_linnerud(as_frame=True)
     classes = (data.target > data.target.median()).astype(int).assign(third=[0, 1, 2, 0] * 5)
-    return Case(RandomForestClassifier(5, random_state=0).fit(data.data, classes), data.data, "predict_proba", FOREST)
+    return Case(RandomForestClassifier(5, random_state=0).fit(data.data, classes), data.data, "predict_proba")
 
 
 def binary_probability() -> Case:
@@ -99,7 +96,7 @@ def float32_matrix() -> Case:
 def integer_matrix() -> Case:
     data = load_iris()
     matrix = (data.data * 10).astype("int64")
-    return Case(RandomForestClassifier(5, random_state=0).fit(matrix, data.target), matrix, trusted=FOREST)
+    return Case(RandomForestClassifier(5, random_state=0).fit(matrix, data.target), matrix)
 
 
 def all_column_types() -> Case:
@@ -202,10 +199,8 @@ def test_protocols_and_events_have_the_estimators_predictions(
     make: Callable[[], Case], server: str, manager: StaticModelManager, outbox: Outbox, tmp_path: Path
 ) -> None:
     case = make()
-    folder = save_model(
-        tmp_path / "model", case.estimator, case.rows, case.method, skops_trusted_types=list(case.trusted)
-    )
-    serving = manager.serving = load_through_manager(folder, max_rows=100, trusted_types=case.trusted)
+    folder = save_model(tmp_path / "model", case.estimator, case.rows, case.method)
+    serving = manager.serving = load_through_manager(folder, max_rows=100)
     rows = case.rows[:ROWS]
     expected = expected_predictions(getattr(case.estimator, case.method)(rows), case.method)
     for path, body in request_bodies(serving, rows).items():

@@ -39,7 +39,7 @@ def save(
 class FakeRegistry:
     """A registry of saved models, whose alias and errors a test sets."""
 
-    model, alias = "m", "champion"
+    model, alias, trusted_types = "m", "champion", ()
 
     def __init__(self, folder: Path) -> None:
         self.alias_version: str | None = None

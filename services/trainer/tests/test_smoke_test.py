@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import skops.io
 from mlflow.models import infer_signature
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LinearRegression
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
-from driftloop.registry.trusted_types import TRUSTED_TYPES
 from trainer.gate.gate import Decision, HoldoutPredictions, SmokeTestResult, decide
 from trainer.gate.settings import GateSettings
 from trainer.gate.smoke_test import ROWS, SmokeTestProcess, column_types, run_in_process
@@ -32,13 +34,13 @@ def decision_on(smoke_test: SmokeTestResult) -> Decision:
     return decide("roc_auc", holdout, smoke_test, GateSettings())
 
 
-def save(folder: Path, estimator: object, trusted: tuple[str, ...] = (), predict_fn: str = "predict_proba") -> Path:
+def save(folder: Path, estimator: object, predict_fn: str = "predict_proba") -> Path:
     mlflow.sklearn.save_model(
         estimator,
         folder,
         serialization_format="skops",
         signature=infer_signature(FRAME[["x"]]),
-        skops_trusted_types=[*TRUSTED_TYPES, *trusted],
+        skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(estimator)),
         input_example=FRAME[["x"]].head(3),
         pip_requirements=["scikit-learn"],
         pyfunc_predict_fn=predict_fn,
@@ -95,13 +97,13 @@ def test_gate_rejects_slow_model(tmp_path: Path, champion: Path) -> None:
 
 
 def test_smoke_test_names_untrusted_type(tmp_path: Path, champion: Path) -> None:
-    forest = RandomForestClassifier(2).fit(FRAME[["x"]], OUTCOMES)
-    result = run_smoke_test(
-        save(tmp_path / "model", forest, trusted=("sklearn.tree._tree.Tree",)), champion, timeout_seconds=60
-    )
-    (reason,) = decision_on(result).reasons
+    rows = make_pipeline(FunctionTransformer(np.nan_to_num), LogisticRegression()).fit(FRAME[["x"]], OUTCOMES)
+    folder = save(tmp_path / "model", rows)
+    (reason,) = decision_on(run_smoke_test(folder, champion, timeout_seconds=60)).reasons
     assert reason.startswith("it cannot serve: ")
-    assert "sklearn.tree._tree.Tree" in reason
+    assert "DRIFTLOOP_REGISTRY__TRUSTED_TYPES=numpy.nan_to_num" in reason
+    with SmokeTestProcess(["numpy.nan_to_num"]) as process:
+        assert process.run(folder, 60).error is None
 
 
 @pytest.mark.parametrize("file", ["MLmodel", "model.skops", "input_example.json"])

@@ -32,7 +32,6 @@ log = structlog.get_logger(__name__)
 
 VersionSource = Literal["alias", "setting", "cache"]
 
-PREDICT_METHODS = ("predict", "predict_proba", "predict_log_proba")
 WARM_UP_ROWS = (1, 8, 64, 512)
 # A version is loaded for a third of the time while another one serves. Unthrottled, requests' p99 is four times as
 # high meanwhile; throttled, 1.2 times (docs/adr/0006-throttled-model-loading.md).
@@ -197,11 +196,7 @@ class ModelManager:
             return self._load_and_validate(version)
 
     def _load_and_validate(self, version: str) -> ServingModel:
-        loaded = load_model(self._cache.fetch(version), self._settings.trusted_types)
-        if loaded.predict_fn not in PREDICT_METHODS or not hasattr(loaded.estimator, loaded.predict_fn):
-            raise ModelRejected(
-                f"the model's predict_fn is {loaded.predict_fn}, and only {', '.join(PREDICT_METHODS)} are supported"
-            )
+        loaded = load_model(self._cache.fetch(version), self._registry.trusted_types)
         example = loaded.example if isinstance(loaded.example, pd.DataFrame) else None
         model = ServingModel(version, build_schema(loaded.signature, example, self._settings.max_rows), loaded)
         if self.serving is not None:

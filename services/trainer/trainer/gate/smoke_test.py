@@ -1,7 +1,7 @@
 """Smoke test: load and time a model in a fresh process, as a predictor would.
 
     echo "CHAMPION_FOLDER
-    MODEL_FOLDER" | python -m trainer.gate.smoke_test
+    MODEL_FOLDER" | python -m trainer.gate.smoke_test [TRUSTED_TYPE…]
 
 prints a :class:`trainer.gate.gate.SmokeTestResult` as JSON; without a champion the first line is empty. Modules and
 types that only the trainer's own process has cannot help the model here.
@@ -9,6 +9,7 @@ types that only the trainer's own process has cannot help the model here.
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
@@ -17,13 +18,13 @@ from typing import Any, Self
 
 import numpy as np
 import skops.io  # noqa: F401  # slow to import, and the process starts before there is a model to load
+import structlog
 from mlflow.models import ModelSignature
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
 from driftloop.process import ChildProcess, exit_with_parent, module_command
 from driftloop.registry.loading import LoadedModel, ModelRejected, load_model
-from driftloop.registry.trusted_types import TRUSTED_TYPES
 from trainer.gate.gate import ServingTrial, SmokeTestResult
 
 ROWS = (1, 128)  # a single row, and what is batched under load
@@ -37,9 +38,9 @@ class SmokeTestProcess:
     Imports and the champion take seconds to load: a process that is started early is ready for the challenger.
     """
 
-    def __init__(self) -> None:
-        """Start the process."""
-        command = module_command("trainer.gate.smoke_test")
+    def __init__(self, trusted_types: Sequence[str] = ()) -> None:
+        """Start the process; it trusts some types besides those that are trusted by default."""
+        command = module_command("trainer.gate.smoke_test", *trusted_types)
         self._process = ChildProcess(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self._has_champion = False
 
@@ -76,11 +77,15 @@ class SmokeTestProcess:
             )
 
 
-def run_in_process(challenger_folder: Path, champion_folder: Path | None) -> SmokeTestResult:
+def run_in_process(
+    challenger_folder: Path, champion_folder: Path | None, trusted_types: Sequence[str] = ()
+) -> SmokeTestResult:
     """Load and time the challenger and the champion in this process."""
     try:
-        challenger = _load_checked(challenger_folder, "")
-        champion = _load_checked(champion_folder, "the champion: ") if champion_folder is not None else None
+        challenger = _load_checked(challenger_folder, trusted_types)
+        champion = (
+            _load_checked(champion_folder, trusted_types, "the champion: ") if champion_folder is not None else None
+        )
         # Only after loading: a limit does not apply to libraries that are loaded later. Several threads wait for one
         # another, and longest on a busy machine.
         with threadpool_limits(1):
@@ -103,14 +108,14 @@ def column_types(signature: ModelSignature) -> dict[str, str]:
     return types
 
 
-def _load_checked(folder: Path, prefix: str) -> LoadedModel:
+def _load_checked(folder: Path, trusted_types: Sequence[str], prefix: str = "") -> LoadedModel:
     """Load a model and let it predict its input example.
 
     Raises:
         ModelRejected: The model cannot be loaded or cannot predict; the message begins with ``prefix``.
     """
     try:
-        model = load_model(folder, TRUSTED_TYPES)
+        model = load_model(folder, trusted_types)
         if model.example is None:
             raise ModelRejected("it has no input example to predict")
         for rows in ROWS:
@@ -176,13 +181,15 @@ def _trial(model: LoadedModel, latency_seconds: dict[int, float]) -> ServingTria
 def main() -> None:
     """Print the result of a smoke test; print nothing if the parent ended before it named a challenger."""
     exit_with_parent()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is for the result
+    trusted_types = sys.argv[1:]
     if champion := sys.stdin.readline().rstrip("\n"):
         with suppress(ModelRejected):  # the error is reported together with the challenger
-            _load_checked(Path(champion), "")  # which also imports what both models need
+            _load_checked(Path(champion), trusted_types)  # which also imports what both models need
     challenger = sys.stdin.readline().rstrip("\n")
     if not challenger:
         return
-    print(run_in_process(Path(challenger), Path(champion) if champion else None).model_dump_json())
+    print(run_in_process(Path(challenger), Path(champion) if champion else None, trusted_types).model_dump_json())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from driftloop.evaluation.bootstrap import evaluate
 from driftloop.events import ModelStateChanged, RetrainRequested
 from driftloop.registry.loading import download_model, load_model
 from driftloop.registry.model_registry import ModelRegistry
-from driftloop.registry.trusted_types import TRUSTED_TYPES
 from driftloop.settings import load_settings
 from driftloop.storage import dvc
 from driftloop.storage.bucket import Bucket
@@ -124,7 +123,7 @@ def run_retrain(
     champion = registry.champion()
     with (
         tempfile.TemporaryDirectory(prefix="driftloop-retrain-") as name,
-        SmokeTestProcess() as smoke_test,
+        SmokeTestProcess(registry.trusted_types) as smoke_test,
         ThreadPoolExecutor(initializer=threadpool_limits, initargs=(settings.trainer.training_threads,)) as threads,
     ):
         folder = Path(name)
@@ -152,7 +151,7 @@ def run_retrain(
         predictions = None
         if background.champion_folder is not None:
             report_phase("gate", f"compares it with version {champion} on {len(split.holdout):,} holdout rows")
-            champion_model = load_model(background.champion_folder.result(), TRUSTED_TYPES)
+            champion_model = load_model(background.champion_folder.result(), registry.trusted_types)
             predictions = _holdout_predictions(settings, challenger.estimator, champion_model.estimator, split.holdout)
 
         # Importances are computed on rows that the model was not trained on. Training again does not change them much.

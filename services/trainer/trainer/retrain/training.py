@@ -16,7 +16,6 @@ from driftloop.evaluation import scores
 from driftloop.evaluation.metrics import FloatArray
 from driftloop.events import RetrainRequested
 from driftloop.registry.model_registry import PARAM_TRAINED_THROUGH
-from driftloop.registry.trusted_types import TRUSTED_TYPES
 from driftloop.storage.reference_store import PREDICTION_COLUMN, Reference, subsample_evenly
 from driftloop.usecase import UseCase
 
@@ -129,6 +128,8 @@ def log_run(
         params: Further parameters of the run.
         files: Texts to log, by their path among the run's artifacts.
     """
+    import skops.io  # noqa: PLC0415  # takes seconds
+
     mlflow.set_experiment(use_case.name)
     with mlflow.start_run(run_name=f"retrain {retrain.id}") as run:
         mlflow.set_tags(
@@ -155,7 +156,8 @@ def log_run(
             signature=infer_signature(_signature_sample(rows[use_case.features]), pd.Series([0.5], name="prediction")),
             input_example=rows[use_case.features].head(EXAMPLE_ROWS),
             serialization_format="skops",  # loading it runs no code of the file
-            skops_trusted_types=list(TRUSTED_TYPES),
+            # MLflow wants all types that the file has; what is trusted is decided where it is loaded: the smoke test
+            skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(estimator)),
             pyfunc_predict_fn=predict_method(use_case),
             pip_requirements=["scikit-learn", "skops", "pandas"],
         )
