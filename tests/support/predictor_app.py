@@ -81,6 +81,17 @@ def save_model(
     return folder
 
 
+def save_files(folder: Path, estimator: Any, frame: pd.DataFrame, method: str) -> Path:
+    """Write what the loading of a model reads, in a fraction of the time that MLflow takes."""
+    flavors = {
+        "sklearn": {"pickled_model": "model.skops", "serialization_format": "skops"},
+        "python_function": {"predict_fn": method},
+    }
+    Model(signature=infer_signature(frame), flavors=flavors).save(str(folder / "MLmodel"))
+    skops.io.dump(estimator, folder / "model.skops")
+    return folder
+
+
 class FakeRegistry:
     """A model registry with one version, whose files are in a folder."""
 

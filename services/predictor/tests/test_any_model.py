@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +21,16 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
 
 from driftloop.events import Prediction, frame_to_columns
-from driftloop.registry.loading import LoadedModel
+from driftloop.registry.loading import LoadedModel, load_model
 from predictor.outbox.outbox import Outbox
 from predictor.serving.model_manager import ServingModel
 from predictor.serving.schema import build_schema
-from tests.support.predictor_app import StaticModelManager, load_through_manager, outbox_events, save_model
+from predictor.settings import OutboxSettings
+from tests.support import estimator_catalogue
+from tests.support.predictor_app import StaticModelManager, load_through_manager, outbox_events, save_files, save_model
 
 ROWS = 9
 Rows = pd.DataFrame | npt.NDArray[Any]
@@ -186,6 +190,11 @@ def expected_predictions(raw: Any, method: str) -> dict[str, Any]:
     }
 
 
+def predictions_of(answer: httpx.Response) -> Any:
+    response = answer.json()
+    return [output["data"] for output in response["outputs"]] if "outputs" in response else response["predictions"]
+
+
 def is_equal(actual: Any, expected: Any) -> bool:
     if isinstance(expected, list):
         return len(actual) == len(expected) and all(map(is_equal, actual, expected))
@@ -206,11 +215,7 @@ def test_protocols_and_events_have_the_estimators_predictions(
     for path, body in request_bodies(serving, rows).items():
         answer = httpx.post(server + path, json=body)
         assert answer.status_code == 200, (path, answer.text)
-        response = answer.json()
-        predictions = (
-            [output["data"] for output in response["outputs"]] if "outputs" in response else response["predictions"]
-        )
-        assert is_equal(predictions, expected[path]), (path, predictions, expected[path])
+        assert is_equal(predictions_of(answer), expected[path]), (path, answer.text, expected[path])
     stored = [event for event in outbox_events(outbox) if isinstance(event, Prediction)]
     assert len(stored) == 4
     for event in stored:
@@ -218,6 +223,33 @@ def test_protocols_and_events_have_the_estimators_predictions(
         assert is_equal(event.predictions, expected["/predict"])
     outputs = httpx.get(f"{server}/v2/models/m").json()["outputs"]
     assert [output["shape"][1] for output in outputs] == [len(data) // ROWS for data in expected["/v2/models/m/infer"]]
+
+
+@pytest.fixture(scope="module")
+def catalogue(
+    serve: Callable[..., AbstractContextManager[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[StaticModelManager, httpx.Client]]:
+    """One server for all estimators of the catalogue, and what sets the version in service."""
+    manager, outbox = StaticModelManager(), Outbox(tmp_path_factory.mktemp("outbox"), OutboxSettings())
+    with serve(manager, outbox, max_rows=100) as url, httpx.Client(base_url=url) as client, threadpool_limits(1):
+        yield manager, client
+    outbox.close()
+
+
+@pytest.mark.parametrize("name", estimator_catalogue.NAMES)
+def test_default_settings_serve_each_estimator_of_the_catalogue(
+    catalogue: tuple[StaticModelManager, httpx.Client], name: str, tmp_path: Path
+) -> None:
+    manager, client = catalogue
+    estimator, frame, method = estimator_catalogue.fit(name)
+    loaded = load_model(save_files(tmp_path, estimator, frame, method))
+    serving = manager.serving = ServingModel("7", build_schema(loaded.signature, frame, 100), loaded)
+    rows = frame[:ROWS]
+    expected = expected_predictions(getattr(estimator, method)(rows), method)
+    for path, body in request_bodies(serving, rows).items():
+        answer = client.post(path, json=body)
+        assert answer.status_code == 200, (path, answer.text)
+        assert is_equal(predictions_of(answer), expected[path]), (path, answer.text, expected[path])
 
 
 class ConstantEstimator:
