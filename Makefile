@@ -13,6 +13,10 @@ PYTHON := .venv/bin/python
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" --no-emit-package driftloop
 
+# Of the optional packages, those in the images.
+EXTRAS.predictor := --extra lightgbm --extra xgboost
+EXTRAS.trainer := $(EXTRAS.predictor)
+
 # Tools that are Go modules, built once by the machine's Go or, where that is missing or old, by one of our own.
 GO := $(shell go version 2> /dev/null | grep -qE 'go1\.(2[5-9]|[3-9][0-9])' && command -v go || echo .tools/go/bin/go)
 GO_VERSION := 1.27.3
@@ -113,9 +117,8 @@ format: setup ## format the code
 .PHONY: lock
 lock: $(UV) ## renew the locks: one for everything, one an image with the same versions
 	@$(COMPILE) $(UPGRADE) --all-extras --group dev $(PROJECTS) -o $(INTO)requirements.txt
-	@for service in $(SERVICES); do \
-		$(COMPILE) services/$$service/pyproject.toml -c $(INTO)requirements.txt \
-			-o $(INTO)services/$$service/requirements.txt || exit 1; done
+	@$(foreach service,$(SERVICES),$(COMPILE) services/$(service)/pyproject.toml $(EXTRAS.$(service)) \
+		-c $(INTO)requirements.txt -o $(INTO)services/$(service)/requirements.txt &&) true
 	@$(COMPILE) --extra flights pyproject.toml -c $(INTO)requirements.txt -o $(INTO)usecases/flights/requirements.txt
 	@$(COMPILE) compose/mlflow/requirements.in -c $(INTO)requirements.txt -o $(INTO)compose/mlflow/requirements.txt
 
