@@ -97,6 +97,12 @@ def mismatches(versions: Mapping[str, LibraryVersion]) -> dict[str, LibraryVersi
     return {library: pair for library, pair in versions.items() if pair.saved != pair.running}
 
 
+def mismatch_note(versions: Mapping[str, LibraryVersion]) -> str:
+    """Return the versions that differ, in brackets, for an error that they may have caused; empty if none does."""
+    other = mismatches(versions)
+    return f" ({describe_versions(other)})" if other else ""
+
+
 def describe_versions(versions: Mapping[str, LibraryVersion]) -> str:
     """Return versions as text, such as ``saved with scikit-learn 1.5.2; here: scikit-learn 1.9.1``."""
     saved = ", ".join(f"{library} {pair.saved}" for library, pair in versions.items())

@@ -20,8 +20,8 @@ from driftloop.registry.client import translate_errors
 from driftloop.registry.file_contents import require_harmless, require_plain_keys
 from driftloop.registry.library_versions import (
     LibraryVersion,
-    describe_versions,
     library_versions,
+    mismatch_note,
     mismatches,
     read_schema,
     require_compatible,
@@ -54,6 +54,11 @@ class LoadedModel(NamedTuple):
     def predict_fn(self) -> str:
         """The name of the estimator's method that makes predictions, such as ``predict`` or ``predict_proba``."""
         return predict_method(self.description)
+
+    @property
+    def version_note(self) -> str:
+        """The versions that differ, in brackets, for an error that they may have caused; empty if none does."""
+        return mismatch_note(self.library_versions)
 
 
 class ModelRejected(Rejected):
@@ -122,15 +127,14 @@ def load_model(folder: Path, added_types: Sequence[str] = ()) -> LoadedModel:
         example = description.load_input_example(str(folder))
     except UntrustedTypesFoundException as error:
         untrusted = set(skops.io.get_untrusted_types(file=file)) - set(trusted)
-        raise ModelRejected(explain_untrusted(untrusted, added_types)) from error
+        raise ModelRejected(explain_untrusted(untrusted, added_types, versions)) from error
     except Rejected as error:
         raise ModelRejected(str(error)) from error
     except ModuleNotFoundError as error:
         raise ModelRejected(explain_missing_package(error.name or str(error), versions)) from error
     except Exception as error:  # broken files, and files of other versions, raise errors of many types
-        other = mismatches(versions)
-        context = f" ({describe_versions(other)})" if other else ""
-        raise ModelRejected(f"the model's files cannot be loaded: {type(error).__name__}: {error}{context}") from error
+        problem = f"{type(error).__name__}: {error}{mismatch_note(versions)}"
+        raise ModelRejected(f"the model's files cannot be loaded: {problem}") from error
     rows = example if isinstance(example, pd.DataFrame | np.ndarray) else None
     return LoadedModel(estimator, description, rows, versions)
 

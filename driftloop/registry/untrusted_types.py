@@ -2,24 +2,34 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 
-from driftloop.registry.library_versions import LibraryVersion
+from driftloop.registry.library_versions import LibraryVersion, mismatch_note, mismatches
 
 SETTING = "DRIFTLOOP_REGISTRY__TRUSTED_TYPES"
 # Extras of driftloop and of its services, by the package that a type is in.
 EXTRAS = ("catboost", "lightgbm", "xgboost")
 SCRIPT = "__main__"
+OLD_LOSSES = "_loss"  # the module that scikit-learn's compiled losses named as theirs in 1.7 and earlier
 
 
-def explain_untrusted(untrusted: Iterable[str], added_types: Sequence[str]) -> str:
+def explain_untrusted(
+    untrusted: Iterable[str], added_types: Sequence[str], versions: Mapping[str, LibraryVersion]
+) -> str:
     """Return why a file with types that are not trusted is rejected, with the setting that would accept them.
 
     Args:
         untrusted: The types' full names.
         added_types: The types that the setting has already.
+        versions: The versions of libraries that the file was saved with, and those of this process.
     """
     names = sorted(untrusted)
+    if "scikit-learn" in mismatches(versions) and (gone := [name for name in names if _is_gone(name)]):
+        return (
+            f"the file contains types that this scikit-learn does not have: {', '.join(gone)}"
+            f"{mismatch_note(versions)}: train the model again with the versions here, or install the others"
+        )
     unsafe = [name for name in names if _can_run_code(name)]
     others = [name for name in names if name not in unsafe]
     parts = [f"the file contains types that are not trusted: {', '.join(names)}"]
@@ -58,6 +68,19 @@ def _is_installed(name: str) -> bool:
     """Return whether the package of a type is installed; nothing is imported."""
     package = name.split(".", maxsplit=1)[0]
     return package != SCRIPT and (package in sys.modules or find_spec(package) is not None)
+
+
+def _is_gone(name: str) -> bool:
+    """Return whether a type of another version of scikit-learn does not exist in this one."""
+    module, _, attribute = name.rpartition(".")
+    if module == OLD_LOSSES:
+        return True
+    if not module.startswith("sklearn."):
+        return False
+    try:
+        return not hasattr(import_module(module), attribute)
+    except ImportError:
+        return True
 
 
 def _can_run_code(name: str) -> bool:

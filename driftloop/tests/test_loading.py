@@ -395,8 +395,21 @@ def test_load_model_rejects_estimator_that_would_predict_differently(tmp_path: P
     assert "AdaBoostClassifier has changed" in reason(folder)
 
 
-def test_load_model_names_versions_if_an_older_file_cannot_be_loaded(folder: Path) -> None:
-    edit_description(folder, lambda description: description["flavors"]["sklearn"].update(sklearn_version="1.4.0"))
-    edit_schema(folder, lambda schema: schema.pop("content"))
-    edit_schema(folder, lambda schema: schema.update(__class__="RemovedSince"))
-    assert "RemovedSince" in reason(folder)
+@pytest.mark.parametrize(
+    ("module", "name"), [("_loss", "CyHalfBinomialLoss"), ("sklearn.compose._column_transformer", "_RemainderColsList")]
+)
+def test_load_model_names_versions_rather_than_types_of_an_older_scikit_learn(
+    folder: Path, module: str, name: str
+) -> None:
+    edit_description(folder, lambda description: description["flavors"]["sklearn"].update(sklearn_version="1.5.2"))
+    edit_schema(folder, lambda schema: schema.update(__module__=module, __class__=name))
+    message = reason(folder)
+    assert f"{module}.{name} (saved with scikit-learn 1.5.2; here: scikit-learn {version('scikit-learn')})" in message
+    assert "DRIFTLOOP_REGISTRY__TRUSTED_TYPES" not in message
+
+
+def test_load_model_names_versions_if_the_state_of_an_older_file_does_not_fit(folder: Path) -> None:
+    edit_description(folder, lambda description: description["flavors"]["sklearn"].update(sklearn_version="1.5.2"))
+    edit_schema(folder, lambda schema: schema.update(__loader__="TreeNode"))
+    assert "cannot be loaded" in (message := reason(folder))
+    assert "saved with scikit-learn 1.5.2" in message

@@ -1,6 +1,7 @@
 """What the predictor answers, and what it keeps before."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from driftloop.events import Outcome, Prediction
+from driftloop.registry.library_versions import LibraryVersion
 from predictor.outbox.outbox import Outbox
 from predictor.settings import OutboxSettings
 from tests.support.predictor_app import StaticModelManager, outbox_events, serving_model
@@ -172,6 +174,15 @@ def test_metrics_count_requests_by_status_and_version(client: TestClient) -> Non
     metrics = client.get("/metrics").text
     assert 'driftloop_predictor_requests_total{protocol="predict",status="200",version="7"}' in metrics
     assert 'driftloop_predictor_requests_total{protocol="predict",status="422",version=""}' in metrics
+
+
+def test_models_returns_the_versions_of_libraries(client: TestClient, manager: StaticModelManager) -> None:
+    assert manager.serving is not None
+    loaded = manager.serving.loaded._replace(library_versions={"skops": LibraryVersion("0.9", "0.16")})
+    manager.serving = replace(manager.serving, loaded=loaded)
+    assert client.get("/models").json()["library_versions"] == {"skops": {"saved": "0.9", "running": "0.16"}}
+    manager.serving = None
+    assert client.get("/models").json()["library_versions"] == {}
 
 
 def test_models_returns_the_version_in_service(client: TestClient, manager: StaticModelManager) -> None:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 
+from driftloop.registry.library_versions import LibraryVersion
 from driftloop.telemetry.http import operational_routes
 from predictor import metrics
 from predictor.http import dependencies, metadata, openapi, outcomes
@@ -27,6 +28,8 @@ class ServingStatus(BaseModel):
     version_source: VersionSource
     """What names the version: the alias, the setting that pins it, or the cache until the registry is reached."""
     loaded_at: datetime | None
+    library_versions: dict[str, LibraryVersion]
+    """Versions of libraries that the version in service was saved with, and those of the predictor."""
     rejected: RejectedVersion | None
 
 
@@ -61,6 +64,7 @@ def serving_status(api: Dependencies) -> ServingStatus:
         version=serving and serving.version,
         version_source=api.manager.source,
         loaded_at=serving and serving.loaded_at,
+        library_versions=dict(serving.loaded.library_versions) if serving else {},
         rejected=api.manager.rejected,
     )
 

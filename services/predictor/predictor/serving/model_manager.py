@@ -252,4 +252,6 @@ def _warm_up(model: ServingModel, example: pd.DataFrame | npt.NDArray[Any]) -> M
             model.predict({name: list(islice(cycle(cells), row_count)) for name, cells in columns.items()})
         return model.predict({name: cells[:1] for name, cells in columns.items()})
     except Exception as error:  # an estimator is user code and may raise anything
-        raise ModelRejected(f"it fails on its own input example: {type(error).__name__}: {error}") from error
+        raise ModelRejected(
+            f"it fails on its own input example: {type(error).__name__}: {error}{model.loaded.version_note}"
+        ) from error

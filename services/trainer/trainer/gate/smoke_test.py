@@ -139,7 +139,9 @@ def _time_prediction(model: LoadedModel, rows: int) -> float:
     try:
         prediction = np.asarray(getattr(model.estimator, model.predict_fn)(example))
     except Exception as error:  # an estimator is somebody else's code and may raise anything
-        raise ModelRejected(f"it cannot predict its own input example: {type(error).__name__}: {error}") from error
+        raise ModelRejected(
+            f"it cannot predict its own input example: {type(error).__name__}: {error}{model.version_note}"
+        ) from error
     seconds = process_time() - started
     if len(prediction) != rows or (prediction.dtype.kind == "f" and not np.isfinite(prediction).all()):
         raise ModelRejected("its prediction for its own input example is not a finite number for each row")
