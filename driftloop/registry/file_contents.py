@@ -66,7 +66,7 @@ def require_harmless(estimator: object) -> None:
         attributes = getattr(value, "__dict__", {})
         _require_no_cache(value, attributes)
         _require_prediction_methods(value, attributes)
-        features = attributes.get("n_features_in_")
+        features: int = attributes.get("n_features_in_", 0)
         if "tree_" in attributes:
             _require_valid_tree(attributes["tree_"], features)
         if isinstance(value, BaseForest | BaseGradientBoosting):  # their trees read the rows that they have checked

@@ -112,9 +112,8 @@ def describe_versions(versions: Mapping[str, LibraryVersion]) -> str:
 
 def _pinned_versions(requirements: Path) -> dict[str, str | None]:
     lines = requirements.read_text().splitlines() if requirements.exists() else []
-    pinned = dict(
-        match.groups() for line in lines if (match := re.fullmatch(r"([\w.-]+)(?:\[.*\])?==([\w.+!-]+)", line))
-    )
+    matches = (re.fullmatch(r"([\w.-]+)(?:\[.*\])?==([\w.+!-]+)", line) for line in lines)
+    pinned = {match[1]: match[2] for match in matches if match}
     return {
         library: next((pinned[name] for name in distributions if name in pinned), None)
         for library, distributions in LIBRARIES.items()
