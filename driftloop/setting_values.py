@@ -94,3 +94,14 @@ def split_list(value: Any) -> Any:
     if value.lstrip().startswith("["):
         return json.loads(value)
     return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def require_type_name(value: str) -> str:
+    """Return the full name of a type as it is.
+
+    Raises:
+        ValueError: It is not one, such as ``package.module.Type``.
+    """
+    if "." not in value or not all(part.isidentifier() for part in value.split(".")):
+        raise ValueError(f"{value} is no full name of a type, such as package.module.Type")
+    return value

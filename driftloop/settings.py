@@ -23,7 +23,13 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from driftloop.errors import InvalidInput
-from driftloop.setting_values import require_model_name, require_registry_uri, require_url, split_list
+from driftloop.setting_values import (
+    require_model_name,
+    require_registry_uri,
+    require_type_name,
+    require_url,
+    split_list,
+)
 from driftloop.settings_section import Fraction, SettingsSection
 
 if TYPE_CHECKING:
@@ -158,21 +164,6 @@ class StorageSettings(SettingsSection):
     )
 
 
-def _split_type_names(value: object) -> object:
-    """Return the full names of types that are written with commas or as a JSON list."""
-    if not isinstance(value, str):
-        return value
-    try:
-        names = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it begins like a JSON list and is none: {error}") from error
-    names = [name.strip() for name in map(str, names) if name.strip()]
-    for name in names:
-        if "." not in name or not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f"{name} is no full name of a type, such as package.module.Type")
-    return names
-
-
 class RegistrySettings(SettingsSection):
     """The MLflow server, the model and alias in its registry, and what its files may contain."""
 
@@ -185,7 +176,7 @@ class RegistrySettings(SettingsSection):
         description="name of the registered model, such as flights"
     )
     alias: str = Field("champion", description="alias in the model registry that names the version to serve")
-    trusted_types: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_type_names)] = Field(
+    trusted_types: TextList[Annotated[str, AfterValidator(require_type_name)]] = Field(
         (),
         description="full names of types that a model file may contain besides those that are trusted by default, such "
         "as package.module.Type, separated by commas or as a JSON list; creating them must run no code that the file "
@@ -302,7 +293,8 @@ def load_settings(settings: type[AnySettings]) -> AnySettings:
         lines = []
         for problem in error.errors(include_url=False, include_input=False):
             for location in _missing_variables(settings, problem["loc"]):
-                name = f"{PREFIX}{'__'.join(map(str, location)).upper()}: " if location else ""
+                parts = [part for part in location if isinstance(part, str)]  # without the position in a list
+                name = f"{PREFIX}{'__'.join(parts).upper()}: " if parts else ""
                 lines.append(f"{name}{problem['msg'].removeprefix('Value error, ')}")
         raise InvalidSettings("\n".join(lines)) from None
     except SettingsError as error:  # the value of a section or a collection is not JSON
