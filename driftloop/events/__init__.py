@@ -14,10 +14,12 @@ from driftloop.events.base import (
     is_new_event_id,
     new_event_id,
     now,
+    parse_iso_time,
 )
 from driftloop.events.predictions import (
     RESERVED_COLUMNS,
     FeatureValue,
+    Label,
     Outcome,
     Prediction,
     PredictionValue,
@@ -53,6 +55,7 @@ __all__ = [
     "FeatureValue",
     "Finding",
     "FrozenModel",
+    "Label",
     "MetricEstimate",
     "ModelStateChanged",
     "Outcome",
@@ -71,6 +74,7 @@ __all__ = [
     "is_new_event_id",
     "new_event_id",
     "now",
+    "parse_iso_time",
     "verdict_id",
 ]
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from uuid_utils import uuid7
 
 Topic = Literal["predictions", "outcomes", "drift", "retrain", "models"]
@@ -37,8 +37,29 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def parse_iso_time(value: object) -> object:
+    """Convert a text in ISO 8601, which may be a date alone, to a datetime; return other values as they are.
+
+    Every time that is read from a request, a header or an event is read by this function. pydantic alone would take a
+    text of digits for seconds since 1970.
+
+    Raises:
+        ValueError: The text is not in ISO 8601.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError("expected a time in ISO 8601, such as 2013-07-01T05:00:00Z or 2013-07-01") from error
+
+
 # What Parquet and pandas can hold: nanoseconds since 1970 end in 2262, and a row's position is a 64-bit number.
-EventTime = Annotated[AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC))]
+EventTime = Annotated[
+    AwareDatetime,
+    BeforeValidator(parse_iso_time),
+    Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC)),
+]
 
 
 class FrozenModel(BaseModel):

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import pandas as pd  # clients that only talk to the broker do not need it
 
 FeatureValue = float | int | bool | str | datetime | None
-PredictionValue = float | str | list[float | str]
-"""What a model returns for a row: a probability or number, the name of a class, or a list with one for each output."""
+Label = float | int | bool | str
+"""A class of a classifier, in the type that the classifier was fitted with."""
+PredictionValue = Label | list[Label]
+"""What a model returns for a row: a probability or number, a class, or a list with one for each output."""
 
 RESERVED_COLUMNS = frozenset({"id", "row", "time", "model", "version", "prediction"})
 """Columns that an archived prediction has besides its features. No feature may have one of these names."""
@@ -44,6 +46,9 @@ class Prediction(Event):
     """Values by column. Each column has one value, or null, for each row."""
     predictions: list[PredictionValue]
     """One prediction for each row."""
+    classes: list[Label] | None = None
+    """The classes whose probabilities the predictions are: one if a prediction is a single number, otherwise one for
+    each number in its list. Null if predictions are labels or numbers of another kind."""
 
     @model_validator(mode="after")
     def _require_equal_lengths(self) -> Self:
