@@ -14,8 +14,9 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from requests import RequestException
 
-from driftloop.errors import Rejected
+from driftloop.errors import RegistryUnavailable, Rejected
 from driftloop.registry.client import translate_errors
 from driftloop.registry.file_contents import require_harmless, require_plain_keys
 from driftloop.registry.library_versions import (
@@ -65,6 +66,10 @@ class ModelRejected(Rejected):
     """The model cannot be served; the message says why."""
 
 
+class ModelFilesUnreadable(ModelRejected):
+    """The model's files are missing or broken. They may be complete later, if their upload has not ended."""
+
+
 @translate_errors()
 def download_model(uri: str, into: Path) -> Path:
     """Download a model's files below the folder ``into`` and return the model's own folder.
@@ -74,21 +79,28 @@ def download_model(uri: str, into: Path) -> Path:
         into: An existing folder.
 
     Raises:
-        ModelRejected: The registry answers, but has no such model or no files of it.
-        RegistryUnavailable: The registry or the artifact store does not answer.
+        ModelFilesUnreadable: The registry answers, but has no such model or no files of it.
+        RegistryUnavailable: The registry or the artifact store does not answer, or refuses access.
     """
     with reject_missing():
-        return Path(download_artifacts(uri, dst_path=str(into)))
+        try:
+            return Path(download_artifacts(uri, dst_path=str(into)))
+        except (MlflowException, RequestException):
+            raise
+        except Exception as error:  # each artifact store has a client library with errors of its own
+            raise RegistryUnavailable(
+                f"the artifacts of {uri} cannot be downloaded: {type(error).__name__}: {error}"
+            ) from error
 
 
 @contextmanager
 def reject_missing() -> Iterator[None]:
-    """Raise :class:`ModelRejected` if MLflow answers in the block that it does not have what is requested."""
+    """Raise :class:`ModelFilesUnreadable` if MLflow answers in the block that it does not have what is requested."""
     try:
         yield
     except MlflowException as error:
         if error.get_http_status_code() == 404 or error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            raise ModelRejected(f"the registry does not have it: {error}") from error
+            raise ModelFilesUnreadable(f"the registry does not have it: {error}") from error
         raise
 
 
@@ -104,8 +116,9 @@ def load_model(folder: Path, added_types: Sequence[str] = ()) -> LoadedModel:
             :data:`~driftloop.registry.trusted_types.TRUSTED_TYPES`.
 
     Raises:
+        ModelFilesUnreadable: The files are missing or broken.
         ModelRejected: The model is of another kind, of an incompatible version, without a signature or a method that
-            predicts, or its files are broken or contain other types or harmful values.
+            predicts, or its files contain other types or harmful values.
     """
     import skops.io  # noqa: PLC0415  # takes seconds, and most users of the registry load nothing
     from skops.io.exceptions import UntrustedTypesFoundException  # noqa: PLC0415
@@ -134,7 +147,7 @@ def load_model(folder: Path, added_types: Sequence[str] = ()) -> LoadedModel:
         raise ModelRejected(explain_missing_package(error.name or str(error), versions)) from error
     except Exception as error:  # broken files, and files of other versions, raise errors of many types
         problem = f"{type(error).__name__}: {error}{mismatch_note(versions)}"
-        raise ModelRejected(f"the model's files cannot be loaded: {problem}") from error
+        raise ModelFilesUnreadable(f"the model's files cannot be loaded: {problem}") from error
     rows = example if isinstance(example, pd.DataFrame | np.ndarray) else None
     return LoadedModel(estimator, description, rows, versions)
 
