@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from driftloop.registry.loading import LoadedModel
 from driftloop.telemetry.health import Health
 from predictor.outbox.outbox import Outbox
 from predictor.serving.model_cache import ModelCache
-from predictor.serving.model_manager import ModelManager, RejectedVersion, ServingModel, VersionSource
+from predictor.serving.model_manager import ModelManager, RejectedVersion, VersionSource
+from predictor.serving.model_output import describe_output
 from predictor.serving.schema import build_schema
+from predictor.serving.serving_model import ServingModel
 from predictor.settings import ServingSettings
 
 FRAME = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "n": [1, 2, 3, 4]})
@@ -37,7 +40,13 @@ def serving_model(
     signature = infer_signature(frame)
     description = Model(signature=signature, flavors={"python_function": {"predict_fn": method}})
     loaded = LoadedModel(estimator, description, frame.head(1))
-    return ServingModel(version, build_schema(signature, frame.head(1), max_rows), loaded)
+    schema = build_schema(signature, frame.head(1), max_rows)
+    model = ServingModel(version, schema, loaded)
+    try:
+        example_output = model.predict(schema.frame_to_columns(frame.head(1)))
+    except Exception:  # noqa: BLE001  # an estimator that a test makes fail
+        return model
+    return replace(model, output=describe_output(estimator, method, example_output), example_output=example_output)
 
 
 class StaticModelManager:

@@ -21,6 +21,7 @@ from driftloop.telemetry.logging import configure_logging
 from predictor.http.application import create_application
 from predictor.http.dependencies import ApiDependencies
 from predictor.outbox.outbox import Outbox
+from predictor.outbox.readiness import report_depth
 from predictor.serving import model_changes
 from predictor.serving.batching import Batcher
 from predictor.serving.model_cache import ModelCache
@@ -57,7 +58,7 @@ def create_app() -> ASGIApp:
             name="model-changes",
             daemon=True,
         ).start()
-        poller = asyncio.create_task(_poll_alias(manager, health, predictor_settings.alias_poll_interval_seconds))
+        poller = asyncio.create_task(_poll(manager, outbox, health, predictor_settings.alias_poll_interval_seconds))
         health.mark_started()
         try:
             yield
@@ -74,11 +75,12 @@ def create_app() -> ASGIApp:
     return tracing.instrument_asgi(create_application(dependencies, predictor_settings, lifespan))
 
 
-async def _poll_alias(manager: ModelManager, health: Health, interval_seconds: float) -> None:
-    """Refresh the model at each interval, for ever; each refresh counts as progress."""
+async def _poll(manager: ModelManager, outbox: Outbox, health: Health, interval_seconds: float) -> None:
+    """Refresh the model and look at the outbox at each interval, for ever; each time counts as progress."""
     frozen = False
     while True:
         await asyncio.to_thread(manager.refresh)
+        await asyncio.to_thread(report_depth, outbox, health)
         if manager.serving is not None and not frozen:
             # The objects that exist by now stay: a garbage collection that visits all of them stops everything for
             # 150 ms.

@@ -48,6 +48,16 @@ ALIAS_REJECTED = Gauge(
     "1 while the predictor rejects the version that the alias names, else 0; GET /models says why.",
     multiprocess_mode="livemax",
 )
+ALIAS_MISSING = Gauge(
+    "driftloop_predictor_alias_missing",
+    "1 while no version has the alias: the version in service keeps serving, but a new one would not be found.",
+    multiprocess_mode="livemax",
+)
+VERSION_FAILING = Gauge(
+    "driftloop_predictor_version_failing",
+    "1 while the version in service has answered none of its last requests; GET /readyz says why.",
+    multiprocess_mode="livemax",
+)
 OUTCOMES = Counter("driftloop_predictor_outcomes_total", "Outcomes that were reported to the predictor.")
 UNMATCHABLE_OUTCOMES = Counter(
     "driftloop_predictor_unmatchable_outcomes_total",

@@ -9,6 +9,8 @@ from driftloop.setting_values import require_origin, require_version
 from driftloop.settings import Port, RegistrySettings, ServerSettings, Settings, TextList
 from driftloop.settings_section import SettingsSection
 
+MissingValues = Literal["auto", "nan", "none"]
+
 
 class ServingSettings(ServerSettings):
     """HTTP server, limits of requests, and the version to serve."""
@@ -28,6 +30,21 @@ class ServingSettings(ServerSettings):
         "reject",
         description="whether to accept a version whose signature is incompatible with the requests that the version "
         "in service accepts",
+    )
+    missing_values: MissingValues = Field(
+        "auto",
+        description="what a null in a column of texts or booleans is to the model: nan, as pandas reads files, none "
+        "for Python's None, or auto for what its transformers were fitted with",
+    )
+    max_consecutive_failures: int = Field(
+        20,
+        ge=1,
+        description="requests in a row that the model fails for, after which readiness warns and an alert fires",
+    )
+    restore_previous: bool = Field(
+        True,
+        description="whether the version before serves again after so many failures, if the new one has not answered a "
+        "single request",
     )
     max_rows: int = Field(1_000, ge=1, description="maximum number of instances in a request")
     max_body_bytes: int = Field(4_000_000, ge=1, description="maximum size of a request's body in bytes")

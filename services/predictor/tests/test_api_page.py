@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder
 from driftloop.events import Prediction
 from driftloop.registry.loading import LoadedModel
 from predictor.outbox.outbox import Outbox
-from predictor.serving.model_manager import ServingModel
+from predictor.serving.serving_model import ServingModel
 from predictor.serving.schema import build_schema
 from tests.support.predictor_app import FRAME, StaticModelManager, outbox_events, wine_model
 

@@ -12,7 +12,7 @@ import pytest
 from driftloop.events import Prediction, now
 from predictor.outbox.outbox import Outbox, OutboxUnavailable
 from predictor.serving.batching import Batcher, PredictionResult, QueueFull
-from predictor.serving.model_manager import PredictionFailed, ServingModel
+from predictor.serving.serving_model import PredictionFailed, ServingModel
 from tests.support.predictor_app import outbox_events, serving_model
 
 
@@ -54,8 +54,10 @@ async def batcher_harness(
 ) -> AsyncIterator[BatcherHarness]:
     gate = GatedEstimator()
     batcher = Batcher("m", outbox, max_batch_rows, max_queued_rows)
+    version = serving_model(gate, method="predict")
+    gate.batches.clear()
     try:
-        yield BatcherHarness(batcher, gate, serving_model(gate, method="predict"))
+        yield BatcherHarness(batcher, gate, version)
     finally:
         gate.open.set()
         batcher.close()
@@ -178,9 +180,9 @@ def test_batcher_scores_each_request_with_the_version_it_was_submitted_for(outbo
             harness.gate.open.set()
             results = await asyncio.gather(first, *following)
             assert [result.scores[0] for result in results] == [1, 2, -3, -4, 5]
-            versions = ["7", "7", "8", "8", "7"]
-            assert [result.model.version for result in results] == versions
-            assert [e.version for e in outbox_events(outbox) if isinstance(e, Prediction)] == versions
+            assert [result.model.version for result in results] == ["7", "7", "8", "8", "7"]
+            events = {e.id: e.version for e in outbox_events(outbox) if isinstance(e, Prediction)}
+            assert events == {result.id: result.model.version for result in results}
 
     run(test)
 

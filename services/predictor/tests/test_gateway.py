@@ -13,7 +13,7 @@ from predictor.http.gateway import InferenceGateway
 from predictor.http.protocols import protocols_by_path
 from predictor.outbox.outbox import EventTooLarge, OutboxUnavailable
 from predictor.serving.batching import PredictionResult, QueueFull
-from predictor.serving.model_manager import PredictionFailed
+from predictor.serving.serving_model import PredictionFailed
 from predictor.settings import ServingSettings
 from tests.support.predictor_app import StaticModelManager
 

@@ -106,7 +106,7 @@ def test_model_manager_swaps_to_the_version_of_the_alias(
     manager: ModelManager, registry: FakeRegistry, health: Health
 ) -> None:
     registry.add("1", LogisticRegression())
-    registry.add("2", LinearRegression())
+    registry.add("2", LogisticRegression(C=0.1))
     for version in ("1", "2", "1"):
         registry.alias_version = version
         manager.refresh()

@@ -17,7 +17,9 @@ from predictor import metrics
 from predictor.http import dependencies, metadata, openapi, outcomes
 from predictor.http.dependencies import ApiDependencies, Dependencies
 from predictor.http.protocols.native import MAX_REPORTED_ERRORS
+from predictor.serving.fitted_transformers import MissingValue
 from predictor.serving.model_manager import RejectedVersion, VersionSource
+from predictor.serving.model_output import OutputDescription
 
 
 class ServingStatus(BaseModel):
@@ -27,10 +29,20 @@ class ServingStatus(BaseModel):
     version: str | None
     version_source: VersionSource
     """What names the version: the alias, the setting that pins it, or the cache until the registry is reached."""
+    alias_version: str | None
+    """The version that the alias, or the setting, named at the last look-up; null if the alias does not exist."""
     loaded_at: datetime | None
     library_versions: dict[str, LibraryVersion]
     """Versions of libraries that the version in service was saved with, and those of the predictor."""
+    output: OutputDescription | None
+    """What the predictions mean, and the classes of probabilities."""
+    missing_values: dict[str, MissingValue]
+    """What a null is to the model, by column of texts or booleans: NaN, or Python's None."""
     rejected: RejectedVersion | None
+    warnings: dict[str, str]
+    """What needs attention, by component, as in /readyz."""
+    unavailable: dict[str, str]
+    """Why requests cannot be answered, by component, as in /readyz."""
 
 
 router = APIRouter()
@@ -63,9 +75,14 @@ def serving_status(api: Dependencies) -> ServingStatus:
         model=api.model_name,
         version=serving and serving.version,
         version_source=api.manager.source,
+        alias_version=api.manager.alias_version,
         loaded_at=serving and serving.loaded_at,
         library_versions=dict(serving.loaded.library_versions) if serving else {},
+        output=serving and serving.output,
+        missing_values=dict(serving.schema.missing_values) if serving else {},
         rejected=api.manager.rejected,
+        warnings=api.health.warnings,
+        unavailable=api.health.unavailable,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic_core import to_jsonable_python
 
-from predictor.serving.model_manager import ServingModel
+from predictor.serving.serving_model import ServingModel
 from predictor.serving.schema import Column
 
 JsonObject = dict[str, Any]

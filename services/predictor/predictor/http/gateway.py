@@ -20,7 +20,8 @@ from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Infer
 from predictor.http.protocols.native import NativeProtocol
 from predictor.outbox.outbox import EventTooLarge, OutboxUnavailable
 from predictor.serving.batching import Batcher, PredictionResult, QueueFull
-from predictor.serving.model_manager import ModelManager, PredictionFailed, ServingModel
+from predictor.serving.model_manager import ModelManager
+from predictor.serving.serving_model import PredictionFailed, ServingModel
 from predictor.settings import ServingSettings
 
 log = structlog.get_logger(__name__)

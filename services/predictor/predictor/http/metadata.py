@@ -9,7 +9,7 @@ from mlflow.version import VERSION as MLFLOW_VERSION
 
 from predictor.http.dependencies import ApiDependencies, Dependencies
 from predictor.http.protocols.open_inference_v2 import to_tensors
-from predictor.serving.model_manager import ServingModel
+from predictor.serving.serving_model import ServingModel
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -135,7 +135,13 @@ def _input_tensors(serving: ServingModel) -> list[dict[str, Any]]:
 
 def _output_tensors(serving: ServingModel) -> list[dict[str, Any]]:
     """Describe the outputs by those for the input example; without an example they are unknown."""
+    parameters = {"kind": serving.output.kind, "classes": serving.output.classes}
     return [
-        {"name": tensor.name, "datatype": tensor.datatype, "shape": [-1, tensor.array.shape[1]]}
+        {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": [-1, tensor.array.shape[1]],
+            "parameters": parameters,
+        }
         for tensor in (to_tensors(serving.example_output) if serving.example_output else [])
     ]

@@ -22,7 +22,7 @@ from predictor.http.openapi_parts import (
 from predictor.http.outcomes import OutcomesRequest
 from predictor.http.protocols.native import Predictions
 from predictor.http.protocols.open_inference_v2 import InferenceRequest
-from predictor.serving.model_manager import ServingModel
+from predictor.serving.serving_model import ServingModel
 
 TAGS = ("predictions", "KServe V1", "Open Inference Protocol", "MLflow", "operation")
 """The groups of routes, in their order on the page."""

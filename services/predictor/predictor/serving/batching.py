@@ -24,9 +24,9 @@ from driftloop.kafka.codec import SerializedEvent, serialize
 from driftloop.telemetry import tracing
 from predictor import metrics
 from predictor.outbox.outbox import EventTooLarge, Outbox, OutboxUnavailable
-from predictor.serving.model_manager import PredictionFailed, ServingModel
-from predictor.serving.model_output import ModelOutput
-from predictor.serving.schema import Columns
+from predictor.serving.model_output import InvalidOutput, ModelOutput
+from predictor.serving.schema import Columns, UnrepresentableValue
+from predictor.serving.serving_model import PredictionFailed, ServingModel
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +48,14 @@ class PredictionResult(NamedTuple):
     """What the estimator returned for the request's rows."""
     scores: list[PredictionValue]
     """The predictions as the event holds them, one per row."""
+
+
+class BatchKey(NamedTuple):
+    """What requests must have in common to be scored in one batch."""
+
+    model: ServingModel
+    widened_columns: tuple[str, ...]
+    """The columns whose dtype in the frame changes because of a missing value, see :meth:`Schema.widened_columns`."""
 
 
 @dataclass(eq=False, slots=True)
@@ -74,7 +82,8 @@ class Batcher:
         self._outbox = outbox
         self._max_batch_rows = max_batch_rows
         self._max_queued_rows = max_queued_rows
-        self._queue: deque[QueuedRequest] = deque()
+        self._queues: dict[BatchKey, deque[QueuedRequest]] = {}  # the one whose turn is next comes first
+        self._queued_requests = 0
         self._queued_rows = 0
         self._scheduled = False
         # One thread owns the model. It gets one OpenMP thread: several would wait for one another at a barrier after
@@ -92,14 +101,15 @@ class Batcher:
         Raises:
             QueueFull: The request is refused at once.
         """
-        if self._queued_rows + row_count > self._max_queued_rows and self._queue:
+        if self._queued_rows + row_count > self._max_queued_rows and self._queued_requests:
             raise QueueFull(
                 f"{self._queued_rows:,} rows wait to be scored, and the limit is {self._max_queued_rows:,} "
                 "(DRIFTLOOP_PREDICTOR__MAX_QUEUED_ROWS)"
             )
         loop = asyncio.get_running_loop()
         request = QueuedRequest(model, columns, row_count, time, tracing.current_traceparent(), loop.create_future())
-        self._queue.append(request)
+        self._queues.setdefault(BatchKey(model, model.schema.widened_columns(columns)), deque()).append(request)
+        self._queued_requests += 1
         self._queued_rows += row_count
         if not self._scheduled:
             self._scheduled = True
@@ -123,9 +133,9 @@ class Batcher:
             last_length: The queue's length at the last turn.
             idle_turns: How many turns the queue has not grown for.
         """
-        grown = len(self._queue) > last_length
+        grown = self._queued_requests > last_length
         if self._queued_rows < self._max_batch_rows and (grown or idle_turns < IDLE_TURNS):
-            loop.call_soon(self._schedule, loop, len(self._queue), 0 if grown else idle_turns + 1)
+            loop.call_soon(self._schedule, loop, self._queued_requests, 0 if grown else idle_turns + 1)
             return
         batch = self._take_batch()
         if not batch:
@@ -136,21 +146,24 @@ class Batcher:
         )
 
     def _take_batch(self) -> list[QueuedRequest]:
-        """Remove the next batch from the queue: consecutive requests to one version, up to the limit of rows.
+        """Remove the next batch: the oldest requests with one :class:`BatchKey`, up to the limit of rows.
 
-        Requests whose client has disconnected are dropped.
+        Requests with other keys take turns. Requests whose client has disconnected are dropped.
         """
         batch: list[QueuedRequest] = []
-        row_count = 0
-        while self._queue:
-            request = self._queue[0]
-            if batch and (request.model is not batch[0].model or row_count + request.row_count > self._max_batch_rows):
-                break
-            self._queue.popleft()
-            self._queued_rows -= request.row_count
-            if not request.future.done():
-                batch.append(request)
-                row_count += request.row_count
+        while self._queues and not batch:
+            key = next(iter(self._queues))
+            queue = self._queues.pop(key)
+            row_count = 0
+            while queue and (not batch or row_count + queue[0].row_count <= self._max_batch_rows):
+                request = queue.popleft()
+                self._queued_requests -= 1
+                self._queued_rows -= request.row_count
+                if not request.future.done():
+                    batch.append(request)
+                    row_count += request.row_count
+            if queue:
+                self._queues[key] = queue  # at the end
         return batch
 
     def _resolve(
@@ -205,11 +218,12 @@ class Batcher:
             predictions = self._predict(batch)
         except Exception as error:  # noqa: BLE001  # an estimator is user code and may raise anything
             if len(batch) == 1:
-                return [_prediction_failed(error)], []
+                return [_prediction_failed(batch[0].model, error)], []
             middle = len(batch) // 2
             left_results, left_events = self._score_or_bisect(batch[:middle])
             right_results, right_events = self._score_or_bisect(batch[middle:])
             return left_results + right_results, left_events + right_events
+        batch[0].model.record.add_success(batch[0].columns)
         results: list[PredictionResult | Exception] = []
         events: list[SerializedEvent] = []
         for request, prediction in zip(batch, predictions, strict=True):
@@ -234,6 +248,7 @@ class Batcher:
                 version=request.model.version,
                 features=request.columns,
                 predictions=result.scores,
+                classes=request.model.output.predicted_classes,
             )
         )
 
@@ -258,8 +273,11 @@ class Batcher:
         return results
 
 
-def _prediction_failed(error: Exception) -> PredictionFailed:
-    if isinstance(error, PredictionFailed):
-        return error
-    log.warning("batch.prediction_failed", error=f"{type(error).__name__}: {error}")
-    return PredictionFailed(f"the model cannot score these rows: {type(error).__name__}: {error}")
+def _prediction_failed(model: ServingModel, error: Exception) -> PredictionFailed:
+    """Record a failure of the model, and return the error of its request."""
+    if isinstance(error, UnrepresentableValue):  # a fault of the request
+        return PredictionFailed(str(error))
+    reason = str(error) if isinstance(error, InvalidOutput) else f"{type(error).__name__}: {error}"
+    model.record.add_failure(reason)
+    log.warning("batch.prediction_failed", version=model.version, error=reason)
+    return PredictionFailed(f"the model cannot score these rows: {reason}")

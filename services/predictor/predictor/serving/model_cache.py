@@ -41,6 +41,10 @@ class ModelCache:
                         raise
         return version_dir
 
+    def discard(self, version: str) -> None:
+        """Delete a version's files, which cannot be loaded, so that the next :meth:`fetch` downloads them again."""
+        shutil.rmtree(self._folder / version, ignore_errors=True)
+
     def last_served(self) -> str | None:
         """Return the version that served last; ``None`` if there is none or if its files are missing."""
         served = self._served_versions()

@@ -18,7 +18,7 @@ RETRY_SECONDS = 5
 def listen_for_changes(settings: Settings, model: str, refresh: Callable[[], None], stop: Event) -> None:
     """Call ``refresh`` whenever a retrain of ``model`` reaches its final state, until ``stop`` is set.
 
-    Blocks, so it needs a thread. While the broker is unavailable, it reconnects every :data:`RETRY_SECONDS`;
+    Blocks, so it needs a thread. After an error it reconnects every :data:`RETRY_SECONDS`;
     ``refresh`` is also called after each connect, for changes that were announced before.
     """
     while not stop.is_set():
@@ -32,4 +32,7 @@ def listen_for_changes(settings: Settings, model: str, refresh: Callable[[], Non
                         refresh()
         except BrokerUnavailable as error:
             log.warning("model_changes.broker_unavailable", error=str(error), effect="the alias is still polled")
+            stop.wait(RETRY_SECONDS)
+        except Exception:  # this thread must not end: nobody would see it
+            log.exception("model_changes.failed", effect="the alias is still polled")
             stop.wait(RETRY_SECONDS)

@@ -2,70 +2,42 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from datetime import datetime
-from itertools import cycle, islice
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
 from time import perf_counter, sleep
-from typing import Any, Literal
+from typing import Literal
 
-import numpy.typing as npt
 import pandas as pd
 import structlog
 from mlflow.exceptions import MlflowException
 from threadpoolctl import threadpool_limits
 
-from driftloop.errors import DependencyUnavailable, InvalidInput
+from driftloop.errors import DependencyUnavailable
 from driftloop.events import now
-from driftloop.registry.loading import LoadedModel, ModelRejected, load_model
+from driftloop.registry.loading import ModelFilesUnreadable, ModelRejected, load_model
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.telemetry import tracing
 from driftloop.telemetry.health import Health
 from predictor import metrics
 from predictor.serving.model_cache import ModelCache
-from predictor.serving.model_output import ModelOutput
-from predictor.serving.schema import Columns, Schema, build_schema
+from predictor.serving.schema import build_schema
+from predictor.serving.serving_model import ServingModel
+from predictor.serving.trial import try_model
 from predictor.settings import ServingSettings
 
 log = structlog.get_logger(__name__)
 
 VersionSource = Literal["alias", "setting", "cache"]
 
-WARM_UP_ROWS = (1, 8, 64, 512)
+# A version whose files cannot be read is tried again: its upload may not be complete, or a right may be missing.
+FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 5, 300
 # A version is loaded for a third of the time while another one serves. Unthrottled, requests' p99 is four times as
 # high meanwhile; throttled, 1.2 times (docs/adr/0006-throttled-model-loading.md).
 RUN_SECONDS, PAUSE_SECONDS = 0.002, 0.004
 SWITCH_INTERVAL_SECONDS = 0.0005  # a tenth of Python's default
-
-
-class PredictionFailed(InvalidInput):
-    """The model cannot score these rows; the message says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class ServingModel:
-    """A loaded model version that can serve."""
-
-    version: str
-    schema: Schema
-    loaded: LoadedModel
-    example_output: ModelOutput | None = None
-    """The output for the first row of the model's input example."""
-    loaded_at: datetime = field(default_factory=now)
-
-    def predict(self, columns: Columns) -> ModelOutput:
-        """Call the estimator's method that the model's MLflow description names.
-
-        Raises:
-            PredictionFailed: A prediction is not a finite number. Exceptions of the estimator pass through.
-        """
-        method = self.loaded.predict_fn
-        returned = getattr(self.loaded.estimator, method)(self.schema.columns_to_frame(columns))
-        output = ModelOutput.from_model(returned, method)
-        if not output.is_finite:
-            raise PredictionFailed("the model's prediction is not a finite number")
-        return output
 
 
 @dataclass(frozen=True)
@@ -75,22 +47,28 @@ class RejectedVersion:
     version: str
     reason: str
     rejected_at: datetime
+    retry_at: datetime | None = None
+    """When it is tried again: only if its files could not be read."""
 
 
 class ModelManager:
     """Keeps the version that the alias names in service.
 
     ``serving`` is the only reference that a request reads, so a swap is one assignment. A version is rejected if it
-    cannot be loaded, has no usable signature, would break the requests that clients send today, or fails on its own
-    input example; the version before it keeps serving. While the registry is unavailable, the cached version serves.
+    cannot be loaded, has no usable signature, would break the requests that clients send today, or cannot predict in a
+    trial; the version before it keeps serving. While the registry is unavailable, the cached version serves.
     """
 
     def __init__(self, registry: ModelRegistry, cache: ModelCache, settings: ServingSettings, health: Health) -> None:
         """Create the manager; :meth:`start` loads the first version."""
         self.serving: ServingModel | None = None
         self.rejected: RejectedVersion | None = None
+        self.alias_version: str | None = None
+        """The version that the alias, or the setting that pins one, named at the last look-up."""
         self.source: VersionSource = "setting" if settings.pinned_version else "alias"
         """What names the version in service; ``cache`` until the registry has been reached for the first time."""
+        self._previous: ServingModel | None = None  # until the version in service has answered a request
+        self._retry_seconds = FIRST_RETRY_SECONDS
         self._registry = registry
         self._cache = cache
         self._settings = settings
@@ -109,14 +87,19 @@ class ModelManager:
             self.refresh()
 
     def refresh(self) -> None:
-        """Look the alias up, and swap if it names another version. Blocks while that is downloaded and loaded."""
+        """Look the alias up, and swap if it names another version. Blocks while that is downloaded and loaded.
+
+        Does not raise: what follows the alias must go on after any error.
+        """
         with self._refresh_lock:
             try:
+                self._replace_failing_version()
                 self._sync_with_alias()
-            # An unexpected answer of MLflow must not end the polling either: the version in service stays.
-            except (DependencyUnavailable, MlflowException, OSError) as error:
-                reason = f"the registry is unavailable: {error}"
-                log.warning("model.registry_unavailable", error=str(error))
+            except Exception as error:  # see above
+                expected = isinstance(error, DependencyUnavailable | MlflowException | OSError)
+                reason = f"{error}" if expected else f"{type(error).__name__}: {error}"
+                log.warning("model.registry_unavailable", error=reason, exc_info=not expected)
+                reason = f"the registry is unavailable: {reason}"
                 self._health.add_warning("registry", reason)
                 if self.serving is None:
                     self._health.mark_unavailable("model", reason)
@@ -125,21 +108,39 @@ class ModelManager:
 
     def _sync_with_alias(self) -> None:
         version = self._settings.pinned_version or self._registry.champion()
+        self.alias_version = version
+        self._report_alias(version)
         if version is None:
             self._health.clear_warning("registry")
-            if self.serving is None:
-                self._health.mark_unavailable(
-                    "model", f"no version of {self._registry.model} has the alias {self._registry.alias} yet"
-                )
             return
         if self.serving is not None and version == self.serving.version:
             self._set_rejected(None)
-        elif self.rejected is None or version != self.rejected.version:
+        elif self._is_due(version):
             retrain_traceparent = self._registry.traceparent(version) if tracing.is_enabled() else None
             with tracing.span("swap", parents=[retrain_traceparent], version=version):
                 self._swap(version)
         self._health.clear_warning("registry")
         self.source = "setting" if self._settings.pinned_version else "alias"
+
+    def _report_alias(self, version: str | None) -> None:
+        """Warn if the alias, the version that it named or the whole model has been deleted."""
+        metrics.ALIAS_MISSING.set(version is None)
+        if version is not None:
+            self._health.clear_warning("alias")
+            return
+        reason = f"no version of {self._registry.model} has the alias {self._registry.alias}"
+        if self.serving is None:
+            self._health.mark_unavailable("model", f"{reason} yet")
+        elif "alias" not in self._health.warnings:
+            log.warning("model.alias_missing", alias=self._registry.alias, version=self.serving.version)
+            self._health.add_warning("alias", f"{reason} any more; version {self.serving.version} keeps serving")
+
+    def _is_due(self, version: str) -> bool:
+        """Return whether a version is to be loaded: it has not been rejected, or it is time to try it again."""
+        if self.rejected is None or version != self.rejected.version:
+            self._retry_seconds = FIRST_RETRY_SECONDS
+            return True
+        return self.rejected.retry_at is not None and now() >= self.rejected.retry_at
 
     def _restore_cached(self) -> None:
         """Serve the cached version: its schema matches what clients send today."""
@@ -147,10 +148,11 @@ class ModelManager:
         if version is None or self._settings.pinned_version not in (None, version):
             return
         try:
-            self._activate(self._load_throttled(version))
-        except (ModelRejected, DependencyUnavailable, OSError) as error:
+            model = self._load_throttled(version)
+        except Exception as error:  # noqa: BLE001  # the registry may have it in better shape
             log.warning("model.cached_version_unusable", version=version, reason=str(error))
         else:
+            self._activate(model)
             self.source = "cache"
             self._health.mark_available("model")
 
@@ -159,10 +161,15 @@ class ModelManager:
             model = self._load_throttled(version)
         except ModelRejected as error:
             tracing.set_attributes(rejection=str(error))
-            self._set_rejected(RejectedVersion(version, str(error), now()))
+            retry_at = None
+            if isinstance(error, ModelFilesUnreadable):
+                self._cache.discard(version)
+                retry_at = now() + timedelta(seconds=self._retry_seconds)
+                self._retry_seconds = min(2 * self._retry_seconds, MAX_RETRY_SECONDS)
+            self._set_rejected(RejectedVersion(version, str(error), now(), retry_at))
             return
+        self._previous = self.serving
         self._activate(model)
-        self._cache.mark_served(version)
         self._set_rejected(None)
 
     def _activate(self, model: ServingModel) -> None:
@@ -172,45 +179,86 @@ class ModelManager:
             metrics.SERVING_VERSION.labels(self._registry.model, previous.version).set(0)
         metrics.SERVING_VERSION.labels(self._registry.model, model.version).set(1)
         log.info("model.swapped", version=model.version, previous_version=previous and previous.version)
+        self._cache.mark_served(model.version)
 
     def _set_rejected(self, rejected: RejectedVersion | None) -> None:
+        is_new = rejected is not None and (self.rejected is None or rejected.version != self.rejected.version)
         self.rejected = rejected
         metrics.ALIAS_REJECTED.set(rejected is not None)
         if rejected is None:
             self._health.clear_warning("version")
             return
-        metrics.REJECTIONS.inc()
-        log.error("model.version_rejected", version=rejected.version, reason=rejected.reason)
+        if is_new:
+            metrics.REJECTIONS.inc()
+        log.error(
+            "model.version_rejected", version=rejected.version, reason=rejected.reason, retry_at=rejected.retry_at
+        )
         warning = f"version {rejected.version} is rejected: {rejected.reason}"
         self._health.add_warning("version", warning)
         if self.serving is None:
             self._health.mark_unavailable("model", warning)
 
+    def _replace_failing_version(self) -> None:
+        """Warn if the version in service fails for all its last requests; serve the one before if it always has."""
+        serving = self.serving
+        if serving is None:
+            return
+        if serving.record.has_succeeded:
+            self._previous = None
+        failing = serving.record.consecutive_failures >= self._settings.max_consecutive_failures
+        metrics.VERSION_FAILING.set(failing)
+        if not failing:
+            self._health.clear_warning("predictions")
+            return
+        reason = (
+            f"version {serving.version} has answered none of its last {serving.record.consecutive_failures} requests: "
+            f"{serving.record.last_error}"
+        )
+        if self._previous is None or not self._settings.restore_previous:
+            if "predictions" not in self._health.warnings:
+                log.error("model.version_failing", version=serving.version, reason=reason)
+            self._health.add_warning("predictions", reason)
+            return
+        previous, self._previous = self._previous, None
+        log.error("model.previous_version_restored", version=previous.version, reason=reason)
+        self._activate(previous)
+        metrics.VERSION_FAILING.set(False)
+        self._set_rejected(RejectedVersion(serving.version, reason, now()))
+
     def _load_throttled(self, version: str) -> ServingModel:
-        """Load and validate a version; throttled if another version serves meanwhile.
+        """Load and try a version; throttled if another version serves meanwhile.
 
         Raises:
             ModelRejected: The version fails a check.
         """
         with _throttled() if self.serving else nullcontext():
-            return self._load_and_validate(version)
+            folder = self._cache.fetch(version)
+            try:
+                return self._load_and_try(version, folder)
+            except ModelRejected:
+                raise
+            except Exception as error:
+                log.warning("model.load_failed", version=version, exc_info=True)
+                raise ModelRejected(f"it cannot be served: {type(error).__name__}: {error}") from error
 
-    def _load_and_validate(self, version: str) -> ServingModel:
-        loaded = load_model(self._cache.fetch(version), self._registry.trusted_types)
+    def _load_and_try(self, version: str, folder: Path) -> ServingModel:
+        loaded = load_model(folder, self._registry.trusted_types)
         example = loaded.example if isinstance(loaded.example, pd.DataFrame) else None
-        model = ServingModel(version, build_schema(loaded.signature, example, self._settings.max_rows), loaded)
+        schema = build_schema(loaded.signature, example, self._settings.max_rows)
         if self.serving is not None:
-            self._check_compatibility(self.serving, model)
-        return model if loaded.example is None else replace(model, example_output=_warm_up(model, loaded.example))
+            self._check_compatibility(version, self.serving.schema.incompatibilities_with(schema))
+        model = try_model(ServingModel(version, schema, loaded), self.serving, self._settings.missing_values)
+        if self.serving is not None:
+            self._check_compatibility(version, self.serving.output.incompatibilities_with(model.output))
+        return model
 
-    def _check_compatibility(self, current: ServingModel, model: ServingModel) -> None:
-        incompatibilities = current.schema.incompatibilities_with(model.schema)
+    def _check_compatibility(self, version: str, incompatibilities: Sequence[str]) -> None:
         if not incompatibilities:
             return
-        reason = f"today's requests would fail: {'; '.join(incompatibilities)}"
+        reason = f"today's clients would fail: {'; '.join(incompatibilities)}"
         if self._settings.on_signature_change == "reject":
             raise ModelRejected(f"{reason} (DRIFTLOOP_PREDICTOR__ON_SIGNATURE_CHANGE=accept allows it)")
-        log.warning("model.signature_changed", version=model.version, reason=reason)
+        log.warning("model.signature_changed", version=version, reason=reason)
 
 
 @contextmanager
@@ -238,20 +286,3 @@ def _throttled() -> Iterator[None]:
     finally:
         sys.setprofile(profiler)
         sys.setswitchinterval(switch_interval)
-
-
-def _warm_up(model: ServingModel, example: pd.DataFrame | npt.NDArray[Any]) -> ModelOutput:
-    """Score the model's input example in batches of several sizes; return the output for its first row.
-
-    Raises:
-        ModelRejected: The model fails on its own example.
-    """
-    try:
-        columns = model.schema.frame_to_columns(example)
-        for row_count in WARM_UP_ROWS:
-            model.predict({name: list(islice(cycle(cells), row_count)) for name, cells in columns.items()})
-        return model.predict({name: cells[:1] for name, cells in columns.items()})
-    except Exception as error:  # an estimator is user code and may raise anything
-        raise ModelRejected(
-            f"it fails on its own input example: {type(error).__name__}: {error}{model.loaded.version_note}"
-        ) from error

@@ -1,7 +1,9 @@
 """The request schema of a model: built from its signature, it converts JSON rows to columns and columns to a frame."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Annotated, Any, NamedTuple, NotRequired, Required
@@ -11,17 +13,33 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types.schema import DataType
-from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
-from driftloop.events import RESERVED_COLUMNS, FeatureValue
+from driftloop.errors import InvalidInput
+from driftloop.events import RESERVED_COLUMNS, FeatureValue, parse_iso_time
 from driftloop.registry.loading import ModelRejected
+from predictor.serving.fitted_transformers import MissingValue
 
 Columns = dict[str, list[FeatureValue]]
 """Values by column; all columns have the same length."""
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
+MAX_EXACT_INTEGER = 2**53
+"""Integers above it, or below its negative, are rounded when a missing value makes their column one of floats."""
+
+
+class InvalidCell(InvalidInput):
+    """A value does not fit its column; the message names column and row."""
+
+
+class MissingColumn(InvalidCell):
+    """A request lacks a required column."""
+
+
+class UnrepresentableValue(InvalidInput):
+    """A frame cannot hold a request's value exactly; the message names row and column."""
 
 
 def _to_naive_utc(time: datetime) -> datetime:
@@ -51,7 +69,12 @@ COLUMN_TYPES: dict[DataType, ColumnType] = {
     DataType.string: ColumnType(str, "object", "object", "BYTES"),
     DataType.datetime: ColumnType(
         # the range of nanoseconds since 1970 in 64 bits
-        Annotated[datetime, AfterValidator(_to_naive_utc), Field(ge=datetime(1678, 1, 1), lt=datetime(2262, 1, 1))],
+        Annotated[
+            datetime,
+            BeforeValidator(parse_iso_time),
+            AfterValidator(_to_naive_utc),
+            Field(ge=datetime(1678, 1, 1), lt=datetime(2262, 1, 1)),
+        ],
         "datetime64[ns]",
         "datetime64[ns]",
         "BYTES",
@@ -70,13 +93,24 @@ class Column(NamedTuple):
     """A column of a signature."""
 
     name: str
+    """The name in requests, events and metadata."""
     type: ColumnType
     required: bool
+    label: Hashable
+    """The name in the frame that the estimator was fitted on, which may be a number."""
+    nullable: bool
+    """Whether a value may be null: in every optional column, and in a matrix of floats, which holds NaN."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are texts."""
+        return self.type.json_type is str
 
     @property
     def row_field(self) -> Any:
-        """The type of the column's field in a row: an optional field may be absent or null."""
-        return Required[self.type.json_type] if self.required else NotRequired[self.type.json_type | None]
+        """The type of the column's field in a row."""
+        value = self.type.json_type | None if self.nullable else self.type.json_type
+        return Required[value] if self.required else NotRequired[value]
 
 
 class Schema:
@@ -95,17 +129,17 @@ class Schema:
         """
         self.columns = {column.name: column for column in columns}
         self.is_matrix = is_matrix
+        self.missing_values: Mapping[str, MissingValue] = {}
+        """The object that stands for a missing value in the frame, by column of objects; by default NaN."""
+        self._widened_by_nulls = [
+            column.name for column in columns if column.type.nullable_dtype != column.type.dtype and not column.required
+        ]
         self._column_adapters: dict[str, TypeAdapter[Any]] = {
             column.name: list_adapter(column.type.json_type | None, allow_inf_nan=False) for column in columns
         }
         row_type = _typed_dict(
             "Instance",
-            {
-                column.name: Required[column.type.json_type]
-                if column.required
-                else NotRequired[column.type.json_type | None]
-                for column in columns
-            },
+            {column.name: column.row_field for column in columns},
             ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
         )
         example_json = "[]" if example is None else example.head(1).to_json(orient="records", date_format="iso")
@@ -136,39 +170,72 @@ class Schema:
         """Convert a frame or an array to columns; missing values become ``None``, as do all values of absent columns.
 
         Raises:
-            ValueError: An event cannot represent a value, because it is infinite or is not of the column's type.
+            InvalidCell: An event cannot represent a value, because it is infinite or is not of the column's type.
         """
         if isinstance(frame, np.ndarray):
             frame = pd.DataFrame(frame, columns=list(self.columns))
         columns: Columns = {}
         for name in self.columns:
-            if name not in frame:
+            label = self.columns[name].label if self.columns[name].label in frame else name
+            if label not in frame:
                 columns[name] = [None] * len(frame)
                 continue
-            column = frame[name]
+            column = frame[label]
             if column.dtype.kind == "f" and np.isinf(column).any():
-                raise ValueError(f"the column {name} has an infinite value")
+                raise InvalidCell(f"the column {name} has an infinite value")
             cells = [None if is_na else cell for cell, is_na in zip(column.tolist(), column.isna(), strict=True)]
-            columns[name] = self._validate_cells(name, cells) if column.dtype == object else cells
+            columns[name] = self.validate_cells(name, cells) if column.dtype == object else cells
         return columns
 
-    def _validate_cells(self, name: str, cells: list[FeatureValue]) -> list[FeatureValue]:
+    def validate_cells(self, name: str, cells: Sequence[Any]) -> list[FeatureValue]:
+        """Return the values of a column in its type.
+
+        Raises:
+            InvalidCell: A value is of another type or out of range, or is a text that UTF-8 cannot encode.
+        """
         try:
             validated: list[FeatureValue] = self._column_adapters[name].validate_python(cells)
             to_json(validated)
         except ValidationError as error:
             (detail,) = error.errors()
-            raise ValueError(f"the column {name}, row {detail['loc'][0]}: {detail['msg']}") from error
+            raise InvalidCell(f"the column {name}, row {detail['loc'][0]}: {detail['msg']}") from error
         except PydanticSerializationError as error:  # an unpaired surrogate
-            raise ValueError(f"the column {name} has a string that is not valid Unicode") from error
+            raise InvalidCell(f"the column {name} has a string that is not valid Unicode") from error
         return validated
 
     def columns_to_frame(self, columns: Columns) -> pd.DataFrame | npt.NDArray[Any]:
-        """Convert columns to the frame, or the matrix, that the estimator takes."""
-        arrays = {name: _to_array(columns[name], column.type) for name, column in self.columns.items()}
+        """Convert columns to the frame, or the matrix, that the estimator takes.
+
+        Raises:
+            UnrepresentableValue: A missing value makes a column of integers one of floats, which would round another.
+        """
+        arrays = {column.label: self._to_array(columns[name], column) for name, column in self.columns.items()}
         if self.is_matrix:
             return np.column_stack(list(arrays.values()))
         return pd.DataFrame(arrays, copy=False)
+
+    def widened_columns(self, columns: Columns) -> tuple[str, ...]:
+        """Return the columns whose dtype in the frame is another one because they have a missing value.
+
+        Rows of requests that differ in this do not belong into one frame: one request's missing value would change the
+        numbers of another.
+        """
+        return tuple(name for name in self._widened_by_nulls if None in columns[name])
+
+    def _to_array(self, cells: list[FeatureValue], column: Column) -> npt.NDArray[Any]:
+        column_type = column.type
+        if None not in cells or column_type.dtype.startswith(("float", "datetime")):
+            return np.array(cells, dtype=column_type.dtype)
+        if column_type.nullable_dtype == "object":
+            missing_value = None if self.missing_values.get(column.name) == "none" else math.nan
+            return np.array([missing_value if cell is None else cell for cell in cells], dtype=object)
+        for row, cell in enumerate(cells):
+            if cell is not None and abs(cell) > MAX_EXACT_INTEGER:  # type: ignore[arg-type]  # integers
+                raise UnrepresentableValue(
+                    f"row {row}, column {column.name}: {cell} is rounded in a column with a missing value: send the "
+                    "rows with missing values in another request"
+                )
+        return np.array(cells, dtype=column_type.nullable_dtype)
 
     def incompatibilities_with(self, new: "Schema") -> list[str]:
         """Return why requests that are valid under this schema would fail under ``new``; empty if none would."""
@@ -188,7 +255,8 @@ class Schema:
 def build_schema(signature: ModelSignature, example: pd.DataFrame | None, max_rows: int) -> Schema:
     """Build the schema of a version from its signature.
 
-    The columns of a matrix, which have no names, are called ``x0``, ``x1`` and so on, as scikit-learn does.
+    The columns of a matrix, which have no names, are called ``x0``, ``x1`` and so on, as scikit-learn does. Names
+    that are numbers, as those of ``pd.DataFrame(array)``, are served as text.
 
     Raises:
         ModelRejected: The signature is not a table of named columns of supported types, or uses a reserved name.
@@ -201,15 +269,22 @@ def build_schema(signature: ModelSignature, example: pd.DataFrame | None, max_ro
             column_type = COLUMN_TYPES[
                 DataType[{"float64": "double", "float32": "float", "int64": "long"}[str(matrix.type)]]
             ]
-            columns = [Column(f"x{i}", column_type, required=True) for i in range(width)]
+            nullable = column_type.dtype.startswith("float")
+            columns = [Column(f"x{i}", column_type, True, i, nullable) for i in range(width)]
         elif not inputs.has_input_names():
             raise ModelRejected("the signature's columns have no names")
         else:
-            columns = [Column(column.name, COLUMN_TYPES[column.type], column.required) for column in inputs]
+            columns = [
+                Column(str(column.name), COLUMN_TYPES[column.type], column.required, column.name, not column.required)
+                for column in inputs
+            ]
     except (KeyError, ValueError, TypeError) as error:
         raise ModelRejected(f"the signature has a column of an unsupported type: {error}") from error
     if any(not column.name for column in columns):
         raise ModelRejected("the signature has a column whose name is empty: name it, and log the model again")
+    counts = Counter(column.name for column in columns)
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise ModelRejected(f"the signature has several columns whose names read {', '.join(repeated)}")
     if conflicts := RESERVED_COLUMNS & {column.name for column in columns}:
         raise ModelRejected(
             f"the signature has columns named {', '.join(sorted(conflicts))}, and the archive has columns of its own "
@@ -224,9 +299,3 @@ def _typed_dict(name: str, fields: dict[str, Any], config: ConfigDict) -> Any:
     created = create(name, fields)
     created.__pydantic_config__ = config
     return created
-
-
-def _to_array(cells: Sequence[FeatureValue], column_type: ColumnType) -> npt.NDArray[Any]:
-    if column_type.nullable_dtype == column_type.dtype:
-        return np.array(cells, dtype=column_type.dtype)
-    return np.array(cells, dtype=column_type.nullable_dtype if None in cells else column_type.dtype)

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 from driftloop.errors import DriftloopError
 from predictor.serving.batching import PredictionResult
-from predictor.serving.model_manager import ServingModel
 from predictor.serving.schema import Columns
+from predictor.serving.serving_model import ServingModel
 
 MAX_MESSAGE_CHARS = 2_000  # an error message of a library may repeat the whole request
 

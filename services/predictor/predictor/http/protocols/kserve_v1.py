@@ -8,7 +8,7 @@ from pydantic_core import from_json, to_json
 from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
 from predictor.http.protocols.native import validation_error
 from predictor.serving.batching import PredictionResult
-from predictor.serving.model_manager import ServingModel
+from predictor.serving.serving_model import ServingModel
 
 
 class KServeV1Protocol:

@@ -5,10 +5,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from driftloop.events import PredictionValue
+from driftloop.events import Label, PredictionValue
 from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
 from predictor.serving.batching import PredictionResult
-from predictor.serving.model_manager import ServingModel
+from predictor.serving.serving_model import ServingModel
 
 
 class Predictions(BaseModel):
@@ -18,6 +18,9 @@ class Predictions(BaseModel):
     model: str
     version: str
     predictions: list[PredictionValue]
+    classes: list[Label] | None
+    """The classes whose probabilities the predictions are: one if a prediction is a number, otherwise one for each
+    number in its list. Null if the predictions are no probabilities."""
 
 
 MAX_REPORTED_ERRORS = 5_000  # one takes 6 µs and 100 bytes, and 4 MB of JSON can contain 300,000
@@ -47,6 +50,7 @@ class NativeProtocol:
                     "model": model_name,
                     "version": result.model.version,
                     "predictions": result.scores,
+                    "classes": result.model.output.predicted_classes,
                 }
             )
         )

@@ -1,0 +1,149 @@
+"""The trial of a version before it serves: it predicts for rows like those that it will get."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from itertools import cycle, islice
+from typing import Any
+
+import structlog
+
+from driftloop.events import FeatureValue
+from driftloop.registry.loading import ModelRejected
+from predictor.serving.fitted_transformers import MissingValue, find_categories, find_missing_values
+from predictor.serving.model_output import ModelOutput, describe_output
+from predictor.serving.schema import Column, Columns
+from predictor.serving.serving_model import ServingModel
+from predictor.settings import MissingValues
+
+log = structlog.get_logger(__name__)
+
+BATCH_SIZES = (1, 8, 64, 512)
+MAX_ROWS_TRIED = 20  # of a request that the version before has answered
+EXAMPLE_CELLS: dict[str, FeatureValue] = {
+    "float64": 0.0,
+    "float32": 0.0,
+    "int64": 0,
+    "int32": 0,
+    "bool": False,
+    "object": "",
+    "datetime64[ns]": datetime(2000, 1, 1),
+}
+"""A value of each type of column, for a row that is made from the signature alone."""
+
+
+def try_model(model: ServingModel, served: ServingModel | None, missing_values: MissingValues) -> ServingModel:
+    """Predict for rows in batches of several sizes; return the model with a description of its output.
+
+    The rows are the model's input example; or else rows that the version in service has answered; or else a row made
+    from the signature.
+
+    Args:
+        model: The version to try.
+        served: The version in service, if there is one.
+        missing_values: Which object stands for a missing value in columns of objects; ``auto`` finds it out.
+
+    Raises:
+        ModelRejected: The model fails for all rows.
+    """
+    rows, origin = _trial_rows(model, served)
+    model.schema.missing_values = _declared_missing_values(model, missing_values)
+    rows, output = _first_success(model, rows, origin)
+    try:
+        for size in BATCH_SIZES:
+            model.predict({name: list(islice(cycle(cells), size)) for name, cells in rows.items()})
+    except Exception as error:
+        raise ModelRejected(
+            f"it fails on {origin}: {type(error).__name__}: {error}{model.loaded.version_note}"
+        ) from error
+    if missing_values == "auto":
+        model.schema.missing_values = {**_tried_missing_values(model, rows), **model.schema.missing_values}
+    description = describe_output(model.loaded.estimator, model.loaded.predict_fn, output)
+    return replace(model, output=description, example_output=output)
+
+
+def _trial_rows(model: ServingModel, served: ServingModel | None) -> tuple[Columns, str]:
+    """Return rows to try, and their origin in words."""
+    example = model.loaded.example
+    if example is not None and len(example):
+        try:
+            return model.schema.frame_to_columns(example), "its own input example"
+        except Exception as error:
+            raise ModelRejected(f"its input example does not fit its signature: {error}") from error
+    if served is not None and (answered := served.record.last_columns):
+        count = min(MAX_ROWS_TRIED, len(next(iter(answered.values()))))
+        return {
+            name: answered[name][:count] if name in answered else [None] * count for name in model.schema.columns
+        }, f"the rows that version {served.version} has answered"
+    categories = find_categories(model.loaded.estimator, list(model.schema.columns))
+    row = {name: [_example_cell(column, categories)] for name, column in model.schema.columns.items()}
+    return row, "a row made from its signature; log it with an input_example to have it tried on that"
+
+
+def _example_cell(column: Column, categories: dict[str, FeatureValue]) -> FeatureValue:
+    cell = categories.get(column.name)
+    return cell if column.type.dtype == "object" and isinstance(cell, str) else EXAMPLE_CELLS[column.type.dtype]
+
+
+def _first_success(model: ServingModel, rows: Columns, origin: str) -> tuple[Columns, ModelOutput]:
+    """Return the first row that the model can predict for, or all rows if it can for all, with the output of one."""
+    error: Exception | None = None
+    for candidate in _candidates(rows):
+        try:
+            output = model.predict(candidate)
+        except Exception as failure:  # noqa: BLE001  # an estimator is user code and may raise anything
+            error = error or failure
+        else:
+            return candidate, output.rows(0, 1)
+    raise ModelRejected(f"it fails on {origin}: {type(error).__name__}: {error}{model.loaded.version_note}") from error
+
+
+def _candidates(rows: Columns) -> Iterator[Columns]:
+    yield rows
+    for row in range(len(next(iter(rows.values())))):
+        yield {name: [cells[row]] for name, cells in rows.items()}
+
+
+def _object_columns(model: ServingModel) -> list[str]:
+    return [
+        name
+        for name, column in model.schema.columns.items()
+        if column.type.nullable_dtype == "object" and not column.required
+    ]
+
+
+def _declared_missing_values(model: ServingModel, setting: MissingValues) -> dict[str, MissingValue]:
+    """Return the missing value of each optional column of objects that the setting or a transformer tells."""
+    names = _object_columns(model)
+    if setting != "auto":
+        return dict.fromkeys(names, setting)
+    found = find_missing_values(model.loaded.estimator, list(model.schema.columns))
+    return {name: found[name] for name in names if name in found}
+
+
+def _tried_missing_values(model: ServingModel, rows: Columns) -> dict[str, MissingValue]:
+    """Return the missing value of each column that no transformer tells, by trying both on a row.
+
+    If only one of them can be predicted for, it is that. If the predictions differ, nobody can know, and NaN is what
+    pandas reads from files.
+    """
+    found: dict[str, MissingValue] = {}
+    known = model.schema.missing_values
+    for name in set(_object_columns(model)) - known.keys():
+        row: Columns = {other: cells[:1] for other, cells in rows.items()} | {name: [None]}
+        outputs: dict[MissingValue, Any] = {}
+        for missing_value in ("nan", "none"):
+            model.schema.missing_values = {**known, name: missing_value}
+            with suppress(Exception):  # an estimator is user code and may raise anything
+                outputs[missing_value] = model.predict(row).to_lists()
+        found[name] = "none" if set(outputs) == {"none"} else "nan"
+        if len(outputs) == 2 and outputs["nan"] != outputs["none"]:
+            log.warning(
+                "model.missing_value_ambiguous",
+                version=model.version,
+                column=name,
+                effect="a null is NaN to the model; DRIFTLOOP_PREDICTOR__MISSING_VALUES=none makes it None",
+            )
+    model.schema.missing_values = known
+    return found
