@@ -1,5 +1,6 @@
 """For any scikit-learn model, all protocols and events have the predictions of the estimator itself."""
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -26,8 +27,8 @@ from threadpoolctl import threadpool_limits
 from driftloop.events import Prediction, frame_to_columns
 from driftloop.registry.loading import LoadedModel, load_model
 from predictor.outbox.outbox import Outbox
-from predictor.serving.model_manager import ServingModel
 from predictor.serving.schema import build_schema
+from predictor.serving.serving_model import ServingModel
 from predictor.settings import OutboxSettings
 from tests.support import estimator_catalogue
 from tests.support.predictor_app import StaticModelManager, load_through_manager, outbox_events, save_files, save_model
@@ -259,40 +260,76 @@ class ConstantEstimator:
         return np.zeros(len(frame))
 
 
+JSON = "application/json"
 REJECTED = "rejected"
 # Type of the column, value, and what the event has for it: in the native protocol and V1, whose rows are typed by the
-# signature, and in MLflow's JSON, which MLflow casts to the signature first.
+# signature, and in MLflow's JSON, where a value that MLflow's cast would change is rejected.
 VALUES: list[tuple[str, Any, Any, Any]] = [
     ("double", 2, 2.0, 2.0),
     ("double", 0.1, 0.1, 0.1),
     ("double", None, None, None),
     ("double", "2.5", REJECTED, 2.5),
-    ("double", True, REJECTED, 1.0),
+    ("double", "1_0", REJECTED, REJECTED),
+    ("double", True, REJECTED, REJECTED),
     ("double", 2**53, float(2**53), float(2**53)),
     ("float", 0.5, 0.5, 0.5),
     ("float", 1e39, REJECTED, REJECTED),
     ("float", None, None, None),
     ("long", 2, 2, 2),
-    ("long", 2.5, REJECTED, 2),
+    ("long", 2.0, REJECTED, 2),
+    ("long", 2.5, REJECTED, REJECTED),
+    ("long", "2", REJECTED, 2),
     ("long", 2**63 - 1, 2**63 - 1, 2**63 - 1),
     ("long", -(2**63), -(2**63), -(2**63)),
     ("long", 2**64, REJECTED, REJECTED),
     ("long", None, None, REJECTED),
     ("integer", 2**31 - 1, 2**31 - 1, 2**31 - 1),
-    ("integer", 2**31, REJECTED, -(2**31)),
+    ("integer", 2**31, REJECTED, REJECTED),
     ("integer", None, None, REJECTED),
     ("boolean", True, True, True),
-    ("boolean", None, None, False),  # numpy's bool, in MLflow's cast
+    ("boolean", None, None, None),
     ("boolean", 1, REJECTED, True),
+    ("boolean", 2, REJECTED, REJECTED),
+    ("boolean", "False", REJECTED, REJECTED),
+    ("boolean", "true", REJECTED, REJECTED),
     ("string", "é", "é", "é"),
     ("string", "", "", ""),
     ("string", None, None, None),
     ("string", 5, REJECTED, REJECTED),
     ("datetime", "2013-07-01T05:00:00", "2013-07-01T05:00:00", "2013-07-01T05:00:00"),
-    ("datetime", "2013-07-01T05:00:00-04:00", "2013-07-01T09:00:00", REJECTED),
+    ("datetime", "2013-07-01T05:00:00-04:00", "2013-07-01T09:00:00", "2013-07-01T09:00:00"),
     ("datetime", None, None, None),
     ("datetime", "1066-10-14T09:00:00", REJECTED, REJECTED),
+    ("datetime", "2013-07-01", "2013-07-01T00:00:00", "2013-07-01T00:00:00"),
+    ("datetime", "20130701", "2013-07-01T00:00:00", "2013-07-01T00:00:00"),
+    ("datetime", "2013", REJECTED, REJECTED),
+    ("datetime", "1", REJECTED, REJECTED),
+    ("datetime", 1, REJECTED, REJECTED),
+    ("datetime", "now", REJECTED, REJECTED),
     ("datetime", "yesterday", REJECTED, REJECTED),
+]
+# Type of the column, text in CSV, and what the event has for it.
+CSV_CELLS: list[tuple[str, str, Any]] = [
+    ("double", "2.5", 2.5),
+    ("double", "2", 2.0),
+    ("double", "1e3", 1000.0),
+    ("double", "", None),
+    ("double", "NA", REJECTED),
+    ("double", "much", REJECTED),
+    ("double", "inf", REJECTED),
+    ("long", "9007199254740993", 2**53 + 1),
+    ("long", "2.5", REJECTED),
+    ("integer", str(2**31), REJECTED),
+    ("boolean", "True", True),
+    ("boolean", "False", False),
+    ("boolean", "maybe", REJECTED),
+    ("string", "é", "é"),
+    ("string", "5", "5"),
+    ("string", "", None),
+    ("string", "NA", REJECTED),
+    ("string", "null", REJECTED),
+    ("datetime", "2013-07-01", "2013-07-01T00:00:00"),
+    ("datetime", "now", REJECTED),
 ]
 # Type of the column, datatype of the tensor, value, and what the event has for it.
 TENSORS: list[tuple[str, str, Any, Any]] = [
@@ -301,30 +338,39 @@ TENSORS: list[tuple[str, str, Any, Any]] = [
     ("double", "FP32", 0.5, 0.5),
     ("double", "FP16", 0.5, 0.5),
     ("double", "INT32", 2, 2.0),
-    ("double", "INT64", 1, 1.0),
-    ("double", "INT64", 2, REJECTED),
-    ("double", "BYTES", "2", 2),  # MLflow takes texts for decimals
+    ("double", "INT64", 2, 2.0),
+    ("double", "INT64", None, None),
+    ("double", "BYTES", "2", 2.0),
     ("double", "BYTES", "two", REJECTED),
     ("double", "BOOL", True, REJECTED),
     ("float", "FP32", 0.5, 0.5),
-    ("float", "FP64", 0.5, REJECTED),
+    ("float", "FP64", 0.5, 0.5),
+    ("float", "FP64", 1e39, REJECTED),
     ("long", "INT64", 2**63 - 1, 2**63 - 1),
     ("long", "INT64", 2**63, REJECTED),
-    ("long", "INT64", None, REJECTED),
+    ("long", "INT64", None, None),
     ("long", "INT8", -128, -128),
     ("long", "INT8", 128, REJECTED),
     ("long", "UINT32", 2**32 - 1, 2**32 - 1),
-    ("long", "UINT64", 2, REJECTED),
-    ("long", "FP64", 2.0, REJECTED),
+    ("long", "UINT64", 2, 2),
+    ("long", "UINT64", 2**63, REJECTED),
+    ("long", "FP64", 2.0, 2),
+    ("long", "FP64", 2.5, REJECTED),
     ("integer", "INT32", 2**31 - 1, 2**31 - 1),
-    ("integer", "INT64", 2, REJECTED),
+    ("integer", "INT64", 2, 2),
+    ("integer", "INT64", 2**31, REJECTED),
     ("boolean", "BOOL", True, True),
-    ("boolean", "UINT8", 1, REJECTED),
+    ("boolean", "BOOL", None, None),
+    ("boolean", "UINT8", 1, True),
+    ("boolean", "UINT8", 2, REJECTED),
+    ("boolean", "BYTES", "False", REJECTED),
     ("string", "BYTES", "é", "é"),
     ("string", "BYTES", None, None),
     ("string", "INT64", 5, REJECTED),
     ("datetime", "BYTES", "2013-07-01T05:00:00", "2013-07-01T05:00:00"),
-    ("datetime", "BYTES", "yesterday", REJECTED),
+    ("datetime", "BYTES", None, None),
+    ("datetime", "BYTES", "2013-07-01", "2013-07-01T00:00:00"),
+    ("datetime", "BYTES", "now", REJECTED),
     ("datetime", "INT64", 5, REJECTED),
 ]
 
@@ -335,16 +381,19 @@ def client(server: str) -> Iterator[httpx.Client]:
         yield client
 
 
-def serve_one_column(manager: StaticModelManager, kind: str) -> None:
-    signature = ModelSignature(Columns([ColSpec(DataType[kind], "c", required=False)]))
+def serve_one_column(manager: StaticModelManager, kind: str, *, required: bool = False) -> None:
+    signature = ModelSignature(Columns([ColSpec(DataType[kind], "c", required=required)]))
     stored = LoadedModel(ConstantEstimator(), Model(signature=signature), None)
     manager.serving = ServingModel("7", build_schema(signature, None, 100), stored)
 
 
 def converted(client: httpx.Client, outbox: Outbox, path: str, body: Any) -> Any:
-    """The value in the event, or :data:`REJECTED`."""
+    """The value in the event, or :data:`REJECTED`; a body that is a text is CSV."""
     outbox.delete_through(2**62)
-    answer = client.post(path, json=body)
+    is_csv = isinstance(body, str)
+    answer = client.post(
+        path, content=body if is_csv else json.dumps(body), headers={"Content-Type": "text/csv" if is_csv else JSON}
+    )
     if answer.status_code != 200:
         assert 400 <= answer.status_code < 500, answer.text
         assert not outbox_events(outbox)
@@ -370,7 +419,49 @@ def test_protocols_convert_values_as_the_signature_permits(
             assert (became, type(became)) == (expected, type(expected)), (kind, value, path)
 
 
-def test_v2_converts_tensors_as_mlflow_permits(
+def test_invocations_reads_csv_by_the_signature_or_rejects_what_mlflow_would_change(
+    client: httpx.Client, manager: StaticModelManager, outbox: Outbox
+) -> None:
+    for kind, text, expected in CSV_CELLS:
+        serve_one_column(manager, kind)
+        became = converted(client, outbox, "/invocations", f"c,more\n{text},0\n")
+        assert (became, type(became)) == (expected, type(expected)), (kind, text)
+
+
+def test_invocations_rejects_blank_row_that_pandas_drops(client: httpx.Client, manager: StaticModelManager) -> None:
+    serve_one_column(manager, "double")
+    answer = client.post("/invocations", content="c\n1\n\n3\n", headers={"Content-Type": "text/csv"})
+    assert (answer.status_code, "row 1 is blank" in answer.json()["message"]) == (400, True)
+    answer = client.post("/invocations", content="c\n1\n3\n\n", headers={"Content-Type": "text/csv"})
+    assert answer.json()["predictions"] == [0, 0]
+
+
+def test_protocols_require_values_of_required_columns(client: httpx.Client, manager: StaticModelManager) -> None:
+    for kind in (DataType.double, DataType.long, DataType.string, DataType.boolean, DataType.datetime):
+        serve_one_column(manager, kind.name, required=True)
+        tensor = {"name": "c", "shape": [1], "datatype": manager.serving.schema.columns["c"].type.tensor_datatype}  # type: ignore[union-attr]
+        for path, body in (
+            ("/predict", {"instances": [{"c": None}]}),
+            ("/v1/models/m:predict", {"instances": [[None]]}),
+            ("/invocations", {"dataframe_records": [{"c": None}]}),
+            ("/v2/models/m/infer", {"inputs": [{**tensor, "data": [None]}]}),
+        ):
+            answer = client.post(path, json=body)
+            assert answer.status_code in (400, 422), (path, kind, answer.text)
+            assert "c" in answer.text
+
+
+def test_v2_rejects_output_that_does_not_exist(client: httpx.Client) -> None:
+    inputs = [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}]
+    inputs.append({"name": "n", "shape": [1], "datatype": "INT64", "data": [1]})
+    body = {"inputs": inputs, "outputs": [{"name": "predict_proba"}]}
+    answer = client.post("/v2/models/m/infer", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "the model has no output predict_proba; its outputs are output-1"
+    assert client.post("/v2/models/m/infer", json={**body, "outputs": [{"name": "output-1"}]}).status_code == 200
+
+
+def test_v2_converts_tensors_whose_values_stay_the_same(
     client: httpx.Client, manager: StaticModelManager, outbox: Outbox
 ) -> None:
     for kind, datatype, value, expected in TENSORS:

@@ -9,7 +9,6 @@ from mlflow.models import infer_signature
 from tests.support.predictor_app import FRAME
 
 PRIVATE_FUNCTIONS = {
-    "mlflow.models.utils._enforce_schema": ["pf_input", "input_schema"],
     "mlflow.models.utils._enforce_params_schema": ["params", "schema"],
     "mlflow.pyfunc.scoring_server._decode_json_input": ["json_input"],
     "mlflow.pyfunc.scoring_server._parse_json_data": ["data", "metadata", "input_schema"],
@@ -21,14 +20,6 @@ def test_mlflow_private_function_takes_the_expected_parameters(path: str) -> Non
     module, name = path.rsplit(".", 1)
     parameters = list(inspect.signature(getattr(import_module(module), name)).parameters)
     assert parameters[: len(PRIVATE_FUNCTIONS[path])] == PRIVATE_FUNCTIONS[path]
-
-
-def test_mlflow_schema_enforcement_returns_a_frame_of_the_signatures_types() -> None:
-    from mlflow.models.utils import _enforce_schema  # noqa: PLC0415
-
-    schema = infer_signature(FRAME).inputs
-    enforced = _enforce_schema(FRAME.assign(extra=1)[["extra", "n", "x"]], schema)
-    assert [(name, str(dtype)) for name, dtype in enforced.dtypes.items()] == [("x", "float64"), ("n", "int64")]
 
 
 def test_mlflow_json_parser_returns_data_params_and_one_more() -> None:

@@ -407,7 +407,7 @@ def binary(*, sizes: dict[str, int], behind: bytes = b"", header: int = 0, **ten
         ({"sizes": {}, "word": b"\3\0\0\0\xed\xa0\x80"}, 400),
         ({"sizes": {}, "word": b"\0\0\0\0" * 2}, 400),
         ({"sizes": {}, "x": np.array([np.inf]).tobytes()}, 400),
-        ({"sizes": {}, "x": np.array([np.nan]).tobytes()}, 200),
+        ({"sizes": {}, "x": np.array([np.nan]).tobytes()}, 400),  # the column is required
     ],
 )
 def test_v2_rejects_binary_tensor_with_wrong_sizes(

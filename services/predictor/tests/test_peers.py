@@ -107,12 +107,9 @@ ACCEPTED: dict[str, tuple[str, str]] = {
     "an extra column": (json.dumps({"dataframe_records": rows(more=1)}), JSON),
     "NaN": (json.dumps({"dataframe_records": rows(malic_acid=math.nan)}), JSON),
     "an integer for a double": (json.dumps({"dataframe_records": rows(alcohol=13)}), JSON),
-    "a double for a long": (json.dumps({"dataframe_records": rows(proline=1000.5)}), JSON),
     "a text for a double": (json.dumps({"dataframe_records": rows(alcohol="13.5")}), JSON),
-    "true for a double": (json.dumps({"inputs": rows(alcohol=True)}), JSON),
     "a signature name": (json.dumps({"instances": WHOLE, "signature_name": "x"}), JSON),
     "params that are none": (json.dumps({"dataframe_split": SPLIT, "params": 5}), JSON),
-    "a long that MLflow's cast wraps around": (json.dumps({"dataframe_records": rows(proline=2**63)}), JSON),
     "an unknown word": (json.dumps({"dataframe_records": rows(hue="blau")}), JSON),
 }
 REJECTED: dict[str, tuple[str | bytes, str, int]] = {
@@ -198,6 +195,10 @@ DIFFERENT: dict[str, tuple[bytes, dict[str, str], int, int]] = {
     "half a surrogate pair": (record(hue="\ud800"), {"Content-Type": JSON}, 200, 400),
     "a number for a word": (record(hue=5), {"Content-Type": JSON}, 200, 400),
     "true for a word": (record(hue=True), {"Content-Type": JSON}, 200, 400),
+    # Values that MLflow's casts change.
+    "a double for a long": (record(proline=1000.5), {"Content-Type": JSON}, 200, 400),
+    "true for a double": (record(alcohol=True), {"Content-Type": JSON}, 200, 400),
+    "a long that the cast wraps around": (record(proline=2**63), {"Content-Type": JSON}, 200, 400),
     # Features that cost more than they are worth.
     "a text that is filled up": (instances(hue="a" * 3_000_000), {"Content-Type": JSON}, 200, 413),
     "UTF-16": (split().encode("utf-16"), {"Content-Type": JSON}, 200, 400),
@@ -269,7 +270,7 @@ V2: dict[str, tuple[Any, int, int]] = {
     "a word for a double": (tensors(FRAMED, alcohol={"data": ["much"] * len(WHOLE)}), 500, 400),
     "a double for a long": (tensors(FRAMED, proline={"datatype": "FP64", "data": [1.5] * len(WHOLE)}), 500, 400),
     "half an integer": (tensors(FRAMED, proline={"data": [1.5] * len(WHOLE)}), 200, 400),
-    "an output that is unknown": (tensors(FRAMED) | {"outputs": [{"name": "nothing"}]}, 200, 200),
+    "an output that is unknown": (tensors(FRAMED) | {"outputs": [{"name": "nothing"}]}, 200, 400),
     "an input that is there twice": (
         {"inputs": [*tensors()["inputs"], tensors()["inputs"][0]], "parameters": FRAMED},
         200,

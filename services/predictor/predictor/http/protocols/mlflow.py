@@ -7,20 +7,27 @@ the requirement of ``mlflow-skinny`` has an upper bound, and ``tests/test_mlflow
 
 import csv
 import re
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
 
+import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.models.utils import _enforce_params_schema, _enforce_schema
+from mlflow.models.utils import _enforce_params_schema
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE, ErrorCode
-from mlflow.pyfunc.scoring_server import _decode_json_input, _parse_json_data, parse_csv_input, predictions_to_json
+from mlflow.pyfunc.scoring_server import _decode_json_input, _parse_json_data, predictions_to_json
 from pydantic_core import to_json
 
 from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
 from predictor.serving.batching import PredictionResult
-from predictor.serving.model_manager import ServingModel
-from predictor.serving.schema import Columns
+from predictor.serving.conversion import convert_columns
+from predictor.serving.schema import InvalidCell, MissingColumn, Schema
+from predictor.serving.serving_model import ServingModel
 
+Cells = Mapping[str, Sequence[Any]]
+"""Values by column, before any conversion."""
+
+ROW_KEYS = ("dataframe_records", "instances", "inputs")
 CONTENT_TYPES = ("application/json", "text/csv")
 ERROR_CODES = {
     400: ErrorCode.Name(BAD_REQUEST),
@@ -44,22 +51,28 @@ class MlflowProtocol:
     invalid_status = 400
 
     def decode(self, model: ServingModel, body: bytes, headers: Headers) -> DecodedRequest:
-        """Decode JSON or CSV to the frame that MLflow makes of it and of the signature."""
+        """Decode JSON or CSV as MLflow does, except that a value which a cast would change is an error."""
         content_type = _content_type(headers)
         signature = model.loaded.signature
         try:
             text = body.decode()
             if content_type == "text/csv":
                 _require_bounded(list(csv.reader(StringIO(text))))
-                data, params = parse_csv_input(StringIO(text), schema=signature.inputs), None
+                cells, params = _cells_of_csv(text, model.schema), None
             else:
                 request = _decode_json_input(text)
                 _require_bounded_json(request, longest_string=max(map(len, JSON_STRING.findall(body)), default=0))
-                data, params, _ = _parse_json_data(request, model.loaded.description, signature.inputs)
+                _, params, _ = _parse_json_data(request, model.loaded.description, signature.inputs)
+                cells = _cells_of_json(request, list(model.schema.columns))
             _enforce_params_schema(params, signature.params)
-            columns, row_count = _apply_signature(model, data)
+            row_count = len(next(iter(cells.values())))
+            columns = convert_columns(model.schema, cells, row_count, "csv" if content_type == "text/csv" else "json")
         except RequestError:
             raise
+        except InvalidCell as error:
+            is_parse_error = content_type == "text/csv" and not isinstance(error, MissingColumn)  # as to MLflow
+            code = ErrorCode.Name(BAD_REQUEST if is_parse_error else INVALID_PARAMETER_VALUE)
+            raise RequestError(400, f"Failed to enforce the model's schema: {error}", error_code=code) from error
         except MlflowException as error:
             raise RequestError(error.get_http_status_code(), error.message, error_code=error.error_code) from error
         except Exception as error:  # MLflow's server does not tell these apart either
@@ -78,17 +91,52 @@ class MlflowProtocol:
         return to_json({"error_code": error_code, "message": error.message})
 
 
-def _apply_signature(model: ServingModel, data: Any) -> tuple[Columns, int]:
-    """Return the columns in the signature's types, and the number of rows.
+def _cells_of_csv(text: str, schema: Schema) -> Cells:
+    """Return the texts of a table by the names in its first line.
 
     Raises:
-        MlflowException: The data does not match the signature. The message, unlike MLflow's own, does not repeat it.
+        InvalidCell: pandas would read a text of a column of texts as a missing value, for example NA, or would skip the
+            blank row of a table with one column.
     """
-    try:
-        frame = _enforce_schema(data, model.loaded.signature.inputs)
-        return model.schema.frame_to_columns(frame), len(frame)
-    except Exception as error:  # the enforcement raises many types
-        raise MlflowException.invalid_parameter_value(f"Failed to enforce the model's schema: {error}") from error
+    frame = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+    is_missing = pd.read_csv(StringIO(text), dtype=str).isna() & (frame != "")
+    for name in frame.columns.intersection([name for name, column in schema.columns.items() if column.is_text]):
+        if is_missing[name].any():
+            row = int(is_missing[name].to_numpy().argmax())
+            raise InvalidCell(
+                f"the column {name}, row {row}: {frame[name].iloc[row]!r} is read as missing; leave the cell empty if "
+                "it is, or send it in JSON"
+            )
+    lines = text.rstrip().splitlines()
+    if len(frame.columns) == 1 and "" in lines:
+        raise InvalidCell(f"row {lines.index('') - 1} is blank: send a missing value as null in JSON")
+    return {str(name): frame[name].tolist() for name in frame.columns}
+
+
+def _cells_of_json(request: dict[str, Any], names: list[str]) -> Cells:
+    """Return the values of a request by column, as the client has written them.
+
+    Raises:
+        InvalidCell: They are not a table.
+    """
+    if split := request.get("dataframe_split"):
+        columns = list(map(str, split.get("columns", names)))
+        return {name: [row[index] for row in split["data"]] for index, name in enumerate(columns)}
+    rows = next((request[key] for key in ROW_KEYS if key in request), None)
+    if isinstance(rows, dict):
+        cells = {name: cells if isinstance(cells, list) else [cells] for name, cells in rows.items()}
+        if len(set(map(len, cells.values()))) > 1:
+            raise InvalidCell("the columns have different numbers of rows")
+        return cells
+    if not isinstance(rows, list) or not rows:
+        raise InvalidCell(f"expected rows under one of {', '.join(ROW_KEYS)}")
+    if all(isinstance(row, dict) for row in rows):
+        return {name: [row.get(name) for row in rows] for name in names if any(name in row for row in rows)}
+    if all(isinstance(row, list) and len(row) == len(names) for row in rows):
+        return {name: [row[index] for row in rows] for index, name in enumerate(names)}
+    if len(names) == 1:
+        return {names[0]: rows}
+    raise InvalidCell(f"each row must be an object, or a list of {len(names)} values")
 
 
 def _content_type(headers: Headers) -> str:

@@ -9,17 +9,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from mlflow.models.utils import _enforce_schema
 from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
 from predictor.http.protocols.native import validation_error
 from predictor.serving.batching import PredictionResult
-from predictor.serving.model_manager import ServingModel
+from predictor.serving.conversion import convert_columns
 from predictor.serving.model_output import ModelOutput
 from predictor.serving.schema import Schema, list_adapter
+from predictor.serving.serving_model import ServingModel
 
 JSON_LENGTH_HEADER = b"inference-header-content-length"
 """The header of the binary extension: how many bytes of the body are JSON."""
@@ -31,9 +30,9 @@ DTYPES = {
     "BYTES": "object",
 }
 JSON_ADAPTERS: dict[str, TypeAdapter[Any]] = {
-    datatype: list_adapter(item_type, allow_inf_nan=True)
+    datatype: list_adapter(item_type | None, allow_inf_nan=True)
     for datatype in DTYPES
-    for prefix, item_type in {"BOOL": bool, "INT": int, "UINT": int, "FP": float | None, "BYTES": str | None}.items()
+    for prefix, item_type in {"BOOL": bool, "INT": int, "UINT": int, "FP": float, "BYTES": str}.items()
     if datatype.startswith(prefix)
 }
 """Validators of JSON values by datatype, because numpy alone would turn strings into numbers, numbers into booleans,
@@ -92,7 +91,7 @@ class OpenInferenceV2Protocol:
     invalid_status = 400
 
     def decode(self, model: ServingModel, body: bytes, headers: Headers) -> DecodedRequest:
-        """Decode the inputs to columns, with the type conversions that MLflow's schema enforcement permits."""
+        """Decode the inputs to columns; a datatype is converted if the values stay the same."""
         try:
             json_length = int(headers.get(JSON_LENGTH_HEADER, len(body)))
             if not 0 <= json_length <= len(body):
@@ -100,23 +99,25 @@ class OpenInferenceV2Protocol:
                     f"Inference-Header-Content-Length is {json_length}, and the body has {len(body)} bytes"
                 )
             request = InferenceRequest.model_validate_json(body[:json_length])
-            arrays = _to_arrays(request.inputs, memoryview(body)[json_length:])
-            frame = _to_frame(arrays, model.schema)
-            columns = model.schema.frame_to_columns(_enforce_schema(frame, model.loaded.signature.inputs))
+            _require_outputs(request.outputs, model)
+            arrays = _by_column(_to_arrays(request.inputs, memoryview(body)[json_length:]), model.schema)
+            row_count = len(next(iter(arrays.values())))
+            columns = convert_columns(model.schema, arrays, row_count)
         except ValidationError as error:
             raise RequestError(400, validation_error(error).message) from error
-        except Exception as error:  # MLflow's enforcement raises many types
+        except (ValueError, OverflowError, TypeError) as error:  # numpy's for values that a datatype cannot hold
             raise RequestError(400, f"{error}") from error
-        return DecodedRequest(columns, len(frame), request)
+        return DecodedRequest(columns, row_count, request)
 
     def encode(self, model_name: str, result: PredictionResult, request: DecodedRequest) -> EncodedResponse:
-        """Encode the requested outputs, or all if none of the requested exists, in JSON or binary as requested."""
+        """Encode the requested outputs, or all if none is requested, in JSON or binary as requested."""
         body: InferenceRequest = request.context
         binary_by_name = {output.name: output.parameters.binary_data for output in body.outputs}
-        available = to_tensors(result.output)
         outputs: list[dict[str, Any]] = []
         binary_parts: list[bytes] = []
-        for tensor in [tensor for tensor in available if tensor.name in binary_by_name] or available:
+        for tensor in to_tensors(result.output):
+            if binary_by_name and tensor.name not in binary_by_name:
+                continue
             output: dict[str, Any] = {
                 "name": tensor.name,
                 "datatype": tensor.datatype,
@@ -133,6 +134,7 @@ class OpenInferenceV2Protocol:
                 "model_name": model_name,
                 "model_version": result.model.version,
                 "id": body.id or result.id,
+                "parameters": {"prediction_id": result.id},
                 "outputs": outputs,
             }
         )
@@ -158,6 +160,19 @@ def to_tensors(output: ModelOutput) -> list[OutputTensor]:
     return tensors
 
 
+def _require_outputs(requested: list[RequestedOutput], model: ServingModel) -> None:
+    """Check that the model has the outputs that a client asks for.
+
+    Raises:
+        ValueError: One of them does not exist.
+    """
+    if not requested or model.example_output is None:
+        return
+    available = [tensor.name for tensor in to_tensors(model.example_output)]
+    if unknown := [output.name for output in requested if output.name not in available]:
+        raise ValueError(f"the model has no output {', '.join(unknown)}; its outputs are {', '.join(available)}")
+
+
 def _to_arrays(inputs: list[InputTensor], binary: memoryview) -> dict[str, npt.NDArray[Any]]:
     """Return the inputs by name, each in its shape; ``binary`` holds the data of binary inputs in their order."""
     arrays: dict[str, npt.NDArray[Any]] = {}
@@ -172,7 +187,8 @@ def _to_arrays(inputs: list[InputTensor], binary: memoryview) -> dict[str, npt.N
                 raise ValueError(f"the input {tensor.name} has {size} bytes, and the body has only {len(binary)} left")
             array, binary = _decode_tensor(binary[:size], tensor.datatype), binary[size:]
         elif tensor.data is not None:
-            array = np.array(_json_values(tensor.name, tensor.datatype, tensor.data), dtype=DTYPES[tensor.datatype])
+            values = _json_values(tensor.name, tensor.datatype, tensor.data)
+            array = np.array(values, dtype="object" if None in values else DTYPES[tensor.datatype])
         else:
             raise ValueError(f"the input {tensor.name} has neither data nor binary_data_size")
         if array.size != (count := math.prod(tensor.shape)):
@@ -216,8 +232,8 @@ def _encode_tensor(array: npt.NDArray[Any]) -> bytes:
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _to_frame(arrays: dict[str, npt.NDArray[Any]], schema: Schema) -> pd.DataFrame | npt.NDArray[Any]:
-    """Return the inputs in the form that the signature describes: a matrix, or a frame with a column per input."""
+def _by_column(arrays: dict[str, npt.NDArray[Any]], schema: Schema) -> dict[str, npt.NDArray[Any]]:
+    """Return one value per row by column; a single input that is no column is a matrix of all of them."""
     if len(arrays) == 1:
         (name, array) = next(iter(arrays.items()))
         if name not in schema.columns:
@@ -227,11 +243,8 @@ def _to_frame(arrays: dict[str, npt.NDArray[Any]], schema: Schema) -> pd.DataFra
                     f"the input {name} is not a column of the model, and as a matrix it has {matrix.shape[1]} columns "
                     f"instead of {len(schema.columns)}"
                 )
-            return matrix if schema.is_matrix else pd.DataFrame(matrix, columns=list(schema.columns))
+            return dict(zip(schema.columns, matrix.T, strict=True))
     lengths = {name: array.shape[0] for name, array in arrays.items()}
     if len(set(lengths.values())) > 1 or any(array.size != len(array) for array in arrays.values()):
         raise ValueError(f"each input must have one value per row and as many rows as the others; they have {lengths}")
-    frame = pd.DataFrame({name: array.ravel() for name, array in arrays.items()})
-    if not schema.is_matrix:
-        return frame
-    return np.column_stack([frame[name].to_numpy() for name in schema.columns])
+    return {name: array.ravel() for name, array in arrays.items()}
