@@ -17,8 +17,8 @@ from sklearn.preprocessing import OneHotEncoder
 from driftloop.events import Prediction
 from driftloop.registry.loading import LoadedModel
 from predictor.outbox.outbox import Outbox
-from predictor.serving.serving_model import ServingModel
 from predictor.serving.schema import build_schema
+from predictor.serving.serving_model import ServingModel
 from tests.support.predictor_app import FRAME, StaticModelManager, outbox_events, wine_model
 
 FIRST_PATHS = ["/predict", "/v1/models/m:predict", "/v2/models/m/infer", "/invocations", "/outcomes"]

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Self
 
 from pydantic_core import to_jsonable_python
 
-from predictor.serving.serving_model import ServingModel
 from predictor.serving.schema import Column
+from predictor.serving.serving_model import ServingModel
 
 JsonObject = dict[str, Any]
 
