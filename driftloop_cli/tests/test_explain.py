@@ -106,7 +106,7 @@ def test_id_timestamp_is_the_time_of_a_uuid7_and_none_for_other_ids() -> None:
     assert id_timestamp("6fa459ea-ee8a-4ca4-894e-db77e160355e") is None  # a UUIDv4
 
 
-@pytest.mark.parametrize("prediction_id", [new_event_id(), "my-own-id"])
+@pytest.mark.parametrize("prediction_id", [new_event_id(), "my-own-id"], ids=["own", "foreign"])
 def test_locate_finds_archived_prediction_with_its_verdict(
     prediction_id: str, bucket: Any, topic_events: dict[str, list[Any]]
 ) -> None:
@@ -134,7 +134,7 @@ def test_locate_finds_prediction_of_open_window_on_the_topic(bucket: Any, topic_
     assert found == LocatedPrediction("m", "1", event.time, [(0.25, {"x": 1.0}), (0.5, {"x": None})], None, None, event)
 
 
-@pytest.mark.parametrize("prediction_id", [new_event_id(), "my-own-id"])
+@pytest.mark.parametrize("prediction_id", [new_event_id(), "my-own-id"], ids=["own", "foreign"])
 def test_locate_returns_none_for_unknown_prediction(
     prediction_id: str, bucket: Any, topic_events: dict[str, list[Any]]
 ) -> None:

@@ -68,7 +68,11 @@ def test_numbers_without_fraction_and_with_one_are_stored_as_floats(client: Test
     assert stored(outbox) == [(ID, 0, 1.0), (ID, 1, 0.25)]
 
 
-@pytest.mark.parametrize("foreign", ["order-17", ID.upper(), f"urn:uuid:{ID}", "9b2f8c1e-3d64-4f0e-8a55-0c1d2e3f4a5b"])
+@pytest.mark.parametrize(
+    "foreign",
+    ["order-17", ID.upper(), f"urn:uuid:{ID}", "9b2f8c1e-3d64-4f0e-8a55-0c1d2e3f4a5b"],
+    ids=["text", "upper case", "urn", "version 4"],
+)
 def test_outcomes_of_ids_that_no_predictor_gives_are_accepted_and_counted(
     client: TestClient, outbox: Outbox, foreign: str
 ) -> None:
