@@ -39,6 +39,7 @@ EXAMPLES: dict[str, Event] = {
         version="1",
         features={"distance": [1400, 733], "temp": [75.2, None], "carrier": ["UA", "DL"]},
         predictions=[0.25, 0.5],
+        classes=[1],
     ),
     "driftloop.outcome.v1": Outcome(
         id="0197c8a4-0000-7000-8000-000000000002",

@@ -142,8 +142,8 @@ def test_origins_are_a_plain_or_a_json_list(
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("CORS_ORIGINS", "https://a.example/", "__0: 'https://a.example/' is not an origin: leave out"),
-        ("CORS_ORIGINS", "https://a.example,b.example", "__1: 'b.example' is not a URL"),
+        ("CORS_ORIGINS", "https://a.example/", ": 'https://a.example/' is not an origin: leave out"),
+        ("CORS_ORIGINS", "https://a.example,b.example", ": 'b.example' is not a URL"),
         ("CORS_ORIGINS", '["https://a.example"', ": Expecting ',' delimiter"),
         ("PINNED_VERSION", "champion", ": 'champion' is not a version: versions are numbers"),
         ("PINNED_VERSION", "", ": '' is not a version"),

@@ -54,6 +54,7 @@ class StaticModelManager:
 
     source: VersionSource = "alias"
     rejected: RejectedVersion | None = None
+    alias_version: str | None = "7"
 
     def __init__(self) -> None:
         self.serving: ServingModel | None = serving_model(LogisticRegression().fit(FRAME, [0, 0, 1, 1]))

@@ -23,7 +23,14 @@ def test_predict_response_equals_its_event(client: TestClient, outbox: Outbox) -
     answer = client.post("/predict", json={"instances": [ROW, ROW]}).json()
     (event,) = outbox_events(outbox)
     assert isinstance(event, Prediction)
-    assert answer == {"id": event.id, "model": "m", "version": "7", "predictions": event.predictions}
+    assert event.classes == [1]
+    assert answer == {
+        "id": event.id,
+        "model": "m",
+        "version": "7",
+        "predictions": event.predictions,
+        "classes": event.classes,
+    }
     assert event.features == {"x": [1.5, 1.5], "n": [2, 2]}
 
 
@@ -193,5 +200,7 @@ def test_models_returns_the_version_in_service(client: TestClient, manager: Stat
         "alias",
         None,
     )
+    assert status["alias_version"] == "7"
+    assert status["output"] == {"kind": "probability", "classes": [0, 1], "size": 1}
     manager.serving = None
     assert client.get("/models").json()["version"] is None
