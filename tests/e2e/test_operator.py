@@ -328,7 +328,7 @@ def test_shadow_evaluates_version_on_archived_rows(
 
     result = wait_until(shadow_of_all_rows, "all rows are archived")
     assert "are too good" not in result.stdout
-    assert re.search(r"│ ROC AUC +│ 0\.\d+ \[0\.\d+, 0\.\d+\] │ 0\.\d+ \[.*\] │ [+-]0\.\d+ \[", result.stdout)
+    assert re.search(r"│ ROC AUC +│ 0\.\d+ \[0\.\d+, 0\.\d+\] +│ 0\.\d+ \[[^│]*\] +│ [+-]0\.\d+ \[", result.stdout)
     rows_of_days = usecase.rows_between(rows, FIRST_DAY, FIRST_DAY + timedelta(days=DAYS))
     archived_rows = pd.concat(
         [day.head(WINDOW_ROWS) for _, day in rows_of_days.groupby(usecase.local_dates(rows_of_days[usecase.timestamp]))]
