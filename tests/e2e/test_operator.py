@@ -206,6 +206,7 @@ def test_rollback_over_http_requires_key_and_swaps_the_alias(stack: Stack) -> No
     done = httpx.post(url, json={"reason": "units"}, headers=api_key_header(stack), timeout=30)
     assert done.status_code == 200, done.text
     assert done.json()["explanation"] == "version 1 serves again instead of version 2: units"
+    assert stack.registry.champion() == "1"
     repeated = httpx.post(url, json={"reason": "units"}, headers=api_key_header(stack), timeout=30)
     assert repeated.status_code == 409
     assert "no version to roll back to" in repeated.json()["detail"]
