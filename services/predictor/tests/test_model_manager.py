@@ -2,18 +2,25 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 import pytest
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import DataType
+from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from driftloop.errors import RegistryUnavailable
 from driftloop.registry.loading import ModelRejected
 from driftloop.telemetry.health import Health
+from predictor.serving import model_manager
 from predictor.serving.model_cache import ModelCache
 from predictor.serving.model_manager import ModelManager
 from predictor.settings import ServingSettings
@@ -28,7 +35,7 @@ def save(
         estimator.fit(frame, target),
         folder / "model",
         signature=infer_signature(frame),
-        input_example=frame.head(2),
+        input_example=options.pop("input_example", frame.head(2)),
         serialization_format="skops",
         pip_requirements=["scikit-learn"],
         **options,
@@ -284,3 +291,203 @@ def test_serving_model_predicts_with_the_logged_method(
     assert manager.serving is not None
     low, high = manager.serving.predict({"x": [0.0, 3.0]}).scores()
     assert expected(low, high)
+
+
+class UnexpectedError(Exception):
+    """An error that nobody has thought of."""
+
+
+def test_model_manager_survives_any_error_of_the_registry(
+    manager: ModelManager, registry: FakeRegistry, health: Health
+) -> None:
+    registry.add("1", LogisticRegression())
+    registry.add("2", LogisticRegression())
+    registry.alias_version = "1"
+    manager.refresh()
+    registry.error = UnexpectedError("403 Forbidden")
+    manager.refresh()
+    assert "UnexpectedError: 403 Forbidden" in health.warnings["registry"]
+    assert (serving_version(manager), health.unavailable) == ("1", {})
+    registry.error, registry.alias_version = None, "2"
+    manager.refresh()
+    assert (serving_version(manager), health.warnings) == ("2", {})
+
+
+def test_model_manager_serves_columns_whose_names_are_numbers(manager: ModelManager, registry: FakeRegistry) -> None:
+    frame = pd.DataFrame([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
+    registry.add("1", LogisticRegression(), frame=frame)
+    registry.alias_version = "1"
+    manager.refresh()
+    assert manager.serving is not None, manager.rejected
+    assert list(manager.serving.schema.columns) == ["0", "1"]
+    assert manager.serving.predict({"0": [0.0, 3.0], "1": [1.0, 0.0]}).scores() == [0, 1]
+
+
+def test_model_manager_rejects_columns_whose_names_collide(
+    manager: ModelManager, registry: FakeRegistry, health: Health
+) -> None:
+    registry.add("1", LogisticRegression())
+    frame = pd.DataFrame([[0.0, 1.0], [1.0, 0.0]], columns=["x", "x"])
+    mlflow.sklearn.save_model(
+        LogisticRegression().fit(frame.to_numpy(), [0, 1]),
+        registry.folder / "2" / "model",
+        signature=ModelSignature(Schema([ColSpec(DataType.double, "x")] * 2)),
+        input_example=frame,
+        serialization_format="skops",
+        pip_requirements=["scikit-learn"],
+    )
+    for registry.alias_version in ("1", "2"):
+        manager.refresh()
+    assert serving_version(manager) == "1"
+    assert "several columns whose names read x" in health.warnings["version"]
+
+
+def test_model_manager_tries_a_version_without_example_on_rows_that_the_version_before_answered(
+    manager: ModelManager, registry: FakeRegistry
+) -> None:
+    encoder = make_pipeline(OneHotEncoder(handle_unknown="error"), LogisticRegression())
+    words = pd.DataFrame({"x": ["a", "b", "a", "b"]})
+    registry.add("1", clone(encoder), frame=words)
+    registry.add("2", clone(encoder), frame=words, input_example=None)
+    registry.add("3", clone(encoder), frame=words.replace({"a": "c", "b": "d"}), input_example=None)
+    registry.alias_version = "1"
+    manager.refresh()
+    assert manager.serving is not None
+    manager.serving.record.add_success({"x": ["a"]})
+    registry.alias_version = "2"
+    manager.refresh()
+    assert serving_version(manager) == "2", manager.rejected
+    manager.serving.record.add_success({"x": ["a"]})
+    registry.alias_version = "3"
+    manager.refresh()
+    assert serving_version(manager) == "2"
+    assert manager.rejected is not None
+    assert "it fails on the rows that version 2 has answered: ValueError" in manager.rejected.reason
+
+
+def test_model_manager_tries_a_version_without_example_on_a_row_of_its_categories(
+    manager: ModelManager, registry: FakeRegistry
+) -> None:
+    encoder = make_pipeline(OneHotEncoder(handle_unknown="error"), LogisticRegression())
+    registry.add("1", encoder, frame=pd.DataFrame({"x": ["a", "b", "a", "b"]}), input_example=None)
+    registry.alias_version = "1"
+    manager.refresh()
+    assert serving_version(manager) == "1", manager.rejected
+
+
+def test_model_manager_rejects_an_unfitted_version_without_example(
+    manager: ModelManager, registry: FakeRegistry, health: Health
+) -> None:
+    registry.add("1", LogisticRegression())
+    mlflow.sklearn.save_model(
+        LogisticRegression(),
+        registry.folder / "2" / "model",
+        signature=infer_signature(FRAME),
+        serialization_format="skops",
+        pip_requirements=["scikit-learn"],
+    )
+    for registry.alias_version in ("1", "2"):
+        manager.refresh()
+    assert serving_version(manager) == "1"
+    assert "NotFittedError" in health.warnings["version"]
+
+
+def test_model_manager_restores_the_previous_version_if_the_new_one_answers_nothing(
+    manager: ModelManager, registry: FakeRegistry, health: Health
+) -> None:
+    registry.add("1", LogisticRegression())
+    registry.add("2", LogisticRegression())
+    for registry.alias_version in ("1", "2"):
+        manager.refresh()
+    assert manager.serving is not None
+    for _ in range(20):
+        manager.serving.record.add_failure("ValueError: unknown category")
+    manager.refresh()
+    manager.refresh()
+    assert serving_version(manager) == "1"
+    assert "answered none of its last 20 requests: ValueError: unknown category" in health.warnings["version"]
+    assert not health.unavailable
+
+
+@pytest.mark.parametrize(("restore", "answered"), [(False, False), (True, True)])
+def test_model_manager_only_warns_of_failures_if_told_so_or_if_the_version_has_answered(
+    start: Callable[..., ModelManager], registry: FakeRegistry, health: Health, restore: bool, answered: bool
+) -> None:
+    manager = start(restore_previous=restore, max_consecutive_failures=3)
+    registry.add("1", LogisticRegression())
+    registry.add("2", LogisticRegression())
+    for registry.alias_version in ("1", "2"):
+        manager.refresh()
+    assert manager.serving is not None
+    if answered:
+        manager.serving.record.add_success({"x": [1.0]})
+    for _ in range(3):
+        manager.serving.record.add_failure("ValueError: no")
+    manager.refresh()
+    assert serving_version(manager) == "2"
+    assert "answered none of its last 3 requests" in health.warnings["predictions"]
+    manager.serving.record.add_success({"x": [1.0]})
+    manager.refresh()
+    assert not health.warnings
+
+
+def test_model_manager_downloads_incomplete_files_again_with_growing_pauses(
+    manager: ModelManager, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.add("1", LogisticRegression())
+    registry.add("2", LogisticRegression())
+    complete = registry.folder / "2" / "model"
+    incomplete = complete.with_name("later")
+    shutil.copytree(complete, incomplete)
+    (complete / "model.skops").write_bytes((incomplete / "model.skops").read_bytes()[:100])
+    clock = Clock()
+    monkeypatch.setattr(model_manager, "now", lambda: clock.time)
+    pauses = []
+    for registry.alias_version in ("1", "2"):
+        manager.refresh()
+    for _ in range(3):
+        assert manager.rejected is not None
+        assert manager.rejected.retry_at is not None
+        pauses.append((manager.rejected.retry_at - clock.time).total_seconds())
+        clock.time = manager.rejected.retry_at
+        manager.refresh()
+    assert pauses == [5, 10, 20]
+    shutil.rmtree(complete)
+    incomplete.rename(complete)
+    manager.refresh()
+    assert serving_version(manager) == "1"  # it is not time yet
+    clock.time += timedelta(seconds=40)
+    manager.refresh()
+    assert (serving_version(manager), manager.rejected) == ("2", None)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2013, 7, 1, tzinfo=UTC)
+
+
+def test_model_manager_does_not_try_a_rejected_model_again(manager: ModelManager, registry: FakeRegistry) -> None:
+    registry.add("1", LogisticRegression())
+    registry.add("2", LinearRegression(), [0, 1, 2, 3])
+    for registry.alias_version in ("1", "2"):
+        manager.refresh()
+    assert manager.rejected is not None
+    assert (manager.rejected.retry_at, serving_version(manager)) == (None, "1")
+    assert "the predictions have changed from label to number" in manager.rejected.reason
+
+
+def test_model_manager_warns_while_the_alias_is_missing(
+    manager: ModelManager, registry: FakeRegistry, health: Health
+) -> None:
+    registry.add("1", LogisticRegression())
+    registry.alias_version = "1"
+    manager.refresh()
+    registry.alias_version = None
+    manager.refresh()
+    assert (serving_version(manager), manager.alias_version, health.unavailable) == ("1", None, {})
+    assert health.warnings["alias"] == "no version of m has the alias champion any more; version 1 keeps serving"
+    registry.alias_version = "1"
+    manager.refresh()
+    assert not health.warnings
