@@ -2,13 +2,19 @@
 
 from importlib.metadata import version
 
-from prometheus_client import Gauge, disable_created_metrics
+from prometheus_client import Counter, Gauge, disable_created_metrics
 
 BUILD_INFO = Gauge(
     "driftloop_build_info",
     "Always 1; the labels name the service and the installed version of its package.",
     ["service", "version"],
     multiprocess_mode="livemax",
+)
+BACKGROUND_FAILURES = Counter(
+    "driftloop_background_failures_total",
+    "Times that a background task, such as one that follows a topic, has failed and was started again. A steady "
+    "increase means that it cannot work; GET /readyz says why.",
+    ["task"],
 )
 
 

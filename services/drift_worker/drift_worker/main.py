@@ -2,6 +2,8 @@
 
 import gc
 import sys
+import threading
+from functools import partial
 
 from fastapi_offline import FastAPIOffline
 
@@ -11,7 +13,7 @@ from drift_worker.verdicts.quality_tracker import QualityTracker
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web import routes
 from drift_worker.web.report_queue import ReportQueue
-from drift_worker.web.verdict_cache import VerdictCache, start_tailing
+from drift_worker.web.verdict_cache import RECONNECT_DELAY_SECONDS, VerdictCache, follow_verdicts
 from drift_worker.windows.committed_slices import CommittedSlices
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.recent_windows import RecentWindows
@@ -24,6 +26,7 @@ from driftloop.kafka.transactional_producer import TransactionalProducer
 from driftloop.service import run_service
 from driftloop.storage.bucket import Bucket
 from driftloop.telemetry import tracing
+from driftloop.telemetry.background import start_background
 from driftloop.telemetry.health import Health
 from driftloop.telemetry.http import operational_routes
 from driftloop.telemetry.logging import configure_logging
@@ -81,7 +84,8 @@ def run_worker() -> None:
         settings.dead_letters,
         health,
     )
-    start_tailing(verdict_cache, settings.kafka, settings.topics.drift)
+    follow = partial(follow_verdicts, verdict_cache, settings.kafka, settings.topics.drift)
+    start_background("verdict_cache", follow, health, RECONNECT_DELAY_SECONDS, threading.Event())
     # Objects that exist now live as long as the process, and most later ones no longer than a window: with Python's
     # default thresholds the garbage collector took a fifth of the processor time.
     gc.freeze()

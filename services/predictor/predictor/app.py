@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -16,6 +17,7 @@ from driftloop.process import exit_with_parent
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.settings import load_settings
 from driftloop.telemetry import tracing
+from driftloop.telemetry.background import start_background
 from driftloop.telemetry.health import Health
 from driftloop.telemetry.logging import configure_logging
 from predictor.http.application import create_application
@@ -52,12 +54,8 @@ def create_app() -> ASGIApp:
         await asyncio.to_thread(manager.start)
         health.heartbeat()
         stop = threading.Event()
-        threading.Thread(
-            target=model_changes.listen_for_changes,
-            args=(settings, registry.model, manager.refresh, stop),
-            name="model-changes",
-            daemon=True,
-        ).start()
+        follow = partial(model_changes.follow_changes, settings, registry.model, manager.refresh, stop)
+        start_background(model_changes.TASK, follow, health, model_changes.RETRY_SECONDS, stop)
         poller = asyncio.create_task(_poll(manager, outbox, health, predictor_settings.alias_poll_interval_seconds))
         health.mark_started()
         try:

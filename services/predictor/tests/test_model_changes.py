@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from driftloop.errors import BrokerUnavailable
 from driftloop.events import Event, ModelStateChanged, Outcome
 from driftloop.kafka import reader
 from driftloop.settings import Settings
+from driftloop.telemetry.background import run_until_stopped
+from driftloop.telemetry.health import Health
 from predictor.serving import model_changes
 
 
@@ -39,8 +42,8 @@ def listen(monkeypatch: pytest.MonkeyPatch, *connections: list[Event | None] | B
         yield events()
 
     monkeypatch.setattr(reader, "tail", tail)
-    monkeypatch.setattr(model_changes, "RETRY_SECONDS", 0)
-    model_changes.listen_for_changes(Settings(), "m", lambda: refreshes.append(None), stop)
+    follow = partial(model_changes.follow_changes, Settings(), "m", lambda: refreshes.append(None), stop)
+    run_until_stopped(model_changes.TASK, follow, Health(), 0, stop)
     return len(refreshes)
 
 

@@ -1,40 +1,32 @@
 """The version that the alias names, as a metric, independent of who moved the alias."""
 
-import threading
-import time
+from collections.abc import Callable
 
-import structlog
-
-from driftloop.errors import RegistryUnavailable
 from driftloop.registry.model_registry import ModelRegistry
 from trainer import metrics
 
-log = structlog.get_logger(__name__)
-
+TASK = "alias_metric"
 POLL_INTERVAL_SECONDS = 10  # a poll costs the registry 10 ms
 
 
-def start_polling(registry: ModelRegistry) -> None:
-    """Poll the alias in a daemon thread. While the registry is unavailable, the metric keeps its last value."""
+class AliasMetric:
+    """Shows the version that the alias names as the only champion, or none."""
 
-    def run() -> None:
-        shown_version = None
-        while True:
-            try:
-                version = registry.champion()
-            except RegistryUnavailable as error:
-                log.warning("alias_metric.registry_unavailable", error=str(error))
-            else:
-                if version != shown_version:
-                    set_champion(registry.model, version)
-                shown_version = version
-            time.sleep(POLL_INTERVAL_SECONDS)
+    def __init__(self, registry: ModelRegistry) -> None:
+        """Show nothing yet."""
+        self._registry = registry
+        self._shown: str | None = None
 
-    threading.Thread(target=run, name="alias-metric", daemon=True).start()
+    def update(self, report_progress: Callable[[], None]) -> None:
+        """Look the alias up, and show its version if it is another one.
 
-
-def set_champion(model: str, version: str | None) -> None:
-    """Show ``version`` as the only champion, or none."""
-    metrics.CHAMPION.clear()
-    if version is not None:
-        metrics.CHAMPION.labels(model, version).set(1)
+        Raises:
+            RegistryUnavailable: The metric keeps its last value.
+        """
+        version = self._registry.champion()
+        report_progress()
+        if version != self._shown:
+            metrics.CHAMPION.clear()
+            if version is not None:
+                metrics.CHAMPION.labels(self._registry.model, version).set(1)
+        self._shown = version

@@ -1,5 +1,7 @@
 """Start the trainer."""
 
+import threading
+
 from driftloop.command_line import exit_on_invalid_settings, parse_settings
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.consumer_loop import ConsumerLoop
@@ -9,10 +11,12 @@ from driftloop.registry.model_registry import ModelRegistry
 from driftloop.service import run_service
 from driftloop.storage import dvc
 from driftloop.telemetry import tracing
+from driftloop.telemetry.background import start_background
 from driftloop.telemetry.health import Health
 from driftloop.telemetry.logging import configure_logging
 from driftloop.telemetry.metrics import configure_metrics
 from trainer import alias_metric, metrics
+from trainer.alias_metric import AliasMetric
 from trainer.api import create_api
 from trainer.handler import TrainerHandler
 from trainer.job_starter import JobStarter
@@ -64,7 +68,13 @@ def main() -> None:
         settings.dead_letters,
         health,
     )
-    alias_metric.start_polling(registry)
+    start_background(
+        alias_metric.TASK,
+        AliasMetric(registry).update,
+        health,
+        alias_metric.POLL_INTERVAL_SECONDS,
+        threading.Event(),
+    )
     try:
         with exit_on_invalid_settings(), tracing.tracing_session("trainer", settings.tracing), publisher:
             app = create_api(use_case.name, trainer_settings.api_key, publisher, health, registry, history)

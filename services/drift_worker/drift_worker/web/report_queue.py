@@ -108,7 +108,11 @@ class ReportQueue:
                     return
                 self._rendering = key = self._queued.popitem(last=True)[0]
             started = time.monotonic()
-            error = self._render_in_subprocess(key)
+            try:
+                error = self._render_in_subprocess(key)
+            except Exception as failure:  # such as no memory for a process: the queue must go on
+                log.exception("report.process_failed", **key._asdict())
+                error = f"{type(failure).__name__}: {failure}"
             with self._changed:
                 self._rendering = self._child = None
                 if self._closed:

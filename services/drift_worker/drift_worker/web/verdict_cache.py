@@ -3,16 +3,12 @@
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-import structlog
-
-from driftloop.errors import BrokerUnavailable
 from driftloop.events import DriftVerdict, Event, QualityEstimate, QualityVerdict
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings
-
-log = structlog.get_logger(__name__)
 
 CachedEvent = DriftVerdict | QualityVerdict | QualityEstimate
 OFFSETS_PER_VERDICT = 4  # the verdict, its estimate, a quality verdict, and the markers of their transactions
@@ -108,19 +104,15 @@ def _decompress(kind: type[E], event: CompressedEvent) -> E:
     return kind.model_validate_json(zlib.decompress(event.data))
 
 
-def start_tailing(cache: VerdictCache, kafka: KafkaSettings, topic: str) -> None:
-    """Fill the cache from the topic in a daemon thread, which reconnects when the broker was unavailable."""
+def follow_verdicts(cache: VerdictCache, kafka: KafkaSettings, topic: str, report_progress: Callable[[], None]) -> None:
+    """Fill the cache from the topic for as long as the broker is available.
 
-    def run() -> None:
-        while True:
-            try:
-                with reader.tail(kafka, topic, last=cache.max_events * OFFSETS_PER_VERDICT) as events:
-                    for event in events:
-                        cache.mark_fresh()
-                        if event is not None:
-                            cache.add(event)
-            except BrokerUnavailable as error:
-                log.warning("verdict_cache.topic_unavailable", error=str(error))
-                time.sleep(RECONNECT_DELAY_SECONDS)
-
-    threading.Thread(target=run, name="verdicts", daemon=True).start()
+    Raises:
+        BrokerUnavailable: The connection has failed or has been lost.
+    """
+    with reader.tail(kafka, topic, last=cache.max_events * OFFSETS_PER_VERDICT) as events:
+        for event in events:
+            report_progress()
+            cache.mark_fresh()
+            if event is not None:
+                cache.add(event)

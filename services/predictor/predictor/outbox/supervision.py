@@ -22,7 +22,12 @@ def supervised_relay() -> Iterator[None]:
 
     def keep_running() -> None:
         while not stop.is_set():
-            child = ChildProcess(module_command("predictor.outbox.relay"))
+            try:
+                child = ChildProcess(module_command("predictor.outbox.relay"))
+            except OSError as error:  # such as no memory for a process
+                log.error("outbox.relay_not_started", error=str(error))  # the trace says no more
+                stop.wait(RESTART_SECONDS)
+                continue
             children[:] = [child]
             exit_code = child.wait()
             if not stop.is_set():

@@ -3,36 +3,29 @@
 from collections.abc import Callable
 from threading import Event
 
-import structlog
-
-from driftloop.errors import BrokerUnavailable
 from driftloop.events import ModelStateChanged
 from driftloop.kafka import reader
 from driftloop.settings import Settings
 
-log = structlog.get_logger(__name__)
-
+TASK = "model_changes"
 RETRY_SECONDS = 5
 
 
-def listen_for_changes(settings: Settings, model: str, refresh: Callable[[], None], stop: Event) -> None:
+def follow_changes(
+    settings: Settings, model: str, refresh: Callable[[], None], stop: Event, report_progress: Callable[[], None]
+) -> None:
     """Call ``refresh`` whenever a retrain of ``model`` reaches its final state, until ``stop`` is set.
 
-    Blocks, so it needs a thread. After an error it reconnects every :data:`RETRY_SECONDS`;
-    ``refresh`` is also called after each connect, for changes that were announced before.
+    It is also called after the connection, for changes that were announced before.
+
+    Raises:
+        BrokerUnavailable: The connection has failed or has been lost.
     """
-    while not stop.is_set():
-        try:
-            with reader.tail(settings.kafka, settings.topics.models) as changes:
+    with reader.tail(settings.kafka, settings.topics.models) as changes:
+        refresh()
+        for change in changes:
+            report_progress()
+            if stop.is_set():
+                return
+            if isinstance(change, ModelStateChanged) and change.model == model and change.is_final:
                 refresh()
-                for change in changes:
-                    if stop.is_set():
-                        return
-                    if isinstance(change, ModelStateChanged) and change.model == model and change.is_final:
-                        refresh()
-        except BrokerUnavailable as error:
-            log.warning("model_changes.broker_unavailable", error=str(error), effect="the alias is still polled")
-            stop.wait(RETRY_SECONDS)
-        except Exception:  # this thread must not end: nobody would see it
-            log.exception("model_changes.failed", effect="the alias is still polled")
-            stop.wait(RETRY_SECONDS)
