@@ -55,6 +55,13 @@ def gate(tmp_path: Path) -> Path:
     return tmp_path / "gate"
 
 
+def open_gate(gate: Path, content: str) -> None:
+    """Create the gate with its content in one step, since rendering may look at it at any time."""
+    new = gate.with_suffix(".new")
+    new.write_text(content)
+    new.rename(gate)
+
+
 @pytest.fixture
 def client(cache: VerdictCache, bucket: Bucket, gate: Path, tmp_path: Path) -> Iterator[TestClient]:
     """Return a client of the pages. Reports are rendered by a few lines of Python; an empty gate makes them fail."""
@@ -68,7 +75,9 @@ if not (content := gate.read_text()):
     sys.exit("evidently <failed>")
 path = pathlib.Path({str(tmp_path / "bucket")!r}, "reports", model, version, window + ".html")
 path.parent.mkdir(parents=True, exist_ok=True)
-path.write_text(content)
+new = path.with_suffix(".new")
+new.write_text(content)
+new.rename(path)
 """
     app = FastAPI()
     with ReportQueue(2, 60, [sys.executable, "-c", code]) as report_queue:
@@ -296,7 +305,7 @@ def test_links_lead_to_the_pages_of_a_model_with_this_name(
         cache.add(make_verdict(number, model=model))
     for number in range(routes.MAX_VERSIONS):  # later versions, so that this one is only linked to
         cache.add(make_verdict(10 + number, version=str(10 + number)))
-    gate.write_text("a report")
+    open_gate(gate, "a report")
     (older,) = re.findall(r'href="(/\?[^"]+)"', client.get("/").text)
     overview = follow(client, older)
     for link in re.findall(r'<li><a class="\w+" href="([^"]+)"', overview.text):
@@ -345,7 +354,7 @@ def test_report_is_rendered_on_first_request_and_then_served(
     first = client.get(path)
     assert (first.status_code, 'http-equiv="refresh"' in first.text) == (202, True)
     assert "being rendered" in page_text(first)
-    gate.write_text("<p>evidently</p>")
+    open_gate(gate, "<p>evidently</p>")
     done = wait_for_status(lambda: client.get(path), 200)
     assert done.text == "<p>evidently</p>"
     assert done.headers["Content-Security-Policy"].startswith("sandbox allow-scripts")
@@ -358,7 +367,7 @@ def test_failed_report_shows_error_and_can_be_retried(client: TestClient, cache:
     failed = wait_for_status(lambda: client.get(path), 500)
     assert "evidently <failed>" in page_text(failed)
     assert 'http-equiv="refresh"' not in failed.text
-    gate.write_text("now")
+    open_gate(gate, "now")
     again = client.post(path, follow_redirects=False)
     assert (again.status_code, again.headers["Location"]) == (303, path)
     assert wait_for_status(lambda: client.get(path), 200).text == "now"
