@@ -100,8 +100,7 @@ def test_every_example_is_answered_as_it_stands(
                 response = client.post(path, headers={"Content-Type": content_type}, **body)
                 assert response.status_code == 200, (path, example, response.text)
                 sent += 1
-    has_no_csv = "matrix" in version or "types" in version
-    assert sent == 3 + (2 if "matrix" in version else len(FORMS)) + (not has_no_csv)
+    assert sent == 4 + (2 if "matrix" in version else len(FORMS))
     events = [event for event in outbox_events(outbox) if isinstance(event, Prediction)]
     assert len(events) == sent
     assert all(event.features == events[0].features for event in events)  # the same row in each form

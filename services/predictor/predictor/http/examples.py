@@ -1,13 +1,11 @@
 """Examples of prediction requests that the version in service answers, one for each form of each protocol."""
 
 import csv
-from collections.abc import Mapping
 from io import StringIO
 from typing import Any, NamedTuple, Self
 
 from pydantic_core import to_jsonable_python
 
-from predictor.serving.schema import Column
 from predictor.serving.serving_model import ServingModel
 
 JsonObject = dict[str, Any]
@@ -26,7 +24,7 @@ class RequestExamples(NamedTuple):
     mlflow: JsonObject
     """For ``/invocations``, by the name of the form."""
     csv: str
-    """For ``/invocations``; empty if MLflow cannot read the version's input from CSV."""
+    """For ``/invocations``."""
 
     @classmethod
     def of(cls, serving: ServingModel) -> Self:
@@ -40,14 +38,14 @@ class RequestExamples(NamedTuple):
         native, open_inference = {"instances": [row]}, {"inputs": tensors}
         if serving.schema.is_matrix:
             matrix = [list(row.values())]
-            return cls(native, open_inference, {form: {form: matrix} for form in ("instances", "inputs")}, "")
+            return cls(native, open_inference, {form: {form: matrix} for form in ("instances", "inputs")}, _csv(row))
         forms = {
             "dataframe_split": {"columns": list(row), "data": [list(row.values())]},
             "dataframe_records": [row],
             "instances": [row],
             "inputs": {name: [value] for name, value in row.items()},
         }
-        return cls(native, open_inference, {form: {form: rows} for form, rows in forms.items()}, _csv(row, columns))
+        return cls(native, open_inference, {form: {form: rows} for form, rows in forms.items()}, _csv(row))
 
 
 NO_EXAMPLES = RequestExamples({}, {}, {}, "")
@@ -73,10 +71,8 @@ def _row(serving: ServingModel) -> JsonObject:
     return json_row or placeholders
 
 
-def _csv(row: JsonObject, columns: Mapping[str, Column]) -> str:
-    """Return the row as CSV; empty if it has a datetime, which MLflow does not read from CSV, as it does no matrix."""
-    if any(columns[name].type.dtype.startswith("datetime") for name in row):
-        return ""
+def _csv(row: JsonObject) -> str:
+    """Return the row as CSV."""
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows([row.keys(), row.values()])
     return text.getvalue()
