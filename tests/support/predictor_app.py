@@ -40,7 +40,7 @@ def serving_model(
     signature = infer_signature(frame)
     description = Model(signature=signature, flavors={"python_function": {"predict_fn": method}})
     loaded = LoadedModel(estimator, description, frame.head(1))
-    schema = build_schema(signature, frame.head(1), max_rows)
+    schema = build_schema(signature, max_rows)
     model = ServingModel(version, schema, loaded)
     try:
         example_output = model.predict(schema.frame_to_columns(frame.head(1)))

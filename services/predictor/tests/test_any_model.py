@@ -244,7 +244,7 @@ def test_default_settings_serve_each_estimator_of_the_catalogue(
     manager, client = catalogue
     estimator, frame, method = estimator_catalogue.fit(name)
     loaded = load_model(save_files(tmp_path, estimator, frame, method))
-    serving = manager.serving = ServingModel("7", build_schema(loaded.signature, frame, 100), loaded)
+    serving = manager.serving = ServingModel("7", build_schema(loaded.signature, 100), loaded)
     rows = frame[:ROWS]
     expected = expected_predictions(getattr(estimator, method)(rows), method)
     for path, body in request_bodies(serving, rows).items():
@@ -384,7 +384,7 @@ def client(server: str) -> Iterator[httpx.Client]:
 def serve_one_column(manager: StaticModelManager, kind: str, *, required: bool = False) -> None:
     signature = ModelSignature(Columns([ColSpec(DataType[kind], "c", required=required)]))
     stored = LoadedModel(ConstantEstimator(), Model(signature=signature), None)
-    manager.serving = ServingModel("7", build_schema(signature, None, 100), stored)
+    manager.serving = ServingModel("7", build_schema(signature, 100), stored)
 
 
 def converted(client: httpx.Client, outbox: Outbox, path: str, body: Any) -> Any:

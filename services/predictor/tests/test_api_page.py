@@ -50,7 +50,7 @@ def serving(estimator: Any, rows: Any, example: Any, schema: Schema | None = Non
     if schema is not None:
         signature.inputs = schema
     loaded = LoadedModel(estimator, Model(signature=signature, flavors={}), example)
-    return ServingModel("7", build_schema(signature, None, 3), loaded)
+    return ServingModel("7", build_schema(signature, 3), loaded)
 
 
 def any_rows(rows: Any) -> Any:

@@ -28,7 +28,7 @@ SIGNATURE = ModelSignature(
     )
 )
 ROW = {"temp": 20.5, "distance": 733, "night": True, "carrier": "UA", "at": "2013-07-01T05:00:00", "class": 3}
-SCHEMA = build_schema(SIGNATURE, None, max_rows=3)
+SCHEMA = build_schema(SIGNATURE, max_rows=3)
 
 
 def body(*rows: dict[str, object]) -> str:
@@ -97,7 +97,7 @@ def test_schema_limits_rows_of_a_request() -> None:
 
 
 def test_schema_numbers_columns_of_a_matrix() -> None:
-    matrix = build_schema(ModelSignature(Schema([TensorSpec(np.dtype("float64"), (-1, 2))])), None, max_rows=3)
+    matrix = build_schema(ModelSignature(Schema([TensorSpec(np.dtype("float64"), (-1, 2))])), max_rows=3)
     array = matrix.columns_to_frame(matrix.parse(body({"x0": 1, "x1": 2.5})))
     assert isinstance(array, np.ndarray)
     assert array.tolist() == [[1.0, 2.5]]
@@ -118,13 +118,13 @@ def test_schema_numbers_columns_of_a_matrix() -> None:
 )
 def test_schema_rejects_unsupported_signature(inputs: list[Any]) -> None:
     with pytest.raises(ModelRejected, match="signature"):
-        build_schema(ModelSignature(Schema(inputs)), None, max_rows=3)
+        build_schema(ModelSignature(Schema(inputs)), max_rows=3)
 
 
 def test_schema_rejects_reserved_names_and_lists_them() -> None:
     signature = ModelSignature(Schema([ColSpec(DataType.double, "time"), ColSpec(DataType.double, "id")]))
     with pytest.raises(ModelRejected, match=r"named id, time, .* the names id, model, prediction, row, time, version"):
-        build_schema(signature, None, max_rows=3)
+        build_schema(signature, max_rows=3)
 
 
 def changed(**columns: tuple[DataType, bool]) -> ModelSignature:
@@ -148,9 +148,9 @@ def changed(**columns: tuple[DataType, bool]) -> ModelSignature:
 def test_schema_lists_incompatibilities_with_another_signature(
     columns: dict[str, tuple[DataType, bool]], reasons: list[str]
 ) -> None:
-    assert SCHEMA.incompatibilities_with(build_schema(changed(**columns), None, max_rows=3)) == reasons
+    assert SCHEMA.incompatibilities_with(build_schema(changed(**columns), max_rows=3)) == reasons
 
 
 def test_schema_is_incompatible_with_one_that_lacks_a_column() -> None:
-    fewer = build_schema(ModelSignature(Schema(SIGNATURE.inputs.inputs[1:])), None, max_rows=3)
+    fewer = build_schema(ModelSignature(Schema(SIGNATURE.inputs.inputs[1:])), max_rows=3)
     assert SCHEMA.incompatibilities_with(fewer) == ["the column temp is missing"]

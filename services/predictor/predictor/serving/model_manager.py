@@ -10,7 +10,6 @@ from pathlib import Path
 from time import perf_counter, sleep
 from typing import Literal
 
-import pandas as pd
 import structlog
 from mlflow.exceptions import MlflowException
 from threadpoolctl import threadpool_limits
@@ -243,8 +242,7 @@ class ModelManager:
 
     def _load_and_try(self, version: str, folder: Path) -> ServingModel:
         loaded = load_model(folder, self._registry.trusted_types)
-        example = loaded.example if isinstance(loaded.example, pd.DataFrame) else None
-        schema = build_schema(loaded.signature, example, self._settings.max_rows)
+        schema = build_schema(loaded.signature, self._settings.max_rows)
         if self.serving is not None:
             self._check_compatibility(version, self.serving.schema.incompatibilities_with(schema))
         model = try_model(ServingModel(version, schema, loaded), self.serving, self._settings.missing_values)

@@ -1,6 +1,5 @@
 """The request schema of a model: built from its signature, it converts JSON rows to columns and columns to a frame."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -116,14 +115,11 @@ class Column(NamedTuple):
 class Schema:
     """The columns of one model version, and conversions between requests, columns and frames."""
 
-    def __init__(
-        self, columns: Sequence[Column], example: pd.DataFrame | None, max_rows: int, *, is_matrix: bool
-    ) -> None:
+    def __init__(self, columns: Sequence[Column], max_rows: int, *, is_matrix: bool) -> None:
         """Create the schema.
 
         Args:
             columns: The signature's columns, in order.
-            example: Rows of which the first is shown on the API page.
             max_rows: The most rows that a request may have.
             is_matrix: Whether the estimator takes an array instead of a frame.
         """
@@ -142,11 +138,10 @@ class Schema:
             {column.name: column.row_field for column in columns},
             ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
         )
-        example_json = "[]" if example is None else example.head(1).to_json(orient="records", date_format="iso")
         request_type = _typed_dict(
             "Instances",
             {"instances": Annotated[list[row_type], Field(min_length=1, max_length=max_rows)]},  # type: ignore[valid-type]
-            ConfigDict(extra="forbid", json_schema_extra={"example": {"instances": json.loads(example_json)}}),
+            ConfigDict(extra="forbid"),
         )
         self.request_adapter: TypeAdapter[Any] = TypeAdapter(request_type)
         """Validates ``{"instances": [row, …]}`` with rows typed by the signature. Unknown fields are errors, because
@@ -252,7 +247,7 @@ class Schema:
         return reasons
 
 
-def build_schema(signature: ModelSignature, example: pd.DataFrame | None, max_rows: int) -> Schema:
+def build_schema(signature: ModelSignature, max_rows: int) -> Schema:
     """Build the schema of a version from its signature.
 
     The columns of a matrix, which have no names, are called ``x0``, ``x1`` and so on, as scikit-learn does. Names
@@ -290,7 +285,7 @@ def build_schema(signature: ModelSignature, example: pd.DataFrame | None, max_ro
             f"the signature has columns named {', '.join(sorted(conflicts))}, and the archive has columns of its own "
             f"with the names {', '.join(sorted(RESERVED_COLUMNS))}: rename the columns, and log the model again"
         )
-    return Schema(columns, example, max_rows, is_matrix=inputs.is_tensor_spec())
+    return Schema(columns, max_rows, is_matrix=inputs.is_tensor_spec())
 
 
 def _typed_dict(name: str, fields: dict[str, Any], config: ConfigDict) -> Any:
