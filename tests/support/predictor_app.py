@@ -129,7 +129,7 @@ def load_through_manager(folder: Path, version: str = "7", **settings: Any) -> S
     return manager.serving
 
 
-def outbox_events(outbox: Outbox) -> list[Event]:
-    """Return the events in the outbox as consumers will see them."""
-    messages = [to_message(event, "predictor") for _, event in outbox.read_after(0, 100_000)]
+def outbox_events(outbox: Outbox, count: int = 100_000) -> list[Event]:
+    """Return the first ``count`` events in the outbox as consumers will see them."""
+    messages = [to_message(event, "predictor") for _, event in outbox.read_after(0, count)]
     return [decode(message.value, message.headers) for message in messages]

@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, Schema
+from mlflow.types.schema import DataType
 
 from driftloop.events import Prediction, now
+from driftloop.registry.loading import LoadedModel
 from predictor.outbox.outbox import Outbox, OutboxUnavailable
 from predictor.serving.batching import Batcher, PredictionResult, QueueFull
+from predictor.serving.schema import build_schema
 from predictor.serving.serving_model import PredictionFailed, ServingModel
 from tests.support.predictor_app import outbox_events, serving_model
 
@@ -217,5 +222,74 @@ def test_batcher_splits_several_outputs_by_request(outbox: Outbox) -> None:
             assert one.scores == [[0.25, 0.75, 0.25, 0.25, 0.25]]
             assert [array.shape for array in two.output.arrays] == [(2, 2), (2, 3)]
             assert two.output.to_lists()[1] == [[1.0, 0.0], [1.0, 1.0, 1.0]]
+
+    run(test)
+
+
+def test_batcher_keeps_requests_apart_whose_nulls_would_change_each_others_numbers(outbox: Outbox) -> None:
+    class Recording:
+        """An estimator that returns its integers, and records the dtype of each batch."""
+
+        def __init__(self) -> None:
+            self.open, self.dtypes = threading.Event(), list[str]()
+
+        def predict(self, frame: Any) -> Any:
+            assert self.open.wait(10)
+            self.dtypes.append(str(frame["n"].dtype))
+            return frame["n"].fillna(-1).to_numpy()
+
+    async def test() -> None:
+        async with batcher_harness(outbox) as harness:
+            estimator = Recording()
+            signature = ModelSignature(Schema([ColSpec(DataType.long, "n", required=False)]))
+            loaded = LoadedModel(estimator, Model(signature=signature), None)
+            version = ServingModel("7", build_schema(signature, 100), loaded)
+            large = 2**53 + 1
+            first = harness.batcher.submit(version, {"n": [0]}, 1, now())
+            await harness.wait_until_scoring()
+            following = [harness.batcher.submit(version, {"n": [n]}, 1, now()) for n in (large, None, large, None, 7)]
+            estimator.open.set()
+            results = await asyncio.gather(first, *following)
+            assert [result.scores for result in results] == [[0], [large], [-1], [large], [-1], [7]]
+            assert estimator.dtypes == ["int64", "int64", "float64"]
+            with pytest.raises(PredictionFailed, match=f"row 1, column n: {large} is rounded"):
+                await harness.batcher.submit(version, {"n": [None, large]}, 2, now())
+            assert version.record.consecutive_failures == 0  # the request was at fault
+
+    run(test)
+
+
+def test_batcher_records_failures_and_successes_of_the_model(outbox: Outbox) -> None:
+    async def test() -> None:
+        async with batcher_harness(outbox) as harness:
+            record = harness.version.record
+            for count in (1, 2):
+                with pytest.raises(PredictionFailed, match="x is negative"):
+                    await harness.submit(-1)
+                assert (record.consecutive_failures, record.has_succeeded) == (count, False)
+            await harness.submit(1)
+            assert (record.consecutive_failures, record.last_columns) == (0, {"x": [1], "n": [1]})
+
+    run(test)
+
+
+def test_batcher_fails_only_the_request_whose_output_has_another_number_of_rows(outbox: Outbox) -> None:
+    class Forgetful:
+        """An estimator that forgets negative rows."""
+
+        def predict(self, frame: Any) -> Any:
+            x = frame["x"].to_numpy()
+            return x[x >= 0]
+
+    async def test() -> None:
+        async with batcher_harness(outbox) as harness:
+            version = serving_model(Forgetful(), method="predict")
+            results = await asyncio.gather(
+                *(harness.submit(x, version=version) for x in (1, -2, 3)), return_exceptions=True
+            )
+            assert [result.scores for result in results if isinstance(result, PredictionResult)] == [[1.0], [3.0]]
+            assert isinstance(results[1], PredictionFailed)
+            assert "0 predictions for 1 rows" in str(results[1])
+            assert len(outbox_events(outbox)) == 2
 
     run(test)
