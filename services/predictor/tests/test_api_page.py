@@ -19,7 +19,7 @@ from driftloop.registry.loading import LoadedModel
 from predictor.outbox.outbox import Outbox
 from predictor.serving.schema import build_schema
 from predictor.serving.serving_model import ServingModel
-from tests.support.predictor_app import FRAME, StaticModelManager, outbox_events, wine_model
+from tests.support.predictor_app import FRAME, StaticModelManager, outbox_events, serving_model, wine_model
 
 FIRST_PATHS = ["/predict", "/v1/models/m:predict", "/v2/models/m/infer", "/invocations", "/outcomes"]
 FORMS = {"dataframe_split", "dataframe_records", "instances", "inputs"}
@@ -130,3 +130,23 @@ def test_page_without_a_version_has_no_examples(client: TestClient, manager: Sta
     manager.serving = None
     paths = client.get("/openapi.json").json()["paths"]
     assert "example" not in paths["/predict"]["post"]["requestBody"]["content"]["application/json"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "method", "expected"),
+    [
+        ([0, 0, 1, 1], "predict_proba", "Each prediction is the probability of the class 1"),
+        (
+            ["a", "b", "c", "c"],
+            "predict_proba",
+            "Each prediction has the probability of each class, in this order: 'a', 'b', 'c'",
+        ),
+        (["a", "b", "c", "c"], "predict", "Each prediction is a class"),
+    ],
+)
+def test_page_says_of_what_class_a_probability_is(
+    client: TestClient, manager: StaticModelManager, targets: list[Any], method: str, expected: str
+) -> None:
+    manager.serving = serving_model(LogisticRegression().fit(FRAME, targets), method=method)
+    operation = client.get("/openapi.json").json()["paths"]["/predict"]["post"]
+    assert operation["responses"]["200"]["description"] == expected

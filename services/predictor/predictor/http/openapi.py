@@ -22,6 +22,7 @@ from predictor.http.openapi_parts import (
 from predictor.http.outcomes import OutcomesRequest
 from predictor.http.protocols.native import Predictions
 from predictor.http.protocols.open_inference_v2 import InferenceRequest
+from predictor.serving.model_output import OutputDescription
 from predictor.serving.serving_model import ServingModel
 
 TAGS = ("predictions", "KServe V1", "Open Inference Protocol", "MLflow", "operation")
@@ -61,7 +62,24 @@ def build_openapi(app: FastAPI, model_name: str, serving: ServingModel | None) -
     examples = RequestExamples.of(serving) if serving else NO_EXAMPLES
     document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas(serving, examples))
     document["paths"] = {**_prediction_paths(model_name, examples), **document["paths"]}
+    if serving:
+        native = document["paths"]["/predict"]["post"]["responses"]["200"]
+        native["description"] = _describe_predictions(serving.output)
     return document
+
+
+def _describe_predictions(output: OutputDescription) -> str:
+    """Say what the predictions of the version in service mean."""
+    classes = output.predicted_classes
+    match output.kind:
+        case "probability" | "log_probability" if classes is not None:
+            kind = output.kind.replace("_", " ")
+            if output.size == 1:
+                return f"Each prediction is the {kind} of the class {classes[0]!r}"
+            return f"Each prediction has the {kind} of each class, in this order: {', '.join(map(repr, classes))}"
+        case "label":
+            return "Each prediction is a class"
+    return "The predictions, as the model returns them"
 
 
 def _name_by_first_sentence(document: JsonObject) -> None:
