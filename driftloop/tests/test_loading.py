@@ -15,10 +15,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 import skops.io
 import structlog
 import yaml
+from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from scipy.stats import loguniform
 from sklearn.ensemble import (
     AdaBoostClassifier,
@@ -34,7 +37,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from driftloop.registry.loading import ModelRejected, load_model
+from driftloop.errors import RegistryUnavailable
+from driftloop.registry import loading
+from driftloop.registry.loading import ModelFilesUnreadable, ModelRejected, download_model, load_model
 
 FRAME = pd.DataFrame({"x": [float(n) for n in range(40)], "y": [float(n % 7) for n in range(40)]})
 OUTCOMES = [0, 1] * 20
@@ -412,3 +417,23 @@ def test_load_model_names_versions_if_the_state_of_an_older_file_does_not_fit(fo
     edit_schema(folder, lambda schema: schema.update(__loader__="TreeNode"))
     assert "cannot be loaded" in (message := reason(folder))
     assert "saved with scikit-learn 1.5.2" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (PermissionError("403 Forbidden"), RegistryUnavailable),
+        (KeyError("nobody has thought of it"), RegistryUnavailable),
+        (requests.ConnectionError("refused"), RegistryUnavailable),
+        (MlflowException("no such version", RESOURCE_DOES_NOT_EXIST), ModelFilesUnreadable),
+    ],
+)
+def test_download_model_translates_errors_of_every_artifact_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: type[Exception]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(loading, "download_artifacts", fail)
+    with pytest.raises(expected, match=str(error.args[0])):
+        download_model("models:/m/1", tmp_path)

@@ -39,6 +39,17 @@ def test_predict_takes_event_time_from_header(client: TestClient, outbox: Outbox
     assert outbox_events(outbox)[0].time == datetime(2013, 7, 1, 5, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("text", ["2013", "1372654800", "now", "2013-07-01T05:00:00"])
+def test_predict_rejects_header_that_is_no_time_with_a_zone(client: TestClient, text: str) -> None:
+    for path, body in (
+        ("/predict", {"instances": [ROW]}),
+        ("/outcomes", {"outcomes": [{"id": "p", "index": 0, "outcome": 1}]}),
+    ):
+        answer = client.post(path, json=body, headers={"Driftloop-Time": text})
+        assert answer.status_code == 422, (path, answer.text)
+        assert answer.json()["detail"][0]["loc"] == ["header", "Driftloop-Time"]
+
+
 def test_full_outbox_rejects_requests_and_names_the_setting(make_client: Callable[..., Any], tmp_path: Path) -> None:
     full = Outbox(tmp_path / "full", OutboxSettings(max_events=1))
     with make_client(full) as client:
