@@ -15,7 +15,7 @@ from mlflow.types.schema import DataType
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import OneHotEncoder, PowerTransformer
 
 from driftloop.errors import RegistryUnavailable
 from driftloop.registry.loading import ModelRejected
@@ -373,6 +373,32 @@ def test_model_manager_tries_a_version_without_example_on_a_row_of_its_categorie
     registry.alias_version = "1"
     manager.refresh()
     assert serving_version(manager) == "1", manager.rejected
+
+
+def test_model_manager_restores_a_cached_version_that_fails_only_on_a_made_up_row(
+    start: Callable[..., ModelManager], registry: FakeRegistry
+) -> None:
+    positive = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0]})
+    box_cox = make_pipeline(PowerTransformer(method="box-cox"), LogisticRegression())  # fails on 0
+    registry.add("1", clone(box_cox), frame=positive)
+    registry.add("2", clone(box_cox), frame=positive, input_example=None)
+    before = start()
+    registry.alias_version = "1"
+    before.start()
+    assert before.serving is not None
+    before.serving.record.add_success({"x": [2.0]})
+    registry.alias_version = "2"
+    before.refresh()
+    assert serving_version(before) == "2", before.rejected
+    after = start()
+    after.start()
+    assert (serving_version(after), after.source) == ("2", "cache")
+    shutil.rmtree(registry.folder.parent / "models")
+    fresh = start()
+    fresh.start()
+    assert fresh.serving is None
+    assert fresh.rejected is not None
+    assert "log it with an input_example" in fresh.rejected.reason
 
 
 def test_model_manager_rejects_an_unfitted_version_without_example(

@@ -147,7 +147,7 @@ class ModelManager:
         if version is None or self._settings.pinned_version not in (None, version):
             return
         try:
-            model = self._load_throttled(version)
+            model = self._load_throttled(version, has_served=True)
         except Exception as error:  # noqa: BLE001  # the registry may have it in better shape
             log.warning("model.cached_version_unusable", version=version, reason=str(error))
         else:
@@ -157,7 +157,7 @@ class ModelManager:
 
     def _swap(self, version: str) -> None:
         try:
-            model = self._load_throttled(version)
+            model = self._load_throttled(version, has_served=False)
         except ModelRejected as error:
             tracing.set_attributes(rejection=str(error))
             retry_at = None
@@ -224,7 +224,7 @@ class ModelManager:
         metrics.VERSION_FAILING.set(False)
         self._set_rejected(RejectedVersion(serving.version, reason, now()))
 
-    def _load_throttled(self, version: str) -> ServingModel:
+    def _load_throttled(self, version: str, *, has_served: bool) -> ServingModel:
         """Load and try a version; throttled if another version serves meanwhile.
 
         Raises:
@@ -233,19 +233,21 @@ class ModelManager:
         with _throttled() if self.serving else nullcontext():
             folder = self._cache.fetch(version)
             try:
-                return self._load_and_try(version, folder)
+                return self._load_and_try(version, folder, has_served=has_served)
             except ModelRejected:
                 raise
             except Exception as error:
                 log.warning("model.load_failed", version=version, exc_info=True)
                 raise ModelRejected(f"it cannot be served: {type(error).__name__}: {error}") from error
 
-    def _load_and_try(self, version: str, folder: Path) -> ServingModel:
+    def _load_and_try(self, version: str, folder: Path, *, has_served: bool) -> ServingModel:
         loaded = load_model(folder, self._registry.trusted_types)
         schema = build_schema(loaded.signature, self._settings.max_rows)
         if self.serving is not None:
             self._check_compatibility(version, self.serving.schema.incompatibilities_with(schema))
-        model = try_model(ServingModel(version, schema, loaded), self.serving, self._settings.missing_values)
+        model = try_model(
+            ServingModel(version, schema, loaded), self.serving, self._settings.missing_values, has_served=has_served
+        )
         if self.serving is not None:
             self._check_compatibility(version, self.serving.output.incompatibilities_with(model.output))
         return model

@@ -7,6 +7,7 @@ from datetime import datetime
 from itertools import cycle, islice
 from typing import Any
 
+import numpy as np
 import structlog
 
 from driftloop.events import FeatureValue
@@ -19,6 +20,7 @@ from predictor.settings import MissingValues
 
 log = structlog.get_logger(__name__)
 
+MADE_FROM_SIGNATURE = "a row made from its signature; log it with an input_example to have it tried on that"
 BATCH_SIZES = (1, 8, 64, 512)
 MAX_ROWS_TRIED = 20  # of a request that the version before has answered
 EXAMPLE_CELLS: dict[str, FeatureValue] = {
@@ -33,7 +35,9 @@ EXAMPLE_CELLS: dict[str, FeatureValue] = {
 """A value of each type of column, for a row that is made from the signature alone."""
 
 
-def try_model(model: ServingModel, served: ServingModel | None, missing_values: MissingValues) -> ServingModel:
+def try_model(
+    model: ServingModel, served: ServingModel | None, missing_values: MissingValues, *, has_served: bool
+) -> ServingModel:
     """Predict for rows in batches of several sizes; return the model with a description of its output.
 
     The rows are the model's input example; or else rows that the version in service has answered; or else a row made
@@ -43,13 +47,20 @@ def try_model(model: ServingModel, served: ServingModel | None, missing_values: 
         model: The version to try.
         served: The version in service, if there is one.
         missing_values: Which object stands for a missing value in columns of objects; ``auto`` finds it out.
+        has_served: Whether the version has served before, so that a row which nobody has sent cannot reject it.
 
     Raises:
         ModelRejected: The model fails for all rows.
     """
     rows, origin = _trial_rows(model, served)
     model.schema.missing_values = _declared_missing_values(model, missing_values)
-    rows, output = _first_success(model, rows, origin)
+    try:
+        rows, output = _first_success(model, rows, origin)
+    except ModelRejected as error:
+        if not has_served or origin != MADE_FROM_SIGNATURE:
+            raise
+        log.warning("model.trial_failed", version=model.version, error=str(error), effect="it has served before")
+        return model
     try:
         for size in BATCH_SIZES:
             model.predict({name: list(islice(cycle(cells), size)) for name, cells in rows.items()})
@@ -78,12 +89,15 @@ def _trial_rows(model: ServingModel, served: ServingModel | None) -> tuple[Colum
         }, f"the rows that version {served.version} has answered"
     categories = find_categories(model.loaded.estimator, list(model.schema.columns))
     row = {name: [_example_cell(column, categories)] for name, column in model.schema.columns.items()}
-    return row, "a row made from its signature; log it with an input_example to have it tried on that"
+    return row, MADE_FROM_SIGNATURE
 
 
-def _example_cell(column: Column, categories: dict[str, FeatureValue]) -> FeatureValue:
-    cell = categories.get(column.name)
-    return cell if column.type.dtype == "object" and isinstance(cell, str) else EXAMPLE_CELLS[column.type.dtype]
+def _example_cell(column: Column, categories: dict[str, Any]) -> FeatureValue:
+    """Return a category that an encoder knows if the column can hold it, or else any value of the column's type."""
+    placeholder = EXAMPLE_CELLS[column.type.dtype]
+    category = categories.get(column.name, placeholder)
+    cell: FeatureValue = category.item() if isinstance(category, np.generic) else category
+    return cell if type(cell) is type(placeholder) else placeholder
 
 
 def _first_success(model: ServingModel, rows: Columns, origin: str) -> tuple[Columns, ModelOutput]:
