@@ -122,7 +122,8 @@ def test_killed_predictor_publishes_every_response_once(
             predictor.start()
         predictor.wait_until_loaded()
         # After a start, the cached version serves until the alias has been looked up.
-        wait_until(lambda: predictor.version() == version or None, "the version of the last swap serves")
+        wait_until(lambda: serving_workers(predictor, version) == workers or None, "all serve the last version")
+        predictor.wait_until_loaded()
     responses = load.result()
     predictor.assert_exactly_once(responses, kills=kills)
     assert set(responses.status) <= {200, 503, 0}
