@@ -292,7 +292,7 @@ def test_drift_worker_archives_outcomes(stack: Stack) -> None:
         stack.components["predictor"].url + "/outcomes",
         json={"outcomes": [{"id": response["id"], "index": 0, "outcome": 1}]},
     )
-    assert (reported.status_code, reported.json()) == (202, {"accepted": 1})
+    assert (reported.status_code, reported.json()) == (202, {"accepted": 1, "unmatchable": 0})
 
     def archived() -> pd.DataFrame | None:
         bucket = Bucket(stack.storage)

@@ -130,7 +130,7 @@ def test_service_help_describes_every_setting_and_gives_examples(service: str) -
     settings = re.findall(r"^ +(DRIFTLOOP_\w+)\n((?: {8}\S.*\n)+)", done.stdout, re.MULTILINE)
     assert len(settings) == len(re.findall(r"^ +DRIFTLOOP_\w+$", done.stdout, re.MULTILINE)) > 10
     for name, text in settings:
-        assert re.fullmatch(r"\w.+ \((default: .*|required)\)", " ".join(text.split())), name
+        assert re.fullmatch(r"\w.+ \((one of .*; )?(default: .*|required)\)", " ".join(text.split())), name
 
 
 def test_predictor_without_version_is_not_ready_and_names_missing_alias(stack: Stack) -> None:
