@@ -63,7 +63,7 @@ def test_mlflow_client_gets_the_models_predictions(served: Served, outbox: Outbo
     answer = client.invoke(served.rows).get_predictions(predictions_format="ndarray")
     assert answer == pytest.approx(served.probabilities, abs=1e-12)
     assert features(outbox) == [frame_to_columns(served.rows)]
-    with pytest.raises(Exception, match=r"error code 400.*Model is missing inputs.*hue"):
+    with pytest.raises(Exception, match=r"error code 400.*required columns are missing: hue"):
         client.invoke(served.rows.drop(columns="hue"))
 
 
@@ -77,7 +77,9 @@ def test_triton_client_reads_health_and_metadata(triton: Any, manager: StaticMod
     assert "binary_tensor_data" in triton.get_server_metadata()["extensions"]
     described = triton.get_model_metadata("m")
     assert {tensor["name"]: tensor["datatype"] for tensor in described["inputs"]} == DATATYPES
-    assert described["outputs"] == [{"name": "output-1", "datatype": "FP64", "shape": [-1, 3]}]
+    (output,) = described["outputs"]
+    assert (output["name"], output["datatype"], output["shape"]) == ("output-1", "FP64", [-1, 3])
+    assert output["parameters"] == {"kind": "probability", "classes": [0, 1, 2]}
     manager.serving = None
     assert not triton.is_server_ready()
     assert not triton.is_model_ready("m")

@@ -34,12 +34,12 @@ def convert_columns(
         MissingColumn: A required column is missing.
         InvalidCell: A value does not fit its column, or a required value is missing.
     """
+    if missing := [name for name, column in schema.columns.items() if column.required and name not in cells]:
+        raise MissingColumn(f"required columns are missing: {', '.join(missing)}")
     columns: Columns = {}
     for name, column in schema.columns.items():
         if name in cells:
             columns[name] = schema.validate_cells(name, _normalize_cells(cells[name], column, spelling))
-        elif column.required:
-            raise MissingColumn(f"the column {name} is missing")
         else:
             columns[name] = [None] * row_count
         if not column.nullable and None in columns[name]:
