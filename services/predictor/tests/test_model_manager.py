@@ -436,7 +436,7 @@ def test_model_manager_restores_the_previous_version_if_the_new_one_answers_noth
 
 
 @pytest.mark.parametrize(("restore", "answered"), [(False, False), (True, True)])
-def test_model_manager_only_warns_of_failures_if_told_so_or_if_the_version_has_answered(
+def test_model_manager_only_warns_of_failures_if_set_to_or_if_the_version_has_answered(
     start: Callable[..., ModelManager], registry: FakeRegistry, health: Health, restore: bool, answered: bool
 ) -> None:
     manager = start(restore_previous=restore, max_consecutive_failures=3)

@@ -21,7 +21,7 @@ class FittedTransformer(NamedTuple):
     attributes: Mapping[str, Any]
     """Its parameters and what it has learned, by name."""
     columns: tuple[str, ...]
-    """The columns that it gets, in their order, as far as they can be told."""
+    """The columns that it gets, in their order, as far as they are known."""
 
     def categories(self) -> Iterator[tuple[str, Any]]:
         """Yield each category of an encoder with its column."""
