@@ -439,7 +439,8 @@ def test_invocations_rejects_blank_row_that_pandas_drops(client: httpx.Client, m
 def test_protocols_require_values_of_required_columns(client: httpx.Client, manager: StaticModelManager) -> None:
     for kind in (DataType.double, DataType.long, DataType.string, DataType.boolean, DataType.datetime):
         serve_one_column(manager, kind.name, required=True)
-        tensor = {"name": "c", "shape": [1], "datatype": manager.serving.schema.columns["c"].type.tensor_datatype}  # type: ignore[union-attr]
+        assert manager.serving is not None
+        tensor = {"name": "c", "shape": [1], "datatype": manager.serving.schema.columns["c"].type.tensor_datatype}
         for path, body in (
             ("/predict", {"instances": [{"c": None}]}),
             ("/v1/models/m:predict", {"instances": [[None]]}),

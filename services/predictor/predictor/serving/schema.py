@@ -219,7 +219,7 @@ class Schema:
 
     def _to_array(self, cells: list[FeatureValue], column: Column) -> npt.NDArray[Any]:
         column_type = column.type
-        if None not in cells or column_type.dtype.startswith(("float", "datetime")):
+        if column_type.dtype.startswith(("float", "datetime")) or None not in cells:  # the former read None as missing
             return np.array(cells, dtype=column_type.dtype)
         if column_type.nullable_dtype == "object":
             missing_value = None if self.missing_values.get(column.name) == "none" else math.nan
