@@ -33,8 +33,9 @@ INTRODUCTION = """\
 <!-- This page is written by make docs, from the settings models in the code. -->
 
 Services and commands are configured by environment variables. A service that starts with a missing, misspelt or invalid
-variable prints its name and what is wrong with it, and exits with code 2. `--help` of each service lists its own
-variables. Values of objects are JSON, such as `DRIFTLOOP_CALIBRATION__DISTANCES='{"carrier": "psi"}'`.
+variable prints its name and what is wrong with it, and exits with code 2; a name whose section is misspelt, such as
+`DRIFTLOOP_PREDCTOR__PORT`, is ignored. `--help` of each service lists its own variables.
+Values of objects are JSON, such as `DRIFTLOOP_CALIBRATION__DISTANCES='{"carrier": "psi"}'`.
 
 The command `driftloop` reads the variables of Kafka, topics, registry and bucket, and `DRIFTLOOP_TRAINER__API_KEY`
 where it talks to the trainer over HTTP. `driftloop-train` reads those of the trainer, of which it needs no API key.
