@@ -3,6 +3,8 @@
 Two versions of the flights model, of different months, take turns behind the alias. A swap counts from the move of the
 alias until one second after the first response of the new version, so it includes polling the registry, downloading,
 loading, warm-up and the swap itself.
+
+Afterwards a rollback, which also records who replaced what and why, is compared with a bare move of the alias.
 """
 
 import sys
@@ -10,12 +12,14 @@ import time
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.peers import servers
+from driftloop.registry.rollback import roll_back
 from stack.running import Stack, StackStartError
 from tests.support import flights_model, load_client, report, stack_fixture, wrk
 from tests.support.comparison import compare_events
@@ -24,9 +28,10 @@ from tests.support.processes import ServerStartError, exit_on_sigterm
 from tests.support.report import log
 from tests.support.topic_audit import TopicAudit
 
-GOALS = {"failures": "0", "p99_ratio": "≤ 1.5", "wrong_predictions": "0", "events_lost": "0"}
+GOALS = {"failures": "0", "p99_ratio": "≤ 1.5", "wrong_predictions": "0", "events_lost": "0", "rollback_ratio": "≤ 20"}
 CONNECTIONS = 64
 SWAPS, QUICK_SWAPS = 20, 5
+ROLLBACKS = 10
 # Long enough for seconds without a swap in between, and no multiple of the two seconds in which the predictor polls the
 # alias, so that swaps come at all phases of the polling.
 SWAP_INTERVAL_SECONDS = 7.3
@@ -90,6 +95,8 @@ def measure(swaps: int) -> tuple[dict[str, float], dict[str, Any]]:
             audit.wait_for(int(successful.sum()))
             log("comparing all events with their versions' own predictions")
             comparison = compare_events(audit.events(), versions, responses, rows)
+        log(f"{ROLLBACKS} rollbacks")
+        rollback_seconds, move_seconds = time_rollbacks(stack, names)
 
     in_swap = during_swaps(responses, moves)
     is_warm = responses.start > responses.start.min() + WARM_UP_SECONDS
@@ -101,6 +108,7 @@ def measure(swaps: int) -> tuple[dict[str, float], dict[str, Any]]:
         "p99_ratio": p99_inside / p99_outside,
         "wrong_predictions": float(comparison.wrong_predictions),
         "events_lost": float(comparison.lost_events),
+        "rollback_ratio": median(rollback_seconds) / median(move_seconds),
     }
     details = {
         **comparison._asdict(),
@@ -115,6 +123,8 @@ def measure(swaps: int) -> tuple[dict[str, float], dict[str, Any]]:
         "swaps": len(moves),
         "swaps_seen": len(delays),
         "seconds_from_alias_to_response": delays,
+        "rollback_seconds": rollback_seconds,
+        "seconds_to_move_alias": move_seconds,
     }
     table = report.create_table("swap: details", "", "value")
     for name, value in details.items():
@@ -146,6 +156,23 @@ def swap_under_load(stack: Stack, bodies: Path, versions: Sequence[str]) -> tupl
         Swap(version, moved_at, first_response_time(responses, version, moved_at, end))
         for (version, moved_at), end in zip(moves, ends, strict=True)
     ]
+
+
+def time_rollbacks(stack: Stack, versions: Sequence[str]) -> tuple[list[float], list[float]]:
+    """Return the seconds of each rollback and of each bare move of the alias before it."""
+    older, newer = versions
+    client = stack.registry.client
+    rollbacks, moves = [], []
+    for _ in range(ROLLBACKS):
+        stack.registry.promote(older)
+        stack.registry.promote(newer)
+        begin = time.monotonic()
+        client.set_registered_model_alias(stack.registry.model, stack.registry.alias, newer)
+        moves.append(time.monotonic() - begin)
+        begin = time.monotonic()
+        roll_back(stack.registry, "rollback of the benchmark")
+        rollbacks.append(time.monotonic() - begin)
+    return rollbacks, moves
 
 
 def first_response_time(responses: Responses, version: str, begin: float, end: float) -> float | None:
