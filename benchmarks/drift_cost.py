@@ -27,10 +27,10 @@ from driftloop.drift.distances import ColumnType
 from driftloop.drift.scoring import score_window
 from driftloop.drift.settings import WindowSettings
 from driftloop.drift.statistics import StatisticKey, prepare_reference, window_statistics
-from driftloop.events import DriftVerdict, Prediction, frame_to_columns
+from driftloop.events import PREDICTION_COLUMN, DriftVerdict, Prediction, frame_to_columns
 from driftloop.kafka.codec import decode, encode
 from driftloop.storage.bucket import Bucket
-from driftloop.storage.reference_store import PREDICTION_COLUMN, save_reference
+from driftloop.storage.reference_store import save_reference
 from stack.running import Stack, StackStartError
 from tests.support import flights_model, report, stack_fixture
 from tests.support.processes import Server, ServerStartError, exit_on_sigterm

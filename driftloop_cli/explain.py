@@ -16,7 +16,20 @@ from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 
 from driftloop.errors import RegistryUnavailable
-from driftloop.events import RESERVED_COLUMNS, DriftVerdict, Event, Outcome, Prediction, Window
+from driftloop.events import (
+    ID_COLUMN,
+    MODEL_COLUMN,
+    PREDICTION_COLUMN,
+    RESERVED_COLUMNS,
+    ROW_COLUMN,
+    TIME_COLUMN,
+    VERSION_COLUMN,
+    DriftVerdict,
+    Event,
+    Outcome,
+    Prediction,
+    Window,
+)
 from driftloop.kafka import reader
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.storage import reference_store
@@ -28,7 +41,7 @@ MAX_PARALLEL_READS = 8
 VERDICT_BATCH_SIZE = 200
 MAX_WINDOWS = 1_000  # far more than can be open at the same time
 MAX_ROWS = 20
-OUTCOME_COLUMNS = ["id", "row", "time", "outcome"]
+OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, "outcome"]
 VerdictKey = tuple[str, str, str]
 """Archive file, model and version."""
 Lines = Iterator[tuple[str, str]]
@@ -95,7 +108,7 @@ def outcomes_of(settings: StorageCliSettings, bucket: Bucket, prediction_id: str
             rows = bucket.read_parquet(file, OUTCOME_COLUMNS)
         except FileNotFoundError:  # deleted since it was listed
             return empty
-        return rows[rows["id"] == prediction_id]
+        return rows[rows[ID_COLUMN] == prediction_id]
 
     with ThreadPoolExecutor(MAX_PARALLEL_READS) as executor:
         archived = list(executor.map(read, files))
@@ -103,12 +116,12 @@ def outcomes_of(settings: StorageCliSettings, bucket: Bucket, prediction_id: str
     for window in map(Window.parse, files):
         last_archived_offset[window.partition] = max(window.last_offset, last_archived_offset.get(window.partition, -1))
     newer = [
-        {"id": event.prediction_id, "row": event.index, "time": event.time, "outcome": event.outcome}
+        {ID_COLUMN: event.prediction_id, ROW_COLUMN: event.index, TIME_COLUMN: event.time, "outcome": event.outcome}
         for event in reader.read_since(settings.kafka, settings.topics.outcomes, since, last_archived_offset)
         if isinstance(event, Outcome) and event.prediction_id == prediction_id
     ]
     frames = [frame for frame in (*archived, pd.DataFrame(newer)) if len(frame)]
-    return pd.concat(frames).sort_values("time", kind="stable") if frames else empty
+    return pd.concat(frames).sort_values(TIME_COLUMN, kind="stable") if frames else empty
 
 
 def _locate_in_archive(settings: StorageCliSettings, bucket: Bucket, prediction_id: str) -> LocatedPrediction | None:
@@ -126,8 +139,8 @@ def _locate_in_archive(settings: StorageCliSettings, bucket: Bucket, prediction_
         try:
             rows = bucket.read_parquet(archive.removeprefix(bucket.url("")))
         except FileNotFoundError:  # deleted by the bucket's lifecycle rule or by an operator
-            return archive, pd.DataFrame({"id": []})
-        return archive, rows[rows["id"] == prediction_id]
+            return archive, pd.DataFrame({ID_COLUMN: []})
+        return archive, rows[rows[ID_COLUMN] == prediction_id]
 
     with ThreadPoolExecutor(MAX_PARALLEL_READS) as executor:
         while len(searched) < MAX_WINDOWS and (batch := list(islice(verdicts, VERDICT_BATCH_SIZE))):
@@ -140,7 +153,7 @@ def _locate_in_archive(settings: StorageCliSettings, bucket: Bucket, prediction_
                         # A worker publishes the verdicts on a window together, but another worker's may be in between.
                         verdict_by_key |= _by_key(islice(verdicts, VERDICT_BATCH_SIZE))
                         event = _find_event(reader.read_window(settings.kafka, Window.parse(archive)), prediction_id)
-                        return _from_archive_rows(archive, rows.sort_values("row"), verdict_by_key, event)
+                        return _from_archive_rows(archive, rows.sort_values(ROW_COLUMN), verdict_by_key, event)
     return None
 
 
@@ -156,15 +169,15 @@ def _from_archive_rows(
     archive: str, rows: pd.DataFrame, verdict_by_key: Mapping[VerdictKey, DriftVerdict], event: Prediction | None
 ) -> LocatedPrediction:
     first = rows.iloc[0]
-    model, version = str(first["model"]), str(first["version"])
+    model, version = str(first[MODEL_COLUMN]), str(first[VERSION_COLUMN])
     features = [str(name) for name in rows if name not in RESERVED_COLUMNS]
     return LocatedPrediction(
         model,
         version,
-        first["time"].to_pydatetime(),
+        first[TIME_COLUMN].to_pydatetime(),
         [
             (prediction, dict(zip(features, values, strict=True)))
-            for prediction, values in zip(rows["prediction"], rows[features].to_numpy(dtype=object), strict=True)
+            for prediction, values in zip(rows[PREDICTION_COLUMN], rows[features].to_numpy(dtype=object), strict=True)
         ],
         archive,
         verdict_by_key.get((archive, model, version)),
@@ -195,7 +208,7 @@ def _describe_rows(prediction: LocatedPrediction, outcomes: pd.DataFrame, row: i
         value, features = prediction.rows[index]
         yield f"row {index}", ", ".join(f"{name}={'–' if pd.isna(cell) else cell}" for name, cell in features.items())
         yield "  prediction", str(value)
-        yield "  outcome", _describe_outcomes(outcomes[outcomes["row"] == index])
+        yield "  outcome", _describe_outcomes(outcomes[outcomes[ROW_COLUMN] == index])
     if len(indexes) > MAX_ROWS:
         yield "", f"{len(indexes) - MAX_ROWS} more rows: choose one with --row"
 
@@ -204,7 +217,7 @@ def _describe_outcomes(outcomes: pd.DataFrame) -> str:
     """Return the outcomes of one row in words; the last one counts."""
     reports = [
         f"{outcome:g}, known at {time:%Y-%m-%d %H:%M}"
-        for outcome, time in zip(outcomes["outcome"], outcomes["time"], strict=True)
+        for outcome, time in zip(outcomes["outcome"], outcomes[TIME_COLUMN], strict=True)
     ]
     if not reports:
         return "not reported yet"

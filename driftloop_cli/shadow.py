@@ -12,7 +12,7 @@ from driftloop.evaluation import scores
 from driftloop.evaluation.bootstrap import Interval, evaluate, paired_difference
 from driftloop.evaluation.metric_names import MetricName, format_interval, metric_label
 from driftloop.evaluation.metrics import FloatArray
-from driftloop.events import Evaluation
+from driftloop.events import PREDICTION_COLUMN, VERSION_COLUMN, Evaluation
 from driftloop.registry.loading import LoadedModel
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.storage import labelled_archive
@@ -60,7 +60,7 @@ def evaluate_shadow(settings: ShadowSettings, version: str, last_rows: int | Non
     registry, use_case = ModelRegistry(settings.registry), settings.use_case
     model = registry.load(version)
     with labelled_archive.open_archive(Bucket(settings.storage), settings.topics, use_case) as archive:
-        rows = archive.read(labelled_archive.ArchiveQuery(last_rows=last_rows)).dropna(subset=["prediction"])
+        rows = archive.read(labelled_archive.ArchiveQuery(last_rows=last_rows)).dropna(subset=[PREDICTION_COLUMN])
     if rows.empty:
         return None
     return compare(use_case, rows, version, predict_rows(model, rows), registry.trained_through(version))
@@ -71,13 +71,13 @@ def compare(
 ) -> ShadowComparison:
     """Compare a version's predictions for labelled rows with those that were served."""
     outcomes = rows[use_case.target].to_numpy(np.float64)
-    served_predictions = rows["prediction"].to_numpy(np.float64)
+    served_predictions = rows[PREDICTION_COLUMN].to_numpy(np.float64)
     days, blocks = use_case.day_ordinals(rows[use_case.timestamp]), use_case.block_ids(rows[use_case.timestamp])
     served, shadowed = evaluate(outcomes, served_predictions, days), evaluate(outcomes, predictions, days)
     shared_metrics = [name for name in get_args(MetricName) if name in served.metrics and name in shadowed.metrics]
     return ShadowComparison(
         version=version,
-        rows_by_version=dict(Counter(rows["version"].astype(str)).most_common()),
+        rows_by_version=dict(Counter(rows[VERSION_COLUMN].astype(str)).most_common()),
         rows_seen_in_training=int((rows[use_case.timestamp] <= trained_through).sum()),
         trained_through=trained_through,
         served=served,

@@ -17,7 +17,16 @@ from driftloop.events.base import (
     parse_iso_time,
 )
 from driftloop.events.predictions import (
+    CLASSES_COLUMN,
+    ID_COLUMN,
+    KEY_COLUMN,
+    LABEL_COLUMN,
+    MODEL_COLUMN,
+    PREDICTION_COLUMN,
     RESERVED_COLUMNS,
+    ROW_COLUMN,
+    TIME_COLUMN,
+    VERSION_COLUMN,
     FeatureValue,
     Label,
     Outcome,
@@ -42,8 +51,17 @@ from driftloop.events.windows import (
 )
 
 __all__ = [
+    "CLASSES_COLUMN",
     "EVENTS",
+    "ID_COLUMN",
+    "KEY_COLUMN",
+    "LABEL_COLUMN",
+    "MODEL_COLUMN",
+    "PREDICTION_COLUMN",
     "RESERVED_COLUMNS",
+    "ROW_COLUMN",
+    "TIME_COLUMN",
+    "VERSION_COLUMN",
     "DataQualityIssue",
     "DataSelection",
     "DriftVerdict",

@@ -18,8 +18,31 @@ Label = float | int | bool | str
 PredictionValue = Label | list[Label]
 """What a model returns for a row: a probability or number, a class, or a list with one for each output."""
 
-RESERVED_COLUMNS = frozenset({"id", "row", "time", "model", "version", "prediction"})
-"""Columns that an archived prediction has besides its features. No feature may have one of these names."""
+# The columns that the archive has besides features. Features have names of the users' choice, such as model or time, so
+# each of these begins with an underscore.
+ID_COLUMN = "_id"
+ROW_COLUMN = "_row"
+TIME_COLUMN = "_time"
+MODEL_COLUMN = "_model"
+VERSION_COLUMN = "_version"
+PREDICTION_COLUMN = "_prediction"
+CLASSES_COLUMN = "_classes"
+LABEL_COLUMN = "_label"
+KEY_COLUMN = "_key"
+RESERVED_COLUMNS = frozenset(
+    {
+        ID_COLUMN,
+        ROW_COLUMN,
+        TIME_COLUMN,
+        MODEL_COLUMN,
+        VERSION_COLUMN,
+        PREDICTION_COLUMN,
+        CLASSES_COLUMN,
+        LABEL_COLUMN,
+        KEY_COLUMN,
+    }
+)
+"""Columns that the archive has besides features. No feature may have one of these names."""
 
 RowIndex = Annotated[int, Field(ge=0, lt=2**31)]
 

@@ -39,7 +39,7 @@ class Finding(FrozenModel):
     """One statistic of one column in a window, or in several consecutive windows."""
 
     column: str
-    """Name of the feature, or ``prediction``."""
+    """Name of the feature, or ``_prediction``."""
     method: str
     """Name of the statistic, such as ``wasserstein``."""
     windows: int = 1

@@ -28,7 +28,15 @@ import pyarrow.parquet as pq
 import structlog
 
 from driftloop.errors import DriftloopError
-from driftloop.events import Window
+from driftloop.events import (
+    ID_COLUMN,
+    MODEL_COLUMN,
+    PREDICTION_COLUMN,
+    ROW_COLUMN,
+    TIME_COLUMN,
+    VERSION_COLUMN,
+    Window,
+)
 from driftloop.settings import TopicsSettings
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.duckdb_sql import (
@@ -56,8 +64,10 @@ MAX_PARALLEL_DOWNLOADS = 8
 POSITION_SQL = ", ".join(POSITION_COLUMNS)
 ORDER_COLUMNS = ("time", *POSITION_COLUMNS)
 ORDER_SQL = ", ".join(ORDER_COLUMNS)
-EMPTY_ROWS = f"SELECT '' AS id, 0 AS row, now()::{TIMESTAMP_TYPE} AS time, 0 AS __file, 0 AS __row"
-EMPTY_PREDICTIONS = f"{EMPTY_ROWS}, '' AS model, '' AS version, 0.0 AS prediction LIMIT 0"
+EMPTY_ROWS = (
+    f"SELECT '' AS {ID_COLUMN}, 0 AS {ROW_COLUMN}, now()::{TIMESTAMP_TYPE} AS {TIME_COLUMN}, 0 AS __file, 0 AS __row"
+)
+EMPTY_PREDICTIONS = f"{EMPTY_ROWS}, '' AS {MODEL_COLUMN}, '' AS {VERSION_COLUMN}, 0.0 AS {PREDICTION_COLUMN} LIMIT 0"
 EMPTY_OUTCOMES = f"{EMPTY_ROWS}, 0.0 AS outcome LIMIT 0"
 
 
@@ -167,7 +177,11 @@ class LabelledArchive:
         connection.execute(
             f"CREATE VIEW predictions AS {scan_parquet_sql(predictions) if predictions else EMPTY_PREDICTIONS}"
         )
-        connection.execute(f"CREATE VIEW outcomes AS {scan_parquet_sql(outcomes) if outcomes else EMPTY_OUTCOMES}")
+        scanned_outcomes = scan_parquet_sql(outcomes) if outcomes else EMPTY_OUTCOMES
+        connection.execute(
+            f"CREATE VIEW outcomes AS SELECT {ID_COLUMN} AS id, {ROW_COLUMN} AS row, {TIME_COLUMN} AS time, outcome, "
+            f"{POSITION_SQL} FROM ({scanned_outcomes})"
+        )
         self._archived_types = column_types(connection, "predictions")
         self._types = {
             name: types.get(name)
@@ -194,7 +208,8 @@ class LabelledArchive:
             self._connection, "SELECT count(*), count(*) FILTER (WHERE report_count > 1) FROM latest_outcomes"
         )
         (unmatched,) = fetch_row(
-            self._connection, "SELECT count(*) FROM latest_outcomes ANTI JOIN predictions USING (id, row)"
+            self._connection,
+            f"SELECT count(*) FROM latest_outcomes ANTI JOIN predictions ON id = {ID_COLUMN} AND row = {ROW_COLUMN}",
         )
         (repeated,) = fetch_row(self._connection, "SELECT count(*) FROM duplicates")
         return ArchiveAnomalies(outcomes, unmatched, corrected, repeated)
@@ -203,18 +218,19 @@ class LabelledArchive:
     def count_type_mismatches(self) -> dict[str, int]:
         """Count the values that do not fit their feature's type, by feature; rows have them as missing or rounded."""
         return count_cast_failures(
-            self._connection, f"predictions WHERE model = {self._model}", self._archived_types, self._types
+            self._connection, f"predictions WHERE {MODEL_COLUMN} = {self._model}", self._archived_types, self._types
         )
 
     @_translate_errors()
     def read(self, query: ArchiveQuery = EVERYTHING) -> pd.DataFrame:
         """Read the matching labelled rows, ordered by time.
 
-        The columns are those of a dataset, and ``id``, ``row``, ``version`` and ``prediction``. A prediction that is
-        not a single number is missing.
+        The columns are those of a dataset, and the archive's own of id, row, version and prediction. A prediction that
+        is not a single number is missing.
         """
         labelled = f"FROM ({_matching_rows(query)}) WHERE outcome IS NOT NULL ORDER BY {ORDER_SQL}"
-        return fetch_frame(self._connection, f"SELECT {self._columns}, id, row, version, prediction {labelled}")
+        own = f"id AS {ID_COLUMN}, row AS {ROW_COLUMN}, version AS {VERSION_COLUMN}, prediction AS {PREDICTION_COLUMN}"
+        return fetch_frame(self._connection, f"SELECT {self._columns}, {own} {labelled}")
 
     @_translate_errors()
     def write(self, path: Path, query: ArchiveQuery = EVERYTHING) -> None:
@@ -232,8 +248,8 @@ class LabelledArchive:
         """Create the view ``archive``: the model's rows, each once, with their latest outcome."""
         # Deduplicate by keys only: whole rows, three million of them, did not fit into a gigabyte.
         self._connection.execute(
-            f"CREATE TEMP TABLE duplicates AS SELECT {POSITION_SQL} FROM predictions WHERE model = {self._model} "
-            f"QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY {POSITION_SQL}) > 1"
+            f"CREATE TEMP TABLE duplicates AS SELECT {POSITION_SQL} FROM predictions "
+            f"WHERE {MODEL_COLUMN} = {self._model} QUALIFY row_number() OVER (PARTITION BY {ID_COLUMN}, {ROW_COLUMN} ORDER BY {POSITION_SQL}) > 1"
         )
         latest_first = ", ".join(f"{column} DESC" for column in ORDER_COLUMNS)
         self._connection.execute(
@@ -242,10 +258,11 @@ class LabelledArchive:
             f"QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY {latest_first}) = 1"
         )
         self._connection.execute(
-            "CREATE VIEW typed_predictions AS SELECT id, row, version, TRY_CAST(prediction AS DOUBLE) AS prediction, "
-            f"time::{TIMESTAMP_TYPE} AS time, "
+            f"CREATE VIEW typed_predictions AS SELECT {ID_COLUMN} AS id, {ROW_COLUMN} AS row, "
+            f"{VERSION_COLUMN} AS version, TRY_CAST({PREDICTION_COLUMN} AS DOUBLE) AS prediction, "
+            f"{TIME_COLUMN}::{TIMESTAMP_TYPE} AS time, "
             f"{struct_sql(self._archived_types, self._types)} AS features, {POSITION_SQL} "
-            f"FROM predictions ANTI JOIN duplicates USING ({POSITION_SQL}) WHERE model = {self._model}"
+            f"FROM predictions ANTI JOIN duplicates USING ({POSITION_SQL}) WHERE {MODEL_COLUMN} = {self._model}"
         )
         self._connection.execute(
             "CREATE VIEW archive AS "

@@ -16,8 +16,6 @@ from driftloop.events import Evaluation
 from driftloop.storage.bucket import Bucket
 
 MAX_ROWS = 200_000  # more rows would not change the statistics: distances to every second row are the same
-PREDICTION_COLUMN = "prediction"
-"""Column of the version's own predictions, which are compared like a feature."""
 
 
 class Reference(NamedTuple):

@@ -41,15 +41,15 @@ def at(days: float) -> datetime:
 def prediction(day: float, **changed: Any) -> Row:
     """A prediction made on a day; its id is the day unless another is given."""
     return {
-        **{"id": f"{day:g}", "row": 0, "time": at(day), "model": "m", "version": "1"},
-        **{"prediction": 0.5, "x": day, "c": "u"},
+        **{"_id": f"{day:g}", "_row": 0, "_time": at(day), "_model": "m", "_version": "1"},
+        **{"_prediction": 0.5, "x": day, "c": "u"},
         **changed,
     }
 
 
 def outcome(day: float, value: float, known: float, **changed: Any) -> Row:
     """The outcome of the row of one day, known on another day."""
-    return {"id": f"{day:g}", "row": 0, "time": at(known), "outcome": value, **changed}
+    return {"_id": f"{day:g}", "_row": 0, "_time": at(known), "outcome": value, **changed}
 
 
 class ArchiveBuilder:
@@ -87,7 +87,7 @@ class ArchiveBuilder:
 
     def outcomes(self, query: ArchiveQuery = labelled_archive.EVERYTHING) -> dict[str, float]:
         rows = self.rows(query)
-        return dict(zip(rows["id"], rows["y"], strict=True))
+        return dict(zip(rows["_id"], rows["y"], strict=True))
 
 
 @pytest.fixture
@@ -96,12 +96,12 @@ def archive(storage: StorageSettings) -> ArchiveBuilder:
 
 
 def test_archive_reads_rows_with_the_columns_of_a_dataset_and_the_prediction(archive: ArchiveBuilder) -> None:
-    archive.add_predictions(prediction(2, version="2", prediction=0.25), prediction(1, row=3, c=None))
-    archive.add_outcomes(outcome(2, 1, known=3), outcome(1, 0, known=3, row=3))
+    archive.add_predictions(prediction(2, _version="2", _prediction=0.25), prediction(1, _row=3, c=None))
+    archive.add_outcomes(outcome(2, 1, known=3), outcome(1, 0, known=3, _row=3))
     rows = archive.rows()
     assert rows.to_dict("records") == [
-        {"at": at(1), "x": 1.0, "c": None, "y": 0.0, "id": "1", "row": 3, "version": "1", "prediction": 0.5},
-        {"at": at(2), "x": 2.0, "c": "u", "y": 1.0, "id": "2", "row": 0, "version": "2", "prediction": 0.25},
+        {"at": at(1), "x": 1.0, "c": None, "y": 0.0, "_id": "1", "_row": 3, "_version": "1", "_prediction": 0.5},
+        {"at": at(2), "x": 2.0, "c": "u", "y": 1.0, "_id": "2", "_row": 0, "_version": "2", "_prediction": 0.25},
     ]
     assert str(rows["at"].dtype) == "datetime64[ns, UTC]"
 
@@ -139,9 +139,9 @@ def test_archive_uses_last_archived_of_outcomes_with_equal_time(archive: Archive
 def test_archive_anomalies_count_outcomes_without_prediction_of_any_model(
     archive: ArchiveBuilder,
 ) -> None:
-    archive.add_predictions(prediction(1), prediction(2, model="another"))
+    archive.add_predictions(prediction(1), prediction(2, _model="another"))
     archive.add_outcomes(
-        outcome(1, 1, known=3), outcome(2, 1, known=3), outcome(7, 1, known=8), outcome(1, 1, known=3, row=1)
+        outcome(1, 1, known=3), outcome(2, 1, known=3), outcome(7, 1, known=8), outcome(1, 1, known=3, _row=1)
     )
     with archive.open() as labelled:
         assert labelled.counts()[:2] == (1, 1)
@@ -150,7 +150,7 @@ def test_archive_anomalies_count_outcomes_without_prediction_of_any_model(
 
 def test_archive_keeps_first_of_duplicate_rows(archive: ArchiveBuilder) -> None:
     archive.add_predictions(prediction(1, x=10.0), prediction(1, x=11.0))
-    archive.add_predictions(prediction(1, x=12.0), prediction(1, x=13.0, model="another"))
+    archive.add_predictions(prediction(1, x=12.0), prediction(1, x=13.0, _model="another"))
     archive.add_outcomes(outcome(1, 1, known=3))
     assert archive.rows()["x"].tolist() == [10.0]
     with archive.open() as labelled:
@@ -170,8 +170,10 @@ def test_archive_counts_days_in_time_zone_of_use_case(archive: ArchiveBuilder) -
         start_of_day(USE_CASE, date(2013, 7, 3)) - timedelta(minutes=1),
         start_of_day(USE_CASE, date(2013, 7, 3)),
     )
-    archive.add_predictions(prediction(1, id="late", time=late), prediction(1, id="early", time=early), prediction(9))
-    archive.add_outcomes(outcome(1, 1, known=9, id="late"), outcome(1, 0, known=9, id="early"))
+    archive.add_predictions(
+        prediction(1, _id="late", _time=late), prediction(1, _id="early", _time=early), prediction(9)
+    )
+    archive.add_outcomes(outcome(1, 1, known=9, _id="late"), outcome(1, 0, known=9, _id="early"))
     with archive.open() as labelled:
         assert labelled.counts() == (3, 2, 2)
         assert labelled.counts(ArchiveQuery(since=early)) == (2, 1, 1)
@@ -182,19 +184,19 @@ def test_archive_query_last_rows_starts_at_nth_last_labelled_row(archive: Archiv
     archive.add_outcomes(*(outcome(day, 1, known=9) for day in (1, 3, 4)))
     with archive.open() as labelled:
         assert labelled.counts(ArchiveQuery(last_rows=2))[:2] == (4, 2)
-        assert labelled.read(ArchiveQuery(last_rows=2))["id"].tolist() == ["3", "4"]
-        assert labelled.read(ArchiveQuery(last_rows=2, until=at(4)))["id"].tolist() == ["1", "3"]
+        assert labelled.read(ArchiveQuery(last_rows=2))["_id"].tolist() == ["3", "4"]
+        assert labelled.read(ArchiveQuery(last_rows=2, until=at(4)))["_id"].tolist() == ["1", "3"]
         assert labelled.counts(ArchiveQuery(last_rows=100))[:2] == (6, 3)
 
 
 def test_archive_query_last_rows_cuts_within_rows_of_equal_time(archive: ArchiveBuilder) -> None:
-    archive.add_predictions(*(prediction(1, row=row) for row in range(5)))
-    archive.add_outcomes(*(outcome(1, 1, known=2, row=row) for row in range(5)))
-    assert archive.rows(ArchiveQuery(last_rows=2))["row"].tolist() == [3, 4]
+    archive.add_predictions(*(prediction(1, _row=row) for row in range(5)))
+    archive.add_outcomes(*(outcome(1, 1, known=2, _row=row) for row in range(5)))
+    assert archive.rows(ArchiveQuery(last_rows=2))["_row"].tolist() == [3, 4]
 
 
 def test_archive_query_selects_versions(archive: ArchiveBuilder) -> None:
-    archive.add_predictions(prediction(1, version="1"), prediction(2, version="it's 2"), prediction(3, version="3"))
+    archive.add_predictions(prediction(1, _version="1"), prediction(2, _version="it's 2"), prediction(3, _version="3"))
     archive.add_outcomes(*(outcome(day, 1, known=9) for day in (1, 2, 3)))
     assert list(archive.outcomes(ArchiveQuery(versions=("it's 2", "3")))) == ["2", "3"]
 
@@ -205,13 +207,13 @@ def test_archive_unifies_slices_with_different_columns_and_types(archive: Archiv
     archive.add_predictions(prediction(2, x=None, c=None))
     archive.add_predictions({name: cell for name, cell in prediction(3).items() if name not in {"x", "c"}})
     archive.add_predictions(prediction(4, x=4.5, c="v", new=True))
-    archive.add_predictions(prediction(5, x="5.25", c=7, prediction='["u", "v"]'))
+    archive.add_predictions(prediction(5, x="5.25", c=7, _prediction='["u", "v"]'))
     archive.add_outcomes(*(outcome(day, 1, known=9) for day in range(1, 6)))
     with archive.open() as labelled:
         rows = labelled.read()
         assert rows["x"].fillna(-1).tolist() == [1.0, -1.0, -1.0, 4.5, 5.25]
         assert rows["c"].tolist() == ["u", None, None, "v", "7"]
-        assert rows["prediction"].isna().tolist() == [False, False, False, False, True]
+        assert rows["_prediction"].isna().tolist() == [False, False, False, False, True]
         assert labelled.count_type_mismatches() == {}
     with archive.open(types={"x": "FLOAT"}) as labelled:
         labelled.write(tmp_path / "rows.parquet")
@@ -224,7 +226,7 @@ def test_archive_counts_values_that_do_not_fit_their_type(archive: ArchiveBuilde
         prediction(2, x="far"),
         prediction(3, x="2.5"),
         prediction(4, x=None),
-        prediction(5, x="9", model="other"),
+        prediction(5, x="9", _model="other"),
     )
     with archive.open() as labelled:
         assert labelled.count_type_mismatches() == {"x": 1}
@@ -234,6 +236,7 @@ def test_archive_counts_values_that_do_not_fit_their_type(archive: ArchiveBuilde
 
 def test_archive_accepts_any_column_name(archive: ArchiveBuilder) -> None:
     names = ("outcome", "n", "file", "report_count", "features", "a b", 'q"u', "it's", "typed_predictions", "source")
+    names += ("id", "row", "time", "model", "version", "prediction", "classes", "label", "key", "filename")
     row = {name: float(place) for place, name in enumerate(names)}
     archive.add_predictions({**prediction(1), **row})
     archive.add_outcomes(outcome(1, 1, known=2))
@@ -259,7 +262,7 @@ def test_archive_may_be_empty(archive: ArchiveBuilder) -> None:
     with archive.open() as labelled:
         assert labelled.counts() == (0, 0, 0)
         assert labelled.anomalies() == ArchiveAnomalies(0, 0, 0, 0)
-        assert list(labelled.read().columns) == ["at", "x", "c", "y", "id", "row", "version", "prediction"]
+        assert list(labelled.read().columns) == ["at", "x", "c", "y", "_id", "_row", "_version", "_prediction"]
     archive.add_predictions(prediction(1))
     with archive.open() as labelled:
         assert labelled.counts() == (1, 0, 0)
@@ -304,10 +307,10 @@ def test_archive_joins_more_rows_than_fit_into_memory(archive: ArchiveBuilder, t
     random = np.random.default_rng(0)
     for start in range(0, total, of_slice):
         rows = pd.DataFrame(
-            {"id": [f"{place:036}" for place in range(start, start + of_slice)], "row": 0, "time": BEGIN}
+            {"_id": [f"{place:036}" for place in range(start, start + of_slice)], "_row": 0, "_time": BEGIN}
         )
         features = {name: random.random(of_slice) for name in names}
-        answers = rows.assign(model="m", version="1", prediction=0.5, **features)
+        answers = rows.assign(_model="m", _version="1", _prediction=0.5, **features)
         archive.bucket.write_parquet(archive.path(archive.topics.predictions), answers)
         archive.bucket.write_parquet(archive.path(archive.topics.outcomes), rows.assign(outcome=features["x0"]))
     with archive.open(

@@ -23,11 +23,11 @@ def bucket(tmp_path: Path) -> Bucket:
 @pytest.fixture(scope="module")
 def reference() -> Reference:
     random = np.random.default_rng(0)
-    rows = pd.DataFrame({"x": random.normal(size=2_000), "prediction": random.random(2_000)})
+    rows = pd.DataFrame({"x": random.normal(size=2_000), "_prediction": random.random(2_000)})
     profile = calibrate(
         rows,
         np.repeat(np.arange(40), 50),
-        {"x": "number", "prediction": "number"},
+        {"x": "number", "_prediction": "number"},
         window_rows=50,
         false_alarm_rate=0.05,
         embargo_days=1,

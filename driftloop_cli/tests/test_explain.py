@@ -27,7 +27,7 @@ NOW = datetime.now(UTC)
 WINDOW = Window(topic="predictions", partition=0, first_offset=0, last_offset=9)
 ARCHIVE = f"gs://b/events/predictions/{WINDOW.name}.parquet"
 SETTINGS = StorageCliSettings(kafka=KafkaSettings(), registry=RegistrySettings(model="m"))
-NO_OUTCOMES = pd.DataFrame(columns=["id", "row", "time", "outcome"])
+NO_OUTCOMES = pd.DataFrame(columns=["_id", "_row", "_time", "outcome"])
 
 
 class FakeBucket:
@@ -87,12 +87,12 @@ def located(rows: int = 2, **fields: Any) -> LocatedPrediction:
 def archived_rows(prediction_id: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "id": ["other", prediction_id, prediction_id],
-            "row": [0, 1, 0],
-            "time": pd.Timestamp("2013-07-01", tz="UTC"),
-            "model": "m",
-            "version": "1",
-            "prediction": [0.9, 0.5, 0.25],
+            "_id": ["other", prediction_id, prediction_id],
+            "_row": [0, 1, 0],
+            "_time": pd.Timestamp("2013-07-01", tz="UTC"),
+            "_model": "m",
+            "_version": "1",
+            "_prediction": [0.9, 0.5, 0.25],
             "x": [0.0, 2.0, 1.0],
         }
     )
@@ -145,14 +145,14 @@ def test_locate_returns_none_for_unknown_prediction(
 def test_outcomes_come_from_archive_and_topic_sorted_by_time(bucket: Any, topic_events: dict[str, list[Any]]) -> None:
     name = Window(topic="outcomes", partition=0, first_offset=0, last_offset=9).name
     bucket.files[f"events/outcomes/{name}.parquet"] = pd.DataFrame(
-        {"id": ["a", "b"], "row": [0, 0], "time": [NOW, NOW], "outcome": [1.0, 0.0]}
+        {"_id": ["a", "b"], "_row": [0, 0], "_time": [NOW, NOW], "outcome": [1.0, 0.0]}
     )
     bucket.deleted.add(f"events/outcomes/{name.replace('-0-', '-1-')}.parquet")
     earlier = Outcome(prediction_id="a", index=0, outcome=0, time=NOW - timedelta(days=1))
     topic_events["outcomes"] = [earlier, Outcome(prediction_id="c", index=0, outcome=1)]
     outcomes = outcomes_of(SETTINGS, bucket, "a")
     assert outcomes["outcome"].tolist() == [0.0, 1.0]
-    assert set(outcomes["id"]) == {"a"}
+    assert set(outcomes["_id"]) == {"a"}
 
 
 def test_outcomes_are_empty_if_none_was_reported(bucket: Any, topic_events: dict[str, list[Any]]) -> None:
@@ -161,7 +161,7 @@ def test_outcomes_are_empty_if_none_was_reported(bucket: Any, topic_events: dict
 
 
 def test_description_of_rows_has_features_prediction_and_outcome() -> None:
-    outcomes = pd.DataFrame({"row": [1], "time": [NOW], "outcome": [1.0]})
+    outcomes = pd.DataFrame({"_row": [1], "_time": [NOW], "outcome": [1.0]})
     lines = list(_describe_rows(located(), outcomes, None))
     assert [label for label, _ in lines] == ["row 0", "  prediction", "  outcome", "row 1", "  prediction", "  outcome"]
     assert [text for _, text in lines[:3]] == ["x=0, y=–", "0.0", "not reported yet"]
@@ -178,7 +178,7 @@ def test_description_of_rows_is_limited_and_rejects_a_missing_row() -> None:
 
 def test_description_of_outcomes_has_the_last_one_first() -> None:
     times = [datetime(2013, 7, day, tzinfo=UTC) for day in (1, 2)]
-    text = _describe_outcomes(pd.DataFrame({"time": times, "outcome": [0.0, 1.0]}))
+    text = _describe_outcomes(pd.DataFrame({"_time": times, "outcome": [0.0, 1.0]}))
     assert text == "1, known at 2013-07-02 00:00 (corrected: before it was 0, known at 2013-07-01 00:00)"
 
 

@@ -26,9 +26,9 @@ def rows() -> pd.DataFrame:
         {
             "at": pd.Timestamp("2013-04-01", tz="UTC") + pd.to_timedelta(np.arange(DAYS * ROWS) // ROWS, unit="D"),
             "y": (random.random(DAYS * ROWS) < chance).astype(float),
-            "prediction": np.clip(chance + random.normal(0, 0.3, DAYS * ROWS), 0, 1),
+            "_prediction": np.clip(chance + random.normal(0, 0.3, DAYS * ROWS), 0, 1),
             "chance": chance,
-            "version": np.repeat(["1", "2"], [DAYS * ROWS * 3 // 4, DAYS * ROWS // 4]),
+            "_version": np.repeat(["1", "2"], [DAYS * ROWS * 3 // 4, DAYS * ROWS // 4]),
         }
     )
 
@@ -37,10 +37,10 @@ def test_comparison_evaluates_both_on_the_same_rows(rows: pd.DataFrame) -> None:
     scores = rows["chance"].to_numpy()
     comparison = compare(USE_CASE, rows, "3", scores, pd.Timestamp("2013-03-31", tz="UTC"))
     outcomes, days = rows["y"].to_numpy(), USE_CASE.day_ordinals(rows["at"])
-    assert comparison.served == evaluate(outcomes, rows["prediction"].to_numpy(), days)
+    assert comparison.served == evaluate(outcomes, rows["_prediction"].to_numpy(), days)
     assert comparison.shadowed == evaluate(outcomes, scores, days)
     assert comparison.differences["brier"] == paired_difference(
-        "brier", outcomes, rows["prediction"].to_numpy(), scores, USE_CASE.block_ids(rows["at"])
+        "brier", outcomes, rows["_prediction"].to_numpy(), scores, USE_CASE.block_ids(rows["at"])
     )
     assert set(comparison.differences) == {"roc_auc", "brier", "accuracy"}
     assert comparison.differences["roc_auc"].low > 0 > comparison.differences["brier"].high

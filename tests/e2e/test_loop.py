@@ -14,6 +14,7 @@ import pytest
 
 from driftloop.evaluation.metrics import roc_auc
 from driftloop.events import (
+    RESERVED_COLUMNS,
     DataSelection,
     DriftVerdict,
     Event,
@@ -107,10 +108,10 @@ def test_drift_worker_publishes_verdict_and_archives_window(stack: Stack) -> Non
     verdict = wait_until(conclusive_verdict, "a conclusive verdict is published")
     assert verdict.verdict == "no_drift", verdict.explanation
     assert verdict.rows >= WINDOW_ROWS
-    assert {finding.column for finding in verdict.findings} == {*usecase.features, "prediction"}
+    assert {finding.column for finding in verdict.findings} == {*usecase.features, "_prediction"}
     bucket = Bucket(stack.storage)
     rows = bucket.read_parquet(verdict.archive.removeprefix(f"gs://{bucket.name}/"))
-    assert set(usecase.features) | {"id", "row", "time", "model", "version", "prediction"} == set(rows.columns)
+    assert set(usecase.features) < set(rows.columns) <= set(usecase.features) | RESERVED_COLUMNS
     assert verdict.rows <= len(rows)
     metrics = httpx.get(stack.components["drift_worker"].url + "/metrics").text
     assert 'driftloop_drift_window_score{model="flights",version="1"}' in metrics
@@ -139,7 +140,7 @@ def test_drift_worker_publishes_quality_verdict_and_estimate(stack: Stack) -> No
 
 def test_reference_of_version_is_in_the_bucket(stack: Stack) -> None:
     reference = load_reference(Bucket(stack.storage), "flights", "1")
-    compared = {*usecase.features, "prediction"}
+    compared = {*usecase.features, "_prediction"}
     assert set(reference.rows.columns) == compared
     assert reference.profile.window_rows == WINDOW_ROWS
     for span in reference.profile.spans:
@@ -297,8 +298,8 @@ def test_drift_worker_archives_outcomes(stack: Stack) -> None:
     def archived() -> pd.DataFrame | None:
         bucket = Bucket(stack.storage)
         frames = [bucket.read_parquet(path) for path in bucket.list_paths("events/outcomes/")]
-        rows = pd.concat(frames) if frames else pd.DataFrame({"id": []})
-        rows = rows[rows["id"] == response["id"]]
+        rows = pd.concat(frames) if frames else pd.DataFrame({"_id": []})
+        rows = rows[rows["_id"] == response["id"]]
         return rows if len(rows) else None
 
     assert wait_until(archived, "the outcome is archived")["outcome"].tolist() == [1.0]
@@ -318,14 +319,14 @@ def test_duckdb_joins_predictions_with_outcomes_in_the_bucket(stack: Stack) -> N
             pd.concat(bucket.read_parquet(path) for path in bucket.list_paths(f"events/{topic}/"))
             for topic in ("predictions", "outcomes")
         )
-        joined_rows = predictions.merge(outcomes, on=["id", "row"])
+        joined_rows = predictions.merge(outcomes, on=["_id", "_row"])
         result = duckdb.sql(
             "SELECT count(*), avg((prediction - outcome) ** 2) FROM 'gs://driftloop/events/predictions/*.parquet' "
             "JOIN 'gs://driftloop/events/outcomes/*.parquet' USING (id, row)"
         )
         assert result is not None
         ((rows, brier),) = result.fetchall()
-        expected = ((joined_rows["prediction"] - joined_rows["outcome"]) ** 2).mean()
+        expected = ((joined_rows["_prediction"] - joined_rows["outcome"]) ** 2).mean()
         return (rows, brier) if (rows, brier) == (len(joined_rows), pytest.approx(expected, abs=1e-12)) else None
 
     rows, _ = wait_until(joined_statistics, "pandas and DuckDB agree")

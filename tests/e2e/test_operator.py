@@ -15,7 +15,7 @@ import pytest
 from mlflow.models import infer_signature
 
 from driftloop.drift.calibration import calibrate
-from driftloop.events import DataSelection, ModelStateChanged, RetrainRequested, frame_to_columns
+from driftloop.events import PREDICTION_COLUMN, DataSelection, ModelStateChanged, RetrainRequested, frame_to_columns
 from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
 from driftloop.registry.rollback import roll_back
@@ -23,7 +23,7 @@ from driftloop.registry.trusted_types import TRUSTED_TYPES
 from driftloop.settings import RegistrySettings
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
-from driftloop.storage.reference_store import PREDICTION_COLUMN, Reference
+from driftloop.storage.reference_store import Reference
 from driftloop_cli import explain
 from driftloop_cli.explain import locate
 from driftloop_cli.settings import StorageCliSettings

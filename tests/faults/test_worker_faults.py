@@ -126,10 +126,10 @@ def test_worker_faults_leave_each_event_in_one_window_judged_once_with_an_equal_
             assert window.last_offset + 1 == next_window.first_offset
         for window in partition_windows:
             within = range(window.first_offset, window.last_offset + 1)
-            assert set(rows[window]["id"]) == {
+            assert set(rows[window]["_id"]) == {
                 e.id for offset, e in expected.events[partition].items() if offset in within
             }
-    expected_verdicts = {(window, version) for window, frame in rows.items() for version in frame["version"].unique()}
+    expected_verdicts = {(window, version) for window, frame in rows.items() for version in frame["_version"].unique()}
     assert {(verdict.window, verdict.version) for verdict in verdicts} == expected_verdicts
 
     control, bucket, drift = group.control_worker()
@@ -230,7 +230,7 @@ class Results(NamedTuple):
 def assert_nothing_lost_or_doubled(counts: Counter[str], expected: TopicContents, results: Results) -> None:
     """Print the counts; fail if something was doubled or lost."""
     ids = Counter(verdict.id for verdict in results.verdicts)
-    archived = Counter(row for frame in results.rows.values() for row in zip(frame["id"], frame["row"], strict=True))
+    archived = Counter(row for frame in results.rows.values() for row in zip(frame["_id"], frame["_row"], strict=True))
     events = [event for partition_windows in expected.events.values() for event in partition_windows.values()]
     expected_rows = {(event.id, row) for event in events for row in range(len(event.predictions))}
     counts |= {"verdicts": len(ids), "windows": len(results.rows), "events": len(events), "rows": len(expected_rows)}
@@ -256,7 +256,9 @@ def assert_nothing_lost_or_doubled(counts: Counter[str], expected: TopicContents
 
 def windows_of(doubled_items: Sequence[Any], results: Results) -> list[str]:
     """Return each doubled item with the windows that contain it."""
-    windows = {window.name: set(zip(frame["id"], frame["row"], strict=True)) for window, frame in results.rows.items()}
+    windows = {
+        window.name: set(zip(frame["_id"], frame["_row"], strict=True)) for window, frame in results.rows.items()
+    }
     return [f"{item}: {[name for name, rows in windows.items() if item in rows]}" for item in doubled_items]
 
 

@@ -293,7 +293,7 @@ def test_drift_worker_dead_letters_invalid_message_and_continues(stack: Stack) -
     def archived() -> bool | None:
         bucket = Bucket(stack.storage)
         frames = (bucket.read_parquet(path) for path in bucket.list_paths("events/predictions/"))
-        return any(response["id"] in set(frame["id"]) for frame in frames) or None
+        return any(response["id"] in set(frame["_id"]) for frame in frames) or None
 
     wait_until(archived, f"{response['id']} is archived")
 

@@ -58,7 +58,7 @@ def with_binary_visibility(rows: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     "distances",
-    [{}, {"temp": "psi", "visib": "hellinger", "carrier": "kl_div", "prediction": "jensenshannon"}],
+    [{}, {"temp": "psi", "visib": "hellinger", "carrier": "kl_div", "_prediction": "jensenshannon"}],
     ids=["by default", "chosen"],
 )
 def test_report_shows_our_distances_and_thresholds(bucket: Bucket, distances: dict[str, DistanceName]) -> None:

@@ -26,7 +26,7 @@ COLUMN_TYPES: dict[str, ColumnType] = {
     "temp": "number",
     "visib": "number",
     "carrier": "category",
-    "prediction": "number",
+    "_prediction": "number",
 }
 BEGIN = datetime(2013, 1, 1, tzinfo=UTC)
 
@@ -77,7 +77,7 @@ def make_days(count: int, seed: int = 0, warmer: float = 0.0) -> pd.DataFrame:
             "temp": random.normal(12 + warmer, 8, size).round(1),
             "visib": random.choice([np.nan, 5.0, 10.0], size, p=[0.1, 0.2, 0.7]),
             "carrier": random.choice(["UA", "DL", "B6", "AA"], size, p=[0.4, 0.3, 0.2, 0.1]),
-            "prediction": random.beta(2, 5, size),
+            "_prediction": random.beta(2, 5, size),
         }
     )
 

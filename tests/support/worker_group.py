@@ -35,7 +35,7 @@ IDLE_TIMEOUT_SECONDS = 40.0  # longer than a broker restart and the reconnection
 ROWS = 200  # of a window
 DAYS = 64
 MODEL = "made-up"
-COLUMN_TYPES: dict[str, ColumnType] = {"x": "number", "k": "number", "c": "category", "prediction": "number"}
+COLUMN_TYPES: dict[str, ColumnType] = {"x": "number", "k": "number", "c": "category", "_prediction": "number"}
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 Columns = dict[str, list[FeatureValue]]
@@ -61,7 +61,7 @@ def make_reference() -> Reference:
     """Return a reference with days that have the distribution of the events."""
     source = np.random.default_rng(1)
     frames = [pd.DataFrame(make_features(source, day, ROWS)) for day in range(DAYS)]
-    rows = pd.concat(frames, ignore_index=True).assign(prediction=source.random(ROWS * DAYS))
+    rows = pd.concat(frames, ignore_index=True).assign(_prediction=source.random(ROWS * DAYS))
     days = np.repeat(np.arange(DAYS), ROWS)
     return Reference(rows, calibrate(rows, days, COLUMN_TYPES, window_rows=ROWS, false_alarm_rate=0.01))
 

@@ -18,7 +18,16 @@ from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.recent_windows import RecentWindows
 from drift_worker.windows.slicer import Slice, Slicer
 from driftloop.errors import StorageUnavailable
-from driftloop.events import DriftVerdict, Event, Outcome, Prediction, Window
+from driftloop.events import (
+    MODEL_COLUMN,
+    PREDICTION_COLUMN,
+    VERSION_COLUMN,
+    DriftVerdict,
+    Event,
+    Outcome,
+    Prediction,
+    Window,
+)
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, RetryLater
 from driftloop.kafka.transactional_producer import CommittedPosition
@@ -147,14 +156,14 @@ class Worker:
         """Judge each version's rows of a window; return its verdict and, where there is one, its quality estimate."""
         url = self._bucket.url(archive.slice_path(window))
         verdicts: list[Event] = []
-        for (model, version), version_rows in rows.groupby(["model", "version"]):
+        for (model, version), version_rows in rows.groupby([MODEL_COLUMN, VERSION_COLUMN]):
             with tracing.span("verdict", window=window.name, version=str(version)):
                 verdict = self._window_judge.judge(window, str(model), str(version), version_rows, url)
                 tracing.set_attributes(verdict=verdict.verdict, explanation=verdict.explanation)
             if verdict.verdict == "drift" and self._report_queue is not None:
                 self._report_queue.enqueue(ReportKey.for_verdict(verdict))
             verdicts.append(verdict)
-            estimate = self._quality_tracker.estimate(verdict, version_rows["prediction"])
+            estimate = self._quality_tracker.estimate(verdict, version_rows[PREDICTION_COLUMN])
             if estimate is not None:
                 verdicts.append(estimate)
         self._recent_windows.add(window, rows)

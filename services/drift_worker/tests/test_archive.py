@@ -17,15 +17,15 @@ def test_predictions_table_has_a_row_per_instance_and_a_column_per_feature() -> 
     )
     two = one.model_copy(update={"id": "b", "features": {"x": [3.0], "c": [None]}, "predictions": [0.3]})
     rows = predictions_table([one, two]).to_pandas()
-    assert list(rows.columns) == ["id", "row", "time", "model", "version", "prediction", "c", "x"]
-    assert rows[["id", "row", "prediction"]].values.tolist() == [["a", 0, 0.1], ["a", 1, 0.2], ["b", 0, 0.3]]
+    assert list(rows.columns) == ["_id", "_row", "_time", "_model", "_version", "_prediction", "c", "x"]
+    assert rows[["_id", "_row", "_prediction"]].values.tolist() == [["a", 0, 0.1], ["a", 1, 0.2], ["b", 0, 0.3]]
     assert rows["x"].isna().tolist() == [False, True, False]
-    assert str(rows["time"].dtype).startswith("datetime64")
+    assert str(rows["_time"].dtype).startswith("datetime64")
 
 
 def test_outcomes_table_has_a_row_per_outcome() -> None:
     rows = outcomes_table([Outcome(time=AT, prediction_id="a", index=1, outcome=1)]).to_pandas()
-    assert rows[["id", "row", "outcome"]].values.tolist() == [["a", 1, 1.0]]
+    assert rows[["_id", "_row", "outcome"]].values.tolist() == [["a", 1, 1.0]]
 
 
 def test_predictions_table_holds_versions_with_different_columns() -> None:
@@ -60,11 +60,11 @@ def test_predictions_table_column_has_one_type_without_loss(cells: list[Any], ke
 
 def test_predictions_with_several_outputs_become_json() -> None:
     event = Prediction(id="a", time=AT, model="m", version="1", features={}, predictions=[[0.1, 0.9], ["late", "UA"]])
-    assert predictions_table([event])["prediction"].to_pylist() == ["[0.1, 0.9]", '["late", "UA"]']
+    assert predictions_table([event])["_prediction"].to_pylist() == ["[0.1, 0.9]", '["late", "UA"]']
 
 
 def test_archived_times_are_in_utc() -> None:
     new_york = AT.astimezone(timezone(timedelta(hours=-5)))
     event = Prediction(id="a", time=new_york, model="m", version="1", features={}, predictions=[0.1])
-    (time,) = predictions_table([event]).to_pandas()["time"]
+    (time,) = predictions_table([event]).to_pandas()["_time"]
     assert (time, str(time.tz)) == (AT, "UTC")

@@ -13,7 +13,7 @@ from driftloop.storage.bucket import Bucket
 
 pytest_plugins = "tests.support.drift_windows"
 
-ROWS = pd.DataFrame({"id": ["a"]})
+ROWS = pd.DataFrame({"_id": ["a"]})
 DAY = 86_400
 
 

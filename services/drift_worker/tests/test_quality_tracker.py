@@ -57,12 +57,12 @@ class ArchiveBuilder:
         chances = self.random.beta(1, 2, ROWS)
         rows = pd.DataFrame(
             {
-                "id": [f"{day}-{row // 2}" for row in range(ROWS)],
-                "row": [row % 2 for row in range(ROWS)],
-                "time": pd.Timestamp(BEGIN + timedelta(days=day)),
-                "model": "m",
-                "version": version,
-                "prediction": chances if predictions is None else predictions,
+                "_id": [f"{day}-{row // 2}" for row in range(ROWS)],
+                "_row": [row % 2 for row in range(ROWS)],
+                "_time": pd.Timestamp(BEGIN + timedelta(days=day)),
+                "_model": "m",
+                "_version": version,
+                "_prediction": chances if predictions is None else predictions,
                 "x": 1.0,
             }
         )
@@ -71,9 +71,9 @@ class ArchiveBuilder:
 
     def report(self, day: int, rows: pd.DataFrame, late: float = 1.0) -> Window:
         """Archive a slice of outcomes, known ``late`` days after the predictions."""
-        columns = rows[["id", "row", "time", "outcome"]]
+        columns = rows[["_id", "_row", "_time", "outcome"]]
         archive.write_slice(
-            self.bucket, window("outcomes", day), columns.assign(time=rows["time"] + timedelta(days=late))
+            self.bucket, window("outcomes", day), columns.assign(_time=rows["_time"] + timedelta(days=late))
         )
         return window("outcomes", day)
 
@@ -120,7 +120,7 @@ def test_evaluate_slice_joins_outcomes_with_their_predictions(bucket: Bucket, bu
     assert (quality.model, quality.version, quality.rows, quality.windows) == ("m", "1", ROWS, 1)
     assert quality.first_prediction_at == quality.last_prediction_at == BEGIN
     assert quality.in_service is not None
-    expected = roc_auc(rows["outcome"].to_numpy(), rows["prediction"].to_numpy())
+    expected = roc_auc(rows["outcome"].to_numpy(), rows["_prediction"].to_numpy())
     assert quality.in_service.metrics["roc_auc"].value == pytest.approx(expected, abs=1e-12)
     assert metric_value("driftloop_quality", metric="roc_auc") == quality.in_service.metrics["roc_auc"].value
     assert metric_value("driftloop_quality_low", metric="roc_auc") == quality.in_service.metrics["roc_auc"].low
@@ -138,7 +138,7 @@ def test_evaluate_slice_pools_slices_until_there_are_enough_days(bucket: Bucket,
     last = found[-1]
     assert last.in_service is not None
     assert last.in_service == evaluate(
-        together["outcome"].to_numpy(), together["prediction"].to_numpy(), np.repeat(np.arange(7), ROWS)
+        together["outcome"].to_numpy(), together["_prediction"].to_numpy(), np.repeat(np.arange(7), ROWS)
     )
     assert last.first_prediction_at == BEGIN + timedelta(days=2)
 
@@ -160,7 +160,7 @@ def test_restarted_tracker_gives_equal_verdicts_and_estimates(bucket: Bucket, bu
 def test_evaluate_slice_uses_the_latest_outcome_of_a_row(bucket: Bucket, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
     wrong = rows.assign(outcome=1 - rows["outcome"])
-    corrected = pd.concat([rows.assign(time=rows["time"] + timedelta(hours=1)), wrong])
+    corrected = pd.concat([rows.assign(_time=rows["_time"] + timedelta(hours=1)), wrong])
     tracker = make_tracker(bucket)
     right = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
     within = only(tracker.evaluate_slice(builder.report(0, corrected)))
@@ -215,7 +215,7 @@ def test_predictions_that_are_no_probabilities_have_no_evaluation_or_estimate(
     rows = builder.predict(0, predictions=["[0.5, 0.5]"] * ROWS)
     quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
     assert (quality.verdict, quality.explanation) == ("inconclusive", "the predictions are not one number per row")
-    assert make_tracker(bucket).estimate(verdict(0), rows["prediction"]) is None
+    assert make_tracker(bucket).estimate(verdict(0), rows["_prediction"]) is None
     assert make_tracker(bucket).estimate(verdict(0), pd.Series([12.5, 80.0] * 50)) is None
     assert make_tracker(bucket).estimate(verdict(0), pd.Series([0.0, 1.0] * 50)) is None
 
@@ -313,7 +313,7 @@ def test_equal_outcomes_are_inconclusive(bucket: Bucket, builder: ArchiveBuilder
 
 def test_estimate_without_track_record_is_not_trusted(bucket: Bucket, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
-    estimate = make_tracker(bucket).estimate(verdict(0), rows["prediction"])
+    estimate = make_tracker(bucket).estimate(verdict(0), rows["_prediction"])
     assert estimate is not None
     assert set(estimate.metrics) == {"roc_auc", "brier", "accuracy"}
     assert (estimate.trusted, estimate.track_record.windows, estimate.track_record.mean_error) == (False, 0, None)
@@ -330,7 +330,7 @@ def test_estimate_is_trusted_if_its_track_record_is_good(
         if changed:  # half of the outcomes have nothing to do with the features any more
             rows.loc[::2, "outcome"] = (builder.random.random(ROWS // 2) < 0.5).astype(float)
         tracker.evaluate_slice(builder.report(day, rows))
-    estimate = tracker.estimate(verdict(12), builder.predict(12)["prediction"])
+    estimate = tracker.estimate(verdict(12), builder.predict(12)["_prediction"])
     assert estimate is not None
     assert estimate.track_record.windows == 12
     assert estimate.track_record.mean_error is not None
@@ -351,6 +351,6 @@ def test_track_record_leaves_out_the_estimated_window(bucket: Bucket, builder: A
     tracker = make_tracker(bucket)
     rows = builder.predict(0)
     tracker.evaluate_slice(builder.report(0, rows))
-    estimate = tracker.estimate(verdict(0), rows["prediction"])
+    estimate = tracker.estimate(verdict(0), rows["_prediction"])
     assert estimate is not None
     assert estimate.track_record.windows == 0

@@ -26,11 +26,11 @@ def window(first: int, last: int, partition: int = 0) -> Window:
 
 
 def rows(name: str, count: int = 3, version: str = "1") -> pd.DataFrame:
-    return pd.DataFrame({"id": [f"{name}-{n}" for n in range(count)], "model": "m", "version": version})
+    return pd.DataFrame({"_id": [f"{name}-{n}" for n in range(count)], "_model": "m", "_version": version})
 
 
 def names(frames: list[pd.DataFrame] | None) -> list[str] | None:
-    return None if frames is None else [frame["id"].iloc[0] for frame in frames]
+    return None if frames is None else [frame["_id"].iloc[0] for frame in frames]
 
 
 @pytest.fixture

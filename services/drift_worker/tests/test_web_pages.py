@@ -174,7 +174,7 @@ def test_overview_shows_each_window_and_ranks_columns_by_priority(
     table = response.text[response.text.index("Columns by priority") :]
     rows = re.findall(r'<tr(?: class="(drifted)")?><td>(\w+)</td><td class="n">[^<]+</td><td class="n">([^<]+)<', table)
     assert rows[0] == ("drifted", "temp", "2 of 4")
-    assert {column for _, column, _ in rows} == {"temp", "visib", "carrier", "prediction"}
+    assert {column for _, column, _ in rows} == {"temp", "visib", "carrier", "_prediction"}
 
 
 def test_overview_shows_latest_versions_first_and_links_to_older_ones(client: TestClient, cache: VerdictCache) -> None:

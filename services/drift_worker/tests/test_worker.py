@@ -85,8 +85,8 @@ def prediction(seed: int, warmer: float = 0.0, rows: int = ROWS, **changed: str)
         "time": NOON + timedelta(days=seed),
         "model": "m",
         "version": "1",
-        "features": frame_to_columns(frame.drop(columns="prediction")),
-        "predictions": frame["prediction"].tolist(),
+        "features": frame_to_columns(frame.drop(columns="_prediction")),
+        "predictions": frame["_prediction"].tolist(),
     }
     return Prediction.model_validate(fields | changed)
 
@@ -138,7 +138,7 @@ def test_worker_counts_duplicate_event_once(worker: Worker, bucket: Bucket) -> N
     send(worker, 3, first)
     send(worker, 4, prediction(3, rows=60))
     window = Window(topic="predictions", partition=0, first_offset=3, last_offset=4)
-    assert set(archive.read_slice(bucket, window)["id"]) == {"day-3"}
+    assert set(archive.read_slice(bucket, window)["_id"]) == {"day-3"}
 
 
 def test_worker_requests_report_on_drift_only(worker: Worker, bucket: Bucket, report_queue: ReportQueue) -> None:

@@ -122,8 +122,10 @@ def test_schema_rejects_unsupported_signature(inputs: list[Any]) -> None:
 
 
 def test_schema_rejects_reserved_names_and_lists_them() -> None:
-    signature = ModelSignature(Schema([ColSpec(DataType.double, "time"), ColSpec(DataType.double, "id")]))
-    with pytest.raises(ModelRejected, match=r"named id, time, .* the names id, model, prediction, row, time, version"):
+    signature = ModelSignature(
+        Schema([ColSpec(DataType.double, "_time"), ColSpec(DataType.double, "_id"), ColSpec(DataType.double, "time")])
+    )
+    with pytest.raises(ModelRejected, match=r"named _id, _time, .* the names _classes, _id, _key, _label, _model, "):
         build_schema(signature, max_rows=3)
 
 

@@ -30,7 +30,7 @@ def served(days: int, feature: str, rows: int = 200) -> pd.DataFrame:
     good = random.random(days * rows)
     at = pd.Timestamp("2013-04-01 14:00", tz="UTC") + pd.to_timedelta(np.arange(days * rows) // rows, unit="D")
     frame = pd.DataFrame({"at": at, "good": good, "poor": random.random(days * rows)})
-    return frame.assign(y=(random.random(days * rows) < good).astype(float), prediction=frame[feature])
+    return frame.assign(y=(random.random(days * rows) < good).astype(float), _prediction=frame[feature])
 
 
 class SingleFeatureModel(NamedTuple):
@@ -122,7 +122,7 @@ def test_probation_explanation_has_difference_with_interval() -> None:
 def test_probation_does_not_fail_for_one_bad_day() -> None:
     """A bootstrap of single rows would be sure: a fifth of them are from a day with reversed predictions."""
     rows = served(5, "good")
-    rows.loc[rows["at"].dt.day == 3, "prediction"] = 1 - rows["good"]
+    rows.loc[rows["at"].dt.day == 3, "_prediction"] = 1 - rows["good"]
     decision = decide(USE_CASE, rows, rows["good"].to_numpy(), PROBATION)
     assert decision.status == "pending"
 

@@ -42,9 +42,9 @@ def test_trainer_settings_reject_model_of_another_use_case(monkeypatch: pytest.M
 
 
 def test_trainer_settings_reject_features_with_names_of_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = (*usecase.numeric_features, "time", "id")
+    features = (*usecase.numeric_features, "_time", "_id", "time")
     monkeypatch.setattr(usecases.flights, "usecase", dataclasses.replace(usecase, numeric_features=features))
-    with pytest.raises(InvalidSettings, match="DRIFTLOOP_USE_CASE has features named id, time, "):
+    with pytest.raises(InvalidSettings, match="DRIFTLOOP_USE_CASE has features named _id, _time, "):
         load_settings(TrainerSettings)
 
 

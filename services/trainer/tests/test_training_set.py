@@ -69,9 +69,9 @@ class DatasetFixture:
         """Archive rows as predictions, with outcomes a week later."""
         self._slices += 1
         ids = [f"{self._slices}-{place}" for place in range(len(rows))]
-        answers = rows.drop(columns="y").rename(columns={"at": "time"})
-        answers = answers.assign(id=ids, row=0, model="m", version="1", prediction=0.5)
-        outcomes = pd.DataFrame({"id": ids, "row": 0, "time": rows["at"] + timedelta(days=7), "outcome": rows["y"]})
+        answers = rows.drop(columns="y").rename(columns={"at": "_time"})
+        answers = answers.assign(_id=ids, _row=0, _model="m", _version="1", _prediction=0.5)
+        outcomes = pd.DataFrame({"_id": ids, "_row": 0, "_time": rows["at"] + timedelta(days=7), "outcome": rows["y"]})
         for topic, frame in ((self.topics.predictions, answers), (self.topics.outcomes, outcomes[rows["y"].notna()])):
             self.bucket.write_parquet(self._path(topic), frame)
 
@@ -84,7 +84,7 @@ class DatasetFixture:
     def archive_unmatched_outcomes(self, count: int) -> None:
         """Archive outcomes without a prediction."""
         self._slices += 1
-        rows = pd.DataFrame({"id": [new_event_id() for _ in range(count)], "row": 0, "time": BEGIN, "outcome": 1.0})
+        rows = pd.DataFrame({"_id": [new_event_id() for _ in range(count)], "_row": 0, "_time": BEGIN, "outcome": 1.0})
         self.bucket.write_parquet(self._path(self.topics.outcomes), rows)
 
     def _path(self, topic: str) -> str:

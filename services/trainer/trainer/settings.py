@@ -7,10 +7,9 @@ from pydantic import Field, SecretStr, model_validator
 
 from driftloop.drift.distances import DISTANCES, DistanceName
 from driftloop.drift.settings import WindowSettings
-from driftloop.events import RESERVED_COLUMNS
+from driftloop.events import PREDICTION_COLUMN, RESERVED_COLUMNS
 from driftloop.settings import DeadLetterSettings, Port, RegistrySettings, ServerSettings, Settings, StorageSettings
 from driftloop.settings_section import Fraction, SettingsSection
-from driftloop.storage.reference_store import PREDICTION_COLUMN
 from driftloop.usecase_setting import UseCaseSetting
 from trainer.gate.settings import GateSettings
 from trainer.policy.settings import PolicySettings

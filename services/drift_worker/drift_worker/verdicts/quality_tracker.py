@@ -22,6 +22,12 @@ from driftloop.evaluation.metric_names import HEADLINE_METRICS, format_interval,
 from driftloop.evaluation.metrics import FloatArray, IntArray, are_probabilities, roc_auc
 from driftloop.evaluation.performance_estimation import estimate_performance
 from driftloop.events import (
+    ID_COLUMN,
+    MODEL_COLUMN,
+    PREDICTION_COLUMN,
+    ROW_COLUMN,
+    TIME_COLUMN,
+    VERSION_COLUMN,
     DriftVerdict,
     EstimateTrackRecord,
     Evaluation,
@@ -38,8 +44,8 @@ from driftloop.telemetry import tracing
 log = structlog.get_logger(__name__)
 
 MIN_WINDOWS = 5  # a good track record of fewer windows can be luck
-PREDICTION_COLUMNS = ["id", "row", "time", "model", "version", "prediction"]
-OUTCOME_COLUMNS = ["id", "row", "time", "outcome"]
+PREDICTION_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, VERSION_COLUMN, PREDICTION_COLUMN]
+OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, "outcome"]
 
 
 class PooledRows(NamedTuple):
@@ -73,12 +79,14 @@ class QualityTracker:
         slices = slices[: slices.index(window.name) + 1]
         recent = joined[joined["outcome_slice"].isin(slices)]
         slice_rows = recent[recent["outcome_slice"] == window.name]
-        unmatched = int(slice_rows["model"].isna().sum())
+        unmatched = int(slice_rows[MODEL_COLUMN].isna().sum())
         metrics.UNMATCHED_OUTCOMES.inc(unmatched)
         if unmatched:
             log.warning("quality.outcomes_unmatched", window=window.name, outcomes=unmatched)
         verdicts = []
-        for model, version in slice_rows[["model", "version"]].dropna().drop_duplicates().itertuples(index=False):
+        for model, version in (
+            slice_rows[[MODEL_COLUMN, VERSION_COLUMN]].dropna().drop_duplicates().itertuples(index=False)
+        ):
             pooled = self._pool_rows(rows_of_version(recent, model, version), slices)
             verdicts.append(self._judge_version(window, str(model), str(version), pooled, unmatched))
         for verdict in verdicts:
@@ -126,7 +134,7 @@ class QualityTracker:
         latest_outcomes = outcomes.sort_values("reported_at", kind="stable").drop_duplicates("key", keep="last")
         joined = latest_outcomes.merge(predictions.drop_duplicates("key"), on="key", how="left")
         self._errors_by_version = {}
-        for (model, version), version_rows in joined.groupby(["model", "version"]):
+        for (model, version), version_rows in joined.groupby([MODEL_COLUMN, VERSION_COLUMN]):
             self._errors_by_version[str(model), str(version)] = self._estimate_errors(version_rows)
         return joined
 
@@ -140,7 +148,7 @@ class QualityTracker:
         latest = large_enough.sort_values("max").index[-self._settings.outcome_lookback_slices :]
         errors = {}
         for name, window in rows[rows["prediction_slice"].isin(latest)].groupby("prediction_slice"):
-            outcomes, predictions = window["outcome"].to_numpy(), window["prediction"].to_numpy()
+            outcomes, predictions = window["outcome"].to_numpy(), window[PREDICTION_COLUMN].to_numpy()
             if np.isin(outcomes, (0, 1)).all() and are_probabilities(predictions):
                 error = estimate_performance(predictions)["roc_auc"] - roc_auc(outcomes, predictions)
                 if not np.isnan(error):
@@ -210,9 +218,9 @@ class QualityTracker:
         if len(rows) < self._settings.min_rows:
             explanation = f"too few rows: {len(rows)} with an outcome of at least {self._settings.min_rows}"
             return verdict_of(verdict="inconclusive", explanation=explanation)
-        if rows["prediction"].isna().any():
+        if rows[PREDICTION_COLUMN].isna().any():
             return verdict_of(verdict="inconclusive", explanation="the predictions are not one number per row")
-        in_service = evaluate(rows["outcome"].to_numpy(), rows["prediction"].to_numpy(), _utc_days(rows))
+        in_service = evaluate(rows["outcome"].to_numpy(), rows[PREDICTION_COLUMN].to_numpy(), _utc_days(rows))
         try:
             at_gate = self._gate_evaluation(model, version)
         except ReferenceUnavailable as error:
@@ -279,11 +287,11 @@ def _prediction_rows(rows: pd.DataFrame, slice_name: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "key": _row_keys(rows),
-            "predicted_at": rows["time"].astype("datetime64[ns, UTC]"),
+            "predicted_at": rows[TIME_COLUMN].astype("datetime64[ns, UTC]"),
             "prediction_slice": pd.Series(slice_name, index=rows.index, dtype=object),
-            "model": rows["model"].astype(object),
-            "version": rows["version"].astype(object),
-            "prediction": _to_floats(rows["prediction"]),
+            MODEL_COLUMN: rows[MODEL_COLUMN].astype(object),
+            VERSION_COLUMN: rows[VERSION_COLUMN].astype(object),
+            PREDICTION_COLUMN: _to_floats(rows[PREDICTION_COLUMN]),
         }
     )
 
@@ -292,7 +300,7 @@ def _outcome_rows(rows: pd.DataFrame, slice_name: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "key": _row_keys(rows),
-            "reported_at": rows["time"].astype("datetime64[ns, UTC]"),
+            "reported_at": rows[TIME_COLUMN].astype("datetime64[ns, UTC]"),
             "outcome_slice": pd.Series(slice_name, index=rows.index, dtype=object),
             "outcome": rows["outcome"].astype(np.float64),
         }
@@ -301,8 +309,8 @@ def _outcome_rows(rows: pd.DataFrame, slice_name: str) -> pd.DataFrame:
 
 def _row_keys(rows: pd.DataFrame) -> npt.NDArray[np.uint64]:
     """Return id and row as one number of 64 bits, an eighth of their size; among millions, two hardly ever collide."""
-    id_hashes = pd.util.hash_array(rows["id"].to_numpy(dtype=object))
-    return np.asarray(id_hashes + rows["row"].to_numpy(dtype=np.uint64), dtype=np.uint64)
+    id_hashes = pd.util.hash_array(rows[ID_COLUMN].to_numpy(dtype=object))
+    return np.asarray(id_hashes + rows[ROW_COLUMN].to_numpy(dtype=np.uint64), dtype=np.uint64)
 
 
 def _to_floats(predictions: pd.Series) -> FloatArray:

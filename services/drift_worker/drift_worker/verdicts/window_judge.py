@@ -14,7 +14,7 @@ from driftloop.drift.scoring import StatisticValues, WindowScore, score_window
 from driftloop.drift.settings import WindowSettings
 from driftloop.drift.statistics import PreparedReference, prepare_reference, window_statistics
 from driftloop.errors import InvalidInput
-from driftloop.events import DataQualityIssue, DriftVerdict, Window, verdict_id
+from driftloop.events import TIME_COLUMN, DataQualityIssue, DriftVerdict, Window, verdict_id
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable, load_reference
 from driftloop.telemetry import tracing
@@ -60,8 +60,8 @@ class WindowJudge:
             model=model,
             version=version,
             rows=len(rows),
-            first_prediction_at=rows["time"].min().to_pydatetime(),
-            last_prediction_at=rows["time"].max().to_pydatetime(),
+            first_prediction_at=rows[TIME_COLUMN].min().to_pydatetime(),
+            last_prediction_at=rows[TIME_COLUMN].max().to_pydatetime(),
             archive=archive,
             traceparent=tracing.current_traceparent(),
         )

@@ -12,22 +12,35 @@ import pandas as pd
 import pyarrow as pa
 
 from drift_worker import metrics
-from driftloop.events import RESERVED_COLUMNS, FeatureValue, Outcome, Prediction, PredictionValue, Window
+from driftloop.events import (
+    ID_COLUMN,
+    MODEL_COLUMN,
+    PREDICTION_COLUMN,
+    RESERVED_COLUMNS,
+    ROW_COLUMN,
+    TIME_COLUMN,
+    VERSION_COLUMN,
+    FeatureValue,
+    Outcome,
+    Prediction,
+    PredictionValue,
+    Window,
+)
 from driftloop.storage.bucket import Bucket
 
 TIME = pa.timestamp("ns", "UTC")  # the resolution of pandas
 
 
 def predictions_table(events: Sequence[Prediction]) -> pa.Table:
-    """Return one row per instance: id, row, time, model, version and prediction, then the features by name."""
+    """Return one row per instance: the archive's own columns, then the features by name."""
     event_per_row = [event for event in events for _ in event.predictions]
     table = {
-        "id": pa.array([event.id for event in event_per_row], pa.string()),
-        "row": pa.array([row for event in events for row in range(len(event.predictions))], pa.int64()),
-        "time": pa.array([event.time for event in event_per_row], TIME),
-        "model": pa.array([event.model for event in event_per_row], pa.string()),
-        "version": pa.array([event.version for event in event_per_row], pa.string()),
-        "prediction": _arrow_column([prediction for event in events for prediction in event.predictions]),
+        ID_COLUMN: pa.array([event.id for event in event_per_row], pa.string()),
+        ROW_COLUMN: pa.array([row for event in events for row in range(len(event.predictions))], pa.int64()),
+        TIME_COLUMN: pa.array([event.time for event in event_per_row], TIME),
+        MODEL_COLUMN: pa.array([event.model for event in event_per_row], pa.string()),
+        VERSION_COLUMN: pa.array([event.version for event in event_per_row], pa.string()),
+        PREDICTION_COLUMN: _arrow_column([prediction for event in events for prediction in event.predictions]),
     }
     names = set().union(*(event.features for event in events)) - RESERVED_COLUMNS
     features = [_with_all_columns(event, names) for event in events]
@@ -62,12 +75,12 @@ def _arrow_column(cells: Sequence[FeatureValue | PredictionValue]) -> pa.Array:
 
 
 def outcomes_table(events: Sequence[Outcome]) -> pa.Table:
-    """Return one row per outcome; ``time`` is when the outcome became known."""
+    """Return one row per outcome; its time is when it became known."""
     return pa.table(
         {
-            "id": pa.array([event.prediction_id for event in events], pa.string()),
-            "row": pa.array([event.index for event in events], pa.int64()),
-            "time": pa.array([event.time for event in events], TIME),
+            ID_COLUMN: pa.array([event.prediction_id for event in events], pa.string()),
+            ROW_COLUMN: pa.array([event.index for event in events], pa.int64()),
+            TIME_COLUMN: pa.array([event.time for event in events], TIME),
             "outcome": pa.array([event.outcome for event in events], pa.float64()),
         }
     )

@@ -6,7 +6,7 @@ import pandas as pd
 
 from drift_worker.windows import archive
 from drift_worker.windows.version_rows import rows_of_version
-from driftloop.events import Window
+from driftloop.events import ID_COLUMN, Window
 from driftloop.storage.bucket import Bucket
 
 
@@ -53,7 +53,7 @@ class RecentWindows:
 
     def seen_event_ids(self, window: Window) -> set[str]:
         """Return the ids of the prediction events in the windows before a window."""
-        return {str(event_id) for _, rows in self._contiguous_until(window) for event_id in rows["id"].unique()}
+        return {str(event_id) for _, rows in self._contiguous_until(window) for event_id in rows[ID_COLUMN].unique()}
 
     def add(self, window: Window, rows: pd.DataFrame) -> None:
         """Add a judged window with its rows of all versions."""

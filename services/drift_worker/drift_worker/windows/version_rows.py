@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from driftloop.drift.distances import ColumnType
+from driftloop.events import MODEL_COLUMN, VERSION_COLUMN
 
 
 class AlignedRows(NamedTuple):
@@ -18,7 +19,7 @@ class AlignedRows(NamedTuple):
 
 def rows_of_version(rows: pd.DataFrame, model: str, version: str) -> pd.DataFrame:
     """Return the rows that a version of a model has predicted."""
-    return rows[(rows["model"] == model) & (rows["version"] == version)]
+    return rows[(rows[MODEL_COLUMN] == model) & (rows[VERSION_COLUMN] == version)]
 
 
 def align_types(rows: pd.DataFrame, column_types: Mapping[str, ColumnType]) -> AlignedRows:

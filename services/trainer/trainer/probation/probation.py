@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from driftloop.evaluation.bootstrap import as_gain, paired_difference
 from driftloop.evaluation.metric_names import format_interval, format_metric, metric_label
 from driftloop.evaluation.metrics import FloatArray, compute_metric
+from driftloop.events import PREDICTION_COLUMN
 from driftloop.usecase import UseCase
 from trainer.probation.settings import ProbationSettings
 
@@ -35,7 +36,7 @@ def decide(
         settings: Number of days and confidence level.
     """
     outcomes = served[use_case.target].to_numpy(np.float64)
-    served_scores = served["prediction"].to_numpy(np.float64)
+    served_scores = served[PREDICTION_COLUMN].to_numpy(np.float64)
     days = len(np.unique(use_case.day_ordinals(served[use_case.timestamp])))
     metric = use_case.metric
     difference = paired_difference(

@@ -14,9 +14,9 @@ from driftloop.drift.distances import DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.evaluation import scores
 from driftloop.evaluation.metrics import FloatArray
-from driftloop.events import RetrainRequested
+from driftloop.events import PREDICTION_COLUMN, RetrainRequested
 from driftloop.registry.model_registry import PARAM_TRAINED_THROUGH
-from driftloop.storage.reference_store import PREDICTION_COLUMN, Reference, subsample_evenly
+from driftloop.storage.reference_store import Reference, subsample_evenly
 from driftloop.usecase import UseCase
 
 EXAMPLE_ROWS = 5
