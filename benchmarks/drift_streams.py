@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from driftloop.drift.comparable_columns import COLUMN_TYPES
 from driftloop.drift.distances import ColumnType, FloatArray, IntArray
 from tests.support.peer_environments import ensure_environment
 from usecases.flights import usecase
@@ -42,7 +43,12 @@ def flights() -> Stream:
     """Return the flights of 2013 from New York with the weather: the features of the use case."""
     rows = usecase.load_rows()
     dates = rows[usecase.timestamp].dt.tz_convert(usecase.timezone).dt.tz_localize(None).dt.normalize()
-    return Stream(rows[usecase.features], dates, usecase.column_types, 1_000)
+    return Stream(
+        rows[usecase.features],
+        dates,
+        {column: COLUMN_TYPES[kind] for column, kind in usecase.feature_kinds.items()},
+        1_000,
+    )
 
 
 def bikeshare() -> Stream:

@@ -20,8 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import broken_retrains
 from benchmarks.replay_days import DayReplay, DayTimedOut, measure_cpu
-from driftloop.evaluation.metrics import FloatArray, brier, roc_auc
-from driftloop.evaluation.scores import predict_scores
+from driftloop.evaluation.metrics import FloatArray, brier_losses, roc_auc
 from driftloop.events import DataSelection, DriftVerdict, ModelStateChanged, RetrainRequested
 from stack.running import Stack, StackStartError
 from tests.support import report, stack_fixture
@@ -188,7 +187,7 @@ def metrics_by_month(
         for name in STRATEGIES:
             predicted = in_month & ~np.isnan(predictions[name])
             values[f"auc_{name}"] = roc_auc(outcomes[predicted], predictions[name][predicted])
-            values[f"brier_{name}"] = brier(outcomes[predicted], predictions[name][predicted])
+            values[f"brier_{name}"] = float(brier_losses(outcomes[predicted], predictions[name][predicted]).mean())
         of_month = [verdict for verdict in verdicts if verdict.last_prediction_at.month == number]
         values["windows"] = float(len(of_month))
         values["alarms"] = float(sum(verdict.verdict == "drift" for verdict in of_month))
@@ -269,7 +268,7 @@ def _log_state(change: ModelStateChanged) -> None:
 
 
 def _predict(estimator: Any, rows: pd.DataFrame) -> FloatArray:
-    return predict_scores(estimator, "predict_proba", rows[usecase.features])
+    return usecase.target_type.predict(estimator, "predict_proba", rows[usecase.features])
 
 
 if __name__ == "__main__":

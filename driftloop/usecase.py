@@ -1,17 +1,21 @@
 """The definition of a use case: all that services know about a model's columns, data and pipeline."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from driftloop.evaluation.metric_names import HeadlineMetric
+from driftloop.drift.comparable_columns import FeatureKind
+from driftloop.evaluation.metric import Metric, MetricSpec, find_metric
+from driftloop.evaluation.metrics import FloatArray
+from driftloop.evaluation.targets import Target
+from driftloop.events import CLASSES_COLUMN, PREDICTION_COLUMN, Label
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,10 @@ class UseCase:
 
     name: str
     """The model's name in the registry, in events and in paths."""
-    numeric_features: tuple[str, ...]
-    """Features with numbers; their drift is measured by distances of distributions of numbers."""
-    categorical_features: tuple[str, ...]
-    """Features with levels; their drift is measured by the frequencies of levels."""
+    feature_kinds: Mapping[str, FeatureKind]
+    """Kind of each feature, by its name, in the order of the model's signature."""
     target: str
-    """The column with what really happened: 0 or 1, or any number if the metric is ``rmse``."""
+    """The column with what really happened."""
     timestamp: str
     """The column with the time at which a prediction is requested."""
     timezone: str
@@ -40,8 +42,12 @@ class UseCase:
     """The ``.dvc`` file of the base dataset; the data itself is in the bucket."""
     load_rows: Callable[[], pd.DataFrame]
     """Returns the dataset from its source: it is uploaded to the bucket, and the producer streams it."""
-    metric: HeadlineMetric = "roc_auc"
-    """The metric that the gate compares: ``rmse``, where lower is better, for a target with any numbers."""
+    classes: tuple[Label, ...] | None = None
+    """The values of the target, sorted as scikit-learn sorts them; the second of two is the positive class. ``None`` if
+    the target is a number."""
+    metric: MetricSpec | None = None
+    """The metric that the gate compares: the name of a scikit-learn scorer, an own function, or what decisions cost. By
+    default ROC AUC for two classes, its one-versus-rest mean for more, and RMSE for a number."""
     subgroup_columns: tuple[str, ...] = ()
     """Features by which rows are divided into subgroups. A challenger must not be clearly worse on a large subgroup."""
     block_days: int = 1
@@ -50,15 +56,31 @@ class UseCase:
     @cached_property
     def features(self) -> list[str]:
         """Names of all features, in the order of the model's signature."""
-        return [*self.numeric_features, *self.categorical_features]
+        return list(self.feature_kinds)
+
+    @cached_property
+    def target_type(self) -> Target:
+        """What the model predicts."""
+        return Target(self.classes)
+
+    @cached_property
+    def headline_metric(self) -> Metric:
+        """The metric that the gate compares. Raises :class:`driftloop.errors.InvalidInput` if there is no such one."""
+        return find_metric(self.metric, self.target_type)
 
     @property
-    def column_types(self) -> dict[str, Literal["number", "category"]]:
-        """Type of each feature, by its name."""
-        return {
-            **dict.fromkeys(self.numeric_features, "number"),
-            **dict.fromkeys(self.categorical_features, "category"),
-        }
+    def monitored_kinds(self) -> dict[str, FeatureKind]:
+        """Kind of each column that windows are compared by: the features, and the prediction like a feature."""
+        kind: FeatureKind = "category" if self.target_type.kind == "multiclass" else "number"
+        return {**self.feature_kinds, PREDICTION_COLUMN: kind}
+
+    def outcomes(self, rows: pd.DataFrame) -> FloatArray:
+        """Return what happened in each row, as metrics take it: NaN if it is not known."""
+        return self.target_type.encode(rows[self.target])
+
+    def archived_predictions(self, rows: pd.DataFrame) -> FloatArray:
+        """Return the predictions of archived rows, as metrics take them: NaN if they are not of this target."""
+        return self.target_type.from_archive(rows[PREDICTION_COLUMN], rows.get(CLASSES_COLUMN))
 
     def local_dates(self, times: pd.Series) -> pd.Series:
         """Return the local date of each time, in the use case's time zone."""

@@ -1,18 +1,17 @@
 """Compare a version with the predictions that were served, on archived rows. The predictor is not involved."""
 
 from collections import Counter
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from driftloop.evaluation import scores
 from driftloop.evaluation.bootstrap import Interval, evaluate, paired_difference
-from driftloop.evaluation.metric_names import MetricName, format_interval, metric_label
+from driftloop.evaluation.metric import BUILT_IN_METRICS, REPORTED_METRICS
+from driftloop.evaluation.metric_names import format_interval, metric_label
 from driftloop.evaluation.metrics import FloatArray
-from driftloop.events import PREDICTION_COLUMN, VERSION_COLUMN, Evaluation
+from driftloop.events import VERSION_COLUMN, Evaluation
 from driftloop.registry.loading import LoadedModel
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.storage import labelled_archive
@@ -60,21 +59,26 @@ def evaluate_shadow(settings: ShadowSettings, version: str, last_rows: int | Non
     registry, use_case = ModelRegistry(settings.registry), settings.use_case
     model = registry.load(version)
     with labelled_archive.open_archive(Bucket(settings.storage), settings.topics, use_case) as archive:
-        rows = archive.read(labelled_archive.ArchiveQuery(last_rows=last_rows)).dropna(subset=[PREDICTION_COLUMN])
+        rows = archive.read(labelled_archive.ArchiveQuery(last_rows=last_rows))
     if rows.empty:
         return None
-    return compare(use_case, rows, version, predict_rows(model, rows), registry.trained_through(version))
+    return compare(use_case, rows, version, predict_rows(use_case, model, rows), registry.trained_through(version))
 
 
 def compare(
     use_case: UseCase, rows: pd.DataFrame, version: str, predictions: FloatArray, trained_through: pd.Timestamp
 ) -> ShadowComparison:
     """Compare a version's predictions for labelled rows with those that were served."""
-    outcomes = rows[use_case.target].to_numpy(np.float64)
-    served_predictions = rows[PREDICTION_COLUMN].to_numpy(np.float64)
+    target, outcomes = use_case.target_type, use_case.outcomes(rows)
+    served_predictions = use_case.archived_predictions(rows)
     days, blocks = use_case.day_ordinals(rows[use_case.timestamp]), use_case.block_ids(rows[use_case.timestamp])
-    served, shadowed = evaluate(outcomes, served_predictions, days), evaluate(outcomes, predictions, days)
-    shared_metrics = [name for name in get_args(MetricName) if name in served.metrics and name in shadowed.metrics]
+    served, shadowed = (
+        evaluate(target, outcomes, answers, days, use_case.headline_metric)
+        for answers in (served_predictions, predictions)
+    )
+    compared = {use_case.headline_metric.name: use_case.headline_metric} | {
+        name: BUILT_IN_METRICS[name] for name in REPORTED_METRICS[target.kind] if name != "calibration_error"
+    }
     return ShadowComparison(
         version=version,
         rows_by_version=dict(Counter(rows[VERSION_COLUMN].astype(str)).most_common()),
@@ -83,7 +87,9 @@ def compare(
         served=served,
         shadowed=shadowed,
         differences={
-            name: paired_difference(name, outcomes, served_predictions, predictions, blocks) for name in shared_metrics
+            name: paired_difference(metric, outcomes, served_predictions, predictions, blocks)
+            for name, metric in compared.items()
+            if name in served.metrics and name in shadowed.metrics
         },
     )
 
@@ -114,7 +120,7 @@ def print_comparison(comparison: ShadowComparison, out: Console) -> None:
     out.print(table)
 
 
-def predict_rows(model: LoadedModel, rows: pd.DataFrame) -> FloatArray:
-    """Return a model's predictions for rows: probabilities of a classifier's second class, or a regressor's numbers."""
+def predict_rows(use_case: UseCase, model: LoadedModel, rows: pd.DataFrame) -> FloatArray:
+    """Return a model's predictions for rows, as metrics take them."""
     features = rows[model.signature.inputs.input_names()]
-    return scores.predict_scores(model.estimator, model.predict_fn, features)
+    return use_case.target_type.predict(model.estimator, model.predict_fn, features)

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import BaseModel
 
+from driftloop.drift.comparable_columns import COLUMN_TYPES, FeatureKind
 from driftloop.drift.distances import (
     DISTANCE_FUNCTIONS,
     DISTANCES,
@@ -77,12 +78,18 @@ class DriftProfile(BaseModel, frozen=True):
     """Rows of a window. The profile does not hold for windows of another length."""
     false_alarm_rate: float
     """Fraction of windows that raise an alarm though nothing has changed, all spans together."""
-    column_types: dict[str, ColumnType]
+    kinds: dict[str, FeatureKind]
+    """What each column holds."""
     distances: dict[str, DistanceName] = {}
     """Distances of the columns that do not use the default of their type."""
     spans: list[CalibratedSpan]
     importance: dict[str, float] = {}
     """Permutation importance of each feature: the loss of quality when the feature is shuffled."""
+
+    @property
+    def column_types(self) -> dict[str, ColumnType]:
+        """What each column is compared as."""
+        return {column: COLUMN_TYPES[kind] for column, kind in self.kinds.items()}
 
     @property
     def normally_constant_columns(self) -> set[str]:
@@ -112,7 +119,7 @@ def require_enough_rows(reference_rows: int, window_rows: int) -> None:
 def calibrate(
     reference: pd.DataFrame,
     days: IntArray,
-    column_types: Mapping[str, ColumnType],
+    kinds: Mapping[str, FeatureKind],
     *,
     window_rows: int,
     false_alarm_rate: float,
@@ -127,9 +134,9 @@ def calibrate(
     independent windows is left out.
 
     Args:
-        reference: The reference's rows, in order of time.
+        reference: The reference's comparable rows, in order of time.
         days: The ordinal of each row's day.
-        column_types: The columns to calibrate and their types.
+        kinds: The columns to calibrate and what they hold.
         window_rows: The length of the windows that will be scored.
         false_alarm_rate: Fraction of unchanged windows that may raise an alarm. It is divided evenly among the spans.
         embargo_days: Days before and after a window that it is not compared with.
@@ -140,11 +147,12 @@ def calibrate(
         InsufficientReference: The reference is too small even for single windows.
     """
     require_enough_rows(len(reference), window_rows)
+    column_types = {column: COLUMN_TYPES[kind] for column, kind in kinds.items()}
     spans = [span for span in SPAN_WINDOWS if len(reference) >= MIN_INDEPENDENT_WINDOWS * window_rows * span]
     return DriftProfile(
         window_rows=window_rows,
         false_alarm_rate=false_alarm_rate,
-        column_types=dict(column_types),
+        kinds=dict(kinds),
         distances=dict(distances),
         spans=[
             _calibrate_span(

@@ -4,19 +4,21 @@ Rows of a day are not independent: they share conditions that no feature describ
 two to four times too narrow.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
-from driftloop.evaluation.metric_names import LOWER_IS_BETTER, MetricName
+from driftloop.evaluation.block_bootstrap import BlockBootstrap, resample_blocks
+from driftloop.evaluation.metric import BUILT_IN_METRICS, REPORTED_METRICS, Metric
 from driftloop.evaluation.metrics import FloatArray, IntArray
+from driftloop.evaluation.targets import Target
 from driftloop.events import Evaluation, MetricEstimate
 
 MIN_DAYS = 5  # resampled from fewer days, an interval says next to nothing
 PSEUDO_BLOCKS = 100  # replace the days where they are too few; intervals are within 7 % of those of a row bootstrap
-BINS = 10  # as in most papers that report a calibration error
+POWER = 0.8  # the usual chance of finding a difference that is there
 
 
 class Interval(NamedTuple):
@@ -28,7 +30,14 @@ class Interval(NamedTuple):
 
 
 def evaluate(
-    outcomes: FloatArray, predictions: FloatArray, days: IntArray, *, confidence: float = 0.95, resamples: int = 2_000
+    target: Target,
+    outcomes: FloatArray,
+    predictions: FloatArray,
+    days: IntArray,
+    headline: Metric | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2_000,
 ) -> Evaluation:
     """Evaluate predictions against outcomes; metrics that are undefined for these rows are left out.
 
@@ -42,16 +51,25 @@ def evaluate(
     The calibration error is the expected calibration error (Naeini, Cooper and Hauskrecht 2015) over bins with equally
     many rows (Nguyen and O'Connor 2015). It is never negative, so chance increases it, and once more in a resample. Its
     interval is therefore reflected ("basic", Davison and Hinkley 1997, section 5.2); the others are percentiles.
+
+    Args:
+        target: What is predicted; it decides which metrics are computed.
+        outcomes: What happened, by row.
+        predictions: What was predicted, by row.
+        days: The day of each row.
+        headline: The metric by which versions of the model are compared, if it is not one of the usual ones.
+        confidence: The confidence level of the intervals.
+        resamples: How often the days are resampled.
     """
     distinct_days, block = np.unique(days, return_inverse=True)
     by_day = len(distinct_days) >= MIN_DAYS
     if not by_day:  # neighbouring rows go to different blocks
         block = np.arange(len(outcomes)) % PSEUDO_BLOCKS
-    bootstrap = _resample_blocks(block, resamples)
+    bootstrap = resample_blocks(block, resamples)
     count = bootstrap.weights.shape[1]
     tail = float(ndtr(np.sqrt(count / max(count - 1, 1)) * stdtrit(max(count - 1, 1), (1 - confidence) / 2)))
     metrics: dict[str, MetricEstimate] = {}
-    for name, per_resample in _applicable_metrics(outcomes, predictions, bootstrap).items():
+    for name, per_resample in _resampled_metrics(target, outcomes, predictions, bootstrap, headline).items():
         value = float(per_resample[0])
         if np.isnan(value):
             continue
@@ -60,12 +78,16 @@ def evaluate(
             low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
         metrics[name] = MetricEstimate(value=value, low=low, high=high)
     return Evaluation(
-        rows=len(outcomes), days=len(distinct_days), resampling_unit="days" if by_day else "rows", metrics=metrics
+        rows=len(outcomes),
+        days=len(distinct_days),
+        resampling_unit="days" if by_day else "rows",
+        metrics=metrics,
+        headline=None if headline is None else headline.name,
     )
 
 
 def paired_difference(
-    metric: MetricName,
+    metric: Metric,
     outcomes: FloatArray,
     champion: FloatArray,
     challenger: FloatArray,
@@ -92,9 +114,8 @@ def paired_difference(
         confidence: The confidence level of the interval.
         resamples: How often the blocks are resampled.
     """
-    bootstrap = _resample_blocks(np.unique(blocks, return_inverse=True)[1], resamples)
-    compute = RESAMPLED_METRICS[metric]
-    per_resample = compute(outcomes, challenger, bootstrap) - compute(outcomes, champion, bootstrap)
+    bootstrap = resample_blocks(np.unique(blocks, return_inverse=True)[1], resamples)
+    per_resample = metric.resampled(outcomes, challenger, bootstrap) - metric.resampled(outcomes, champion, bootstrap)
     value, count = float(per_resample[0]), bootstrap.weights.shape[1]
     if np.isnan(value):
         return Interval(value, value, value)
@@ -118,95 +139,34 @@ def unpaired_difference(minuend: MetricEstimate, subtrahend: MetricEstimate) -> 
     )
 
 
-def as_gain(metric: str, difference: Interval) -> Interval:
+def as_gain(difference: Interval, *, lower_is_better: bool) -> Interval:
     """Return a difference as a gain, which is positive where the metric is better: the sign is flipped for an RMSE."""
-    if metric in LOWER_IS_BETTER:
+    if lower_is_better:
         return Interval(-difference.value, -difference.high, -difference.low)
     return difference
 
 
-class _BlockBootstrap(NamedTuple):
-    """Resamples of whole blocks, as many per resample as there are blocks.
+def detectable_difference(difference: Interval, blocks: int, confidence: float) -> float:
+    """Return the smallest difference that as many blocks would show in four of five comparisons.
 
-    A metric of all resamples is computed from its sums by block.
+    It is the standard error, which the interval's width gives, times the sum of Student's quantiles of the confidence
+    level and of the power (Cohen 1988, section 2.2); infinite for a single block.
     """
-
-    block: IntArray
-    """The number of each row's block, from 0."""
-    weights: FloatArray
-    """How often each block is drawn, a line per resample. The first line has each block once: the rows as they are."""
-
-    def sums(self, values: FloatArray, groups: IntArray | None = None) -> FloatArray:
-        """Return the sums of values: a line per block, a column per group of rows."""
-        groups = np.zeros_like(self.block) if groups is None else groups
-        block_count, group_count = self.weights.shape[1], int(groups.max()) + 1
-        sums = np.bincount(self.block * group_count + groups, values, block_count * group_count)
-        return sums.astype(np.float64).reshape(block_count, group_count)
-
-    def mean(self, values: FloatArray) -> FloatArray:
-        """Return the mean of values in each resample."""
-        means: FloatArray = (self.weights @ self.sums(values) / self.rows[:, None])[:, 0]
-        return means
-
-    @property
-    def rows(self) -> FloatArray:
-        """The number of rows of each resample."""
-        rows: FloatArray = self.weights @ np.bincount(self.block, minlength=self.weights.shape[1])
-        return rows
+    if blocks < 2 or not np.isfinite(difference.high - difference.low):
+        return float("inf")
+    quantile = -float(stdtrit(blocks - 1, (1 - confidence) / 2))
+    standard_error = (difference.high - difference.low) / 2 / quantile
+    return standard_error * (quantile + float(stdtrit(blocks - 1, POWER)))
 
 
-def _resample_blocks(block: IntArray, resamples: int) -> _BlockBootstrap:
-    count = int(block.max()) + 1
-    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
-    return _BlockBootstrap(block, np.vstack([np.ones(count), drawn]))
-
-
-def _roc_auc(outcomes: FloatArray, scores: FloatArray, bootstrap: _BlockBootstrap) -> FloatArray:
-    rank = np.unique(scores, return_inverse=True)[1]
-    positives, negatives = bootstrap.sums(outcomes, rank), bootstrap.sums(1 - outcomes, rank)
-    concordant = positives @ (np.cumsum(negatives, axis=1) - negatives / 2).T
-    pairs = (bootstrap.weights @ positives.sum(axis=1)) * (bootstrap.weights @ negatives.sum(axis=1))
-    with np.errstate(invalid="ignore"):  # where all outcomes are equal
-        area: FloatArray = ((bootstrap.weights @ concordant) * bootstrap.weights).sum(axis=1) / pairs
-    return area
-
-
-def _brier(outcomes: FloatArray, predictions: FloatArray, bootstrap: _BlockBootstrap) -> FloatArray:
-    return bootstrap.mean((predictions - outcomes) ** 2)
-
-
-def _rmse(outcomes: FloatArray, predictions: FloatArray, bootstrap: _BlockBootstrap) -> FloatArray:
-    return np.sqrt(bootstrap.mean((predictions - outcomes) ** 2))
-
-
-def _accuracy(outcomes: FloatArray, predictions: FloatArray, bootstrap: _BlockBootstrap) -> FloatArray:
-    return bootstrap.mean(((predictions >= 0.5) == (outcomes == 1)).astype(np.float64))
-
-
-def _calibration_error(outcomes: FloatArray, predictions: FloatArray, bootstrap: _BlockBootstrap) -> FloatArray:
-    inner_edges = np.quantile(predictions, np.linspace(0, 1, BINS + 1)[1:-1])
-    excess = bootstrap.sums(predictions - outcomes, np.searchsorted(inner_edges, predictions, side="right"))
-    error: FloatArray = np.abs(bootstrap.weights @ excess).sum(axis=1) / bootstrap.rows
-    return error
-
-
-RESAMPLED_METRICS: Mapping[str, Callable[[FloatArray, FloatArray, _BlockBootstrap], FloatArray]] = {
-    "roc_auc": _roc_auc,
-    "brier": _brier,
-    "accuracy": _accuracy,
-    "calibration_error": _calibration_error,
-    "rmse": _rmse,
-}
-"""Metrics as functions of outcomes, predictions and resamples; each returns a value per resample."""
-
-
-def _applicable_metrics(
-    outcomes: FloatArray, predictions: FloatArray, bootstrap: _BlockBootstrap
+def _resampled_metrics(
+    target: Target,
+    outcomes: FloatArray,
+    predictions: FloatArray,
+    bootstrap: BlockBootstrap,
+    headline: Metric | None,
 ) -> Mapping[str, FloatArray]:
-    """Return the metrics that apply to the rows: the RMSE of numbers, or all others of a binary outcome."""
-    is_binary = bool(np.isin(outcomes, (0, 1)).all() and ((predictions >= 0) & (predictions <= 1)).all())
-    return {
-        name: compute(outcomes, predictions, bootstrap)
-        for name, compute in RESAMPLED_METRICS.items()
-        if (name == "rmse") != is_binary
-    }
+    """Return the values of the target's usual metrics and of the headline metric in all resamples."""
+    reported = [BUILT_IN_METRICS[name] for name in REPORTED_METRICS[target.kind]]
+    chosen = {metric.name: metric for metric in (*reported, *([headline] if headline else []))}
+    return {name: metric.resampled(outcomes, predictions, bootstrap) for name, metric in chosen.items()}

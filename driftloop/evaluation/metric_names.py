@@ -3,22 +3,45 @@
 Standard library only: commands that just print results are installed without numpy.
 """
 
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
-MetricName = Literal["roc_auc", "brier", "accuracy", "rmse"]
-HeadlineMetric = Literal["roc_auc", "rmse"]
-"""The metric by which versions are compared: ROC AUC for a binary outcome, RMSE for a number."""
-
-HEADLINE_METRICS: tuple[HeadlineMetric, ...] = get_args(HeadlineMetric)
+HEADLINE_METRICS = ("roc_auc", "rmse", "log_loss")
+"""Metrics by which versions are compared where an evaluation does not name one."""
 METRIC_LABELS: dict[str, str] = {
     "roc_auc": "ROC AUC",
     "rmse": "RMSE",
     "brier": "Brier score",
     "accuracy": "accuracy",
     "calibration_error": "calibration error",
+    "log_loss": "log loss",
+    "mae": "MAE",
+    "r2": "R²",
+    "bias": "bias (mean of prediction − outcome)",
 }
-LOWER_IS_BETTER = frozenset({"rmse", "brier", "calibration_error"})
-_FORMATS = {"roc_auc": ".3f", "accuracy": ".3f", "calibration_error": ".3f", "brier": ".4f"}  # an RMSE has any size
+LOWER_IS_BETTER = frozenset(
+    {
+        "brier",
+        "calibration_error",
+        "cost",
+        "log_loss",
+        "mae",
+        "max_error",
+        "mean_absolute_percentage_error",
+        "mean_gamma_deviance",
+        "mean_poisson_deviance",
+        "mean_squared_error",
+        "mean_squared_log_error",
+        "median_absolute_error",
+        "negative_likelihood_ratio",
+        "rmse",
+        "root_mean_squared_log_error",
+    }
+)
+_SHORT_NAMES = {"root_mean_squared_error": "rmse", "mean_absolute_error": "mae", "brier_score": "brier"}
+_FORMATS = {  # a metric that is not listed has any size
+    **dict.fromkeys(("roc_auc", "accuracy", "calibration_error", "r2", "roc_auc_ovr", "balanced_accuracy"), ".3f"),
+    "brier": ".4f",
+}
 
 
 class ValueWithInterval(Protocol):
@@ -38,6 +61,15 @@ class ValueWithInterval(Protocol):
     def high(self) -> float:
         """The upper end of the interval."""
         ...
+
+
+def canonical_metric_name(name: str) -> str:
+    """Return the name under which a scikit-learn scorer's metric is reported.
+
+    scikit-learn negates metrics where lower is better; here they keep their sign, so ``neg_log_loss`` is ``log_loss``.
+    """
+    name = name.removeprefix("neg_")
+    return _SHORT_NAMES.get(name, name)
 
 
 def metric_label(name: str) -> str:

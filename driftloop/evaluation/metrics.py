@@ -1,15 +1,11 @@
-"""Metrics of predictions against outcomes.
+"""Metrics of predictions against outcomes, both as :mod:`driftloop.evaluation.targets` describes them.
 
 Tests compare them with scikit-learn's. That is not imported here: it costs the drift worker a second at its start and
 70 MB of memory for a few lines of numpy.
 """
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 import numpy.typing as npt
-
-from driftloop.evaluation.metric_names import MetricName
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -38,29 +34,56 @@ def roc_auc(outcomes: FloatArray, predictions: FloatArray) -> float:
     return concordant / pairs if pairs else float("nan")
 
 
-def brier(outcomes: FloatArray, predictions: FloatArray) -> float:
-    """Return the Brier score: the mean squared difference of probabilities and outcomes."""
-    return float(np.mean((predictions - outcomes) ** 2))
+def predicted_classes(predictions: FloatArray) -> FloatArray:
+    """Return the position of each row's most probable class; the second of two from a probability of 0.5."""
+    if predictions.ndim == 2:
+        return np.asarray(predictions.argmax(axis=1), dtype=np.float64)
+    return (predictions >= 0.5).astype(np.float64)
 
 
-def rmse(outcomes: FloatArray, predictions: FloatArray) -> float:
-    """Return the root of the mean squared error."""
-    return float(np.sqrt(np.mean((predictions - outcomes) ** 2)))
+def class_probabilities(predictions: FloatArray) -> FloatArray:
+    """Return the probability of each class, a line for each row."""
+    return predictions if predictions.ndim == 2 else np.column_stack([1 - predictions, predictions])
 
 
-def accuracy(outcomes: FloatArray, predictions: FloatArray) -> float:
-    """Return the fraction of rows whose class is predicted, with a threshold of 0.5."""
-    return float(np.mean((predictions >= 0.5) == (outcomes == 1)))
+def brier_losses(outcomes: FloatArray, predictions: FloatArray) -> FloatArray:
+    """Return each row's squared difference of probability and outcome, summed over the classes if there are several.
+
+    The sum over all classes is Brier's own definition (1950), which for two classes is twice the usual one.
+    """
+    if predictions.ndim == 1:
+        return np.asarray((predictions - outcomes) ** 2)
+    squared = predictions**2
+    at_outcome = _at_outcome(outcomes, predictions)
+    return np.asarray(squared.sum(axis=1) - 2 * at_outcome + 1)
 
 
-METRICS: Mapping[MetricName, Callable[[FloatArray, FloatArray], float]] = {
-    "roc_auc": roc_auc,
-    "brier": brier,
-    "accuracy": accuracy,
-    "rmse": rmse,
-}
+def log_losses(outcomes: FloatArray, predictions: FloatArray) -> FloatArray:
+    """Return the negative logarithm of the probability that each row's outcome had."""
+    smallest = np.finfo(np.float64).eps  # as scikit-learn clips
+    at_outcome = _at_outcome(outcomes, class_probabilities(predictions))
+    return np.asarray(-np.log(np.clip(at_outcome, smallest, 1 - smallest)))
 
 
-def compute_metric(metric: MetricName, outcomes: FloatArray, predictions: FloatArray) -> float:
-    """Return a metric of all rows; NaN where it is undefined, such as a ROC AUC with equal outcomes only."""
-    return METRICS[metric](outcomes, predictions)
+def hits(outcomes: FloatArray, predictions: FloatArray) -> FloatArray:
+    """Return 1 for each row whose class is predicted, otherwise 0."""
+    return np.asarray(predicted_classes(predictions) == outcomes, dtype=np.float64)
+
+
+def squared_errors(outcomes: FloatArray, predictions: FloatArray) -> FloatArray:
+    """Return each row's squared error."""
+    return np.asarray((predictions - outcomes) ** 2)
+
+
+def absolute_errors(outcomes: FloatArray, predictions: FloatArray) -> FloatArray:
+    """Return each row's absolute error."""
+    return np.abs(predictions - outcomes)
+
+
+def errors(outcomes: FloatArray, predictions: FloatArray) -> FloatArray:
+    """Return by how much each prediction is too high."""
+    return np.asarray(predictions - outcomes)
+
+
+def _at_outcome(outcomes: FloatArray, probabilities: FloatArray) -> FloatArray:
+    return np.asarray(probabilities[np.arange(len(outcomes)), outcomes.astype(np.int64)])

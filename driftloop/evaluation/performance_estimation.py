@@ -6,13 +6,19 @@ from driftloop.evaluation.metrics import FloatArray, concordant_pairs
 
 
 def estimate_performance(probabilities: FloatArray) -> dict[str, float]:
-    """Return ROC AUC, Brier score and accuracy as they would be if each probability were right.
+    """Return Brier score, accuracy and, for two classes, ROC AUC as they would be if each probability were right.
 
     This is confidence-based performance estimation (CBPE), as NannyML published it (Białek, Kivimäki, Kuberski and
     Perrakis 2024, arXiv:2401.08348), without a calibration of its own. It cannot see a change in the relation between
     features and outcome: the estimate then stays what it was. The ROC AUC is the expected number of concordant pairs
     divided by the expected number of all pairs of two different rows; it is left out where no pair is expected.
+
+    Args:
+        probabilities: The probability of the second of two classes, or one of each class, by row.
     """
+    if probabilities.ndim == 2:
+        certainty = (probabilities**2).sum(axis=1)
+        return {"brier": float(1 - certainty.mean()), "accuracy": float(probabilities.max(axis=1).mean())}
     complement = 1 - probabilities
     variance = probabilities * complement
     estimates = {"brier": float(variance.mean()), "accuracy": float(np.maximum(probabilities, complement).mean())}

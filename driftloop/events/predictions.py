@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, StrictBool, StrictInt, StrictStr, model_validator
 
 from driftloop.events.base import Event
 
@@ -17,6 +17,9 @@ Label = float | int | bool | str
 """A class of a classifier, in the type that the classifier was fitted with."""
 PredictionValue = Label | list[Label]
 """What a model returns for a row: a probability or number, a class, or a list with one for each output."""
+
+OutcomeValue = Annotated[StrictBool, Field()] | StrictInt | FiniteFloat | Annotated[StrictStr, Field(max_length=256)]
+"""What really happened to a row: a number, a boolean, or the label of a class."""
 
 # The columns that the archive has besides features. Features have names of the users' choice, such as model or time, so
 # each of these begins with an underscore.
@@ -70,8 +73,9 @@ class Prediction(Event):
     predictions: list[PredictionValue]
     """One prediction for each row."""
     classes: list[Label] | None = None
-    """The classes whose probabilities the predictions are: one if a prediction is a single number, otherwise one for
-    each number in its list. Null if predictions are labels or numbers of another kind."""
+    """The model's classes, if the predictions are their probabilities: one for each number in the list of a prediction;
+    if there are two, a prediction is a single number, the probability of the second. Null if predictions are labels or
+    numbers of another kind."""
 
     @model_validator(mode="after")
     def _require_equal_lengths(self) -> Self:
@@ -92,8 +96,8 @@ class Outcome(Event):
     """Id of the prediction event."""
     index: RowIndex
     """Position of the row in the prediction's request, from 0."""
-    outcome: FiniteFloat
-    """0 or 1 for a classifier, any number for a regressor. The latest outcome of a row counts."""
+    outcome: OutcomeValue
+    """A number, a boolean or a label, as the training data has it. The latest outcome of a row counts."""
 
     @property
     def key(self) -> str:

@@ -142,7 +142,10 @@ class Evaluation(FrozenModel):
     resampling_unit: Literal["days", "rows"]
     """What the bootstrap resamples. With too few days it resamples rows, and the intervals are too narrow."""
     metrics: dict[str, MetricEstimate]
-    """``roc_auc``, ``brier``, ``accuracy`` and ``calibration_error`` of probabilities, ``rmse`` of numbers."""
+    """``roc_auc``, ``brier``, ``accuracy`` and ``calibration_error`` for two classes; ``log_loss`` in place of
+    ``roc_auc`` for more; ``rmse``, ``mae``, ``r2`` and ``bias`` for numbers; and the headline metric."""
+    headline: str | None = None
+    """Name of the metric by which versions of the model are compared; null if the use case is not known."""
 
 
 class QualityVerdict(WindowEvent):
@@ -158,6 +161,8 @@ class QualityVerdict(WindowEvent):
     """Quality in service compared with the quality that the gate measured before the version was promoted."""
     explanation: str
     """The verdict in words."""
+    unknown_labels: dict[str, int] = {}
+    """Number of rows by outcome, as text, for outcomes that are not one of the model's classes; they are left out."""
     in_service: Evaluation | None = None
     """Quality on the evaluated rows; null if it could not be measured."""
     at_gate: Evaluation | None = None
@@ -181,7 +186,8 @@ class QualityEstimate(WindowEvent):
     type = "driftloop.quality_estimate.v1"
 
     metrics: dict[str, float]
-    """``roc_auc``, ``brier`` and ``accuracy``, if the probabilities are right."""
+    """``roc_auc``, ``brier`` and ``accuracy``, if the probabilities are right; no ``roc_auc`` for more than two
+    classes. A model that predicts numbers has no estimate: nothing is known of its errors before the outcomes."""
     track_record: EstimateTrackRecord
     """How far off earlier estimates of this version were."""
     trusted: bool

@@ -22,13 +22,16 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
+from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.errors import DriftloopError
 from driftloop.events import (
+    CLASSES_COLUMN,
     ID_COLUMN,
     MODEL_COLUMN,
     PREDICTION_COLUMN,
@@ -61,6 +64,13 @@ log = structlog.get_logger(__name__)
 
 MEMORY_MB = 512  # enough to join three million rows of 15 features in 5 s, in a process of 740 MB
 MAX_PARALLEL_DOWNLOADS = 8
+FEATURE_TYPES: dict[FeatureKind, str] = {
+    "number": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "datetime": "TIMESTAMP_NS",
+    "text": "VARCHAR",
+}
+"""DuckDB types of features by kind. A category has the type of its levels, which may be numbers or texts."""
 POSITION_SQL = ", ".join(POSITION_COLUMNS)
 ORDER_COLUMNS = ("time", *POSITION_COLUMNS)
 ORDER_SQL = ", ".join(ORDER_COLUMNS)
@@ -68,7 +78,7 @@ EMPTY_ROWS = (
     f"SELECT '' AS {ID_COLUMN}, 0 AS {ROW_COLUMN}, now()::{TIMESTAMP_TYPE} AS {TIME_COLUMN}, 0 AS __file, 0 AS __row"
 )
 EMPTY_PREDICTIONS = f"{EMPTY_ROWS}, '' AS {MODEL_COLUMN}, '' AS {VERSION_COLUMN}, 0.0 AS {PREDICTION_COLUMN} LIMIT 0"
-EMPTY_OUTCOMES = f"{EMPTY_ROWS}, 0.0 AS outcome LIMIT 0"
+EMPTY_OUTCOMES = f"{EMPTY_ROWS}, 0.0 AS outcome, '' AS outcome_label LIMIT 0"
 
 
 class ArchiveUnreadable(DriftloopError):
@@ -114,6 +124,8 @@ class ArchiveAnomalies(NamedTuple):
     """Rows whose outcome was reported more than once."""
     repeated: int
     """Additional copies of this model's rows."""
+    unknown_labels: int
+    """Outcomes of this model's rows that are not one of the use case's classes."""
 
 
 @contextmanager
@@ -134,7 +146,7 @@ def open_archive(
         bucket: the bucket that holds the archive.
         topics: names of the topics of predictions and outcomes.
         use_case: the model's name, columns and time zone.
-        types: DuckDB types of features; by default DOUBLE for a number, and the type in the archive for a category.
+        types: DuckDB types of features; by default those of their kinds, and the type in the archive for a category.
         folder: where downloaded files are kept for the next call; by default they are deleted.
         memory_mb: memory limit of the join.
     """
@@ -178,15 +190,16 @@ class LabelledArchive:
             f"CREATE VIEW predictions AS {scan_parquet_sql(predictions) if predictions else EMPTY_PREDICTIONS}"
         )
         scanned_outcomes = scan_parquet_sql(outcomes) if outcomes else EMPTY_OUTCOMES
+        outcome_types = column_types(connection, scanned_outcomes)
         connection.execute(
-            f"CREATE VIEW outcomes AS SELECT {ID_COLUMN} AS id, {ROW_COLUMN} AS row, {TIME_COLUMN} AS time, outcome, "
+            f"CREATE VIEW outcomes AS SELECT {ID_COLUMN} AS id, {ROW_COLUMN} AS row, {TIME_COLUMN} AS time, "
+            f"{outcome_sql(use_case, outcome_types)} AS outcome, {reported_sql(outcome_types)} AS reported, "
             f"{POSITION_SQL} FROM ({scanned_outcomes})"
         )
         self._archived_types = column_types(connection, "predictions")
         self._types = {
-            name: types.get(name)
-            or ("DOUBLE" if name in use_case.numeric_features else self._archived_types.get(name, "VARCHAR"))
-            for name in use_case.features
+            name: types.get(name) or FEATURE_TYPES.get(kind) or self._archived_types.get(name, "VARCHAR")
+            for name, kind in use_case.feature_kinds.items()
         }
         self._join()
 
@@ -212,7 +225,7 @@ class LabelledArchive:
             f"SELECT count(*) FROM latest_outcomes ANTI JOIN predictions ON id = {ID_COLUMN} AND row = {ROW_COLUMN}",
         )
         (repeated,) = fetch_row(self._connection, "SELECT count(*) FROM duplicates")
-        return ArchiveAnomalies(outcomes, unmatched, corrected, repeated)
+        return ArchiveAnomalies(outcomes, unmatched, corrected, repeated, self._count_unknown_labels())
 
     @_translate_errors()
     def count_type_mismatches(self) -> dict[str, int]:
@@ -225,12 +238,18 @@ class LabelledArchive:
     def read(self, query: ArchiveQuery = EVERYTHING) -> pd.DataFrame:
         """Read the matching labelled rows, ordered by time.
 
-        The columns are those of a dataset, and the archive's own of id, row, version and prediction. A prediction that
-        is not a single number is missing.
+        The columns are those of a dataset, and the archive's own of id, row, version, prediction and classes. Rows
+        whose prediction is not of the use case's target are left out.
         """
         labelled = f"FROM ({_matching_rows(query)}) WHERE outcome IS NOT NULL ORDER BY {ORDER_SQL}"
-        own = f"id AS {ID_COLUMN}, row AS {ROW_COLUMN}, version AS {VERSION_COLUMN}, prediction AS {PREDICTION_COLUMN}"
-        return fetch_frame(self._connection, f"SELECT {self._columns}, {own} {labelled}")
+        own = (
+            f"id AS {ID_COLUMN}, row AS {ROW_COLUMN}, version AS {VERSION_COLUMN}, prediction AS {PREDICTION_COLUMN}, "
+            f"classes AS {CLASSES_COLUMN}"
+        )
+        rows = fetch_frame(self._connection, f"SELECT {self._columns}, {own} {labelled}")
+        valid = np.isfinite(self._use_case.archived_predictions(rows))
+        is_valid = pd.Series(valid if valid.ndim == 1 else valid.all(axis=1), index=rows.index)
+        return rows.loc[is_valid].reset_index(drop=True)
 
     @_translate_errors()
     def write(self, path: Path, query: ArchiveQuery = EVERYTHING) -> None:
@@ -238,6 +257,20 @@ class LabelledArchive:
         copy_to_parquet(
             self._connection, f"SELECT {self._columns} FROM ({_matching_rows(query)}) ORDER BY {ORDER_SQL}", path
         )
+
+    def _count_unknown_labels(self) -> int:
+        """Count the outcomes that are no class of the target, and log examples with their ids."""
+        unknown = (
+            "FROM latest_outcomes SEMI JOIN typed_predictions USING (id, row) "
+            "WHERE outcome IS NULL AND reported IS NOT NULL"
+        )
+        (count,) = fetch_row(self._connection, f"SELECT count(*) {unknown}")
+        if count:
+            examples = self._connection.execute(
+                f"SELECT id, row, reported {unknown} ORDER BY id, row LIMIT 5"
+            ).fetchall()
+            log.warning("archive.unknown_labels", model=self._use_case.name, outcomes=count, examples=examples)
+        return count
 
     @property
     def _columns(self) -> str:
@@ -249,26 +282,60 @@ class LabelledArchive:
         # Deduplicate by keys only: whole rows, three million of them, did not fit into a gigabyte.
         self._connection.execute(
             f"CREATE TEMP TABLE duplicates AS SELECT {POSITION_SQL} FROM predictions "
-            f"WHERE {MODEL_COLUMN} = {self._model} QUALIFY row_number() OVER (PARTITION BY {ID_COLUMN}, {ROW_COLUMN} ORDER BY {POSITION_SQL}) > 1"
+            f"WHERE {MODEL_COLUMN} = {self._model} "
+            f"QUALIFY row_number() OVER (PARTITION BY {ID_COLUMN}, {ROW_COLUMN} ORDER BY {POSITION_SQL}) > 1"
         )
+        is_number = self._use_case.target_type.kind != "multiclass" and not self._use_case.target_type.has_text_labels
+        prediction = f"TRY_CAST({PREDICTION_COLUMN} AS DOUBLE)" if is_number else PREDICTION_COLUMN
+        classes = CLASSES_COLUMN if CLASSES_COLUMN in self._archived_types else "NULL::VARCHAR"
         latest_first = ", ".join(f"{column} DESC" for column in ORDER_COLUMNS)
         self._connection.execute(
             "CREATE VIEW latest_outcomes AS "
-            "SELECT id, row, outcome, count(*) OVER (PARTITION BY id, row) AS report_count FROM outcomes "
+            "SELECT id, row, outcome, reported, "
+            "count(*) OVER (PARTITION BY id, row) AS report_count FROM outcomes "
             f"QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY {latest_first}) = 1"
         )
         self._connection.execute(
             f"CREATE VIEW typed_predictions AS SELECT {ID_COLUMN} AS id, {ROW_COLUMN} AS row, "
-            f"{VERSION_COLUMN} AS version, TRY_CAST({PREDICTION_COLUMN} AS DOUBLE) AS prediction, "
+            f"{VERSION_COLUMN} AS version, {prediction} AS prediction, {classes} AS classes, "
             f"{TIME_COLUMN}::{TIMESTAMP_TYPE} AS time, "
             f"{struct_sql(self._archived_types, self._types)} AS features, {POSITION_SQL} "
             f"FROM predictions ANTI JOIN duplicates USING ({POSITION_SQL}) WHERE {MODEL_COLUMN} = {self._model}"
         )
         self._connection.execute(
             "CREATE VIEW archive AS "
-            "SELECT typed_predictions.*, outcome::DOUBLE AS outcome "
+            "SELECT typed_predictions.*, outcome "
             "FROM typed_predictions LEFT JOIN latest_outcomes USING (id, row)"
         )
+
+
+def outcome_type(use_case: UseCase) -> str:
+    """Return the DuckDB type of the target: text if any class is a text, otherwise a number."""
+    return "VARCHAR" if use_case.target_type.has_text_labels else "DOUBLE"
+
+
+def outcome_sql(use_case: UseCase, types: Mapping[str, str]) -> str:
+    """Return SQL for the outcomes of archived rows; one that is not a class of the target is NULL.
+
+    Args:
+        use_case: Its classes decide which column has the outcomes.
+        types: The columns of archived outcomes, with their types.
+    """
+    column = "outcome_label" if outcome_type(use_case) == "VARCHAR" else "outcome"
+    value = f"{column}::{outcome_type(use_case)}" if column in types else f"NULL::{outcome_type(use_case)}"
+    return value if use_case.classes is None else f"CASE WHEN {is_class_sql(use_case, value)} THEN {value} END"
+
+
+def reported_sql(types: Mapping[str, str]) -> str:
+    """Return SQL for archived outcomes as text, whatever their type."""
+    columns = [f"{column}::VARCHAR" for column in ("outcome_label", "outcome") if column in types]
+    return f"coalesce({', '.join(columns)})"
+
+
+def is_class_sql(use_case: UseCase, value: str) -> str:
+    """Return an SQL condition: ``value``, of the type of the target, is one of the use case's classes."""
+    quoted = (quote_literal(label if isinstance(label, str) else float(label)) for label in use_case.classes or ())
+    return f"{value} IN ({', '.join(f'{label}::{outcome_type(use_case)}' for label in quoted)})"
 
 
 def start_of_day(use_case: UseCase, day: date) -> datetime:

@@ -10,15 +10,15 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, brier_score_loss, roc_auc_score, root_mean_squared_error
 
 from driftloop.evaluation.bootstrap import (
-    BINS,
     Interval,
     as_gain,
     evaluate,
     paired_difference,
     unpaired_difference,
 )
-from driftloop.evaluation.metric_names import MetricName
+from driftloop.evaluation.metric import BINS, BUILT_IN_METRICS
 from driftloop.evaluation.metrics import FloatArray, IntArray, roc_auc
+from driftloop.evaluation.targets import BINARY, NUMBER
 from driftloop.events import MetricEstimate
 
 RANDOM = np.random.default_rng(1)
@@ -67,7 +67,7 @@ def rmse(outcomes: FloatArray, predictions: FloatArray, weights: FloatArray) -> 
 def test_evaluate_equals_slow_bootstrap(name: str, decimals: int) -> None:
     outcomes, predictions, days = correlated_days(days=8, rows=40)
     predictions = predictions.round(decimals)
-    evaluation = evaluate(outcomes, predictions, days, resamples=60)
+    evaluation = evaluate(BINARY, outcomes, predictions, days, resamples=60)
     drawn = np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), size=60).astype(float)
     resampled = [EXPECTED[name](outcomes, predictions, weights[days]) for weights in drawn]
     value = EXPECTED[name](outcomes, predictions, np.ones(len(days)))
@@ -82,24 +82,26 @@ def test_evaluate_equals_slow_bootstrap(name: str, decimals: int) -> None:
 def test_evaluate_numbers_by_rmse() -> None:
     predictions = RANDOM.normal(50, 20, 300)
     outcomes = predictions + RANDOM.normal(0, 5, 300)
-    (metric,) = evaluate(outcomes, predictions, np.repeat(np.arange(10), 30)).metrics.values()
+    metrics = evaluate(NUMBER, outcomes, predictions, np.repeat(np.arange(10), 30)).metrics
+    assert set(metrics) == {"rmse", "mae", "r2", "bias"}
+    metric = metrics["rmse"]
     assert metric.value == pytest.approx(root_mean_squared_error(outcomes, predictions), abs=1e-12)
     assert 4 < metric.low < metric.value < metric.high < 6
 
 
 def test_evaluate_leaves_out_undefined_metric() -> None:
-    evaluation = evaluate(np.zeros(100), RANDOM.random(100), np.repeat(np.arange(10), 10))
+    evaluation = evaluate(BINARY, np.zeros(100), RANDOM.random(100), np.repeat(np.arange(10), 10))
     assert set(evaluation.metrics) == {"brier", "accuracy", "calibration_error"}
 
 
 def test_evaluate_single_row() -> None:
-    evaluation = evaluate(np.ones(1), np.array([0.75]), np.zeros(1, dtype=np.int64))
+    evaluation = evaluate(BINARY, np.ones(1), np.array([0.75]), np.zeros(1, dtype=np.int64))
     assert evaluation.metrics["brier"] == MetricEstimate(value=0.0625, low=0.0625, high=0.0625)
 
 
 def test_evaluate_resamples_rows_if_days_are_too_few() -> None:
     outcomes, predictions, days = correlated_days(days=4, rows=250)
-    evaluation = evaluate(outcomes, predictions, days)
+    evaluation = evaluate(BINARY, outcomes, predictions, days)
     assert (evaluation.resampling_unit, evaluation.days) == ("rows", 4)
     drawn = [RANDOM.integers(1000, size=1000) for _ in range(500)]
     low, high = np.quantile([roc_auc(outcomes[rows], predictions[rows]) for rows in drawn], [0.025, 0.975])
@@ -116,7 +118,7 @@ def test_evaluate_intervals_cover_true_value_with_correlated_days() -> None:
     for _ in range(50):
         outcomes, predictions, days = correlated_days(days=20, rows=60, random=random)
         for blocks in (days, np.zeros_like(days)):  # with a single day, rows are resampled
-            evaluation = evaluate(outcomes, predictions, blocks, resamples=200)
+            evaluation = evaluate(BINARY, outcomes, predictions, blocks, resamples=200)
             metric = evaluation.metrics["roc_auc"]
             covered[evaluation.resampling_unit] += metric.low <= truth <= metric.high
     assert covered["days"] >= 43
@@ -128,7 +130,7 @@ def test_evaluate_calibration_error_interval_reaches_zero_for_calibrated_probabi
     days = np.repeat(np.arange(20), 100)
 
     def lows(outcomes: Callable[[], FloatArray]) -> list[float]:
-        return [evaluate(outcomes(), predictions, days).metrics["calibration_error"].low for _ in range(20)]
+        return [evaluate(BINARY, outcomes(), predictions, days).metrics["calibration_error"].low for _ in range(20)]
 
     assert np.median(lows(lambda: (RANDOM.random(2000) < predictions).astype(float))) < 0.005
     assert np.median(lows(lambda: (RANDOM.random(2000) < predictions / 2).astype(float))) > 0.1
@@ -144,8 +146,8 @@ def test_unpaired_difference_combines_both_intervals() -> None:
 
 def test_as_gain_flips_metrics_that_should_be_low() -> None:
     difference = Interval(1.0, -1.0, 4.0)
-    assert as_gain("roc_auc", difference) == difference
-    assert as_gain("rmse", difference) == as_gain("brier", difference) == (-1.0, -4.0, 1.0)
+    assert as_gain(difference, lower_is_better=False) == difference
+    assert as_gain(difference, lower_is_better=True) == (-1.0, -4.0, 1.0)
 
 
 def two_models(
@@ -164,10 +166,12 @@ def two_models(
 
 
 @pytest.mark.parametrize("name", ["roc_auc", "brier", "rmse"])
-def test_paired_difference_equals_slow_bootstrap(name: MetricName) -> None:
+def test_paired_difference_equals_slow_bootstrap(name: str) -> None:
     outcomes, champion, challenger, days = two_models(8, 40, np.random.default_rng(4))
     expected = rmse if name == "rmse" else EXPECTED[name]
-    difference = paired_difference(name, outcomes, champion, challenger, days + 700, confidence=0.9, resamples=60)
+    difference = paired_difference(
+        BUILT_IN_METRICS[name], outcomes, champion, challenger, days + 700, confidence=0.9, resamples=60
+    )
     drawn = np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), size=60).astype(float)
     resampled = [expected(outcomes, challenger, w[days]) - expected(outcomes, champion, w[days]) for w in drawn]
     value = expected(outcomes, challenger, np.ones(320)) - expected(outcomes, champion, np.ones(320))
@@ -182,7 +186,9 @@ def test_paired_difference_covers_true_value_with_few_correlated_days() -> None:
     for _ in range(100):
         outcomes, champion, challenger, days = two_models(12, 50, random)
         for unit, blocks in (("days", days), ("rows", np.arange(600) % 100)):
-            difference = paired_difference("roc_auc", outcomes, champion, challenger, blocks, resamples=200)
+            difference = paired_difference(
+                BUILT_IN_METRICS["roc_auc"], outcomes, champion, challenger, blocks, resamples=200
+            )
             covered[unit] += difference.low <= 0 <= difference.high
     assert covered["days"] >= 90
     assert covered["rows"] < 75
@@ -190,16 +196,22 @@ def test_paired_difference_covers_true_value_with_few_correlated_days() -> None:
 
 def test_paired_difference_of_one_block_has_infinite_interval() -> None:
     outcomes, champion, challenger, _ = two_models(4, 50, np.random.default_rng(5))
-    difference = paired_difference("brier", outcomes, champion, challenger, np.zeros(200, dtype=np.int64))
+    difference = paired_difference(
+        BUILT_IN_METRICS["brier"], outcomes, champion, challenger, np.zeros(200, dtype=np.int64)
+    )
     assert (difference.low, difference.high) == (-math.inf, math.inf)
     assert math.isfinite(difference.value)
 
 
 def test_paired_difference_is_nan_if_metric_is_undefined() -> None:
     _, champion, challenger, days = two_models(4, 50, np.random.default_rng(6))
-    assert all(map(math.isnan, paired_difference("roc_auc", np.zeros(200), champion, challenger, days)))
+    assert all(
+        map(math.isnan, paired_difference(BUILT_IN_METRICS["roc_auc"], np.zeros(200), champion, challenger, days))
+    )
 
 
 def test_paired_difference_of_model_and_itself_is_zero() -> None:
     outcomes, champion, _, days = two_models(4, 100, np.random.default_rng(7))
-    assert paired_difference("roc_auc", outcomes, champion, champion, days) == pytest.approx((0, 0, 0))
+    assert paired_difference(BUILT_IN_METRICS["roc_auc"], outcomes, champion, champion, days) == pytest.approx(
+        (0, 0, 0)
+    )

@@ -25,7 +25,7 @@ from driftloop.storage.labelled_archive import (
     start_of_day,
 )
 from driftloop.usecase import UseCase
-from tests.support.synthetic_usecase import make_use_case
+from tests.support.synthetic_usecase import kinds_of, make_use_case
 
 pytestmark = pytest.mark.integration
 
@@ -119,7 +119,9 @@ def test_archive_counts_repeated_outcome_once(archive: ArchiveBuilder) -> None:
     assert archive.outcomes() == {"1": 1.0}
     with archive.open() as labelled:
         assert labelled.counts()[:2] == (1, 1)
-        assert labelled.anomalies() == ArchiveAnomalies(outcomes=1, unmatched=0, corrected=1, repeated=0)
+        assert labelled.anomalies() == ArchiveAnomalies(
+            outcomes=1, unmatched=0, corrected=1, repeated=0, unknown_labels=0
+        )
 
 
 def test_archive_uses_outcome_known_last_when_out_of_order(archive: ArchiveBuilder) -> None:
@@ -145,7 +147,9 @@ def test_archive_anomalies_count_outcomes_without_prediction_of_any_model(
     )
     with archive.open() as labelled:
         assert labelled.counts()[:2] == (1, 1)
-        assert labelled.anomalies() == ArchiveAnomalies(outcomes=4, unmatched=2, corrected=0, repeated=0)
+        assert labelled.anomalies() == ArchiveAnomalies(
+            outcomes=4, unmatched=2, corrected=0, repeated=0, unknown_labels=0
+        )
 
 
 def test_archive_keeps_first_of_duplicate_rows(archive: ArchiveBuilder) -> None:
@@ -235,12 +239,23 @@ def test_archive_counts_values_that_do_not_fit_their_type(archive: ArchiveBuilde
 
 
 def test_archive_accepts_any_column_name(archive: ArchiveBuilder) -> None:
-    names = ("outcome", "n", "file", "report_count", "features", "a b", 'q"u', "it's", "typed_predictions", "source")
+    names: tuple[str, ...] = (
+        "outcome",
+        "n",
+        "file",
+        "report_count",
+        "features",
+        "a b",
+        'q"u',
+        "it's",
+        "typed_predictions",
+        "source",
+    )
     names += ("id", "row", "time", "model", "version", "prediction", "classes", "label", "key", "filename")
     row = {name: float(place) for place, name in enumerate(names)}
     archive.add_predictions({**prediction(1), **row})
     archive.add_outcomes(outcome(1, 1, known=2))
-    rows = archive.rows(use_case=replace(USE_CASE, numeric_features=names))
+    rows = archive.rows(use_case=replace(USE_CASE, feature_kinds=kinds_of(names)))
     assert rows[list(names)].iloc[0].to_dict() == row
     assert rows["y"].tolist() == [1.0]
 
@@ -261,7 +276,7 @@ def test_archive_may_be_empty(archive: ArchiveBuilder) -> None:
     archive.bucket.write_parquet(archive.path(archive.topics.predictions), pd.DataFrame())
     with archive.open() as labelled:
         assert labelled.counts() == (0, 0, 0)
-        assert labelled.anomalies() == ArchiveAnomalies(0, 0, 0, 0)
+        assert labelled.anomalies() == ArchiveAnomalies(0, 0, 0, 0, 0)
         assert list(labelled.read().columns) == ["at", "x", "c", "y", "_id", "_row", "_version", "_prediction"]
     archive.add_predictions(prediction(1))
     with archive.open() as labelled:
@@ -313,9 +328,7 @@ def test_archive_joins_more_rows_than_fit_into_memory(archive: ArchiveBuilder, t
         answers = rows.assign(_model="m", _version="1", _prediction=0.5, **features)
         archive.bucket.write_parquet(archive.path(archive.topics.predictions), answers)
         archive.bucket.write_parquet(archive.path(archive.topics.outcomes), rows.assign(outcome=features["x0"]))
-    with archive.open(
-        replace(USE_CASE, numeric_features=names, categorical_features=()), memory_mb=megabytes
-    ) as labelled:
+    with archive.open(replace(USE_CASE, feature_kinds=kinds_of(names), classes=None), memory_mb=megabytes) as labelled:
         labelled.write(tmp_path / "rows.parquet")
     written = pq.read_table(tmp_path / "rows.parquet")
     assert written.num_rows == total

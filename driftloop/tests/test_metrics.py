@@ -1,39 +1,49 @@
 """Metrics equal scikit-learn's, and are written the same way in every message."""
 
 import math
-from typing import get_args
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, brier_score_loss, roc_auc_score, root_mean_squared_error
+from sklearn.metrics import (
+    accuracy_score,
+    brier_score_loss,
+    log_loss,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
-from driftloop.evaluation.bootstrap import RESAMPLED_METRICS, Interval
+from driftloop.evaluation.bootstrap import Interval
+from driftloop.evaluation.metric import BUILT_IN_METRICS
 from driftloop.evaluation.metric_names import (
-    LOWER_IS_BETTER,
     METRIC_LABELS,
-    MetricName,
     format_interval,
     format_metric,
     metric_label,
 )
-from driftloop.evaluation.metrics import METRICS, are_probabilities, compute_metric, roc_auc
+from driftloop.evaluation.metrics import are_probabilities, roc_auc
 
 EXPECTED = {
     "roc_auc": roc_auc_score,
     "brier": brier_score_loss,
+    "log_loss": log_loss,
     "accuracy": lambda y, p: accuracy_score(y, p >= 0.5),
     "rmse": root_mean_squared_error,
+    "mae": mean_absolute_error,
+    "r2": r2_score,
+    "bias": lambda y, p: float(np.mean(p - y)),
 }
 
 
 @pytest.mark.parametrize("decimals", [16, 1], ids=["distinct", "ties"])
-@pytest.mark.parametrize("metric", get_args(MetricName))
-def test_compute_metric_equals_scikit_learn(metric: MetricName, decimals: int) -> None:
+@pytest.mark.parametrize("metric", EXPECTED)
+def test_metric_of_numbers_and_two_classes_equals_scikit_learn(metric: str, decimals: int) -> None:
     random = np.random.default_rng(1)
     predictions = random.random(500).round(decimals)
     outcomes = (random.random(500) < predictions).astype(float)
     expected = EXPECTED[metric](outcomes, predictions)
-    assert compute_metric(metric, outcomes, predictions) == pytest.approx(expected, abs=1e-12)
+    assert BUILT_IN_METRICS[metric].compute(outcomes, predictions) == pytest.approx(expected, abs=1e-12)
 
 
 def test_roc_auc_of_perfect_and_of_inverted_order() -> None:
@@ -55,8 +65,14 @@ def test_are_probabilities(predictions: list[float], expected: bool) -> None:
 
 
 def test_every_metric_has_label_and_direction() -> None:
-    assert set(METRIC_LABELS) == set(RESAMPLED_METRICS) == set(METRICS) | {"calibration_error"}
-    assert set(METRIC_LABELS) > LOWER_IS_BETTER
+    assert set(METRIC_LABELS) == set(BUILT_IN_METRICS) == {*EXPECTED, "calibration_error"}
+    assert {name for name, metric in BUILT_IN_METRICS.items() if metric.lower_is_better} == {
+        "brier",
+        "log_loss",
+        "calibration_error",
+        "rmse",
+        "mae",
+    }
     assert metric_label("gain_per_day") == "gain per day"
 
 

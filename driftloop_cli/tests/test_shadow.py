@@ -1,5 +1,6 @@
 """A version and the served predictions, evaluated on the same rows."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from mlflow.models import Model, infer_signature
 from rich.console import Console
 
 from driftloop.evaluation.bootstrap import evaluate, paired_difference
+from driftloop.evaluation.metric import BUILT_IN_METRICS
+from driftloop.evaluation.targets import BINARY
 from driftloop.registry.loading import LoadedModel
 from driftloop_cli.shadow import compare, predict_rows, print_comparison
 from tests.support.synthetic_usecase import make_use_case
@@ -37,10 +40,12 @@ def test_comparison_evaluates_both_on_the_same_rows(rows: pd.DataFrame) -> None:
     scores = rows["chance"].to_numpy()
     comparison = compare(USE_CASE, rows, "3", scores, pd.Timestamp("2013-03-31", tz="UTC"))
     outcomes, days = rows["y"].to_numpy(), USE_CASE.day_ordinals(rows["at"])
-    assert comparison.served == evaluate(outcomes, rows["_prediction"].to_numpy(), days)
-    assert comparison.shadowed == evaluate(outcomes, scores, days)
+    assert comparison.served == evaluate(
+        BINARY, outcomes, rows["_prediction"].to_numpy(), days, USE_CASE.headline_metric
+    )
+    assert comparison.shadowed == evaluate(BINARY, outcomes, scores, days, USE_CASE.headline_metric)
     assert comparison.differences["brier"] == paired_difference(
-        "brier", outcomes, rows["_prediction"].to_numpy(), scores, USE_CASE.block_ids(rows["at"])
+        BUILT_IN_METRICS["brier"], outcomes, rows["_prediction"].to_numpy(), scores, USE_CASE.block_ids(rows["at"])
     )
     assert set(comparison.differences) == {"roc_auc", "brier", "accuracy"}
     assert comparison.differences["roc_auc"].low > 0 > comparison.differences["brier"].high
@@ -49,7 +54,10 @@ def test_comparison_evaluates_both_on_the_same_rows(rows: pd.DataFrame) -> None:
 
 def test_comparison_of_a_regression_has_rmse(rows: pd.DataFrame) -> None:
     scores = rows["chance"].to_numpy() * 10
-    comparison = compare(USE_CASE, rows.assign(y=scores, prediction=scores + 1), "3", scores, pd.Timestamp(0, tz="UTC"))
+    use_case = replace(USE_CASE, classes=None)
+    served = rows.assign(y=scores, _prediction=scores + 1)
+    comparison = compare(use_case, served, "3", scores, pd.Timestamp(0, tz="UTC"))
+    assert set(comparison.differences) == {"rmse", "mae", "r2", "bias"}
     assert comparison.differences["rmse"] == pytest.approx((-1, -1, -1))
 
 
@@ -73,9 +81,18 @@ class HalfModel:
         return (rows["a"] * 2).to_numpy()
 
 
-@pytest.mark.parametrize(("method", "expected"), [("predict_proba", [0.25, 0.5]), ("predict", [1.0, 2.0])])
-def test_scores_come_from_the_method_that_the_model_was_logged_with(method: str, expected: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("method", "classes", "expected"),
+    [("predict_proba", (0, 1), [0.25, 0.5]), ("predict", None, [1.0, 2.0])],
+    ids=["predict_proba", "predict"],
+)
+def test_predictions_come_from_the_method_that_the_model_was_logged_with(
+    method: str, classes: tuple[int, int] | None, expected: list[float]
+) -> None:
     example = pd.DataFrame({"b": [1.0], "a": [0.5]})
     description = Model(signature=infer_signature(example), flavors={"python_function": {"predict_fn": method}})
     rows = pd.DataFrame({"other": ["x", "y"], "a": [0.5, 1.0], "b": [0.0, 0.0]})
-    assert predict_rows(LoadedModel(HalfModel(), description, None), rows).tolist() == expected
+    assert (
+        predict_rows(replace(USE_CASE, classes=classes), LoadedModel(HalfModel(), description, None), rows).tolist()
+        == expected
+    )

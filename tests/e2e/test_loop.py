@@ -282,7 +282,7 @@ def test_restored_dataset_is_identical_and_reproduces_challenger_metric(stack: S
 
     training_rows, holdout = training_set.split(usecase, training_set.read(restored), HOLDOUT_DAYS)
     estimator, _ = training.train(usecase, training_rows)
-    scores = training.predict_scores(usecase, estimator, holdout)
+    scores = training.predict(usecase, estimator, holdout)
     auc = roc_auc(holdout[usecase.target].to_numpy(dtype=np.float64), scores)
     assert auc == pytest.approx(run.data.metrics["challenger_roc_auc"], abs=1e-9)
 

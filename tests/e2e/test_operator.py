@@ -98,7 +98,7 @@ def versions(stack: Stack, rows: pd.DataFrame) -> dict[str, Any]:
             profile = calibrate(
                 reference_rows,
                 usecase.day_ordinals(training_rows[usecase.timestamp]),
-                usecase.column_types | {PREDICTION_COLUMN: "number"},
+                usecase.monitored_kinds,
                 window_rows=WINDOW_ROWS,
                 false_alarm_rate=0.01,
             )

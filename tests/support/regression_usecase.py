@@ -26,13 +26,11 @@ def load_rows() -> pd.DataFrame:
 
 usecase = UseCase(
     name="hourly",
-    numeric_features=("hour", "temperature"),
-    categorical_features=(),
+    feature_kinds={"hour": "number", "temperature": "number"},
     target="rented",
     timestamp="at",
     timezone="UTC",
     make_pipeline=partial(HistGradientBoostingRegressor, random_state=0),
     dvc_file=Path(os.environ.get(POINTER_VARIABLE, "hourly.parquet.dvc")),
     load_rows=load_rows,
-    metric="rmse",
 )

@@ -12,9 +12,9 @@ CATEGORICAL_FEATURES = ("carrier", "origin", "dest")
 
 usecase = UseCase(
     name="flights",
-    numeric_features=NUMERIC_FEATURES,
-    categorical_features=CATEGORICAL_FEATURES,
+    feature_kinds={**dict.fromkeys(NUMERIC_FEATURES, "number"), **dict.fromkeys(CATEGORICAL_FEATURES, "category")},
     target="late",
+    classes=(0, 1),
     timestamp="time",
     timezone="America/New_York",
     make_pipeline=partial(make_pipeline, NUMERIC_FEATURES, CATEGORICAL_FEATURES),

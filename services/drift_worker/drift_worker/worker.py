@@ -20,7 +20,6 @@ from drift_worker.windows.slicer import Slice, Slicer
 from driftloop.errors import StorageUnavailable
 from driftloop.events import (
     MODEL_COLUMN,
-    PREDICTION_COLUMN,
     VERSION_COLUMN,
     DriftVerdict,
     Event,
@@ -163,7 +162,7 @@ class Worker:
             if verdict.verdict == "drift" and self._report_queue is not None:
                 self._report_queue.enqueue(ReportKey.for_verdict(verdict))
             verdicts.append(verdict)
-            estimate = self._quality_tracker.estimate(verdict, version_rows[PREDICTION_COLUMN])
+            estimate = self._quality_tracker.estimate(verdict, version_rows)
             if estimate is not None:
                 verdicts.append(estimate)
         self._recent_windows.add(window, rows)

@@ -15,6 +15,7 @@ from drift_worker.verdicts.quality_tracker import QualityTracker, compare_with_g
 from drift_worker.windows import archive
 from driftloop.evaluation.bootstrap import evaluate
 from driftloop.evaluation.metrics import roc_auc
+from driftloop.evaluation.targets import BINARY
 from driftloop.events import (
     DriftVerdict,
     Evaluation,
@@ -63,6 +64,7 @@ class ArchiveBuilder:
                 "_model": "m",
                 "_version": version,
                 "_prediction": chances if predictions is None else predictions,
+                "_classes": "[0, 1]" if predictions is None else None,
                 "x": 1.0,
             }
         )
@@ -71,7 +73,7 @@ class ArchiveBuilder:
 
     def report(self, day: int, rows: pd.DataFrame, late: float = 1.0) -> Window:
         """Archive a slice of outcomes, known ``late`` days after the predictions."""
-        columns = rows[["_id", "_row", "_time", "outcome"]]
+        columns = rows[["_id", "_row", "_time", "outcome"]].assign(outcome_label=None)
         archive.write_slice(
             self.bucket, window("outcomes", day), columns.assign(_time=rows["_time"] + timedelta(days=late))
         )
@@ -99,6 +101,10 @@ def verdict(day: int, version: str = "1") -> DriftVerdict:
         "explanation": "",
     }
     return DriftVerdict.model_validate({"window": window("predictions", day), "verdict": "no_drift", **about})
+
+
+def of_predictions(predictions: list[float]) -> pd.DataFrame:
+    return pd.DataFrame({"_prediction": predictions, "_classes": "[0, 1]", "_time": pd.Timestamp(BEGIN)})
 
 
 def unmatched_count() -> float:
@@ -138,7 +144,7 @@ def test_evaluate_slice_pools_slices_until_there_are_enough_days(bucket: Bucket,
     last = found[-1]
     assert last.in_service is not None
     assert last.in_service == evaluate(
-        together["outcome"].to_numpy(), together["_prediction"].to_numpy(), np.repeat(np.arange(7), ROWS)
+        BINARY, together["outcome"].to_numpy(), together["_prediction"].to_numpy(), np.repeat(np.arange(7), ROWS)
     )
     assert last.first_prediction_at == BEGIN + timedelta(days=2)
 
@@ -149,7 +155,7 @@ def test_restarted_tracker_gives_equal_verdicts_and_estimates(bucket: Bucket, bu
     found = [only(tracker.evaluate_slice(builder.report(day, rows))) for day, rows in enumerate(days)][-1]
     again = make_tracker(bucket)
     assert only(again.evaluate_slice(window("outcomes", 7))).model_copy(update={"time": found.time}) == found
-    chances = pd.Series(builder.random.beta(1, 2, ROWS))
+    chances = of_predictions(builder.random.beta(1, 2, ROWS).tolist())
     one, other = (each.estimate(verdict(8), chances) for each in (tracker, make_tracker(bucket)))
     assert one is not None
     assert other is not None
@@ -214,10 +220,13 @@ def test_predictions_that_are_no_probabilities_have_no_evaluation_or_estimate(
 ) -> None:
     rows = builder.predict(0, predictions=["[0.5, 0.5]"] * ROWS)
     quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
-    assert (quality.verdict, quality.explanation) == ("inconclusive", "the predictions are not one number per row")
-    assert make_tracker(bucket).estimate(verdict(0), rows["_prediction"]) is None
-    assert make_tracker(bucket).estimate(verdict(0), pd.Series([12.5, 80.0] * 50)) is None
-    assert make_tracker(bucket).estimate(verdict(0), pd.Series([0.0, 1.0] * 50)) is None
+    assert (quality.verdict, quality.explanation) == (
+        "inconclusive",
+        "the predictions are not one number or label per row",
+    )
+    assert make_tracker(bucket).estimate(verdict(0), rows) is None
+    assert make_tracker(bucket).estimate(verdict(0), of_predictions([12.5, 80.0] * 50)) is None
+    assert make_tracker(bucket).estimate(verdict(0), of_predictions([0.0, 1.0] * 50)) is None
 
 
 def test_deleted_or_unreadable_slice_is_skipped(bucket: Bucket, builder: ArchiveBuilder) -> None:
@@ -313,7 +322,7 @@ def test_equal_outcomes_are_inconclusive(bucket: Bucket, builder: ArchiveBuilder
 
 def test_estimate_without_track_record_is_not_trusted(bucket: Bucket, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
-    estimate = make_tracker(bucket).estimate(verdict(0), rows["_prediction"])
+    estimate = make_tracker(bucket).estimate(verdict(0), rows)
     assert estimate is not None
     assert set(estimate.metrics) == {"roc_auc", "brier", "accuracy"}
     assert (estimate.trusted, estimate.track_record.windows, estimate.track_record.mean_error) == (False, 0, None)
@@ -330,7 +339,7 @@ def test_estimate_is_trusted_if_its_track_record_is_good(
         if changed:  # half of the outcomes have nothing to do with the features any more
             rows.loc[::2, "outcome"] = (builder.random.random(ROWS // 2) < 0.5).astype(float)
         tracker.evaluate_slice(builder.report(day, rows))
-    estimate = tracker.estimate(verdict(12), builder.predict(12)["_prediction"])
+    estimate = tracker.estimate(verdict(12), builder.predict(12))
     assert estimate is not None
     assert estimate.track_record.windows == 12
     assert estimate.track_record.mean_error is not None
@@ -343,14 +352,14 @@ def test_estimate_is_trusted_if_its_track_record_is_good(
 
 
 def test_estimate_needs_enough_rows(bucket: Bucket) -> None:
-    assert make_tracker(bucket).estimate(verdict(0), pd.Series([0.2, 0.8] * 24)) is None
-    assert make_tracker(bucket).estimate(verdict(0), pd.Series([0.2, 0.8] * 25)) is not None
+    assert make_tracker(bucket).estimate(verdict(0), of_predictions([0.2, 0.8] * 24)) is None
+    assert make_tracker(bucket).estimate(verdict(0), of_predictions([0.2, 0.8] * 25)) is not None
 
 
 def test_track_record_leaves_out_the_estimated_window(bucket: Bucket, builder: ArchiveBuilder) -> None:
     tracker = make_tracker(bucket)
     rows = builder.predict(0)
     tracker.evaluate_slice(builder.report(0, rows))
-    estimate = tracker.estimate(verdict(0), rows["_prediction"])
+    estimate = tracker.estimate(verdict(0), rows)
     assert estimate is not None
     assert estimate.track_record.windows == 0

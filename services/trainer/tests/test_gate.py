@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from driftloop.evaluation.metric_names import HeadlineMetric
+from driftloop.evaluation.metric import BUILT_IN_METRICS
 from driftloop.evaluation.metrics import FloatArray, IntArray
+from driftloop.evaluation.targets import BINARY, NUMBER
 from trainer.gate.gate import (
     FIRST_VERSION,
     Decision,
@@ -48,7 +49,8 @@ def answers(
     blocks: IntArray = BLOCKS,
     **more: Any,
 ) -> HoldoutPredictions:
-    return HoldoutPredictions(outcomes, champion, challenger, blocks, **more)
+    target = BINARY if np.isin(outcomes, (0, 1)).all() else NUMBER
+    return HoldoutPredictions(target, outcomes, champion, challenger, blocks, **more)
 
 
 def ranked(challenger: FloatArray, champion: FloatArray = CHAMPION, **more: Any) -> HoldoutPredictions:
@@ -73,10 +75,10 @@ def decision_on(
     holdout: HoldoutPredictions,
     smoke_test: SmokeTestResult = SAME,
     *,
-    metric: HeadlineMetric = "roc_auc",
+    metric: str = "roc_auc",
     **changes: Any,
 ) -> Decision:
-    return decide(metric, holdout, smoke_test, GateSettings(**changes))
+    return decide(BUILT_IN_METRICS[metric], holdout, smoke_test, GateSettings(**changes))
 
 
 def test_gate_promotes_better_challenger() -> None:

@@ -20,7 +20,7 @@ from trainer.probation.settings import ProbationSettings
 from trainer.settings import TrainerServerSettings, TrainerSettings
 
 USE_CASE = make_use_case(numeric_features=("good", "poor"))
-REGRESSION = replace(USE_CASE, metric="rmse")
+REGRESSION = replace(USE_CASE, classes=None)
 PROBATION = ProbationSettings(days=7, min_days=5)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import usecases.flights
 from driftloop.settings import InvalidSettings, load_settings
+from tests.support.synthetic_usecase import kinds_of
 from trainer.settings import TrainerSettings
 from usecases.flights import usecase
 
@@ -42,8 +43,8 @@ def test_trainer_settings_reject_model_of_another_use_case(monkeypatch: pytest.M
 
 
 def test_trainer_settings_reject_features_with_names_of_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = (*usecase.numeric_features, "_time", "_id", "time")
-    monkeypatch.setattr(usecases.flights, "usecase", dataclasses.replace(usecase, numeric_features=features))
+    kinds = {**usecase.feature_kinds, **kinds_of(("_time", "_id", "time"))}
+    monkeypatch.setattr(usecases.flights, "usecase", dataclasses.replace(usecase, feature_kinds=kinds))
     with pytest.raises(InvalidSettings, match="DRIFTLOOP_USE_CASE has features named _id, _time, "):
         load_settings(TrainerSettings)
 

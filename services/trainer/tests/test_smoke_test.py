@@ -17,6 +17,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from driftloop.evaluation.metric import BUILT_IN_METRICS
+from driftloop.evaluation.targets import BINARY
 from trainer.gate.gate import Decision, HoldoutPredictions, SmokeTestResult, decide
 from trainer.gate.settings import GateSettings
 from trainer.gate.smoke_test import ROWS, SmokeTestProcess, column_types, run_in_process
@@ -30,8 +32,9 @@ OUTCOMES = [0, 1] * 200
 def decision_on(smoke_test: SmokeTestResult) -> Decision:
     """Return the decision on a challenger that predicts as the champion does, on enough days."""
     scores = np.tile(np.linspace(0.1, 0.9, 40), 10)
-    holdout = HoldoutPredictions(np.array(OUTCOMES, dtype=float), scores, scores, np.repeat(np.arange(10), 40))
-    return decide("roc_auc", holdout, smoke_test, GateSettings())
+    outcomes = np.array(OUTCOMES, dtype=float)
+    holdout = HoldoutPredictions(BINARY, outcomes, scores, scores, np.repeat(np.arange(10), 40))
+    return decide(BUILT_IN_METRICS["roc_auc"], holdout, smoke_test, GateSettings())
 
 
 def save(folder: Path, estimator: object, predict_fn: str = "predict_proba") -> Path:

@@ -5,9 +5,11 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from driftloop.drift.comparable_columns import COLUMN_TYPES
 from driftloop.drift.distances import DISTANCES, DistanceName
 from driftloop.drift.settings import WindowSettings
-from driftloop.events import PREDICTION_COLUMN, RESERVED_COLUMNS
+from driftloop.errors import InvalidInput
+from driftloop.events import RESERVED_COLUMNS
 from driftloop.settings import DeadLetterSettings, Port, RegistrySettings, ServerSettings, Settings, StorageSettings
 from driftloop.settings_section import Fraction, SettingsSection
 from driftloop.usecase_setting import UseCaseSetting
@@ -113,8 +115,16 @@ class TrainerSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_metric(self) -> Self:
+        try:
+            self.use_case.headline_metric  # noqa: B018  # looks the metric up
+        except InvalidInput as error:
+            raise ValueError(f"the metric of DRIFTLOOP_USE_CASE cannot be used: {error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _check_distances(self) -> Self:
-        column_types = self.use_case.column_types | {PREDICTION_COLUMN: "number"}
+        column_types = {column: COLUMN_TYPES[kind] for column, kind in self.use_case.monitored_kinds.items()}
         for column, distance in self.calibration.distances.items():
             if column not in column_types:
                 raise ValueError(

@@ -15,13 +15,18 @@ import structlog
 
 from drift_worker import metrics
 from drift_worker.settings import QualitySettings
+from drift_worker.verdicts.scored_rows import score_rows, utc_days
 from drift_worker.windows.recent_slices import RecentSlices
 from drift_worker.windows.version_rows import rows_of_version
+from driftloop.errors import InvalidInput
 from driftloop.evaluation.bootstrap import MIN_DAYS, as_gain, evaluate, unpaired_difference
-from driftloop.evaluation.metric_names import HEADLINE_METRICS, format_interval, metric_label
-from driftloop.evaluation.metrics import FloatArray, IntArray, are_probabilities, roc_auc
+from driftloop.evaluation.metric import BUILT_IN_METRICS, Metric, find_metric
+from driftloop.evaluation.metric_names import HEADLINE_METRICS, LOWER_IS_BETTER, format_interval, metric_label
+from driftloop.evaluation.metrics import FloatArray, are_probabilities
 from driftloop.evaluation.performance_estimation import estimate_performance
+from driftloop.evaluation.targets import Target
 from driftloop.events import (
+    CLASSES_COLUMN,
     ID_COLUMN,
     MODEL_COLUMN,
     PREDICTION_COLUMN,
@@ -44,8 +49,16 @@ from driftloop.telemetry import tracing
 log = structlog.get_logger(__name__)
 
 MIN_WINDOWS = 5  # a good track record of fewer windows can be luck
-PREDICTION_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, VERSION_COLUMN, PREDICTION_COLUMN]
-OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, "outcome"]
+PREDICTION_COLUMNS = [
+    ID_COLUMN,
+    ROW_COLUMN,
+    TIME_COLUMN,
+    MODEL_COLUMN,
+    VERSION_COLUMN,
+    PREDICTION_COLUMN,
+    CLASSES_COLUMN,
+]
+OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, "outcome", "outcome_label"]
 
 
 class PooledRows(NamedTuple):
@@ -93,13 +106,16 @@ class QualityTracker:
             _update_metrics(verdict)
         return verdicts
 
-    def estimate(self, verdict: DriftVerdict, predictions: pd.Series) -> QualityEstimate | None:
+    def estimate(self, verdict: DriftVerdict, rows: pd.DataFrame) -> QualityEstimate | None:
         """Estimate the quality of a judged window's predictions from their probabilities alone.
 
         Return ``None`` if they are too few, or not probabilities.
         """
-        probabilities = _to_floats(predictions)
-        if len(probabilities) < self._settings.min_rows or not are_probabilities(probabilities):
+        scored = score_rows(rows)
+        probabilities = scored.predictions
+        if len(probabilities) < self._settings.min_rows:
+            return None
+        if scored.target.classes is None or not are_probabilities(probabilities):
             return None
         if self._errors_by_version is None:  # the first estimate since the start
             self._refresh()
@@ -122,7 +138,9 @@ class QualityTracker:
         for name, value in estimate.metrics.items():
             metrics.QUALITY_ESTIMATE.labels(estimate.model, estimate.version, name).set(value)
         if track_record.mean_error is not None:
-            bias = metrics.QUALITY_ESTIMATE_BIAS.labels(estimate.model, estimate.version, "roc_auc")
+            bias = metrics.QUALITY_ESTIMATE_BIAS.labels(
+                estimate.model, estimate.version, _tracked_metric(probabilities)
+            )
             bias.set(track_record.mean_error)
         return estimate
 
@@ -139,18 +157,21 @@ class QualityTracker:
         return joined
 
     def _estimate_errors(self, rows: pd.DataFrame) -> dict[str, float]:
-        """Return by how much a version's ROC AUC was estimated too high, by window of predictions.
+        """Return by how much a version's quality was estimated too high, by window of predictions.
 
-        Estimate and ROC AUC are both of the window's rows with an outcome.
+        The quality is the ROC AUC, or for more than two classes the accuracy. Estimate and quality are both of the
+        window's rows with an outcome.
         """
         sizes = rows.groupby("prediction_slice")["predicted_at"].agg(["size", "max"])
         large_enough = sizes[sizes["size"] >= self._settings.min_rows]
         latest = large_enough.sort_values("max").index[-self._settings.outcome_lookback_slices :]
         errors = {}
         for name, window in rows[rows["prediction_slice"].isin(latest)].groupby("prediction_slice"):
-            outcomes, predictions = window["outcome"].to_numpy(), window[PREDICTION_COLUMN].to_numpy()
-            if np.isin(outcomes, (0, 1)).all() and are_probabilities(predictions):
-                error = estimate_performance(predictions)["roc_auc"] - roc_auc(outcomes, predictions)
+            scored = score_rows(window).known()
+            if scored.target.classes is not None and are_probabilities(scored.predictions):
+                metric = _tracked_metric(scored.predictions)
+                measured = BUILT_IN_METRICS[metric].compute(scored.outcomes, scored.predictions)
+                error = estimate_performance(scored.predictions).get(metric, np.nan) - measured
                 if not np.isnan(error):
                     errors[str(name)] = error
         return errors
@@ -174,7 +195,7 @@ class QualityTracker:
         max_error = self._settings.max_estimate_error
         trusted = abs(track_record.mean_error) <= max_error
         return trusted, (
-            f"estimates of the ROC AUC of {track_record.windows} windows were off by {track_record.mean_error:+.3f} on "
+            f"estimates of the quality of {track_record.windows} windows were off by {track_record.mean_error:+.3f} on "
             f"average, {'within' if trusted else 'more than'} {max_error:g}"
         )
 
@@ -183,7 +204,7 @@ class QualityTracker:
 
         If all slices have fewer days than intervals need, the fewest that have enough rows are pooled.
         """
-        days = _utc_days(rows)
+        days = utc_days(rows)
         position = {name: index for index, name in enumerate(slices)}
         age = len(slices) - 1 - rows["outcome_slice"].map(position).to_numpy()
         enough_rows = None
@@ -218,15 +239,35 @@ class QualityTracker:
         if len(rows) < self._settings.min_rows:
             explanation = f"too few rows: {len(rows)} with an outcome of at least {self._settings.min_rows}"
             return verdict_of(verdict="inconclusive", explanation=explanation)
-        if rows[PREDICTION_COLUMN].isna().any():
-            return verdict_of(verdict="inconclusive", explanation="the predictions are not one number per row")
-        in_service = evaluate(rows["outcome"].to_numpy(), rows[PREDICTION_COLUMN].to_numpy(), _utc_days(rows))
         try:
             at_gate = self._gate_evaluation(model, version)
         except ReferenceUnavailable as error:
-            return verdict_of(verdict="inconclusive", explanation=str(error), in_service=in_service)
+            at_gate, gate_error = None, str(error)
+        else:
+            gate_error = ""
+        scored = score_rows(rows)
+        unknown_labels = scored.target.count_unknown(rows["outcome"])
+        if unknown_labels:
+            log.warning("quality.unknown_labels", window=window.name, version=version, labels=unknown_labels)
+        known = scored.known()
+        if scored.has_invalid_predictions or not len(known.outcomes):
+            return verdict_of(
+                verdict="inconclusive",
+                explanation="the predictions are not one number or label per row",
+                unknown_labels=unknown_labels,
+            )
+        headline = _headline_metric(at_gate, scored.target)
+        in_service = evaluate(scored.target, known.outcomes, known.predictions, known.days, headline)
         verdict, explanation = compare_with_gate(in_service, at_gate)
-        return verdict_of(verdict=verdict, explanation=explanation, in_service=in_service, at_gate=at_gate)
+        if gate_error:
+            verdict, explanation = "inconclusive", gate_error
+        return verdict_of(
+            verdict=verdict,
+            explanation=explanation,
+            in_service=in_service,
+            at_gate=at_gate,
+            unknown_labels=unknown_labels,
+        )
 
     def _gate_evaluation(self, model: str, version: str) -> Evaluation | None:
         """Return the gate's evaluation of a version; it is stored before the version serves, or never."""
@@ -239,7 +280,8 @@ def compare_with_gate(
     in_service: Evaluation, at_gate: Evaluation | None
 ) -> tuple[Literal["consistent", "degraded", "improved", "inconclusive"], str]:
     """Return the verdict on an evaluation in service compared with the gate's evaluation, and its explanation."""
-    name = next((name for name in HEADLINE_METRICS if name in in_service.metrics), None)
+    preferred = (in_service.headline, *HEADLINE_METRICS)
+    name = next((name for name in preferred if name in in_service.metrics), None)
     if name is None:
         return "inconclusive", f"all outcomes of {in_service.rows:,} rows are equal"
     text = f"{_describe(name, in_service)} in service"
@@ -252,7 +294,7 @@ def compare_with_gate(
     text += f"{format_interval(name, difference, signed=True)} at 95 %"
     if difference.low <= 0 <= difference.high:
         return "consistent", text
-    return ("improved" if as_gain(name, difference).low > 0 else "degraded"), text
+    return ("improved" if as_gain(difference, lower_is_better=name in LOWER_IS_BETTER).low > 0 else "degraded"), text
 
 
 def _describe(name: str, evaluation: Evaluation) -> str:
@@ -291,18 +333,20 @@ def _prediction_rows(rows: pd.DataFrame, slice_name: str) -> pd.DataFrame:
             "prediction_slice": pd.Series(slice_name, index=rows.index, dtype=object),
             MODEL_COLUMN: rows[MODEL_COLUMN].astype(object),
             VERSION_COLUMN: rows[VERSION_COLUMN].astype(object),
-            PREDICTION_COLUMN: _to_floats(rows[PREDICTION_COLUMN]),
+            PREDICTION_COLUMN: rows[PREDICTION_COLUMN],
+            CLASSES_COLUMN: rows[CLASSES_COLUMN].astype("category").astype(object),  # equal texts become one object
         }
     )
 
 
 def _outcome_rows(rows: pd.DataFrame, slice_name: str) -> pd.DataFrame:
+    outcomes, labels = rows["outcome"], rows["outcome_label"]
     return pd.DataFrame(
         {
             "key": _row_keys(rows),
             "reported_at": rows[TIME_COLUMN].astype("datetime64[ns, UTC]"),
             "outcome_slice": pd.Series(slice_name, index=rows.index, dtype=object),
-            "outcome": rows["outcome"].astype(np.float64),
+            "outcome": labels.astype(object).where(labels.notna(), outcomes) if labels.notna().any() else outcomes,
         }
     )
 
@@ -313,11 +357,16 @@ def _row_keys(rows: pd.DataFrame) -> npt.NDArray[np.uint64]:
     return np.asarray(id_hashes + rows[ROW_COLUMN].to_numpy(dtype=np.uint64), dtype=np.uint64)
 
 
-def _to_floats(predictions: pd.Series) -> FloatArray:
-    """Return predictions as floats; NaN where a prediction is not one number."""
-    return pd.to_numeric(predictions, errors="coerce").to_numpy(dtype=np.float64)
+def _tracked_metric(probabilities: FloatArray) -> str:
+    """Return the metric whose estimates are compared with what it turned out to be."""
+    return "roc_auc" if probabilities.ndim == 1 else "accuracy"
 
 
-def _utc_days(rows: pd.DataFrame) -> IntArray:
-    """Return the UTC day of each prediction: the worker does not know the use case's time zone."""
-    return np.asarray(rows["predicted_at"].astype(np.int64) // pd.Timedelta(days=1).value, dtype=np.int64)
+def _headline_metric(at_gate: Evaluation | None, target: Target) -> Metric | None:
+    """Return the metric by which the gate has compared versions; ``None`` if it is a use case's own function."""
+    if at_gate is None or at_gate.headline is None:
+        return None
+    try:
+        return find_metric(at_gate.headline, target)
+    except InvalidInput:
+        return None

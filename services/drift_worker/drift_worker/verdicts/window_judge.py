@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from drift_worker.verdicts.scored_rows import comparable_rows
 from drift_worker.windows.recent_windows import RecentWindows
-from drift_worker.windows.version_rows import AlignedRows, align_types
+from driftloop.drift.comparable_columns import ComparableRows
 from driftloop.drift.data_checks import check_data
 from driftloop.drift.scoring import StatisticValues, WindowScore, score_window
 from driftloop.drift.settings import WindowSettings
@@ -67,11 +68,11 @@ class WindowJudge:
         )
         try:
             loaded = self._load_reference(model, version)
-            aligned = self._align_types(loaded.reference, version, rows)
+            comparable = self._to_comparable(loaded.reference, version, rows)
         except Inconclusive as error:
             return verdict_of(verdict="inconclusive", explanation=str(error))
         profile = loaded.reference.profile
-        score = score_window(profile, self._statistics(window, model, version, loaded, aligned.rows))
+        score = score_window(profile, self._statistics(window, model, version, loaded, comparable.rows))
         single, *multiwindow = score.spans
         return verdict_of(
             verdict="drift" if score.alarm else "no_drift",
@@ -82,8 +83,8 @@ class WindowJudge:
             multiwindow_score_threshold=multiwindow[0].threshold if multiwindow else None,
             findings=score.findings,
             data_quality_issues=[
-                *type_issues(aligned.coerced),
-                *check_data(loaded.prepared, aligned.rows, profile.normally_constant_columns),
+                *type_issues(comparable.unreadable),
+                *check_data(loaded.prepared, comparable.rows, profile.normally_constant_columns),
             ],
         )
 
@@ -97,8 +98,8 @@ class WindowJudge:
             preceding = self._recent_windows.preceding_rows(window, model, version, span.windows - 1)
             with suppress(Inconclusive):  # a window that cannot be judged alone is not judged with others either
                 if preceding is not None:
-                    frames = [self._align_types(reference, version, earlier).rows for earlier in preceding]
-                    columns = list(reference.profile.column_types)
+                    frames = [self._to_comparable(reference, version, earlier).rows for earlier in preceding]
+                    columns = list(reference.profile.kinds)
                     pooled = pd.concat([frame[columns] for frame in (*frames, rows)], ignore_index=True)
                     values[span.windows] = window_statistics(loaded.prepared, pooled)
         return values
@@ -121,20 +122,20 @@ class WindowJudge:
             self._references[model, version] = LoadedReference(reference, prepared)
         return self._references[model, version]
 
-    def _align_types(self, reference: Reference, version: str, rows: pd.DataFrame) -> AlignedRows:
-        """Return the rows in the reference's types. Raises :class:`Inconclusive` if they cannot be compared with it."""
+    def _to_comparable(self, reference: Reference, version: str, rows: pd.DataFrame) -> ComparableRows:
+        """Return the rows as the reference has them. Raises :class:`Inconclusive` if they cannot be compared."""
         profile = reference.profile
         min_rows = self._settings.min_rows
         if len(rows) < min_rows:
             raise Inconclusive(f"too few rows: {len(rows)} of at least {min_rows}")
-        if missing := [column for column in profile.column_types if column not in rows.columns]:
+        if missing := [column for column in profile.kinds if column not in rows.columns]:
             raise Inconclusive(f"the window has no column {', '.join(missing)}, which the reference has")
         if profile.window_rows != self._settings.rows:
             raise Inconclusive(
                 f"windows have {self._settings.rows} rows (DRIFTLOOP_WINDOW__ROWS), but version {version} was "
                 f"calibrated for {profile.window_rows}"
             )
-        return align_types(rows, profile.column_types)
+        return comparable_rows(rows, profile.kinds)
 
 
 def explain(score: WindowScore) -> str:
@@ -152,6 +153,6 @@ def explain(score: WindowScore) -> str:
     return "; ".join(parts)
 
 
-def type_issues(coerced: Mapping[str, float]) -> list[DataQualityIssue]:
-    """Return an issue for each column with values that are no numbers, with their fraction of the rows."""
-    return [DataQualityIssue(column=column, kind="type_mismatch", fraction=coerced[column]) for column in coerced]
+def type_issues(unreadable: Mapping[str, float]) -> list[DataQualityIssue]:
+    """Return an issue for each column with values of another kind, with their fraction of the rows."""
+    return [DataQualityIssue(column=column, kind="type_mismatch", fraction=unreadable[column]) for column in unreadable]

@@ -14,8 +14,9 @@ from typing import NamedTuple, Self
 import pandas as pd
 
 from drift_worker.settings import DriftWorkerSettings
+from drift_worker.verdicts.scored_rows import comparable_rows
 from drift_worker.windows import archive
-from drift_worker.windows.version_rows import align_types, rows_of_version
+from drift_worker.windows.version_rows import rows_of_version
 from driftloop.command_line import load_settings_or_exit
 from driftloop.drift.calibration import DriftProfile
 from driftloop.drift.distances import DISTANCES
@@ -71,12 +72,12 @@ def load_rows(bucket: Bucket, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
     version_rows = rows_of_version(window, key.model, key.version)
     if version_rows.empty:
         raise WindowNotArchived(f"window {key.window} has no rows of version {key.version} of {key.model}")
-    column_types = reference.profile.column_types
-    compared = [
-        align_types(rows, column_types).rows.reindex(columns=list(column_types)).reset_index(drop=True)
-        for rows in (reference.rows, version_rows)
-    ]
-    return reference._replace(rows=compared[0]), compared[1]
+    kinds = reference.profile.kinds
+    comparable = comparable_rows(version_rows, kinds).rows
+    reference_rows, window_rows = (
+        rows.reindex(columns=list(kinds)).reset_index(drop=True) for rows in (reference.rows, comparable)
+    )
+    return reference._replace(rows=reference_rows), window_rows
 
 
 def render_and_store(bucket: Bucket, key: ReportKey) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from drift_worker import metrics
 from driftloop.events import (
+    CLASSES_COLUMN,
     ID_COLUMN,
     MODEL_COLUMN,
     PREDICTION_COLUMN,
@@ -21,6 +22,7 @@ from driftloop.events import (
     TIME_COLUMN,
     VERSION_COLUMN,
     FeatureValue,
+    Label,
     Outcome,
     Prediction,
     PredictionValue,
@@ -32,7 +34,10 @@ TIME = pa.timestamp("ns", "UTC")  # the resolution of pandas
 
 
 def predictions_table(events: Sequence[Prediction]) -> pa.Table:
-    """Return one row per instance: the archive's own columns, then the features by name."""
+    """Return one row per instance: the archive's own columns, then the features by name.
+
+    Classes are the JSON text of the list of the model's classes, where predictions are probabilities.
+    """
     event_per_row = [event for event in events for _ in event.predictions]
     table = {
         ID_COLUMN: pa.array([event.id for event in event_per_row], pa.string()),
@@ -41,6 +46,7 @@ def predictions_table(events: Sequence[Prediction]) -> pa.Table:
         MODEL_COLUMN: pa.array([event.model for event in event_per_row], pa.string()),
         VERSION_COLUMN: pa.array([event.version for event in event_per_row], pa.string()),
         PREDICTION_COLUMN: _arrow_column([prediction for event in events for prediction in event.predictions]),
+        CLASSES_COLUMN: pa.array([_json_or_none(event.classes) for event in event_per_row], pa.string()),
     }
     names = set().union(*(event.features for event in events)) - RESERVED_COLUMNS
     features = [_with_all_columns(event, names) for event in events]
@@ -75,15 +81,31 @@ def _arrow_column(cells: Sequence[FeatureValue | PredictionValue]) -> pa.Array:
 
 
 def outcomes_table(events: Sequence[Outcome]) -> pa.Table:
-    """Return one row per outcome; its time is when it became known."""
+    """Return one row per outcome; its time is when it became known.
+
+    An outcome that is a number or a boolean is in ``outcome``, and one that is a text in ``outcome_label``.
+    """
     return pa.table(
         {
             ID_COLUMN: pa.array([event.prediction_id for event in events], pa.string()),
             ROW_COLUMN: pa.array([event.index for event in events], pa.int64()),
             TIME_COLUMN: pa.array([event.time for event in events], TIME),
-            "outcome": pa.array([event.outcome for event in events], pa.float64()),
+            "outcome": pa.array([_number_or_none(event.outcome) for event in events], pa.float64()),
+            "outcome_label": pa.array([_text_or_none(event.outcome) for event in events], pa.string()),
         }
     )
+
+
+def _json_or_none(classes: Sequence[Label] | None) -> str | None:
+    return None if classes is None else json.dumps(classes)
+
+
+def _number_or_none(outcome: Label) -> float | None:
+    return None if isinstance(outcome, str) else float(outcome)
+
+
+def _text_or_none(outcome: Label) -> str | None:
+    return outcome if isinstance(outcome, str) else None
 
 
 def write_slice(bucket: Bucket, window: Window, rows: pa.Table | pd.DataFrame) -> str:

@@ -6,9 +6,9 @@ from time import sleep
 from typing import Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Request
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from driftloop.events import EventId, EventTime, Outcome, RowIndex, is_new_event_id, now
+from driftloop.events import EventId, EventTime, Outcome, OutcomeValue, RowIndex, is_new_event_id, now
 from driftloop.kafka.codec import serialize
 from driftloop.telemetry import tracing
 from predictor import metrics
@@ -36,7 +36,7 @@ class OutcomeReport(BaseModel):
 
     id: EventId
     index: RowIndex
-    outcome: FiniteFloat
+    outcome: OutcomeValue
 
 
 class OutcomesRequest(BaseModel):

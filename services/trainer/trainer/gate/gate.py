@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from driftloop.evaluation.bootstrap import Interval, as_gain, paired_difference
-from driftloop.evaluation.metric_names import HeadlineMetric, MetricName, format_interval, format_metric, metric_label
-from driftloop.evaluation.metrics import FloatArray, IntArray, are_probabilities, compute_metric
+from driftloop.evaluation.bootstrap import Interval, as_gain, detectable_difference, paired_difference
+from driftloop.evaluation.metric import BUILT_IN_METRICS, Metric
+from driftloop.evaluation.metric_names import format_interval, format_metric, metric_label
+from driftloop.evaluation.metrics import FloatArray, IntArray, are_probabilities
+from driftloop.evaluation.targets import Target
 from trainer.gate.settings import GateSettings
 
+BRIER = BUILT_IN_METRICS["brier"]
 CALIBRATION_TOLERANCE = 0.0025  # in Brier score: the cost of being five points off everywhere, 0.05 squared
 
 
@@ -31,6 +34,7 @@ class Decision(NamedTuple):
 class HoldoutPredictions(NamedTuple):
     """Outcomes of holdout rows, which neither model was trained on, and both models' predictions for them."""
 
+    target: Target
     outcomes: FloatArray
     champion: FloatArray
     challenger: FloatArray
@@ -97,28 +101,32 @@ def holdout_days(days: IntArray, settings: GateSettings) -> int:
 
 
 def decide(
-    metric: HeadlineMetric, holdout: HoldoutPredictions, smoke_test: SmokeTestResult, settings: GateSettings
+    metric: Metric, holdout: HoldoutPredictions, smoke_test: SmokeTestResult, settings: GateSettings
 ) -> Decision:
     """Compare a challenger with the champion. All objections are listed, not only the first.
 
     A gain is by how much the challenger is better: a higher ROC AUC, a lower RMSE or Brier score. Margins are absolute
-    for ROC AUC, and relative to the champion's value for RMSE, which has the unit of the target.
+    for metrics with a fixed range, such as ROC AUC, and relative to the champion's value for others, such as RMSE,
+    which has the unit of the target.
     """
     champion, challenger = _metric(metric, holdout, "champion"), _metric(metric, holdout, "challenger")
     gain = _gain(metric, holdout, settings.confidence_level)
     limit = 0.0 if settings.test == "superiority" else 0.0 - settings.margin * _unit(metric, champion)
     rows, blocks = len(holdout.outcomes), len(np.unique(holdout.blocks))
+    detectable = detectable_difference(gain, blocks, settings.confidence_level)
     comparison = (
-        f"{metric_label(metric)} {format_metric(metric, challenger)} against the champion's "
-        f"{format_metric(metric, champion)} on {rows:,} rows of {blocks} holdout {_block_name(holdout)}: "
-        f"{_format_gain(metric, gain, settings.confidence_level)}, resampled by {_block_name(holdout)}"
+        f"{metric_label(metric.name)} {format_metric(metric.name, challenger)} against the champion's "
+        f"{format_metric(metric.name, champion)} on {rows:,} rows of {blocks} holdout {_block_name(holdout)}: "
+        f"{_format_gain(metric, gain, settings.confidence_level)}, resampled by {_block_name(holdout)}; "
+        f"as many {_block_name(holdout)} show a difference of {format_metric(metric.name, detectable)} in four of five "
+        "comparisons"
     )
     reasons = (
         *_too_few_blocks(blocks, holdout, settings),
         *_invalid_predictions(holdout),
         *_insufficient_gain(metric, gain, limit, settings),
         *_worse_subgroups(metric, holdout, settings),
-        *_worse_calibration(metric, holdout, settings),
+        *_worse_calibration(holdout, settings),
         *_signature_changes(smoke_test),
         *_serving_problems(smoke_test, settings.max_latency_ratio),
     )
@@ -127,14 +135,15 @@ def decide(
     return Decision(
         not reasons,
         f"{'; '.join(reasons)}. {comparison}" if reasons else passed,
-        _finite({metric: champion, **_brier(metric, holdout, "champion"), **_latencies(smoke_test.champion), **counts}),
+        _finite({metric.name: champion, **_brier(holdout, "champion"), **_latencies(smoke_test.champion), **counts}),
         _finite(
             {
-                metric: challenger,
+                metric.name: challenger,
                 "gain": gain.value,
                 "gain_low": gain.low,
                 "gain_high": gain.high,
-                **_brier(metric, holdout, "challenger"),
+                "detectable_gain": detectable,
+                **_brier(holdout, "challenger"),
                 **_latencies(smoke_test.challenger),
                 **counts,
             }
@@ -143,16 +152,16 @@ def decide(
     )
 
 
-def _gain(metric: MetricName, holdout: HoldoutPredictions, confidence: float) -> Interval:
+def _gain(metric: Metric, holdout: HoldoutPredictions, confidence: float) -> Interval:
     difference = paired_difference(
         metric, holdout.outcomes, holdout.champion, holdout.challenger, holdout.blocks, confidence=confidence
     )
-    return as_gain(metric, difference)
+    return as_gain(difference, lower_is_better=metric.lower_is_better)
 
 
-def _unit(metric: HeadlineMetric, champion: float) -> float:
+def _unit(metric: Metric, champion: float) -> float:
     """Return what a margin is a multiple of."""
-    return champion if metric == "rmse" else 1.0
+    return abs(champion) if metric.margin_is_relative else 1.0
 
 
 def _too_few_blocks(blocks: int, holdout: HoldoutPredictions, settings: GateSettings) -> Iterator[str]:
@@ -164,22 +173,23 @@ def _too_few_blocks(blocks: int, holdout: HoldoutPredictions, settings: GateSett
 
 
 def _invalid_predictions(holdout: HoldoutPredictions) -> Iterator[str]:
-    invalid = int((~np.isfinite(holdout.challenger)).sum())
+    finite = np.isfinite(holdout.challenger)
+    invalid = int((~(finite if finite.ndim == 1 else finite.all(axis=1))).sum())
     if invalid:
         yield f"its prediction is not a finite number for {invalid:,} of {len(holdout.outcomes):,} rows"
 
 
-def _insufficient_gain(metric: HeadlineMetric, gain: Interval, limit: float, settings: GateSettings) -> Iterator[str]:
+def _insufficient_gain(metric: Metric, gain: Interval, limit: float, settings: GateSettings) -> Iterator[str]:
     if np.isnan(gain.value):
-        yield f"{metric_label(metric)} is undefined on the holdout rows and their predictions"
+        yield f"{metric_label(metric.name)} is undefined on the holdout rows and their predictions"
     elif not gain.low > limit:
         yield (
-            f"the lower end of the gain's interval, {format_metric(metric, gain.low, signed=True)}, is not above "
+            f"the lower end of the gain's interval, {format_metric(metric.name, gain.low, signed=True)}, is not above "
             f"{limit:.3g} ({settings.test} test)"
         )
 
 
-def _worse_subgroups(metric: HeadlineMetric, holdout: HoldoutPredictions, settings: GateSettings) -> Iterator[str]:
+def _worse_subgroups(metric: Metric, holdout: HoldoutPredictions, settings: GateSettings) -> Iterator[str]:
     """Yield large subgroups for which the challenger is clearly worse.
 
     The more subgroups, the more of them look worse by chance: the confidence level is raised (Bonferroni) so that all
@@ -192,8 +202,8 @@ def _worse_subgroups(metric: HeadlineMetric, holdout: HoldoutPredictions, settin
         gain = _gain(metric, subgroup, confidence)
         if gain.high < -settings.subgroup_margin * _unit(metric, champion):
             yield (
-                f"{name} is clearly worse: {metric_label(metric)} {format_metric(metric, challenger)} against "
-                f"{format_metric(metric, champion)} on {len(subgroup.outcomes):,} rows, "
+                f"{name} is clearly worse: {metric_label(metric.name)} {format_metric(metric.name, challenger)} "
+                f"against {format_metric(metric.name, champion)} on {len(subgroup.outcomes):,} rows, "
                 f"{_format_gain(metric, gain, confidence)} since it is one of {len(large)} subgroups"
             )
 
@@ -209,16 +219,16 @@ def _large_subgroups(holdout: HoldoutPredictions, min_fraction: float) -> dict[s
     return large
 
 
-def _worse_calibration(metric: HeadlineMetric, holdout: HoldoutPredictions, settings: GateSettings) -> Iterator[str]:
-    champion, challenger = _brier(metric, holdout, "champion"), _brier(metric, holdout, "challenger")
+def _worse_calibration(holdout: HoldoutPredictions, settings: GateSettings) -> Iterator[str]:
+    champion, challenger = _brier(holdout, "champion"), _brier(holdout, "challenger")
     if not (champion and challenger):
         return
-    gain = _gain("brier", holdout, settings.confidence_level)
+    gain = _gain(BRIER, holdout, settings.confidence_level)
     if gain.high < 0 and gain.value < -CALIBRATION_TOLERANCE:
         yield (
             f"its probabilities are clearly less accurate: Brier score {format_metric('brier', challenger['brier'])} "
             f"against {format_metric('brier', champion['brier'])}, "
-            f"{_format_gain('brier', gain, settings.confidence_level)}"
+            f"{_format_gain(BRIER, gain, settings.confidence_level)}"
         )
 
 
@@ -261,17 +271,16 @@ def _predictions(holdout: HoldoutPredictions, role: Literal["champion", "challen
     return holdout.champion if role == "champion" else holdout.challenger
 
 
-def _metric(metric: MetricName, holdout: HoldoutPredictions, role: Literal["champion", "challenger"]) -> float:
-    return compute_metric(metric, holdout.outcomes, _predictions(holdout, role))
+def _metric(metric: Metric, holdout: HoldoutPredictions, role: Literal["champion", "challenger"]) -> float:
+    return metric.compute(holdout.outcomes, _predictions(holdout, role))
 
 
-def _brier(
-    metric: HeadlineMetric, holdout: HoldoutPredictions, role: Literal["champion", "challenger"]
-) -> dict[str, float]:
-    """Return the Brier score if the predictions are probabilities; scores and numbers have none."""
-    if metric == "rmse" or not are_probabilities(_predictions(holdout, role)):
+def _brier(holdout: HoldoutPredictions, role: Literal["champion", "challenger"]) -> dict[str, float]:
+    """Return the Brier score if the predictions are probabilities; labels and numbers have none."""
+    predictions = _predictions(holdout, role)
+    if holdout.target.classes is None or not are_probabilities(predictions):
         return {}
-    return {"brier": _metric("brier", holdout, role)}
+    return {"brier": _metric(BRIER, holdout, role)}
 
 
 def _latencies(trial: ServingTrial | None) -> dict[str, float]:
@@ -284,8 +293,8 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
-def _format_gain(metric: MetricName, gain: Interval, confidence: float) -> str:
-    return f"a gain of {format_interval(metric, gain, signed=True)} at {100 * confidence:.4g}%"
+def _format_gain(metric: Metric, gain: Interval, confidence: float) -> str:
+    return f"a gain of {format_interval(metric.name, gain, signed=True)} at {100 * confidence:.4g}%"
 
 
 def _block_name(holdout: HoldoutPredictions) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from driftloop.errors import RegistryUnavailable, StorageUnavailable
-from driftloop.events import PREDICTION_COLUMN, Event, ModelStateChanged
+from driftloop.events import Event, ModelStateChanged
 from driftloop.kafka.publisher import Publisher
 from driftloop.registry.loading import ModelRejected
 from driftloop.registry.model_registry import ModelRegistry
@@ -94,14 +94,14 @@ def evaluate(settings: TrainerSettings, registry: ModelRegistry, bucket: Bucket)
         return ProbationDecision(
             status="passed", explanation=f"version {previous} cannot be loaded: {error}", **versions
         )
-    previous_scores = training.predict_scores(use_case, previous_model.estimator, served)
+    previous_scores = training.predict(use_case, previous_model.estimator, served)
     return decide(use_case, served, previous_scores, probation).model_copy(update=versions)
 
 
 def labelled_rows_of(settings: TrainerSettings, bucket: Bucket, version: str) -> pd.DataFrame:
     """Return the archived rows that a version predicted and whose outcomes are known, in order of time."""
     with labelled_archive.open_archive(bucket, settings.topics, settings.use_case) as archive:
-        return archive.read(labelled_archive.ArchiveQuery(versions=(version,))).dropna(subset=[PREDICTION_COLUMN])
+        return archive.read(labelled_archive.ArchiveQuery(versions=(version,)))
 
 
 def apply(registry: ModelRegistry, decision: ProbationDecision) -> ModelStateChanged | None:

@@ -8,8 +8,7 @@ from pydantic import BaseModel
 
 from driftloop.evaluation.bootstrap import as_gain, paired_difference
 from driftloop.evaluation.metric_names import format_interval, format_metric, metric_label
-from driftloop.evaluation.metrics import FloatArray, compute_metric
-from driftloop.events import PREDICTION_COLUMN
+from driftloop.evaluation.metrics import FloatArray
 from driftloop.usecase import UseCase
 from trainer.probation.settings import ProbationSettings
 
@@ -35,10 +34,10 @@ def decide(
         previous_scores: What the version before predicts for these rows.
         settings: Number of days and confidence level.
     """
-    outcomes = served[use_case.target].to_numpy(np.float64)
-    served_scores = served[PREDICTION_COLUMN].to_numpy(np.float64)
+    outcomes = use_case.outcomes(served)
+    served_scores = use_case.archived_predictions(served)
     days = len(np.unique(use_case.day_ordinals(served[use_case.timestamp])))
-    metric = use_case.metric
+    metric = use_case.headline_metric
     difference = paired_difference(
         metric,
         outcomes,
@@ -47,14 +46,14 @@ def decide(
         use_case.block_ids(served[use_case.timestamp]),
         confidence=settings.confidence_level,
     )
-    served_metric = format_metric(metric, compute_metric(metric, outcomes, served_scores))
-    previous_metric = format_metric(metric, compute_metric(metric, outcomes, previous_scores))
+    served_metric = format_metric(metric.name, metric.compute(outcomes, served_scores))
+    previous_metric = format_metric(metric.name, metric.compute(outcomes, previous_scores))
     explanation = (
-        f"{metric_label(metric)} {served_metric} on {len(served):,} rows of {days} days since its promotion, and the "
-        f"version before would have had {previous_metric}: a difference of "
-        f"{format_interval(metric, difference, signed=True)} at {settings.confidence_level:.0%}, resampled by days"
+        f"{metric_label(metric.name)} {served_metric} on {len(served):,} rows of {days} days since its promotion, and "
+        f"the version before would have had {previous_metric}: a difference of "
+        f"{format_interval(metric.name, difference, signed=True)} at {settings.confidence_level:.0%}, resampled by days"
     )
-    if as_gain(metric, difference).low > 0:
+    if as_gain(difference, lower_is_better=metric.lower_is_better).low > 0:
         return ProbationDecision(status="failed", explanation=f"{explanation}, which is clearly better")
     if days < settings.days:
         missing = settings.days - days

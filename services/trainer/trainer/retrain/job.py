@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
-import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
@@ -211,9 +210,10 @@ def _holdout_predictions(
 ) -> HoldoutPredictions:
     use_case = settings.use_case
     return HoldoutPredictions(
-        outcomes=holdout[use_case.target].to_numpy(dtype=np.float64),
-        champion=training.predict_scores(use_case, champion, holdout),
-        challenger=training.predict_scores(use_case, challenger, holdout),
+        target=use_case.target_type,
+        outcomes=use_case.outcomes(holdout),
+        champion=training.predict(use_case, champion, holdout),
+        challenger=training.predict(use_case, challenger, holdout),
         blocks=use_case.block_ids(holdout[use_case.timestamp]),
         block_days=use_case.block_days,
         subgroups={column: holdout[column].to_numpy(dtype=object) for column in use_case.subgroup_columns},
@@ -225,7 +225,7 @@ def _decide(
 ) -> Decision:
     if predictions is None:
         return gate.decide_first(smoke_test_result)
-    return gate.decide(settings.use_case.metric, predictions, smoke_test_result, settings.gate)
+    return gate.decide(settings.use_case.headline_metric, predictions, smoke_test_result, settings.gate)
 
 
 def _log_and_test(
@@ -287,7 +287,13 @@ def _register(
     version = registry.create_version(logged.uri, retrain.id, metrics)
     save_reference(bucket, model, version, reference)  # before the alias moves, so before any event names the version
     if predictions is not None:  # its quality in service is compared with this
-        evaluation = evaluate(predictions.outcomes, predictions.challenger, predictions.blocks)
+        evaluation = evaluate(
+            predictions.target,
+            predictions.outcomes,
+            predictions.challenger,
+            predictions.blocks,
+            settings.use_case.headline_metric,
+        )
         save_gate_evaluation(bucket, model, version, evaluation)
     return version
 

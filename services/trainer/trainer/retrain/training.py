@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import mlflow
 import pandas as pd
-from mlflow.models import infer_signature
+from mlflow.models import ModelSignature, infer_signature
 from sklearn.inspection import permutation_importance
 
 from driftloop.drift.calibration import calibrate
+from driftloop.drift.comparable_columns import to_comparable
 from driftloop.drift.distances import DistanceName
 from driftloop.drift.settings import WindowSettings
-from driftloop.evaluation import scores
 from driftloop.evaluation.metrics import FloatArray
 from driftloop.events import PREDICTION_COLUMN, RetrainRequested
 from driftloop.registry.model_registry import PARAM_TRAINED_THROUGH
@@ -21,23 +21,23 @@ from driftloop.usecase import UseCase
 
 EXAMPLE_ROWS = 5
 IMPORTANCE_ROWS = 2_500  # enough to tell which features count, in a second
-SCORING = {"roc_auc": "roc_auc", "rmse": "neg_root_mean_squared_error"}
 
 
 def train(use_case: UseCase, rows: pd.DataFrame) -> tuple[Any, int]:
     """Fit the use case's pipeline to the labelled rows; return it and their number."""
     labelled = rows[rows[use_case.target].notna()]
-    return use_case.make_pipeline().fit(labelled[use_case.features], _targets(use_case, labelled)), len(labelled)
+    targets = pd.Series(use_case.target_type.decode(use_case.outcomes(labelled)), labelled.index, name=use_case.target)
+    return use_case.make_pipeline().fit(labelled[use_case.features], targets), len(labelled)
 
 
-def predict_scores(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> FloatArray:
-    """Return an estimator's prediction for each row: the probability of the outcome 1, or a number for a regression."""
-    return scores.predict_scores(estimator, predict_method(use_case), rows[use_case.features])
+def predict(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> FloatArray:
+    """Return an estimator's predictions for rows, as metrics take them."""
+    return use_case.target_type.predict(estimator, predict_method(use_case, estimator), rows[use_case.features])
 
 
-def predict_method(use_case: UseCase) -> str:
-    """Return the estimator's method whose values are the predictions."""
-    return "predict" if use_case.metric == "rmse" else "predict_proba"
+def predict_method(use_case: UseCase, estimator: Any) -> str:
+    """Return the estimator's method whose values are the predictions: probabilities, if it gives any."""
+    return "predict_proba" if use_case.classes is not None and hasattr(estimator, "predict_proba") else "predict"
 
 
 def build_reference(
@@ -61,11 +61,13 @@ def build_reference(
         distances: Distances by column, where the default is not wanted.
         importance: Importance of features, by name.
     """
-    monitored = rows[use_case.features].assign(**{PREDICTION_COLUMN: predict_scores(use_case, estimator, rows)})
+    comparable = to_comparable(rows[use_case.features], use_case.feature_kinds, rows[use_case.timestamp]).rows
+    predictions = use_case.target_type.to_column(predict(use_case, estimator, rows))
+    monitored = comparable.assign(**{PREDICTION_COLUMN: predictions})
     profile = calibrate(
         monitored,
         use_case.day_ordinals(rows[use_case.timestamp]),
-        use_case.column_types | {PREDICTION_COLUMN: "number"},
+        use_case.monitored_kinds,
         window_rows=window.rows,
         false_alarm_rate=window.false_alarm_rate,
         importance=importance,
@@ -80,11 +82,17 @@ def feature_importance(use_case: UseCase, estimator: Any, rows: pd.DataFrame) ->
     At most ``IMPORTANCE_ROWS`` evenly spaced labelled rows are used.
     """
     labelled = subsample_evenly(rows[rows[use_case.target].notna()], IMPORTANCE_ROWS)
+    metric = use_case.headline_metric
+    sign = -1 if metric.lower_is_better else 1
+
+    def score(estimator: Any, features: pd.DataFrame, outcomes: FloatArray) -> float:
+        return sign * metric.compute(outcomes, predict(use_case, estimator, features))
+
     result = permutation_importance(
         estimator,
         labelled[use_case.features],
-        _targets(use_case, labelled),
-        scoring=SCORING[use_case.metric],
+        use_case.outcomes(labelled),
+        scoring=score,
         n_repeats=2,
         random_state=0,
     )
@@ -99,6 +107,14 @@ def _signature_sample(rows: pd.DataFrame) -> pd.DataFrame:
     missing = rows.isna()
     positions = {int(mask.argmax()) for column in missing for mask in (missing[column].array, ~missing[column].array)}
     return rows.iloc[sorted(positions)]
+
+
+def _signature(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> ModelSignature:
+    sample = _signature_sample(rows[use_case.features])
+    returned = getattr(estimator, predict_method(use_case, estimator))(sample)
+    if use_case.target_type.kind == "binary" and returned.ndim == 2:  # the predictor answers with the second column
+        returned = returned[:, 1]
+    return infer_signature(sample, pd.Series(returned, name="prediction") if returned.ndim == 1 else returned)
 
 
 class LoggedModel(NamedTuple):
@@ -153,12 +169,12 @@ def log_run(
         logged_model = mlflow.sklearn.log_model(
             estimator,
             name="model",
-            signature=infer_signature(_signature_sample(rows[use_case.features]), pd.Series([0.5], name="prediction")),
+            signature=_signature(use_case, estimator, rows),
             input_example=rows[use_case.features].head(EXAMPLE_ROWS),
             serialization_format="skops",  # loading it runs no code of the file
             # MLflow wants all types that the file has; what is trusted is decided where it is loaded: the smoke test
             skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(estimator)),
-            pyfunc_predict_fn=predict_method(use_case),
+            pyfunc_predict_fn=predict_method(use_case, estimator),
             pip_requirements=["scikit-learn", "skops", "pandas"],
         )
     return LoggedModel(run.info.run_id, logged_model.model_uri)
@@ -174,7 +190,3 @@ def git_revision() -> str:
         return git.Repo(Path(__file__).parent, search_parent_directories=True).head.commit.hexsha
     except (git.InvalidGitRepositoryError, ValueError):
         return ""
-
-
-def _targets(use_case: UseCase, labelled: pd.DataFrame) -> pd.Series:
-    return labelled[use_case.target].astype("float64" if use_case.metric == "rmse" else "int64")

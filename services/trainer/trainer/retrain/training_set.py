@@ -39,9 +39,12 @@ from driftloop.storage.duckdb_sql import (
 )
 from driftloop.storage.dvc import DatasetVersionNotFound
 from driftloop.storage.labelled_archive import (
+    FEATURE_TYPES,
     ArchiveAnomalies,
     ArchiveQuery,
     ArchiveUnreadable,
+    is_class_sql,
+    outcome_type,
     start_of_day,
     where_clause,
 )
@@ -51,6 +54,7 @@ from trainer.settings import TrainingDataSettings
 ORDER = ("time", "source", "n")
 BASE, ARCHIVE = 0, 1  # values of the column ``source``
 DAY = timedelta(days=1)
+MAX_LISTED_LABELS = 5
 
 
 class InvalidTrainingData(InvalidInput):
@@ -73,6 +77,8 @@ class TrainingSetCounts(NamedTuple):
     """Outcomes that were reported more than once."""
     repeated: int
     """Additional copies of archived rows."""
+    unknown_labels: int = 0
+    """Archived outcomes that are not one of the use case's classes; their rows count as unlabelled."""
 
     def __str__(self) -> str:
         """Return a sentence for people."""
@@ -81,6 +87,7 @@ class TrainingSetCounts(NamedTuple):
             "outcomes have no archived prediction": self.unmatched,
             "outcomes were reported more than once": self.corrected,
             "rows were archived twice": self.repeated,
+            "outcomes are not one of the classes": self.unknown_labels,
         }
         return "; ".join([total, *(f"{count:,} {anomaly}" for anomaly, count in anomalies.items() if count)])
 
@@ -132,7 +139,7 @@ def build(
         days = _day_selection(use_case, data)
         connection.execute(f"CREATE VIEW base AS {_typed_rows_sql(use_case, base, base_types, feature_types, BASE)}")
         rows = f"SELECT * FROM base WHERE {where_clause(days)}"
-        anomalies = ArchiveAnomalies(0, 0, 0, 0)
+        anomalies = ArchiveAnomalies(0, 0, 0, 0, 0)
         if data.archive:
             archive = folder / "archive" / "rows.parquet"
             archive.parent.mkdir(exist_ok=True)
@@ -233,9 +240,16 @@ def _translate_errors(settings: TrainingDataSettings) -> Iterator[None]:
 
 
 def _feature_types(use_case: UseCase, base_types: Mapping[str, str]) -> dict[str, str]:
-    """Return the DuckDB type of each feature: the base dataset's, or DOUBLE for a number whose type is no number."""
-    types = {name: base_types.get(name, "VARCHAR") for name in use_case.features}
-    return types | {name: "DOUBLE" for name in use_case.numeric_features if types[name] not in NUMBERS}
+    """Return the DuckDB type of each feature.
+
+    Numbers and categories have the base dataset's type; a number whose type there is no number becomes DOUBLE.
+    """
+    types = {}
+    for name, kind in use_case.feature_kinds.items():
+        base_type = base_types.get(name, "VARCHAR")
+        has_base_type = kind == "category" or (kind == "number" and base_type in NUMBERS)
+        types[name] = base_type if has_base_type else FEATURE_TYPES[kind]
+    return types
 
 
 def _typed_rows_sql(
@@ -243,7 +257,7 @@ def _typed_rows_sql(
 ) -> str:
     """Build the SQL of a file's rows: ``time``, ``outcome``, ``features``, and where each row comes from."""
     time = try_cast_sql(use_case.timestamp, file_types, TIMESTAMP_TYPE)
-    outcome = try_cast_sql(use_case.target, file_types, "DOUBLE")
+    outcome = try_cast_sql(use_case.target, file_types, outcome_type(use_case))
     return (
         f"SELECT {time} AS time, {outcome} AS outcome, {struct_sql(file_types, feature_types)} AS features, "
         f"{source} AS source, __row AS n FROM ({scan_parquet_sql([file])})"
@@ -298,7 +312,7 @@ def _schema_problems(
     feature_types: Mapping[str, str],
 ) -> list[str]:
     """Return where the base dataset's schema differs from the use case's."""
-    expected = {use_case.timestamp: TIMESTAMP_TYPE, **feature_types, use_case.target: "DOUBLE"}
+    expected = {use_case.timestamp: TIMESTAMP_TYPE, **feature_types, use_case.target: outcome_type(use_case)}
     missing = sorted(expected.keys() - base_types.keys())
     unknown = sorted(base_types.keys() - expected.keys())
     problems = []
@@ -325,10 +339,8 @@ def _label_problems(
     connection: Connection, use_case: UseCase, counts: TrainingSetCounts, settings: TrainingDataSettings
 ) -> list[str]:
     """Return problems of times, labels and outcomes."""
-    without_time, distinct_labels, non_binary = fetch_row(
-        connection,
-        "SELECT count(*) FILTER (WHERE time IS NULL), count(DISTINCT outcome), "
-        "count(*) FILTER (WHERE outcome NOT IN (0, 1)) FROM chosen",
+    without_time, distinct_labels = fetch_row(
+        connection, "SELECT count(*) FILTER (WHERE time IS NULL), count(DISTINCT outcome) FROM chosen"
     )
     problems = []
     if without_time:
@@ -340,8 +352,7 @@ def _label_problems(
         )
     if counts.labelled and distinct_labels < 2:
         problems.append(f"classes: {use_case.target} is the same in all {counts.labelled:,} labelled rows")
-    if use_case.metric != "rmse" and non_binary:
-        problems.append(f"classes: {use_case.target} is neither 0 nor 1 in {non_binary:,} rows")
+    problems += _unknown_label_problems(connection, use_case)
     max_unmatched = settings.max_unmatched_ratio * counts.outcomes
     if counts.outcomes >= settings.min_labelled_rows and counts.unmatched > max_unmatched:
         problems.append(
@@ -349,6 +360,24 @@ def _label_problems(
             f"{settings.max_unmatched_ratio:.0%} may have none (DRIFTLOOP_DATA__MAX_UNMATCHED_RATIO)"
         )
     return problems
+
+
+def _unknown_label_problems(connection: Connection, use_case: UseCase) -> list[str]:
+    """Return a problem if rows of the base dataset have a label that is not one of the use case's classes."""
+    if use_case.classes is None:
+        return []
+    unknown = connection.execute(
+        f"SELECT outcome, count(*) FROM chosen WHERE outcome IS NOT NULL AND NOT {is_class_sql(use_case, 'outcome')} "
+        "GROUP BY outcome ORDER BY count(*) DESC, outcome"
+    ).fetchall()
+    if not unknown:
+        return []
+    classes = ", ".join(map(repr, use_case.classes))
+    listed = ", ".join(f"{label!r} in {count:,} rows" for label, count in unknown[:MAX_LISTED_LABELS])
+    return [
+        f"classes: {use_case.target} is {listed}{', …' if len(unknown) > MAX_LISTED_LABELS else ''}, and the classes "
+        f"of the use case are {classes}: correct the rows, or add the class to the use case"
+    ]
 
 
 def _missing_value_problems(

@@ -1,0 +1,145 @@
+"""Targets: what a model predicts, and outcomes and predictions as arrays that metrics are computed from.
+
+An outcome is a number, or the position of its class. A prediction is a number; the probability of the second of two
+classes; or, for more classes, one probability for each. A predicted label is a probability of 1.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from driftloop.evaluation.metrics import FloatArray
+from driftloop.events import Label
+
+TargetKind = Literal["number", "binary", "multiclass"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a model predicts: a number, or one of some classes."""
+
+    classes: tuple[Label, ...] | None = None
+    """The classes in scikit-learn's order, which is sorted; the second of two is the positive one. ``None`` if the
+    target is a number."""
+
+    @property
+    def kind(self) -> TargetKind:
+        """Whether a number, one of two classes, or one of more classes is predicted."""
+        if self.classes is None:
+            return "number"
+        return "binary" if len(self.classes) == 2 else "multiclass"
+
+    @property
+    def has_text_labels(self) -> bool:
+        """Whether any class is a text."""
+        return any(isinstance(label, str) for label in self.classes or ())
+
+    def encode(self, outcomes: pd.Series) -> FloatArray:
+        """Return outcomes as numbers, or as positions of their classes; NaN if missing or not one of the classes."""
+        if self.classes is None:
+            return pd.to_numeric(outcomes, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        positions = {label: float(position) for position, label in enumerate(self.classes)}
+        return np.asarray(outcomes.astype(object).map(positions), dtype=np.float64)
+
+    def decode(self, encoded: FloatArray) -> Any:
+        """Return numbers or labels, as an estimator is fitted to them, of encoded outcomes without missing values."""
+        if self.classes is None:
+            return encoded
+        return np.array(self.classes)[encoded.astype(np.int64)]
+
+    def count_unknown(self, outcomes: pd.Series) -> dict[str, int]:
+        """Count the outcomes that are not one of the classes, by outcome as text; missing ones are not counted."""
+        unknown = outcomes[outcomes.notna() & np.isnan(self.encode(outcomes))]
+        return {str(label): int(count) for label, count in unknown.value_counts().items()}
+
+    def from_labels(self, labels: pd.Series) -> FloatArray:
+        """Return predicted labels as probabilities of 0 and 1, or predicted numbers as they are."""
+        positions = self.encode(labels)
+        if self.kind != "multiclass":
+            return positions
+        probabilities = np.asarray(positions[:, None] == np.arange(len(self.classes or ())), dtype=np.float64)
+        probabilities[np.isnan(positions)] = np.nan
+        return probabilities
+
+    def from_probabilities(self, probabilities: FloatArray, classes: Sequence[Label]) -> FloatArray:
+        """Return an estimator's probabilities in the order of this target's classes.
+
+        A class that the estimator does not know has the probability 0.
+
+        Args:
+            probabilities: One line for each row, with one probability for each of ``classes``.
+            classes: The estimator's classes.
+        """
+        known = self.classes or ()
+        aligned = np.zeros((len(probabilities), len(known)))
+        for position, label in enumerate(classes):
+            if label in known:
+                aligned[:, known.index(label)] = probabilities[:, position]
+        return aligned[:, 1] if self.kind == "binary" else aligned
+
+    def from_archive(self, predictions: pd.Series, classes: pd.Series | None = None) -> FloatArray:
+        """Return archived predictions as an array, with NaN for those that are not of this target.
+
+        Args:
+            predictions: A number or a label for each row, or the JSON text of a list of probabilities.
+            classes: For each row the JSON text of the list of the model's classes; ``None`` where predictions are not
+                probabilities.
+        """
+        if self.kind != "multiclass":
+            numbers = pd.to_numeric(predictions, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+            if self.kind == "binary" and np.isnan(numbers).any():
+                return np.where(np.isnan(numbers), self.encode(predictions), numbers)
+            return numbers
+        decoded = self.from_labels(predictions)
+        if classes is None:
+            return decoded
+        positions = pd.Series(np.arange(len(predictions)), index=predictions.index)
+        for text, rows in positions[classes.notna().to_numpy()].groupby(classes, observed=True):
+            lists = predictions.iloc[rows.to_numpy()]
+            probabilities = np.array(json.loads(f"[{','.join(map(str, lists))}]"), dtype=np.float64)
+            if probabilities.ndim == 2:
+                decoded[rows.to_numpy()] = self.from_probabilities(probabilities, json.loads(str(text)))
+        return decoded
+
+    def to_column(self, predictions: FloatArray) -> pd.Series:
+        """Return predictions as windows compare them: as numbers, or for several classes the most probable one."""
+        if predictions.ndim == 1:
+            return pd.Series(predictions)
+        return pd.Series([str(self.classes[place]) for place in predictions.argmax(axis=1)], dtype=object)  # type: ignore[index]
+
+    def predict(self, estimator: Any, method: str, features: pd.DataFrame) -> FloatArray:
+        """Return an estimator's predictions for rows.
+
+        Args:
+            estimator: A fitted estimator.
+            method: The name of its method that predicts.
+            features: The rows.
+        """
+        returned = np.asarray(getattr(estimator, method)(features))
+        if self.classes is not None and method == "predict_proba":
+            return self.from_probabilities(returned, estimator.classes_.tolist())
+        return self.from_labels(pd.Series(returned.ravel()))
+
+
+NUMBER = Target()
+BINARY = Target((0, 1))
+
+
+def infer_target(outcomes: pd.Series, predictions: pd.Series, classes: Sequence[Label] | None) -> Target:
+    """Return the target of archived rows: of the model's classes, if known, otherwise by their values.
+
+    Args:
+        outcomes: What happened, by row.
+        predictions: What was predicted, by row.
+        classes: The model's classes; ``None`` if it predicts no probabilities.
+    """
+    if classes:
+        return Target(tuple(classes))
+    if pd.api.types.is_numeric_dtype(outcomes):
+        numbers = pd.to_numeric(predictions, errors="coerce")
+        return BINARY if outcomes.isin((0, 1)).all() and numbers.between(0, 1).all() else NUMBER
+    return Target(tuple(sorted({*outcomes.dropna().astype(str), *predictions.dropna().astype(str)})))

@@ -1,0 +1,79 @@
+"""Archived rows of one version as arrays that metrics are computed from."""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+
+from driftloop.drift.comparable_columns import ComparableRows, FeatureKind, to_comparable
+from driftloop.evaluation.metrics import FloatArray, IntArray
+from driftloop.evaluation.targets import Target, infer_target
+from driftloop.events import CLASSES_COLUMN, PREDICTION_COLUMN, TIME_COLUMN
+
+
+class ScoredRows(NamedTuple):
+    """Outcomes and predictions of rows."""
+
+    target: Target
+    outcomes: FloatArray
+    """NaN where the outcome is not known or not one of the classes."""
+    predictions: FloatArray
+    """NaN where the prediction is not of the target."""
+    days: IntArray
+    """The UTC day of each prediction: the worker does not know the use case's time zone."""
+
+    @property
+    def has_invalid_predictions(self) -> bool:
+        """Whether any prediction is not of the target."""
+        return bool(np.isnan(self.predictions).any())
+
+    def known(self) -> Self:
+        """Return the rows with a known outcome."""
+        is_known = ~np.isnan(self.outcomes)
+        return self._replace(
+            outcomes=self.outcomes[is_known], predictions=self.predictions[is_known], days=self.days[is_known]
+        )
+
+
+def score_rows(rows: pd.DataFrame) -> ScoredRows:
+    """Return a version's archived rows as arrays.
+
+    The classes are those that the version itself has reported, so that the worker needs no use case.
+    """
+    reported = rows[CLASSES_COLUMN].dropna()
+    classes = json.loads(reported.iloc[-1]) if len(reported) else None
+    outcomes = rows["outcome"] if "outcome" in rows else pd.Series(np.nan, index=rows.index)
+    target = infer_target(outcomes, rows[PREDICTION_COLUMN], classes)
+    return ScoredRows(
+        target,
+        target.encode(outcomes),
+        target.from_archive(rows[PREDICTION_COLUMN], rows[CLASSES_COLUMN]),
+        utc_days(rows),
+    )
+
+
+def comparable_rows(rows: pd.DataFrame, kinds: Mapping[str, FeatureKind]) -> ComparableRows:
+    """Return a version's archived rows as its reference has them.
+
+    A prediction that is compared as a category is a label, or has the probabilities of all classes: then it is the most
+    probable one.
+    """
+    if kinds.get(PREDICTION_COLUMN) == "category" and PREDICTION_COLUMN in rows:
+        scored = score_rows(rows)
+        labels = (
+            scored.target.to_column(scored.predictions)
+            if rows[CLASSES_COLUMN].notna().any()
+            else rows[PREDICTION_COLUMN].astype(str)
+        )
+        rows = rows.assign(**{PREDICTION_COLUMN: labels.to_numpy()})
+    return to_comparable(rows, kinds, rows[TIME_COLUMN])
+
+
+def utc_days(rows: pd.DataFrame) -> IntArray:
+    """Return the UTC day of each prediction as a number."""
+    times = rows["predicted_at"] if "predicted_at" in rows else rows[TIME_COLUMN]
+    return np.asarray(
+        times.astype("datetime64[ns, UTC]").astype(np.int64) // pd.Timedelta(days=1).value, dtype=np.int64
+    )
