@@ -52,7 +52,7 @@ def page(text_above_mark: str) -> str:
 
 
 def _describe_event(event: type[Event]) -> Iterator[str]:
-    key = _one_line(getdoc(event.key) or "").removesuffix(".")
+    key = _one_line(getdoc(event.message_key) or "").removesuffix(".")
     yield f"{_one_line(cleandoc(event.__doc__ or ''))}\n\n"
     yield f"Type `{event.type}`, topic `{event.topic}`. Message key: {key}.\n\n"
 

@@ -18,6 +18,7 @@ from driftloop.events.base import (
 )
 from driftloop.events.predictions import (
     CLASSES_COLUMN,
+    CONTEXT_COLUMN,
     ID_COLUMN,
     KEY_COLUMN,
     LABEL_COLUMN,
@@ -27,6 +28,7 @@ from driftloop.events.predictions import (
     ROW_COLUMN,
     TIME_COLUMN,
     VERSION_COLUMN,
+    ContextValue,
     FeatureValue,
     Label,
     Outcome,
@@ -34,6 +36,7 @@ from driftloop.events.predictions import (
     Prediction,
     PredictionValue,
     RowIndex,
+    RowKey,
     frame_to_columns,
 )
 from driftloop.events.retrains import DataSelection, ModelStateChanged, RetrainRequest, RetrainRequested
@@ -53,6 +56,7 @@ from driftloop.events.windows import (
 
 __all__ = [
     "CLASSES_COLUMN",
+    "CONTEXT_COLUMN",
     "EVENTS",
     "ID_COLUMN",
     "KEY_COLUMN",
@@ -63,6 +67,7 @@ __all__ = [
     "ROW_COLUMN",
     "TIME_COLUMN",
     "VERSION_COLUMN",
+    "ContextValue",
     "DataQualityIssue",
     "DataSelection",
     "DriftVerdict",
@@ -86,6 +91,7 @@ __all__ = [
     "RetrainRequest",
     "RetrainRequested",
     "RowIndex",
+    "RowKey",
     "Topic",
     "Window",
     "WindowEvent",

@@ -82,6 +82,6 @@ class Event(FrozenModel):
     """W3C trace context of the span that created the event; sent as a header, not in the value."""
 
     @property
-    def key(self) -> str:
+    def message_key(self) -> str:
         """The event's id. Kafka keeps the order of messages with the same key."""
         return self.id

@@ -17,6 +17,9 @@ Label = float | int | bool | str
 """A class of a classifier, in the type that the classifier was fitted with."""
 PredictionValue = Label | list[Label]
 """What a model returns for a row: a probability or number, a class, or a list with one for each output."""
+ContextValue = float | int | bool | str | None
+RowKey = Annotated[str, Field(min_length=1, max_length=256)]
+"""A client's own name for a row that it sends, such as the number of an order."""
 
 OutcomeValue = Annotated[StrictBool, Field()] | StrictInt | FiniteFloat | Annotated[StrictStr, Field(max_length=256)]
 """What really happened to a row: a number, a boolean, or the label of a class."""
@@ -32,6 +35,7 @@ PREDICTION_COLUMN = "_prediction"
 CLASSES_COLUMN = "_classes"
 LABEL_COLUMN = "_label"
 KEY_COLUMN = "_key"
+CONTEXT_COLUMN = "_context"
 RESERVED_COLUMNS = frozenset(
     {
         ID_COLUMN,
@@ -43,6 +47,7 @@ RESERVED_COLUMNS = frozenset(
         CLASSES_COLUMN,
         LABEL_COLUMN,
         KEY_COLUMN,
+        CONTEXT_COLUMN,
     }
 )
 """Columns that the archive has besides features. No feature may have one of these names."""
@@ -73,33 +78,58 @@ class Prediction(Event):
     predictions: list[PredictionValue]
     """One prediction for each row."""
     classes: list[Label] | None = None
-    """The model's classes, if the predictions are their probabilities: one for each number in the list of a prediction;
-    if there are two, a prediction is a single number, the probability of the second. Null if predictions are labels or
-    numbers of another kind."""
+    """All classes of the classifier in its order, if the predictions are their probabilities. A prediction that is a
+    single number is the probability of the last one, of two. Null if predictions are labels or numbers of another
+    kind."""
+    labels: list[Label] | None = None
+    """The class that the model decides for, by row, if the predictions are probabilities. It need not be the most
+    probable one."""
+    keys: list[RowKey | None] | None = None
+    """The client's own key of each row, which its outcomes may name."""
+    context: dict[str, list[ContextValue]] | None = None
+    """Columns that the client has sent along and that the model does not take."""
 
     @model_validator(mode="after")
     def _require_equal_lengths(self) -> Self:
         rows = len(self.predictions)
-        if any(len(column) != rows for column in self.features.values()):
-            others = {name: len(column) for name, column in self.features.items() if len(column) != rows}
-            raise ValueError(f"{rows} predictions, but columns of another length: {others}")
+        for columns in (self.features, self.context or {}, {"labels": self.labels, "keys": self.keys}):
+            others = {name: len(cells) for name, cells in columns.items() if cells is not None and len(cells) != rows}
+            if others:
+                raise ValueError(f"{rows} predictions, but columns of another length: {others}")
         return self
 
 
 class Outcome(Event):
-    """What really happened to one row of a prediction became known at ``time``."""
+    """What really happened to one row of a prediction became known at ``time``.
+
+    The row is named by the prediction's id and its index, or by the model and the key that the client gave it: then it
+    is the row of this key that the model has predicted last, but not after ``time``.
+    """
 
     type = "driftloop.outcome.v1"
     topic = "outcomes"
 
-    prediction_id: str
+    prediction_id: str | None = None
     """Id of the prediction event."""
-    index: RowIndex
+    index: RowIndex | None = None
     """Position of the row in the prediction's request, from 0."""
+    model: str | None = None
+    """Name of the registered model that has predicted the row with this key."""
+    key: RowKey | None = None
+    """The client's own key of the row, in place of ``prediction_id`` and ``index``."""
     outcome: OutcomeValue
     """A number, a boolean or a label, as the training data has it. The latest outcome of a row counts."""
 
     @property
-    def key(self) -> str:
-        """Id of the prediction: corrections of an outcome stay in order."""
-        return self.prediction_id
+    def message_key(self) -> str:
+        """Id of the prediction, or else the row's key: corrections of an outcome stay in order."""
+        return self.prediction_id or self.key or self.id
+
+    @model_validator(mode="after")
+    def _require_one_name(self) -> Self:
+        by_id = self.prediction_id is not None and self.index is not None
+        by_key = self.key is not None and self.model is not None
+        others = (self.key, self.model) if by_id else (self.prediction_id, self.index)
+        if by_id == by_key or any(name is not None for name in others):
+            raise ValueError("an outcome names its row by prediction_id and index, or by model and key")
+        return self

@@ -79,7 +79,7 @@ class RetrainRequested(Event):
     """Time of the last prediction in the window that made the policy decide; null for other triggers."""
 
     @property
-    def key(self) -> str:
+    def message_key(self) -> str:
         """Name of the model: its retrains are processed in order."""
         return self.model
 
@@ -113,7 +113,7 @@ class ModelStateChanged(Event):
     """MD5 by which DVC identifies the dataset that the version was trained on."""
 
     @property
-    def key(self) -> str:
+    def message_key(self) -> str:
         """Name of the model: its states stay in order."""
         return self.model
 

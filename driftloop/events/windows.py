@@ -84,7 +84,7 @@ class WindowEvent(Event):
     """Time of the latest prediction among the rows."""
 
     @property
-    def key(self) -> str:
+    def message_key(self) -> str:
         """Name of the model: its verdicts stay in order."""
         return self.model
 

@@ -57,7 +57,7 @@ class SerializedEvent(NamedTuple):
 def serialize(event: Event) -> SerializedEvent:
     """Return the event as text."""
     value = event.model_dump_json(exclude=HEADER_ONLY_FIELDS).encode()
-    return SerializedEvent(event.type, event.id, event.time.isoformat(), event.key, value, event.traceparent)
+    return SerializedEvent(event.type, event.id, event.time.isoformat(), event.message_key, value, event.traceparent)
 
 
 def to_message(event: SerializedEvent, source: str, producer_traceparent: str | None = None) -> Message:

@@ -62,10 +62,10 @@ def scan_parquet_sql(files: Iterable[Path]) -> str:
     listed = ", ".join(quote_literal(file) for file in files)
     # A file is identified by its number, because names are long and every sort would carry them.
     return (
-        f"SELECT read.*, number AS __file, read.file_row_number AS __row "
-        f"FROM read_parquet([{listed}], union_by_name = true) read "
-        f"JOIN (SELECT unnest([{listed}]) AS name, generate_subscripts([{listed}], 1) AS number) "
-        "ON read.filename = name"
+        f"SELECT read.* EXCLUDE (__name), files.number AS __file, read.file_row_number AS __row "
+        f"FROM read_parquet([{listed}], union_by_name = true, filename = '__name') read "
+        f"JOIN (SELECT unnest([{listed}]) AS name, generate_subscripts([{listed}], 1) AS number) files "
+        "ON read.__name = files.name"
     )
 
 

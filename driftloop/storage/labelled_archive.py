@@ -6,7 +6,8 @@ read them from the bucket.
 
 Each row of a prediction counts once, however often it was archived. Of its outcomes, which may arrive late, twice, out
 of order or as a correction, the one that became known last counts; among several of the same time, the last one in the
-archive's order.
+archive's order. An outcome that names a key belongs to the row of this key that the model predicted last, but not after
+the outcome became known.
 """
 
 # ruff: noqa: S608  # quoted as described in driftloop.storage.duckdb_sql
@@ -33,6 +34,7 @@ from driftloop.errors import DriftloopError
 from driftloop.events import (
     CLASSES_COLUMN,
     ID_COLUMN,
+    KEY_COLUMN,
     MODEL_COLUMN,
     PREDICTION_COLUMN,
     ROW_COLUMN,
@@ -57,6 +59,7 @@ from driftloop.storage.duckdb_sql import (
     scan_parquet_sql,
     struct_sql,
     tail_by_label_sql,
+    try_cast_sql,
 )
 from driftloop.usecase import UseCase
 
@@ -193,6 +196,8 @@ class LabelledArchive:
         outcome_types = column_types(connection, scanned_outcomes)
         connection.execute(
             f"CREATE VIEW outcomes AS SELECT {ID_COLUMN} AS id, {ROW_COLUMN} AS row, {TIME_COLUMN} AS time, "
+            f"{try_cast_sql(MODEL_COLUMN, outcome_types, 'VARCHAR')} AS model, "
+            f"{try_cast_sql(KEY_COLUMN, outcome_types, 'VARCHAR')} AS key, "
             f"{outcome_sql(use_case, outcome_types)} AS outcome, {reported_sql(outcome_types)} AS reported, "
             f"{POSITION_SQL} FROM ({scanned_outcomes})"
         )
@@ -277,14 +282,35 @@ class LabelledArchive:
         timestamp, target = quote_identifier(self._use_case.timestamp), quote_identifier(self._use_case.target)
         return f"time AS {timestamp}, features.*, outcome AS {target}"
 
+    def _name_rows_of_outcomes(self, of_model: str) -> None:
+        """Create the view ``named_outcomes``: the outcomes by id and row, also those that name a key.
+
+        An outcome with a key belongs to the model's row of that key with the latest time that is not after its own. If
+        there is none, it gets an id and a row that no prediction has.
+        """
+        key = try_cast_sql(KEY_COLUMN, self._archived_types, "VARCHAR")
+        self._connection.execute(
+            f"CREATE VIEW keyed_rows AS SELECT {key} AS key, {TIME_COLUMN}::{TIMESTAMP_TYPE} AS predicted_at, "
+            f"{ID_COLUMN} AS id, {ROW_COLUMN} AS row FROM {of_model} AND {key} IS NOT NULL "
+            "QUALIFY row_number() OVER (PARTITION BY key, predicted_at ORDER BY __file DESC, __row DESC) = 1"
+        )
+        self._connection.execute(
+            f"CREATE VIEW named_outcomes AS SELECT id, row, time, outcome, reported, {POSITION_SQL} FROM outcomes "
+            "WHERE key IS NULL UNION ALL "
+            "SELECT coalesce(keyed_rows.id, reports.key), coalesce(keyed_rows.row, -1), time, outcome, reported, "
+            f"{POSITION_SQL} FROM (FROM outcomes WHERE key IS NOT NULL AND model = {self._model}) reports "
+            "ASOF LEFT JOIN keyed_rows ON reports.key = keyed_rows.key AND reports.time >= keyed_rows.predicted_at"
+        )
+
     def _join(self) -> None:
         """Create the view ``archive``: the model's rows, each once, with their latest outcome."""
-        # Deduplicate by keys only: whole rows, three million of them, did not fit into a gigabyte.
+        of_model = f"predictions WHERE {MODEL_COLUMN} = {self._model}"
+        # Deduplicate by ids only: whole rows, three million of them, did not fit into a gigabyte.
         self._connection.execute(
-            f"CREATE TEMP TABLE duplicates AS SELECT {POSITION_SQL} FROM predictions "
-            f"WHERE {MODEL_COLUMN} = {self._model} "
+            f"CREATE TEMP TABLE duplicates AS SELECT {POSITION_SQL} FROM {of_model} "
             f"QUALIFY row_number() OVER (PARTITION BY {ID_COLUMN}, {ROW_COLUMN} ORDER BY {POSITION_SQL}) > 1"
         )
+        self._name_rows_of_outcomes(of_model)
         is_number = self._use_case.target_type.kind != "multiclass" and not self._use_case.target_type.has_text_labels
         prediction = f"TRY_CAST({PREDICTION_COLUMN} AS DOUBLE)" if is_number else PREDICTION_COLUMN
         classes = CLASSES_COLUMN if CLASSES_COLUMN in self._archived_types else "NULL::VARCHAR"
@@ -292,7 +318,7 @@ class LabelledArchive:
         self._connection.execute(
             "CREATE VIEW latest_outcomes AS "
             "SELECT id, row, outcome, reported, "
-            "count(*) OVER (PARTITION BY id, row) AS report_count FROM outcomes "
+            "count(*) OVER (PARTITION BY id, row) AS report_count FROM named_outcomes "
             f"QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY {latest_first}) = 1"
         )
         self._connection.execute(

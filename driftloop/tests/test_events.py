@@ -39,7 +39,10 @@ EXAMPLES: dict[str, Event] = {
         version="1",
         features={"distance": [1400, 733], "temp": [75.2, None], "carrier": ["UA", "DL"]},
         predictions=[0.25, 0.5],
-        classes=[1],
+        classes=[0, 1],
+        labels=[0, 1],
+        keys=["order-17", None],
+        context={"campaign": ["spring", None]},
     ),
     "driftloop.outcome.v1": Outcome(
         id="0197c8a4-0000-7000-8000-000000000002",
@@ -231,3 +234,39 @@ def test_window_names_sort_in_the_order_of_their_offsets() -> None:
 def test_data_selection_rejects_an_impossible_number_of_rows(rows: object) -> None:
     with pytest.raises(ValidationError, match="last_rows"):
         DataSelection.model_validate({"last_rows": rows})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {},
+        {"prediction_id": "a"},
+        {"index": 0},
+        {"key": "order-17"},
+        {"model": "flights"},
+        {"prediction_id": "a", "index": 0, "key": "order-17"},
+        {"prediction_id": "a", "index": 0, "model": "flights"},
+        {"prediction_id": "a", "model": "flights", "key": "order-17"},
+        {"prediction_id": "a", "index": 0, "model": "flights", "key": "order-17"},
+        {"model": "flights", "key": ""},
+        {"model": "flights", "key": "a" * 257},
+        {"model": "flights", "key": 17},
+    ],
+)
+def test_outcome_names_its_row_by_id_and_index_or_by_model_and_key(names: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Outcome.model_validate({"outcome": 1, **names})
+
+
+def test_outcome_with_a_key_has_it_as_message_key_and_is_decoded_again() -> None:
+    outcome = Outcome(model="flights", key="größe 17", outcome=1)
+    message = encode(outcome, "test")
+    assert message.key == "größe 17".encode()
+    assert decode(message.value, message.headers) == outcome
+
+
+@pytest.mark.parametrize("field", [{"labels": [1]}, {"keys": ["a"]}, {"context": {"distance": ["a"]}}])
+def test_prediction_has_one_label_key_and_value_of_context_for_each_row(field: dict[str, object]) -> None:
+    event = EXAMPLES["driftloop.prediction.v1"]
+    with pytest.raises(ValidationError, match="2 predictions, but columns of another length"):
+        Prediction.model_validate(event.model_dump() | field)

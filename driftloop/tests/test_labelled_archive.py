@@ -42,14 +42,15 @@ def prediction(day: float, **changed: Any) -> Row:
     """A prediction made on a day; its id is the day unless another is given."""
     return {
         **{"_id": f"{day:g}", "_row": 0, "_time": at(day), "_model": "m", "_version": "1"},
-        **{"_prediction": 0.5, "x": day, "c": "u"},
+        **{"_prediction": 0.5, "_key": None, "x": day, "c": "u"},
         **changed,
     }
 
 
 def outcome(day: float, value: float, known: float, **changed: Any) -> Row:
     """The outcome of the row of one day, known on another day."""
-    return {"_id": f"{day:g}", "_row": 0, "_time": at(known), "outcome": value, **changed}
+    named = {"_id": f"{day:g}", "_row": 0, "_model": None, "_key": None}
+    return {**named, "_time": at(known), "outcome": value, **changed}
 
 
 class ArchiveBuilder:
@@ -251,7 +252,8 @@ def test_archive_accepts_any_column_name(archive: ArchiveBuilder) -> None:
         "typed_predictions",
         "source",
     )
-    names += ("id", "row", "time", "model", "version", "prediction", "classes", "label", "key", "filename")
+    names += ("id", "row", "time", "model", "version", "prediction", "classes", "label", "key")
+    names += ("filename", "name", "number")
     row = {name: float(place) for place, name in enumerate(names)}
     archive.add_predictions({**prediction(1), **row})
     archive.add_outcomes(outcome(1, 1, known=2))
@@ -334,3 +336,46 @@ def test_archive_joins_more_rows_than_fit_into_memory(archive: ArchiveBuilder, t
     assert written.num_rows == total
     assert written.nbytes > megabytes * 2**20
     assert written["y"] == written["x0"]
+
+
+def by_key(key: str, value: float, known: float, model: str = "m") -> Row:
+    """An outcome that names a key."""
+    return {"_id": None, "_row": None, "_model": model, "_key": key, "_time": at(known), "outcome": value}
+
+
+def test_outcome_with_a_key_belongs_to_the_latest_row_before_it(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(*(prediction(day, _key="order-17") for day in (1, 3, 5)), prediction(2, _key="order-18"))
+    archive.add_outcomes(
+        by_key("order-17", 1, known=3), by_key("order-18", 0, known=1), by_key("order-17", 0, known=4.5)
+    )
+    assert archive.outcomes() == {"3": 0.0}
+    archive.add_outcomes(by_key("order-17", 1, known=2), by_key("order-18", 1, known=2))
+    assert archive.outcomes() == {"1": 1.0, "2": 1.0, "3": 0.0}
+    with archive.open() as labelled:
+        # Three rows and, before there was a prediction of it, a key.
+        assert labelled.anomalies() == ArchiveAnomalies(outcomes=4, unmatched=1, corrected=1, repeated=0)
+
+
+def test_outcomes_by_key_and_by_id_correct_each_other(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(1, _key="a"), prediction(1, _key="a"), prediction(2, _key="b"))
+    archive.add_outcomes(outcome(1, 1, known=3), by_key("b", 1, known=3))
+    archive.add_outcomes(by_key("a", 0, known=4), outcome(2, 0, known=2.5))
+    assert archive.outcomes() == {"1": 0.0, "2": 1.0}
+
+
+def test_outcome_with_a_key_belongs_to_rows_of_its_model_only(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(1, _key="a"), prediction(2, _key="a", _model="another"))
+    archive.add_outcomes(by_key("a", 1, known=3), by_key("a", 0, known=4, model="another"))
+    assert archive.outcomes() == {"1": 1.0}
+
+
+def test_outcomes_by_key_need_no_prediction_with_a_key(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(1))
+    archive.add_outcomes(by_key("a", 1, known=3))
+    assert archive.outcomes() == {}
+
+
+def test_rows_of_one_key_and_time_are_the_last_in_the_archives_order(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(1, _id="first", _key="a"), prediction(1, _id="second", _key="a"))
+    archive.add_outcomes(by_key("a", 1, known=1))
+    assert archive.outcomes() == {"second": 1.0}

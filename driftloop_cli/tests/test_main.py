@@ -216,7 +216,7 @@ def test_rollback_publishes_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollback, "roll_back", lambda *_: model_state("rolled_back"))
     result = run("rollback")
     assert (result.exit_code, result.output) == (ExitCode.SUCCESS, "is rolled_back [x]\n")
-    assert [event.key for event in publisher.events] == ["flights"]
+    assert [event.message_key for event in publisher.events] == ["flights"]
 
 
 @pytest.mark.parametrize(

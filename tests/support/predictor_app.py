@@ -23,6 +23,7 @@ from driftloop.kafka.codec import decode, to_message
 from driftloop.registry.loading import LoadedModel
 from driftloop.telemetry.health import Health
 from predictor.outbox.outbox import Outbox
+from predictor.serving.labelling import choose_labelling
 from predictor.serving.model_cache import ModelCache
 from predictor.serving.model_manager import ModelManager, RejectedVersion, VersionSource
 from predictor.serving.model_output import describe_output
@@ -46,7 +47,9 @@ def serving_model(
         example_output = model.predict(schema.frame_to_columns(frame.head(1)))
     except Exception:  # noqa: BLE001  # an estimator that a test makes fail
         return model
-    return replace(model, output=describe_output(estimator, method, example_output), example_output=example_output)
+    output = describe_output(estimator, method, example_output)
+    labelling = choose_labelling(estimator, method, output.classes, frame)
+    return replace(model, output=output, labelling=labelling, example_output=example_output)
 
 
 class StaticModelManager:

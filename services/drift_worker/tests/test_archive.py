@@ -9,6 +9,10 @@ from drift_worker.windows.archive import outcomes_table, predictions_table
 from driftloop.events import Outcome, Prediction
 
 AT = datetime(2013, 7, 1, tzinfo=UTC)
+OWN_COLUMNS = [
+    *("_id", "_row", "_time", "_model", "_version", "_prediction"),
+    *("_classes", "_label", "_key", "_context"),
+]
 
 
 def test_predictions_table_has_a_row_per_instance_and_a_column_per_feature() -> None:
@@ -17,10 +21,40 @@ def test_predictions_table_has_a_row_per_instance_and_a_column_per_feature() -> 
     )
     two = one.model_copy(update={"id": "b", "features": {"x": [3.0], "c": [None]}, "predictions": [0.3]})
     rows = predictions_table([one, two]).to_pandas()
-    assert list(rows.columns) == ["_id", "_row", "_time", "_model", "_version", "_prediction", "c", "x"]
+    assert list(rows.columns) == [*OWN_COLUMNS, "c", "x"]
     assert rows[["_id", "_row", "_prediction"]].values.tolist() == [["a", 0, 0.1], ["a", 1, 0.2], ["b", 0, 0.3]]
     assert rows["x"].isna().tolist() == [False, True, False]
     assert str(rows["_time"].dtype).startswith("datetime64")
+
+
+def test_predictions_table_has_classes_labels_keys_and_context_as_texts() -> None:
+    bare = Prediction(id="a", time=AT, model="m", version="1", features={"key": [1.0]}, predictions=[0.1])
+    full = Prediction(
+        id="b",
+        time=AT,
+        model="m",
+        version="1",
+        features={"key": [2.0, 3.0]},
+        predictions=[0.4, 0.6],
+        classes=["no", "yes"],
+        labels=["yes", "no"],
+        keys=["order-17", None],
+        context={"key": [1, None], "größe": ["ü", True]},
+    )
+    numbers = bare.model_copy(update={"id": "c", "classes": [1, 2], "labels": [2]})
+    table = predictions_table([bare, full, numbers]).to_pydict()
+    assert table["key"] == [1.0, 2.0, 3.0, 1.0]
+    assert table["_key"] == [None, "order-17", None, None]
+    assert table["_classes"] == [None, '["no", "yes"]', '["no", "yes"]', "[1, 2]"]
+    assert table["_label"] == [None, "yes", "no", "2"]
+    assert table["_context"] == [None, '{"key": 1, "größe": "ü"}', '{"key": null, "größe": true}', None]
+
+
+def test_outcomes_table_has_the_key_of_an_outcome_without_an_id() -> None:
+    table = outcomes_table([Outcome(time=AT, model="m", key="order-17", outcome=1)]).to_pydict()
+    assert {name: cells[0] for name, cells in table.items() if name != "_time"} == {
+        **{"_id": None, "_row": None, "_model": "m", "_key": "order-17", "outcome": 1.0}
+    }
 
 
 def test_outcomes_table_has_a_row_per_outcome() -> None:

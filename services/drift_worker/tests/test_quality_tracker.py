@@ -65,6 +65,7 @@ class ArchiveBuilder:
                 "_version": version,
                 "_prediction": chances if predictions is None else predictions,
                 "_classes": "[0, 1]" if predictions is None else None,
+                "_key": [f"key-{row}" for row in range(ROWS)],
                 "x": 1.0,
             }
         )
@@ -73,10 +74,17 @@ class ArchiveBuilder:
 
     def report(self, day: int, rows: pd.DataFrame, late: float = 1.0) -> Window:
         """Archive a slice of outcomes, known ``late`` days after the predictions."""
-        columns = rows[["_id", "_row", "_time", "outcome"]].assign(outcome_label=None)
+        columns = rows[["_id", "_row", "_time", "outcome"]].assign(outcome_label=None, _model=None, _key=None)
         archive.write_slice(
             self.bucket, window("outcomes", day), columns.assign(_time=rows["_time"] + timedelta(days=late))
         )
+        return window("outcomes", day)
+
+    def report_by_key(self, day: int, rows: pd.DataFrame, late: float = 1.0, model: str = "m") -> Window:
+        """Archive a slice of outcomes that name the keys of the rows."""
+        times = rows["_time"] + timedelta(days=late)
+        named = rows[["_key", "outcome"]].assign(_id=None, _row=None, _model=model, _time=times, outcome_label=None)
+        archive.write_slice(self.bucket, window("outcomes", day), named)
         return window("outcomes", day)
 
 
@@ -176,13 +184,43 @@ def test_evaluate_slice_uses_the_latest_outcome_of_a_row(bucket: Bucket, builder
     assert later.in_service == right.in_service
 
 
+def test_outcomes_with_a_key_belong_to_the_latest_row_before_them(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    earlier, later = builder.predict(0), builder.predict(2)
+    by_id = only(make_tracker(bucket).evaluate_slice(builder.report(0, earlier)))
+    by_key = only(make_tracker(bucket).evaluate_slice(builder.report_by_key(0, earlier, late=1.5)))
+    assert by_key.in_service == by_id.in_service
+    assert by_key.unmatched == 0
+    by_id = only(make_tracker(bucket).evaluate_slice(builder.report(0, later, late=0)))
+    by_key = only(make_tracker(bucket).evaluate_slice(builder.report_by_key(0, later, late=0)))
+    assert by_key.in_service == by_id.in_service
+    assert by_key.first_prediction_at == BEGIN + timedelta(days=2)
+
+
+def test_outcomes_with_a_key_correct_those_with_an_id(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    rows = builder.predict(0)
+    right = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
+    tracker = make_tracker(bucket)
+    tracker.evaluate_slice(builder.report(0, rows.assign(outcome=1 - rows["outcome"])))
+    corrected = only(tracker.evaluate_slice(builder.report_by_key(1, rows, late=1.5)))
+    assert corrected.in_service == right.in_service
+
+
+def test_outcomes_with_a_key_of_no_row_are_unmatched(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    rows = builder.predict(0)
+    tracker = make_tracker(bucket)
+    before = unmatched_count()
+    assert tracker.evaluate_slice(builder.report_by_key(0, rows, late=-1)) == []
+    assert tracker.evaluate_slice(builder.report_by_key(1, rows, model="another")) == []
+    assert unmatched_count() == before + 2 * ROWS
+
+
 def test_unmatched_outcomes_are_counted_and_matched_by_later_slices(bucket: Bucket, builder: ArchiveBuilder) -> None:
     tracker = make_tracker(bucket, min_days=1, min_rows=150)
     first = builder.predict(0)
     second = builder.predict(1)
     bucket.delete(archive.slice_path(window("predictions", 1)))
     before = unmatched_count()
-    unknown = second.head(10).assign(id="of another system")
+    unknown = second.head(10).assign(_id="of another system")
     quality = only(tracker.evaluate_slice(builder.report(0, pd.concat([first, second.head(70), unknown]))))
     assert quality.unmatched == 72  # of ten outcomes of the same rows of an id, two are different
     assert unmatched_count() - before == 72
@@ -195,7 +233,7 @@ def test_unmatched_outcomes_are_counted_and_matched_by_later_slices(bucket: Buck
 def test_slice_with_unmatched_outcomes_only_gives_no_verdict(bucket: Bucket, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
     before = unmatched_count()
-    assert make_tracker(bucket).evaluate_slice(builder.report(0, rows.assign(id="x", row=range(ROWS)))) == []
+    assert make_tracker(bucket).evaluate_slice(builder.report(0, rows.assign(_id="x", _row=range(ROWS)))) == []
     assert unmatched_count() - before == ROWS
 
 

@@ -8,6 +8,11 @@ REQUESTS = Counter(
     "version serves or that queue or outbox are full.",
     ["protocol", "status", "version"],
 )
+REPEATED_REQUESTS = Counter(
+    "driftloop_predictor_repeated_requests_total",
+    "Requests that were answered with the prediction of the same request before, see "
+    "DRIFTLOOP_PREDICTOR__REPEAT_WINDOW_SECONDS.",
+)
 REQUEST_SECONDS = Histogram(
     "driftloop_predictor_request_duration_seconds",
     "Duration of prediction requests from arrival to answer, including the commit of the event to the outbox.",

@@ -46,6 +46,12 @@ class ServingSettings(ServerSettings):
         description="whether the version before serves again after so many failures, if the new one has not answered a "
         "single request",
     )
+    repeat_window_seconds: float = Field(
+        0,
+        ge=0,
+        description="seconds within which a request with the same keys and features gets the same prediction again; "
+        "at 0 every request is a new prediction",
+    )
     max_rows: int = Field(1_000, ge=1, description="maximum number of instances in a request")
     max_body_bytes: int = Field(4_000_000, ge=1, description="maximum size of a request's body in bytes")
     body_timeout_seconds: float = Field(

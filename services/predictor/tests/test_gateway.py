@@ -12,6 +12,7 @@ from driftloop.events import new_event_id
 from predictor.http.gateway import InferenceGateway
 from predictor.http.protocols import protocols_by_path
 from predictor.outbox.outbox import EventTooLarge, OutboxUnavailable
+from predictor.serving.annotations import Annotations
 from predictor.serving.batching import PredictionResult, QueueFull
 from predictor.serving.serving_model import PredictionFailed
 from predictor.settings import ServingSettings
@@ -26,9 +27,18 @@ class FakeBatcher:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.times: list[datetime] = []
+        self.annotations: list[Annotations] = []
 
-    async def submit(self, model: Any, columns: Any, row_count: int, time: datetime) -> PredictionResult:  # noqa: ARG002
+    async def submit(
+        self,
+        model: Any,
+        columns: Any,
+        row_count: int,  # noqa: ARG002
+        time: datetime,
+        annotations: Annotations,
+    ) -> PredictionResult:
         self.times.append(time)
+        self.annotations.append(annotations)
         if self.error:
             raise self.error
         output = model.predict(columns)

@@ -23,13 +23,14 @@ def test_predict_response_equals_its_event(client: TestClient, outbox: Outbox) -
     answer = client.post("/predict", json={"instances": [ROW, ROW]}).json()
     (event,) = outbox_events(outbox)
     assert isinstance(event, Prediction)
-    assert event.classes == [1]
+    assert event.classes == [0, 1]
     assert answer == {
         "id": event.id,
         "model": "m",
         "version": "7",
         "predictions": event.predictions,
         "classes": event.classes,
+        "labels": event.labels,
     }
     assert event.features == {"x": [1.5, 1.5], "n": [2, 2]}
 

@@ -36,7 +36,7 @@ def body(*rows: dict[str, object]) -> str:
 
 
 def test_schema_converts_rows_to_a_frame_of_the_signatures_types() -> None:
-    frame = SCHEMA.columns_to_frame(SCHEMA.parse(body(ROW, ROW)))
+    frame = SCHEMA.columns_to_frame(SCHEMA.parse(body(ROW, ROW)).columns)
     assert isinstance(frame, pd.DataFrame)
     assert list(frame.columns) == list(ROW)
     assert [str(dtype) for dtype in frame.dtypes] == ["float64", "int64", "bool", "object", "datetime64[ns]", "int64"]
@@ -45,24 +45,24 @@ def test_schema_converts_rows_to_a_frame_of_the_signatures_types() -> None:
 
 def test_schema_converts_missing_optional_values_to_na() -> None:
     row = {name: value for name, value in ROW.items() if name != "class"} | {"temp": None}
-    frame = SCHEMA.columns_to_frame(SCHEMA.parse(body(row, ROW)))
+    frame = SCHEMA.columns_to_frame(SCHEMA.parse(body(row, ROW)).columns)
     assert isinstance(frame, pd.DataFrame)
     assert frame["temp"].isna().tolist() == [True, False]
     assert frame["class"].isna().tolist() == [True, False]
 
 
 def test_schema_converts_datetime_with_zone_to_utc() -> None:
-    columns = SCHEMA.parse(body(ROW | {"at": "2013-07-01T05:00:00-04:00"}))
+    columns = SCHEMA.parse(body(ROW | {"at": "2013-07-01T05:00:00-04:00"})).columns
     assert columns["at"] == [datetime(2013, 7, 1, 9)]
 
 
 def test_schema_round_trips_columns_through_a_frame() -> None:
-    columns = SCHEMA.parse(body(ROW | {"temp": None}, ROW))
+    columns = SCHEMA.parse(body(ROW | {"temp": None}, ROW)).columns
     assert SCHEMA.frame_to_columns(pd.DataFrame(SCHEMA.columns_to_frame(columns))) == columns
 
 
 def test_schema_rejects_infinite_value() -> None:
-    frame = pd.DataFrame(SCHEMA.columns_to_frame(SCHEMA.parse(body(ROW))))
+    frame = pd.DataFrame(SCHEMA.columns_to_frame(SCHEMA.parse(body(ROW)).columns))
     with pytest.raises(ValueError, match="temp has an infinite value"):
         SCHEMA.frame_to_columns(frame.assign(temp=[np.inf]))
 
@@ -98,7 +98,7 @@ def test_schema_limits_rows_of_a_request() -> None:
 
 def test_schema_numbers_columns_of_a_matrix() -> None:
     matrix = build_schema(ModelSignature(Schema([TensorSpec(np.dtype("float64"), (-1, 2))])), max_rows=3)
-    array = matrix.columns_to_frame(matrix.parse(body({"x0": 1, "x1": 2.5})))
+    array = matrix.columns_to_frame(matrix.parse(body({"x0": 1, "x1": 2.5})).columns)
     assert isinstance(array, np.ndarray)
     assert array.tolist() == [[1.0, 2.5]]
 
@@ -112,7 +112,7 @@ def test_schema_numbers_columns_of_a_matrix() -> None:
         [ColSpec(Array(DataType.double), "many")],
         [ColSpec(DataType.double)],
         [ColSpec(DataType.double, "x"), ColSpec(DataType.double, "")],
-        [ColSpec(DataType.double, "prediction")],
+        [ColSpec(DataType.double, "_prediction")],
     ],
     ids=["three dimensions", "bytes", "binary", "array", "no name", "an empty name", "a reserved name"],
 )
@@ -125,7 +125,7 @@ def test_schema_rejects_reserved_names_and_lists_them() -> None:
     signature = ModelSignature(
         Schema([ColSpec(DataType.double, "_time"), ColSpec(DataType.double, "_id"), ColSpec(DataType.double, "time")])
     )
-    with pytest.raises(ModelRejected, match=r"named _id, _time, .* the names _classes, _id, _key, _label, _model, "):
+    with pytest.raises(ModelRejected, match=r"named _id, _time, .* the names _classes, _context, _id, _key, "):
         build_schema(signature, max_rows=3)
 
 

@@ -28,6 +28,7 @@ from driftloop.evaluation.targets import Target
 from driftloop.events import (
     CLASSES_COLUMN,
     ID_COLUMN,
+    KEY_COLUMN,
     MODEL_COLUMN,
     PREDICTION_COLUMN,
     ROW_COLUMN,
@@ -48,6 +49,7 @@ from driftloop.telemetry import tracing
 
 log = structlog.get_logger(__name__)
 
+NO_KEY = np.uint64(0)
 MIN_WINDOWS = 5  # a good track record of fewer windows can be luck
 PREDICTION_COLUMNS = [
     ID_COLUMN,
@@ -57,8 +59,9 @@ PREDICTION_COLUMNS = [
     VERSION_COLUMN,
     PREDICTION_COLUMN,
     CLASSES_COLUMN,
+    KEY_COLUMN,
 ]
-OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, "outcome", "outcome_label"]
+OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN, "outcome", "outcome_label"]
 
 
 class PooledRows(NamedTuple):
@@ -149,8 +152,10 @@ class QualityTracker:
         outcomes = self._outcomes.refresh()
         # Without outcomes there is nothing to join: predictions are not read.
         predictions = self._predictions.refresh() if len(outcomes) else self._predictions.rows
-        latest_outcomes = outcomes.sort_values("reported_at", kind="stable").drop_duplicates("key", keep="last")
-        joined = latest_outcomes.merge(predictions.drop_duplicates("key"), on="key", how="left")
+        outcomes = _name_rows(outcomes.sort_values("reported_at", kind="stable"), predictions)
+        latest_outcomes = outcomes.drop_duplicates("row_hash", keep="last")
+        predictions = predictions.drop_duplicates("row_hash").drop(columns="key_hash")
+        joined = latest_outcomes.merge(predictions, on="row_hash", how="left")
         self._errors_by_version = {}
         for (model, version), version_rows in joined.groupby([MODEL_COLUMN, VERSION_COLUMN]):
             self._errors_by_version[str(model), str(version)] = self._estimate_errors(version_rows)
@@ -328,7 +333,8 @@ def _update_metrics(verdict: QualityVerdict) -> None:
 def _prediction_rows(rows: pd.DataFrame, slice_name: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "key": _row_keys(rows),
+            "row_hash": _row_hashes(rows),
+            "key_hash": _key_hashes(rows),
             "predicted_at": rows[TIME_COLUMN].astype("datetime64[ns, UTC]"),
             "prediction_slice": pd.Series(slice_name, index=rows.index, dtype=object),
             MODEL_COLUMN: rows[MODEL_COLUMN].astype(object),
@@ -343,7 +349,8 @@ def _outcome_rows(rows: pd.DataFrame, slice_name: str) -> pd.DataFrame:
     outcomes, labels = rows["outcome"], rows["outcome_label"]
     return pd.DataFrame(
         {
-            "key": _row_keys(rows),
+            "row_hash": _row_hashes(rows),
+            "key_hash": _key_hashes(rows),
             "reported_at": rows[TIME_COLUMN].astype("datetime64[ns, UTC]"),
             "outcome_slice": pd.Series(slice_name, index=rows.index, dtype=object),
             "outcome": labels.astype(object).where(labels.notna(), outcomes) if labels.notna().any() else outcomes,
@@ -351,10 +358,44 @@ def _outcome_rows(rows: pd.DataFrame, slice_name: str) -> pd.DataFrame:
     )
 
 
-def _row_keys(rows: pd.DataFrame) -> npt.NDArray[np.uint64]:
+def _name_rows(outcomes: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return the outcomes, sorted by time, with the row that each one with a key belongs to.
+
+    That is the model's row of this key with the latest time that is not after the outcome's. An outcome without such a
+    row keeps the hash of its key, which is no row's.
+    """
+    has_key = outcomes["key_hash"].to_numpy() != NO_KEY
+    if not has_key.any():
+        return outcomes
+    keyed = predictions.loc[predictions["key_hash"] != NO_KEY, ["key_hash", "predicted_at", "row_hash"]]
+    found = pd.merge_asof(
+        outcomes.loc[has_key, ["key_hash", "reported_at"]],
+        keyed.sort_values("predicted_at", kind="stable"),
+        left_on="reported_at",
+        right_on="predicted_at",
+        by="key_hash",
+    )["row_hash"]
+    row_hashes = outcomes["row_hash"].to_numpy(copy=True)
+    key_hashes = outcomes.loc[has_key, "key_hash"].to_numpy()
+    row_hashes[has_key] = np.where(found.isna(), key_hashes, found.fillna(NO_KEY).to_numpy(dtype=np.uint64))
+    return outcomes.assign(row_hash=row_hashes)
+
+
+def _row_hashes(rows: pd.DataFrame) -> npt.NDArray[np.uint64]:
     """Return id and row as one number of 64 bits, an eighth of their size; among millions, two hardly ever collide."""
-    id_hashes = pd.util.hash_array(rows[ID_COLUMN].to_numpy(dtype=object))
-    return np.asarray(id_hashes + rows[ROW_COLUMN].to_numpy(dtype=np.uint64), dtype=np.uint64)
+    row_numbers = pd.to_numeric(rows[ROW_COLUMN]).fillna(0).to_numpy(dtype=np.uint64)
+    return np.asarray(_text_hashes(rows[ID_COLUMN]) + row_numbers, dtype=np.uint64)
+
+
+def _key_hashes(rows: pd.DataFrame) -> npt.NDArray[np.uint64]:
+    """Return model and key as one number, :data:`NO_KEY` for rows without a key."""
+    keys = rows[KEY_COLUMN]
+    hashes = _text_hashes(keys) * np.uint64(31) + _text_hashes(rows[MODEL_COLUMN])
+    return np.where(keys.isna(), NO_KEY, hashes)
+
+
+def _text_hashes(texts: pd.Series) -> npt.NDArray[np.uint64]:
+    return pd.util.hash_array(np.where(texts.isna(), "", texts.to_numpy(dtype=object)))
 
 
 def _tracked_metric(probabilities: FloatArray) -> str:

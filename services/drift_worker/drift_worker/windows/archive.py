@@ -6,6 +6,7 @@ from itertools import chain
 from operator import itemgetter
 from os.path import commonprefix
 from types import NoneType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,10 @@ import pyarrow as pa
 from drift_worker import metrics
 from driftloop.events import (
     CLASSES_COLUMN,
+    CONTEXT_COLUMN,
     ID_COLUMN,
+    KEY_COLUMN,
+    LABEL_COLUMN,
     MODEL_COLUMN,
     PREDICTION_COLUMN,
     RESERVED_COLUMNS,
@@ -47,6 +51,11 @@ def predictions_table(events: Sequence[Prediction]) -> pa.Table:
         VERSION_COLUMN: pa.array([event.version for event in event_per_row], pa.string()),
         PREDICTION_COLUMN: _arrow_column([prediction for event in events for prediction in event.predictions]),
         CLASSES_COLUMN: pa.array([_json_or_none(event.classes) for event in event_per_row], pa.string()),
+        LABEL_COLUMN: pa.array(
+            [_label_text(label) for event in events for label in _cells(event, event.labels)], pa.string()
+        ),
+        KEY_COLUMN: pa.array([key for event in events for key in _cells(event, event.keys)], pa.string()),
+        CONTEXT_COLUMN: pa.array([text for event in events for text in _context_texts(event)], pa.string()),
     }
     names = set().union(*(event.features for event in events)) - RESERVED_COLUMNS
     features = [_with_all_columns(event, names) for event in events]
@@ -60,6 +69,24 @@ def _with_all_columns(event: Prediction, names: Set[str]) -> Mapping[str, list[F
     if event.features.keys() >= names:
         return event.features
     return {**dict.fromkeys(names, [None] * len(event.predictions)), **event.features}
+
+
+def _cells(event: Prediction, cells: Sequence[Any] | None) -> Sequence[Any]:
+    """Return one cell for each row of an event that may have none."""
+    return [None] * len(event.predictions) if cells is None else cells
+
+
+def _label_text(label: Label | None) -> str | None:
+    """Return a label as text: a text as it is, and others as in JSON."""
+    return label if label is None or isinstance(label, str) else json.dumps(label)
+
+
+def _context_texts(event: Prediction) -> Sequence[str | None]:
+    """Return the context of each row as a JSON object, as clients choose the names of its columns."""
+    if not event.context:
+        return _cells(event, None)
+    rows = zip(*event.context.values(), strict=True)
+    return [json.dumps(dict(zip(event.context, row, strict=True)), ensure_ascii=False) for row in rows]
 
 
 def _arrow_column(cells: Sequence[FeatureValue | PredictionValue]) -> pa.Array:
@@ -81,7 +108,7 @@ def _arrow_column(cells: Sequence[FeatureValue | PredictionValue]) -> pa.Array:
 
 
 def outcomes_table(events: Sequence[Outcome]) -> pa.Table:
-    """Return one row per outcome; its time is when it became known.
+    """Return one row per outcome, which has an id and a row, or a model and a key; its time is when it became known.
 
     An outcome that is a number or a boolean is in ``outcome``, and one that is a text in ``outcome_label``.
     """
@@ -90,6 +117,8 @@ def outcomes_table(events: Sequence[Outcome]) -> pa.Table:
             ID_COLUMN: pa.array([event.prediction_id for event in events], pa.string()),
             ROW_COLUMN: pa.array([event.index for event in events], pa.int64()),
             TIME_COLUMN: pa.array([event.time for event in events], TIME),
+            MODEL_COLUMN: pa.array([event.model for event in events], pa.string()),
+            KEY_COLUMN: pa.array([event.key for event in events], pa.string()),
             "outcome": pa.array([_number_or_none(event.outcome) for event in events], pa.float64()),
             "outcome_label": pa.array([_text_or_none(event.outcome) for event in events], pa.string()),
         }

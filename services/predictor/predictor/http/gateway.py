@@ -14,11 +14,13 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from driftloop.events import EventTime, now
+from driftloop.events import EventTime, RowKey, now
 from predictor import metrics
 from predictor.http.protocols.base import DecodedRequest, EncodedResponse, InferenceProtocol, RequestError
 from predictor.http.protocols.native import NativeProtocol
+from predictor.http.recent_requests import RecentRequests
 from predictor.outbox.outbox import EventTooLarge, OutboxUnavailable
+from predictor.serving.annotations import Annotations, InvalidAnnotations
 from predictor.serving.batching import Batcher, PredictionResult, QueueFull
 from predictor.serving.model_manager import ModelManager
 from predictor.serving.serving_model import PredictionFailed, ServingModel
@@ -27,10 +29,12 @@ from predictor.settings import ServingSettings
 log = structlog.get_logger(__name__)
 
 TIME_HEADER = b"driftloop-time"
+KEY_HEADER = b"driftloop-key"
 RETRY_AFTER_SECONDS = b"2"  # by then a queue is usually empty again, and the alias has been looked up
 VERSIONED_INFER_PATH = re.compile(r"(?P<prefix>/v2/models/[^/]+)/versions/(?P<version>[^/]+)(?P<suffix>/infer)")
 DEFAULT_PROTOCOL = NativeProtocol()  # encodes the errors of requests that are not for predictions
 _time_adapter: TypeAdapter[datetime] = TypeAdapter(EventTime)
+_key_adapter: TypeAdapter[str] = TypeAdapter(RowKey)
 
 
 class InferenceGateway:
@@ -58,7 +62,7 @@ class InferenceGateway:
         self._app = app
         self._protocols = protocols
         self._manager = manager
-        self._batcher = batcher
+        self._requests = RecentRequests(batcher, settings.repeat_window_seconds)
         self._model_name = model_name
         self._settings = settings
 
@@ -126,11 +130,16 @@ class InferenceGateway:
         body = await self._read_body(headers, receive)
         time = _event_time(headers)
         model = self._serving_model(scope["path"])
-        if protocol.blocking:
-            request = await asyncio.to_thread(protocol.decode, model, body, headers)
-        else:
-            request = protocol.decode(model, body, headers)
-        self._require_row_count(protocol, request.row_count)
+        try:
+            if protocol.blocking:
+                request = await asyncio.to_thread(protocol.decode, model, body, headers)
+            else:
+                request = protocol.decode(model, body, headers)
+            self._require_row_count(protocol, request.row_count)
+            request = request._replace(annotations=_annotations(request, headers))
+        except InvalidAnnotations as error:
+            detail = {"type": "annotations", "loc": error.place, "msg": str(error)}
+            raise RequestError(protocol.invalid_status, str(error), [detail]) from error
         result = await self._score(protocol, model, request, time)
         version = result.model.version
         response = protocol.encode(self._model_name, result, request)
@@ -159,7 +168,7 @@ class InferenceGateway:
         self, protocol: InferenceProtocol, model: ServingModel, request: DecodedRequest, time: datetime
     ) -> PredictionResult:
         try:
-            return await self._batcher.submit(model, request.columns, request.row_count, time)
+            return await self._requests.submit(model, request.columns, request.row_count, time, request.annotations)
         except PredictionFailed as error:
             raise RequestError(protocol.invalid_status, str(error)) from error
         except EventTooLarge as error:
@@ -221,6 +230,34 @@ async def _send(send: Send, status: int, response: EncodedResponse) -> None:
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
+
+
+def _annotations(request: DecodedRequest, headers: Mapping[bytes, bytes]) -> Annotations:
+    """Return keys and context of a request; the header, or else its id, is the key of a request of one row.
+
+    Raises:
+        InvalidAnnotations: They do not fit the rows, or the key is invalid.
+    """
+    annotations = request.annotations
+    if (value := headers.get(KEY_HEADER)) is not None:
+        place = ("header", "Driftloop-Key")
+        if annotations.keys is not None:
+            raise InvalidAnnotations(place, "the body has keys as well")
+        if request.row_count != 1:
+            raise InvalidAnnotations(place, f"it is the key of one row, and the request has {request.row_count}")
+        annotations = annotations._replace(keys=[_validated_key(value, place)])
+    elif annotations.keys is None and request.id and request.row_count == 1:
+        annotations = annotations._replace(keys=[_validated_key(request.id.encode(), ("body", "id"))])
+    annotations.require_row_count(request.row_count)
+    return annotations
+
+
+def _validated_key(value: bytes, place: tuple[str, str]) -> str:
+    try:
+        return _key_adapter.validate_python(value.decode())
+    except (ValidationError, UnicodeDecodeError) as error:
+        message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is not valid UTF-8"
+        raise InvalidAnnotations(place, message) from error
 
 
 def _event_time(headers: Mapping[bytes, bytes]) -> datetime:

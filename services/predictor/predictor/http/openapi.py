@@ -70,12 +70,12 @@ def build_openapi(app: FastAPI, model_name: str, serving: ServingModel | None) -
 
 def _describe_predictions(output: OutputDescription) -> str:
     """Say what the predictions of the version in service mean."""
-    classes = output.predicted_classes
+    classes = output.classes
     match output.kind:
         case "probability" | "log_probability" if classes is not None:
             kind = output.kind.replace("_", " ")
             if output.size == 1:
-                return f"Each prediction is the {kind} of the class {classes[0]!r}"
+                return f"Each prediction is the {kind} of the class {classes[-1]!r}"
             return f"Each prediction has the {kind} of each class, in this order: {', '.join(map(repr, classes))}"
         case "label":
             return "Each prediction is a class"

@@ -3,12 +3,12 @@
 import asyncio
 from datetime import datetime
 from time import sleep
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Header, HTTPException, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from driftloop.events import EventId, EventTime, Outcome, OutcomeValue, RowIndex, is_new_event_id, now
+from driftloop.events import EventId, EventTime, Outcome, OutcomeValue, RowIndex, RowKey, is_new_event_id, now
 from driftloop.kafka.codec import serialize
 from driftloop.telemetry import tracing
 from predictor import metrics
@@ -30,13 +30,34 @@ PAUSE_SECONDS = 0.005
 
 
 class OutcomeReport(BaseModel):
-    """The outcome of the row ``index`` of the request whose response has this ``id``."""
+    """The outcome of the row ``index`` of the request whose response has this ``id``, or of the row of this ``key``."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    id: EventId
-    index: RowIndex
+    id: EventId | None = None
+    index: RowIndex | None = None
+    key: RowKey | None = Field(None, description="the client's own key of the row, in place of id and index")
     outcome: OutcomeValue
+    time: EventTime | None = Field(None, description="when the outcome became known, if that is not now")
+
+    @model_validator(mode="after")
+    def _require_one_name(self) -> Self:
+        names = (self.id is not None, self.index is not None, self.key is not None)
+        if names not in ((True, True, False), (False, False, True)):
+            raise ValueError("name the row by id and index, or by key")
+        return self
+
+    def to_event(self, model: str, time: datetime, traceparent: str | None) -> Outcome:
+        """Return the event; ``time`` is for an outcome without a time of its own."""
+        return Outcome(
+            time=self.time or time,
+            traceparent=traceparent,
+            prediction_id=self.id,
+            index=self.index,
+            model=model if self.key is not None else None,
+            key=self.key,
+            outcome=self.outcome,
+        )
 
 
 class OutcomesRequest(BaseModel):
@@ -46,7 +67,12 @@ class OutcomesRequest(BaseModel):
         extra="forbid",
         strict=True,
         json_schema_extra={
-            "example": {"outcomes": [{"id": "01a20ec1-a01f-74a7-88c6-8d5a4f14f106", "index": 0, "outcome": 1}]}
+            "example": {
+                "outcomes": [
+                    {"id": "01a20ec1-a01f-74a7-88c6-8d5a4f14f106", "index": 0, "outcome": 1},
+                    {"key": "order-17", "outcome": 0, "time": "2026-01-02T12:00:00Z"},
+                ]
+            }
         },
     )
 
@@ -58,8 +84,8 @@ class OutcomesAccepted(BaseModel):
 
     accepted: int = Field(description="outcomes that were stored")
     unmatchable: int = Field(
-        description="those of them that will never match a prediction, because no predictor gives such ids; a client's "
-        "own id is none of them, so report the header Driftloop-Id of the response"
+        description="those of them that will never match a prediction, because no predictor gives such ids; report the "
+        "header Driftloop-Id of the response, or a name of your own as key"
     )
 
 
@@ -76,7 +102,7 @@ router = APIRouter()
 async def report_outcomes(
     request: Request, api: Dependencies, driftloop_time: EventTimeHeader = None
 ) -> OutcomesAccepted:
-    """Report outcomes of earlier predictions. If a row is reported more than once, the last outcome counts."""
+    """Report outcomes of earlier predictions. If a row is reported more than once, the latest outcome counts."""
     return await asyncio.to_thread(_store, api, await request.body(), driftloop_time or now())
 
 
@@ -100,23 +126,11 @@ def _store(api: ApiDependencies, body: bytes, time: datetime) -> OutcomesAccepte
             if start:
                 sleep(PAUSE_SECONDS)
             chunk = reports[start : start + CHUNK_SIZE]
-            api.outbox.append(
-                [
-                    serialize(
-                        Outcome(
-                            time=time,
-                            traceparent=traceparent,
-                            prediction_id=report.id,
-                            index=report.index,
-                            outcome=report.outcome,
-                        )
-                    )
-                    for report in chunk
-                ]
-            )
-            unmatchable += (unmatched := sum(not is_new_event_id(report.id) for report in chunk))
+            api.outbox.append([serialize(report.to_event(api.model_name, time, traceparent)) for report in chunk])
+            foreign = [report.id for report in chunk if report.id is not None and not is_new_event_id(report.id)]
+            unmatchable += len(foreign)
             metrics.OUTCOMES.inc(len(chunk))
-            metrics.UNMATCHABLE_OUTCOMES.inc(unmatched)
+            metrics.UNMATCHABLE_OUTCOMES.inc(len(foreign))
     except OutboxUnavailable as error:
         raise HTTPException(503, str(error), {"Retry-After": RETRY_AFTER_SECONDS}) from error
     return OutcomesAccepted(accepted=len(reports), unmatchable=unmatchable)

@@ -24,6 +24,7 @@ from driftloop.kafka.codec import SerializedEvent, serialize
 from driftloop.telemetry import tracing
 from predictor import metrics
 from predictor.outbox.outbox import EventTooLarge, Outbox, OutboxUnavailable
+from predictor.serving.annotations import NO_ANNOTATIONS, Annotations
 from predictor.serving.model_output import InvalidOutput, ModelOutput
 from predictor.serving.schema import Columns, UnrepresentableValue
 from predictor.serving.serving_model import PredictionFailed, ServingModel
@@ -66,6 +67,7 @@ class QueuedRequest:
     columns: Columns
     row_count: int
     time: datetime
+    annotations: Annotations
     traceparent: str | None
     future: asyncio.Future[PredictionResult]
 
@@ -91,7 +93,12 @@ class Batcher:
         self._executor = ThreadPoolExecutor(1, "scoring", initializer=threadpool_limits, initargs=(1,))
 
     def submit(
-        self, model: ServingModel, columns: Columns, row_count: int, time: datetime
+        self,
+        model: ServingModel,
+        columns: Columns,
+        row_count: int,
+        time: datetime,
+        annotations: Annotations = NO_ANNOTATIONS,
     ) -> asyncio.Future[PredictionResult]:
         """Queue a request. Its future is resolved once its event is in the outbox.
 
@@ -107,7 +114,9 @@ class Batcher:
                 "(DRIFTLOOP_PREDICTOR__MAX_QUEUED_ROWS)"
             )
         loop = asyncio.get_running_loop()
-        request = QueuedRequest(model, columns, row_count, time, tracing.current_traceparent(), loop.create_future())
+        request = QueuedRequest(
+            model, columns, row_count, time, annotations, tracing.current_traceparent(), loop.create_future()
+        )
         self._queues.setdefault(BatchKey(model, model.schema.widened_columns(columns)), deque()).append(request)
         self._queued_requests += 1
         self._queued_rows += row_count
@@ -248,7 +257,10 @@ class Batcher:
                 version=request.model.version,
                 features=request.columns,
                 predictions=result.scores,
-                classes=request.model.output.predicted_classes,
+                classes=request.model.output.classes,
+                labels=result.output.labels,
+                keys=request.annotations.keys,
+                context=request.annotations.context,
             )
         )
 

@@ -36,6 +36,8 @@ class ModelOutput(NamedTuple):
     """Whether the estimator returned a list."""
     is_binary_probability: bool
     """Whether the array has two columns, the class probabilities of a binary classifier."""
+    labels: list[Label] | None = None
+    """The class that the model decides for, by row, if the arrays are probabilities of known classes."""
 
     @classmethod
     def from_model(cls, returned: Any, method: str, row_count: int) -> Self:
@@ -53,8 +55,11 @@ class ModelOutput(NamedTuple):
         return cls(arrays, is_list, has_two_columns and method == "predict_proba")
 
     def rows(self, start: int, end: int) -> "ModelOutput":
-        """Return the output of the rows from ``start`` to before ``end``."""
-        return ModelOutput([array[start:end] for array in self.arrays], self.is_list, self.is_binary_probability)
+        """Return a copy of the output of the rows from ``start`` to before ``end``."""
+        return self._replace(
+            arrays=[array[start:end].copy() for array in self.arrays],
+            labels=None if self.labels is None else self.labels[start:end],
+        )
 
     @property
     def raw(self) -> Any:
@@ -91,11 +96,6 @@ class OutputDescription:
     several outputs."""
     size: int
     """Number of values in the prediction of a row; 1 for a single value."""
-
-    @property
-    def predicted_classes(self) -> list[Label] | None:
-        """The class of each probability in a prediction: the second one of a binary classifier."""
-        return self.classes[1:] if self.classes and self.size == 1 else self.classes
 
     def incompatibilities_with(self, new: "OutputDescription") -> list[str]:
         """Return why clients that read predictions of this kind would misread those of ``new``."""

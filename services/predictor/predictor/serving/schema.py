@@ -14,11 +14,11 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import DataType
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
-from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from driftloop.errors import InvalidInput
 from driftloop.events import RESERVED_COLUMNS, FeatureValue, parse_iso_time
 from driftloop.registry.loading import ModelRejected
+from predictor.serving.annotations import FIELDS, STRICT, Annotations, typed_dict
 from predictor.serving.fitted_transformers import MissingValue
 
 Columns = dict[str, list[FeatureValue]]
@@ -27,6 +27,13 @@ Columns = dict[str, list[FeatureValue]]
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 MAX_EXACT_INTEGER = 2**53
 """Integers above it, or below its negative, are rounded when a missing value makes their column one of floats."""
+
+
+class ParsedRequest(NamedTuple):
+    """The rows of a request in JSON, and what was sent along with them."""
+
+    columns: Columns
+    annotations: Annotations
 
 
 class InvalidCell(InvalidInput):
@@ -133,28 +140,31 @@ class Schema:
         self._column_adapters: dict[str, TypeAdapter[Any]] = {
             column.name: list_adapter(column.type.json_type | None, allow_inf_nan=False) for column in columns
         }
-        row_type = _typed_dict(
+        row_type = typed_dict(
             "Instance",
             {column.name: column.row_field for column in columns},
-            ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
+            STRICT,
         )
-        request_type = _typed_dict(
+        request_type = typed_dict(
             "Instances",
-            {"instances": Annotated[list[row_type], Field(min_length=1, max_length=max_rows)]},  # type: ignore[valid-type]
-            ConfigDict(extra="forbid"),
+            {"instances": Annotated[list[row_type], Field(min_length=1, max_length=max_rows)], **FIELDS},  # type: ignore[valid-type]
+            STRICT,
         )
         self.request_adapter: TypeAdapter[Any] = TypeAdapter(request_type)
-        """Validates ``{"instances": [row, …]}`` with rows typed by the signature. Unknown fields are errors, because
-        they are probably misspelt."""
+        """Validates ``{"instances": [row, …]}`` with rows typed by the signature, and keys and context beside them.
+        Unknown fields are errors, because they are probably misspelt."""
 
-    def parse(self, body: bytes | str) -> Columns:
-        """Parse a request in JSON to columns.
+    def parse(self, body: bytes | str) -> ParsedRequest:
+        """Parse a request in JSON.
 
         Raises:
             pydantic.ValidationError: The request is invalid; the error names instance and field.
+            InvalidAnnotations: The context has too many columns.
         """
-        rows = self.request_adapter.validate_json(body)["instances"]
-        return {name: [row.get(name) for row in rows] for name in self.columns}
+        request = self.request_adapter.validate_json(body)
+        rows = request["instances"]
+        columns = {name: [row.get(name) for row in rows] for name in self.columns}
+        return ParsedRequest(columns, Annotations.from_fields(request))
 
     @cached_property
     def json_schema(self) -> dict[str, Any]:
@@ -286,11 +296,3 @@ def build_schema(signature: ModelSignature, max_rows: int) -> Schema:
             f"with the names {', '.join(sorted(RESERVED_COLUMNS))}: rename the columns, and log the model again"
         )
     return Schema(columns, max_rows, is_matrix=inputs.is_tensor_spec())
-
-
-def _typed_dict(name: str, fields: dict[str, Any], config: ConfigDict) -> Any:
-    """Create a typed dictionary: its keys may be any strings, and validating one costs half as much as a model does."""
-    create: Any = TypedDict
-    created = create(name, fields)
-    created.__pydantic_config__ = config
-    return created

@@ -6,6 +6,7 @@ from datetime import datetime
 from driftloop.errors import InvalidInput
 from driftloop.events import now
 from driftloop.registry.loading import LoadedModel
+from predictor.serving.labelling import Labelling, most_probable, predict_labels
 from predictor.serving.model_output import ModelOutput, OutputDescription
 from predictor.serving.schema import Columns, Schema
 
@@ -53,6 +54,8 @@ class ServingModel:
     loaded: LoadedModel
     output: OutputDescription = UNKNOWN_OUTPUT
     """What the predictions mean."""
+    labelling: Labelling | None = None
+    """How labels beside probabilities are found; ``None`` if there are none."""
     example_output: ModelOutput | None = None
     """The output for one row."""
     loaded_at: datetime = field(default_factory=now)
@@ -66,5 +69,12 @@ class ServingModel:
             UnrepresentableValue: The frame cannot hold a value. Exceptions of the estimator pass through, too.
         """
         method = self.loaded.predict_fn
-        returned = getattr(self.loaded.estimator, method)(self.schema.columns_to_frame(columns))
-        return ModelOutput.from_model(returned, method, len(next(iter(columns.values()))))
+        frame = self.schema.columns_to_frame(columns)
+        returned = getattr(self.loaded.estimator, method)(frame)
+        output = ModelOutput.from_model(returned, method, len(frame))
+        match self.labelling:
+            case "most_probable":
+                return output._replace(labels=most_probable(output, self.output.classes or []))
+            case "predict":
+                return output._replace(labels=predict_labels(self.loaded.estimator, frame))
+        return output

@@ -13,6 +13,7 @@ import structlog
 from driftloop.events import FeatureValue
 from driftloop.registry.loading import ModelRejected
 from predictor.serving.fitted_transformers import MissingValue, find_categories, find_missing_values
+from predictor.serving.labelling import choose_labelling
 from predictor.serving.model_output import ModelOutput, describe_output
 from predictor.serving.schema import Column, Columns
 from predictor.serving.serving_model import ServingModel
@@ -70,8 +71,10 @@ def try_model(
         ) from error
     if missing_values == "auto":
         model.schema.missing_values = {**_tried_missing_values(model, rows), **model.schema.missing_values}
-    description = describe_output(model.loaded.estimator, model.loaded.predict_fn, output)
-    return replace(model, output=description, example_output=output)
+    estimator, method = model.loaded.estimator, model.loaded.predict_fn
+    description = describe_output(estimator, method, output)
+    labelling = choose_labelling(estimator, method, description.classes, model.schema.columns_to_frame(rows))
+    return replace(model, output=description, labelling=labelling, example_output=output)
 
 
 def _trial_rows(model: ServingModel, served: ServingModel | None) -> tuple[Columns, str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from driftloop.errors import DriftloopError
+from predictor.serving.annotations import NO_ANNOTATIONS, Annotations
 from predictor.serving.batching import PredictionResult
 from predictor.serving.schema import Columns
 from predictor.serving.serving_model import ServingModel
@@ -55,7 +56,10 @@ class DecodedRequest(NamedTuple):
 
     columns: Columns
     row_count: int
-    context: Any = None
+    annotations: Annotations = NO_ANNOTATIONS
+    id: str | None = None
+    """The client's own id of the request."""
+    state: Any = None
     """What the protocol needs again to encode the response."""
 
 

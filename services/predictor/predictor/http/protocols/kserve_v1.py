@@ -7,6 +7,7 @@ from pydantic_core import from_json, to_json
 
 from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
 from predictor.http.protocols.native import validation_error
+from predictor.serving.annotations import FIELDS
 from predictor.serving.batching import PredictionResult
 from predictor.serving.serving_model import ServingModel
 
@@ -27,7 +28,8 @@ class KServeV1Protocol:
             if instances and all(isinstance(instance, list) for instance in instances):
                 names = list(schema.columns)
                 instances = [_row_by_position(names, index, values) for index, values in enumerate(instances)]
-            columns = schema.parse(to_json({"instances": instances}))
+            beside = {name: request[name] for name in FIELDS if name in request}
+            columns, annotations = schema.parse(to_json({"instances": instances, **beside}))
         except ValidationError as error:
             first = error.errors()[0]
             has_too_many_rows = first["loc"] == ("instances",) and first["type"] == "too_long"
@@ -35,7 +37,7 @@ class KServeV1Protocol:
             raise RequestError(status, validation_error(error).message) from error
         except (ValueError, TypeError, KeyError) as error:
             raise RequestError(400, f'expected {{"instances": [row, …]}}: {type(error).__name__}: {error}') from error
-        return DecodedRequest(columns, len(instances))
+        return DecodedRequest(columns, len(instances), annotations)
 
     def encode(self, model_name: str, result: PredictionResult, request: DecodedRequest) -> EncodedResponse:  # noqa: ARG002
         """Encode what the estimator returned as lists."""

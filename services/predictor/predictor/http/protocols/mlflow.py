@@ -16,9 +16,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models.utils import _enforce_params_schema
 from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE, ErrorCode
 from mlflow.pyfunc.scoring_server import _decode_json_input, _parse_json_data, predictions_to_json
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
+from predictor.http.protocols.native import validation_error
+from predictor.serving.annotations import NO_ANNOTATIONS, InvalidAnnotations, take_annotations
 from predictor.serving.batching import PredictionResult
 from predictor.serving.conversion import convert_columns
 from predictor.serving.schema import InvalidCell, MissingColumn, Schema
@@ -58,26 +61,30 @@ class MlflowProtocol:
             text = body.decode()
             if content_type == "text/csv":
                 _require_bounded(list(csv.reader(StringIO(text))))
-                cells, params = _cells_of_csv(text, model.schema), None
+                cells, params, annotations = _cells_of_csv(text, model.schema), None, NO_ANNOTATIONS
             else:
                 request = _decode_json_input(text)
+                annotations = take_annotations(request)
                 _require_bounded_json(request, longest_string=max(map(len, JSON_STRING.findall(body)), default=0))
                 _, params, _ = _parse_json_data(request, model.loaded.description, signature.inputs)
                 cells = _cells_of_json(request, list(model.schema.columns))
             _enforce_params_schema(params, signature.params)
             row_count = len(next(iter(cells.values())))
             columns = convert_columns(model.schema, cells, row_count, "csv" if content_type == "text/csv" else "json")
-        except RequestError:
+        except (RequestError, InvalidAnnotations):
             raise
         except InvalidCell as error:
             is_parse_error = content_type == "text/csv" and not isinstance(error, MissingColumn)  # as to MLflow
             code = ErrorCode.Name(BAD_REQUEST if is_parse_error else INVALID_PARAMETER_VALUE)
             raise RequestError(400, f"Failed to enforce the model's schema: {error}", error_code=code) from error
+        except ValidationError as error:
+            code = ErrorCode.Name(INVALID_PARAMETER_VALUE)
+            raise RequestError(400, validation_error(error).message, error_code=code) from error
         except MlflowException as error:
             raise RequestError(error.get_http_status_code(), error.message, error_code=error.error_code) from error
         except Exception as error:  # MLflow's server does not tell these apart either
             raise RequestError(400, f"the body cannot be parsed: {type(error).__name__}: {error}") from error
-        return DecodedRequest(columns, row_count)
+        return DecodedRequest(columns, row_count, annotations)
 
     def encode(self, model_name: str, result: PredictionResult, request: DecodedRequest) -> EncodedResponse:  # noqa: ARG002
         """Encode ``{"predictions": …}`` as MLflow writes what the estimator returned."""

@@ -19,8 +19,10 @@ class Predictions(BaseModel):
     version: str
     predictions: list[PredictionValue]
     classes: list[Label] | None
-    """The classes whose probabilities the predictions are: one if a prediction is a number, otherwise one for each
-    number in its list. Null if the predictions are no probabilities."""
+    """All classes of the classifier in its order, if the predictions are their probabilities; a prediction that is a
+    number is the probability of the last one, of two. Null if the predictions are no probabilities."""
+    labels: list[Label] | None
+    """The class that the model decides for, by row, if the predictions are probabilities."""
 
 
 MAX_REPORTED_ERRORS = 5_000  # one takes 6 µs and 100 bytes, and 4 MB of JSON can contain 300,000
@@ -36,10 +38,10 @@ class NativeProtocol:
     def decode(self, model: ServingModel, body: bytes, headers: Headers) -> DecodedRequest:  # noqa: ARG002
         """Decode ``{"instances": [row, …]}``; an invalid field is reported with its instance."""
         try:
-            columns = model.schema.parse(body)
+            columns, annotations = model.schema.parse(body)
         except ValidationError as error:
             raise validation_error(error) from error
-        return DecodedRequest(columns, len(next(iter(columns.values()))))
+        return DecodedRequest(columns, len(next(iter(columns.values()))), annotations)
 
     def encode(self, model_name: str, result: PredictionResult, request: DecodedRequest) -> EncodedResponse:  # noqa: ARG002
         """Encode the result as :class:`Predictions`."""
@@ -50,7 +52,8 @@ class NativeProtocol:
                     "model": model_name,
                     "version": result.model.version,
                     "predictions": result.scores,
-                    "classes": result.model.output.predicted_classes,
+                    "classes": result.model.output.classes,
+                    "labels": result.output.labels,
                 }
             )
         )

@@ -12,8 +12,10 @@ import numpy.typing as npt
 from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from driftloop.events import ContextValue
 from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
 from predictor.http.protocols.native import validation_error
+from predictor.serving.annotations import Annotations, Keys, context_cells
 from predictor.serving.batching import PredictionResult
 from predictor.serving.conversion import convert_columns
 from predictor.serving.model_output import ModelOutput
@@ -49,13 +51,27 @@ class Parameters(BaseModel):
     binary_data_output: bool = False
 
 
+class RequestParameters(Parameters):
+    """Parameters of a request."""
+
+    keys: Keys = Field([], description="a key of the client's own for each row, which outcomes may name")
+
+
+class InputParameters(Parameters):
+    """Parameters of an input."""
+
+    context: bool = Field(
+        False, description="whether the input is a column that the model does not take, and that is only recorded"
+    )
+
+
 class InputTensor(BaseModel):
     """An input of a request."""
 
     name: str
     shape: list[int] = Field(min_length=1, max_length=2)
     datatype: Literal[tuple(DTYPES)]  # type: ignore[valid-type]
-    parameters: Parameters = Parameters()
+    parameters: InputParameters = InputParameters()
     data: list[Any] | None = None
 
 
@@ -69,8 +85,8 @@ class RequestedOutput(BaseModel):
 class InferenceRequest(BaseModel):
     """A request of the Open Inference Protocol."""
 
-    id: str | None = None
-    parameters: Parameters = Parameters()
+    id: str | None = Field(None, description="is in the response again; the key of the row, if there is only one")
+    parameters: RequestParameters = RequestParameters()
     inputs: Annotated[list[InputTensor], FailFast(), Field(min_length=1)]
     outputs: Annotated[list[RequestedOutput], FailFast()] = []
 
@@ -100,18 +116,25 @@ class OpenInferenceV2Protocol:
                 )
             request = InferenceRequest.model_validate_json(body[:json_length])
             _require_outputs(request.outputs, model)
-            arrays = _by_column(_to_arrays(request.inputs, memoryview(body)[json_length:]), model.schema)
+            inputs = _to_arrays(request.inputs, memoryview(body)[json_length:])
+            context = {
+                tensor.name: _context_cells(tensor.name, inputs.pop(tensor.name))
+                for tensor in request.inputs
+                if tensor.parameters.context
+            }
+            arrays = _by_column(inputs, model.schema)
             row_count = len(next(iter(arrays.values())))
             columns = convert_columns(model.schema, arrays, row_count)
+            annotations = Annotations(request.parameters.keys or None, context or None)
         except ValidationError as error:
             raise RequestError(400, validation_error(error).message) from error
         except (ValueError, OverflowError, TypeError) as error:  # numpy's for values that a datatype cannot hold
             raise RequestError(400, f"{error}") from error
-        return DecodedRequest(columns, row_count, request)
+        return DecodedRequest(columns, row_count, annotations, request.id, request)
 
     def encode(self, model_name: str, result: PredictionResult, request: DecodedRequest) -> EncodedResponse:
         """Encode the requested outputs, or all if none is requested, in JSON or binary as requested."""
-        body: InferenceRequest = request.context
+        body: InferenceRequest = request.state
         binary_by_name = {output.name: output.parameters.binary_data for output in body.outputs}
         outputs: list[dict[str, Any]] = []
         binary_parts: list[bytes] = []
@@ -149,6 +172,21 @@ class OpenInferenceV2Protocol:
     def encode_error(self, error: RequestError) -> bytes:
         """Encode an error as the protocol specifies."""
         return to_json({"error": error.message})
+
+
+def _context_cells(name: str, array: npt.NDArray[Any]) -> list[ContextValue]:
+    """Return a tensor of context as values of a column.
+
+    Raises:
+        ValueError: It has several values in a row, or one of an unsupported type.
+    """
+    if array.size != len(array):
+        raise ValueError(f"context: {name!r:.100} has several values in a row")
+    cells = array.ravel().tolist()
+    try:
+        return context_cells([None if isinstance(cell, float) and math.isnan(cell) else cell for cell in cells])
+    except ValidationError as error:
+        raise ValueError(f"context: {name!r:.100}: {error.errors()[0]['msg']}") from error
 
 
 def to_tensors(output: ModelOutput) -> list[OutputTensor]:
@@ -234,6 +272,8 @@ def _encode_tensor(array: npt.NDArray[Any]) -> bytes:
 
 def _by_column(arrays: dict[str, npt.NDArray[Any]], schema: Schema) -> dict[str, npt.NDArray[Any]]:
     """Return one value per row by column; a single input that is no column is a matrix of all of them."""
+    if not arrays:
+        raise ValueError("no input is a column of the model: all are context")
     if len(arrays) == 1:
         (name, array) = next(iter(arrays.items()))
         if name not in schema.columns:
