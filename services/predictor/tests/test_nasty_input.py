@@ -39,6 +39,7 @@ MAX_ROWS = 100
 V2 = "/v2/models/m/infer"
 V1 = "/v1/models/m:predict"
 PATHS = ("/predict", V1, "/invocations", V2)
+INVALID_KEY = {"/predict": 422, V1: 400, "/invocations": 400, V2: 400}
 # A request with one row in each protocol, and in each of MLflow's formats.
 ROWS = {
     "own": ("/predict", '{"instances": [{"x": $x, "n": $n, "word": $word}]}'),
@@ -235,6 +236,75 @@ def test_protocols_reject_odd_value_or_store_what_the_model_got(
     assert_serves(client)
 
 
+KEYS = [
+    *("null", "5", '"a"', "{}", "[]", "[5]", "[1.5]", "[true]", "[[]]", '[""]', '["a", "b"]', "[null, null]"),
+    *('["\\ud800"]', '["a\\udc00"]', '["' + "a" * 257 + '"]', '["' + "a" * 100_000 + '"]', "[NaN]"),
+    "[" + "1," * 300_000 + "1]",
+]
+ODD_KEYS = ['["\\u0000a"]', '["\\ud83d\\ude00"]', '["\\u202e"]', '[" "]', '["' + "ü" * 256 + '"]', "[null]"]
+CONTEXTS = [
+    *("null", "5", '"a"', "{}", "[]", "[5]", "[null]", "[[]]", "[{}, {}]", '[{"": 1}]', '[{"a": []}]', '[{"a": {}}]'),
+    *('[{"a": NaN}]', '[{"a": Infinity}]', '[{"a": 1e400}]', '[{"a": "\\ud800"}]', '[{"\\ud800": 1}]'),
+    '[{"' + "a" * 257 + '": 1}]',
+    "[{" + ",".join(f'"c{number}": 1' for number in range(101)) + "}]",
+    "[{" + ",".join(f'"c{number}": 1' for number in range(100_000)) + "}]",
+    "[" * 100_000,
+    "[" + "{}," * 300_000 + "{}]",
+]
+ODD_CONTEXTS = [
+    *('[{"a": "\\u0000"}]', '[{"x": "text"}]', '[{"__proto__": null}]', '[{"a": -0.0}]', '[{"a": 1e-400}]', "[{}]"),
+    *('[{"a": ' + str(2**63) + "}]", '[{"a": 1' + "0" * 400 + "}]", '[{"a.b": true, "größe": "\\ud83d\\ude00"}]'),
+]
+ANNOTATED = ("own", "V1 by name", "V1 by position", "split", "records", "instances", "inputs")
+
+
+def beside(form: str, field: str, value: str) -> tuple[str, bytes]:
+    """A request of one row with another field."""
+    path, body = row(form)
+    return path, body[:-1] + f', "{field}": {value}}}'.encode()
+
+
+@pytest.mark.parametrize("form", ANNOTATED)
+def test_protocols_reject_invalid_keys_and_context_with_4xx(client: httpx.Client, outbox: Outbox, form: str) -> None:
+    for field, value in [*(("keys", value) for value in KEYS), *(("context", value) for value in CONTEXTS)]:
+        if form.startswith("V1") and value == "[" * 100_000:
+            continue
+        path, body = beside(form, field, value)
+        answer = client.post(path, content=body, headers=JSON)
+        assert_rejected(path, answer.status_code, answer.text)
+        assert len(answer.content) < MEGABYTE
+        assert not outbox_events(outbox), (field, value[:100])
+    assert_serves(client)
+
+
+@pytest.mark.parametrize("form", ANNOTATED)
+def test_protocols_store_odd_keys_and_context_as_they_are(client: httpx.Client, outbox: Outbox, form: str) -> None:
+    for field, value in [*(("keys", value) for value in ODD_KEYS), *(("context", value) for value in ODD_CONTEXTS)]:
+        path, body = beside(form, field, value)
+        answer = client.post(path, content=body, headers=JSON)
+        assert answer.status_code == 200, (field, value, answer.text)
+        event: Any = outbox_events(outbox)[-1]
+        sent = json.loads(value)
+        columns = {name: [cell] for name, cell in sent[0].items()} if field == "context" else {}
+        assert (event.keys if field == "keys" else event.context or {}) == (sent if field == "keys" else columns)
+        assert event.predictions == [3.5]
+
+
+def test_v2_rejects_invalid_keys_with_400(client: httpx.Client, outbox: Outbox) -> None:
+    for value in set(KEYS) - {"[]"}:
+        body = row("V2")[1][:-1] + f', "parameters": {{"keys": {value}}}}}'.encode()
+        assert_rejected(V2, *status_and_text(client.post(V2, content=body, headers=JSON)), expected=400)
+    for name in ('"' + "a" * 257 + '"', '"\\ud800"', "5", "[]", "{}"):
+        body = row("V2")[1][:-1] + f', "id": {name}}}'.encode()
+        assert_rejected(V2, *status_and_text(client.post(V2, content=body, headers=JSON)), expected=400)
+    assert not outbox_events(outbox)
+    assert_serves(client)
+
+
+def status_and_text(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.text
+
+
 # Bodies whose frame takes gigabytes once all rows are padded to the widest, or all strings to the longest.
 MANY = b",".join([b"1"] * 40_000)
 PADDED = {
@@ -277,6 +347,10 @@ def test_invocations_rejects_small_body_that_is_padded_to_gigabytes(
         ({**JSON, "Driftloop-Time": "yesterday"}, dict.fromkeys(PATHS, 422)),
         ({**JSON, "Driftloop-Time": "\xff" * 1_000}, dict.fromkeys(PATHS, 422)),
         ({**JSON, "Driftloop-Time": "9" * 400}, dict.fromkeys(PATHS, 422)),
+        ({**JSON, "Driftloop-Key": ""}, INVALID_KEY),
+        ({**JSON, "Driftloop-Key": "\xff"}, INVALID_KEY),
+        ({**JSON, "Driftloop-Key": "a" * 257}, INVALID_KEY),
+        ({**JSON, "Driftloop-Key": 'a b, c; d="e"'}, {}),
         ({**JSON, "Inference-Header-Content-Length": "-1"}, {V2: 400}),
         ({**JSON, "Inference-Header-Content-Length": "10"}, {V2: 400}),
         ({**JSON, "Inference-Header-Content-Length": "1" + "0" * 30}, {V2: 400}),
@@ -544,6 +618,17 @@ def test_incomplete_upload_stores_no_event_and_server_continues(
         b'{"outcomes": [{"id": "a", "index": 0, "outcome": 1e400}]}',
         b'{"outcomes": [{"id": "\\ud800", "index": 0, "outcome": 1}]}',
         b'{"outcomes": [{"id": "a", "index": 1' + b"0" * 400 + b', "outcome": 1}]}',
+        b'{"outcomes": [{"outcome": 1}]}',
+        b'{"outcomes": [{"key": "a", "id": "a", "index": 0, "outcome": 1}]}',
+        b'{"outcomes": [{"key": "a", "index": 0, "outcome": 1}]}',
+        b'{"outcomes": [{"key": "", "outcome": 1}]}',
+        b'{"outcomes": [{"key": 5, "outcome": 1}]}',
+        b'{"outcomes": [{"key": "\\ud800", "outcome": 1}]}',
+        b'{"outcomes": [{"key": "' + b"a" * 257 + b'", "outcome": 1}]}',
+        b'{"outcomes": [{"key": "a", "outcome": 1, "time": 1373000000}]}',
+        b'{"outcomes": [{"key": "a", "outcome": 1, "time": "1373000000"}]}',
+        b'{"outcomes": [{"key": "a", "outcome": 1, "time": "2013-07-01"}]}',
+        b'{"outcomes": [{"key": "a", "outcome": 1, "time": "9999-01-01T00:00:00Z"}]}',
         b'{"outcomes": ' + b"[" * 100_000,
         b"\xff\xfe",
         b"",

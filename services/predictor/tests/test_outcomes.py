@@ -3,6 +3,7 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
 from typing import Any
 
 import httpx
@@ -23,7 +24,7 @@ def post(client: TestClient, *reports: dict[str, Any]) -> httpx.Response:
     return response
 
 
-def stored(outbox: Outbox) -> list[tuple[str, int, OutcomeValue]]:
+def stored(outbox: Outbox) -> list[tuple[str | None, int | None, OutcomeValue]]:
     events = [event for event in outbox_events(outbox) if isinstance(event, Outcome)]
     return [(event.prediction_id, event.index, event.outcome) for event in events]
 
@@ -90,6 +91,42 @@ def test_ids_of_responses_can_match(client: TestClient) -> None:
     predicted = client.post("/predict", json={"instances": [{"x": 1.5, "n": 2}]})
     assert is_new_event_id(predicted.headers["Driftloop-Id"])
     assert post(client, {**REPORT, "id": predicted.json()["id"]}).json()["unmatchable"] == 0
+
+
+def test_outcome_may_have_a_key_and_a_time_of_its_own(client: TestClient, outbox: Outbox) -> None:
+    headers = {"Driftloop-Time": "2013-07-03T00:00:00Z"}
+    reports = [
+        {"key": "order-17", "outcome": 1, "time": "2013-07-01T05:00:00-04:00"},
+        {"key": "größe 17", "outcome": 0},
+        {**REPORT, "time": "2013-07-02T05:00:00Z"},
+    ]
+    response = client.post("/outcomes", json={"outcomes": reports}, headers=headers)
+    assert response.json() == {"accepted": 3, "unmatchable": 0}
+    events = [event for event in outbox_events(outbox) if isinstance(event, Outcome)]
+    assert [f"{event.time.astimezone(UTC):%d %H:%M}" for event in events] == ["01 09:00", "03 00:00", "02 05:00"]
+    assert [(event.model, event.key, event.prediction_id, event.index) for event in events] == [
+        ("m", "order-17", None, None),
+        ("m", "größe 17", None, None),
+        (None, None, ID, 0),
+    ]
+    assert [event.message_key for event in events] == ["order-17", "größe 17", ID]
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"outcome": 1},
+        {"id": ID, "outcome": 1},
+        {"index": 0, "outcome": 1},
+        {**REPORT, "key": "a"},
+        {"key": "a", "index": 0, "outcome": 1},
+        {"key": None, "outcome": 1},
+    ],
+)
+def test_outcome_names_its_row_by_id_and_index_or_by_key(client: TestClient, outbox: Outbox, report: Any) -> None:
+    response = post(client, REPORT, report)
+    assert (response.status_code, response.json()["detail"][0]["loc"]) == (422, ["body", "outcomes", 1])
+    assert not stored(outbox)
 
 
 def test_time_header_is_the_time_of_the_outcomes(client: TestClient, outbox: Outbox) -> None:

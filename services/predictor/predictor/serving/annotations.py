@@ -44,6 +44,8 @@ class Annotations(NamedTuple):
     keys: list[str | None] | None = None
     """The key of each row."""
     context: Context | None = None
+    context_rows: int | None = None
+    """The number of rows of a context that is sent by row."""
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> "Annotations":
@@ -53,7 +55,9 @@ class Annotations(NamedTuple):
             InvalidAnnotations: The context has too many columns.
         """
         rows = fields.get("context")
-        return cls(fields.get("keys"), _to_columns(rows) if rows else None)
+        if rows is None:
+            return cls(fields.get("keys"))
+        return cls(fields.get("keys"), _to_columns(rows) or None, len(rows))
 
     def require_row_count(self, row_count: int) -> None:
         """Check that there is one key, and one value of each column of the context, for each row.
@@ -63,6 +67,8 @@ class Annotations(NamedTuple):
         """
         if self.keys is not None and len(self.keys) != row_count:
             raise InvalidAnnotations(KEYS, f"the request has {row_count} rows, and {len(self.keys)} keys")
+        if self.context_rows is not None and self.context_rows != row_count:
+            raise InvalidAnnotations(CONTEXT, f"the request has {row_count} rows, and the context {self.context_rows}")
         for name, cells in (self.context or {}).items():
             if len(cells) != row_count:
                 problem = f"the request has {row_count} rows, and {name!r:.100} has {len(cells)} values"
