@@ -121,7 +121,8 @@ class Target:
         """
         returned = np.asarray(getattr(estimator, method)(features))
         if self.classes is not None and method == "predict_proba":
-            return self.from_probabilities(returned, estimator.classes_.tolist())
+            known = getattr(estimator, "classes_", None)
+            return self.from_probabilities(returned, self.classes if known is None else known.tolist())
         return self.from_labels(pd.Series(returned.ravel()))
 
 

@@ -100,9 +100,10 @@ def test_archive_reads_rows_with_the_columns_of_a_dataset_and_the_prediction(arc
     archive.add_predictions(prediction(2, _version="2", _prediction=0.25), prediction(1, _row=3, c=None))
     archive.add_outcomes(outcome(2, 1, known=3), outcome(1, 0, known=3, _row=3))
     rows = archive.rows()
+    none = {"_classes": None}
     assert rows.to_dict("records") == [
-        {"at": at(1), "x": 1.0, "c": None, "y": 0.0, "_id": "1", "_row": 3, "_version": "1", "_prediction": 0.5},
-        {"at": at(2), "x": 2.0, "c": "u", "y": 1.0, "_id": "2", "_row": 0, "_version": "2", "_prediction": 0.25},
+        {"at": at(1), "x": 1.0, "c": None, "y": 0.0, "_id": "1", "_row": 3, "_version": "1", "_prediction": 0.5, **none},
+        {"at": at(2), "x": 2.0, "c": "u", "y": 1.0, "_id": "2", "_row": 0, "_version": "2", "_prediction": 0.25, **none},
     ]
     assert str(rows["at"].dtype) == "datetime64[ns, UTC]"
 
@@ -216,9 +217,8 @@ def test_archive_unifies_slices_with_different_columns_and_types(archive: Archiv
     archive.add_outcomes(*(outcome(day, 1, known=9) for day in range(1, 6)))
     with archive.open() as labelled:
         rows = labelled.read()
-        assert rows["x"].fillna(-1).tolist() == [1.0, -1.0, -1.0, 4.5, 5.25]
-        assert rows["c"].tolist() == ["u", None, None, "v", "7"]
-        assert rows["_prediction"].isna().tolist() == [False, False, False, False, True]
+        assert rows["x"].fillna(-1).tolist() == [1.0, -1.0, -1.0, 4.5]  # the fifth prediction is not of the target
+        assert rows["c"].tolist() == ["u", None, None, "v"]
         assert labelled.count_type_mismatches() == {}
     with archive.open(types={"x": "FLOAT"}) as labelled:
         labelled.write(tmp_path / "rows.parquet")
@@ -279,7 +279,7 @@ def test_archive_may_be_empty(archive: ArchiveBuilder) -> None:
     with archive.open() as labelled:
         assert labelled.counts() == (0, 0, 0)
         assert labelled.anomalies() == ArchiveAnomalies(0, 0, 0, 0, 0)
-        assert list(labelled.read().columns) == ["at", "x", "c", "y", "_id", "_row", "_version", "_prediction"]
+        assert list(labelled.read().columns) == ["at", "x", "c", "y", "_id", "_row", "_version", "_prediction", "_classes"]
     archive.add_predictions(prediction(1))
     with archive.open() as labelled:
         assert labelled.counts() == (1, 0, 0)

@@ -61,7 +61,8 @@ class RecentSlices:
             with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
                 frames = dict(zip(new, readers.map(self._read, new), strict=True))
             self._frames = {window: frames[window] if window in frames else self._frames[window] for window in latest}
-            self.rows = pd.concat([self.rows[:0], *self._frames.values()], ignore_index=True)
+            filled = [frame for frame in self._frames.values() if len(frame)]
+            self.rows = pd.concat(filled, ignore_index=True) if filled else self.rows[:0]
         return self.rows
 
     def _read(self, window: Window) -> pd.DataFrame:
