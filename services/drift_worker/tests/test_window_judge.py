@@ -35,7 +35,7 @@ def window(number: int = 0) -> Window:
 def rows_of_day(frame: pd.DataFrame, day: int = 0) -> pd.DataFrame:
     times = [BEGIN + timedelta(days=day, minutes=row) for row in range(len(frame))]
     ids = [f"{day}-{row}" for row in range(len(frame))]
-    return frame.assign(id=ids, row=0, time=pd.to_datetime(times), model="m", version="1")
+    return frame.assign(_id=ids, _row=0, _time=pd.to_datetime(times), _model="m", _version="1")
 
 
 def judge(window_judge: WindowJudge, frame: pd.DataFrame, number: int = 0) -> DriftVerdict:

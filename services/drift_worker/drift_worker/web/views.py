@@ -147,8 +147,11 @@ def column_charts(bucket: Bucket, verdict: DriftVerdict) -> tuple[list[ColumnCha
 
 def _headline_metric(verdicts: Sequence[QualityVerdict]) -> str | None:
     """Return the metric to plot: the headline metric of the latest verdict, or else its first one."""
-    names = _metric_names(verdicts[-1]) if verdicts else []
-    return next((name for name in HEADLINE_METRICS if name in names), names[0] if names else None)
+    evaluation = verdicts[-1].in_service if verdicts else None
+    if evaluation is None:
+        return None
+    names = list(evaluation.metrics)
+    return next((name for name in (evaluation.headline, *HEADLINE_METRICS, *names) if name in names), None)
 
 
 def _metric_names(verdict: QualityVerdict) -> list[str]:
