@@ -27,6 +27,7 @@ def environment(settings: StackSettings) -> dict[str, str]:
         "DRIFTLOOP_PREDICTOR__PORT": str(settings.predictor.port),
         "DRIFTLOOP_PREDICTOR__DATA_DIR": str(ours.data_dir.resolve() / "predictor"),
         "DRIFTLOOP_DRIFT_WORKER__PORT": str(settings.drift_worker.port),
+        "DRIFTLOOP_DRIFT_WORKER__MLFLOW_URL": f"http://127.0.0.1:{ours.mlflow_port}",
         "DRIFTLOOP_TRAINER__PORT": str(settings.trainer.port),
         "DRIFTLOOP_TRAINER__API_KEY": API_KEY,
         "DRIFTLOOP_PRODUCER__PREDICTOR_URL": f"http://127.0.0.1:{settings.predictor.port}",

@@ -1,9 +1,35 @@
 """Events about windows of predictions: drift, and quality against outcomes."""
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Literal, Self
 
 from driftloop.events.base import Event, EventTime, FrozenModel, as_id_part
+
+DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "missing_columns", "other_window_length"]
+"""Why rows could not be compared with the reference."""
+QualityReason = Literal[
+    "too_few_rows",
+    "invalid_predictions",
+    "unknown_labels",
+    "metric_undefined",
+    "not_evaluated_at_gate",
+    "unreadable_gate_evaluation",
+]
+"""Why quality could not be measured, or not be compared with the gate's evaluation."""
+REASON_TEXTS: Mapping[DriftReason | QualityReason, str] = {
+    "too_few_rows": "too few rows",
+    "no_reference": "the version has no reference",
+    "unreadable_reference": "the version's reference cannot be read",
+    "missing_columns": "columns of the reference are missing",
+    "other_window_length": "the version was calibrated for windows of another length",
+    "invalid_predictions": "the predictions are not one number or label per row",
+    "unknown_labels": "the version knows none of the outcomes' labels",
+    "metric_undefined": "all outcomes are equal",
+    "not_evaluated_at_gate": "no gate has evaluated the version",
+    "unreadable_gate_evaluation": "the gate's evaluation cannot be read",
+}
+"""The reasons of inconclusive verdicts in words."""
 
 
 class Window(FrozenModel):
@@ -96,8 +122,10 @@ class DriftVerdict(WindowEvent):
 
     verdict: Literal["no_drift", "drift", "inconclusive"]
     """``drift`` raises an alarm; ``inconclusive`` means that the rows could not be judged."""
+    reason: DriftReason | None = None
+    """Why the verdict is inconclusive; null if it is not."""
     explanation: str
-    """The verdict in words; of an inconclusive one the reason."""
+    """The verdict in words; of an inconclusive one the reason, with numbers and names."""
     score: float | None = None
     """Largest standardized statistic of the window; null if the verdict is inconclusive."""
     score_threshold: float | None = None
@@ -159,6 +187,8 @@ class QualityVerdict(WindowEvent):
     """Outcomes in this window, of any version, whose prediction was not in the archive when the window closed."""
     verdict: Literal["consistent", "degraded", "improved", "inconclusive"]
     """Quality in service compared with the quality that the gate measured before the version was promoted."""
+    reason: QualityReason | None = None
+    """Why the verdict is inconclusive; null if it is not."""
     explanation: str
     """The verdict in words."""
     unknown_labels: dict[str, int] = {}

@@ -9,6 +9,7 @@ Functions that end in ``_sql`` build SQL text. Every identifier and literal that
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pandas as pd
@@ -20,6 +21,7 @@ INTEGERS = frozenset(f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY
     "UINTEGER",
 }
 FLOATS = frozenset({"FLOAT", "DOUBLE"})
+MAX_EXAMPLE_LENGTH = 40  # characters of a value that a message quotes
 NUMBERS = INTEGERS | FLOATS | {"BOOLEAN"}
 
 POSITION_COLUMNS = ("__file", "__row")
@@ -91,10 +93,37 @@ def struct_sql(types: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     return "{" + ", ".join(fields) + "}"
 
 
-def count_cast_failures(
+class CastFailures(NamedTuple):
+    """The values of a column that cannot be cast to the wanted type."""
+
+    values: int
+    """How many they are."""
+    example: str
+    """The first of them in alphabetical order, as text."""
+    wanted: str
+
+    def describe(self, name: str, where: str) -> str:
+        """Return a sentence for people, with the column's name and the rows that it is about."""
+        example = self.example if len(self.example) <= MAX_EXAMPLE_LENGTH else f"{self.example[:MAX_EXAMPLE_LENGTH]}…"
+        values, verb = ("1 value", "is") if self.values == 1 else (f"{self.values:,} values", "are")
+        return f"{values} of {name} in {where} {verb} no {type_in_words(self.wanted)}, such as {example!r}"
+
+
+def type_in_words(kind: str) -> str:
+    """Return a DuckDB type in words for people."""
+    if kind in INTEGERS:
+        return "whole number"
+    if kind in FLOATS or kind.startswith("DECIMAL"):
+        return "number"
+    if kind.startswith(("TIMESTAMP", "DATE")):
+        return "time"
+    return {"VARCHAR": "text", "BOOLEAN": "boolean"}.get(kind, kind.lower())
+
+
+def find_cast_failures(
     connection: Connection, rows: str, types: Mapping[str, str], wanted: Mapping[str, str]
-) -> dict[str, int]:
-    """Count the values that cannot be cast to the wanted type, by column; columns without any are left out.
+) -> dict[str, CastFailures]:
+    """Find the values that cannot be cast to the wanted type, by column; columns without any are left out.
 
     A fraction cannot be cast to an integer type.
 
@@ -114,10 +143,14 @@ def count_cast_failures(
         conditions[name] = f"{value} IS NOT NULL AND ({cast} IS NULL{rounded})"
     if not conditions:
         return {}
-    counts = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in conditions.values())
+    columns = ", ".join(
+        f"count(*) FILTER (WHERE {condition}), min({quote_identifier(name)}::VARCHAR) FILTER (WHERE {condition})"
+        for name, condition in conditions.items()
+    )
+    (found,) = connection.execute(f"SELECT {columns} FROM {rows}").fetchall()
     return {
-        name: count
-        for name, count in zip(conditions, fetch_row(connection, f"SELECT {counts} FROM {rows}"), strict=True)
+        name: CastFailures(count, example, wanted[name])
+        for name, count, example in zip(conditions, found[::2], found[1::2], strict=True)
         if count
     }
 

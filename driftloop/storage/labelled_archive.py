@@ -47,13 +47,14 @@ from driftloop.storage.bucket import Bucket
 from driftloop.storage.duckdb_sql import (
     POSITION_COLUMNS,
     TIMESTAMP_TYPE,
+    CastFailures,
     Connection,
     column_types,
     connect,
     copy_to_parquet,
-    count_cast_failures,
     fetch_frame,
     fetch_row,
+    find_cast_failures,
     quote_identifier,
     quote_literal,
     scan_parquet_sql,
@@ -233,9 +234,9 @@ class LabelledArchive:
         return ArchiveAnomalies(outcomes, unmatched, corrected, repeated, self._count_unknown_labels())
 
     @_translate_errors()
-    def count_type_mismatches(self) -> dict[str, int]:
-        """Count the values that do not fit their feature's type, by feature; rows have them as missing or rounded."""
-        return count_cast_failures(
+    def type_mismatches(self) -> dict[str, CastFailures]:
+        """Find the values that do not fit their feature's type, by feature; rows have them as missing or rounded."""
+        return find_cast_failures(
             self._connection, f"predictions WHERE {MODEL_COLUMN} = {self._model}", self._archived_types, self._types
         )
 

@@ -30,6 +30,10 @@ class ReferenceUnavailable(DriftloopError):
     """A version has no readable reference; the message says which object is missing or wrong."""
 
 
+class ReferenceMissing(ReferenceUnavailable):
+    """A version has no reference in the bucket."""
+
+
 def reference_prefix(model: str, version: str) -> str:
     """Return the folder of the bucket that holds a version's reference."""
     return f"references/{model}/{version}"
@@ -47,7 +51,8 @@ def load_reference(bucket: Bucket, model: str, version: str) -> Reference:
     """Load a version's reference.
 
     Raises:
-        ReferenceUnavailable: if an object is missing or cannot be read.
+        ReferenceMissing: if an object is missing.
+        ReferenceUnavailable: if an object cannot be read.
         StorageUnavailable: if the bucket does not answer.
     """
     prefix = reference_prefix(model, version)
@@ -55,7 +60,7 @@ def load_reference(bucket: Bucket, model: str, version: str) -> Reference:
         profile = DriftProfile.model_validate_json(bucket.read(f"{prefix}/profile.json"))
         rows = bucket.read_parquet(f"{prefix}/rows.parquet")
     except FileNotFoundError as error:
-        raise ReferenceUnavailable(
+        raise ReferenceMissing(
             f"version {version} of {model} has no reference: {bucket.url(prefix)} is incomplete or missing"
         ) from error
     except (ValidationError, OSError, ValueError) as error:

@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 
 from driftloop.storage.duckdb_sql import (
+    CastFailures,
     Connection,
     column_types,
     connect,
     copy_to_parquet,
-    count_cast_failures,
     fetch_frame,
     fetch_row,
+    find_cast_failures,
     quote_identifier,
     quote_literal,
     scan_parquet_sql,
@@ -83,12 +84,30 @@ def test_struct_keeps_names_and_casts_values(connection: Connection) -> None:
     assert connection.execute(query).fetchall() == [({NASTY: 1.0, "absent": None},)]
 
 
-def test_count_cast_failures_leaves_out_columns_that_fit(connection: Connection) -> None:
+def test_find_cast_failures_leaves_out_columns_that_fit(connection: Connection) -> None:
     connection.execute("CREATE TABLE rows AS SELECT * FROM (VALUES ('1', 'u'), ('2.5', 'v'), ('far', NULL)) t(x, y)")
     types = column_types(connection, "rows")
-    assert count_cast_failures(connection, "rows", types, {"x": "DOUBLE", "y": "VARCHAR"}) == {"x": 1}
-    assert count_cast_failures(connection, "rows", types, {"x": "BIGINT"}) == {"x": 2}
-    assert count_cast_failures(connection, "rows WHERE x <> 'far'", types, {"x": "DOUBLE"}) == {}
+    found = find_cast_failures(connection, "rows", types, {"x": "DOUBLE", "y": "VARCHAR"})
+    assert found == {"x": CastFailures(1, "far", "DOUBLE")}
+    assert find_cast_failures(connection, "rows", types, {"x": "BIGINT"}) == {"x": CastFailures(2, "2.5", "BIGINT")}
+    assert find_cast_failures(connection, "rows WHERE x <> 'far'", types, {"x": "DOUBLE"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("DOUBLE", "number"),
+        ("DECIMAL(18,3)", "number"),
+        ("UBIGINT", "whole number"),
+        ("VARCHAR", "text"),
+        ("TIMESTAMPTZ_NS", "time"),
+        ("BOOLEAN", "boolean"),
+    ],
+)
+def test_cast_failures_describe_types_in_words(kind: str, words: str) -> None:
+    described = CastFailures(1, "x" * 100, kind).describe("a", "the archive")
+    assert f"is no {words}, such as" in described
+    assert len(described) < 100
 
 
 @pytest.mark.parametrize(

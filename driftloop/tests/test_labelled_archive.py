@@ -17,6 +17,7 @@ from driftloop.events import new_event_id
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import labelled_archive
 from driftloop.storage.bucket import Bucket
+from driftloop.storage.duckdb_sql import CastFailures
 from driftloop.storage.labelled_archive import (
     ArchiveAnomalies,
     ArchiveQuery,
@@ -219,7 +220,7 @@ def test_archive_unifies_slices_with_different_columns_and_types(archive: Archiv
         rows = labelled.read()
         assert rows["x"].fillna(-1).tolist() == [1.0, -1.0, -1.0, 4.5]  # the fifth prediction is not of the target
         assert rows["c"].tolist() == ["u", None, None, "v"]
-        assert labelled.count_type_mismatches() == {}
+        assert labelled.type_mismatches() == {}
     with archive.open(types={"x": "FLOAT"}) as labelled:
         labelled.write(tmp_path / "rows.parquet")
     assert pd.read_parquet(tmp_path / "rows.parquet")["x"].dtype == "float32"
@@ -234,9 +235,9 @@ def test_archive_counts_values_that_do_not_fit_their_type(archive: ArchiveBuilde
         prediction(5, x="9", _model="other"),
     )
     with archive.open() as labelled:
-        assert labelled.count_type_mismatches() == {"x": 1}
+        assert labelled.type_mismatches() == {"x": CastFailures(1, "far", "DOUBLE")}
     with archive.open(types={"x": "BIGINT"}) as labelled:
-        assert labelled.count_type_mismatches() == {"x": 2}
+        assert labelled.type_mismatches() == {"x": CastFailures(2, "2.5", "BIGINT")}
 
 
 def test_archive_accepts_any_column_name(archive: ArchiveBuilder) -> None:

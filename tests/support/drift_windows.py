@@ -121,7 +121,7 @@ def archive_and_judge(
         window = Window(topic="predictions", partition=0, first_offset=day * ROWS, last_offset=(day + 1) * ROWS - 1)
         times = [begin + timedelta(days=day, minutes=row) for row in range(len(frame))]
         ids = [f"{day}-{row}" for row in range(len(frame))]
-        rows = frame.assign(id=ids, row=0, time=pd.to_datetime(times), model=model, version=version)
+        rows = frame.assign(_id=ids, _row=0, _time=pd.to_datetime(times), _model=model, _version=version)
         url = archive.write_slice(bucket, window, rows)
         yield window_judge.judge(window, model, version, rows, url)
         recent_windows.add(window, rows)

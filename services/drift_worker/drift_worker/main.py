@@ -13,7 +13,7 @@ from drift_worker.verdicts.quality_tracker import QualityTracker
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web import routes
 from drift_worker.web.report_queue import ReportQueue
-from drift_worker.web.verdict_cache import RECONNECT_DELAY_SECONDS, VerdictCache, follow_verdicts
+from drift_worker.web.verdict_cache import RECONNECT_DELAY_SECONDS, VerdictCache, follow_models, follow_verdicts
 from drift_worker.windows.committed_slices import CommittedSlices
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.recent_windows import RecentWindows
@@ -63,7 +63,7 @@ def run_worker() -> None:
     recent_windows = RecentWindows(bucket, settings.window.min_rows, committed_slices.preceding)
     report_queue = ReportQueue(worker_settings.max_queued_reports, worker_settings.report_timeout_seconds)
     verdict_cache = VerdictCache(worker_settings.cached_verdicts)
-    routes.mount(app, verdict_cache, report_queue, bucket)
+    routes.mount(app, verdict_cache, report_queue, bucket, worker_settings.mlflow_url)
     worker = Worker(
         bucket=bucket,
         slicer=Slicer(settings.window),
@@ -84,8 +84,11 @@ def run_worker() -> None:
         settings.dead_letters,
         health,
     )
-    follow = partial(follow_verdicts, verdict_cache, settings.kafka, settings.topics.drift)
-    start_background("verdict_cache", follow, health, RECONNECT_DELAY_SECONDS, threading.Event())
+    for task, follow in (
+        ("verdict_cache", partial(follow_verdicts, verdict_cache, settings.kafka, settings.topics.drift)),
+        ("service_changes", partial(follow_models, verdict_cache, settings.kafka, settings.topics.models)),
+    ):
+        start_background(task, follow, health, RECONNECT_DELAY_SECONDS, threading.Event())
     # Objects that exist now live as long as the process, and most later ones no longer than a window: with Python's
     # default thresholds the garbage collector took a fifth of the processor time.
     gc.freeze()

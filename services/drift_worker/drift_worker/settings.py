@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from driftloop.drift.settings import WindowSettings
-from driftloop.settings import DeadLetterSettings, Port, ServerSettings, Settings, StorageSettings
+from driftloop.settings import DeadLetterSettings, OptionalUrl, Port, ServerSettings, Settings, StorageSettings
 from driftloop.settings_section import SettingsSection
 
 
@@ -13,6 +13,11 @@ class DriftWorkerServerSettings(ServerSettings):
     port: Port = Field(8001, description="port to listen on")
     group: str = Field("drift_worker", description="consumer group; the workers of a group share the partitions")
     cached_verdicts: int = Field(2_000, ge=1, description="number of latest verdicts that the pages show")
+    mlflow_url: OptionalUrl = Field(
+        None,
+        description="URL at which people reach MLflow, for links from the pages to its page of a version; if not set, "
+        "there are no links",
+    )
     report_timeout_seconds: float = Field(300, gt=0, description="seconds after which rendering a report fails")
     report_retention_days: float = Field(
         90, gt=0, description="days after which a report is deleted; it is rendered again on request"

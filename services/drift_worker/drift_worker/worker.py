@@ -183,6 +183,7 @@ def record_metrics(verdict: DriftVerdict) -> None:
         window=verdict.window.name,
         version=verdict.version,
         verdict=verdict.verdict,
+        reason=verdict.reason,
         explanation=verdict.explanation,
     )
     if verdict.verdict == "inconclusive":

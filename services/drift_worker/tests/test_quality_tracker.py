@@ -249,7 +249,7 @@ def test_evaluate_slice_judges_each_version_by_its_own_rows(bucket: Bucket, buil
     assert (one.version, one.rows) == ("1", 60)
     assert one.in_service is not None
     assert one.in_service.rows == 60
-    assert (two.version, two.verdict, two.in_service) == ("2", "inconclusive", None)
+    assert (two.version, two.verdict, two.reason, two.in_service) == ("2", "inconclusive", "too_few_rows", None)
     assert two.explanation == "too few rows: 40 with an outcome of at least 50"
 
 
@@ -258,10 +258,7 @@ def test_predictions_that_are_no_probabilities_have_no_evaluation_or_estimate(
 ) -> None:
     rows = builder.predict(0, predictions=["[0.5, 0.5]"] * ROWS)
     quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
-    assert (quality.verdict, quality.explanation) == (
-        "inconclusive",
-        "the predictions are not one number or label per row",
-    )
+    assert (quality.verdict, quality.reason) == ("inconclusive", "invalid_predictions")
     assert make_tracker(bucket).estimate(verdict(0), rows) is None
     assert make_tracker(bucket).estimate(verdict(0), of_predictions([12.5, 80.0] * 50)) is None
     assert make_tracker(bucket).estimate(verdict(0), of_predictions([0.0, 1.0] * 50)) is None
@@ -319,15 +316,13 @@ def test_evaluate_slice_compares_with_the_gate(bucket: Bucket, builder: ArchiveB
 
 def test_version_without_gate_evaluation_is_inconclusive(bucket: Bucket, builder: ArchiveBuilder) -> None:
     quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0))))
-    assert (quality.verdict, quality.at_gate) == ("inconclusive", None)
-    assert quality.explanation.endswith("no gate has evaluated this version")
+    assert (quality.verdict, quality.reason, quality.at_gate) == ("inconclusive", "not_evaluated_at_gate", None)
 
 
 def test_unreadable_gate_evaluation_is_inconclusive(bucket: Bucket, builder: ArchiveBuilder) -> None:
     bucket.write("references/m/1/gate_evaluation.json", b'{"rows": ')
     quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0))))
-    assert quality.verdict == "inconclusive"
-    assert "cannot be read" in quality.explanation
+    assert (quality.verdict, quality.reason) == ("inconclusive", "unreadable_gate_evaluation")
     assert quality.in_service is not None
 
 
@@ -349,13 +344,13 @@ def test_compare_with_gate_needs_a_difference_beyond_both_intervals(
     name: str, found: MetricEstimate, gate: MetricEstimate, verdict: str
 ) -> None:
     one, other = (Evaluation(rows=1, days=7, resampling_unit="days", metrics={name: each}) for each in (found, gate))
-    assert compare_with_gate(one, other)[0] == verdict
+    assert compare_with_gate(one, other).verdict == verdict
 
 
 def test_equal_outcomes_are_inconclusive(bucket: Bucket, builder: ArchiveBuilder) -> None:
     save_gate_evaluation(bucket, "m", "1", GATE)
     quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0).assign(outcome=0.0))))
-    assert (quality.verdict, quality.explanation) == ("inconclusive", "all outcomes of 100 rows are equal")
+    assert (quality.verdict, quality.reason) == ("inconclusive", "metric_undefined")
 
 
 def test_estimate_without_track_record_is_not_trusted(bucket: Bucket, builder: ArchiveBuilder) -> None:

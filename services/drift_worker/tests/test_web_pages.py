@@ -123,6 +123,23 @@ def make_verdict(number: int = 0, **changed: Any) -> DriftVerdict:
     return DriftVerdict(**(fields | changed))
 
 
+def make_quality(**changed: Any) -> QualityVerdict:
+    """Return a made-up verdict on quality."""
+    fields: dict[str, Any] = {
+        "window": make_verdict().window,
+        "model": "m",
+        "version": "1",
+        "rows": 900,
+        "first_prediction_at": BEGIN,
+        "last_prediction_at": BEGIN,
+        "windows": 3,
+        "unmatched": 0,
+        "verdict": "consistent",
+        "explanation": "ROC AUC 0.7",
+    }
+    return QualityVerdict(**(fields | changed))
+
+
 def page_url(verdict: DriftVerdict, kind: str = "windows") -> str:
     of = f"{verdict.model}/{verdict.version}"
     return quote(
@@ -177,15 +194,60 @@ def test_overview_shows_each_window_and_ranks_columns_by_priority(
     assert {column for _, column, _ in rows} == {"temp", "visib", "carrier", "_prediction"}
 
 
-def test_overview_shows_latest_versions_first_and_links_to_older_ones(client: TestClient, cache: VerdictCache) -> None:
+def test_overview_has_a_line_with_a_light_for_each_version_and_latest_ones_in_full(
+    client: TestClient, cache: VerdictCache
+) -> None:
     for number in range(routes.MAX_VERSIONS + 2):
-        cache.add(make_verdict(number, version=str(number)))
+        cache.add(make_verdict(number, version=str(number), verdict="drift" if number == 0 else "no_drift"))
     response = client.get("/")
-    shown = re.findall(r"<h1>m <span[^>]+>version</span> (\d+)", response.text)
-    assert shown == ["5", "4", "3", "2"]
-    assert re.findall(r'href="(/\?[^"]+)"', response.text) == ["/?model=m&amp;version=1", "/?model=m&amp;version=0"]
-    assert "m version 0" in page_text(client.get("/?model=m&version=0"))
+    lines = re.findall(r'<li><span class="chip (\w+)">[^<]+</span>\s*<div><a href="(/\?[^"]+)"', response.text)
+    assert lines[0] == ("no_drift", "/?model=m&amp;version=5")  # in service, as the latest to answer
+    assert lines[1] == ("drift", "/?model=m&amp;version=0")
+    assert [light for light, _ in lines[2:]] == ["no_drift"] * 4
+    assert re.findall(r"<h1>m <span[^>]+>version</span> (\d+)", response.text) == ["5", "0", "4", "3"]
+    assert response.text.count(">in service<") == 2  # in its line, and in full
+    only = client.get("/?model=m&version=1")
+    assert "m version 1" in page_text(only)
+    assert "m version 2" not in page_text(only)
     assert client.get("/?model=m&version=99").status_code == 404
+
+
+def test_overview_keeps_the_light_of_the_last_real_verdict(client: TestClient, stream: list[DriftVerdict]) -> None:
+    seen = page_text(client.get("/"))
+    assert "m version 1 drift in service Drift since 2013-01-04 00:00, in 2 windows." in seen
+    few = stream[2].model_copy(update={"id": "rest", "window": make_verdict(900).window})
+    cache = client.app.state.page_data.cache  # type: ignore[attr-defined]
+    cache.add(few)
+    seen = page_text(client.get("/"))
+    assert "m version 1 drift in service Drift since 2013-01-04 00:00, in 2 windows; 1 later window could" in seen
+    assert "not be judged (too few rows)." in seen
+
+
+def test_overview_says_why_no_window_and_no_outcomes_could_be_judged(client: TestClient, cache: VerdictCache) -> None:
+    cache.add(make_verdict(verdict="inconclusive", reason="no_reference", explanation="references/m/1 is missing"))
+    cache.add(make_quality(verdict="inconclusive", reason="too_few_rows", explanation="40 of at least 200"))
+    seen = page_text(client.get("/"))
+    assert "Not judged yet: 1 window could not be judged (the version has no reference)." in seen
+    assert "None of these windows could be judged: references/m/1 is missing" in seen
+    assert "Not measured: 40 of at least 200." in seen
+    assert "No outcomes are known yet" not in seen
+
+
+def test_overview_shows_version_in_service_before_its_first_window(client: TestClient, cache: VerdictCache) -> None:
+    cache.add(ModelStateChanged(retrain_id="r", model="m", version="7", state="promoted", explanation=""))
+    seen = page_text(client.get("/"))
+    assert "m version 7 in service No window has been judged yet." in seen
+    assert "No windows yet" in seen
+
+
+def test_pages_link_to_versions_in_mlflow(cache: VerdictCache, bucket: Bucket) -> None:
+    app = FastAPI()
+    with ReportQueue(2, 60, ["false"]) as report_queue:
+        routes.mount(app, cache, report_queue, bucket, "https://mlflow.example/")
+        cache.add(make_verdict(model="a/b c"))
+        client = TestClient(app)
+        for path in ("/", page_url(make_verdict(model="a/b c"))):
+            assert 'href="https://mlflow.example/#/models/a%2Fb%20c/versions/1"' in client.get(path).text
 
 
 def test_window_page_shows_explanation_findings_issues_and_source(
@@ -200,7 +262,8 @@ def test_window_page_shows_explanation_findings_issues_and_source(
     assert verdict.archive in seen
     assert "offsets 400 to 499" in seen
     assert "2013-01-05 00:00 – 01:39" in seen
-    rows = re.findall(r"<tr(?: class=\"drifted\")?><td>(\w+)</td><td>(\w+)</td>", response.text)
+    findings = response.text[: response.text.index("Columns compared")]
+    rows = re.findall(r"<tr(?: class=\"drifted\")?><td>(\w+)</td><td>(\w+)</td>", findings)
     assert sorted(rows) == sorted((finding.column, finding.method) for finding in verdict.findings)
     drifted = re.findall(r'<tr class="drifted"><td>(\w+)</td>', response.text)
     assert sorted(drifted) == sorted(finding.column for finding in verdict.findings if finding.drifted)
@@ -219,7 +282,21 @@ def test_column_charts_show_fractions_of_values_present(client: TestClient, stre
         assert before == pytest.approx(1), name
         assert now == pytest.approx(0 if name == "visib" else 1), name
     assert drawn["carrier"]["layout"]["xaxis"]["ticktext"] == ["UA", "DL", "B6", "AA"]
-    assert f"missing {make_days(80)['visib'].isna().mean():.1%} → 100%" in page_text(client.get(page_url(stream[-1])))
+
+
+def test_columns_have_means_or_largest_changes_beside_their_charts(
+    client: TestClient, stream: list[DriftVerdict]
+) -> None:
+    seen = page_text(client.get(page_url(stream[-1])))
+    reference, window = make_days(80), make_days(1, 6, warmer=10)
+    for name, function in {"mean": "mean", "median": "median"}.items():
+        values = (reference["temp"].agg(function), window["temp"].agg(function))
+        assert f"{name} {values[0]:.3g} {values[1]:.3g}" in seen
+    assert f"standard deviation {reference['temp'].std(ddof=0):.3g} {window['temp'].std(ddof=0):.3g}" in seen
+    assert f"missing {reference['visib'].isna().mean():.1%} 100%" in seen
+    assert f"mean {reference['visib'].mean():.3g} –" in seen
+    changes = window["carrier"].value_counts(normalize=True) - reference["carrier"].value_counts(normalize=True)
+    assert f"reference window {changes.abs().idxmax()} " in seen
 
 
 def test_pages_show_replayed_verdict_with_the_first_one(
@@ -303,11 +380,10 @@ def test_links_lead_to_the_pages_of_a_model_with_this_name(
 ) -> None:
     for number in range(2):
         cache.add(make_verdict(number, model=model))
-    for number in range(routes.MAX_VERSIONS):  # later versions, so that this one is only linked to
-        cache.add(make_verdict(10 + number, version=str(10 + number)))
+    cache.add(make_verdict(10, model="m", version="10"))
     open_gate(gate, "a report")
-    (older,) = re.findall(r'href="(/\?[^"]+)"', client.get("/").text)
-    overview = follow(client, older)
+    (link,) = re.findall(r'href="(/\?[^"]+version=1)"', client.get("/").text)
+    overview = follow(client, link)
     for link in re.findall(r'<li><a class="\w+" href="([^"]+)"', overview.text):
         window = follow(client, link)
         assert window.status_code == 200
@@ -403,7 +479,13 @@ def test_overview_shows_quality_and_estimate(client: TestClient, cache: VerdictC
         "last_prediction_at": BEGIN,
     }
     evaluation = Evaluation(
-        rows=900, days=8, resampling_unit="days", metrics={"roc_auc": MetricEstimate(value=0.7012, low=0.68, high=0.72)}
+        rows=900,
+        days=8,
+        resampling_unit="days",
+        metrics={
+            "roc_auc": MetricEstimate(value=0.7012, low=0.68, high=0.72),
+            "mean_absolute_error": MetricEstimate(value=12.3456, low=11.2, high=13.5),
+        },
     )
     window = make_verdict().window
     cache.add(make_verdict())
@@ -426,7 +508,8 @@ def test_overview_shows_quality_and_estimate(client: TestClient, cache: VerdictC
     )
     seen = page_text(client.get("/"))
     assert "degraded : ROC AUC 0.701 <" in seen
-    assert "ROC AUC 0.701 0.68 to 0.72 –" in seen
+    assert "ROC AUC 0.701 0.680 to 0.720 –" in seen
+    assert "mean absolute error 12.35 11.2 to 13.5 –" in seen
     assert "900 rows of 8 days" in seen
     assert "not trusted: ROC AUC 0.75 (too few)" in seen
 

@@ -35,7 +35,7 @@ def window(number: int = 0) -> Window:
 def rows_of_day(frame: pd.DataFrame, day: int = 0) -> pd.DataFrame:
     times = [BEGIN + timedelta(days=day, minutes=row) for row in range(len(frame))]
     ids = [f"{day}-{row}" for row in range(len(frame))]
-    return frame.assign(id=ids, row=0, time=pd.to_datetime(times), model="m", version="1")
+    return frame.assign(_id=ids, _row=0, _time=pd.to_datetime(times), _model="m", _version="1")
 
 
 def judge(window_judge: WindowJudge, frame: pd.DataFrame, number: int = 0) -> DriftVerdict:
@@ -73,9 +73,9 @@ def test_explanation_lists_scores_and_drifted_statistics(window_judge: WindowJud
 @pytest.mark.parametrize(
     ("frame", "window_rows", "reason"),
     [
-        (make_days(1).head(89), ROWS, "too few rows: 89 of at least 90"),
-        (make_days(1).drop(columns=["temp", "visib"]), ROWS, "no column temp, visib"),
-        (make_days(2), 2 * ROWS, "calibrated for 100"),
+        (make_days(1).head(89), ROWS, "too_few_rows"),
+        (make_days(1).drop(columns=["temp", "visib"]), ROWS, "missing_columns"),
+        (make_days(2), 2 * ROWS, "other_window_length"),
     ],
     ids=["too few rows", "missing columns", "other window length"],
 )
@@ -85,13 +85,24 @@ def test_rows_that_cannot_be_compared_are_inconclusive(
     store_reference(bucket)
     verdict = judge(WindowJudge(bucket, WindowSettings(rows=window_rows), recent_windows), frame)
     assert (verdict.verdict, verdict.score, verdict.findings) == ("inconclusive", None, [])
-    assert reason in verdict.explanation
+    assert verdict.reason == reason
 
 
 def test_version_without_reference_is_inconclusive(window_judge: WindowJudge) -> None:
     verdict = judge(window_judge, make_days(1))
-    assert verdict.verdict == "inconclusive"
-    assert "version 1 of m has no reference" in verdict.explanation
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "no_reference")
+
+
+def test_version_with_unreadable_reference_is_inconclusive(window_judge: WindowJudge, bucket: Bucket) -> None:
+    store_reference(bucket)
+    bucket.write("references/m/1/profile.json", b"{")
+    verdict = judge(window_judge, make_days(1))
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "unreadable_reference")
+
+
+def test_conclusive_verdict_has_no_reason(window_judge: WindowJudge, bucket: Bucket) -> None:
+    store_reference(bucket)
+    assert judge(window_judge, make_days(1, 3)).reason is None
 
 
 def test_reference_that_is_stored_later_is_used(window_judge: WindowJudge, bucket: Bucket) -> None:

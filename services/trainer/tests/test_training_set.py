@@ -200,8 +200,8 @@ def test_training_set_counts_values_of_wrong_type(dataset: DatasetFixture) -> No
     dataset.push_base(base().assign(x=["far", "2.5", *["1"] * 18]))
     dataset.archive(base(2).assign(whole=[1.0, 2.5, 3.0, np.nan]))
     assert dataset.problems() == [
-        "schema: 1 values of x in the base dataset are no DOUBLE",
-        "schema: 1 archived values of whole are no BIGINT",
+        "schema: 1 value of x in the base dataset is no number, such as 'far'",
+        "schema: 1 value of whole in the archive is no whole number, such as '2.5'",
     ]
 
 

@@ -38,6 +38,7 @@ from driftloop.events import (
     EstimateTrackRecord,
     Evaluation,
     QualityEstimate,
+    QualityReason,
     QualityVerdict,
     Window,
     verdict_id,
@@ -243,36 +244,27 @@ class QualityTracker:
         )
         if len(rows) < self._settings.min_rows:
             explanation = f"too few rows: {len(rows)} with an outcome of at least {self._settings.min_rows}"
-            return verdict_of(verdict="inconclusive", explanation=explanation)
-        try:
-            at_gate = self._gate_evaluation(model, version)
-        except ReferenceUnavailable as error:
-            at_gate, gate_error = None, str(error)
-        else:
-            gate_error = ""
+            return verdict_of(verdict="inconclusive", reason="too_few_rows", explanation=explanation)
         scored = score_rows(rows)
         unknown_labels = scored.target.count_unknown(rows["outcome"])
         if unknown_labels:
             log.warning("quality.unknown_labels", window=window.name, version=version, labels=unknown_labels)
+        verdict_of = partial(verdict_of, unknown_labels=unknown_labels)
+        if scored.has_invalid_predictions:
+            explanation = "the predictions are not one number or label per row"
+            return verdict_of(verdict="inconclusive", reason="invalid_predictions", explanation=explanation)
         known = scored.known()
-        if scored.has_invalid_predictions or not len(known.outcomes):
-            return verdict_of(
-                verdict="inconclusive",
-                explanation="the predictions are not one number or label per row",
-                unknown_labels=unknown_labels,
-            )
+        if not len(known.outcomes):
+            explanation = f"the version knows none of the labels of {len(rows):,} outcomes"
+            return verdict_of(verdict="inconclusive", reason="unknown_labels", explanation=explanation)
+        try:
+            at_gate, gate_error = self._gate_evaluation(model, version), None
+        except ReferenceUnavailable as error:
+            at_gate, gate_error = None, GateComparison("inconclusive", str(error), "unreadable_gate_evaluation")
         headline = _headline_metric(at_gate, scored.target)
         in_service = evaluate(scored.target, known.outcomes, known.predictions, known.days, headline)
-        verdict, explanation = compare_with_gate(in_service, at_gate)
-        if gate_error:
-            verdict, explanation = "inconclusive", gate_error
-        return verdict_of(
-            verdict=verdict,
-            explanation=explanation,
-            in_service=in_service,
-            at_gate=at_gate,
-            unknown_labels=unknown_labels,
-        )
+        compared = gate_error or compare_with_gate(in_service, at_gate)
+        return verdict_of(**compared._asdict(), in_service=in_service, at_gate=at_gate)
 
     def _gate_evaluation(self, model: str, version: str) -> Evaluation | None:
         """Return the gate's evaluation of a version; it is stored before the version serves, or never."""
@@ -281,25 +273,35 @@ class QualityTracker:
         return self._gate_evaluations[model, version]
 
 
-def compare_with_gate(
-    in_service: Evaluation, at_gate: Evaluation | None
-) -> tuple[Literal["consistent", "degraded", "improved", "inconclusive"], str]:
-    """Return the verdict on an evaluation in service compared with the gate's evaluation, and its explanation."""
+class GateComparison(NamedTuple):
+    """The verdict on an evaluation in service compared with the gate's evaluation."""
+
+    verdict: Literal["consistent", "degraded", "improved", "inconclusive"]
+    explanation: str
+    reason: QualityReason | None = None
+    """Why the verdict is inconclusive."""
+
+
+def compare_with_gate(in_service: Evaluation, at_gate: Evaluation | None) -> GateComparison:
+    """Compare an evaluation in service with the gate's evaluation."""
     preferred = (in_service.headline, *HEADLINE_METRICS)
     name = next((name for name in preferred if name in in_service.metrics), None)
     if name is None:
-        return "inconclusive", f"all outcomes of {in_service.rows:,} rows are equal"
+        explanation = f"all outcomes of {in_service.rows:,} rows are equal"
+        return GateComparison("inconclusive", explanation, "metric_undefined")
     text = f"{_describe(name, in_service)} in service"
     if in_service.resampling_unit == "rows":
         text += f" (too few days to resample: {in_service.days}; rows are resampled, so intervals are too narrow)"
     if at_gate is None or name not in at_gate.metrics:
-        return "inconclusive", f"{text}; no gate has evaluated this version"
+        explanation = f"{text}; no gate has evaluated this version"
+        return GateComparison("inconclusive", explanation, "not_evaluated_at_gate")
     difference = unpaired_difference(in_service.metrics[name], at_gate.metrics[name])
     text += f", {_describe(name, at_gate)} at the gate: a difference of "
     text += f"{format_interval(name, difference, signed=True)} at 95 %"
     if difference.low <= 0 <= difference.high:
-        return "consistent", text
-    return ("improved" if as_gain(difference, lower_is_better=name in LOWER_IS_BETTER).low > 0 else "degraded"), text
+        return GateComparison("consistent", text)
+    gain = as_gain(difference, lower_is_better=name in LOWER_IS_BETTER)
+    return GateComparison("improved" if gain.low > 0 else "degraded", text)
 
 
 def _describe(name: str, evaluation: Evaluation) -> str:
@@ -326,6 +328,7 @@ def _update_metrics(verdict: QualityVerdict) -> None:
         window=verdict.window.name,
         version=verdict.version,
         verdict=verdict.verdict,
+        reason=verdict.reason,
         explanation=verdict.explanation,
     )
 

@@ -15,9 +15,9 @@ from driftloop.drift.scoring import StatisticValues, WindowScore, score_window
 from driftloop.drift.settings import WindowSettings
 from driftloop.drift.statistics import PreparedReference, prepare_reference, window_statistics
 from driftloop.errors import InvalidInput
-from driftloop.events import TIME_COLUMN, DataQualityIssue, DriftVerdict, Window, verdict_id
+from driftloop.events import TIME_COLUMN, DataQualityIssue, DriftReason, DriftVerdict, Window, verdict_id
 from driftloop.storage.bucket import Bucket
-from driftloop.storage.reference_store import Reference, ReferenceUnavailable, load_reference
+from driftloop.storage.reference_store import Reference, ReferenceMissing, ReferenceUnavailable, load_reference
 from driftloop.telemetry import tracing
 
 
@@ -30,6 +30,11 @@ class LoadedReference(NamedTuple):
 
 class Inconclusive(InvalidInput):
     """The rows cannot be judged; the message says why."""
+
+    def __init__(self, reason: DriftReason, message: str) -> None:
+        """Create the error with its reason as a code and in words."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class WindowJudge:
@@ -70,7 +75,7 @@ class WindowJudge:
             loaded = self._load_reference(model, version)
             comparable = self._to_comparable(loaded.reference, version, rows)
         except Inconclusive as error:
-            return verdict_of(verdict="inconclusive", explanation=str(error))
+            return verdict_of(verdict="inconclusive", reason=error.reason, explanation=str(error))
         profile = loaded.reference.profile
         score = score_window(profile, self._statistics(window, model, version, loaded, comparable.rows))
         single, *multiwindow = score.spans
@@ -114,10 +119,12 @@ class WindowJudge:
                 # Scored as a window will be, so that a profile that does not fit its rows is found here.
                 score_window(profile, {1: window_statistics(prepared, reference.rows)}).spans[0]
             except ReferenceUnavailable as error:
-                raise Inconclusive(str(error)) from error
+                reason: DriftReason = "no_reference" if isinstance(error, ReferenceMissing) else "unreadable_reference"
+                raise Inconclusive(reason, str(error)) from error
             except (LookupError, TypeError, ValueError) as error:
                 raise Inconclusive(
-                    f"the reference of version {version} of {model} has another schema than its profile: {error!r}"
+                    "unreadable_reference",
+                    f"the reference of version {version} of {model} has another schema than its profile: {error!r}",
                 ) from error
             self._references[model, version] = LoadedReference(reference, prepared)
         return self._references[model, version]
@@ -127,13 +134,16 @@ class WindowJudge:
         profile = reference.profile
         min_rows = self._settings.min_rows
         if len(rows) < min_rows:
-            raise Inconclusive(f"too few rows: {len(rows)} of at least {min_rows}")
+            raise Inconclusive("too_few_rows", f"too few rows: {len(rows)} of at least {min_rows}")
         if missing := [column for column in profile.kinds if column not in rows.columns]:
-            raise Inconclusive(f"the window has no column {', '.join(missing)}, which the reference has")
+            raise Inconclusive(
+                "missing_columns", f"the window has no column {', '.join(missing)}, which the reference has"
+            )
         if profile.window_rows != self._settings.rows:
             raise Inconclusive(
+                "other_window_length",
                 f"windows have {self._settings.rows} rows (DRIFTLOOP_WINDOW__ROWS), but version {version} was "
-                f"calibrated for {profile.window_rows}"
+                f"calibrated for {profile.window_rows}",
             )
         return comparable_rows(rows, profile.kinds)
 

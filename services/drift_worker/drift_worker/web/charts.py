@@ -1,4 +1,4 @@
-"""The charts of the pages, as plotly figures that the browser draws."""
+"""The charts of the overview, as plotly figures that the browser draws."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
-from drift_worker.web.distributions import BinFractions, LevelFractions, compute_fractions
-from driftloop.drift.distances import ColumnType
+from drift_worker.web.figure import (
+    BLUE,
+    FAINT,
+    GRID,
+    LIGHT_GREY,
+    RED,
+    escape_html,
+    evenly_spaced,
+    label_lines,
+    new_figure,
+    wrap_label,
+)
 from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerdict
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-INK, FAINT, GRID = "#3c4a57", "#8d99a5", "#e6eaee"
-BLUE, RED, GREY = "#4a7fa5", "#c8472f", "#b9c2ca"
-LIGHT_GREY, PALE_GREY = "#c3ccd3", "#dfe4e8"
 # Blue up to the threshold, which is a third of the scale, red above it: distinguishable without seeing green.
 HEATMAP_COLORS = [[0, "#f5f7f9"], [0.333, "#a9c6da"], [0.334, "#f4c3ab"], [0.6, "#dd6b48"], [1, "#8c2112"]]
 MAX_RATIO = 3.0  # multiple of the threshold at which the heat map's colour ends
 MAX_TICKS = 6
-MAX_LEVEL_TICKS = 12
-MAX_LABEL_LENGTH = 18
+ROW_HEIGHT, LINE_HEIGHT = 20, 13  # pixels of the heat map's rows: with one line, and more for each further line
 
 
 def threshold_ratio(finding: Finding) -> float | None:
@@ -45,7 +48,7 @@ def score_chart(verdicts: Sequence[DriftVerdict]) -> go.Figure:
     """Return a chart of each window's score divided by its threshold, alone and with the windows before it."""
     positions = list(range(len(verdicts)))
     times = [_format_utc(verdict.first_prediction_at) for verdict in verdicts]
-    figure = _figure(
+    figure = new_figure(
         height=340,
         hovermode="closest",
         xaxis=_time_axis([verdict.first_prediction_at for verdict in verdicts]),
@@ -84,8 +87,10 @@ def score_chart(verdicts: Sequence[DriftVerdict]) -> go.Figure:
 def drift_heatmap(verdicts: Sequence[DriftVerdict], columns: Sequence[str]) -> go.Figure:
     """Return a heat map of columns by windows with each column's largest ratio; the first column is at the top."""
     findings = [largest_finding_by_column(verdict) for verdict in verdicts]
-    figure = _figure(
-        height=90 + 20 * len(columns),
+    labels = [wrap_label(column) for column in columns]
+    lines = max(map(label_lines, labels), default=1)
+    figure = new_figure(
+        height=90 + (ROW_HEIGHT + LINE_HEIGHT * (lines - 1)) * len(columns),
         xaxis={**_time_axis([verdict.first_prediction_at for verdict in verdicts]), "showgrid": False},
         yaxis={
             "autorange": "reversed",
@@ -95,7 +100,7 @@ def drift_heatmap(verdicts: Sequence[DriftVerdict], columns: Sequence[str]) -> g
             "fixedrange": True,
             "ticks": "",
             "tickvals": list(range(len(columns))),
-            "ticktext": [escape_html(_truncate(column)) for column in columns],
+            "ticktext": labels,
         },
         meta=_window_links(verdicts),
     )
@@ -139,7 +144,7 @@ def quality_chart(
     ]
     times = sorted({time for time, _ in (*measured, *estimated)})
     position = {time: index for index, time in enumerate(times)}
-    figure = _figure(
+    figure = new_figure(
         height=270,
         hovermode="closest",
         xaxis=_time_axis(times),
@@ -176,102 +181,9 @@ def quality_chart(
     return figure
 
 
-def distribution_chart(column_type: ColumnType, reference: pd.Series, window: pd.Series, drifted: bool) -> go.Figure:
-    """Return a chart of a column's distribution in reference and window, as fractions of the values present."""
-    color = RED if drifted else BLUE
-    fractions = compute_fractions(column_type, reference, window)
-    return _level_bars(fractions, color) if isinstance(fractions, LevelFractions) else _histogram(fractions, color)
-
-
-def escape_html(text: str) -> str:
-    """Escape a text for plotly, which interprets some HTML in labels."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def verdict_path(verdict: DriftVerdict) -> str:
     """Return the path of a verdict's page, not yet quoted as a URL."""
     return f"/windows/{verdict.window.name}/{verdict.model}/{verdict.version}"
-
-
-def _figure(**layout: Any) -> go.Figure:
-    """Return an empty figure with the pages' layout. ``layout`` adds to it and takes precedence."""
-    import plotly.graph_objects as go  # noqa: PLC0415  # a worker that draws no page starts without it
-
-    defaults = {
-        "template": "none",  # without plotly's own colours, and 7 KB less a figure
-        "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 50, "r": 10, "t": 10, "b": 40},
-        "showlegend": False,
-        "dragmode": False,
-    }
-    return go.Figure(layout=defaults | layout)
-
-
-def _distribution_figure(hovermode: str, **layout: Any) -> go.Figure:
-    xaxis = {"showgrid": False, "zeroline": False, "automargin": True} | layout.pop("xaxis", {})
-    return _figure(
-        height=190,
-        margin={"l": 40, "r": 8, "t": 8, "b": 36},
-        xaxis=xaxis,
-        yaxis={"tickformat": ".0%", "gridcolor": GRID, "zeroline": False, "rangemode": "tozero", "nticks": 5},
-        hovermode=hovermode,
-        **layout,
-    )
-
-
-def _level_bars(fractions: LevelFractions, color: str) -> go.Figure:
-    labels = [escape_html(_truncate(level)) for level in fractions.levels]
-    ticks = _evenly_spaced(len(labels), MAX_LEVEL_TICKS)
-    figure = _distribution_figure(
-        "closest", bargap=0.2, xaxis={"tickvals": ticks, "ticktext": [labels[index] for index in ticks]}
-    )
-    for name, values, fill in (("reference", fractions.reference, GREY), ("window", fractions.window, color)):
-        figure.add_bar(
-            name=name,
-            x=list(range(len(labels))),
-            y=values,
-            marker={"color": fill},
-            text=labels,
-            textposition="none",
-            hovertemplate="%{text}: %{y:.1%}",
-        )
-    if fractions.others:
-        figure.add_annotation(
-            text=fractions.others,
-            xref="paper",
-            yref="paper",
-            x=1,
-            y=1,
-            xanchor="right",
-            showarrow=False,
-            font={"color": FAINT},
-        )
-    return figure
-
-
-def _histogram(fractions: BinFractions, color: str) -> go.Figure:
-    figure = _distribution_figure("x unified")
-    figure.add_scatter(
-        name="reference",
-        x=fractions.centers,
-        y=fractions.reference,
-        mode="lines",
-        line={"shape": "hvh", "width": 0, "color": GREY},
-        fill="tozeroy",
-        fillcolor=PALE_GREY,
-        hovertemplate="%{y:.1%}",
-    )
-    figure.add_scatter(
-        name="window",
-        x=fractions.centers,
-        y=fractions.window,
-        mode="lines",
-        line={"shape": "hvh", "width": 2, "color": color},
-        hovertemplate="%{y:.1%}",
-    )
-    return figure
 
 
 def _time_axis(times: Sequence[datetime]) -> dict[str, Any]:
@@ -280,14 +192,17 @@ def _time_axis(times: Sequence[datetime]) -> dict[str, Any]:
     The times of windows in the order of their verdicts need not ascend: days of the past can be streamed after the
     present ones.
     """
-    ticks = _evenly_spaced(len(times), MAX_TICKS)
+    ticks = evenly_spaced(len(times), MAX_TICKS)
     return {
         "tickvals": ticks,
-        "ticktext": [f"{times[index].astimezone(UTC):%d %b<br>%H:%M}" for index in ticks],
+        "ticktext": [f"{times[index].astimezone(UTC):%Y-%m-%d<br>%H:%M}" for index in ticks],
         "range": [-0.5, len(times) - 0.5],
         "gridcolor": GRID,
         "zeroline": False,
         "tickangle": 0,
+        "ticks": "outside",
+        "ticklen": 7,  # away from the labels of the other axis
+        "tickcolor": "rgba(0,0,0,0)",
         "fixedrange": True,
     }
 
@@ -295,11 +210,6 @@ def _time_axis(times: Sequence[datetime]) -> dict[str, Any]:
 def _window_links(verdicts: Sequence[DriftVerdict]) -> dict[str, list[str]]:
     """Return the pages that a click on a window leads to, by position; charts.js reads them."""
     return {"links": [verdict_path(verdict) for verdict in verdicts]}
-
-
-def _evenly_spaced(count: int, max_count: int) -> list[int]:
-    """Return at most ``max_count`` of ``count`` positions, evenly spaced."""
-    return sorted({round(position) for position in np.linspace(0, count - 1, min(count, max_count))})
 
 
 def _format_utc(time: datetime) -> str:
@@ -318,7 +228,3 @@ def _describe_finding(finding: Finding | None) -> str:
     windows = "" if finding.windows == 1 else f" of {finding.windows} windows"
     value = "no value" if finding.value is None else f"{finding.value:.3g}"
     return f"{escape_html(finding.column)}<br>{finding.method}{windows}: {value}<br>threshold {finding.threshold:.3g}"
-
-
-def _truncate(text: str) -> str:
-    return text if len(text) <= MAX_LABEL_LENGTH else f"{text[: MAX_LABEL_LENGTH - 1]}…"

@@ -1,6 +1,7 @@
-"""The distributions of a column in reference and window, as the fractions of levels or bins that a chart shows."""
+"""A column in reference and window: the fractions of levels or bins that a chart shows, and the numbers beside it."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,12 @@ MAX_DISCRETE_VALUES = 20  # a numeric column with at most so many different numb
 BINS = 40
 MAX_LEVELS = 12  # bars that can be read on a phone
 TAIL_FRACTION = 0.005  # of the values on each side, which are counted in the outermost bins
+MAX_CHANGES = 3  # levels whose change is written beside the chart
+NUMBER_STATISTICS: Mapping[str, Callable[[FloatArray], Any]] = {
+    "mean": np.mean,
+    "median": np.median,
+    "standard deviation": np.std,
+}
 
 
 class LevelFractions(NamedTuple):
@@ -32,30 +39,57 @@ class BinFractions(NamedTuple):
     window: list[float]
 
 
-def compute_fractions(
-    column_type: ColumnType, reference: pd.Series, window: pd.Series
-) -> LevelFractions | BinFractions:
-    """Return a column's distribution in reference and window, as fractions of the values that are not missing.
+class Statistic(NamedTuple):
+    """A number about a column in reference and window."""
 
-    Numbers of which there are few are levels.
-    """
+    name: str
+    reference: float | None
+    """``None`` if the column has no value there."""
+    window: float | None
+    is_fraction: bool = False
+
+
+class ColumnComparison(NamedTuple):
+    """A column in reference and window."""
+
+    fractions: LevelFractions | BinFractions
+    """Of the values that are not missing."""
+    statistics: list[Statistic]
+    """Of a number its mean, median and standard deviation, of a category the levels that changed most; and the fraction
+    of missing values."""
+
+
+def compare_column(column_type: ColumnType, reference: pd.Series, window: pd.Series) -> ColumnComparison:
+    """Compare a column's values in reference and window. Numbers of which there are few are shown as levels."""
+    missing = Statistic("missing", float(reference.isna().mean()), float(window.isna().mean()), is_fraction=True)
     if column_type == "category":
-        return _level_fractions(reference, window)
+        levels = _level_table(reference, window)
+        return ColumnComparison(_level_fractions(levels), [*_largest_changes(levels), missing])
     reference_values, window_values = _finite_values(reference), _finite_values(window)
-    numbers = np.unique(window_values)
+    statistics = [
+        Statistic(name, _statistic(function, reference_values), _statistic(function, window_values))
+        for name, function in NUMBER_STATISTICS.items()
+    ]
+    return ColumnComparison(_number_fractions(reference_values, window_values), [*statistics, missing])
+
+
+def _statistic(function: Callable[[FloatArray], Any], values: FloatArray) -> float | None:
+    return float(function(values)) if len(values) else None
+
+
+def _number_fractions(reference: FloatArray, window: FloatArray) -> LevelFractions | BinFractions:
+    numbers = np.unique(window)
     if len(numbers) <= MAX_DISCRETE_VALUES:  # only then is the reference sorted too: it is much longer
-        numbers = np.union1d(numbers, reference_values)
+        numbers = np.union1d(numbers, reference)
     if len(numbers) <= MAX_DISCRETE_VALUES:
         return LevelFractions(
             [f"{number:.4g}" for number in numbers],
-            _number_fractions(reference_values, numbers),
-            _number_fractions(window_values, numbers),
+            _fractions_of(reference, numbers),
+            _fractions_of(window, numbers),
         )
-    edges = _bin_edges(reference_values, window_values)
+    edges = _bin_edges(reference, window)
     return BinFractions(
-        ((edges[:-1] + edges[1:]) / 2).tolist(),
-        _bin_fractions(reference_values, edges),
-        _bin_fractions(window_values, edges),
+        ((edges[:-1] + edges[1:]) / 2).tolist(), _bin_fractions(reference, edges), _bin_fractions(window, edges)
     )
 
 
@@ -64,7 +98,7 @@ def _finite_values(column: pd.Series) -> FloatArray:
     return values[np.isfinite(values)]
 
 
-def _number_fractions(values: FloatArray, numbers: FloatArray) -> list[float]:
+def _fractions_of(values: FloatArray, numbers: FloatArray) -> list[float]:
     """Return the fraction of values that equal each number."""
     return [float((values == number).sum()) / max(len(values), 1) for number in numbers]
 
@@ -81,15 +115,30 @@ def _bin_fractions(values: FloatArray, edges: FloatArray) -> list[float]:
     return [float(count) for count in counts / max(len(values), 1)]
 
 
-def _level_fractions(reference: pd.Series, window: pd.Series) -> LevelFractions:
-    """Return the fractions of the levels that are most common on either side, the most common first."""
+def _level_table(reference: pd.Series, window: pd.Series) -> pd.DataFrame:
+    """Return the fractions of all levels in ``reference`` and ``window``, the most common on either side first."""
     reference_fractions, window_fractions = (
         side.dropna().astype(str).value_counts(normalize=True) for side in (reference, window)
     )
     fractions = pd.DataFrame({"reference": reference_fractions, "window": window_fractions}).fillna(0.0)
-    order = fractions.max(axis=1).sort_values(ascending=False, kind="stable").index
-    shown, others = fractions.loc[order[:MAX_LEVELS]], fractions.loc[order[MAX_LEVELS:]].sum()
-    left_out = len(order) - len(shown)
+    return fractions.loc[fractions.max(axis=1).sort_values(ascending=False, kind="stable").index]
+
+
+def _level_fractions(levels: pd.DataFrame) -> LevelFractions:
+    shown, others = levels.iloc[:MAX_LEVELS], levels.iloc[MAX_LEVELS:].sum()
+    left_out = len(levels) - len(shown)
     text = f"{left_out} others: {others['reference']:.0%} → {others['window']:.0%}" if left_out else ""
-    levels = [str(level) for level in shown.index]
-    return LevelFractions(levels, shown["reference"].tolist(), shown["window"].tolist(), text)
+    names = [str(level) for level in shown.index]
+    return LevelFractions(names, shown["reference"].tolist(), shown["window"].tolist(), text)
+
+
+def _largest_changes(levels: pd.DataFrame) -> list[Statistic]:
+    """Return the levels whose fraction changed most, the largest change first."""
+    changes = (levels["window"] - levels["reference"]).abs().sort_values(ascending=False, kind="stable")
+    largest = levels.loc[changes.index[:MAX_CHANGES]]
+    return [
+        Statistic(str(level), reference, window, is_fraction=True)
+        for level, reference, window in zip(
+            largest.index, largest["reference"].tolist(), largest["window"].tolist(), strict=True
+        )
+    ]

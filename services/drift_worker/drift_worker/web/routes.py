@@ -11,11 +11,12 @@ from drift_worker.web.report import ReportKey
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.templating import VersionedStaticFiles, create_templates
 from drift_worker.web.verdict_cache import VerdictCache
+from drift_worker.web.version_status import version_statuses
 from drift_worker.web.views import column_charts, rank_findings, version_section
 from driftloop.errors import StorageUnavailable
 from driftloop.storage.bucket import Bucket
 
-MAX_VERSIONS = 4  # shown in full on the overview; older versions have a link
+MAX_VERSIONS = 4  # shown in full on the overview; of the others only the status
 FIRST_FINDINGS = 20  # shown on a window's page before the reader asks for more
 STALE_AFTER_SECONDS = 30.0  # the topic answers every second
 REFRESH_SECONDS = 3
@@ -43,6 +44,7 @@ class PageData(NamedTuple):
     cache: VerdictCache
     report_queue: ReportQueue
     bucket: Bucket
+    mlflow_url: str | None
 
 
 def page_data(request: Request) -> PageData:
@@ -54,9 +56,11 @@ def page_data(request: Request) -> PageData:
 Data = Annotated[PageData, Depends(page_data)]
 
 
-def mount(app: FastAPI, cache: VerdictCache, report_queue: ReportQueue, bucket: Bucket) -> None:
-    """Add the pages and static files to an app, and compress its responses."""
-    app.state.page_data = PageData(cache, report_queue, bucket)
+def mount(
+    app: FastAPI, cache: VerdictCache, report_queue: ReportQueue, bucket: Bucket, mlflow_url: str | None = None
+) -> None:
+    """Add the pages and static files to an app, and compress its responses. Without a URL no page links to MLflow."""
+    app.state.page_data = PageData(cache, report_queue, bucket, mlflow_url)
     app.include_router(router)
     app.mount("/static", VersionedStaticFiles())
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES, compresslevel=GZIP_LEVEL)
@@ -65,16 +69,18 @@ def mount(app: FastAPI, cache: VerdictCache, report_queue: ReportQueue, bucket: 
 
 @router.get("/")
 def overview(request: Request, data: Data, model: str | None = None, version: str | None = None) -> Response:
-    """Show the latest versions, or those of a model or with a version."""
-    versions = data.cache.versions()
-    selected = [(m, v) for m, v in versions if model in (None, m) and version in (None, v)][:MAX_VERSIONS]
-    if versions and not selected:
+    """Show the status of all versions, and the most important ones in full, or those of a model or with a version."""
+    statuses = version_statuses(data.cache)
+    selected = [s for s in statuses if model in (None, s.model) and version in (None, s.version)]
+    if statuses and not selected:
         return not_found(request, f"verdict on version {version} of model {model}")
+    in_full = [status for status in selected if status.windows][:MAX_VERSIONS]
     return render(
         request,
         "overview.html",
-        sections=[version_section(data.cache, *key) for key in selected],
-        others=[key for key in versions if key not in selected],
+        statuses=statuses,
+        sections=[version_section(data.cache, status) for status in in_full],
+        is_filtered=len(selected) < len(statuses),
     )
 
 
@@ -142,6 +148,7 @@ def retry_report(request: Request, data: Data, model_version: str, name: str) ->
 def render(request: Request, template: str, status_code: int = 200, **context: Any) -> Response:
     """Return a page; it says so if the topic of verdicts has not answered for a while."""
     age_seconds = page_data(request).cache.age_seconds
+    context["mlflow_url"] = page_data(request).mlflow_url
     context["stale_seconds"] = age_seconds if age_seconds > STALE_AFTER_SECONDS else None
     # Not no-referrer: with it, a browser would withhold the page's origin from its own requests, too (driftloop.asgi).
     headers = {"Content-Security-Policy": PAGE_POLICY, "Referrer-Policy": "same-origin"}

@@ -1,6 +1,7 @@
 """The templates of the pages, their filters, and the URLs of static files."""
 
 import hashlib
+import re
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -8,16 +9,19 @@ from urllib.parse import quote
 
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from drift_worker.web.charts import threshold_ratio, verdict_path
-from driftloop.evaluation.metric_names import metric_label
-from driftloop.events import DataQualityIssue, DriftVerdict
+from drift_worker.web.distributions import Statistic
+from driftloop.evaluation.metric_names import format_metric, metric_label
+from driftloop.events import REASON_TEXTS, DataQualityIssue, DriftVerdict, QualityVerdict
 
 PACKAGES = (("drift_worker.web", "static"), ("plotly", "package_data"))  # the latter has plotly.min.js
 CACHE_CONTROL = "public, max-age=31536000, immutable"
+BREAK_BEHIND = re.compile(r"([_.]+)(?=\w)")
 ISSUE_TEXTS: dict[str, str] = {
     "out_of_range": "of the values are out of the reference's range: a change of units?",
     "unseen_levels": "of the values are levels that the reference does not have",
@@ -61,25 +65,44 @@ def create_templates() -> Jinja2Templates:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "breakable": mark_line_breaks,
         "digits": format_number,
         "fraction": format_fraction,
         "issue": format_issue,
         "metric": metric_label,
+        "metric_value": format_metric,
         "quoted": quote,
         "ratio": threshold_ratio,
+        "reason": reason_text,
+        "statistic": format_statistic,
         "time_range": format_time_range,
         "utc": format_utc,
         "verdict_url": verdict_url,
         "words": as_words,
         "zip": zip,
     }
-    environment.globals["static_url"] = static_url
+    environment.globals |= {"static_url": static_url, "mlflow_version_url": mlflow_version_url}
     return Jinja2Templates(env=environment)
 
 
 def verdict_url(verdict: DriftVerdict) -> str:
     """Return the URL of a verdict's page."""
     return quote(verdict_path(verdict))
+
+
+def mlflow_version_url(mlflow_url: str, model: str, version: str) -> str:
+    """Return the URL of MLflow's page of a version."""
+    return f"{mlflow_url.rstrip('/')}/#/models/{quote(model, safe='')}/versions/{quote(version, safe='')}"
+
+
+def reason_text(verdict: DriftVerdict | QualityVerdict) -> str:
+    """Return in words why a verdict is inconclusive; its explanation if the event is older than the reasons."""
+    return REASON_TEXTS[verdict.reason] if verdict.reason else verdict.explanation
+
+
+def mark_line_breaks(name: str) -> Markup:
+    """Return a name as HTML in which a browser may break lines behind underscores and dots, not in words only."""
+    return Markup(BREAK_BEHIND.sub(r"\1<wbr>", str(escape(name))))  # noqa: S704  # the name is escaped
 
 
 def as_words(name: str) -> str:
@@ -97,6 +120,11 @@ def format_number(value: float | None) -> str:
 def format_fraction(fraction: float) -> str:
     """Return a fraction as a percentage."""
     return f"{fraction:.0%}" if fraction in (0, 1) else f"{fraction:.1%}"
+
+
+def format_statistic(statistic: Statistic, value: float | None) -> str:
+    """Return a statistic's value in the reference or the window."""
+    return format_number(value) if value is None or not statistic.is_fraction else format_fraction(value)
 
 
 def format_utc(time: datetime) -> str:

@@ -1,20 +1,38 @@
-"""The latest verdicts on the topic for the pages, whichever worker has published them and whenever this one started."""
+"""The latest verdicts and model changes on the topics for the pages.
+
+It makes no difference which worker has published them, or when this one started.
+"""
 
 import threading
 import time
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from datetime import datetime
+from typing import Literal, NamedTuple, TypeVar
 
-from driftloop.events import DriftVerdict, Event, QualityEstimate, QualityVerdict
+from driftloop.events import DriftReason, DriftVerdict, Event, ModelStateChanged, QualityEstimate, QualityVerdict
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings
 
+Verdict = Literal["no_drift", "drift", "inconclusive"]
 CachedEvent = DriftVerdict | QualityVerdict | QualityEstimate
 OFFSETS_PER_VERDICT = 4  # the verdict, its estimate, a quality verdict, and the markers of their transactions
+MAX_MODEL_OFFSETS = 20_000  # a thousand retrains with all of their phases
 RECONNECT_DELAY_SECONDS = 5
 
 E = TypeVar("E", DriftVerdict, QualityVerdict, QualityEstimate)
+
+
+class JudgedWindow(NamedTuple):
+    """What the status of a version needs of a verdict; kept uncompressed, since a page needs those of all versions."""
+
+    name: str
+    verdict: Verdict
+    reason: DriftReason | None
+    explanation: str
+    published_at: datetime
+    first_prediction_at: datetime
+    last_prediction_at: datetime
 
 
 class CompressedEvent(NamedTuple):
@@ -23,6 +41,17 @@ class CompressedEvent(NamedTuple):
     model: str
     version: str
     data: bytes
+    window: JudgedWindow | None = None
+    """Of a verdict on drift."""
+
+
+class ServiceChange(NamedTuple):
+    """A version came into service."""
+
+    version: str
+    at: datetime
+    state: str
+    """``promoted`` or ``rolled_back``."""
 
 
 class VerdictCache:
@@ -37,20 +66,30 @@ class VerdictCache:
             QualityEstimate: {},
         }
         self._replayed: dict[tuple[str, str], CompressedEvent] = {}
+        self._service_changes: dict[str, dict[str, ServiceChange]] = {}
         self._lock = threading.Lock()
         self._fresh_at = time.monotonic()
 
     def add(self, event: Event) -> None:
         """Add an event; events that no page shows are ignored."""
+        if isinstance(event, ModelStateChanged):
+            self._add_service_change(event)
         if not isinstance(event, CachedEvent):
             return
         data = zlib.compress(event.model_dump_json().encode())
         is_replayed = isinstance(event, DriftVerdict) and event.replayed
         with self._lock:
             events = self._replayed if is_replayed else self._events[type(event)]
-            events[_key_of(event)] = CompressedEvent(event.model, event.version, data)
+            events[_key_of(event)] = CompressedEvent(event.model, event.version, data, _judged_window(event))
             if len(events) > self.max_events:
                 del events[next(iter(events))]
+
+    def _add_service_change(self, event: ModelStateChanged) -> None:
+        if event.version is None or event.state not in ("promoted", "rolled_back"):
+            return
+        with self._lock:
+            changes = self._service_changes.setdefault(event.model, {})
+            changes[event.version] = ServiceChange(event.version, event.time, event.state)
 
     def mark_fresh(self) -> None:
         """Note that the topic has answered now, with or without new events."""
@@ -61,11 +100,19 @@ class VerdictCache:
         """How long ago the topic answered last; later events can be missing."""
         return time.monotonic() - self._fresh_at
 
-    def versions(self) -> list[tuple[str, str]]:
-        """Return the models and versions with verdicts, in descending order of their latest verdict."""
+    def windows_by_version(self) -> dict[tuple[str, str], list[JudgedWindow]]:
+        """Return the judged windows of each model and version, in the order of their publication."""
+        windows: dict[tuple[str, str], list[JudgedWindow]] = {}
         with self._lock:
-            events = reversed(self._events[DriftVerdict].values())
-            return list(dict.fromkeys((event.model, event.version) for event in events))
+            for event in self._events[DriftVerdict].values():
+                if event.window is not None:
+                    windows.setdefault((event.model, event.version), []).append(event.window)
+        return windows
+
+    def service_changes(self) -> dict[str, dict[str, ServiceChange]]:
+        """Return by model and version the latest promotion of the version, or rollback to it."""
+        with self._lock:
+            return {model: dict(changes) for model, changes in self._service_changes.items()}
 
     def latest(self, kind: type[E], model: str, version: str, count: int) -> list[E]:
         """Return the latest events of a type on a version, at most ``count``, in the order of their publication."""
@@ -96,6 +143,20 @@ class VerdictCache:
         return names[index - 1] if index else None, names[index + 1] if index + 1 < len(names) else None
 
 
+def _judged_window(event: CachedEvent) -> JudgedWindow | None:
+    if not isinstance(event, DriftVerdict):
+        return None
+    return JudgedWindow(
+        event.window.name,
+        event.verdict,
+        event.reason,
+        event.explanation,
+        event.time,
+        event.first_prediction_at,
+        event.last_prediction_at,
+    )
+
+
 def _key_of(event: CachedEvent) -> tuple[str, str]:
     return event.window.name, f"{event.model}/{event.version}"
 
@@ -105,7 +166,7 @@ def _decompress(kind: type[E], event: CompressedEvent) -> E:
 
 
 def follow_verdicts(cache: VerdictCache, kafka: KafkaSettings, topic: str, report_progress: Callable[[], None]) -> None:
-    """Fill the cache from the topic for as long as the broker is available.
+    """Fill the cache from the topic of verdicts for as long as the broker is available.
 
     Raises:
         BrokerUnavailable: The connection has failed or has been lost.
@@ -114,5 +175,18 @@ def follow_verdicts(cache: VerdictCache, kafka: KafkaSettings, topic: str, repor
         for event in events:
             report_progress()
             cache.mark_fresh()
+            if event is not None:
+                cache.add(event)
+
+
+def follow_models(cache: VerdictCache, kafka: KafkaSettings, topic: str, report_progress: Callable[[], None]) -> None:
+    """Learn from the topic of models which versions are in service, for as long as the broker is available.
+
+    Raises:
+        BrokerUnavailable: The connection has failed or has been lost.
+    """
+    with reader.tail(kafka, topic, last=MAX_MODEL_OFFSETS) as events:
+        for event in events:
+            report_progress()
             if event is not None:
                 cache.add(event)

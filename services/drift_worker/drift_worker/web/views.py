@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from drift_worker.web import charts
 from drift_worker.web.charts import largest_finding_by_column, threshold_ratio
+from drift_worker.web.distribution_charts import distribution_chart
+from drift_worker.web.distributions import Statistic, compare_column
 from drift_worker.web.report import ReportKey, WindowNotArchived, load_rows
 from drift_worker.web.verdict_cache import VerdictCache
+from drift_worker.web.version_status import VersionStatus
 from driftloop.errors import StorageUnavailable
 from driftloop.evaluation.metric_names import HEADLINE_METRICS, metric_label
 from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerdict
@@ -39,8 +42,7 @@ class RankedColumn(NamedTuple):
 class VersionSection(NamedTuple):
     """A version on the overview."""
 
-    model: str
-    version: str
+    status: VersionStatus
     verdicts: list[DriftVerdict]
     """The oldest first."""
     replayed: list[DriftVerdict | None]
@@ -53,6 +55,8 @@ class VersionSection(NamedTuple):
     """In descending order of priority."""
     quality: QualityVerdict | None
     """The latest verdict with an evaluation."""
+    metrics: list[str]
+    """Names of all metrics of that evaluation and of the gate's."""
     estimate: QualityEstimate | None
     """The latest estimate."""
     charts: dict[str, go.Figure]
@@ -64,35 +68,33 @@ class ColumnChart(NamedTuple):
 
     column: str
     drifted: bool
-    missing_in_reference: float
-    missing_in_window: float
+    statistics: list[Statistic]
     chart: go.Figure
 
 
-def version_section(cache: VerdictCache, model: str, version: str) -> VersionSection:
+def version_section(cache: VerdictCache, status: VersionStatus) -> VersionSection:
     """Return what the overview shows of a version that has at least one verdict."""
+    model, version = status.model, status.version
     verdicts = cache.latest(DriftVerdict, model, version, MAX_WINDOWS)
     conclusive = [verdict for verdict in verdicts if verdict.verdict != "inconclusive"][-RANKED_WINDOWS:]
     columns = rank_columns(conclusive)
-    quality_verdicts = [
-        verdict for verdict in cache.latest(QualityVerdict, model, version, MAX_WINDOWS) if verdict.in_service
-    ]
+    measured = [verdict for verdict in cache.latest(QualityVerdict, model, version, MAX_WINDOWS) if verdict.in_service]
     estimates = cache.latest(QualityEstimate, model, version, MAX_WINDOWS)
     figures = {}
     if conclusive:
         shown = [column.column for column in columns[:MAX_COLUMNS]]
         figures = {"scores": charts.score_chart(verdicts), "heatmap": charts.drift_heatmap(verdicts, shown)}
-    if name := _headline_metric(quality_verdicts):
-        figures["quality"] = charts.quality_chart(name, metric_label(name), quality_verdicts, estimates)
+    if name := _headline_metric(measured):
+        figures["quality"] = charts.quality_chart(name, metric_label(name), measured, estimates)
     return VersionSection(
-        model=model,
-        version=version,
+        status=status,
         verdicts=verdicts,
         replayed=[cache.replayed(verdict) for verdict in verdicts],
         counts=Counter(verdict.verdict for verdict in verdicts),
         ranked_windows=len(conclusive),
         columns=columns,
-        quality=quality_verdicts[-1] if quality_verdicts else None,
+        quality=measured[-1] if measured else None,
+        metrics=_metric_names(measured[-1]) if measured else [],
         estimate=estimates[-1] if estimates else None,
         charts=figures,
     )
@@ -135,21 +137,24 @@ def column_charts(bucket: Bucket, verdict: DriftVerdict) -> tuple[list[ColumnCha
     columns = [column for column in ranked if column in column_types]
     columns += [column for column in column_types if column not in ranked]
     drifted = set(verdict.drifted_columns)
-    return [
-        ColumnChart(
-            column=column,
-            drifted=column in drifted,
-            missing_in_reference=float(reference.rows[column].isna().mean()),
-            missing_in_window=float(window[column].isna().mean()),
-            chart=charts.distribution_chart(
-                column_types[column], reference.rows[column], window[column], column in drifted
-            ),
-        )
-        for column in columns[:MAX_COLUMNS]
-    ], ""
+    shown = []
+    for column in columns[:MAX_COLUMNS]:
+        compared = compare_column(column_types[column], reference.rows[column], window[column])
+        chart = distribution_chart(compared.fractions, column in drifted)
+        shown.append(ColumnChart(column, column in drifted, compared.statistics, chart))
+    return shown, ""
 
 
 def _headline_metric(verdicts: Sequence[QualityVerdict]) -> str | None:
-    """Return the metric to plot: the headline metric of the latest verdict."""
+    """Return the metric to plot: the headline metric of the latest verdict, or else its first one."""
     evaluation = verdicts[-1].in_service if verdicts else None
-    return next((name for name in HEADLINE_METRICS if evaluation and name in evaluation.metrics), None)
+    if evaluation is None:
+        return None
+    names = list(evaluation.metrics)
+    return next((name for name in (evaluation.headline, *HEADLINE_METRICS, *names) if name in names), None)
+
+
+def _metric_names(verdict: QualityVerdict) -> list[str]:
+    """Return the names of all metrics, in service and at the gate, in the order of the evaluations."""
+    evaluations = (verdict.in_service, verdict.at_gate)
+    return list(dict.fromkeys(name for evaluation in evaluations if evaluation for name in evaluation.metrics))

@@ -28,8 +28,8 @@ from driftloop.storage.duckdb_sql import (
     column_types,
     connect,
     copy_to_parquet,
-    count_cast_failures,
     fetch_row,
+    find_cast_failures,
     quote_identifier,
     quote_literal,
     scan_parquet_sql,
@@ -296,8 +296,8 @@ def _export_archive(
         ) as archive:
             archive.write(path, query)
             problems = [
-                f"schema: {count:,} archived values of {name} are no {feature_types[name]}"
-                for name, count in archive.count_type_mismatches().items()
+                f"schema: {failures.describe(name, 'the archive')}"
+                for name, failures in archive.type_mismatches().items()
             ]
             return archive.anomalies(), problems
     except ArchiveUnreadable as error:
@@ -320,9 +320,8 @@ def _schema_problems(
         problems.append(f"schema: the base dataset has no {', '.join(missing)}")
     if unknown:
         problems.append(f"schema: the base dataset has {', '.join(unknown)}, which the use case does not have")
-    failures = count_cast_failures(connection, f"({scan_parquet_sql([base])})", base_types, expected)
-    for name, count in failures.items():
-        problems.append(f"schema: {count:,} values of {name} in the base dataset are no {expected[name]}")
+    found = find_cast_failures(connection, f"({scan_parquet_sql([base])})", base_types, expected)
+    problems += [f"schema: {failures.describe(name, 'the base dataset')}" for name, failures in found.items()]
     return problems
 
 
