@@ -20,10 +20,12 @@ from driftloop.registry.loading import LoadedModel, download_model, load_model, 
 from driftloop.settings import RegistrySettings
 
 ALIAS_PREVIOUS = "previous"  # the version that was in service before
-ALIAS_CHALLENGER = "challenger"  # the version that was registered last
+ALIAS_CHALLENGER = "challenger"  # the version that was registered last and has not been promoted
 TAG_RETRAIN_ID = "retrain_id"
-TAG_RETRAIN_RESULT = "retrain_result"
-TAG_ROLLED_BACK = "rolled_back"
+TAG_RESULT = "result"  # the version's last state, in one word
+# Events as JSON, for programs. MLflow's pages sort tags by name: these come after those that people read.
+TAG_RETRAIN_RESULT = "state_of_retrain_json"
+TAG_ROLLED_BACK = "state_rolled_back_json"
 PARAM_TRAINED_THROUGH = "trained_through"  # of a run
 
 
@@ -62,23 +64,23 @@ class ModelRegistry:
             raise
 
     @translate_errors()
-    def create_version(self, source: str, retrain_id: str, metrics: Mapping[str, float]) -> str:
+    def create_version(self, source: str, retrain_id: str, tags: Mapping[str, str]) -> str:
         """Register a logged model as a new version and as the challenger; return its number.
 
         Args:
             source: MLflow's address of the logged model.
             retrain_id: The retrain that the version comes from.
-            metrics: Stored as tags of the version.
+            tags: Further tags of the version.
         """
-        tags = {TAG_RETRAIN_ID: retrain_id, **{name: f"{value:.6g}" for name, value in metrics.items()}}
-        version = str(mlflow.register_model(source, self.model, tags=tags).version)
+        version = str(mlflow.register_model(source, self.model, tags={TAG_RETRAIN_ID: retrain_id, **tags}).version)
         self.client.set_registered_model_alias(self.model, ALIAS_CHALLENGER, version)
         return version
 
     @translate_errors()
     def record_result(self, version: str, change: ModelStateChanged) -> None:
-        """Store the result of the version's retrain as its description and as a tag, where MLflow's UI shows it."""
+        """Store the result of the version's retrain as its description and as tags, where MLflow's UI shows it."""
         self.client.update_model_version(self.model, version, f"{change.state}: {change.explanation}")
+        self.client.set_model_version_tag(self.model, version, TAG_RESULT, change.state)
         self.client.set_model_version_tag(self.model, version, TAG_RETRAIN_RESULT, change.model_dump_json())
 
     @translate_errors()
@@ -130,12 +132,14 @@ class ModelRegistry:
     def promote(self, version: str) -> None:
         """Move the alias to a version; predictors serve it after their next poll.
 
-        The alias of the previous version moves first, so that there is always a version to roll back to.
+        The alias of the previous version moves first, so that there is always a version to roll back to. A version that
+        serves is no challenger any more.
         """
         champion = self.champion()
         if champion not in (None, version):
             self.client.set_registered_model_alias(self.model, ALIAS_PREVIOUS, champion)
         self.client.set_registered_model_alias(self.model, self.alias, version)
+        self._note_in_service(version, "promoted again")
 
     @translate_errors()
     def apply_rollback(self, version: str, change: ModelStateChanged) -> None:
@@ -144,18 +148,59 @@ class ModelRegistry:
         The rollback is recorded on ``version`` before the alias moves, so that a process that is killed in between can
         publish it after a restart. The previous version's alias is deleted: nothing leads back to ``version``.
         """
-        description = self.client.get_model_version(self.model, version).description or ""
-        description = f"{description}\n\n{change.state}: {change.explanation}".strip()
-        self.client.update_model_version(self.model, version, description)
+        self._append_to_description(version, f"{change.state}: {change.explanation}")
+        self.client.set_model_version_tag(self.model, version, TAG_RESULT, change.state)
         self.client.set_model_version_tag(self.model, version, TAG_ROLLED_BACK, change.model_dump_json())
         self.client.set_registered_model_alias(self.model, self.alias, change.version)
         self.client.delete_registered_model_alias(self.model, ALIAS_PREVIOUS)
+        if change.version is not None:
+            self._note_in_service(change.version, f"in service again: {change.explanation}")
+
+    def _note_in_service(self, version: str, note: str) -> None:
+        """Undo what says of a version that the alias names that it does not serve: its alias, its last rollback.
+
+        Args:
+            version: The version.
+            note: Ends the description if that ended with a rollback.
+        """
+        if self.version_for_alias(ALIAS_CHALLENGER) == version:
+            self.client.delete_registered_model_alias(self.model, ALIAS_CHALLENGER)
+        if TAG_ROLLED_BACK in self.client.get_model_version(self.model, version).tags:
+            self._append_to_description(version, note)
+            self.client.set_model_version_tag(self.model, version, TAG_RESULT, "promoted")
+            self.client.delete_model_version_tag(self.model, version, TAG_ROLLED_BACK)
+
+    def _append_to_description(self, version: str, paragraph: str) -> None:
+        description = self.client.get_model_version(self.model, version).description or ""
+        self.client.update_model_version(self.model, version, f"{description}\n\n{paragraph}".strip())
 
     @translate_errors()
     def recorded_rollbacks(self) -> list[ModelStateChanged]:
-        """Return the rollbacks that :meth:`apply_rollback` recorded, at most one per version."""
+        """Return the last rollback of each version that has not been put into service again since."""
         tags = [version.tags[TAG_ROLLED_BACK] for version in self._search_versions() if TAG_ROLLED_BACK in version.tags]
         return [ModelStateChanged.model_validate_json(tag) for tag in tags]
+
+    @translate_errors()
+    def exists(self) -> bool:
+        """Return whether the registry has the model, with or without versions."""
+        try:
+            self.client.get_registered_model(self.model)
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return False
+            raise
+        return True
+
+    @translate_errors()
+    def model_names(self) -> list[str]:
+        """Return the names of all registered models of the server, sorted."""
+        names: list[str] = []
+        token: str | None = None
+        while token != "":
+            page = self.client.search_registered_models(page_token=token)
+            names += [model.name for model in page]
+            token = page.token or ""
+        return sorted(names)
 
     @translate_errors()
     def versions(self) -> list[str]:

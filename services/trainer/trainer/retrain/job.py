@@ -30,7 +30,7 @@ from driftloop.telemetry.logging import configure_logging
 from trainer.gate import gate
 from trainer.gate.gate import Decision, HoldoutPredictions, SmokeTestResult
 from trainer.gate.smoke_test import SmokeTestProcess
-from trainer.retrain import training, training_set
+from trainer.retrain import git_revision, training, training_set
 from trainer.retrain.subprocess_job import ReportPhase, RetryableError
 from trainer.retrain.training import LoggedModel
 from trainer.retrain.training_set import TrainingSet
@@ -246,7 +246,7 @@ def _log_and_test(
         training.log_run,
         settings.use_case,
         retrain,
-        settings.trainer.git_revision or training.git_revision(),
+        settings.trainer.git_revision or git_revision.of_use_case(settings.use_case),
         challenger.estimator,
         challenger.rows,
         params=params,
@@ -284,7 +284,9 @@ def _register(
         for metric, value in values.items()
     }
     mlflow.log_metrics(metrics, run_id=logged.run_id)
-    version = registry.create_version(logged.uri, retrain.id, metrics)
+    version = registry.create_version(
+        logged.uri, retrain.id, {"reason": retrain.reason, "requested_by": retrain.requested_by}
+    )
     save_reference(bucket, model, version, reference)  # before the alias moves, so before any event names the version
     if predictions is not None:  # its quality in service is compared with this
         evaluation = evaluate(

@@ -1,7 +1,6 @@
 """Train a challenger, log it with everything it was made from, and build the reference of its windows."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
@@ -178,15 +177,3 @@ def log_run(
             pip_requirements=["scikit-learn", "skops", "pandas"],
         )
     return LoggedModel(run.info.run_id, logged_model.model_uri)
-
-
-def git_revision() -> str:
-    """Return the revision of the repository that the code is in; an empty text without a repository or git."""
-    try:
-        import git  # noqa: PLC0415  # it cannot be imported if the git command is missing
-    except ImportError:
-        return ""
-    try:
-        return git.Repo(Path(__file__).parent, search_parent_directories=True).head.commit.hexsha
-    except (git.InvalidGitRepositoryError, ValueError):
-        return ""
