@@ -1,5 +1,7 @@
 """Command lines of services that are configured by environment variables alone."""
 
+import getpass
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +40,14 @@ def exit_on_invalid_settings() -> Iterator[None]:
     except InvalidSettings as error:
         print(error, file=sys.stderr)
         raise SystemExit(ExitCode.USAGE) from None
+
+
+def user_name() -> str:
+    """Return who runs the command; in a container that may be a user without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 def parse_url(value: str) -> str:

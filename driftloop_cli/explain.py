@@ -1,4 +1,4 @@
-"""Describe one prediction: request, response, version and its training data, window, verdict and outcomes.
+"""Explain one prediction: request, response, version and its training data, window, verdict and outcomes.
 
 No topic or folder is searched as a whole. A UUIDv7 has a time: the verdicts from then on name the windows that may
 contain the prediction, and its outcomes are in files that were written after it.
@@ -26,12 +26,13 @@ from driftloop.events import (
     VERSION_COLUMN,
     DriftVerdict,
     Event,
+    FrozenModel,
     Outcome,
     Prediction,
     Window,
 )
 from driftloop.kafka import reader
-from driftloop.registry.model_registry import ModelRegistry
+from driftloop.registry.model_registry import ALIAS_CHALLENGER, ALIAS_PREVIOUS, ModelRegistry
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop_cli.settings import StorageCliSettings
@@ -40,12 +41,9 @@ MAX_CLOCK_SKEW = timedelta(minutes=1)  # between the clocks of predictor, broker
 MAX_PARALLEL_READS = 8
 VERDICT_BATCH_SIZE = 200
 MAX_WINDOWS = 1_000  # far more than can be open at the same time
-MAX_ROWS = 20
 OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, "outcome"]
 VerdictKey = tuple[str, str, str]
 """Archive file, model and version."""
-Lines = Iterator[tuple[str, str]]
-"""Pairs of a label and a text."""
 
 
 class LocatedPrediction(NamedTuple):
@@ -64,20 +62,112 @@ class LocatedPrediction(NamedTuple):
     """The event; ``None`` if the topic's retention time is over."""
 
 
-def describe_prediction(settings: StorageCliSettings, prediction_id: str, row: int | None = None) -> Lines:
-    """Yield what is known about a prediction, or about one of its rows; nothing if the prediction is not found."""
+class ReportedOutcome(FrozenModel):
+    """What was reported about a row."""
+
+    outcome: Any
+    time: datetime
+    """When it was known."""
+
+
+class ExplainedRow(FrozenModel):
+    """A row of the request, with what was predicted and what really happened."""
+
+    row: int
+    """Position in the request, from 0."""
+    features: dict[str, Any]
+    prediction: Any
+    outcomes: list[ReportedOutcome]
+    """All reports, in the order of their times; the last one counts."""
+
+
+class ExplainedVersion(FrozenModel):
+    """What the registry says of the version that predicted."""
+
+    aliases: list[str]
+    description: str
+    run_id: str | None
+    """The run that logged the version; null like all that follows if it was registered without one."""
+    run_url: str | None = None
+    retrain_id: str | None = None
+    requested_by: str | None = None
+    reason: str | None = None
+    git_revision: str | None = None
+    """Ends with ``-dirty`` if the code or the use case had changes that are in no commit."""
+    data: dict[str, str] = {}
+    """Parameters of the training set."""
+    dataset_files: dict[str, str] = {}
+    """Pointers of the training set, by their path."""
+
+
+class Explanation(FrozenModel):
+    """Everything that is known about a prediction."""
+
+    id: str
+    model: str
+    version: str
+    time: datetime
+    trace_id: str | None
+    rows: list[ExplainedRow]
+    archive: str | None
+    """URL of the file in the archive; null while the window is open."""
+    verdict: DriftVerdict | None
+    """The verdict on its version's rows of the window."""
+    report: str | None
+    """URL of evidently's report on the window."""
+    registered: ExplainedVersion | None
+    """Null if the registry does not say; then ``registry_error`` says why."""
+    registry_error: str | None
+    reference: str
+    """URL of the version's reference."""
+    reference_is_complete: bool
+
+
+def explain_prediction(settings: StorageCliSettings, prediction_id: str) -> Explanation | None:
+    """Return what is known about a prediction; ``None`` if it is not found."""
     bucket = Bucket(settings.storage)
     prediction = locate(settings, bucket, prediction_id)
     if prediction is None:
-        return
-    time = f"{prediction.time:%Y-%m-%d %H:%M:%S}"
-    yield "predicted", f"{time} by version {prediction.version} of {prediction.model}"
-    if prediction.event is not None and prediction.event.traceparent is not None:
-        yield "trace", prediction.event.traceparent.split("-")[1]
-    yield from _describe_rows(prediction, outcomes_of(settings, bucket, prediction_id), row)
-    yield from _describe_window(bucket, prediction)
-    yield from _describe_version(settings, prediction)
-    yield _describe_reference(bucket, prediction)
+        return None
+    outcomes = outcomes_of(settings, bucket, prediction_id)
+    registered, registry_error = _registered_version(settings, prediction)
+    return explanation_of(bucket, prediction_id, prediction, outcomes, registered, registry_error)
+
+
+def explanation_of(
+    bucket: Bucket,
+    prediction_id: str,
+    prediction: LocatedPrediction,
+    outcomes: pd.DataFrame,
+    registered: ExplainedVersion | None = None,
+    registry_error: str | None = None,
+) -> Explanation:
+    """Return the explanation of a prediction that was found, with the URLs of its window's report and reference."""
+    trace = prediction.event.traceparent if prediction.event is not None else None
+    prefix = reference_store.reference_prefix(prediction.model, prediction.version)
+    return Explanation(
+        id=prediction_id,
+        model=prediction.model,
+        version=prediction.version,
+        time=prediction.time,
+        trace_id=trace.split("-")[1] if trace else None,
+        rows=[
+            ExplainedRow(
+                row=number,
+                features={name: None if pd.isna(cell) else cell for name, cell in features.items()},
+                prediction=value,
+                outcomes=_reported_outcomes(outcomes[outcomes[ROW_COLUMN] == number]),
+            )
+            for number, (value, features) in enumerate(prediction.rows)
+        ],
+        archive=prediction.archive,
+        verdict=prediction.verdict,
+        report=_report_url(bucket, prediction),
+        registered=registered,
+        registry_error=registry_error,
+        reference=bucket.url(prefix),
+        reference_is_complete=bucket.exists(f"{prefix}/profile.json"),
+    )
 
 
 def id_timestamp(prediction_id: str) -> datetime | None:
@@ -198,75 +288,48 @@ def _locate_on_topic(settings: StorageCliSettings, prediction_id: str) -> Locate
     return LocatedPrediction(event.model, event.version, event.time, rows, None, None, event)
 
 
-def _describe_rows(prediction: LocatedPrediction, outcomes: pd.DataFrame, row: int | None) -> Lines:
-    count = len(prediction.rows)
-    if row is not None and row >= count:
-        yield "", f"there is no row {row}: the request has {count} rows, from 0 to {count - 1}"
-        return
-    indexes = range(count) if row is None else [row]
-    for index in indexes[:MAX_ROWS]:
-        value, features = prediction.rows[index]
-        yield f"row {index}", ", ".join(f"{name}={'–' if pd.isna(cell) else cell}" for name, cell in features.items())
-        yield "  prediction", str(value)
-        yield "  outcome", _describe_outcomes(outcomes[outcomes[ROW_COLUMN] == index])
-    if len(indexes) > MAX_ROWS:
-        yield "", f"{len(indexes) - MAX_ROWS} more rows: choose one with --row"
-
-
-def _describe_outcomes(outcomes: pd.DataFrame) -> str:
-    """Return the outcomes of one row in words; the last one counts."""
-    reports = [
-        f"{outcome:g}, known at {time:%Y-%m-%d %H:%M}"
+def _reported_outcomes(outcomes: pd.DataFrame) -> list[ReportedOutcome]:
+    return [
+        ReportedOutcome(outcome=outcome, time=time)
         for outcome, time in zip(outcomes["outcome"], outcomes[TIME_COLUMN], strict=True)
     ]
-    if not reports:
-        return "not reported yet"
-    *earlier, last = reports
-    return last + (f" (corrected: before it was {'; '.join(earlier)})" if earlier else "")
 
 
-def _describe_window(bucket: Bucket, prediction: LocatedPrediction) -> Lines:
+def _report_url(bucket: Bucket, prediction: LocatedPrediction) -> str | None:
     if prediction.archive is None:
-        yield "window", "not archived yet: its window is still open"
-        return
+        return None
     window = Window.parse(prediction.archive)
-    yield "window", f"{window.name} ({prediction.archive})"
-    verdict = prediction.verdict
-    if verdict is None:
-        yield "verdict", "not among the verdicts that were read from the topic"
-        return
-    yield "verdict", f"{verdict.verdict}, on {verdict.rows} rows of version {verdict.version}: {verdict.explanation}"
     report = f"reports/{prediction.model}/{prediction.version}/{window.name}.html"
-    if bucket.exists(report):
-        yield "report", bucket.url(report)
+    return bucket.url(report) if bucket.exists(report) else None
 
 
-def _describe_version(settings: StorageCliSettings, prediction: LocatedPrediction) -> Lines:
+def _registered_version(
+    settings: StorageCliSettings, prediction: LocatedPrediction
+) -> tuple[ExplainedVersion | None, str | None]:
+    """Return what the registry says of the version, or why it does not."""
     registry = ModelRegistry(settings.registry.model_copy(update={"model": prediction.model}))
     try:
         version = registry.client.get_model_version(prediction.model, prediction.version)
         run = registry.client.get_run(version.run_id) if version.run_id else None
-        names = ("champion", "previous", "challenger")
-        aliases = [f"@{name}" for name in names if registry.version_for_alias(name) == prediction.version]
+        names = (registry.alias, ALIAS_PREVIOUS, ALIAS_CHALLENGER)
+        aliases = [name for name in names if registry.version_for_alias(name) == prediction.version]
     except (MlflowException, RegistryUnavailable) as error:
-        yield "version", f"{prediction.version}; its origin cannot be read from the registry: {error}"
-        return
-    yield "version", " ".join([prediction.version, *aliases])
-    if version.description:
-        yield "  result", version.description
+        return None, str(error)
     if run is None:
-        return
+        return ExplainedVersion(aliases=aliases, description=version.description or "", run_id=None), None
     tags, params, run_id = run.data.tags, run.data.params, run.info.run_id
-    yield "  run", f"{run_id} ({settings.registry.uri}/#/experiments/{run.info.experiment_id}/runs/{run_id})"
-    yield "  retrain", f"{tags.get('retrain_id')}, requested by {tags.get('requested_by')}: {tags.get('reason')}"
-    yield "  git revision", tags.get("git_revision") or "unknown"
-    for name in sorted(name for name in params if name.startswith("data")):
-        yield f"  {name.replace('_', ' ')}", " ".join(params[name].split())
-    for file in registry.client.list_artifacts(run_id, "dataset"):
-        yield f"  {file.path}", " ".join(load_text(f"{run.info.artifact_uri}/{file.path}").split())
-
-
-def _describe_reference(bucket: Bucket, prediction: LocatedPrediction) -> tuple[str, str]:
-    prefix = reference_store.reference_prefix(prediction.model, prediction.version)
-    is_complete = bucket.exists(f"{prefix}/profile.json")
-    return "  reference", bucket.url(prefix) if is_complete else f"missing or incomplete: {bucket.url(prefix)}"
+    return ExplainedVersion(
+        aliases=aliases,
+        description=version.description or "",
+        run_id=run_id,
+        run_url=f"{settings.registry.uri}/#/experiments/{run.info.experiment_id}/runs/{run_id}",
+        retrain_id=tags.get("retrain_id"),
+        requested_by=tags.get("requested_by"),
+        reason=tags.get("reason"),
+        git_revision=tags.get("git_revision") or None,
+        data={name: " ".join(params[name].split()) for name in sorted(params) if name.startswith("data")},
+        dataset_files={
+            file.path: " ".join(load_text(f"{run.info.artifact_uri}/{file.path}").split())
+            for file in registry.client.list_artifacts(run_id, "dataset")
+        },
+    ), None

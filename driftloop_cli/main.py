@@ -1,6 +1,5 @@
 """The operator's command, ``driftloop``."""
 
-import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,27 +8,38 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from driftloop.command_line import load_settings_or_exit
-from driftloop.events import ModelStateChanged
+from driftloop.command_line import load_settings_or_exit, user_name
 from driftloop.exit_codes import ExitCode
-from driftloop.kafka import reader, topics
+from driftloop.kafka import topics
 from driftloop.kafka.publisher import Publisher
 from driftloop.settings import Settings
-from driftloop_cli.console import exit_if_unavailable, exit_on_registry_error, exit_with, out, print_message
+from driftloop_cli.console import (
+    AsJson,
+    CommandGroup,
+    exit_if_unavailable,
+    exit_on_registry_error,
+    exit_with,
+    print_json,
+    print_message,
+    print_table,
+)
 from driftloop_cli.retrain_command import retrain
 from driftloop_cli.settings import CliSettings, StorageCliSettings
-from driftloop_cli.status import status_tables
+from driftloop_cli.status_command import status
 
-SHOWN_RETRAINS = 10
-MAX_STATES_PER_RETRAIN = 20  # upper bound on the progress events of a retrain
-EVENTS_PER_VERDICT = 20  # verdicts share a topic with estimates, and a version's last quality verdict may be old
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,  # they may be secret
+)
 topics_app = typer.Typer(no_args_is_help=True)
 app.add_typer(topics_app, name="topics", help="Create the Kafka topics.")
 data_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data", help="Restore the datasets that versions were trained on.")
 app.command()(retrain)
+app.command()(status)
 
 
 @app.callback()
@@ -48,6 +58,7 @@ def rollback(
         typer.Option("--to", metavar="VERSION", help="version to roll back to; by default the one in service before"),
     ] = None,
     reason: Annotated[str, typer.Option(help="why; stored with the version and in the event")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Put the version that was in service before back into service, at once.
 
@@ -61,10 +72,13 @@ def rollback(
     settings = load_settings_or_exit(CliSettings)
     with exit_on_registry_error():
         try:
-            change = roll_back(ModelRegistry(settings.registry), reason or f"requested by {getpass.getuser()}", to)
+            change = roll_back(ModelRegistry(settings.registry), reason or f"requested by {user_name()}", to)
         except RollbackNotPossible as error:
             raise exit_with(ExitCode.REFUSED, str(error)) from error
-    print_message(change.explanation)
+    if as_json:
+        print_json(change.model_dump())
+    else:
+        print_message(change.explanation)
     with exit_if_unavailable(), Publisher(settings.kafka, settings.topics, "cli") as publisher:
         publisher.publish(change)
 
@@ -73,22 +87,33 @@ def rollback(
 def explain(
     prediction_id: Annotated[str, typer.Argument(help="the id in the response to the request")],
     row: Annotated[int | None, typer.Option(min=0, help="position of the only row to show, from 0")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show everything about a prediction: request, response, version, data, window, verdict, outcome.
 
     Also reads DRIFTLOOP_STORAGE__BUCKET. The exit code is 7 if the prediction is not found.
     """
-    from driftloop_cli.explain import describe_prediction  # noqa: PLC0415  # MLflow takes seconds to import
+    from driftloop_cli.explain import explain_prediction  # noqa: PLC0415  # MLflow takes seconds to import
+    from driftloop_cli.explanation_lines import explanation_lines  # noqa: PLC0415
 
     settings = load_settings_or_exit(StorageCliSettings)
     with exit_on_registry_error():
-        lines = list(describe_prediction(settings, prediction_id, row))
-    if not lines:
+        explanation = explain_prediction(settings, prediction_id)
+    if explanation is None:
         raise exit_with(ExitCode.REFUSED, f"prediction {prediction_id} is neither in the archive nor on its topic")
+    if row is not None and row >= len(explanation.rows):
+        raise exit_with(
+            ExitCode.REFUSED, f"there is no row {row}: the request has {len(explanation.rows)} rows, counted from 0"
+        )
+    if row is not None:
+        explanation = explanation.model_copy(update={"rows": [explanation.rows[row]]})
+    if as_json:
+        print_json(explanation.model_dump())
+        return
     table = Table.grid(padding=(0, 2))
-    for name, text in lines:
+    for name, text in explanation_lines(explanation):
         table.add_row(f"[bold]{name}[/]", escape(text))
-    out.print(table, highlight=False)
+    print_table(table)
 
 
 @app.command()
@@ -97,6 +122,7 @@ def shadow(
     last: Annotated[
         int | None, typer.Option(min=1, metavar="ROWS", help="use only rows from the N-th last labelled row onwards")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare a version with the predictions that were served, on archived rows whose outcomes are known.
 
@@ -116,28 +142,10 @@ def shadow(
             raise exit_with(ExitCode.REFUSED, f"version {version}: {error}") from error
     if comparison is None:
         raise exit_with(ExitCode.REFUSED, "the archive has no prediction with a known outcome")
-    print_comparison(comparison, out)
-
-
-@app.command()
-def status(windows: Annotated[int, typer.Option(min=1, help="number of windows to show")] = 10) -> None:
-    """Show the version in service, the latest windows and retrains, and the services' lag."""
-    settings = load_settings_or_exit(CliSettings)
-    kafka, names, model = settings.kafka, settings.topics, settings.registry.model
-    champion = _champion(settings)
-    with exit_if_unavailable():
-        drift_events = reader.read_last(kafka, names.drift, windows * EVENTS_PER_VERDICT)
-        model_events = reader.read_last(kafka, names.models, SHOWN_RETRAINS * MAX_STATES_PER_RETRAIN)
-        lag = {
-            "drift_worker": reader.consumer_lag(kafka, "drift_worker", [names.predictions, names.outcomes]),
-            f"trainer-{model}": reader.consumer_lag(kafka, f"trainer-{model}", [names.retrain]),
-        }
-    latest_states = {event.retrain_id: event for event in model_events if isinstance(event, ModelStateChanged)}
-    retrains = sorted(latest_states.values(), key=lambda state: state.time)[-SHOWN_RETRAINS:]
-    serving = f"version {champion}" if champion else 'no version yet: driftloop retrain --reason "the first" --wait'
-    print_message(f"models:/{model}@{settings.registry.alias} is {serving}")
-    for table in status_tables(drift_events, windows, retrains, lag):
-        out.print(table)
+    if as_json:
+        print_json(comparison.facts())
+    else:
+        print_comparison(comparison)
 
 
 @data_app.command("restore")
@@ -146,6 +154,7 @@ def restore(
     to: Annotated[
         Path, typer.Option("--to", metavar="FOLDER", file_okay=False, help="folder to which the files are written")
     ] = Path(),
+    as_json: AsJson = False,
 ) -> None:
     """Restore the file that a version was trained on, byte for byte, with its .dvc file.
 
@@ -169,11 +178,14 @@ def restore(
             raise exit_with(ExitCode.REFUSED, str(error)) from error
         except ImportError as error:
             raise exit_with(ExitCode.ERROR, str(error)) from error
-    print_message(f"{restored.path}: {restored.rows:,} rows, md5 {restored.md5}")
+    if as_json:
+        print_json({"path": restored.path, "rows": restored.rows, "md5": restored.md5})
+    else:
+        print_message(f"{restored.path}: {restored.rows:,} rows, md5 {restored.md5}")
 
 
 @topics_app.command("create")
-def create_topics() -> None:
+def create_topics(as_json: AsJson = False) -> None:
     """Create the topics that do not exist yet, with their dead-letter topics.
 
     Names, partitions and retention are settings, such as DRIFTLOOP_TOPICS__PARTITIONS.
@@ -181,12 +193,8 @@ def create_topics() -> None:
     settings = load_settings_or_exit(Settings)
     with exit_if_unavailable():
         created = topics.create(settings.kafka, settings.topics)
-    print_message("created " + ", ".join(created) if created else "all topics exist already")
+    if as_json:
+        print_json({"created": created})
+    else:
+        print_message("created " + ", ".join(created) if created else "all topics exist already")
 
-
-def _champion(settings: CliSettings) -> str | None:
-    """Return the version in service."""
-    from driftloop.registry.model_registry import ModelRegistry  # noqa: PLC0415  # MLflow takes seconds to import
-
-    with exit_on_registry_error():
-        return ModelRegistry(settings.registry).champion()

@@ -16,8 +16,8 @@ from driftloop.events import ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
 from driftloop.retrain_states import states_until_final
-from driftloop.settings import Settings
 from driftloop.telemetry import tracing
+from driftloop_cli.settings import CliSettings
 
 READ_TIMEOUT_SECONDS = 30  # three heartbeats of the trainer; an idle proxy may have dropped the connection silently
 RECONNECT_DELAY_SECONDS = 2
@@ -41,10 +41,11 @@ class KafkaRetrainClient:
     All methods raise :class:`~driftloop.errors.BrokerUnavailable`.
     """
 
-    def __init__(self, settings: Settings, model: str) -> None:
-        """Remember the broker and the name of the model; the first request connects."""
-        self._settings = settings
-        self._model = model
+    def __init__(self, settings: CliSettings) -> None:
+        """Remember the broker and the model; the first request connects."""
+        self.settings = settings
+        self.model = settings.registry.model
+        self.trainer_group = settings.trainer_group(self.model)
         self._open_connections = ExitStack()
 
     def __enter__(self) -> Self:
@@ -55,10 +56,14 @@ class KafkaRetrainClient:
         """Close the connections."""
         self._open_connections.close()
 
+    def trainer_runs(self) -> bool | None:
+        """Return whether a trainer of the model runs; ``None`` if the broker does not let us know."""
+        return reader.has_members(self.settings.kafka, self.trainer_group)
+
     def dry_run(self, request: RetrainRequest) -> RetrainRequested:
         """Return the event that would be published, after checking that the topic can be read."""
-        reader.read_last(self._settings.kafka, self._settings.topics.retrain, 1)
-        return request.to_event(self._model)
+        reader.read_last(self.settings.kafka, self.settings.topics.retrain, 1)
+        return request.to_event(self.model)
 
     def submit(self, request: RetrainRequest) -> SubmittedRetrain:
         """Publish the request.
@@ -66,12 +71,12 @@ class KafkaRetrainClient:
         Raises:
             InvalidSettings: Tracing is on, but OpenTelemetry is not installed.
         """
-        topics = self._settings.topics
-        with tracing.tracing_session("cli", self._settings.tracing), tracing.span("retrain.request"):
-            event = request.to_event(self._model, tracing.current_traceparent())
+        topics = self.settings.topics
+        with tracing.tracing_session("cli", self.settings.tracing), tracing.span("retrain.request"):
+            event = request.to_event(self.model, tracing.current_traceparent())
         # The reader is connected before the request is published, so that it misses no state.
-        model_events = self._open_connections.enter_context(reader.tail(self._settings.kafka, topics.models))
-        with Publisher(self._settings.kafka, topics, "cli") as publisher:
+        model_events = self._open_connections.enter_context(reader.tail(self.settings.kafka, topics.models))
+        with Publisher(self.settings.kafka, topics, "cli") as publisher:
             publisher.publish(event)
         return SubmittedRetrain(event.id, states_until_final(event.id, model_events))
 

@@ -1,6 +1,5 @@
 """The command ``driftloop retrain``."""
 
-import getpass
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,21 @@ import typer
 from pydantic import ValidationError
 from rich.markup import escape
 
-from driftloop.command_line import exit_on_invalid_settings, load_settings_or_exit, parse_url
+from driftloop.command_line import exit_on_invalid_settings, load_settings_or_exit, parse_url, user_name
 from driftloop.errors import DependencyUnavailable
 from driftloop.events import DataSelection, ModelStateChanged, RetrainRequest
 from driftloop.exit_codes import ExitCode
 from driftloop.retrain_report import RetrainReport
-from driftloop_cli.console import exit_with, out, print_message
+from driftloop_cli.console import (
+    AsJson,
+    err,
+    exit_on_registry_error,
+    exit_with,
+    out,
+    print_json,
+    print_message,
+    print_notice,
+)
 from driftloop_cli.retrain_client import (
     HttpRetrainClient,
     KafkaRetrainClient,
@@ -29,6 +37,7 @@ from driftloop_cli.status import STATE_COLORS
 
 RetrainClient = KafkaRetrainClient | HttpRetrainClient
 
+TRAINER_START_SECONDS = 10  # in which a trainer that has just started joins its consumer group
 DATE = "%Y-%m-%d"
 Reason = Annotated[str, typer.Option(help="why a new version is needed; stored with the version and in every event")]
 Wait = Annotated[bool, typer.Option("--wait", help="wait until the version is promoted or rejected, or training fails")]
@@ -86,18 +95,20 @@ def retrain(
     summary: Summary = None,
     mlflow_ui_url: MlflowUiUrl = None,
     github_annotations: GithubAnnotations = False,
+    as_json: AsJson = False,
 ) -> None:
     """Request a new version.
 
     The exit code is 0 if the version was promoted or, without --wait, requested; 2 if an option is invalid; 6 if Kafka
-    or the trainer does not answer; 7 if the trainer rejects the key or the selection. With --wait it is 3 if the
-    version was rejected, 4 if the retrain failed and 5 if it took too long.
+    or the trainer does not answer; 7 if the trainer rejects the key or the selection, or if neither the registry nor a
+    trainer has the model. With --wait it is 3 if the version was rejected, 4 if the retrain failed and 5 if it took too
+    long. A warning says if no trainer of the model runs: the retrain then waits for one.
 
         driftloop retrain --reason "two new carriers" --from 2013-01-01 --to 2013-04-01 --wait
     """
     request = _create_request(
         reason,
-        requested_by or getpass.getuser(),
+        requested_by or user_name(),
         {
             "start": start and start.date(),
             "base_end": base_end and base_end.date(),
@@ -107,14 +118,51 @@ def retrain(
     )
     report = RetrainReport(request, summary, github_annotations, mlflow_ui_url)
     with exit_on_invalid_settings(), _report_errors(report), _retrain_client(trainer_url) as client:
+        _warn_without_trainer(client)
         if dry_run:
             _dry_run(client, request, report)
             return
         submitted = client.submit(request)
-        print_message(f"retrain {submitted.id} requested")
+        say = print_notice if as_json else print_message
+        say(f"retrain {submitted.id} requested")
+        states: list[ModelStateChanged] = []
         if wait:
-            raise typer.Exit(_wait_for_result(submitted, report, timeout_minutes))
-        report.write_message("requested", f"retrain {submitted.id}; this command does not wait for its result")
+            code = _wait_for_result(client, submitted, report, timeout_minutes, states, on_stderr=as_json)
+        else:
+            code = ExitCode.SUCCESS
+            report.write_message("requested", f"retrain {submitted.id}; this command does not wait for its result")
+        if as_json:
+            print_json({"retrain_id": submitted.id, "request": request, "states": states})
+        raise typer.Exit(code)
+
+
+def _warn_without_trainer(client: RetrainClient) -> None:
+    """Print a warning if no trainer of the model runs, and refuse the request if the model does not exist either."""
+    if not isinstance(client, KafkaRetrainClient) or client.trainer_runs() is not False:
+        return
+    if not _is_registered(client) and not _trainer_appears(client):
+        raise RetrainRequestRejected(
+            f"there is no model {client.model} (DRIFTLOOP_REGISTRY__MODEL): the registry does not have it, and no "
+            f"trainer of it runs (the consumer group {client.trainer_group} has no members)"
+        )
+    print_notice(f"no trainer of {client.model} runs: the retrain waits for one")
+
+
+def _is_registered(client: KafkaRetrainClient) -> bool:
+    from driftloop.registry.model_registry import ModelRegistry  # noqa: PLC0415  # MLflow takes seconds to import
+
+    with exit_on_registry_error():
+        return ModelRegistry(client.settings.registry).exists()
+
+
+def _trainer_appears(client: KafkaRetrainClient) -> bool:
+    """Return whether a trainer of the model joins its group: a stack that has just started has no version yet."""
+    deadline = time.monotonic() + TRAINER_START_SECONDS
+    while time.monotonic() < deadline:
+        if client.trainer_runs() is not False:
+            return True
+        time.sleep(1)
+    return False
 
 
 def _create_request(reason: str, requested_by: str, data: dict[str, object]) -> RetrainRequest:
@@ -130,26 +178,43 @@ def _dry_run(client: RetrainClient, request: RetrainRequest, report: RetrainRepo
     report.write_message("dry run", f"access and selection are valid; a retrain of {event.model} would be requested")
 
 
-def _wait_for_result(submitted: SubmittedRetrain, report: RetrainReport, timeout_minutes: float) -> ExitCode:
-    """Print the retrain's states until the final one or the timeout; return the exit code."""
+def _wait_for_result(
+    client: RetrainClient,
+    submitted: SubmittedRetrain,
+    report: RetrainReport,
+    timeout_minutes: float,
+    states: list[ModelStateChanged],
+    *,
+    on_stderr: bool,
+) -> ExitCode:
+    """Print the retrain's states until the final one or the timeout, and collect them; return the exit code."""
     deadline = time.monotonic() + timeout_minutes * 60
     for state in submitted.states:
         if state is not None:
-            _print_state(state)
+            states.append(state)
+            _print_state(state, on_stderr=on_stderr)
             if state.is_final:
                 return report.write_result(state)
         if time.monotonic() > deadline:
             break
-    message = f"no result after {timeout_minutes:g} minutes; the retrain goes on, driftloop status shows its result"
-    print_message(message)
+    message = f"no result after {timeout_minutes:g} minutes; {_what_goes_on(client, states)}"
+    print_notice(message)
     report.write_message("no result yet", f"retrain {submitted.id}: {message}", "error")
     return ExitCode.TIMED_OUT
 
 
-def _print_state(state: ModelStateChanged) -> None:
+def _what_goes_on(client: RetrainClient, states: list[ModelStateChanged]) -> str:
+    if isinstance(client, KafkaRetrainClient) and client.trainer_runs() is False:
+        return f"no trainer of {client.model} runs, and the retrain waits for one"
+    goes_on = "the retrain goes on" if states else "the retrain waits for its turn"
+    return f"{goes_on}, driftloop status shows its result"
+
+
+def _print_state(state: ModelStateChanged, *, on_stderr: bool) -> None:
     color = STATE_COLORS.get(state.state, "cyan")
     version = f" version {state.version}" if state.version else ""
-    out.print(f"[{color}]{state.state}[/]{version}: {escape(state.explanation)}", highlight=False)
+    console = err if on_stderr else out
+    console.print(f"[{color}]{state.state}[/]{version}: {escape(state.explanation)}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -157,7 +222,7 @@ def _retrain_client(trainer_url: str | None) -> Iterator[RetrainClient]:
     """Provide the client for the trainer's URL or, without one, for Kafka."""
     if trainer_url is None:
         settings = load_settings_or_exit(CliSettings)
-        with KafkaRetrainClient(settings, settings.registry.model) as kafka_client:
+        with KafkaRetrainClient(settings) as kafka_client:
             yield kafka_client
         return
     api_key = load_settings_or_exit(TrainerApiSettings).trainer.api_key.get_secret_value()

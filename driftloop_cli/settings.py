@@ -7,10 +7,21 @@ from driftloop.settings import RegistrySettings, Settings, StorageSettings
 from driftloop.settings_section import SettingsSection
 
 
+class TrainerGroupSection(SettingsSection, extra="ignore"):
+    """The part of the trainer's section by which the command finds out whether a trainer runs."""
+
+    group: str = Field("trainer", description="prefix of the trainers' consumer groups")
+
+
 class CliSettings(Settings):
     """Settings of commands that need Kafka or the registry."""
 
     registry: RegistrySettings
+    trainer: TrainerGroupSection = TrainerGroupSection()
+
+    def trainer_group(self, model: str) -> str:
+        """Return the consumer group of a model's trainer."""
+        return f"{self.trainer.group}-{model}"
 
 
 class StorageCliSettings(CliSettings):

@@ -1,10 +1,9 @@
 """Compare a version with the predictions that were served, on archived rows. The predictor is not involved."""
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
 from driftloop.evaluation.bootstrap import Interval, evaluate, paired_difference
@@ -18,6 +17,7 @@ from driftloop.storage import labelled_archive
 from driftloop.storage.bucket import Bucket
 from driftloop.usecase import UseCase
 from driftloop.usecase_setting import UseCaseSetting
+from driftloop_cli.console import out, print_table
 from driftloop_cli.settings import StorageCliSettings
 
 
@@ -43,6 +43,11 @@ class ShadowComparison(NamedTuple):
     """Evaluation of the version's predictions."""
     differences: dict[str, Interval]
     """Metrics of the version minus metrics of the served predictions; whole blocks of days were resampled."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the comparison for programs: all fields by name, and intervals as value, low and high."""
+        differences = {name: interval._asdict() for name, interval in self.differences.items()}
+        return {**self._asdict(), "differences": differences}
 
 
 def evaluate_shadow(settings: ShadowSettings, version: str, last_rows: int | None) -> ShadowComparison | None:
@@ -94,13 +99,14 @@ def compare(
     )
 
 
-def print_comparison(comparison: ShadowComparison, out: Console) -> None:
+def print_comparison(comparison: ShadowComparison) -> None:
     """Print a comparison as a table."""
     versions = ", ".join(f"version {version} ({rows:,})" for version, rows in comparison.rows_by_version.items())
     out.print(
         f"{comparison.shadowed.rows:,} rows of {comparison.shadowed.days} days, predicted by {versions}; "
         "95 % intervals, whole days resampled",
         highlight=False,
+        soft_wrap=True,
     )
     if comparison.rows_seen_in_training:
         out.print(
@@ -108,6 +114,7 @@ def print_comparison(comparison: ShadowComparison, out: Console) -> None:
             f"{comparison.trained_through:%Y-%m-%d}, which the training of version {comparison.version} reaches: "
             "the version's metrics on them are too good[/]",
             highlight=False,
+            soft_wrap=True,
         )
     table = Table("metric", "served", f"version {comparison.version}", "difference")
     for name, difference in comparison.differences.items():
@@ -117,7 +124,7 @@ def print_comparison(comparison: ShadowComparison, out: Console) -> None:
             format_interval(name, comparison.shadowed.metrics[name]),
             format_interval(name, difference, signed=True),
         )
-    out.print(table)
+    print_table(table)
 
 
 def predict_rows(use_case: UseCase, model: LoadedModel, rows: pd.DataFrame) -> FloatArray:

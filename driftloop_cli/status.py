@@ -1,11 +1,14 @@
-"""The tables of ``driftloop status``: windows, quality, retrains and lag, from the topics' latest events."""
+"""The status of a model: windows, quality and retrains from the topics' latest events, as facts and as tables. Pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, TypeVar
 
+from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
-from driftloop.events import DriftVerdict, Event, ModelStateChanged, QualityEstimate, QualityVerdict
+from driftloop.events import DriftVerdict, Event, FrozenModel, QualityEstimate, QualityVerdict, WindowEvent
+from driftloop.retrain_summary import RetrainSummary, summarize_retrains
 
 STATE_COLORS = {
     **{"promoted": "green", "rejected": "yellow", "failed": "red"},
@@ -13,77 +16,157 @@ STATE_COLORS = {
     **{"consistent": "green", "improved": "green", "degraded": "red"},
 }
 """Colors of states and verdicts; others have a default that depends on the table."""
+SHOWN_RETRAINS = 10
+TIME = "%Y-%m-%d %H:%M"
+
+EventOfVersion = TypeVar("EventOfVersion", bound=WindowEvent)
 
 
-def status_tables(
-    drift_events: Sequence[Event],
+class ModelStatus(FrozenModel):
+    """What is known about one model."""
+
+    model: str
+    """Name of the registered model."""
+    alias: str
+    """The alias that predictors follow."""
+    version: str | None
+    """The version in service; null while there is none."""
+    trainer: Literal["runs", "does not run", "unknown"]
+    """Whether a trainer of the model runs; ``unknown`` if the broker does not let the command ask."""
+    windows: list[DriftVerdict]
+    """The verdicts on the latest windows, the latest last."""
+    replays: list[DriftVerdict]
+    """Later verdicts on the same windows."""
+    quality: list[QualityVerdict]
+    """The latest verdict on the quality of each version."""
+    estimates: list[QualityEstimate]
+    """The latest estimate of the quality of each version."""
+    retrains: list[RetrainSummary]
+    """The latest retrains and rollbacks, the latest last."""
+
+
+class Status(FrozenModel):
+    """What ``driftloop status`` shows."""
+
+    models: list[ModelStatus]
+    lag: dict[str, dict[str, int]]
+    """Offsets that are not committed yet, by consumer group and by partition."""
+
+
+def model_status(
+    model: str,
+    alias: str,
+    version: str | None,
+    trainer_runs: bool | None,
+    events: Sequence[Event],
     windows: int,
-    retrains: Sequence[ModelStateChanged],
-    lag: Mapping[str, Mapping[str, int]],
-) -> Iterator[Table | str]:
-    """Yield a table, or a sentence if there is nothing to show, for each part of the status.
+) -> ModelStatus:
+    """Return the status of a model.
 
     Args:
-        drift_events: The latest events of the topic of verdicts, in its order.
+        model: Name of the registered model.
+        alias: The alias that predictors follow.
+        version: The version that it names.
+        trainer_runs: Whether a trainer of the model runs; ``None`` if it is not known.
+        events: Events of the topics of verdicts, retrains and models, each topic in its order, of any models.
         windows: How many windows to show.
-        retrains: The latest state of each retrain to show.
-        lag: Offsets that are not committed yet, by consumer group and by partition.
     """
-    yield _windows_table(drift_events, windows)
-    quality = _quality_table(drift_events)
-    if quality.rows:
-        yield quality
-    yield _retrains_table(retrains)
-    yield _lag_table(lag)
+    verdicts = [event for event in events if isinstance(event, DriftVerdict) and event.model == model]
+    shown = [verdict for verdict in verdicts if not verdict.replayed][-windows:]
+    keys = {_verdict_key(verdict) for verdict in shown}
+    return ModelStatus(
+        model=model,
+        alias=alias,
+        version=version,
+        trainer="unknown" if trainer_runs is None else "runs" if trainer_runs else "does not run",
+        windows=shown,
+        replays=[verdict for verdict in verdicts if verdict.replayed and _verdict_key(verdict) in keys],
+        quality=_latest(event for event in events if isinstance(event, QualityVerdict) and event.model == model),
+        estimates=_latest(event for event in events if isinstance(event, QualityEstimate) and event.model == model),
+        retrains=summarize_retrains(events, model, SHOWN_RETRAINS),
+    )
 
 
-def _windows_table(drift_events: Sequence[Event], count: int) -> Table | str:
-    verdicts = [e for e in drift_events if isinstance(e, DriftVerdict) and not e.replayed][-count:]
-    replayed = {_verdict_key(e): e.verdict for e in drift_events if isinstance(e, DriftVerdict) and e.replayed}
-    columns = ("window", "version", "rows", "from", "to", Column("verdict", no_wrap=True), "score", "threshold")
-    table = Table(*columns, "drifted", title="Windows")
-    for verdict in verdicts:
-        window, key = verdict.window, _verdict_key(verdict)
+def _latest(events: Iterable[EventOfVersion]) -> list[EventOfVersion]:
+    """Return the last event of each version, in the order of versions."""
+    by_version = {event.version: event for event in events}
+    return [by_version[version] for version in sorted(by_version, key=lambda version: (len(version), version))]
+
+
+def status_parts(status: Status) -> Iterator[Table | str]:
+    """Yield a table, or a sentence where there is nothing to show, for each part: a section a model, and the lag."""
+    for number, model in enumerate(status.models):
+        if number:
+            yield ""
+        serving = f"version {model.version}" if model.version else 'no version yet: driftloop retrain --reason "the first" --wait'
+        yield f"models:/{model.model}@{model.alias} is {serving}"
+        if model.trainer == "does not run":
+            yield f"no trainer of {model.model} runs: a retrain that is requested waits for one"
+        yield _windows_table(model)
+        if model.quality or model.estimates:
+            yield _quality_table(model)
+        yield _retrains_table(model)
+    yield _lag_table(status)
+
+
+def _table(title: str, *columns: Column | str) -> Table:
+    """Return a table that is narrow, because it has no lines between columns."""
+    return Table(
+        *columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1)
+    )
+
+
+def _windows_table(status: ModelStatus) -> Table | str:
+    replayed = {_verdict_key(verdict): verdict.verdict for verdict in status.replays}
+    table = _table(
+        f"Windows of {status.model}",
+        *(Column("until (UTC)", no_wrap=True), "version", Column("rows", justify="right", no_wrap=True), "verdict"),
+        *("score / threshold", "drifted"),
+    )
+    for verdict in status.windows:
+        key = _verdict_key(verdict)
         table.add_row(
-            f"{window.topic}-{window.partition} {window.first_offset}–{window.last_offset}",
+            f"{verdict.last_prediction_at:{TIME}}",
             verdict.version,
             str(verdict.rows),
-            f"{verdict.first_prediction_at:%Y-%m-%d %H:%M}",
-            f"{verdict.last_prediction_at:%Y-%m-%d %H:%M}",
             _colored(verdict.verdict) + (f", replayed: {replayed[key]}" if key in replayed else ""),
-            "" if verdict.score is None else f"{verdict.score:.1f}",
-            "" if verdict.score_threshold is None else f"{verdict.score_threshold:.1f}",
+            " / ".join(f"{score:.1f}" for score in (verdict.score, verdict.score_threshold) if score is not None),
             escape(verdict.explanation) if verdict.verdict == "inconclusive" else ", ".join(verdict.drifted_columns),
         )
-    return table if verdicts else "no windows yet"
+    return table if status.windows else f"no windows of {status.model} yet"
 
 
-def _quality_table(drift_events: Sequence[Event]) -> Table:
-    verdicts = {(e.model, e.version): e for e in drift_events if isinstance(e, QualityVerdict)}
-    estimates = {(e.model, e.version): e for e in drift_events if isinstance(e, QualityEstimate)}
-    table = Table("version", "quality", "explanation", title="Quality of the latest predictions")
-    for version in sorted(verdicts.keys() | estimates.keys()):
-        if (verdict := verdicts.get(version)) is not None:
-            table.add_row(verdict.version, _colored(verdict.verdict), escape(verdict.explanation))
-        if (estimate := estimates.get(version)) is not None and "roc_auc" in estimate.metrics:
+def _quality_table(status: ModelStatus) -> Table:
+    table = _table(f"Quality of the latest predictions of {status.model}", "version", "quality", "explanation")
+    rows = [(verdict.version, _colored(verdict.verdict), escape(verdict.explanation)) for verdict in status.quality]
+    for estimate in status.estimates:
+        if "roc_auc" in estimate.metrics:
             label = "estimated" if estimate.trusted else "[yellow]estimated, not trusted[/]"
             text = f"ROC AUC {estimate.metrics['roc_auc']:.3f}; {escape(estimate.explanation)}"
-            table.add_row(estimate.version, label, text)
+            rows.append((estimate.version, label, text))
+    for row in sorted(rows, key=lambda row: (len(row[0]), row[0])):
+        table.add_row(*row)
     return table
 
 
-def _retrains_table(retrains: Sequence[ModelStateChanged]) -> Table | str:
-    table = Table("time", "retrain", "version", "state", "explanation", title="Retrains")
-    for state in retrains:
-        time = f"{state.time:%Y-%m-%d %H:%M:%S}"
-        colored = _colored(state.state, default="cyan")
-        table.add_row(time, state.retrain_id, state.version or "", colored, escape(state.explanation))
-    return table if retrains else "no retrains yet"
+def _retrains_table(status: ModelStatus) -> Table | str:
+    table = _table(
+        f"Retrains of {status.model}",
+        *(Column("time (UTC)", no_wrap=True), "version", "state", "why, and what has come of it"),
+    )
+    for retrain in status.retrains:
+        lines = [f"retrain {retrain.retrain_id}", escape(retrain.explanation)]
+        if retrain.requested_by is not None and retrain.state != "rolled_back":
+            lines.insert(0, escape(f"requested by {retrain.requested_by}: {retrain.reason}"))
+        table.add_row(
+            f"{retrain.time:{TIME}}", retrain.version or "", _colored(retrain.state, default="cyan"), "\n".join(lines)
+        )
+    return table if status.retrains else f"no retrains of {status.model} yet"
 
 
-def _lag_table(lag: Mapping[str, Mapping[str, int]]) -> Table:
-    table = Table("group", "partition", "lag (offsets)", title="Lag")
-    for group, partitions in lag.items():
+def _lag_table(status: Status) -> Table:
+    table = _table("Lag", "group", "partition", Column("offsets", justify="right"))
+    for group, partitions in status.lag.items():
         for partition, offsets in sorted(partitions.items()):
             table.add_row(group, partition, str(offsets))
     return table
@@ -93,6 +176,6 @@ def _colored(name: str, default: str = "yellow") -> str:
     return f"[{STATE_COLORS.get(name, default)}]{name}[/]"
 
 
-def _verdict_key(verdict: DriftVerdict) -> tuple[str, str, str]:
-    """Return what a verdict and its replays have in common."""
-    return verdict.window.name, verdict.model, verdict.version
+def _verdict_key(verdict: DriftVerdict) -> tuple[str, str]:
+    """Return what a verdict on a model's window and its replays have in common."""
+    return verdict.window.name, verdict.version

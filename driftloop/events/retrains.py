@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from driftloop.events.base import Event, EventTime, FrozenModel
+
+
+COMMAND_OPTIONS = {"from": "start", "to": "base_end"}  # fields that the command calls otherwise
 
 
 class DataSelection(FrozenModel):
@@ -34,10 +38,23 @@ class RetrainRequest(FrozenModel):
 
     reason: str = Field(min_length=1)
     """Why a new version is needed, in words."""
-    requested_by: str = "api"
-    """Person or program that requests it."""
+    requested_by: str = Field("API key", min_length=1)
+    """Person or program that requests it. Of one that does not say it, only its key is known."""
     data: DataSelection = DataSelection()
     """Rows to train on and to hold out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_where_selection_belongs(cls, request: Any) -> Any:
+        """Reject a selection beside ``data``, also by the names of the command's options, and say where it belongs."""
+        if not isinstance(request, dict):
+            return request
+        names = {**{name: name for name in DataSelection.model_fields}, **COMMAND_OPTIONS}
+        misplaced = [name for name in request if name in names]
+        if misplaced:
+            data = json.dumps({names[name]: request[name] for name in misplaced}, default=str)
+            raise ValueError(f'{", ".join(misplaced)}: a selection of rows belongs in "data": {data}')
+        return request
 
     @model_validator(mode="after")
     def _require_days(self) -> Self:

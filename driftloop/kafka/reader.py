@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import GroupAuthorizationFailedError
 
 from driftloop.events import Event, Window
 from driftloop.kafka.client import admin_client, create_reader, translate_errors
@@ -103,6 +104,21 @@ def consumer_lag(kafka: KafkaSettings, group: str, topics: Collection[str]) -> d
     with _reader(kafka) as consumer:
         positions, ends = _committed_positions(kafka, consumer, group, topics)
     return {f"{p.topic}-{p.partition}": max(ends[p] - position, 0) for p, position in positions.items()}
+
+
+def has_members(kafka: KafkaSettings, group: str) -> bool | None:
+    """Return whether a process is a member of a consumer group; ``None`` if the broker does not let us know.
+
+    A process that was killed counts until its session has timed out.
+    """
+    with admin_client(kafka) as admin:
+        try:
+            description = admin.describe_groups([group])[group]
+        except GroupAuthorizationFailedError:
+            return None
+    if "GroupAuthorizationFailed" in (description["error"] or ""):
+        return None
+    return bool(description["members"])
 
 
 def is_caught_up(kafka: KafkaSettings, group: str, topics: Collection[str]) -> bool:

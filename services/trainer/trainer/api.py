@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated
 from weakref import WeakSet
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Security
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Security
 from fastapi.responses import StreamingResponse
 from fastapi.security import APIKeyHeader
 from fastapi_offline import FastAPIOffline
@@ -17,12 +17,14 @@ from driftloop.events import ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.kafka.publisher import Publisher
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.registry.rollback import RollbackNotPossible, roll_back
+from driftloop.retrain_summary import RetrainSummary
 from driftloop.telemetry import tracing
 from driftloop.telemetry.health import Health
 from driftloop.telemetry.http import operational_routes
 from trainer.retrain_history import RetrainHistory
 
 MAX_FOLLOWERS = 8  # each occupies a thread, and the server has forty of them
+MAX_LISTED = 200  # retrains in one answer
 HEARTBEAT_SECONDS = 9  # an empty line at least every 10 s: silence is checked once a second
 
 API_KEY_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False)
@@ -59,7 +61,7 @@ def create_api(
 
     app = FastAPIOffline(title=f"driftloop trainer: {model}")
     app.include_router(operational_routes(health))
-    for router in (_request_routes(model, publisher), _state_routes(history), _rollback_routes(registry, publisher)):
+    for router in (_request_routes(model, publisher), _state_routes(model, history), _rollback_routes(registry, publisher)):
         app.include_router(router, dependencies=[Depends(require_api_key)])
     return app
 
@@ -85,9 +87,17 @@ def _request_routes(model: str, publisher: Publisher) -> APIRouter:
     return router
 
 
-def _state_routes(history: RetrainHistory) -> APIRouter:
+def _state_routes(model: str, history: RetrainHistory) -> APIRouter:
     router = APIRouter()
     followers: WeakSet[Iterator[str]] = WeakSet()  # the stream of a client that has disconnected is collected
+
+    @router.get("/retrain")
+    def last_retrains(limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 20) -> list[RetrainSummary]:
+        """Return the model's last retrains and rollbacks, the latest first, each with its latest state."""
+        try:
+            return history.summaries(model, limit)[::-1]
+        except BrokerUnavailable as error:
+            raise HTTPException(503, f"the topics cannot be read: {error}") from error
 
     @router.get("/retrain/{retrain_id:path}", response_model=list[ModelStateChanged])
     def follow(retrain_id: str, *, wait: bool = False) -> list[ModelStateChanged] | StreamingResponse:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from driftloop.events import Event, ModelStateChanged
 from driftloop.kafka import reader
 from driftloop.retrain_states import states_until_final
+from driftloop.retrain_summary import RetrainSummary, summarize_retrains
 from driftloop.settings import KafkaSettings, TopicsSettings
 
 MAX_RECENT_OFFSETS = 5_000  # of the topic of models: hundreds of retrains, with all their progress
@@ -33,6 +34,12 @@ class RetrainHistory:
         """Yield a retrain's states, past and future, up to the final one; None for each second without an event."""
         with reader.tail(self._kafka, self._topics.models, last=MAX_RECENT_OFFSETS) as events:
             yield from states_until_final(retrain_id, events)
+
+    def summaries(self, model: str, count: int) -> list[RetrainSummary]:
+        """Return the last retrains and rollbacks of a model, the latest state last."""
+        requested = reader.read_last(self._kafka, self._topics.retrain, MAX_RECENT_OFFSETS)
+        states = reader.read_last(self._kafka, self._topics.models, MAX_RECENT_OFFSETS)
+        return summarize_retrains([*requested, *states], model, count)
 
     def final_states(self) -> dict[str, ModelStateChanged]:
         """Return the final state of each finished retrain, by the retrain's id."""

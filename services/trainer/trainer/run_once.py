@@ -6,6 +6,7 @@ printed.
 
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from driftloop.command_line import exit_on_invalid_settings, help_epilog, load_settings_or_exit, parse_url
+from driftloop.command_line import exit_on_invalid_settings, help_epilog, load_settings_or_exit, parse_url, user_name
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import Event, ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.exit_codes import ExitCode
@@ -67,10 +68,12 @@ def main() -> None:
 
 def _parse_request(text: str) -> RetrainRequest:
     try:
-        return RetrainRequest.model_validate_json(text)
+        request = RetrainRequest.model_validate_json(text)
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         raise typer.BadParameter("; ".join(problems)) from error
+    is_named = "requested_by" in request.model_fields_set
+    return request if is_named else request.model_copy(update={"requested_by": user_name()})
 
 
 @app.command(help=DESCRIPTION, epilog=help_epilog(TrainerSettings, EXAMPLES))
@@ -117,7 +120,7 @@ def train(
             event = request.to_event(settings.use_case.name, tracing.current_traceparent())
             change = run_once(settings, event, publisher)
     except (RetryLater, BrokerUnavailable) as error:
-        print(error, flush=True)
+        print(error, file=sys.stderr, flush=True)
         report.write_message("not trained", str(error), "error")
         raise SystemExit(ExitCode.UNAVAILABLE) from error
     raise SystemExit(report.write_result(change))
