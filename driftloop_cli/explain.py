@@ -14,6 +14,7 @@ from uuid import UUID
 import pandas as pd
 from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
+from pydantic import Field
 
 from driftloop.errors import RegistryUnavailable
 from driftloop.events import (
@@ -94,9 +95,9 @@ class ExplainedVersion(FrozenModel):
     reason: str | None = None
     git_revision: str | None = None
     """Ends with ``-dirty`` if the code or the use case had changes that are in no commit."""
-    data: dict[str, str] = {}
+    data: dict[str, str] = Field(default_factory=dict)
     """Parameters of the training set."""
-    dataset_files: dict[str, str] = {}
+    dataset_files: dict[str, str] = Field(default_factory=dict)
     """Pointers of the training set, by their path."""
 
 

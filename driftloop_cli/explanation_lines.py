@@ -1,4 +1,4 @@
-"""An explanation as lines of text: pairs of a label and what it says. Pure."""
+"""An explanation as lines of text: pairs of a label and what it says."""
 
 from collections.abc import Iterator, Sequence
 

@@ -197,4 +197,3 @@ def create_topics(as_json: AsJson = False) -> None:
         print_json({"created": created})
     else:
         print_message("created " + ", ".join(created) if created else "all topics exist already")
-

@@ -1,6 +1,7 @@
 """The status of a model: windows, quality and retrains from the topics' latest events, as facts and as tables. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 from rich import box
@@ -17,7 +18,6 @@ STATE_COLORS = {
 }
 """Colors of states and verdicts; others have a default that depends on the table."""
 SHOWN_RETRAINS = 10
-TIME = "%Y-%m-%d %H:%M"
 
 EventOfVersion = TypeVar("EventOfVersion", bound=WindowEvent)
 
@@ -98,46 +98,47 @@ def status_parts(status: Status) -> Iterator[Table | str]:
     for number, model in enumerate(status.models):
         if number:
             yield ""
-        serving = f"version {model.version}" if model.version else 'no version yet: driftloop retrain --reason "the first" --wait'
+        serving = (
+            f"version {model.version}"
+            if model.version
+            else 'no version yet: driftloop retrain --reason "the first" --wait'
+        )
         yield f"models:/{model.model}@{model.alias} is {serving}"
         if model.trainer == "does not run":
             yield f"no trainer of {model.model} runs: a retrain that is requested waits for one"
-        yield _windows_table(model)
+        yield from (f"\nWindows of {model.model}:", _windows_table(model)) if model.windows else ("no windows yet",)
         if model.quality or model.estimates:
-            yield _quality_table(model)
-        yield _retrains_table(model)
-    yield _lag_table(status)
+            yield from (f"\nQuality of the latest predictions of {model.model}:", _quality_table(model))
+        yield from (f"\nRetrains of {model.model}:", _retrains_table(model)) if model.retrains else ("no retrains yet",)
+    yield from ("\nLag:", _lag_table(status))
 
 
-def _table(title: str, *columns: Column | str) -> Table:
+def _table(*columns: Column | str) -> Table:
     """Return a table that is narrow, because it has no lines between columns."""
-    return Table(
-        *columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1)
-    )
+    return Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 
-def _windows_table(status: ModelStatus) -> Table | str:
+def _windows_table(status: ModelStatus) -> Table:
     replayed = {_verdict_key(verdict): verdict.verdict for verdict in status.replays}
     table = _table(
-        f"Windows of {status.model}",
         *(Column("until (UTC)", no_wrap=True), "version", Column("rows", justify="right", no_wrap=True), "verdict"),
         *("score / threshold", "drifted"),
     )
     for verdict in status.windows:
         key = _verdict_key(verdict)
         table.add_row(
-            f"{verdict.last_prediction_at:{TIME}}",
+            _utc(verdict.last_prediction_at),
             verdict.version,
             str(verdict.rows),
             _colored(verdict.verdict) + (f", replayed: {replayed[key]}" if key in replayed else ""),
             " / ".join(f"{score:.1f}" for score in (verdict.score, verdict.score_threshold) if score is not None),
             escape(verdict.explanation) if verdict.verdict == "inconclusive" else ", ".join(verdict.drifted_columns),
         )
-    return table if status.windows else f"no windows of {status.model} yet"
+    return table
 
 
 def _quality_table(status: ModelStatus) -> Table:
-    table = _table(f"Quality of the latest predictions of {status.model}", "version", "quality", "explanation")
+    table = _table("version", "quality", "explanation")
     rows = [(verdict.version, _colored(verdict.verdict), escape(verdict.explanation)) for verdict in status.quality]
     for estimate in status.estimates:
         if "roc_auc" in estimate.metrics:
@@ -149,27 +150,30 @@ def _quality_table(status: ModelStatus) -> Table:
     return table
 
 
-def _retrains_table(status: ModelStatus) -> Table | str:
+def _retrains_table(status: ModelStatus) -> Table:
     table = _table(
-        f"Retrains of {status.model}",
         *(Column("time (UTC)", no_wrap=True), "version", "state", "why, and what has come of it"),
     )
     for retrain in status.retrains:
-        lines = [f"retrain {retrain.retrain_id}", escape(retrain.explanation)]
+        lines = [escape(retrain.explanation), f"id {retrain.retrain_id}"]
         if retrain.requested_by is not None and retrain.state != "rolled_back":
             lines.insert(0, escape(f"requested by {retrain.requested_by}: {retrain.reason}"))
         table.add_row(
-            f"{retrain.time:{TIME}}", retrain.version or "", _colored(retrain.state, default="cyan"), "\n".join(lines)
+            _utc(retrain.time), retrain.version or "", _colored(retrain.state, default="cyan"), "\n".join(lines)
         )
-    return table if status.retrains else f"no retrains of {status.model} yet"
+    return table
 
 
 def _lag_table(status: Status) -> Table:
-    table = _table("Lag", "group", "partition", Column("offsets", justify="right"))
+    table = _table("group", "partition", Column("offsets", justify="right"))
     for group, partitions in status.lag.items():
         for partition, offsets in sorted(partitions.items()):
             table.add_row(group, partition, str(offsets))
     return table
+
+
+def _utc(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def _colored(name: str, default: str = "yellow") -> str:

@@ -9,7 +9,14 @@ from rich.table import Table
 from driftloop.command_line import load_settings_or_exit
 from driftloop.events import DriftVerdict, Event, ModelStateChanged, RetrainRequested, WindowEvent
 from driftloop.kafka import reader
-from driftloop_cli.console import AsJson, exit_if_unavailable, exit_on_registry_error, print_json, print_message, print_table
+from driftloop_cli.console import (
+    AsJson,
+    exit_if_unavailable,
+    exit_on_registry_error,
+    print_json,
+    print_message,
+    print_table,
+)
 from driftloop_cli.settings import CliSettings
 from driftloop_cli.status import Status, model_status, status_parts
 

@@ -10,7 +10,6 @@ from pydantic import ConfigDict, Field, model_validator
 
 from driftloop.events.base import Event, EventTime, FrozenModel
 
-
 COMMAND_OPTIONS = {"from": "start", "to": "base_end"}  # fields that the command calls otherwise
 
 

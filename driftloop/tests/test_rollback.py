@@ -7,7 +7,15 @@ import mlflow
 import pytest
 
 from driftloop import settings
-from driftloop.registry.model_registry import PARAM_TRAINED_THROUGH, TAG_RETRAIN_ID, TAG_ROLLED_BACK, ModelRegistry
+from driftloop.events import ModelStateChanged
+from driftloop.registry.model_registry import (
+    ALIAS_CHALLENGER,
+    PARAM_TRAINED_THROUGH,
+    TAG_RESULT,
+    TAG_RETRAIN_ID,
+    TAG_ROLLED_BACK,
+    ModelRegistry,
+)
 from driftloop.registry.rollback import RollbackNotPossible, roll_back, unpublished_rollbacks
 
 pytestmark = pytest.mark.integration
@@ -59,10 +67,55 @@ def test_roll_back_restores_the_previous_version_once(registry: ModelRegistry) -
     rolled_back = registry.client.get_model_version(registry.model, "3")
     assert rolled_back.description == f"promoted: it is better\n\nrolled_back: {change.explanation}"
     assert rolled_back.tags[TAG_ROLLED_BACK] == change.model_dump_json()
+    assert rolled_back.tags[TAG_RESULT] == "rolled_back"
     with pytest.raises(RollbackNotPossible, match="no version to roll back to"):
         roll_back(registry, "again")
     registry.promote("1")
     assert roll_back(registry, "and back").version == "2"
+
+
+def test_promote_takes_the_challengers_alias_away(registry: ModelRegistry) -> None:
+    registry.client.set_registered_model_alias(registry.model, ALIAS_CHALLENGER, "3")
+    registry.promote("2")
+    assert registry.version_for_alias(ALIAS_CHALLENGER) == "3"
+    registry.promote("3")
+    assert registry.version_for_alias(ALIAS_CHALLENGER) is None
+
+
+@pytest.mark.parametrize("way", ["rolled back to", "promoted"])
+def test_version_in_service_again_no_longer_says_that_it_was_rolled_back(registry: ModelRegistry, way: str) -> None:
+    registry.promote("1")
+    registry.promote("2")
+    roll_back(registry, "it was slow")
+    if way == "promoted":
+        registry.promote("2")
+    else:
+        roll_back(registry, "it was not", to="2")
+    version = registry.client.get_model_version(registry.model, "2")
+    assert registry.champion() == "2"
+    assert "it was slow" in version.description
+    assert "again" in version.description.splitlines()[-1]
+    assert (version.tags[TAG_RESULT], TAG_ROLLED_BACK in version.tags) == ("promoted", False)
+
+
+def test_tags_for_programs_stand_behind_those_for_people(registry: ModelRegistry) -> None:
+    state = ModelStateChanged(retrain_id="retrain-2", model=registry.model, state="promoted", explanation="better")
+    registry.client.set_model_version_tag(registry.model, "2", "reason", "it is summer")
+    registry.record_result("2", state)
+    registry.promote("1")
+    registry.promote("2")
+    roll_back(registry, "it was slow")
+    tags = registry.client.get_model_version(registry.model, "2").tags
+    is_json = [tags[name].startswith("{") for name in sorted(tags)]
+    assert is_json == [False, False, False, True, True]
+    assert registry.recorded_result("retrain-2") == state
+
+
+def test_registry_knows_which_models_exist(registry: ModelRegistry, uri: str) -> None:
+    other = ModelRegistry(settings.RegistrySettings(uri=uri, model=f"{registry.model}-other"))
+    assert (registry.exists(), other.exists()) == (True, False)
+    assert registry.model in registry.model_names()
+    assert other.model not in registry.model_names()
 
 
 def test_roll_back_to_a_named_version(registry: ModelRegistry) -> None:

@@ -10,17 +10,16 @@ import pytest
 from driftloop.events import DriftVerdict, Outcome, Prediction, Window, new_event_id
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings, RegistrySettings
-from driftloop_cli import explain
 from driftloop_cli.explain import (
+    ExplainedVersion,
+    Explanation,
     LocatedPrediction,
-    _describe_outcomes,
-    _describe_reference,
-    _describe_rows,
-    _describe_window,
+    explanation_of,
     id_timestamp,
     locate,
     outcomes_of,
 )
+from driftloop_cli.explanation_lines import MAX_ROWS, explanation_lines
 from driftloop_cli.settings import StorageCliSettings
 
 NOW = datetime.now(UTC)
@@ -160,41 +159,83 @@ def test_outcomes_are_empty_if_none_was_reported(bucket: Any, topic_events: dict
     assert outcomes_of(SETTINGS, bucket, "a").empty
 
 
-def test_description_of_rows_has_features_prediction_and_outcome() -> None:
+def explain(
+    bucket: Any, prediction: LocatedPrediction, outcomes: pd.DataFrame = NO_OUTCOMES, **fields: Any
+) -> Explanation:
+    return explanation_of(bucket, "some-id", prediction, outcomes).model_copy(update=fields)
+
+
+def row_lines(explanation: Explanation) -> list[tuple[str, str]]:
+    lines = list(explanation_lines(explanation))
+    return lines[1 : next(number for number, (label, _) in enumerate(lines) if label == "window")]
+
+
+def test_explanation_of_rows_has_features_prediction_and_outcome(bucket: Any) -> None:
     outcomes = pd.DataFrame({"_row": [1], "_time": [NOW], "outcome": [1.0]})
-    lines = list(_describe_rows(located(), outcomes, None))
+    explanation = explain(bucket, located(), outcomes)
+    assert explanation.rows[1].model_dump() == {
+        "row": 1,
+        "features": {"x": 1, "y": None},
+        "prediction": 0.1,
+        "outcomes": [{"outcome": 1.0, "time": NOW}],
+    }
+    lines = row_lines(explanation)
     assert [label for label, _ in lines] == ["row 0", "  prediction", "  outcome", "row 1", "  prediction", "  outcome"]
     assert [text for _, text in lines[:3]] == ["x=0, y=–", "0.0", "not reported yet"]
     assert lines[5][1] == f"1, known at {NOW:%Y-%m-%d %H:%M}"
-    assert list(_describe_rows(located(), outcomes, 1)) == lines[3:]
 
 
-def test_description_of_rows_is_limited_and_rejects_a_missing_row() -> None:
-    count = explain.MAX_ROWS + 5
-    assert list(_describe_rows(located(count), NO_OUTCOMES, None))[-1] == ("", "5 more rows: choose one with --row")
-    ((label, text),) = _describe_rows(located(2), NO_OUTCOMES, 2)
-    assert (label, text) == ("", "there is no row 2: the request has 2 rows, from 0 to 1")
+def test_explanation_shows_a_limited_number_of_rows(bucket: Any) -> None:
+    assert row_lines(explain(bucket, located(MAX_ROWS + 5)))[-1] == ("", "5 more rows: choose one with --row")
 
 
-def test_description_of_outcomes_has_the_last_one_first() -> None:
+def test_explanation_of_outcomes_has_the_last_one_first(bucket: Any) -> None:
     times = [datetime(2013, 7, day, tzinfo=UTC) for day in (1, 2)]
-    text = _describe_outcomes(pd.DataFrame({"_time": times, "outcome": [0.0, 1.0]}))
-    assert text == "1, known at 2013-07-02 00:00 (corrected: before it was 0, known at 2013-07-01 00:00)"
+    outcomes = pd.DataFrame({"_row": [0, 0], "_time": times, "outcome": [0.0, 1.0]})
+    assert row_lines(explain(bucket, located(1), outcomes))[-1] == (
+        "  outcome",
+        "1, known at 2013-07-02 00:00 (corrected: before it was 0, known at 2013-07-01 00:00)",
+    )
 
 
-def test_description_of_window_depends_on_archive_verdict_and_report(bucket: Any) -> None:
-    assert dict(_describe_window(bucket, located())) == {"window": "not archived yet: its window is still open"}
+def test_explanation_of_window_depends_on_archive_verdict_and_report(bucket: Any) -> None:
+    open_window = dict(explanation_lines(explain(bucket, located())))
+    assert open_window["window"] == "not archived yet: its window is still open"
+    assert "verdict" not in open_window
     archived = located(archive=ARCHIVE)
-    assert list(dict(_describe_window(bucket, archived))) == ["window", "verdict"]
-    judged = dict(_describe_window(bucket, archived._replace(verdict=verdict())))
+    assert dict(explanation_lines(explain(bucket, archived)))["verdict"].startswith("not among the verdicts")
+    judged = dict(explanation_lines(explain(bucket, archived._replace(verdict=verdict()))))
     assert judged["verdict"] == "no_drift, on 20 rows of version 1: score 1, threshold 2"
     assert judged["window"] == f"{WINDOW.name} ({ARCHIVE})"
     report = f"reports/m/1/{WINDOW.name}.html"
     bucket.files[report] = Path()
-    assert dict(_describe_window(bucket, archived._replace(verdict=verdict())))["report"] == f"gs://b/{report}"
+    explained = explain(bucket, archived._replace(verdict=verdict()))
+    assert explained.report == dict(explanation_lines(explained))["report"] == f"gs://b/{report}"
 
 
-def test_description_of_reference_says_whether_it_is_complete(bucket: Any) -> None:
-    assert _describe_reference(bucket, located())[1].startswith("missing")
+def test_explanation_of_reference_says_whether_it_is_complete(bucket: Any) -> None:
+    assert dict(explanation_lines(explain(bucket, located())))["  reference"].startswith("missing")
     bucket.files["references/m/1/profile.json"] = Path()
-    assert _describe_reference(bucket, located()) == ("  reference", "gs://b/references/m/1")
+    assert dict(explanation_lines(explain(bucket, located())))["  reference"] == "gs://b/references/m/1"
+
+
+def test_explanation_of_version_has_its_revision_and_who_requested_it(bucket: Any) -> None:
+    version = ExplainedVersion(
+        aliases=["champion"],
+        description="promoted: it is better",
+        run_id="abc",
+        run_url="http://mlflow/abc",
+        retrain_id="r",
+        requested_by="root",
+        reason="it is summer",
+        git_revision="123-dirty",
+        data={"data_selection": "{}"},
+        dataset_files={"dataset/m.parquet.dvc": "md5: 1"},
+    )
+    lines = dict(explanation_lines(explain(bucket, located(), registered=version)))
+    assert lines["version"] == "1 @champion"
+    assert lines["  retrain"] == "r, requested by root: it is summer"
+    assert lines["  git revision"] == "123-dirty"
+    assert (lines["  data selection"], lines["  dataset/m.parquet.dvc"]) == ("{}", "md5: 1")
+    unknown = dict(explanation_lines(explain(bucket, located(), registry_error="no registry")))
+    assert unknown["version"] == "1; its origin cannot be read from the registry: no registry"

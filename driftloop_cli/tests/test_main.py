@@ -9,14 +9,22 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from driftloop.errors import BrokerUnavailable, RegistryUnavailable, StorageUnavailable, TrainerUnavailable
-from driftloop.events import Event, ModelStateChanged, RetrainRequest
+from driftloop.errors import (
+    BrokerUnavailable,
+    InvalidInput,
+    RegistryUnavailable,
+    Rejected,
+    StorageUnavailable,
+    TrainerUnavailable,
+)
+from driftloop.events import DriftVerdict, Event, ModelStateChanged, RetrainRequest, Window
 from driftloop.exit_codes import ExitCode
 from driftloop.kafka import reader, topics
 from driftloop.registry import rollback
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.registry.rollback import RollbackNotPossible
-from driftloop_cli import explain, main
+from driftloop_cli import explain, main, retrain_command
+from driftloop_cli.explain import ExplainedRow, Explanation
 from driftloop_cli.main import app
 from driftloop_cli.retrain_client import HttpRetrainClient, KafkaRetrainClient, RetrainRequestRejected, SubmittedRetrain
 
@@ -84,7 +92,7 @@ def test_retrain_wait_exits_with_the_code_of_the_result(
     summary = tmp_path / "summary.md"
     result = run(*RETRAIN, "--wait", "--summary", str(summary))
     assert result.exit_code == code
-    assert f"{state} version 2: is {state} [x]" in result.output
+    assert f"{state} version 2: is {state} [x]" in result.stdout
     assert summary.read_text().splitlines()[0].endswith(f"flights: {state}, version 2")
 
 
@@ -144,7 +152,7 @@ def test_retrain_that_is_not_submitted_exits_with_message_and_summary(
     monkeypatch.setattr(HttpRetrainClient, "submit", raise_error(error))
     summary = tmp_path / "summary.md"
     result = run(*RETRAIN, "--wait", "--summary", str(summary))
-    assert (result.exit_code, result.output) == (code, f"{error}\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", f"{error}\n")
     assert summary.read_text().startswith(f"## not requested\n\n{error}\n")
 
 
@@ -178,9 +186,83 @@ def test_missing_setting_exits_with_usage_error(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_retrain_over_kafka_exits_if_the_broker_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "has_members", lambda *_: True)
     monkeypatch.setattr(KafkaRetrainClient, "submit", raise_error(BrokerUnavailable("no broker")))
     result = run("retrain", "--reason", "test")
     assert (result.exit_code, result.output) == (ExitCode.UNAVAILABLE, "no broker\n")
+
+
+@pytest.fixture
+def submitted_over_kafka(monkeypatch: pytest.MonkeyPatch) -> list[RetrainRequest]:
+    """Requests that were published; the retrain has no state for ever. No trainer runs, and the model exists."""
+    requests: list[RetrainRequest] = []
+
+    def submit(_: KafkaRetrainClient, request: RetrainRequest) -> SubmittedRetrain:
+        requests.append(request)
+        return SubmittedRetrain("a", iter(lambda: None, 0))
+
+    monkeypatch.setattr(KafkaRetrainClient, "submit", submit)
+    monkeypatch.setattr(reader, "has_members", lambda _, group: {"trainer-flights": False}[group])
+    monkeypatch.setattr(ModelRegistry, "exists", lambda _: True)
+    return requests
+
+
+def test_retrain_warns_if_no_trainer_of_the_model_runs(submitted_over_kafka: list[RetrainRequest]) -> None:
+    result = run("retrain", "--reason", "test")
+    assert (result.exit_code, result.stdout) == (ExitCode.SUCCESS, "retrain a requested\n")
+    assert result.stderr.startswith("no trainer of flights runs")
+    assert len(submitted_over_kafka) == 1
+
+
+def test_retrain_wait_that_times_out_says_that_no_trainer_runs(submitted_over_kafka: list[RetrainRequest]) -> None:
+    result = run("retrain", "--reason", "test", "--wait", "--timeout-minutes", "0")
+    assert result.exit_code == ExitCode.TIMED_OUT
+    assert [line.count("no trainer of flights runs") for line in result.stderr.splitlines()] == [1, 1]
+    assert "goes on" not in result.stderr
+    assert len(submitted_over_kafka) == 1
+
+
+@pytest.mark.parametrize("options", [[], ["--wait"], ["--dry-run"]], ids=["requested", "waited for", "tried"])
+def test_retrain_of_a_model_that_nobody_knows_is_refused(
+    options: list[str], submitted_over_kafka: list[RetrainRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ModelRegistry, "exists", lambda _: False)
+    monkeypatch.setattr(retrain_command, "TRAINER_START_SECONDS", 0)
+    result = run("retrain", "--reason", "test", *options)
+    assert (result.exit_code, result.stdout) == (ExitCode.REFUSED, "")
+    for term in ("flights", "DRIFTLOOP_REGISTRY__MODEL", "trainer-flights"):
+        assert term in result.stderr
+    assert not submitted_over_kafka
+
+
+def test_first_retrain_waits_for_a_trainer_that_is_starting(
+    submitted_over_kafka: list[RetrainRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([False, True])
+    monkeypatch.setattr(reader, "has_members", lambda *_: next(answers))
+    monkeypatch.setattr(ModelRegistry, "exists", lambda _: False)
+    monkeypatch.setenv("DRIFTLOOP_TRAINER__GROUP", "retrainers")
+    assert run("retrain", "--reason", "test").exit_code == ExitCode.SUCCESS
+    assert len(submitted_over_kafka) == 1
+
+
+def test_retrain_does_not_warn_if_the_broker_does_not_say_whether_a_trainer_runs(
+    submitted_over_kafka: list[RetrainRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "has_members", lambda *_: None)
+    result = run("retrain", "--reason", "test")
+    assert (result.exit_code, result.stderr) == (ExitCode.SUCCESS, "")
+    assert len(submitted_over_kafka) == 1
+
+
+def test_retrain_json_has_request_and_states_and_progress_is_on_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit_with(monkeypatch, iter([None, model_state("training"), model_state("rejected")]))
+    result = run(*RETRAIN, "--wait", "--json")
+    assert result.exit_code == ExitCode.RETRAIN_REJECTED
+    facts = json.loads(result.stdout)
+    assert (facts["retrain_id"], facts["request"]["reason"]) == ("a", "test")
+    assert [state["state"] for state in facts["states"]] == ["training", "rejected"]
+    assert "rejected version 2: is rejected [x]" in result.stderr
 
 
 def test_topics_create_lists_created_topics_or_exits_if_the_broker_is_unavailable(
@@ -189,6 +271,7 @@ def test_topics_create_lists_created_topics_or_exits_if_the_broker_is_unavailabl
     for created, output in ((["drift", "drift.dlq"], "created drift, drift.dlq\n"), ([], "all topics exist already\n")):
         monkeypatch.setattr(topics, "create", lambda *_, created=created: created)
         assert run("topics", "create").output == output
+        assert json.loads(run("topics", "create", "--json").stdout) == {"created": created}
     monkeypatch.setattr(topics, "create", raise_error(BrokerUnavailable("no broker")))
     result = run("topics", "create")
     assert (result.exit_code, result.output) == (ExitCode.UNAVAILABLE, "no broker\n")
@@ -217,6 +300,8 @@ def test_rollback_publishes_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("rollback")
     assert (result.exit_code, result.output) == (ExitCode.SUCCESS, "is rolled_back [x]\n")
     assert [event.message_key for event in publisher.events] == ["flights"]
+    facts = json.loads(run("rollback", "--json").stdout)
+    assert (facts["state"], facts["version"], facts["model"]) == ("rolled_back", "2", "flights")
 
 
 @pytest.mark.parametrize(
@@ -234,44 +319,139 @@ def test_rollback_that_fails_exits_with_message(
     assert (result.exit_code, result.output) == (code, f"{error}\n")
 
 
+def explanation(rows: int = 2) -> Explanation:
+    return Explanation(
+        id="some-id",
+        model="flights",
+        version="2",
+        time=datetime(2013, 7, 1, tzinfo=UTC),
+        trace_id="abc",
+        rows=[
+            ExplainedRow(row=n, features={"carrier": "[UA]", "gust": float("nan")}, prediction=0.5, outcomes=[])
+            for n in range(rows)
+        ],
+        archive=None,
+        verdict=None,
+        report=None,
+        registered=None,
+        registry_error="no registry",
+        reference="gs://b/references/flights/2",
+        reference_is_complete=True,
+    )
+
+
 def test_explain_prints_labels_and_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain, "describe_prediction", lambda *_: iter([("row 0", "carrier=[UA]"), ("trace", "abc")]))
-    result = run("explain", "some-id")
+    monkeypatch.setattr(explain, "explain_prediction", lambda *_: explanation())
+    result = run("explain", "some-id", "--row", "1")
     assert result.exit_code == ExitCode.SUCCESS
-    assert [line.split() for line in result.output.splitlines()] == [["row", "0", "carrier=[UA]"], ["trace", "abc"]]
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[:3] == [
+        "predicted 2013-07-01 00:00:00 by version 2 of flights",
+        "trace abc",
+        "row 1 carrier=[UA], gust=nan",
+    ]
+    assert not any(line.startswith("row 0") for line in lines)
+
+
+def test_explain_json_is_valid_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain, "explain_prediction", lambda *_: explanation())
+    facts = json.loads(run("explain", "some-id", "--json").stdout)
+    assert (facts["id"], facts["time"]) == ("some-id", "2013-07-01T00:00:00Z")
+    assert facts["rows"][1]["features"] == {"carrier": "[UA]", "gust": None}
+
+
+def test_explain_of_a_row_that_the_request_does_not_have_exits_with_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain, "explain_prediction", lambda *_: explanation(rows=2))
+    result = run("explain", "some-id", "--row", "2")
+    assert (result.exit_code, result.stdout) == (ExitCode.REFUSED, "")
+    assert result.stderr.startswith("there is no row 2")
 
 
 def test_explain_unknown_prediction_exits_with_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain, "describe_prediction", lambda *_: iter(()))
+    monkeypatch.setattr(explain, "explain_prediction", lambda *_: None)
     result = run("explain", "some-id")
-    assert result.exit_code == ExitCode.REFUSED
-    assert "some-id" in result.output
+    assert (result.exit_code, result.stdout) == (ExitCode.REFUSED, "")
+    assert "some-id" in result.stderr
+
+
+def test_error_that_no_command_expects_ends_with_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, code in ((InvalidInput("not a model"), ExitCode.USAGE), (Rejected("not now"), ExitCode.REFUSED)):
+        monkeypatch.setattr(explain, "explain_prediction", raise_error(error))
+        result = run("explain", "some-id")
+        assert (result.exit_code, result.stdout, result.stderr) == (code, "", f"{error}\n")
 
 
 def test_explain_without_bucket_exits_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain, "describe_prediction", raise_error(StorageUnavailable("no bucket")))
+    monkeypatch.setattr(explain, "explain_prediction", raise_error(StorageUnavailable("no bucket")))
     result = run("explain", "some-id")
     assert (result.exit_code, result.output) == (ExitCode.UNAVAILABLE, "no bucket (DRIFTLOOP_STORAGE__BUCKET)\n")
 
 
-def test_status_prints_champion_retrains_and_lag(monkeypatch: pytest.MonkeyPatch) -> None:
-    older = model_state("training").model_copy(update={"time": datetime(2013, 1, 1, tzinfo=UTC)})
-    events = {"drift": [], "models": [older, model_state("promoted")]}
+@pytest.fixture
+def topic_events(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Event]]:
+    """Events by topic; version 2 is in service, and a trainer of flights runs."""
+    events: dict[str, list[Event]] = {"drift": [], "models": [], "retrain": []}
     monkeypatch.setattr(ModelRegistry, "champion", lambda _: "2")
-    monkeypatch.setattr(reader, "read_last", lambda _, topic, __: events[topic])
+    monkeypatch.setattr(ModelRegistry, "model_names", lambda _: ["flights", "cars"])
+    monkeypatch.setattr(reader, "read_last", lambda _, topic, count: events[topic][-count:])
     monkeypatch.setattr(reader, "consumer_lag", lambda _, group, __: {f"{group}-0": 7})
+    monkeypatch.setattr(reader, "has_members", lambda _, group: group == "trainer-flights")
+    return events
+
+
+def test_status_prints_champion_retrains_and_lag(topic_events: dict[str, list[Event]]) -> None:
+    older = model_state("training").model_copy(update={"time": datetime(2013, 1, 1, tzinfo=UTC)})
+    topic_events["models"] += [older, model_state("promoted")]
     result = run("status")
     assert result.exit_code == ExitCode.SUCCESS
-    assert result.output.startswith("models:/flights@champion is version 2\n")
+    assert result.stdout.startswith("models:/flights@champion is version 2\n")
     for text in ("no windows yet", "promoted", "drift_worker-0", "trainer-flights-0"):
         assert text in text_of(result)
-    assert "training" not in result.output  # only the latest state of a retrain
+    assert "training" not in result.stdout  # only the latest state of a retrain
+    assert "cars" not in result.stdout
 
 
-def test_status_before_the_first_version_says_how_to_train_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_of_all_models_has_registered_ones_and_those_with_events(topic_events: dict[str, list[Event]]) -> None:
+    topic_events["models"].append(model_state("failed").model_copy(update={"model": "wine"}))
+    facts = json.loads(run("status", "--all", "--json").stdout)
+    assert [(model["model"], model["trainer"], len(model["retrains"])) for model in facts["models"]] == [
+        ("cars", "does not run", 0),
+        ("flights", "runs", 0),
+        ("wine", "does not run", 1),
+    ]
+    assert facts["lag"]["trainer-wine"] == {"trainer-wine-0": 7}
+    text = run("status", "--all").stdout
+    assert [line for line in text.splitlines() if line.startswith("models:/")] == [
+        f"models:/{model}@champion is version 2" for model in ("cars", "flights", "wine")
+    ]
+
+
+def test_status_finds_the_windows_of_a_model_behind_those_of_another(topic_events: dict[str, list[Event]]) -> None:
+    topic_events["drift"] += [drift_verdict(n, "flights") for n in range(3)]
+    topic_events["drift"] += [drift_verdict(n, "cars") for n in range(500)]
+    (model,) = json.loads(run("status", "--windows", "2", "--json").stdout)["models"]
+    assert [window["window"]["first_offset"] for window in model["windows"]] == [1, 2]
+
+
+def drift_verdict(number: int, model: str) -> DriftVerdict:
+    return DriftVerdict(
+        window=Window(topic="predictions", partition=0, first_offset=number, last_offset=number),
+        model=model,
+        version="2",
+        rows=1,
+        first_prediction_at=datetime(2013, 7, 1, tzinfo=UTC),
+        last_prediction_at=datetime(2013, 7, 1, tzinfo=UTC),
+        verdict="no_drift",
+        explanation="",
+        archive="gs://b/x",
+    )
+
+
+def test_status_before_the_first_version_says_how_to_train_it(
+    topic_events: dict[str, list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any(topic_events.values())
     monkeypatch.setattr(ModelRegistry, "champion", lambda _: None)
-    monkeypatch.setattr(reader, "read_last", lambda *_: [])
-    monkeypatch.setattr(reader, "consumer_lag", lambda *_: {})
     result = run("status")
     assert result.exit_code == ExitCode.SUCCESS
     assert "no version yet: driftloop retrain" in text_of(result)

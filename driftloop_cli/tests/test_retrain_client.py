@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -148,6 +149,12 @@ def test_http_client_dry_run_publishes_nothing(url: str, topics: FakeTopics) -> 
         event = client.dry_run(REQUEST)
     assert (event.model, event.reason, event.requested_by) == ("flights", "two new carriers", "somebody")
     assert not topics.published
+
+
+def test_http_client_says_where_a_selection_belongs(url: str) -> None:
+    response = httpx.post(f"{url}/retrain", json={"reason": "x", "from": "2013-06-01"}, headers={"X-API-Key": API_KEY})
+    assert response.status_code == 422
+    assert '"data": {"start": "2013-06-01"}' in response.text.replace("\\", "")
 
 
 def test_http_client_raises_request_rejected_for_a_wrong_key(url: str, topics: FakeTopics) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.models import Model, infer_signature
-from rich.console import Console
 
 from driftloop.evaluation.bootstrap import evaluate, paired_difference
 from driftloop.evaluation.metric import BUILT_IN_METRICS
@@ -61,16 +60,25 @@ def test_comparison_of_a_regression_has_rmse(rows: pd.DataFrame) -> None:
     assert comparison.differences["rmse"] == pytest.approx((-1, -1, -1))
 
 
-def test_comparison_counts_and_prints_rows_seen_in_training(rows: pd.DataFrame) -> None:
+def test_comparison_counts_and_prints_rows_seen_in_training(
+    rows: pd.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
     scores = rows["chance"].to_numpy()
     comparison = compare(USE_CASE, rows, "3", scores, pd.Timestamp("2013-04-03", tz="UTC"))
     assert comparison.rows_seen_in_training == 3 * ROWS
-    out = Console(width=200, record=True, force_terminal=False)
-    print_comparison(comparison, out)
-    shown = out.export_text()
+    print_comparison(comparison)
+    shown = capsys.readouterr().out
     assert "800 rows of 8 days, predicted by version 1 (600), version 2 (200)" in shown
     assert "300 of them are no later than 2013-04-03, which the training of version 3 reaches" in shown
     assert "ROC AUC" in shown
+
+
+def test_facts_of_a_comparison_have_names_for_all_numbers(rows: pd.DataFrame) -> None:
+    scores = rows["chance"].to_numpy()
+    comparison = compare(USE_CASE, rows, "3", scores, pd.Timestamp("2013-04-03", tz="UTC"))
+    facts = comparison.facts()
+    assert facts["differences"]["brier"] == comparison.differences["brier"]._asdict()
+    assert (facts["version"], facts["served"].rows) == ("3", DAYS * ROWS)
 
 
 class HalfModel:

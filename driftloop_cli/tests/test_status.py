@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any
 
+import pytest
 from rich.console import Console
+from rich.table import Table
 
 from driftloop.events import (
     DriftVerdict,
@@ -14,9 +17,11 @@ from driftloop.events import (
     ModelStateChanged,
     QualityEstimate,
     QualityVerdict,
+    RetrainRequested,
     Window,
 )
-from driftloop_cli.status import status_tables
+from driftloop_cli import console
+from driftloop_cli.status import ModelStatus, Status, model_status, status_parts
 
 START = datetime(2013, 7, 1, 9, tzinfo=UTC)
 
@@ -37,42 +42,64 @@ def drift(number: int, verdict: str, **fields: object) -> DriftVerdict:
     return DriftVerdict.model_validate({**window_fields(number), **about, **fields})
 
 
-def render(events: Sequence[Event], windows: int = 10, retrains: list[ModelStateChanged] | None = None) -> list[str]:
-    """Return the lines of the tables with cells separated by ``|``."""
-    console = Console(width=200, record=True, force_terminal=False)
-    for table in status_tables(events, windows, retrains or [], {"drift_worker": {"predictions-0": 3}}):
-        console.print(table)
-    lines = console.export_text().splitlines()
-    return ["|".join(cell.strip() for cell in line.strip("│┃ ").replace("┃", "│").split("│")) for line in lines]
+def render(events: Sequence[Event], windows: int = 10, width: int = 200) -> list[str]:
+    """Return the lines of model m's status, with runs of spaces as one space."""
+    return render_status(Status(models=[status_of("m", events, windows)], lag={"drift_worker": {"p-0": 3}}), width)
+
+
+def render_status(status: Status, width: int = 200) -> list[str]:
+    console = Console(width=width, record=True, force_terminal=False, file=StringIO())
+    for part in status_parts(status):
+        console.print(part)
+    return [" ".join(line.split()) for line in console.export_text().splitlines()]
+
+
+def status_of(
+    model: str, events: Sequence[Event], windows: int = 10, *, trainer_runs: bool | None = True
+) -> ModelStatus:
+    return model_status(model, "champion", "1", trainer_runs, events, windows)
+
+
+def retrain_state(state: str, **fields: object) -> ModelStateChanged:
+    about = {"time": START, "retrain_id": "r", "model": "m", "version": "2", "explanation": "gain [-0.1, 0.1]"}
+    return ModelStateChanged.model_validate({**about, "state": state, **fields})
+
+
+def request(**fields: object) -> RetrainRequested:
+    about = {"id": "r", "model": "m", "trigger": "manual", "reason": "it is [summer]", "requested_by": "root"}
+    return RetrainRequested.model_validate({**about, **fields})
 
 
 def test_status_shows_scores_and_drifted_columns_of_a_window() -> None:
     finding = Finding(column="temp", method="wasserstein", value=2.5, threshold=1.9, drifted=True)
     lines = render([drift(1, "drift", score=9.54, score_threshold=8.1, findings=[finding])])
-    assert "predictions-0 100–199|1|100|2013-07-01 09:00|2013-07-01 10:00|drift|9.5|8.1|temp" in lines
+    assert "2013-07-01 10:00 1 100 drift 9.5 / 8.1 temp" in lines
 
 
 def test_status_shows_why_a_window_is_inconclusive() -> None:
-    assert any(line.endswith("|inconclusive|||explanation 1") for line in render([drift(1, "inconclusive")]))
+    assert "2013-07-01 10:00 1 100 inconclusive explanation 1" in render([drift(1, "inconclusive")])
 
 
 def test_status_shows_a_replayed_verdict_with_the_first_one() -> None:
-    events = [drift(1, "no_drift"), drift(1, "drift", replayed=True)]
-    windows = [line for line in render(events) if line.startswith("predictions-0 ")]
-    assert len(windows) == 1
-    assert windows[0].endswith("|no_drift, replayed: drift")
+    events = [drift(1, "no_drift"), drift(1, "drift", replayed=True), drift(2, "drift", model="other", replayed=True)]
+    windows = [line for line in render(events) if line.startswith("2013-07-01 ")]
+    assert windows == ["2013-07-01 10:00 1 100 no_drift, replayed: drift"]
+    assert [verdict.verdict for verdict in status_of("m", events).replays] == ["drift"]
 
 
 def test_status_shows_the_latest_windows_only() -> None:
-    windows = [line for line in render([drift(n, "no_drift") for n in range(5)], windows=2) if "predictions-0 " in line]
-    assert [line.split("|")[0] for line in windows] == ["predictions-0 300–399", "predictions-0 400–499"]
+    windows = [
+        line for line in render([drift(n, "no_drift") for n in range(5)], windows=2) if line.startswith("2013-07")
+    ]
+    assert [line.split()[1] for line in windows] == ["12:00", "13:00"]
+
+
+def quality(number: int, verdict: str, version: str, model: str = "m") -> QualityVerdict:
+    fields = {"windows": 1, "unmatched": 0, "verdict": verdict, "explanation": f"quality {number} [x]"}
+    return QualityVerdict.model_validate({**window_fields(number, version), **fields, "model": model})
 
 
 def test_status_shows_the_latest_quality_and_estimate_of_each_version() -> None:
-    def quality(number: int, verdict: str, version: str) -> QualityVerdict:
-        fields = {"windows": 1, "unmatched": 0, "verdict": verdict, "explanation": f"quality {number} [x]"}
-        return QualityVerdict.model_validate({**window_fields(number, version), **fields})
-
     def estimate(*, trusted: bool, version: str, metrics: dict[str, float]) -> QualityEstimate:
         fields = {"metrics": metrics, "trusted": trusted, "explanation": "so", "track_record": EstimateTrackRecord()}
         return QualityEstimate.model_validate({**window_fields(3, version), **fields})
@@ -82,17 +109,19 @@ def test_status_shows_the_latest_quality_and_estimate_of_each_version() -> None:
             quality(1, "consistent", "1"),
             quality(2, "degraded", "1"),
             quality(3, "improved", "2"),
+            quality(4, "improved", "10"),
             estimate(trusted=True, version="1", metrics={"roc_auc": 0.75}),
             estimate(trusted=False, version="2", metrics={"roc_auc": 0.5}),
             estimate(trusted=True, version="3", metrics={"brier": 0.1}),
         ]
     )
-    start = lines.index(next(line for line in lines if line.startswith("version|quality|explanation")))
-    assert lines[start + 2 : start + 6] == [
-        "1|degraded|quality 2 [x]",
-        "1|estimated|ROC AUC 0.750; so",
-        "2|improved|quality 3 [x]",
-        "2|estimated, not trusted|ROC AUC 0.500; so",
+    start = lines.index("version quality explanation")
+    assert lines[start + 2 : start + 7] == [
+        "1 degraded quality 2 [x]",
+        "1 estimated ROC AUC 0.750; so",
+        "2 improved quality 3 [x]",
+        "2 estimated, not trusted ROC AUC 0.500; so",
+        "10 improved quality 4 [x]",
     ]
 
 
@@ -100,12 +129,55 @@ def test_status_without_events_shows_no_tables_but_lag() -> None:
     lines = render([])
     assert "no windows yet" in lines
     assert "no retrains yet" in lines
-    assert "drift_worker|predictions-0|3" in lines
-    assert not any("quality" in line for line in lines)
+    assert "drift_worker p-0 3" in lines
+    assert not any("Quality" in line for line in lines)
 
 
-def test_status_shows_the_state_of_a_retrain() -> None:
-    state = ModelStateChanged(
-        time=START, retrain_id="r", model="m", version="2", state="rejected", explanation="gain [-0.1, 0.1]"
-    )
-    assert "2013-07-01 09:00:00|r|2|rejected|gain [-0.1, 0.1]" in render([], retrains=[state])
+def test_status_of_a_promoted_version_says_why_it_was_requested_and_by_whom() -> None:
+    lines = render([request(), retrain_state("training"), retrain_state("promoted")])
+    start = next(number for number, line in enumerate(lines) if line.startswith("2013-07-01 09:00"))
+    assert lines[start : start + 3] == [
+        "2013-07-01 09:00 2 promoted requested by root: it is [summer]",
+        "gain [-0.1, 0.1]",
+        "id r",
+    ]
+
+
+def test_status_of_several_models_has_a_section_for_each() -> None:
+    events = [quality(1, "degraded", "1"), quality(2, "improved", "1", model="other"), drift(1, "drift", model="other")]
+    status = Status(models=[status_of("m", events), status_of("other", events, trainer_runs=False)], lag={})
+    lines = render_status(status)
+    second = lines.index("models:/other@champion is version 1")
+    assert "no windows yet" in lines[:second]
+    assert "1 degraded quality 1 [x]" in lines[:second]
+    assert lines[second + 1].startswith("no trainer of other runs")
+    assert "1 improved quality 2 [x]" in lines[second:]
+    assert not any("quality 2" in line for line in lines[:second])
+
+
+def test_status_in_80_columns_cuts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = [f"a_column_with_a_rather_long_name_{n}" for n in range(3)]
+    findings = [Finding(column=name, method="ks", value=1, threshold=0, drifted=True) for name in columns]
+    events = [
+        drift(1, "drift", score=1234.5, score_threshold=8.1, findings=findings),
+        request(reason="because " * 20 + "it is summer", requested_by="somebody.with@a.long.address.example"),
+        retrain_state("promoted", retrain_id="r", explanation="better " * 30 + "by far"),
+    ]
+    output = StringIO()
+    monkeypatch.setattr(console, "out", Console(file=output, width=80, force_terminal=True, color_system=None))
+    for part in status_parts(Status(models=[status_of("m", events)], lag={})):
+        console.print_table(part) if isinstance(part, Table) else console.print_message(part)
+    text = output.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    cells = "".join(text.split())
+    assert all(column in cells for column in columns)
+    assert "2013-07-01 10:00" in text
+    assert (text.count("because"), text.count("better")) == (20, 30)
+
+
+def test_table_that_is_no_terminals_is_as_wide_as_its_longest_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("name")
+    table.add_row("x" * 500)
+    console.print_table(table)
+    assert "x" * 500 in capsys.readouterr().out

@@ -18,13 +18,21 @@ from driftloop.events import (
     RetrainRequested,
 )
 from driftloop.events import Window as Slice
-from trainer.policy.policy import MAX_WINDOWS, Decision, ModelHistory, decide
+from trainer.policy.model_history import MAX_WINDOWS, ModelHistory
+from trainer.policy.policy import Decision, decide
 from trainer.policy.settings import PolicySettings
 
 HOLDOUT_DAYS = 14
 TRAINED_THROUGH = datetime(2013, 3, 31, 23, tzinfo=UTC)
 WALL = datetime(2026, 1, 1, tzinfo=UTC)
-POLICY = PolicySettings(lookback_windows=10, min_alarms=4, max_stale_days=28, cooldown_days=7, max_cooldown_days=28)
+POLICY = PolicySettings(
+    lookback_windows=10,
+    min_alarms=4,
+    min_days_since_alarm=0,
+    max_stale_days=28,
+    cooldown_days=7,
+    max_cooldown_days=28,
+)
 
 
 def on(day: int) -> datetime:
@@ -335,7 +343,53 @@ def test_policy_retrain_has_reason_window_and_data_selection() -> None:
     assert (retrain.model, retrain.trigger, retrain.requested_by) == ("m", "drift", "policy")
     assert (retrain.window_end, retrain.time) == (on(4), judged_at(4))
     assert retrain.data.base_end == date(2013, 4, 1)
-    assert retrain.reason == "4 of the last 4 windows of version 1 alarm, most often temp"
+    assert retrain.reason == (
+        "4 of the last 4 windows of version 1 alarm, most often temp; since the first alarm, on 2013-04-01 04:00, "
+        "there are 19.3 days of outcomes, and 4,000 rows were predicted"
+    )
+
+
+WAITING = POLICY.model_copy(update={"min_days_since_alarm": 7})
+SINCE_ALARM: dict[str, tuple[list[Event], str, int]] = {
+    "a day and a half of the change": (
+        [*FIRST_VERSION, *windows("q" * 12 + "aaaa"), quality(14)],
+        "insufficient_outcomes: 4 of the last 10 windows of version 1 alarm, most often temp; but a version could "
+        "learn little of the change yet: since the first alarm, on 2013-04-13 04:00, there are 1.3 days of outcomes, "
+        "and 4,000 rows were predicted; a retrain waits for 7 days of them (DRIFTLOOP_POLICY__MIN_DAYS_SINCE_ALARM)",
+        6,
+    ),
+    "outcomes end before the change": (
+        [*FIRST_VERSION, *windows("q" * 15 + "aaaa"), quality(14)],
+        "insufficient_outcomes: ",
+        7,
+    ),
+    "enough days of the change": ([*FIRST_VERSION, *windows("q" * 12 + "a" * 9), quality(20)], "retrain: ", 0),
+    "the first alarm is before the lookback windows": (
+        [*FIRST_VERSION, *windows("aaaaqaaqaaaqaaaaq"), quality(15)],
+        "retrain: ",
+        0,
+    ),
+    "an earlier change, which ended": (
+        [*FIRST_VERSION, *windows("aaaa" + "q" * 10 + "aaaa"), quality(18)],
+        "insufficient_outcomes: ",
+        4,
+    ),
+    "no outcome is known": ([change("first", "promoted", "1"), *windows("aaaa")], "insufficient_outcomes: ", 7),
+    "alarms are not the only reason": (
+        [*FIRST_VERSION, *windows("q" * 12 + "aaaa"), quality(14, "degraded")],
+        "retrain: ",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("events", "said", "missing_days"), SINCE_ALARM.values(), ids=SINCE_ALARM)
+def test_policy_waits_for_days_of_outcomes_since_the_first_alarm(
+    events: list[Event], said: str, missing_days: int
+) -> None:
+    decision = decision_on(events, WAITING)
+    assert f"{decision.kind}: {decision.explanation}".startswith(said)
+    assert decision.missing_days == missing_days
 
 
 def test_policy_without_max_stale_days_never_retrains_for_staleness() -> None:

@@ -18,7 +18,14 @@ from trainer.policy.policy_handler import PolicyHandler
 from trainer.policy.settings import PolicySettings
 
 USE_CASE = make_use_case()
-POLICY = PolicySettings(lookback_windows=5, min_alarms=3, max_stale_days=28, cooldown_days=5, max_cooldown_days=20)
+POLICY = PolicySettings(
+    lookback_windows=5,
+    min_alarms=3,
+    min_days_since_alarm=2,
+    max_stale_days=28,
+    cooldown_days=5,
+    max_cooldown_days=20,
+)
 HOLDOUT_DAYS = 3
 DAYS = 70
 
@@ -161,7 +168,12 @@ def run_days(kills: Iterable[int] = ()) -> Broker:
 
 
 def requested_retrains(broker: Broker) -> list[Event]:
-    return broker.topics["retrain"]
+    """Return the requests without the days of outcomes in their reasons: a restarted process may know of more."""
+    return [event.model_copy(update={"reason": event.reason.split("; since")[0]}) for event in policy_retrains(broker)]
+
+
+def policy_retrains(broker: Broker) -> list[RetrainRequested]:
+    return [event for event in broker.topics["retrain"] if isinstance(event, RetrainRequested)]
 
 
 def test_policy_handler_takes_each_decision_once_when_killed_at_any_step() -> None:
@@ -201,7 +213,7 @@ def test_policy_handler_drops_unpublished_decision_on_revoke() -> None:
     broker.topics["models"].append(
         ModelStateChanged(retrain_id="0", model="m", version="1", state="promoted", explanation="")
     )
-    broker.topics["drift"] += [drift(day, "1") for day in (10, 11)]
+    broker.topics["drift"] += [*(drift(day, "1") for day in (10, 11)), outcomes(12, "1")]
     policy_handler = PolicyHandler(USE_CASE, POLICY, HOLDOUT_DAYS, TopicsSettings(), broker)
     message = ConsumedMessage("drift", 0, 2, drift(12, "1"), 2)
     (commit,) = policy_handler.handle(message)

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from driftloop.errors import BrokerUnavailable, RegistryUnavailable
 from driftloop.events import Event, ModelStateChanged, RetrainRequested
+from driftloop.retrain_summary import RetrainSummary, summarize_retrains
 from driftloop.telemetry.health import Health
 from trainer import api
 from trainer.api import create_api
@@ -20,6 +21,8 @@ STATES = [
     ModelStateChanged(retrain_id="a/b", model="flights", state="training", explanation=""),
     ModelStateChanged(retrain_id="a/b", model="flights", version="2", state="promoted", explanation=""),
 ]
+
+WAITING = {"reason": "it is summer", "requested_by": "root"}
 
 
 class FakePublisher:
@@ -42,6 +45,12 @@ class FakeHistory:
         if self.unavailable:
             raise BrokerUnavailable("no broker")
         return self.retrains.get(retrain_id)
+
+    def summaries(self, model: str, count: int) -> list[RetrainSummary]:
+        if self.unavailable:
+            raise BrokerUnavailable("no broker")
+        events: list[Event] = [*STATES, RetrainRequested(id="waiting", model=model, trigger="manual", **WAITING)]
+        return summarize_retrains(events, model, count)
 
     def stream(self, retrain_id: str) -> Iterator[ModelStateChanged | None]:
         yield None
@@ -122,6 +131,47 @@ def test_retrain_api_publishes_request_with_key(client: TestClient, publisher: F
     (event,) = publisher.events
     assert isinstance(event, RetrainRequested)
     assert (event.id, event.model, event.reason) == (response.json()["id"], "flights", "why not")
+
+
+def test_retrain_api_request_without_a_name_is_by_the_key(client: TestClient, publisher: FakePublisher) -> None:
+    client.post("/retrain", json={"reason": "why not"}, headers=KEY)
+    client.post("/retrain", json={"reason": "why not", "requested_by": "root"}, headers=KEY)
+    assert [event.requested_by for event in publisher.events if isinstance(event, RetrainRequested)] == [
+        "API key",
+        "root",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "data"),
+    [
+        ({"start": "2013-06-01", "last_rows": 5}, '"data": {"start": "2013-06-01", "last_rows": 5}'),
+        ({"from": "2013-06-01", "to": "2013-07-01"}, '"data": {"start": "2013-06-01", "base_end": "2013-07-01"}'),
+    ],
+    ids=["fields", "options of the command"],
+)
+def test_retrain_api_says_where_a_selection_belongs(
+    client: TestClient, publisher: FakePublisher, fields: dict[str, object], data: str
+) -> None:
+    response = client.post("/retrain", json={"reason": "why not", **fields}, headers=KEY)
+    assert response.status_code == 422
+    (problem,) = response.json()["detail"]
+    assert problem["msg"].endswith(data)
+    assert not publisher.events
+
+
+def test_retrain_api_lists_the_last_retrains_with_the_latest_first(client: TestClient, history: FakeHistory) -> None:
+    assert client.get("/retrain").status_code == 401
+    listed = client.get("/retrain", headers=KEY).json()
+    assert [(retrain["retrain_id"], retrain["state"]) for retrain in listed] == [
+        ("waiting", "waiting"),
+        ("a/b", "promoted"),
+    ]
+    assert (listed[0]["requested_by"], listed[0]["reason"]) == ("root", "it is summer")
+    assert [retrain["retrain_id"] for retrain in client.get("/retrain?limit=1", headers=KEY).json()] == ["waiting"]
+    assert client.get("/retrain?limit=0", headers=KEY).status_code == 422
+    history.unavailable = True
+    assert client.get("/retrain", headers=KEY).status_code == 503
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": "wrong"}, {"X-API-Key": ""}])

@@ -61,7 +61,11 @@ def create_api(
 
     app = FastAPIOffline(title=f"driftloop trainer: {model}")
     app.include_router(operational_routes(health))
-    for router in (_request_routes(model, publisher), _state_routes(model, history), _rollback_routes(registry, publisher)):
+    for router in (
+        _request_routes(model, publisher),
+        _state_routes(model, history),
+        _rollback_routes(registry, publisher),
+    ):
         app.include_router(router, dependencies=[Depends(require_api_key)])
     return app
 

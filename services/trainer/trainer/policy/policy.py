@@ -1,147 +1,30 @@
 """The policy: when to retrain, decided only from the events on the topics. Pure.
 
 Three reasons lead to a retrain: repeated drift alarms, outcomes that show the version in service to be clearly worse
-than at its gate, and many days of outcomes that no version has been trained on. Three blockers prevent it: a pending
-retrain, the cooldown, and too few days of new outcomes. All times except the order of events are times of predictions,
-so a replay of a year is decided like the year itself.
+than at its gate, and many days of outcomes that no version has been trained on. Four blockers prevent it: a pending
+retrain, the cooldown, too few days of new outcomes, and, if only alarms ask for it, too few days of outcomes since the
+first alarm. All times except the order of events are times of predictions, so a replay of a year is decided like the
+year itself.
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from itertools import chain
+from math import ceil
 from typing import Literal, NamedTuple
 from uuid import UUID, uuid5
 
-from driftloop.events import DriftVerdict, Event, ModelStateChanged, QualityVerdict, RetrainRequested
+from driftloop.events import ModelStateChanged, RetrainRequested
+from trainer.policy.model_history import REQUESTED_BY, ModelHistory, WindowVerdict
 from trainer.policy.settings import PolicySettings
 
-REQUESTED_BY = "policy"
-MAX_WINDOWS = 1_000  # kept for each version; the largest value of the setting LOOKBACK_WINDOWS
 MAX_NAMED_COLUMNS = 3  # in the reason of a retrain
 NAMESPACE = UUID("6f2b1d0e-5c0a-4f5e-9b6e-0d9c5b0b7a11")
 MAX_DOUBLINGS = 16  # of the cooldown; its maximum by the settings is reached long before
 
 LocalDate = Callable[[datetime], date]
 """Returns the date of a time in the use case's time zone."""
-
-
-class WindowVerdict(NamedTuple):
-    """The part of a verdict on a window that the policy needs. Sorts by the time of judgement."""
-
-    judged_at: datetime
-    name: str
-    alarm: bool
-    window_end: datetime
-    drifted_columns: tuple[str, ...]
-
-
-@dataclass
-class ModelHistory:
-    """The events about one model. Adding an event again changes nothing.
-
-    Events of the topics of models and of retrains have to be added in the order of their topic, others in any order.
-    """
-
-    model: str
-    windows: dict[str, dict[str, WindowVerdict]] = field(default_factory=dict)
-    """By version and window name; inconclusive verdicts are left out."""
-    latest_quality: dict[str, QualityVerdict] = field(default_factory=dict)
-    """The latest quality verdict of each version."""
-    latest_labelled: QualityVerdict | None = None
-    """The quality verdict with the latest prediction whose outcome is known, of any version."""
-    retrains: dict[str, RetrainRequested] = field(default_factory=dict)
-    changes: dict[str, ModelStateChanged] = field(default_factory=dict)
-
-    def add(self, event: Event) -> None:
-        """Add an event. Events of other models, and those that the policy does not need, are ignored."""
-        match event:
-            case DriftVerdict(model=self.model, replayed=False, verdict="drift" | "no_drift"):
-                self._add_window(event)
-            case QualityVerdict(model=self.model):
-                self._add_quality(event)
-            case RetrainRequested(model=self.model):
-                self.retrains.setdefault(event.id, event)
-            case ModelStateChanged(model=self.model):
-                self.changes.setdefault(event.id, event)
-
-    def _add_window(self, verdict: DriftVerdict) -> None:
-        window = WindowVerdict(
-            verdict.time,
-            verdict.window.name,
-            verdict.verdict == "drift",
-            verdict.last_prediction_at,
-            tuple(verdict.drifted_columns),
-        )
-        windows = self.windows.setdefault(verdict.version, {})
-        windows.setdefault(window.name, window)
-        if len(windows) > MAX_WINDOWS:
-            del windows[min(windows.values()).name]
-
-    def _add_quality(self, quality: QualityVerdict) -> None:
-        previous = self.latest_quality.get(quality.version)
-        if previous is None or (previous.time, previous.id) < (quality.time, quality.id):
-            self.latest_quality[quality.version] = quality
-        if self.latest_labelled is None or _labelled_order(self.latest_labelled) < _labelled_order(quality):
-            self.latest_labelled = quality
-
-    @property
-    def in_service(self) -> ModelStateChanged | None:
-        """The promotion or rollback that put the current version into service."""
-        moves = [change for change in self.changes.values() if change.state in ("promoted", "rolled_back")]
-        return next((change for change in reversed(moves) if change.version is not None), None)
-
-    @property
-    def final_states(self) -> dict[str, ModelStateChanged]:
-        """The latest final state of each finished retrain, by its id, in the order of their ends."""
-        return {change.retrain_id: change for change in self.changes.values() if change.is_final}
-
-    @property
-    def pending(self) -> list[RetrainRequested]:
-        """Retrains without a final state. They run in order, so every retrain before a finished one is finished too."""
-        final_states = self.final_states
-        pending: list[RetrainRequested] = []
-        for retrain in self.retrains.values():
-            pending = [] if retrain.id in final_states else [*pending, retrain]
-        return pending
-
-    @property
-    def policy_retrains(self) -> dict[str, datetime]:
-        """The end of the window that caused each of the policy's own retrains, by the retrain's id."""
-        return {
-            retrain.id: retrain.window_end
-            for retrain in self.retrains.values()
-            if retrain.requested_by == REQUESTED_BY and retrain.window_end
-        }
-
-    @property
-    def consecutive_failures(self) -> int:
-        """How many of the policy's own retrains in a row have not led to a version that stayed in service."""
-        policy_retrains, count = self.policy_retrains, 0
-        for change in reversed(self.final_states.values()):
-            if change.state == "promoted":
-                break
-            count += change.retrain_id in policy_retrains
-        return count
-
-    def trained_through(self, version: str) -> datetime | None:
-        """Return the time of the latest row that a version was trained on; None if no event says it."""
-        times = [
-            change.trained_through
-            for change in self.changes.values()
-            if change.version == version and change.trained_through
-        ]
-        return times[-1] if times else None
-
-    @property
-    def last_trained_through(self) -> datetime | None:
-        """The time of the latest row that any version was trained on, including rejected and rolled-back versions."""
-        return max((change.trained_through for change in self.changes.values() if change.trained_through), default=None)
-
-
-def _labelled_order(quality: QualityVerdict) -> tuple[datetime, datetime, str]:
-    return quality.last_prediction_at, quality.time, quality.id
 
 
 class Decision(NamedTuple):
@@ -161,6 +44,26 @@ class Reason(NamedTuple):
     window_end: datetime
     judged_at: datetime
     explanation: str
+    change: "Change | None" = None
+    """Of alarms: what has been seen since the first of them."""
+
+
+class Change(NamedTuple):
+    """How much is known of the time since the first of the alarms that lead to a retrain."""
+
+    first_alarm: datetime
+    """Time of the first prediction of the first window that alarmed."""
+    labelled_days: float
+    """Days from then to the last prediction whose outcome is known: what a new version can learn from."""
+    rows: int
+    """Predicted rows of the windows since then, with or without outcomes."""
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return (
+            f"since the first alarm, on {self.first_alarm:%Y-%m-%d %H:%M}, there are {self.labelled_days:.1f} days of "
+            f"outcomes, and {self.rows:,} rows were predicted"
+        )
 
 
 def decide(history: ModelHistory, settings: PolicySettings, holdout_days: int, local_date: LocalDate) -> Decision:
@@ -183,9 +86,11 @@ def decide(history: ModelHistory, settings: PolicySettings, holdout_days: int, l
     reasons, explanation = _reasons(history, settings, serving, version, local_date)
     if not reasons:
         return Decision("nothing", explanation)
-    latest = max(reasons, key=lambda reason: reason.window_end)
-    if (blocker := _blocker(history, settings, version, latest, holdout_days, local_date)) is not None:
+    if (blocker := _blocker(history, settings, version, reasons, holdout_days, local_date)) is not None:
         return blocker._replace(explanation=f"{explanation}; but {blocker.explanation}")
+    latest = _latest(reasons)
+    if (change := next((reason.change for reason in reasons if reason.change), None)) is not None:
+        explanation = f"{explanation}; {change}"
     retrain = RetrainRequested(
         id=str(uuid5(NAMESPACE, f"{history.model}/{version}/{latest.window}")),
         time=latest.judged_at,
@@ -216,7 +121,9 @@ def _reasons(
         columns = Counter(chain.from_iterable(window.drifted_columns for window in alarms))
         frequent = ", ".join(column for column, _ in columns.most_common(MAX_NAMED_COLUMNS))
         named = f", most often {frequent}" if frequent else ""
-        reasons.append(Reason(recent[-1].name, recent[-1].window_end, recent[-1].judged_at, f"{count}{named}"))
+        change = _change_since_first_alarm(history, windows, settings.lookback_windows)
+        latest = recent[-1]
+        reasons.append(Reason(latest.name, latest.window_end, latest.judged_at, f"{count}{named}", change))
     if (
         quality is not None
         and quality.verdict == "degraded"
@@ -229,6 +136,27 @@ def _reasons(
         reasons.append(staleness)
     explanation = "; ".join(reason.explanation for reason in reasons)
     return reasons, explanation or f"{count}, and {settings.min_alarms} are needed"
+
+
+def _change_since_first_alarm(history: ModelHistory, windows: Sequence[WindowVerdict], lookback_windows: int) -> Change:
+    """Return what has been seen of the change that the last alarms show.
+
+    It began with the first alarm that is followed by others without a gap of as many windows as are looked back on.
+    """
+    first = last_alarm = max(position for position, window in enumerate(windows) if window.alarm)
+    for position in range(last_alarm, -1, -1):
+        if windows[position].alarm:
+            first = position
+        elif first - position >= lookback_windows:
+            break
+    start = windows[first].window_start
+    labelled = history.latest_labelled
+    labelled_days = 0.0 if labelled is None else (labelled.last_prediction_at - start) / timedelta(days=1)
+    return Change(start, max(0.0, labelled_days), sum(window.rows for window in windows[first:]))
+
+
+def _latest(reasons: Sequence[Reason]) -> Reason:
+    return max(reasons, key=lambda reason: reason.window_end)
 
 
 def _staleness_reason(history: ModelHistory, settings: PolicySettings, local_date: LocalDate) -> Reason | None:
@@ -253,17 +181,27 @@ def _blocker(
     history: ModelHistory,
     settings: PolicySettings,
     version: str,
-    latest: Reason,
+    reasons: Sequence[Reason],
     holdout_days: int,
     local_date: LocalDate,
 ) -> Decision | None:
-    """Return what prevents a retrain although there is a reason for it."""
+    """Return what prevents a retrain although there are reasons for it."""
     if pending := history.pending:
         return Decision("training", f"retrain {pending[0].id} is pending")
-    if (end := _cooldown_end(history, settings)) is not None and latest.window_end < end:
+    if (end := _cooldown_end(history, settings)) is not None and _latest(reasons).window_end < end:
         return Decision("cooldown", f"the cooldown lasts until {end:%Y-%m-%d %H:%M}")
     missing, explanation = _missing_outcome_days(history, version, holdout_days, local_date)
-    return Decision("insufficient_outcomes", explanation, missing_days=missing) if missing else None
+    if missing:
+        return Decision("insufficient_outcomes", explanation, missing_days=missing)
+    changes = [reason.change for reason in reasons if reason.change is not None]
+    if len(changes) < len(reasons) or changes[0].labelled_days >= settings.min_days_since_alarm:
+        return None  # there is a reason besides alarms, or enough has been seen of the change
+    return Decision(
+        "insufficient_outcomes",
+        f"a version could learn little of the change yet: {changes[0]}; a retrain waits for "
+        f"{settings.min_days_since_alarm:g} days of them (DRIFTLOOP_POLICY__MIN_DAYS_SINCE_ALARM)",
+        missing_days=ceil(settings.min_days_since_alarm - changes[0].labelled_days),
+    )
 
 
 def _cooldown_end(history: ModelHistory, settings: PolicySettings) -> datetime | None:

@@ -18,7 +18,8 @@ from driftloop.kafka.consumer_loop import Commit, RetryLater
 from driftloop.settings import TopicsSettings
 from driftloop.usecase import UseCase
 from trainer import metrics
-from trainer.policy.policy import Decision, ModelHistory, decide
+from trainer.policy.model_history import ModelHistory
+from trainer.policy.policy import Decision, decide
 from trainer.policy.settings import PolicySettings
 
 log = structlog.get_logger(__name__)

@@ -20,6 +20,12 @@ class PolicySettings(SettingsSection):
         ge=1,
         description="alarms in the lookback windows that lead to a retrain; a single unusual day causes up to three",
     )
+    min_days_since_alarm: float = Field(
+        7,
+        ge=0,
+        description="days of outcomes since the first alarm that a retrain for alarms waits for, so that the new "
+        "version learns more than the beginning of a change; 0 to disable",
+    )
     max_stale_days: int = Field(
         35, ge=0, description="days of outcomes that no version was trained on that lead to a retrain; 0 to disable"
     )
