@@ -109,7 +109,7 @@ def consumer_lag(kafka: KafkaSettings, group: str, topics: Collection[str]) -> d
 def has_members(kafka: KafkaSettings, group: str) -> bool | None:
     """Return whether a process is a member of a consumer group; ``None`` if the broker does not let us know.
 
-    A process that was killed counts until its session has timed out.
+    Members are static: a process that has ended counts until its session has timed out.
     """
     with admin_client(kafka) as admin:
         try:

@@ -167,7 +167,7 @@ def test_rollback_command_without_target_version_exits_with_7(stack: Stack) -> N
         (("--to", "9"), "flights has no version 9; its versions are 1, 2"),
     ):
         rejected = run_command(stack, "driftloop", "rollback", *arguments)
-        assert (rejected.returncode, rejected.stdout.startswith(expected_error)) == (7, True), (
+        assert (rejected.returncode, rejected.stderr.startswith(expected_error)) == (7, True), (
             rejected.stdout + rejected.stderr
         )
     assert stack.registry.champion() == "1"
@@ -193,6 +193,8 @@ def test_rollback_command_publishes_the_state(stack: Stack) -> None:
     assert (last.state, last.version, last.retrain_id) == ("rolled_back", "1", "retrain-2")
     rolled_back = stack.registry.client.get_model_version("flights", "2")
     assert rolled_back.description.endswith(f"rolled_back: {done.stdout.strip()}")
+    retrains = status_of_flights(stack)["retrains"]
+    assert [(change["state"], change["version"]) for change in retrains[-1:]] == [("rolled_back", "1")]
     wait_until(lambda: serves_version(stack, "1"), "version 1 serves again")
 
 
@@ -222,6 +224,40 @@ def test_retrain_states_are_streamed_over_http(stack: Stack) -> None:
     assert states[-1]["state"] == "failed"
     so_far = httpx.get(f"{url}/{retrain_id}", headers=api_key_header(stack), timeout=30).json()
     assert so_far == states
+    last = httpx.get(url, headers=api_key_header(stack), timeout=30).json()[0]
+    assert (last["retrain_id"], last["state"], last["reason"]) == (retrain_id, "failed", "no labelled rows")
+    assert last["requested_by"] == "API key"
+
+
+def test_retrain_of_unknown_model_exits_with_7_and_of_a_known_one_without_trainer_warns(stack: Stack) -> None:
+    request = ("driftloop", "retrain", "--reason", "a test", "--dry-run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(stack.environment, "DRIFTLOOP_REGISTRY__MODEL", "unknown")
+        refused = run_command(stack, *request)
+        stack.registry.client.create_registered_model("without-trainer")
+        patch.setitem(stack.environment, "DRIFTLOOP_REGISTRY__MODEL", "without-trainer")
+        warned = run_command(stack, *request)
+    assert (refused.returncode, refused.stdout) == (7, ""), refused.stderr
+    assert "there is no model unknown" in refused.stderr
+    assert (warned.returncode, "no trainer of without-trainer runs" in warned.stderr) == (0, True), warned.stderr
+    silent = run_command(stack, *request)
+    assert (silent.returncode, silent.stderr) == (0, "")
+
+
+def test_status_of_all_models_says_for_which_a_trainer_runs(stack: Stack) -> None:
+    stack.registry.client.create_registered_model("cars")
+    result = run_command(stack, "driftloop", "status", "--all", "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    trainers = {model["model"]: model["trainer"] for model in json.loads(result.stdout)["models"]}
+    assert (trainers["flights"], trainers["cars"]) == ("runs", "does not run")
+
+
+def status_of_flights(stack: Stack) -> dict[str, Any]:
+    """Return what the command prints about the model."""
+    result = run_command(stack, "driftloop", "status", "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (model,) = json.loads(result.stdout)["models"]
+    return dict(model)
 
 
 def test_trainer_rejects_ninth_state_stream_and_stays_healthy(stack: Stack) -> None:
@@ -273,6 +309,17 @@ def test_explain_shows_row_outcome_verdict_and_version_of_prediction(
         assert term in " ".join(result.stdout.split()), f"{term}\n{result.stdout}"
 
 
+def test_explain_prints_facts_as_json(stack: Stack, answered_requests: list[AnsweredRequest]) -> None:
+    request = answered_requests[0]
+    result = run_command(stack, "driftloop", "explain", request.id, "--row", "7", "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    facts = json.loads(result.stdout)
+    (row,) = facts["rows"]
+    assert (row["row"], row["prediction"]) == (7, request.predictions[7])
+    assert (facts["registered"]["aliases"], facts["registered"]["git_revision"]) == (["champion"], "abc123")
+    assert facts["verdict"]["rows"] == WINDOW_ROWS
+
+
 def test_explain_shows_prediction_that_is_not_archived_yet(
     stack: Stack, answered_requests: list[AnsweredRequest]
 ) -> None:
@@ -291,7 +338,8 @@ def test_explain_of_unknown_id_exits_with_7(stack: Stack, answered_requests: lis
     unknown_id = "0197c8a4-0000-7000-8000-000000000001"
     result = run_command(stack, "driftloop", "explain", unknown_id)
     assert result.returncode == 7
-    assert result.stdout.strip() == f"prediction {unknown_id} is neither in the archive nor on its topic"
+    assert result.stdout == ""
+    assert result.stderr.strip() == f"prediction {unknown_id} is neither in the archive nor on its topic"
 
 
 def test_locate_searches_latest_windows_for_id_without_timestamp(
@@ -327,6 +375,7 @@ def test_shadow_evaluates_version_on_archived_rows(
     result = wait_until(shadow_of_all_rows, "all rows are archived")
     assert "are too good" not in result.stdout
     assert re.search(r"│ ROC AUC +│ 0\.\d+ \[0\.\d+, 0\.\d+\] +│ 0\.\d+ \[[^│]*\] +│ [+-]0\.\d+ \[", result.stdout)
+    facts = json.loads(run_command(stack, "driftloop", "shadow", "--version", "2", "--json").stdout)
     rows_of_days = usecase.rows_between(rows, FIRST_DAY, FIRST_DAY + timedelta(days=DAYS))
     archived_rows = pd.concat(
         [day.head(WINDOW_ROWS) for _, day in rows_of_days.groupby(usecase.local_dates(rows_of_days[usecase.timestamp]))]
@@ -337,12 +386,13 @@ def test_shadow_evaluates_version_on_archived_rows(
     match = re.search(r"│ Brier score +│[^│]+│ (0\.\d+)", result.stdout)
     assert match is not None, result.stdout
     assert float(match[1]) == pytest.approx(brier, abs=0.002)  # the row of another test may be among them
+    assert facts["shadowed"]["metrics"]["brier"]["value"] == pytest.approx(brier, abs=0.002)
 
 
 def test_shadow_of_unknown_version_exits_with_7(stack: Stack, answered_requests: list[AnsweredRequest]) -> None:
     assert answered_requests
     result = run_command(stack, "driftloop", "shadow", "--version", "9")
-    assert (result.returncode, "version 9: the registry does not have it" in result.stdout) == (7, True), result.stdout
+    assert (result.returncode, "version 9: the registry does not have it" in result.stderr) == (7, True), result.stderr
 
 
 def test_probation_job_compares_version_with_previous_version(

@@ -222,4 +222,4 @@ def test_driftloop_train_exits_with_6_when_registry_is_unavailable(stack: Stack)
         patch.setitem(stack.environment, "DRIFTLOOP_REGISTRY__URI", "http://127.0.0.1:9")
         done = run_command(stack, "driftloop-train", "--request", request)
     assert done.returncode == 6, done.stdout + done.stderr
-    assert "the registry is unavailable" in done.stdout
+    assert "the registry is unavailable" in done.stderr
