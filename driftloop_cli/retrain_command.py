@@ -37,7 +37,7 @@ from driftloop_cli.status import STATE_COLORS
 
 RetrainClient = KafkaRetrainClient | HttpRetrainClient
 
-TRAINER_START_SECONDS = 10  # in which a trainer that has just started joins its consumer group
+TRAINER_START_SECONDS = 30  # in which the trainer of a new model, which was started just before, joins its group
 DATE = "%Y-%m-%d"
 Reason = Annotated[str, typer.Option(help="why a new version is needed; stored with the version and in every event")]
 Wait = Annotated[bool, typer.Option("--wait", help="wait until the version is promoted or rejected, or training fails")]
@@ -140,7 +140,10 @@ def _warn_without_trainer(client: RetrainClient) -> None:
     """Print a warning if no trainer of the model runs, and refuse the request if the model does not exist either."""
     if not isinstance(client, KafkaRetrainClient) or client.trainer_runs() is not False:
         return
-    if not _is_registered(client) and not _trainer_appears(client):
+    if not _is_registered(client):
+        print_notice(f"{client.model} is not in the registry, and no trainer of it runs: waits for one to start")
+        if _trainer_appears(client):
+            return
         raise RetrainRequestRejected(
             f"there is no model {client.model} (DRIFTLOOP_REGISTRY__MODEL): the registry does not have it, and no "
             f"trainer of it runs (the consumer group {client.trainer_group} has no members)"
