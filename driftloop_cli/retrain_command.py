@@ -118,7 +118,7 @@ def retrain(
     )
     report = RetrainReport(request, summary, github_annotations, mlflow_ui_url)
     with exit_on_invalid_settings(), _report_errors(report), _retrain_client(trainer_url) as client:
-        _warn_without_trainer(client)
+        _warn_without_trainer(client, 0 if dry_run else TRAINER_START_SECONDS)
         if dry_run:
             _dry_run(client, request, report)
             return
@@ -136,13 +136,19 @@ def retrain(
         raise typer.Exit(code)
 
 
-def _warn_without_trainer(client: RetrainClient) -> None:
-    """Print a warning if no trainer of the model runs, and refuse the request if the model does not exist either."""
+def _warn_without_trainer(client: RetrainClient, start_seconds: float) -> None:
+    """Print a warning if no trainer of the model runs, and refuse the request if the model does not exist either.
+
+    Args:
+        client: How the retrain is requested.
+        start_seconds: How long to wait for the trainer of a model that does not exist yet: it may be starting.
+    """
     if not isinstance(client, KafkaRetrainClient) or client.trainer_runs() is not False:
         return
     if not _is_registered(client):
-        print_notice(f"{client.model} is not in the registry, and no trainer of it runs: waits for one to start")
-        if _trainer_appears(client):
+        if start_seconds:
+            print_notice(f"no trainer of {client.model} runs yet: waits {start_seconds} s for one to start")
+        if _trainer_appears(client, start_seconds):
             return
         raise RetrainRequestRejected(
             f"there is no model {client.model} (DRIFTLOOP_REGISTRY__MODEL): the registry does not have it, and no "
@@ -158,9 +164,9 @@ def _is_registered(client: KafkaRetrainClient) -> bool:
         return ModelRegistry(client.settings.registry).exists()
 
 
-def _trainer_appears(client: KafkaRetrainClient) -> bool:
-    """Return whether a trainer of the model joins its group: a stack that has just started has no version yet."""
-    deadline = time.monotonic() + TRAINER_START_SECONDS
+def _trainer_appears(client: KafkaRetrainClient, seconds: float) -> bool:
+    """Return whether a trainer of the model joins its group in time."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if client.trainer_runs() is not False:
             return True

@@ -112,7 +112,7 @@ def test_data_restore_keeps_equal_file_and_refuses_to_overwrite_another(
     existing_file.write_bytes(b"another file")
     result = restore(stack, "1", "--to", str(tmp_path))
     assert result.returncode == 7
-    assert "exists already and is another file" in result.stdout
+    assert "exists already and is another file" in result.stderr
     assert existing_file.read_bytes() == b"another file"
 
 
@@ -126,4 +126,4 @@ def test_data_restore_reports_version_without_dataset(
     assert training_file.exists()
     result = restore(stack, version)
     assert result.returncode == 7, result.stderr
-    assert expected_error in result.stdout
+    assert expected_error in result.stderr
