@@ -196,10 +196,11 @@ def outcomes_of(settings: StorageCliSettings, bucket: Bucket, prediction_id: str
 
     def read(file: str) -> pd.DataFrame:
         try:
-            rows = bucket.read_parquet(file, OUTCOME_COLUMNS)
+            rows = bucket.read_parquet(file, [*OUTCOME_COLUMNS, "outcome_label"])
         except FileNotFoundError:  # deleted since it was listed
             return empty
-        return rows[rows[ID_COLUMN] == prediction_id]
+        rows = rows[rows[ID_COLUMN] == prediction_id]
+        return rows.assign(outcome=rows["outcome_label"].where(rows["outcome_label"].notna(), rows["outcome"]))
 
     with ThreadPoolExecutor(MAX_PARALLEL_READS) as executor:
         archived = list(executor.map(read, files))

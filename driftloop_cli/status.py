@@ -8,6 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
+from driftloop.evaluation.metric_names import metric_label
 from driftloop.events import DriftVerdict, Event, FrozenModel, QualityEstimate, QualityVerdict, WindowEvent
 from driftloop.retrain_summary import RetrainSummary, summarize_retrains
 
@@ -141,10 +142,9 @@ def _quality_table(status: ModelStatus) -> Table:
     table = _table("version", "quality", "explanation")
     rows = [(verdict.version, _colored(verdict.verdict), escape(verdict.explanation)) for verdict in status.quality]
     for estimate in status.estimates:
-        if "roc_auc" in estimate.metrics:
-            label = "estimated" if estimate.trusted else "[yellow]estimated, not trusted[/]"
-            text = f"ROC AUC {estimate.metrics['roc_auc']:.3f}; {escape(estimate.explanation)}"
-            rows.append((estimate.version, label, text))
+        label = "estimated" if estimate.trusted else "[yellow]estimated, not trusted[/]"
+        metrics = ", ".join(f"{metric_label(name)} {value:.3f}" for name, value in estimate.metrics.items())
+        rows.append((estimate.version, label, escape(f"{metrics}; {estimate.explanation}")))
     for row in sorted(rows, key=lambda row: (len(row[0]), row[0])):
         table.add_row(*row)
     return table

@@ -144,7 +144,13 @@ def test_locate_returns_none_for_unknown_prediction(
 def test_outcomes_come_from_archive_and_topic_sorted_by_time(bucket: Any, topic_events: dict[str, list[Any]]) -> None:
     name = Window(topic="outcomes", partition=0, first_offset=0, last_offset=9).name
     bucket.files[f"events/outcomes/{name}.parquet"] = pd.DataFrame(
-        {"_id": ["a", "b"], "_row": [0, 0], "_time": [NOW, NOW], "outcome": [1.0, 0.0]}
+        {
+            "_id": ["a", "b", "c"],
+            "_row": 0,
+            "_time": NOW,
+            "outcome": [1.0, 0.0, None],
+            "outcome_label": [None, None, "late"],
+        }
     )
     bucket.deleted.add(f"events/outcomes/{name.replace('-0-', '-1-')}.parquet")
     earlier = Outcome(prediction_id="a", index=0, outcome=0, time=NOW - timedelta(days=1))
@@ -152,6 +158,8 @@ def test_outcomes_come_from_archive_and_topic_sorted_by_time(bucket: Any, topic_
     outcomes = outcomes_of(SETTINGS, bucket, "a")
     assert outcomes["outcome"].tolist() == [0.0, 1.0]
     assert set(outcomes["_id"]) == {"a"}
+
+    assert outcomes_of(SETTINGS, bucket, "c")["outcome"].tolist() == ["late", 1]
 
 
 def test_outcomes_are_empty_if_none_was_reported(bucket: Any, topic_events: dict[str, list[Any]]) -> None:

@@ -82,6 +82,8 @@ def test_facts_of_a_comparison_have_names_for_all_numbers(rows: pd.DataFrame) ->
 
 
 class HalfModel:
+    classes_ = np.array([0, 1])
+
     def predict_proba(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
         return np.column_stack([1 - rows["a"] / 2, rows["a"] / 2])
 

@@ -110,15 +110,14 @@ def test_status_shows_the_latest_quality_and_estimate_of_each_version() -> None:
             quality(2, "degraded", "1"),
             quality(3, "improved", "2"),
             quality(4, "improved", "10"),
-            estimate(trusted=True, version="1", metrics={"roc_auc": 0.75}),
+            estimate(trusted=True, version="1", metrics={"roc_auc": 0.75, "brier": 0.1}),
             estimate(trusted=False, version="2", metrics={"roc_auc": 0.5}),
-            estimate(trusted=True, version="3", metrics={"brier": 0.1}),
         ]
     )
     start = lines.index("version quality explanation")
     assert lines[start + 2 : start + 7] == [
         "1 degraded quality 2 [x]",
-        "1 estimated ROC AUC 0.750; so",
+        "1 estimated ROC AUC 0.750, Brier score 0.100; so",
         "2 improved quality 3 [x]",
         "2 estimated, not trusted ROC AUC 0.500; so",
         "10 improved quality 4 [x]",
