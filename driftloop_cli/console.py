@@ -45,8 +45,13 @@ def print_table(table: Table) -> None:
     """Print a table. Nothing is cut: a terminal gets wrapped cells, a pipe or a file a table of any width."""
     for column in table.columns:
         column.overflow = "fold"
-    console = out if out.is_terminal else Console(width=UNLIMITED)
-    console.print(table)
+    if out.is_terminal:
+        out.print(table)
+        return
+    wide = Console(width=UNLIMITED)
+    with wide.capture() as capture:
+        wide.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))  # without what pads the last column
 
 
 def print_json(facts: Mapping[str, Any]) -> None:
