@@ -103,8 +103,28 @@ def test_archive_reads_rows_with_the_columns_of_a_dataset_and_the_prediction(arc
     rows = archive.rows()
     none = {"_classes": None}
     assert rows.to_dict("records") == [
-        {"at": at(1), "x": 1.0, "c": None, "y": 0.0, "_id": "1", "_row": 3, "_version": "1", "_prediction": 0.5, **none},
-        {"at": at(2), "x": 2.0, "c": "u", "y": 1.0, "_id": "2", "_row": 0, "_version": "2", "_prediction": 0.25, **none},
+        {
+            "at": at(1),
+            "x": 1.0,
+            "c": None,
+            "y": 0.0,
+            "_id": "1",
+            "_row": 3,
+            "_version": "1",
+            "_prediction": 0.5,
+            **none,
+        },
+        {
+            "at": at(2),
+            "x": 2.0,
+            "c": "u",
+            "y": 1.0,
+            "_id": "2",
+            "_row": 0,
+            "_version": "2",
+            "_prediction": 0.25,
+            **none,
+        },
     ]
     assert str(rows["at"].dtype) == "datetime64[ns, UTC]"
 
@@ -280,7 +300,17 @@ def test_archive_may_be_empty(archive: ArchiveBuilder) -> None:
     with archive.open() as labelled:
         assert labelled.counts() == (0, 0, 0)
         assert labelled.anomalies() == ArchiveAnomalies(0, 0, 0, 0, 0)
-        assert list(labelled.read().columns) == ["at", "x", "c", "y", "_id", "_row", "_version", "_prediction", "_classes"]
+        assert list(labelled.read().columns) == [
+            "at",
+            "x",
+            "c",
+            "y",
+            "_id",
+            "_row",
+            "_version",
+            "_prediction",
+            "_classes",
+        ]
     archive.add_predictions(prediction(1))
     with archive.open() as labelled:
         assert labelled.counts() == (1, 0, 0)
@@ -354,7 +384,9 @@ def test_outcome_with_a_key_belongs_to_the_latest_row_before_it(archive: Archive
     assert archive.outcomes() == {"1": 1.0, "2": 1.0, "3": 0.0}
     with archive.open() as labelled:
         # Three rows and, before there was a prediction of it, a key.
-        assert labelled.anomalies() == ArchiveAnomalies(outcomes=4, unmatched=1, corrected=1, repeated=0)
+        assert labelled.anomalies() == ArchiveAnomalies(
+            outcomes=4, unmatched=1, corrected=1, repeated=0, unknown_labels=0
+        )
 
 
 def test_outcomes_by_key_and_by_id_correct_each_other(archive: ArchiveBuilder) -> None:

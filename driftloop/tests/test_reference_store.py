@@ -62,7 +62,7 @@ def test_reference_with_corrupt_object_is_unavailable(bucket: Bucket, reference:
 
 def test_reference_without_a_column_of_its_profile_is_unavailable(bucket: Bucket, reference: Reference) -> None:
     reference_store.save_reference(bucket, "m", "1", reference._replace(rows=reference.rows[["x"]]))
-    with pytest.raises(ReferenceUnavailable, match="has no column prediction"):
+    with pytest.raises(ReferenceUnavailable, match="has no column _prediction"):
         reference_store.load_reference(bucket, "m", "1")
 
 

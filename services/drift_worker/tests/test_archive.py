@@ -53,7 +53,7 @@ def test_predictions_table_has_classes_labels_keys_and_context_as_texts() -> Non
 def test_outcomes_table_has_the_key_of_an_outcome_without_an_id() -> None:
     table = outcomes_table([Outcome(time=AT, model="m", key="order-17", outcome=1)]).to_pydict()
     assert {name: cells[0] for name, cells in table.items() if name != "_time"} == {
-        **{"_id": None, "_row": None, "_model": "m", "_key": "order-17", "outcome": 1.0}
+        **{"_id": None, "_row": None, "_model": "m", "_key": "order-17", "outcome": 1.0, "outcome_label": None}
     }
 
 
