@@ -25,6 +25,7 @@ COLUMN_TYPES: dict[FeatureKind, ColumnType] = {
 
 
 SECONDS_PER_DAY = 86_400
+BOOLEANS: dict[object, str] = {True: "true", False: "false", "true": "true", "false": "false"}
 
 
 class ComparableRows(NamedTuple):
@@ -61,8 +62,7 @@ def _convert(values: pd.Series, kind: FeatureKind, times: pd.Series) -> pd.Serie
     if kind == "number":
         return pd.to_numeric(values, errors="coerce").astype("float64")
     if kind == "boolean":
-        texts = values.map({True: "true", False: "false", "true": "true", "false": "false"})
-        return texts.astype(object).where(texts.notna(), None)
+        return pd.Series([BOOLEANS.get(cell) for cell in values.tolist()], values.index, dtype=object)
     if kind == "datetime":
         moments = pd.to_datetime(values, utc=True, errors="coerce", format="ISO8601")
         return (moments - times).dt.total_seconds() / SECONDS_PER_DAY
