@@ -31,7 +31,7 @@ from trainer.schedule import Schedule
 from trainer.settings import TrainerSettings
 
 DESCRIPTION = "Trains a new version for each retrain event, and promotes it if it passes the gate."
-EXAMPLE = "DRIFTLOOP_USE_CASE=usecases.flights:usecase … driftloop-trainer"
+EXAMPLE = "DRIFTLOOP_USE_CASE=usecases.loans:usecase … driftloop-trainer"
 
 
 def main() -> None:
