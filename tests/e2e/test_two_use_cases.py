@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -37,7 +38,7 @@ def rentals(stack: Stack) -> ServedUseCase:
 
 @pytest.mark.usefixtures("version_1")
 def test_two_use_cases_serve_and_are_retrained_by_their_own_trainer_only(stack: Stack, rentals: ServedUseCase) -> None:
-    def answer() -> dict[str, object] | None:
+    def answer() -> Any:
         response = httpx.post(rentals.component("predictor").url + "/predict", json={"instances": [ROW]}, timeout=30)
         return response.json() if response.status_code == 200 else None
 
