@@ -1,7 +1,7 @@
 """The definition of a use case: all that services know about a model's columns, data and pipeline."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
