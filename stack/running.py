@@ -30,7 +30,7 @@ from stack.services import ServedUseCase
 from stack.settings import StackSettings
 
 FOLDER_VARIABLE = "STACK_FOLDER"  # set in the environment of every process of a stack, so that orphans can be found
-START_SECONDS = 240  # two processors that tests keep busy have taken more than 120
+START_SECONDS = 600  # two processors that much else keeps busy have taken minutes for the imports alone
 
 
 class StackStartError(Exception):

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, InstanceOf, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from driftloop.settings import PREFIX, Port, TextList
 from driftloop.settings_section import SettingsSection
 from driftloop.usecase import UseCase
-from driftloop.usecase_setting import EXAMPLE, load_use_case
+from driftloop.usecase_setting import EXAMPLE, EXPECTED, load_use_case
 
 MAX_PORT = 65_535
 
@@ -28,6 +28,12 @@ def load_named(reference: Any) -> Any:
         ValueError: There is no such use case.
     """
     return NamedUseCase(reference, load_use_case(reference)) if isinstance(reference, str) else reference
+
+
+def _require_some(named: tuple[NamedUseCase, ...]) -> tuple[NamedUseCase, ...]:
+    if not named:  # a minimum length would be reported for each reference that is wrong, too
+        raise ValueError(f"it names no use case: {EXPECTED}")
+    return named
 
 
 class StackPorts(SettingsSection):
@@ -57,10 +63,9 @@ class StackSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", frozen=True)
 
-    use_case: TextList[Annotated[InstanceOf[NamedUseCase], BeforeValidator(load_named)]] = Field(
-        min_length=1,
-        description=f"module:name of each use case that runs, such as {EXAMPLE}, separated by commas",
-    )
+    use_case: Annotated[
+        TextList[Annotated[InstanceOf[NamedUseCase], BeforeValidator(load_named)]], AfterValidator(_require_some)
+    ] = Field(description=f"module:name of each use case that runs, such as {EXAMPLE}, separated by commas")
     stack: StackPorts = StackPorts()
     predictor: ServicePort = ServicePort(port=8000)
     drift_worker: ServicePort = ServicePort(port=8001)

@@ -35,7 +35,7 @@ def test_each_use_case_has_ports_a_step_above_those_of_the_one_before(monkeypatc
     ("variables", "words"),
     [
         ({}, ["DRIFTLOOP_USE_CASE", "module:name"]),
-        ({"DRIFTLOOP_USE_CASE": ""}, ["DRIFTLOOP_USE_CASE"]),
+        ({"DRIFTLOOP_USE_CASE": ""}, ["DRIFTLOOP_USE_CASE", "module:name is expected"]),
         ({"DRIFTLOOP_USE_CASE": f"{FLIGHTS},flights"}, ["DRIFTLOOP_USE_CASE", "'flights'", "module:name is expected"]),
         ({"DRIFTLOOP_USE_CASE": f"{FLIGHTS},{FLIGHTS}"}, ["DRIFTLOOP_USE_CASE", "flights"]),
         (
@@ -52,6 +52,7 @@ def test_wrong_values_are_named(variables: dict[str, str], words: list[str], mon
     with pytest.raises(InvalidSettings) as error:
         load_settings(StackSettings)
     assert not [word for word in words if word not in str(error.value)]
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.integration
