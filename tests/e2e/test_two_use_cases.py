@@ -31,7 +31,9 @@ def rentals(stack: Stack) -> ServedUseCase:
             component, environment={**component.environment, "DRIFTLOOP_WINDOW__ROWS": "48"}
         )
         stack.start(name)
-    result = stack.retrain("the first version", served.use_case.first_version, print, RENTALS)
+    result = stack.retrain(
+        "the first version", served.use_case.first_version, lambda state: print(state.explanation), RENTALS
+    )
     assert result.state == "promoted", result.explanation
     return served
 
