@@ -134,7 +134,7 @@ def test_retrain_queue_commits_event_when_its_training_has_ended(retrains: Queue
 def test_retrain_queue_shows_no_metrics_of_other_models(retrains: QueueFixture) -> None:
     retrains.finished = {"b": state_of("b", "promoted", "9").model_copy(update={"model": "another"})}
     retrains.poll()
-    assert not [s for s in metrics.LAST_RETRAIN.collect()[0].samples if s.labels["model"] == "another"]
+    assert not [s for s in next(iter(metrics.LAST_RETRAIN.collect())).samples if s.labels["model"] == "another"]
 
 
 def test_retrain_queue_publishes_progress(retrains: QueueFixture) -> None:
