@@ -36,9 +36,12 @@ help: ## show this
 demo: setup ## the closed loop on real data: serving, drift, retraining, a hot swap
 	@$(PYTHON) -m demo.flights
 
+# What `make up` runs, several separated by commas: USE_CASE, or the variable that the services read as well.
+USE_CASE ?= $(or $(DRIFTLOOP_USE_CASE),usecases.flights:usecase)
+
 .PHONY: up
-up: setup ## start the whole system on this machine; Ctrl-C stops it
-	@exec $(PYTHON) -m stack.up
+up: setup ## start the whole system on this machine, for USE_CASE=module:name; Ctrl-C stops it
+	@DRIFTLOOP_USE_CASE='$(USE_CASE)' exec $(PYTHON) -m stack.up
 
 .PHONY: command
 command: $(UV) ## install what asks for retrains, alone: .tools/driftloop/bin/driftloop

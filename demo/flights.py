@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from stack.running import Stack, StackStartError
 from stack.settings import StackSettings
 from usecases.flights import usecase
 
+USE_CASE = "usecases.flights:usecase"
 JANUARY, APRIL = date(2013, 1, 1), date(2013, 4, 1)
 JULY, AUGUST = date(2013, 7, 1), date(2013, 8, 1)
 QUIET_DAYS = [JANUARY + timedelta(days=day) for day in range(4, 90, 9)]  # every ninth day: rows of the same season
@@ -43,7 +45,7 @@ def main() -> int:
     """Run the demo on an empty stack; return 0 only if the loop closed."""
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell in the background starts us with it ignored
         signal.signal(number, signal.default_int_handler)
-    result = load_settings_or_exit(StackSettings).stack.data_dir / "demo.json"
+    result = demo_settings().stack.data_dir / "demo.json"
     began = time.monotonic()
     try:
         phase("Starting Kafka, a GCS server, MLflow and the services")
@@ -65,9 +67,15 @@ def main() -> int:
     return 1 if wrong else 0
 
 
+def demo_settings() -> StackSettings:
+    """Return the stack's settings, with the flights as the use case, whatever else this shell is for."""
+    os.environ["DRIFTLOOP_USE_CASE"] = USE_CASE
+    return load_settings_or_exit(StackSettings)
+
+
 def demo_stack() -> Stack:
     """Return the demo's stack, not started, with an emptied folder of its own."""
-    settings = load_settings_or_exit(StackSettings)
+    settings = demo_settings()
     ours = settings.stack.model_copy(update={"data_dir": settings.stack.data_dir / "demo"})
     extra = {
         "DRIFTLOOP_GATE__HOLDOUT_DAYS": str(HOLDOUT_DAYS),

@@ -173,7 +173,7 @@ class RegistrySettings(SettingsSection):
         "mlflow-skinny",
     )
     model: Annotated[str, AfterValidator(require_model_name)] = Field(
-        description="name of the registered model, such as flights"
+        description="name of the registered model, such as loans"
     )
     alias: str = Field("champion", description="alias in the model registry that names the version to serve")
     trusted_types: TextList[Annotated[str, AfterValidator(require_type_name)]] = Field(
@@ -291,11 +291,15 @@ def load_settings(settings: type[AnySettings]) -> AnySettings:
         return settings()
     except ValidationError as error:
         lines = []
+        descriptions = {variable.name: variable.description for variable in list_variables(settings)}
         for problem in error.errors(include_url=False, include_input=False):
             for location in _missing_variables(settings, problem["loc"]):
                 parts = [part for part in location if isinstance(part, str)]  # without the position in a list
-                name = f"{PREFIX}{'__'.join(parts).upper()}: " if parts else ""
-                lines.append(f"{name}{problem['msg'].removeprefix('Value error, ')}")
+                name = f"{PREFIX}{'__'.join(parts).upper()}"
+                message = problem["msg"].removeprefix("Value error, ")
+                if problem["type"] == "missing" and descriptions.get(name):
+                    message += f": {descriptions[name]}"
+                lines.append(f"{name}: {message}" if parts else message)
         raise InvalidSettings("\n".join(lines)) from None
     except SettingsError as error:  # the value of a section or a collection is not JSON
         raise InvalidSettings(f"{PREFIX}…: {error}: {error.__cause__}") from None

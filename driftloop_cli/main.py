@@ -23,6 +23,7 @@ from driftloop_cli.console import (
     print_message,
     print_table,
 )
+from driftloop_cli.publish_command import publish
 from driftloop_cli.retrain_command import retrain
 from driftloop_cli.settings import CliSettings, StorageCliSettings
 from driftloop_cli.status_command import status
@@ -37,7 +38,8 @@ app = typer.Typer(
 topics_app = typer.Typer(no_args_is_help=True)
 app.add_typer(topics_app, name="topics", help="Create the Kafka topics.")
 data_app = typer.Typer(no_args_is_help=True)
-app.add_typer(data_app, name="data", help="Restore the datasets that versions were trained on.")
+app.add_typer(data_app, name="data", help="Publish base datasets, and restore those that versions were trained on.")
+data_app.command("publish")(publish)
 app.command()(retrain)
 app.command()(status)
 

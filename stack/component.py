@@ -22,6 +22,8 @@ class Component:
     """Path that responds with 200 when the component is ready; without one, an open port is enough."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables in addition to those of this process."""
+    job: str | None = None
+    """The job in Prometheus that scrapes it."""
     prepare: Callable[[], None] = lambda: None
     """Creates the folders and files that the command needs; called before each start."""
 

@@ -10,8 +10,9 @@ from jgo.maven import MavenContext, PythonResolver
 from stack.component import Component
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.4.0"
-CACHE_DIR = Path(".kafka")  # installed once; not part of the data that `make clean` removes
-BASE_PROPERTIES = Path(__file__).parent.parent / "compose" / "kafka" / "server.properties"
+REPOSITORY = Path(__file__).parent.parent
+CACHE_DIR = REPOSITORY / ".kafka"  # installed once; not part of the data that `make clean` removes
+BASE_PROPERTIES = REPOSITORY / "compose" / "kafka" / "server.properties"
 
 
 def classpath() -> str:

@@ -22,15 +22,15 @@ from mirakuru.exceptions import ExecutorError, ProcessFinishedWithError
 from driftloop.events import DataSelection, ModelStateChanged, RetrainRequested
 from driftloop.kafka import reader, topics
 from driftloop.kafka.publisher import Publisher
-from driftloop.registry.model_registry import ModelRegistry
 from driftloop.retrain_states import states_until_final
-from driftloop.settings import KafkaSettings, RegistrySettings, StorageSettings, TopicsSettings
+from driftloop.settings import KafkaSettings, StorageSettings, TopicsSettings
 from stack import gcs, kafka, mlflow, prometheus, services
 from stack.component import Component
+from stack.services import ServedUseCase
 from stack.settings import StackSettings
 
 FOLDER_VARIABLE = "STACK_FOLDER"  # set in the environment of every process of a stack, so that orphans can be found
-START_SECONDS = 240  # two processors that tests keep busy have taken more than 120
+START_SECONDS = 600  # two processors that much else keeps busy have taken minutes for the imports alone
 
 
 class StackStartError(Exception):
@@ -46,16 +46,17 @@ class Stack:
         log: Callable[[str], None],
         extra_settings: Mapping[str, str] = {},
         *,
-        services_to_start: Sequence[str] = services.NAMES,
+        services_to_start: Sequence[str] | None = None,
         reset: bool = False,
     ) -> None:
         """Describe a stack; entering it starts it.
 
         Args:
-            settings: Data folder and ports.
+            settings: Use cases, data folder and ports.
             log: Receives one line for each component that is ready.
             extra_settings: Further environment variables of the services.
-            services_to_start: Services that are started with Kafka, the GCS server and MLflow.
+            services_to_start: Services that are started with Kafka, the GCS server and MLflow, by their components'
+                names; by default all.
             reset: Delete the data of an earlier stack in the same folder.
         """
         self.settings = settings
@@ -63,10 +64,10 @@ class Stack:
         self.kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{settings.stack.kafka_port}")
         self.topics = TopicsSettings()
         self.storage = StorageSettings(bucket=services.BUCKET, endpoint=f"http://127.0.0.1:{settings.stack.gcs_port}")
-        self.registry = ModelRegistry(
-            RegistrySettings(uri=f"http://127.0.0.1:{settings.stack.mlflow_port}", model=services.MODEL)
-        )
-        self.environment = services.environment(settings) | dict(extra_settings)
+        self.use_cases = services.served_use_cases(settings, extra_settings)
+        first = self.use_cases[0]
+        self.registry = first.registry
+        self.environment = first.environment
         ours = settings.stack
         self.components: dict[str, Component] = {
             "kafka": kafka.kafka_component(self.folder / "kafka", ours.kafka_port, ours.kafka_controller_port),
@@ -74,16 +75,22 @@ class Stack:
             "mlflow": mlflow.mlflow_component(
                 self.folder / "mlflow", ours.mlflow_port, services.BUCKET, f"http://127.0.0.1:{ours.gcs_port}"
             ),
-            **services.service_components(settings, self.environment),
         }
+        described = services.shared_components(settings, first.environment)
+        for served in self.use_cases:
+            described |= served.components
+        self.components |= described
+        self._services = tuple(described) if services_to_start is None else tuple(services_to_start)
         binary = prometheus.find_binary()
-        if binary is not None and set(services_to_start) == set(services.NAMES):
+        if binary is not None and set(services.NAMES) <= set(self._services):
             self.components["prometheus"] = prometheus.prometheus_component(
-                binary, self.folder / "prometheus", ours.prometheus_port, self.components
+                binary,
+                self.folder / "prometheus",
+                ours.prometheus_port,
+                [self.components[name] for name in self._services],
             )
         self.executors: dict[str, TCPExecutor | HTTPExecutor] = {}
         self._log_line = log
-        self._services = services_to_start
         self._reset = reset
         self._stopping = False
         self._lock: IO[str] | None = None
@@ -109,8 +116,9 @@ class Stack:
             for future in [begin(self.start, name) for name in ("kafka", "gcs")]:
                 future.result()
             topics.create(self.kafka, self.topics)
-            if "trainer" in self._services:
-                begin(self._upload_dataset)
+            for served in self.use_cases:
+                if served.component_name("trainer") in self._services:
+                    begin(self.publish_dataset, served.name)
             for name in (*self._services, *({"prometheus"} & self.components.keys())):
                 begin(self.start, name)
             for future in under_way:
@@ -125,7 +133,7 @@ class Stack:
             self.stop()
             raise
         pool.shutdown()
-        self._write_environment_file()
+        self._write_environment_files()
         return self
 
     def __exit__(
@@ -183,14 +191,23 @@ class Stack:
         """Return the names of components that have exited by themselves."""
         return [self.components[name].name for name, executor in self.executors.items() if not executor.running()]
 
-    def retrain(self, reason: str, data: DataSelection, tell: Callable[[ModelStateChanged], None]) -> ModelStateChanged:
-        """Publish a retrain request, pass its states to a callback, and return the final one."""
+    def retrain(
+        self, reason: str, data: DataSelection, tell: Callable[[ModelStateChanged], None], model: str | None = None
+    ) -> ModelStateChanged:
+        """Publish a retrain request, pass its states to a callback, and return the final one.
+
+        Args:
+            reason: Why a new version is needed.
+            data: The rows to train on.
+            tell: Receives each state.
+            model: The use case's name; by default that of the first.
+        """
         with (
             reader.tail(self.kafka, self.topics.models) as events,
             Publisher(self.kafka, self.topics, "stack") as publisher,
         ):
             event = RetrainRequested(
-                model=services.MODEL, trigger="manual", reason=reason, requested_by="stack", data=data
+                model=model or self.registry.model, trigger="manual", reason=reason, requested_by="stack", data=data
             )
             publisher.publish(event)
             for state in states_until_final(event.id, events):
@@ -202,10 +219,14 @@ class Stack:
                     raise StackStartError(f"{', '.join(self.exited())} ended (logs: {self.folder / 'logs'})")
         raise AssertionError("the topic has no end")
 
-    def _write_environment_file(self) -> None:
-        """Write a file for ``source``, so that commands find this stack."""
-        lines = [f"export {name}={value}" for name, value in self.environment.items()]
-        (self.folder / "env").write_text("\n".join(lines) + "\n")
+    def use_case(self, name: str) -> ServedUseCase:
+        """Return a use case of this stack by its name."""
+        return next(served for served in self.use_cases if served.name == name)
+
+    def _write_environment_files(self) -> None:
+        """Write a file of each use case for ``source``, so that commands find this stack."""
+        for served in self.use_cases:
+            (self.folder / served.environment_file).write_text("\n".join(served.environment_lines()) + "\n")
 
     def _log_file(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
@@ -246,11 +267,15 @@ class Stack:
                         f"port {port} is in use, and {name} needs it: free it, or set {port_setting}"
                     ) from error
 
-    def _upload_dataset(self) -> None:
-        """Upload the dataset in a process of its own, because DVC retries for long when the bucket is gone."""
+    def publish_dataset(self, name: str) -> None:
+        """Put a use case's base dataset into the bucket, in a process of its own: DVC retries for long without it.
+
+        Raises:
+            StackStartError: The dataset is not in the bucket.
+        """
         done = subprocess.run(
-            [sys.executable, "-m", "usecases.flights.publish"],
-            env={**os.environ, **self.environment, FOLDER_VARIABLE: str(self.folder)},
+            [sys.executable, "-m", "driftloop_cli.publish_command"],
+            env={**os.environ, **self.use_case(name).environment, FOLDER_VARIABLE: str(self.folder)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -258,7 +283,9 @@ class Stack:
             start_new_session=True,  # Ctrl-C is handled by this process
         )
         if done.returncode:
-            raise StackStartError(f"the dataset is not in the bucket: {done.stderr.strip()[-1000:]}")
+            message = f"{done.stdout}{done.stderr}".strip()[-1000:]
+            raise StackStartError(f"the base dataset of {name} is not in the bucket: {message}")
+        self._log_line("\n".join(f"{name}: {line}" for line in done.stdout.splitlines()))
 
 
 def orphans(folder: Path) -> Collection[psutil.Process]:

@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stack import services
 from stack.running import Stack
-from tests.support import otlp_collector
+from tests.support import otlp_collector, regression_usecase
 from tests.support.otlp_collector import Collector
-from tests.support.running_stack import HOLDOUT_DAYS, WINDOW_ROWS, isolated_settings, run_command, serves_version
+from tests.support.running_stack import (
+    HOLDOUT_DAYS,
+    RENTALS,
+    WINDOW_ROWS,
+    isolated_settings,
+    run_command,
+    serves_version,
+)
 from tests.support.waiting import wait_until
 from tools.screenshots import CHROMIUM
 
@@ -27,18 +35,23 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Stack]:
-    """The running stack, empty at the start. What asks for a trace is traced, and what is rare."""
+    """The running stack, empty at the start. What asks for a trace is traced, and what is rare.
+
+    Its services are those of the flights. The test that needs a second use case starts that one's.
+    """
     extra = {
         "DRIFTLOOP_WINDOW__ROWS": str(WINDOW_ROWS),
         "DRIFTLOOP_WINDOW__IDLE_TIMEOUT_SECONDS": "2",
         "DRIFTLOOP_GATE__HOLDOUT_DAYS": str(HOLDOUT_DAYS),
+        regression_usecase.POINTER_VARIABLE: str(tmp_path_factory.mktemp("rentals") / "rentals.parquet.dvc"),
         "DRIFTLOOP_POLICY__ENABLED": "false",  # retrains are the tests' own
         "DRIFTLOOP_PREDICTOR__ALIAS_POLL_INTERVAL_SECONDS": "0.5",
         "DRIFTLOOP_TRACING__ENDPOINT": collector.url,
         "DRIFTLOOP_TRACING__SAMPLE_RATIO": "0",
         "OTEL_BSP_SCHEDULE_DELAY": "200",  # milliseconds
     }
-    with Stack(isolated_settings(tmp_path_factory.mktemp("stack")), print, extra) as stack:
+    settings = isolated_settings(tmp_path_factory.mktemp("stack"), RENTALS)
+    with Stack(settings, print, extra, services_to_start=services.NAMES) as stack:
         yield stack
 
 

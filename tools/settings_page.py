@@ -35,7 +35,7 @@ INTRODUCTION = """\
 Services and commands are configured by environment variables. A service that starts with a missing, misspelt or invalid
 variable prints its name and what is wrong with it, and exits with code 2; a name whose section is misspelt, such as
 `DRIFTLOOP_PREDCTOR__PORT`, is ignored. `--help` of each service lists its own variables.
-Values of objects are JSON, such as `DRIFTLOOP_CALIBRATION__DISTANCES='{"carrier": "psi"}'`.
+Values of objects are JSON, such as `DRIFTLOOP_CALIBRATION__DISTANCES='{"purpose": "psi"}'`.
 
 The command `driftloop` reads the variables of Kafka, topics, registry and bucket, and `DRIFTLOOP_TRAINER__API_KEY`
 where it talks to the trainer over HTTP. `driftloop-train` reads those of the trainer, of which it needs no API key.

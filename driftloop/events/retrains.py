@@ -33,7 +33,7 @@ class DataSelection(FrozenModel):
 class RetrainRequest(FrozenModel):
     """The body of a request for a new version. The model is that of the trainer."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"reason": "new carrier"}})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"reason": "two new branches"}})
 
     reason: str = Field(min_length=1)
     """Why a new version is needed, in words."""

@@ -69,6 +69,15 @@ def push(storage: StorageSettings, file: Path) -> str:
         return copy.with_name(f"{copy.name}.dvc").read_text()
 
 
+def is_pushed(storage: StorageSettings, pointer: DvcPointer) -> bool:
+    """Tell whether the bucket has the file that a pointer names.
+
+    Raises:
+        StorageUnavailable: if the bucket does not answer.
+    """
+    return Bucket(storage).exists(f"{REMOTE_PREFIX}/files/md5/{pointer.md5[:2]}/{pointer.md5[2:]}")
+
+
 def pull(storage: StorageSettings, pointer: str, into: Path) -> Path:
     """Fetch the file that a pointer names, byte for byte, into a folder; a file that is there already is kept.
 
@@ -79,7 +88,7 @@ def pull(storage: StorageSettings, pointer: str, into: Path) -> Path:
     target = parse_pointer(pointer)
     path = into / target.name
     if path.exists():
-        if (md5 := _md5(path)) != target.md5:
+        if (md5 := md5_of(path)) != target.md5:
             raise DatasetVersionNotFound(
                 f"{path} exists already and is another file: its md5 is {md5}, not {target.md5}"
             )
@@ -96,7 +105,7 @@ def pull(storage: StorageSettings, pointer: str, into: Path) -> Path:
                 f"gs://{storage.bucket}/{REMOTE_PREFIX} does not have {target.name} with md5 {target.md5}: "
                 f"DVC raised {type(error).__name__}"
             ) from error
-        if (md5 := _md5(fetched)) != target.md5:
+        if (md5 := md5_of(fetched)) != target.md5:
             raise DatasetVersionNotFound(
                 f"gs://{storage.bucket}/{REMOTE_PREFIX} has another file in place of {target.name}: "
                 f"{fetched.stat().st_size:,} bytes with md5 {md5}, not {target.md5}"
@@ -172,7 +181,8 @@ def pointer_for_version(registry: "ModelRegistry", version: str) -> str:
         return Path(registry.client.download_artifacts(run_id, paths[0], folder)).read_text()
 
 
-def _md5(file: Path) -> str:
+def md5_of(file: Path) -> str:
+    """Return the checksum by which DVC identifies a file."""
     with file.open("rb") as content:
         return file_digest(content, "md5").hexdigest()
 

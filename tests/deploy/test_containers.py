@@ -20,15 +20,15 @@ from drift_worker.settings import DriftWorkerSettings
 from driftloop.errors import BrokerUnavailable
 from driftloop.kafka import topics
 from driftloop.settings import KafkaSettings, Settings, TopicsSettings, list_variables
+from driftloop.storage.base_dataset import PublishSettings
 from driftloop_cli.settings import CliSettings
 from predictor.settings import PredictorSettings
 from producer.settings import ProducerSettings
 from stack import kafka, services
-from stack.settings import StackSettings
+from stack.settings import StackSettings, load_named
 from tests.support.external_tools import ROOT, require_tool, run_tool
 from tests.support.ports import reserve_ports
 from trainer.settings import TrainerSettings
-from usecases.flights.publish import PublishSettings
 
 COMPOSE = ROOT / "compose"
 SECRETS = {"TRAINER_API_KEY": "example", "GRAFANA_PASSWORD": "example"}
@@ -189,7 +189,7 @@ def test_mounted_files_of_the_repository_exist(project: dict[str, Any]) -> None:
 
 
 def test_compose_has_model_bucket_broker_and_rules_of_the_local_stack(project: dict[str, Any]) -> None:
-    stack = services.environment(StackSettings())
+    stack = services.environment(StackSettings(use_case=(load_named("usecases.flights:usecase"),)))
     own_services = {
         name: compose_settings(service) for name, service in project["services"].items() if name in SETTINGS_CLASSES
     }

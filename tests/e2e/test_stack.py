@@ -15,7 +15,7 @@ import pytest
 
 from stack.running import FOLDER_VARIABLE, Stack, StackStartError, orphans
 from tests.support.ports import reserve_ports
-from tests.support.running_stack import FLIGHT, isolated_settings
+from tests.support.running_stack import FLIGHT, FLIGHTS, isolated_settings
 from tests.support.waiting import wait_until
 
 
@@ -58,6 +58,7 @@ def test_stopped_or_killed_stack_leaves_nothing_that_blocks_the_next_one(
     settings = isolated_settings(tmp_path)
     environment = {
         **os.environ,
+        "DRIFTLOOP_USE_CASE": FLIGHTS,
         "DRIFTLOOP_STACK__DATA_DIR": str(tmp_path),
         "DRIFTLOOP_STACK__KAFKA_PORT": str(settings.stack.kafka_port),
         "DRIFTLOOP_STACK__KAFKA_CONTROLLER_PORT": str(settings.stack.kafka_controller_port),

@@ -12,7 +12,6 @@ import httpx
 from driftloop.events import Prediction
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings, TopicsSettings
-from stack import services
 from tests.images.podman import (
     ROOT,
     ImageTestFailed,
@@ -29,6 +28,7 @@ from tests.images.podman import (
 from tests.support.report import log
 
 COMPOSE = ROOT / "compose"
+MODEL = "flights"
 NETWORK = "driftloop-try"
 TMPFS = ("--tmpfs", "/tmp")  # noqa: S108  # in a container
 PREDICTOR_OPTIONS = ("--read-only", *TMPFS, "--memory", "1g", "-v", "driftloop-try-outbox:/var/lib/driftloop")
@@ -49,7 +49,7 @@ def swap_predictors(
     """Replace a predictor by another under load, both without registry and broker. Return figures."""
     podman("network", "create", NETWORK)
     running.callback(lambda: podman("network", "rm", "--force", NETWORK))
-    offline_options = environment_options({"DRIFTLOOP_REGISTRY__MODEL": services.MODEL})
+    offline_options = environment_options({"DRIFTLOOP_REGISTRY__MODEL": MODEL})
 
     def predictor(name: str) -> str:
         started = running.enter_context(
@@ -120,7 +120,7 @@ def swap_predictors(
     last = running.enter_context(
         running_container(
             "last", image_name("predictor"), *PREDICTOR_OPTIONS, "--network", "host",
-            *environment_options({"DRIFTLOOP_REGISTRY__MODEL": services.MODEL,
+            *environment_options({"DRIFTLOOP_REGISTRY__MODEL": MODEL,
                           "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": kafka_settings.bootstrap_servers}),
         )
     )  # fmt: skip

@@ -28,7 +28,7 @@ from driftloop.events import DriftVerdict, ModelStateChanged
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings, TopicsSettings
 from stack import gcs, kafka, services
-from stack.settings import StackPorts, StackSettings
+from stack.settings import StackPorts, StackSettings, load_named
 from tests.images.podman import (
     DOCKERFILES,
     ImageTestFailed,
@@ -77,7 +77,7 @@ ssl.truststore.location={certificates / "ca.crt"}
 
 def round_trip(folder: Path, certificates: Path, caddy: str) -> dict[str, float]:
     """Train a version, predict and wait for a verdict, through all images; then swap predictors. Return figures."""
-    settings = StackSettings()
+    settings = StackSettings(use_case=(load_named("usecases.flights:usecase"),))
     ports = settings.stack
     base_environment = services.environment(settings) | {"DRIFTLOOP_WINDOW__IDLE_TIMEOUT_SECONDS": "5"}
     base_environment.pop("DRIFTLOOP_PREDICTOR__DATA_DIR")  # the image has its own
@@ -159,7 +159,7 @@ def round_trip(folder: Path, certificates: Path, caddy: str) -> dict[str, float]
         )
         run_to_end(
             image_name("trainer"), *base_options, "--user", "root", "--entrypoint", "python",
-            command=("-m", "usecases.flights.publish"),
+            command=("-m", "driftloop_cli.publish_command"),
         )  # fmt: skip
         log("the dataset is in the bucket")
         trainer = start("trainer", image_name("trainer"), "--network", "host", "--memory", "3g", *tls_options)

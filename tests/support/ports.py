@@ -1,6 +1,7 @@
 """Ports for the servers that tests and benchmarks start."""
 
 import socket
+from contextlib import suppress
 
 _reserved: list[socket.socket] = []
 
@@ -17,3 +18,17 @@ def reserve_ports(count: int) -> list[int]:
         reserved.bind(("127.0.0.1", 0))
     _reserved.extend(sockets)
     return [int(reserved.getsockname()[1]) for reserved in sockets]
+
+
+def reserve_port_series(length: int, step: int) -> list[int]:
+    """Return ports that are ``step`` apart, reserved like those of :func:`reserve_ports`."""
+    while True:
+        (first,) = reserve_ports(1)
+        wanted = [first + number * step for number in range(1, length)]
+        with suppress(OSError, OverflowError):  # one of them is in use, or too large
+            for port in wanted:
+                follower = socket.socket()
+                _reserved.append(follower)
+                follower.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                follower.bind(("127.0.0.1", port))
+            return [first, *wanted]

@@ -1,6 +1,8 @@
 """A regression use case: the number of bicycles rented in an hour, which grows from month to month."""
 
 import os
+from dataclasses import replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import HistGradientBoostingRegressor
 
+from driftloop.events import DataSelection
 from driftloop.usecase import UseCase
 
 POINTER_VARIABLE = "HOURLY_POINTER"  # names the environment variable with the path of its DVC pointer
@@ -34,3 +37,6 @@ usecase = UseCase(
     dvc_file=Path(os.environ.get(POINTER_VARIABLE, "hourly.parquet.dvc")),
     load_rows=load_rows,
 )
+
+# The same under another name, beside the flights on one stack.
+rentals = replace(usecase, name="rentals", first_version=DataSelection(base_end=date(2026, 3, 1)))

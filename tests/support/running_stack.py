@@ -9,9 +9,12 @@ from typing import Any
 import httpx
 
 from stack.running import Stack
-from stack.settings import ServicePort, StackPorts, StackSettings
-from tests.support.ports import reserve_ports
+from stack.settings import ServicePort, StackPorts, StackSettings, load_named
+from tests.support.ports import reserve_port_series, reserve_ports
 
+FLIGHTS = "usecases.flights:usecase"
+RENTALS = "tests.support.regression_usecase:rentals"
+PORT_STEP = 7
 WINDOW_ROWS = 1_000
 """Rows of a window on the shared stack."""
 HOLDOUT_DAYS = 12
@@ -24,10 +27,17 @@ FLIGHT = {
 """A valid instance of a prediction request."""
 
 
-def isolated_settings(folder: Path) -> StackSettings:
-    """Return settings of a stack with its data in ``folder`` and with reserved ports."""
-    kafka, controller, gcs, mlflow, prometheus, predictor, drift_worker, trainer = reserve_ports(8)
+def isolated_settings(folder: Path, *more_use_cases: str) -> StackSettings:
+    """Return settings of a stack for the flights and for more use cases, with reserved ports.
+
+    Args:
+        folder: The stack's data folder.
+        more_use_cases: References of further use cases.
+    """
+    kafka, controller, gcs, mlflow, prometheus, drift_worker = reserve_ports(6)
+    predictor, trainer = (reserve_port_series(1 + len(more_use_cases), PORT_STEP)[0] for _ in range(2))
     return StackSettings(
+        use_case=tuple(load_named(reference) for reference in (FLIGHTS, *more_use_cases)),
         stack=StackPorts(
             data_dir=folder,
             kafka_port=kafka,
@@ -35,6 +45,7 @@ def isolated_settings(folder: Path) -> StackSettings:
             gcs_port=gcs,
             mlflow_port=mlflow,
             prometheus_port=prometheus,
+            port_step=PORT_STEP,
         ),
         predictor=ServicePort(port=predictor),
         drift_worker=ServicePort(port=drift_worker),

@@ -1,8 +1,10 @@
 """The use case of the flights."""
 
+from datetime import date
 from functools import partial
 from pathlib import Path
 
+from driftloop.events import DataSelection
 from driftloop.usecase import UseCase
 from usecases.flights import dataset
 from usecases.flights.pipeline import make_pipeline
@@ -21,4 +23,5 @@ usecase = UseCase(
     dvc_file=Path(__file__).with_name("flights.parquet.dvc"),
     load_rows=dataset.load_rows,
     subgroup_columns=("carrier", "origin"),
+    first_version=DataSelection(start=date(2013, 1, 1), base_end=date(2013, 4, 1)),
 )

@@ -11,7 +11,7 @@ from driftloop.command_line import parse_settings
 from predictor.settings import PredictorSettings
 
 DESCRIPTION = "Serves predictions of the version that an alias names, and publishes an event for each response."
-EXAMPLE = "DRIFTLOOP_REGISTRY__URI=http://localhost:5000 DRIFTLOOP_REGISTRY__MODEL=flights driftloop-predictor"
+EXAMPLE = "DRIFTLOOP_REGISTRY__URI=http://localhost:5000 DRIFTLOOP_REGISTRY__MODEL=loans driftloop-predictor"
 METRICS_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 

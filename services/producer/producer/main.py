@@ -38,8 +38,12 @@ def parse_rate(text: str) -> float | None:
 
 @app.command()
 def stream(
-    start: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="first day")],
-    end: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="the day after the last")],
+    start: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="first day; by default that of all rows")
+    ] = None,
+    end: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="the day after the last; by default all rows")
+    ] = None,
     rate: Annotated[str, typer.Option(help="rows per second, or max for as fast as possible")] = "1",
     speed: Annotated[
         float | None, typer.Option(min=0.001, help="times faster than the rows' own time, in place of a rate")
@@ -82,11 +86,14 @@ def stream(
     raise typer.Exit(0 if completed and set(replay.stats.by_status()) == {200} else 1)
 
 
-def _select_rows(use_case: UseCase, start: datetime, end: datetime) -> pd.DataFrame:
-    selected = use_case.rows_between(use_case.load_rows(), start.date(), end.date())
+def _select_rows(use_case: UseCase, start: datetime | None, end: datetime | None) -> pd.DataFrame:
+    rows = use_case.load_rows()
+    selected = use_case.rows_between(rows, start and start.date(), end and end.date())
     if selected.empty:
+        days = use_case.local_dates(rows[use_case.timestamp])
         raise typer.BadParameter(
-            f"the use case has no rows from {start:%Y-%m-%d} to {end:%Y-%m-%d}", param_hint="--from"
+            f"{use_case.name} has no rows there: its {len(rows):,} rows are from {days.min()} to {days.max()}",
+            param_hint="--from and --to",
         )
     return selected
 

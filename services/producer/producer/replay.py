@@ -165,7 +165,7 @@ class Replay:
 
     def _schedule_outcomes(self, prediction_id: str, targets: pd.Series, at: datetime) -> None:
         outcomes = [
-            {"id": prediction_id, "index": index, "outcome": float(value)}
+            {"id": prediction_id, "index": index, "outcome": value.item() if isinstance(value, np.generic) else value}
             for index, value in enumerate(targets)
             if not pd.isna(value)
         ]

@@ -4,13 +4,16 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pandas as pd
 import pytest
+import typer
 
+from producer import main
 from producer.replay import PredictorBusy, Replay, split_requests
 from tests.support.synthetic_usecase import make_use_case
 
@@ -83,6 +86,42 @@ def test_replay_sends_rows_in_order_and_outcomes_when_known(server: FakePredicto
     }
     assert server.requests[2][1] == (START + timedelta(hours=4)).isoformat()
     assert (stats.rows, stats.outcomes, stats.by_status(), stats.by_version()) == (8, 7, {200: 4}, {"1": 4})
+
+
+@pytest.mark.parametrize(
+    ("targets", "outcomes"),
+    [
+        (pd.Series([1.5, None]), [1.5]),
+        (pd.Series(["paid", None], dtype=object), ["paid"]),
+        (pd.Series(["paid", None], dtype="category"), ["paid"]),
+        (pd.array([True, None], dtype="boolean"), [True]),
+        (pd.Series([3, 4]), [3, 4]),
+    ],
+    ids=["numbers", "texts", "categories", "booleans", "integers"],
+)
+def test_replay_reports_outcomes_as_the_dataset_has_them(
+    targets: Any, outcomes: list[object], server: FakePredictor
+) -> None:
+    replay = Replay(USE_CASE, server.url, rows_per_request=2, rate=None, outcomes_after=timedelta(0))
+    asyncio.run(replay.run(ROWS[:2].assign(y=targets)))
+    reported = [outcome["outcome"] for outcome in server.requests[-1][2]["outcomes"]]
+    assert [(type(value), value) for value in reported] == [(type(value), value) for value in outcomes]
+
+
+@pytest.mark.parametrize(
+    ("days", "rows"),
+    [((None, None), 8), ((datetime(2013, 7, 2), None), 4), ((None, datetime(2013, 7, 2)), 4)],
+    ids=["all", "from a day on", "up to a day"],
+)
+def test_rows_without_a_first_or_last_day_are_not_bounded(
+    days: tuple[datetime | None, datetime | None], rows: int
+) -> None:
+    assert len(main._select_rows(replace(USE_CASE, load_rows=ROWS.copy), *days)) == rows
+
+
+def test_days_without_rows_are_refused_with_the_days_that_have_some() -> None:
+    with pytest.raises(typer.BadParameter, match=r"8 rows are from 2013-07-01 to 2013-07-02"):
+        main._select_rows(replace(USE_CASE, load_rows=ROWS.copy), datetime(2014, 1, 1), None)
 
 
 def test_replay_repeats_and_counts_rejected_requests(server: FakePredictor) -> None:

@@ -9,6 +9,7 @@ from driftloop.errors import RegistryUnavailable
 from driftloop.events import DataSelection, Event, ModelStateChanged, RetrainRequested
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, RetryLater
+from trainer import metrics
 from trainer.retrain.queue import MAX_ATTEMPTS, RetrainQueue
 from trainer.retrain.subprocess_job import JobResult, Progress
 
@@ -128,6 +129,12 @@ def test_retrain_queue_commits_event_when_its_training_has_ended(retrains: Queue
     retrains.jobs[0].finish("promoted", "2")
     (final,) = retrains.poll()
     assert (final.offset, states([final]), retrains.registry.promoted) == (1, [("a", "promoted")], ["2"])
+
+
+def test_retrain_queue_shows_no_metrics_of_other_models(retrains: QueueFixture) -> None:
+    retrains.finished = {"b": state_of("b", "promoted", "9").model_copy(update={"model": "another"})}
+    retrains.poll()
+    assert not [s for s in next(iter(metrics.LAST_RETRAIN.collect())).samples if s.labels["model"] == "another"]
 
 
 def test_retrain_queue_publishes_progress(retrains: QueueFixture) -> None:

@@ -31,7 +31,7 @@ from trainer.schedule import Schedule
 from trainer.settings import TrainerSettings
 
 DESCRIPTION = "Trains a new version for each retrain event, and promotes it if it passes the gate."
-EXAMPLE = "DRIFTLOOP_USE_CASE=usecases.flights:usecase … driftloop-trainer"
+EXAMPLE = "DRIFTLOOP_USE_CASE=usecases.loans:usecase … driftloop-trainer"
 
 
 def main() -> None:
@@ -78,6 +78,8 @@ def main() -> None:
     try:
         with exit_on_invalid_settings(), tracing.tracing_session("trainer", settings.tracing), publisher:
             app = create_api(use_case.name, trainer_settings.api_key, publisher, health, registry, history)
+            subprocess_job.wait_until_preloaded()
+            health.heartbeat()  # the watchdog begins now
             run_service(loop, tracing.instrument_asgi(app), trainer_settings, health)
     finally:
         handler.close()

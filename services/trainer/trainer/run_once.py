@@ -40,7 +40,7 @@ DESCRIPTION = """Train once without a service: data, training, gate, registratio
 The exit code is 0 if the version was promoted, 3 if it was rejected, 4 if the retrain failed, and 6 if registry, bucket
 or broker are unavailable. A trainer service that runs at the same time does not know of this retrain.
 """
-EXAMPLES = """driftloop-train --request '{"reason": "two new carriers", "data": {"last_rows": 50000}}'"""
+EXAMPLES = """driftloop-train --request '{"reason": "two new branches", "data": {"last_rows": 50000}}'"""
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

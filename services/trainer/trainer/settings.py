@@ -23,7 +23,7 @@ class CalibrationSettings(SettingsSection):
     """How a version's drift profile is computed; the drift worker uses the profile as it is."""
 
     distances: dict[str, DistanceName] = Field(
-        {}, description='distances of columns that differ from the default, as JSON such as {"carrier": "psi"}'
+        {}, description='distances of columns that differ from the default, as JSON such as {"purpose": "psi"}'
     )
 
 

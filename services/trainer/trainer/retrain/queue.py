@@ -245,9 +245,10 @@ class RetrainQueue:
     def _finished(self) -> dict[str, ModelStateChanged]:
         if self._final_states is None:
             try:
-                self._final_states = dict(self._history.final_states())
+                states = self._history.final_states()
             except BrokerUnavailable as error:
                 raise RetryLater(f"final states of earlier retrains cannot be read: {error}") from error
+            self._final_states = {key: state for key, state in states.items() if state.model == self._model}
             for state in sorted(self._final_states.values(), key=lambda state: state.time):
                 _update_metrics(state)
         return self._final_states

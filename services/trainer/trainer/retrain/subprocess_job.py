@@ -133,6 +133,17 @@ def preload(modules: Sequence[str]) -> None:
     forkserver.ensure_running()
 
 
+def wait_until_preloaded() -> None:
+    """Return when the fork server has imported its modules.
+
+    Until then the start of a job waits, and with it the loop that starts it. On a busy machine, or with several
+    trainers that start together, that may take longer than the watchdog allows.
+    """
+    idle = CONTEXT.Process()
+    idle.start()
+    idle.join()
+
+
 def _run_job(function: JobFunction, argument: str, connection: Connection) -> None:
     os.nice(NICENESS)
     exit_with_parent()
