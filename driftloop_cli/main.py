@@ -23,6 +23,7 @@ from driftloop_cli.console import (
     print_message,
     print_table,
 )
+from driftloop_cli.new.command import new
 from driftloop_cli.retrain_command import retrain
 from driftloop_cli.settings import CliSettings, StorageCliSettings
 from driftloop_cli.status_command import status
@@ -40,6 +41,7 @@ data_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data", help="Restore the datasets that versions were trained on.")
 app.command()(retrain)
 app.command()(status)
+app.command()(new)
 
 
 @app.callback()

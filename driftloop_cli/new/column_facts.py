@@ -46,9 +46,13 @@ def column_facts(name: str, column: pa.ChunkedArray) -> ColumnFacts:
     kind = _value_type(present)
     if kind == "other":
         return ColumnFacts(name, kind, rows, missing, 0, stored_type=str(column.type))
+    if not len(present):
+        return ColumnFacts(name, kind, rows, missing, 0)
     distinct = pc.count_distinct(present).as_py()
-    examples = tuple(str(value) for value in pc.unique(present[:WORDS_SAMPLE])[:EXAMPLES].to_pylist())
-    if kind in ("integer", "fraction") and len(present):
+    examples = tuple(
+        str(value).removesuffix(" 00:00:00") for value in pc.unique(present[:WORDS_SAMPLE])[:EXAMPLES].to_pylist()
+    )
+    if kind in ("integer", "fraction"):
         bounds = pc.min_max(present).as_py()
         steps = pc.greater(present[1:], present[:-1]) if distinct == len(present) > 1 else None
         return ColumnFacts(
@@ -63,7 +67,7 @@ def column_facts(name: str, column: pa.ChunkedArray) -> ColumnFacts:
             rising=steps is not None and bool(pc.all(steps).as_py()),
         )
     words = 1.0
-    if kind == "text" and len(present):
+    if kind == "text":
         words = 1 + pc.mean(pc.count_substring_regex(pc.utf8_trim_whitespace(present[:WORDS_SAMPLE]), r"\s+")).as_py()
     return ColumnFacts(name, kind, rows, missing, distinct, examples, mean_words=words)
 

@@ -3,9 +3,9 @@
 import re
 from typing import Literal, NamedTuple
 
-from driftloop.events import RESERVED_COLUMNS
-from driftloop.errors import InvalidInput
 from driftloop.drift.comparable_columns import FeatureKind
+from driftloop.errors import InvalidInput
+from driftloop.events import RESERVED_COLUMNS
 from driftloop_cli.new.column_facts import ColumnFacts
 
 LeftOut = Literal["identifier", "constant", "empty", "leak", "unsupported"]
@@ -76,21 +76,27 @@ def _choose(facts: ColumnFacts) -> ColumnChoice:
 
 def _kind(facts: ColumnFacts) -> tuple[FeatureKind, str]:
     """Return the kind that a column's values have, and why."""
+    if facts.type == "boolean":
+        return "boolean", "true or false"
+    if facts.type == "datetime":
+        return "datetime", "dates or times: month, day of the week, hour and age become features"
+    return _number_kind(facts) if facts.type in ("integer", "fraction") else _text_kind(facts)
+
+
+def _number_kind(facts: ColumnFacts) -> tuple[FeatureKind, str]:
     distinct = facts.distinct
-    match facts.type:
-        case "boolean":
-            return "boolean", "true or false"
-        case "datetime":
-            return "datetime", "dates or times: month, day of the week, hour and age become features"
-        case "fraction":
-            return "number", f"numbers from {facts.minimum:g} to {facts.maximum:g}"
-        case "integer" if _words(facts.name) & CODE_WORDS and distinct > 2:
-            return "category", f"{distinct:,} codes, by the name: number if their size means something"
-        case "integer":
-            switch = ": category if they are codes" if 2 < distinct <= FEW_NUMBERS else ""
-            return "number", f"{distinct:,} integers from {facts.minimum:.0f} to {facts.maximum:.0f}{switch}"
+    if facts.type == "fraction":
+        return "number", f"numbers from {facts.minimum:g} to {facts.maximum:g}"
+    if _words(facts.name) & CODE_WORDS and distinct > 2:
+        return "category", f"{distinct:,} codes, by the name: number if their size means something"
+    switch = ": category if they are codes" if 2 < distinct <= FEW_NUMBERS else ""
+    return "number", f"{distinct:,} integers from {facts.minimum:.0f} to {facts.maximum:.0f}{switch}"
+
+
+def _text_kind(facts: ColumnFacts) -> tuple[FeatureKind, str]:
+    distinct = facts.distinct
     if distinct > MAX_PLAIN_LEVELS and facts.mean_words >= MIN_TEXT_WORDS:
-        return "text", f"free text, {facts.mean_words:.0f} words on average: not compared by level"
+        return "text", f"free text, {facts.mean_words:.0f} words on average: its length is compared, not its levels"
     if distinct > MAX_CODE_LEVELS:
         return "category", f"{distinct:,} levels, of which the pipeline keeps the most frequent"
     return "category", f"{distinct:,} level{'s' if distinct > 1 else ''}"
@@ -98,24 +104,19 @@ def _kind(facts: ColumnFacts) -> tuple[FeatureKind, str]:
 
 def _identifier_reason(facts: ColumnFacts, kind: FeatureKind) -> str | None:
     """Return why a column identifies rows, people or things instead of describing them; ``None`` if it does not."""
-    distinct, present = facts.distinct, facts.present
     named = bool(_words(facts.name) & IDENTIFIER_WORDS)
-    if facts.type == "integer":
-        if distinct == present and present > FEW_NUMBERS:
-            if facts.rising:
-                return "a different integer in each row, rising"
-            if facts.maximum - facts.minimum < 2 * present:
-                return "a different integer in each row, with hardly a gap"
-        if named and distinct > MAX_CODE_LEVELS:
-            return f"{distinct:,} different integers, and an identifier by its name"
-    if facts.type == "text" and kind == "category" and distinct > MAX_PLAIN_LEVELS:
-        fraction = distinct / present
-        if fraction >= MIN_IDENTIFIER_FRACTION:
-            return "a different value in each row" if distinct == present else f"{distinct:,} different values"
-        if distinct > MANY_LEVELS and fraction >= MANY_LEVELS_IDENTIFIER_FRACTION:
-            return f"{distinct:,} different values in {present:,} rows"
-        if named and distinct > MAX_CODE_LEVELS:
-            return f"{distinct:,} different values, and an identifier by its name"
+    if named and facts.distinct > MAX_CODE_LEVELS and (facts.type == "integer" or kind == "category"):
+        return f"{facts.distinct:,} different values, and an identifier by its name"
+    if facts.type == "integer" and facts.distinct == facts.present > FEW_NUMBERS:
+        if facts.rising:
+            return "a different integer in each row, rising"
+        if facts.maximum - facts.minimum < 2 * facts.present:
+            return "a different integer in each row, with hardly a gap"
+    if facts.type == "text" and kind == "category" and facts.distinct > MAX_PLAIN_LEVELS:
+        fraction = facts.distinct / facts.present
+        many = facts.distinct > MANY_LEVELS and fraction >= MANY_LEVELS_IDENTIFIER_FRACTION
+        if fraction >= MIN_IDENTIFIER_FRACTION or many:
+            return f"{facts.distinct:,} different values in {facts.present:,} rows"
     return None
 
 

@@ -57,7 +57,9 @@ def detect(file: Path) -> CsvDialect:
     separator = detect_separator(file, text)
     header = tuple(next(csv.reader(io.StringIO(text), delimiter=separator)))
     if all(re.fullmatch(r"[+-]?[\d.,]+", name.strip()) for name in header):
-        raise InvalidInput(f"{file} has numbers in its first row ({', '.join(header[:3])}): add a row with column names")
+        raise InvalidInput(
+            f"{file} has numbers in its first row ({', '.join(header[:3])}): add a row with column names"
+        )
     codes = set()
     for lines in (text, *(_whole_lines(part, encoding) for part in _later_parts(file))):
         for row in csv.reader(io.StringIO(lines), delimiter=separator):

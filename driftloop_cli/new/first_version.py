@@ -92,7 +92,7 @@ def window_rows(reference_rows: int) -> int:
 def _window_age(days: pd.Series, window: int) -> dict[str, str]:
     """Return how long a window may stay open, if rows are so rare that it would close before it is full."""
     per_day = float(np.median(days.value_counts()))
-    needed = math.ceil(3 * window / per_day)
+    needed = math.ceil(2 * window / per_day)  # twice, because busy days and quiet days differ
     return {"DRIFTLOOP_WINDOW__MAX_AGE_SECONDS": str(needed * 86_400)} if needed > DEFAULT_MAX_AGE_DAYS else {}
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from driftloop.events import Label
 from driftloop.drift.comparable_columns import FeatureKind
+from driftloop.events import Label
 
 SAMPLE_ROWS = 10_000
 MIN_AUC = 0.99

@@ -11,18 +11,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.errors import InvalidInput
 from driftloop.setting_values import require_model_name
-from driftloop.drift.comparable_columns import FeatureKind
 from driftloop_cli.new import leaks
 from driftloop_cli.new.column_facts import ColumnFacts, column_facts
 from driftloop_cli.new.column_kinds import ColumnChoice, choose_kind, require_feature_name
 from driftloop_cli.new.first_version import FirstVersion, choose_first_version
 from driftloop_cli.new.read_table import read_table
-from driftloop_cli.new.targets import Metric, Target, choose_metric, choose_target
+from driftloop_cli.new.targets import MetricChoice, TargetChoice, choose_metric, choose_target
 from driftloop_cli.new.times import AmbiguousDates, parse_times, read_row_times, require_timezone
-
-TAKEN_NAMES = frozenset({"flights"})
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,8 @@ class UseCasePlan:
     columns: tuple[ColumnChoice, ...]
     """All columns besides target and time, in the file's order."""
     facts: dict[str, ColumnFacts]
-    target: Target
-    metric: Metric
+    target: TargetChoice
+    metric: MetricChoice
     timezone: str
     time_note: str
     first_version: FirstVersion
@@ -100,9 +98,13 @@ def require_use_case_name(name: str) -> str:
         InvalidInput: It is none; the message has one that is similar.
     """
     if not name.isidentifier() or keyword.iskeyword(name) or not name.isascii():
-        similar = "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name).strip("_").lower()
+        similar = (
+            "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name).strip("_").lower()
+        )
         similar = f"use_case_{similar}" if not similar.isidentifier() or keyword.iskeyword(similar) else similar
-        raise InvalidInput(f"{name!r} cannot be the name of a Python module: use letters, digits and _, as in {similar}")
+        raise InvalidInput(
+            f"{name!r} cannot be the name of a Python module: use letters, digits and _, as in {similar}"
+        )
     return require_model_name(name)
 
 
@@ -213,7 +215,7 @@ def _with_note(choice: ColumnChoice, note: str | None) -> ColumnChoice:
 
 
 def _without_leaks(
-    table: pa.Table, target_name: str, columns: Sequence[ColumnChoice], target: Target
+    table: pa.Table, target_name: str, columns: Sequence[ColumnChoice], target: TargetChoice
 ) -> tuple[ColumnChoice, ...]:
     """Return the columns, of which those that give the target away are left out."""
     kinds = {choice.name: choice.kind for choice in columns if choice.kind and not choice.left_out}
@@ -227,7 +229,7 @@ def _without_leaks(
     )
 
 
-def _store_target(table: pa.Table, name: str, target: Target) -> pa.Table:
+def _store_target(table: pa.Table, name: str, target: TargetChoice) -> pa.Table:
     """Return the table with a target of integers as such, also where values are missing; of numbers, as floats."""
     position = table.column_names.index(name)
     if target.classes is None:

@@ -1,12 +1,12 @@
 """Decide what is predicted: classes or a number, and by which metric versions are compared."""
 
-import warnings
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from driftloop.errors import InvalidInput
+from driftloop.evaluation.metric import find_metric
+from driftloop.evaluation.targets import Target
 from driftloop.events import Label
 from driftloop_cli.new.column_facts import ColumnFacts
 
@@ -15,10 +15,9 @@ MAX_INTEGER_CLASSES = 10  # more different integers are a number, such as a coun
 MAX_MISSING_FRACTION = 0.5
 MIN_CLASS_ROWS = 10  # rows of a class, below which a word about it is due
 MIN_OVR_FRACTION = 0.01  # of the rows: with rarer classes, days without one of them are common
-METRIC_ROWS = 200  # of made-up predictions, on which a metric is tried out
 
 
-class Target(NamedTuple):
+class TargetChoice(NamedTuple):
     """What is predicted."""
 
     classes: tuple[Label, ...] | None
@@ -27,7 +26,7 @@ class Target(NamedTuple):
     """Why, in words."""
 
 
-class Metric(NamedTuple):
+class MetricChoice(NamedTuple):
     """How versions are compared."""
 
     name: str
@@ -36,7 +35,7 @@ class Metric(NamedTuple):
     """Why, in words."""
 
 
-def choose_target(facts: ColumnFacts, values: pd.Series) -> Target:
+def choose_target(facts: ColumnFacts, values: pd.Series) -> TargetChoice:
     """Return what is predicted.
 
     Args:
@@ -51,8 +50,8 @@ def choose_target(facts: ColumnFacts, values: pd.Series) -> Target:
         raise InvalidInput(f"the target {name} has {facts.stored_type or 'datetimes'}: it must be classes or numbers")
     if facts.missing > MAX_MISSING_FRACTION * facts.rows:
         raise InvalidInput(
-            f"the target {name} is missing in {facts.missing:,} of {facts.rows:,} rows: leave out rows whose outcome is "
-            "not known, until most are"
+            f"the target {name} is missing in {facts.missing:,} of {facts.rows:,} rows: leave out rows whose "
+            "outcome is not known, until most are"
         )
     if facts.distinct < 2:
         raise InvalidInput(
@@ -66,7 +65,7 @@ def choose_target(facts: ColumnFacts, values: pd.Series) -> Target:
         )
     few = 2 if facts.type == "fraction" else MAX_INTEGER_CLASSES
     if facts.type in ("integer", "fraction") and facts.distinct > few:
-        return Target(None, f"a number from {facts.minimum:g} to {facts.maximum:g}")
+        return TargetChoice(None, f"a number from {facts.minimum:g} to {facts.maximum:g}")
     as_label = {"boolean": bool, "integer": int, "fraction": float, "text": str}[facts.type]
     classes: tuple[Label, ...] = tuple(sorted(as_label(value) for value in counts.index))
     if len(classes) == 2:
@@ -76,58 +75,30 @@ def choose_target(facts: ColumnFacts, values: pd.Series) -> Target:
         reason = f"{len(classes)} classes"
     if few_rows := [f"{value} ({count})" for value, count in counts.items() if count < MIN_CLASS_ROWS]:
         reason += f"; with few rows: {', '.join(few_rows)}"
-    return Target(classes, reason)
+    return TargetChoice(classes, reason)
 
 
-def choose_metric(name: str | None, target: Target, values: pd.Series) -> Metric:
+def choose_metric(name: str | None, target: TargetChoice, values: pd.Series) -> MetricChoice:
     """Return the metric: the one asked for, or the usual one for the target.
 
     Raises:
         InvalidInput: There is no such scorer, or it does not fit the target; the message lists those that do.
     """
     if name is not None:
-        require_metric(name, target.classes)
-        return Metric(name, "as asked for with --metric")
+        find_metric(name, Target(target.classes))
+        return MetricChoice(name, "as asked for with --metric")
     if target.classes is None:
-        return Metric("neg_root_mean_squared_error", "the usual one for numbers")
+        return MetricChoice("neg_root_mean_squared_error", "the usual one for numbers")
     if len(target.classes) == 2:
-        return Metric("roc_auc", "the usual one for two classes: it judges the order of predictions, at any threshold")
+        return MetricChoice(
+            "roc_auc", "it judges the order of predictions, whatever the threshold; the usual one for two classes"
+        )
     rarest = values.value_counts(normalize=True).min()
     if rarest < MIN_OVR_FRACTION:
-        return Metric("balanced_accuracy", f"a class has {rarest:.1%} of the rows: some days lack it, and an AUC with it")
-    return Metric("roc_auc_ovr", "ROC AUC of each class against the others: it judges the order of probabilities")
-
-
-def require_metric(name: str, classes: tuple[Label, ...] | None) -> None:
-    """Raise :class:`InvalidInput` unless scikit-learn has a scorer of that name which fits the target."""
-    fitting = fitting_metrics(classes)
-    if name not in fitting:
-        kind = "a number" if classes is None else f"{len(classes)} classes"
-        raise InvalidInput(f"{name!r} is no metric for {kind}: use one of {', '.join(fitting)}")
-
-
-def fitting_metrics(classes: tuple[Label, ...] | None) -> list[str]:
-    """Return the names of scikit-learn's scorers that work for a target, found by trying each on made-up rows."""
-    from sklearn.metrics import get_scorer_names  # noqa: PLC0415  # takes seconds to import
-
-    return [name for name in get_scorer_names() if _fits(name, classes)]
-
-
-def _fits(name: str, classes: tuple[Label, ...] | None) -> bool:
-    from sklearn.dummy import DummyClassifier, DummyRegressor  # noqa: PLC0415
-    from sklearn.metrics import get_scorer  # noqa: PLC0415
-
-    scorer = get_scorer(name)
-    area = scorer._score_func.__module__
-    if "cluster" in area or (classes is None) != area.endswith("_regression"):
-        return False
-    random = np.random.default_rng(0)
-    rows = np.zeros((METRIC_ROWS, 1))
-    targets = random.gamma(2, 1, METRIC_ROWS) if classes is None else np.arange(METRIC_ROWS) % len(classes)
-    model = DummyRegressor() if classes is None else DummyClassifier(strategy="stratified", random_state=0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return bool(np.isfinite(scorer(model.fit(rows, targets), rows, targets)))
-    except ValueError:
-        return False
+        return MetricChoice(
+            "balanced_accuracy",
+            f"the rarest class has {rarest:.1%} of the rows, so some days lack it, and no ROC AUC exists",
+        )
+    return MetricChoice(
+        "roc_auc_ovr", "the mean ROC AUC of each class against the others, which judges the order of probabilities"
+    )

@@ -27,8 +27,8 @@ FORMATS = (
 """Formats that are tried, in this order."""
 MIN_FRACTION = 0.9  # of a sample that a format has to read, to be the format of its column
 SAMPLE_ROWS = 1_000
-LOOKS_LIKE_A_DATE = re.compile(r"\d{1,4}[-/. ]\w{1,9}[-/., ]+\d{1,4}|[A-Z][a-z]{2,8} \d{1,2}, \d{4}|\d{8}(\d{6})?$")
-ZONE = re.compile(r"(Z|[+-]\d{2}:?\d{2})\s*$")
+LOOKS_LIKE_A_DATE = re.compile(r"\d{1,4}[-/. ]\w{1,9}[-/., ]+\d{1,4}|[A-Z][a-z]{2,8} \d{1,2}, \d{4}|\d{8}(?:\d{6})?$")
+ZONE = re.compile(r"(?:Z|[+-]\d{2}:?\d{2})\s*$")
 # Numbers since 1970 in the years 2001 to 2286, by their digits.
 EPOCH_UNITS = {"s": (1e9, 1e10), "ms": (1e12, 1e13), "us": (1e15, 1e16), "ns": (1e18, 1e19)}
 MAX_MISSING_FRACTION = 0.01
@@ -58,31 +58,15 @@ def parse_times(column: pa.ChunkedArray, time_format: str | None = None) -> Pars
         AmbiguousDates: Day and month of every date could be swapped.
     """
     if pa.types.is_timestamp(column.type):
-        return ParsedTimes(column.to_pandas(), "datetime")
+        return ParsedTimes(column.to_pandas(), ISO)
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return _parse_numbers(column.to_pandas(), time_format)
     if not pa.types.is_string(column.type):
         return None
     texts = column.to_pandas()
-    sample = texts.dropna().iloc[:SAMPLE_ROWS]
-    if sample.empty:
-        return None
     if time_format is not None:
         return ParsedTimes(_read(texts, time_format), time_format)
-    if sample.str.contains(LOOKS_LIKE_A_DATE).mean() < MIN_FRACTION:
-        return None
-    fractions = {format_: _read(sample, format_).notna().mean() for format_ in FORMATS}
-    best = max(fractions, key=fractions.__getitem__)  # the first of equals
-    if fractions[best] < MIN_FRACTION:
-        return None
-    swapped = _swap_day_and_month(best)
-    times = _read(texts, best)
-    if swapped is None:
-        return ParsedTimes(times, best)
-    other = _read(texts, swapped)
-    if other.notna().sum() == times.notna().sum():
-        raise AmbiguousDates(f"day and month could be swapped in {sample.iloc[0]!r}")
-    return ParsedTimes(times, best) if times.notna().sum() > other.notna().sum() else ParsedTimes(other, swapped)
+    return _parse_texts(texts)
 
 
 class RowTimes(NamedTuple):
@@ -121,12 +105,12 @@ def read_row_times(name: str, column: pa.ChunkedArray, timezone: str | None, tim
         )
     _require_readable(name, column, parsed)
     zone = ZoneInfo(timezone or "UTC")
-    times, how = parsed.times, f"read as {parsed.format}"
+    times, how = parsed.times, f"read as {parsed.format.replace(ISO, 'ISO 8601')}"
     if times.dt.tz is not None:
-        return RowTimes(times.dt.tz_convert("UTC"), f"{how}, with time zone")
+        return RowTimes(times.dt.tz_convert("UTC"), f"{how}, with their time zone")
     # Of the hour that comes twice when clocks go back, the first; the one that does not exist is moved forward.
     local = times.dt.tz_localize(zone, ambiguous=np.ones(len(times), dtype=bool), nonexistent="shift_forward")
-    assumed = f"taken as {timezone}" if timezone else "which name no time zone: taken as UTC (--timezone)"
+    assumed = f"taken as {timezone}" if timezone else "without a time zone: taken as UTC (--timezone)"
     return RowTimes(local.dt.tz_convert("UTC"), f"{how}, {assumed}")
 
 
@@ -157,8 +141,8 @@ def _require_readable(name: str, column: pa.ChunkedArray, parsed: ParsedTimes) -
     missing = pa.compute.invert(present)
     if (count := pa.compute.sum(missing).as_py()) > MAX_MISSING_FRACTION * len(column):
         raise InvalidInput(
-            f"{count:,} of {len(column):,} rows have no time in {name} ({list_rows(missing)}): every row needs the time "
-            "at which its prediction would have been requested"
+            f"{count:,} of {len(column):,} rows have no time in {name} ({list_rows(missing)}): every row needs the "
+            "time at which its prediction would have been requested"
         )
 
 
@@ -192,9 +176,32 @@ def _parse_numbers(numbers: pd.Series, time_format: str | None) -> ParsedTimes |
     return None
 
 
+def _parse_texts(texts: pd.Series) -> ParsedTimes | None:
+    """Return texts as times in the format that reads most of them; ``None`` if none reads enough."""
+    sample = texts.dropna().iloc[:SAMPLE_ROWS]
+    if sample.empty or sample.str.contains(LOOKS_LIKE_A_DATE).mean() < MIN_FRACTION:
+        return None
+    fractions = {format_: _read(sample, format_).notna().mean() for format_ in FORMATS}
+    best = max(fractions, key=fractions.__getitem__)  # the first of equals
+    if fractions[best] < MIN_FRACTION:
+        return None
+    times = _read(texts, best)
+    if (swapped := _swap_day_and_month(best)) is not None:
+        other = _read(texts, swapped)
+        if other.notna().sum() == times.notna().sum():
+            raise AmbiguousDates(f"day and month could be swapped in {sample.iloc[0]!r}")
+        if other.notna().sum() > times.notna().sum():
+            return ParsedTimes(other, swapped)
+    return ParsedTimes(times, best)
+
+
 def _swap_day_and_month(time_format: str) -> str | None:
     """Return the format with day and month swapped, of those that do not say which is which."""
     for first, second in zip(DAY_FIRST, MONTH_FIRST, strict=True):
         if time_format.startswith((first, second)):
-            return time_format.replace(first, second) if time_format.startswith(first) else time_format.replace(second, first)
+            return (
+                time_format.replace(first, second)
+                if time_format.startswith(first)
+                else time_format.replace(second, first)
+            )
     return None
