@@ -1,7 +1,7 @@
 """The definition of a use case: all that services know about a model's columns, data and pipeline."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +15,12 @@ from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.evaluation.metric import Metric, MetricSpec, find_metric
 from driftloop.evaluation.metrics import FloatArray
 from driftloop.evaluation.targets import Target
-from driftloop.events import CLASSES_COLUMN, PREDICTION_COLUMN, Label
+from driftloop.events import CLASSES_COLUMN, PREDICTION_COLUMN, DataSelection, Label
 
 
 @dataclass(frozen=True)
 class UseCase:
-    """One model's schema, data and pipeline. A service gets it by a setting such as ``usecases.flights:usecase``.
+    """One model's schema, data and pipeline. A service gets it by a setting such as ``usecases.loans:usecase``.
 
     A dataset is a frame with one row for each example, sorted by time: the features, the target (missing if it is not
     known) and the timestamp, in UTC.
@@ -52,6 +52,8 @@ class UseCase:
     """Features by which rows are divided into subgroups. A challenger must not be clearly worse on a large subgroup."""
     block_days: int = 1
     """Days in a block that is resampled as a whole: more than 1 if rows of neighbouring days are not independent."""
+    first_version: DataSelection = field(default_factory=DataSelection)
+    """The rows that the stack trains a first version on, if there is none: by default all."""
 
     @cached_property
     def features(self) -> list[str]:

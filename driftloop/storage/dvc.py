@@ -79,7 +79,7 @@ def pull(storage: StorageSettings, pointer: str, into: Path) -> Path:
     target = parse_pointer(pointer)
     path = into / target.name
     if path.exists():
-        if (md5 := _md5(path)) != target.md5:
+        if (md5 := md5_of(path)) != target.md5:
             raise DatasetVersionNotFound(
                 f"{path} exists already and is another file: its md5 is {md5}, not {target.md5}"
             )
@@ -96,7 +96,7 @@ def pull(storage: StorageSettings, pointer: str, into: Path) -> Path:
                 f"gs://{storage.bucket}/{REMOTE_PREFIX} does not have {target.name} with md5 {target.md5}: "
                 f"DVC raised {type(error).__name__}"
             ) from error
-        if (md5 := _md5(fetched)) != target.md5:
+        if (md5 := md5_of(fetched)) != target.md5:
             raise DatasetVersionNotFound(
                 f"gs://{storage.bucket}/{REMOTE_PREFIX} has another file in place of {target.name}: "
                 f"{fetched.stat().st_size:,} bytes with md5 {md5}, not {target.md5}"
@@ -119,7 +119,7 @@ def restore(storage: StorageSettings, pointer: str, into: Path) -> RestoredDatas
 
 def make_pointer(file: Path) -> str:
     """Return the pointer of a file, as :func:`push` returns it, without a bucket."""
-    return f"outs:\n- md5: {_md5(file)}\n  size: {file.stat().st_size}\n  hash: md5\n  path: {file.name}\n"
+    return f"outs:\n- md5: {md5_of(file)}\n  size: {file.stat().st_size}\n  hash: md5\n  path: {file.name}\n"
 
 
 def parse_pointer(pointer: str) -> DvcPointer:
@@ -177,7 +177,8 @@ def pointer_for_version(registry: "ModelRegistry", version: str) -> str:
         return Path(registry.client.download_artifacts(run_id, paths[0], folder)).read_text()
 
 
-def _md5(file: Path) -> str:
+def md5_of(file: Path) -> str:
+    """Return the checksum by which DVC identifies a file."""
     with file.open("rb") as content:
         return file_digest(content, "md5").hexdigest()
 

@@ -49,9 +49,7 @@ def column_facts(name: str, column: pa.ChunkedArray) -> ColumnFacts:
     if not len(present):
         return ColumnFacts(name, kind, rows, missing, 0)
     distinct = pc.count_distinct(present).as_py()
-    examples = tuple(
-        str(value).removesuffix(" 00:00:00") for value in pc.unique(present[:WORDS_SAMPLE])[:EXAMPLES].to_pylist()
-    )
+    examples = tuple(map(_example, pc.unique(present[:WORDS_SAMPLE])[:EXAMPLES].to_pylist()))
     if kind in ("integer", "fraction"):
         bounds = pc.min_max(present).as_py()
         steps = pc.greater(present[1:], present[:-1]) if distinct == len(present) > 1 else None
@@ -84,3 +82,8 @@ def _value_type(present: pa.ChunkedArray) -> ValueType:
     if pa.types.is_timestamp(kind):
         return "datetime"
     return "text" if pa.types.is_string(kind) or pa.types.is_null(kind) else "other"
+
+
+def _example(value: object) -> str:
+    """Return a value as it is printed: without the fraction of an integer, and without the clock of a date."""
+    return f"{value:.10g}" if isinstance(value, float) else str(value).removesuffix("+00:00").removesuffix(" 00:00:00")
