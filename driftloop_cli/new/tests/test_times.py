@@ -82,7 +82,7 @@ def test_times_that_cannot_be_read_are_refused_by_row(values: list[Any], named: 
     assert named in str(refusal.value)
 
 
-def test_day_and_month_are_told_apart_by_a_single_day_above_12() -> None:
+def test_single_day_above_12_says_which_number_is_the_month() -> None:
     assert read(["03/04/2026"] * 9 + ["04/13/2026"])[0] == pd.Timestamp("2026-03-04", tz="UTC")
 
 
