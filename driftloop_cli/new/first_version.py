@@ -39,7 +39,7 @@ def choose_first_version(days: pd.Series, target: pd.Series) -> FirstVersion:
     """Choose the rows that the first version is trained on, and the settings that suit them.
 
     Args:
-        days: The local date of each row, in order of time.
+        days: The local midnight of each row's day, without a time zone, in order of time.
         target: The target of each row; missing where it is not known.
 
     Raises:
@@ -51,10 +51,9 @@ def choose_first_version(days: pd.Series, target: pd.Series) -> FirstVersion:
             f"the table has {len(days)} rows, and {least} are needed: calibration compares {MIN_INDEPENDENT_WINDOWS} "
             f"windows, and a window has at least {MIN_WINDOW_ROWS} rows (DRIFTLOOP_WINDOW__ROWS)"
         )
-    first_day, last_day = days.iloc[0], days.iloc[-1]
-    end = last_day + pd.Timedelta(days=1)
-    base_end = days.iloc[int(FIRST_FRACTION * len(days))]
-    first = int((days < base_end).sum())
+    split = days.iloc[int(FIRST_FRACTION * len(days))]
+    first = int((days < split).sum())
+    base_end: date | None = split.date()
     notes: list[str] = []
     if first < MIN_USEFUL_ROWS or target[:first].nunique() < min(target.nunique(), 50):
         base_end, first = None, len(days)
@@ -77,7 +76,8 @@ def choose_first_version(days: pd.Series, target: pd.Series) -> FirstVersion:
     settings |= _window_age(days, window)
     if base_end is not None:
         settings |= _holdout(days[first:], target[first:], notes)
-    return FirstVersion(first, first_day, base_end, end, settings, tuple(notes))
+    end = days.iloc[-1] + pd.Timedelta(days=1)
+    return FirstVersion(first, days.iloc[0].date(), base_end, end.date(), settings, tuple(notes))
 
 
 def window_rows(reference_rows: int) -> int:

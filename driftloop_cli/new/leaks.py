@@ -58,7 +58,7 @@ def _mean_auc(values: FloatArray, target: pd.Series, classes: Sequence[Label], *
 
     aucs = []
     for label in classes[1:] if len(classes) == 2 else classes:
-        is_class = (target == label).to_numpy(np.float64)
+        is_class = (target == label).to_numpy().astype(np.float64)
         if is_class[::2].any() and 0 < is_class[1::2].sum() < len(is_class[1::2]):
             predicted = _predict_other_half(values, is_class, by_level=by_level)
             aucs.append(float(roc_auc_score(is_class[1::2], predicted)))
@@ -92,5 +92,5 @@ def _level_codes(column: pd.Series) -> FloatArray:
 def _numbers(column: pd.Series) -> FloatArray:
     """Return numbers, and datetimes as seconds; NaN for missing values, which a tree can split by, too."""
     if column.dtype.kind == "M":
-        return ((column - pd.Timestamp(0)) / pd.Timedelta(seconds=1)).to_numpy(np.float64)
+        return np.asarray((column - pd.Timestamp(0)) / pd.Timedelta(seconds=1), dtype=np.float64)
     return column.to_numpy(np.float64, na_value=np.nan)

@@ -148,8 +148,8 @@ def make_plan(options: Options) -> UseCasePlan:
     if all(choice.left_out for choice in columns):
         reasons = "; ".join(f"{choice.name}: {choice.reason}" for choice in columns)
         raise InvalidInput(f"no column is left to predict {options.target} from ({reasons or 'there are no others'})")
-    days = table[options.time].to_pandas().dt.tz_convert(timezone).dt.date
-    first_version = choose_first_version(days, values)
+    local_times = table[options.time].to_pandas().dt.tz_convert(timezone).dt.tz_localize(None)
+    first_version = choose_first_version(local_times.dt.normalize(), values)
     unusable = [choice.name for choice in columns if choice.kind is None]
     return UseCasePlan(
         options=options,
@@ -184,7 +184,7 @@ def _in_order_of_time(table: pa.Table, name: str, times: pd.Series) -> tuple[pa.
         notes.append(f"{missing:,} rows without a time are left out")
         table, times = table.filter(column.is_valid()), times.dropna()
     if not times.is_monotonic_increasing:
-        table = table.take(np.argsort(times.to_numpy(), kind="stable"))
+        table = table.take(np.argsort(times.dt.tz_localize(None).to_numpy(), kind="stable"))
     return table, notes
 
 

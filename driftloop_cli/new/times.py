@@ -3,7 +3,7 @@
 import difflib
 import re
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
@@ -30,7 +30,7 @@ SAMPLE_ROWS = 1_000
 LOOKS_LIKE_A_DATE = re.compile(r"\d{1,4}[-/. ]\w{1,9}[-/., ]+\d{1,4}|[A-Z][a-z]{2,8} \d{1,2}, \d{4}|\d{8}(?:\d{6})?$")
 ZONE = re.compile(r"(?:Z|[+-]\d{2}:?\d{2})\s*$")
 # Numbers since 1970 in the years 2001 to 2286, by their digits.
-EPOCH_UNITS = {"s": (1e9, 1e10), "ms": (1e12, 1e13), "us": (1e15, 1e16), "ns": (1e18, 1e19)}
+EPOCH_UNITS: dict[Literal["s", "ms", "us", "ns"], tuple[float, float]] = {"s": (1e9, 1e10), "ms": (1e12, 1e13), "us": (1e15, 1e16), "ns": (1e18, 1e19)}
 MAX_MISSING_FRACTION = 0.01
 
 
@@ -63,10 +63,9 @@ def parse_times(column: pa.ChunkedArray, time_format: str | None = None) -> Pars
         return _parse_numbers(column.to_pandas(), time_format)
     if not pa.types.is_string(column.type):
         return None
-    texts = column.to_pandas()
     if time_format is not None:
-        return ParsedTimes(_read(texts, time_format), time_format)
-    return _parse_texts(texts)
+        return ParsedTimes(_read(column.to_pandas(), time_format), time_format)
+    return _parse_texts(column)
 
 
 class RowTimes(NamedTuple):
@@ -166,7 +165,7 @@ def _read(texts: pd.Series, time_format: str) -> pd.Series:
 def _parse_numbers(numbers: pd.Series, time_format: str | None) -> ParsedTimes | None:
     present = numbers.dropna()
     if time_format is not None or (len(present) and present.between(19000101, 21001231).all()):
-        texts = numbers.astype("Int64").astype("string").astype(object).where(numbers.notna(), None)
+        texts = pd.Series([None if pd.isna(number) else f"{number:.0f}" for number in numbers], dtype=object)
         return ParsedTimes(_read(texts, time_format or "%Y%m%d"), time_format or "%Y%m%d")
     for unit, (low, high) in EPOCH_UNITS.items():
         if len(present) and present.between(low, high).mean() >= MIN_FRACTION:
@@ -176,15 +175,16 @@ def _parse_numbers(numbers: pd.Series, time_format: str | None) -> ParsedTimes |
     return None
 
 
-def _parse_texts(texts: pd.Series) -> ParsedTimes | None:
+def _parse_texts(column: pa.ChunkedArray) -> ParsedTimes | None:
     """Return texts as times in the format that reads most of them; ``None`` if none reads enough."""
-    sample = texts.dropna().iloc[:SAMPLE_ROWS]
+    sample = column.drop_null()[:SAMPLE_ROWS].to_pandas()
     if sample.empty or sample.str.contains(LOOKS_LIKE_A_DATE).mean() < MIN_FRACTION:
         return None
     fractions = {format_: _read(sample, format_).notna().mean() for format_ in FORMATS}
     best = max(fractions, key=fractions.__getitem__)  # the first of equals
     if fractions[best] < MIN_FRACTION:
         return None
+    texts = column.to_pandas()
     times = _read(texts, best)
     if (swapped := _swap_day_and_month(best)) is not None:
         other = _read(texts, swapped)

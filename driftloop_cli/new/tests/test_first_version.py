@@ -1,6 +1,6 @@
 """The first version gets most rows, and windows that these rows can calibrate."""
 
-from datetime import date, timedelta
+from datetime import date
 
 import pandas as pd
 import pytest
@@ -9,11 +9,9 @@ from driftloop.drift.calibration import require_enough_rows
 from driftloop.errors import InvalidInput
 from driftloop_cli.new.first_version import choose_first_version, window_rows
 
-FIRST_DAY = date(2026, 1, 1)
-
 
 def days(count: int, rows_a_day: int) -> pd.Series:
-    return pd.Series([FIRST_DAY + timedelta(days=day) for day in range(count) for _ in range(rows_a_day)])
+    return pd.Series(pd.date_range("2026-01-01", periods=count).repeat(rows_a_day))
 
 
 def target(rows: int) -> pd.Series:
