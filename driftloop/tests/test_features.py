@@ -9,7 +9,7 @@ from driftloop.features import DatetimeFeatures, TextColumn
 from driftloop.registry.file_contents import require_harmless
 from driftloop.registry.trusted_types import TRUSTED_TYPES
 
-TIMES = pd.Series(pd.to_datetime(["2026-03-01 06:00", None, "2026-02-27 18:00"]))
+TIMES = pd.Series([pd.Timestamp("2026-03-01 06:00"), pd.NaT, pd.Timestamp("2026-02-27 18:00")])
 
 
 @pytest.mark.parametrize(

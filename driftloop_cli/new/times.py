@@ -30,7 +30,12 @@ SAMPLE_ROWS = 1_000
 LOOKS_LIKE_A_DATE = re.compile(r"\d{1,4}[-/. ]\w{1,9}[-/., ]+\d{1,4}|[A-Z][a-z]{2,8} \d{1,2}, \d{4}|\d{8}(?:\d{6})?$")
 ZONE = re.compile(r"(?:Z|[+-]\d{2}:?\d{2})\s*$")
 # Numbers since 1970 in the years 2001 to 2286, by their digits.
-EPOCH_UNITS: dict[Literal["s", "ms", "us", "ns"], tuple[float, float]] = {"s": (1e9, 1e10), "ms": (1e12, 1e13), "us": (1e15, 1e16), "ns": (1e18, 1e19)}
+EPOCH_UNITS: dict[Literal["s", "ms", "us", "ns"], tuple[float, float]] = {
+    "s": (1e9, 1e10),
+    "ms": (1e12, 1e13),
+    "us": (1e15, 1e16),
+    "ns": (1e18, 1e19),
+}
 MAX_MISSING_FRACTION = 0.01
 
 
