@@ -1,22 +1,19 @@
 """The command ``driftloop new``."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from driftloop.errors import InvalidInput
 from driftloop.exit_codes import ExitCode
-from driftloop_cli.console import exit_with, out, print_message
+from driftloop_cli.console import AsJson, err, exit_with, print_json, print_message, print_table
 
 if TYPE_CHECKING:
     from driftloop_cli.new.plan import UseCasePlan
 
-progress = Console(stderr=True)
 INSTALL_HINT = "pip install 'driftloop[cli,storage]'"
 
 Name = Annotated[str, typer.Argument(help="name of the use case and its model: letters, digits and _")]
@@ -45,7 +42,6 @@ Into = Annotated[
     Path, typer.Option(metavar="FOLDER", file_okay=False, help="folder of use cases, from which Python can import")
 ]
 Force = Annotated[bool, typer.Option("--force", help="overwrite the files of a use case of this name")]
-AsJson = Annotated[bool, typer.Option("--json", help="print the choices as JSON")]
 
 
 def new(
@@ -80,13 +76,13 @@ def new(
                 ExitCode.REFUSED, f"{folder} exists already: choose another name, or overwrite with --force"
             )
         options = Options(name, file, target, time, id_, timezone, time_format, metric)
-        with progress.status(f"reading {file} ({file.stat().st_size / 1e6:,.0f} MB)"):
+        with err.status(f"reading {file} ({file.stat().st_size / 1e6:,.0f} MB)"):
             plan = make_plan(options)
             write_use_case(plan, folder, module)
     except InvalidInput as error:
         raise exit_with(ExitCode.REFUSED, str(error)) from error
     if as_json:
-        print(json.dumps(_as_json(plan, folder, module), ensure_ascii=False, indent=2))
+        print_json(_as_json(plan, folder, module))
     else:
         _print_plan(plan, folder, module)
 
@@ -138,7 +134,7 @@ def _print_plan(plan: "UseCasePlan", folder: Path, module: str) -> None:
             escape(column.reason),
             escape(", ".join(column.examples)[:40]),
         )
-    out.print(table)
+    print_table(table)
     print_message(f"versions are compared by {plan.metric.name}: {plan.metric.reason}")
     first = plan.first_version
     if first.base_end is not None:
