@@ -23,6 +23,7 @@ from driftloop_cli.console import (
     print_message,
     print_table,
 )
+from driftloop_cli.new.command import new
 from driftloop_cli.publish_command import publish
 from driftloop_cli.retrain_command import retrain
 from driftloop_cli.settings import CliSettings, StorageCliSettings
@@ -42,6 +43,7 @@ app.add_typer(data_app, name="data", help="Publish base datasets, and restore th
 data_app.command("publish")(publish)
 app.command()(retrain)
 app.command()(status)
+app.command()(new)
 
 
 @app.callback()

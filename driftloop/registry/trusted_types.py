@@ -180,4 +180,10 @@ _BOOSTERS = (
     "xgboost.sklearn.XGBRegressor",
 )
 
-TRUSTED_TYPES = (*_FUNCTIONS, *_DATA, *_PARTS, *_COMPILED, *_SEARCHES, *_BOOSTERS)
+# Our own transformers: a name or an array of origins becomes their __dict__, and they only read columns of a frame.
+_FEATURES = (
+    "driftloop.features.datetime_features.DatetimeFeatures",
+    "driftloop.features.text_column.TextColumn",
+)
+
+TRUSTED_TYPES = (*_FUNCTIONS, *_DATA, *_PARTS, *_COMPILED, *_SEARCHES, *_BOOSTERS, *_FEATURES)

@@ -126,6 +126,11 @@ def restore(storage: StorageSettings, pointer: str, into: Path) -> RestoredDatas
     return RestoredDataset(path, pq.read_metadata(path).num_rows, parse_pointer(pointer).md5)
 
 
+def make_pointer(file: Path) -> str:
+    """Return the pointer of a file, as :func:`push` returns it, without a bucket."""
+    return f"outs:\n- md5: {md5_of(file)}\n  size: {file.stat().st_size}\n  hash: md5\n  path: {file.name}\n"
+
+
 def parse_pointer(pointer: str) -> DvcPointer:
     """Return name and checksum of the file that a pointer names.
 

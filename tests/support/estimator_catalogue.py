@@ -104,6 +104,8 @@ from sklearn.semi_supervised import LabelPropagation, SelfTrainingClassifier
 from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR, NuSVC, OneClassSVM
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier
 
+from driftloop.features import DatetimeFeatures, TextColumn
+
 ROWS = 60
 TEXTS = ["late again", "on time", "early and on time", "late in the rain", "so late", "time flies"] * (ROWS // 6)
 
@@ -134,6 +136,12 @@ def mixed() -> pd.DataFrame:
 def texts() -> pd.DataFrame:
     """Return one column of texts."""
     return pd.DataFrame({"text": TEXTS})
+
+
+def datetimes() -> pd.DataFrame:
+    """Return a column of datetimes, some of which are missing, and one of texts."""
+    times = pd.Series(pd.date_range("2026-01-01", periods=ROWS, freq="31h", unit="ns"))
+    return pd.DataFrame({"signed": times.mask(times.index % 7 == 0), "text": TEXTS})
 
 
 def classes() -> Any:
@@ -343,6 +351,16 @@ PREPARED: Mapping[str, tuple[Callable[[], pd.DataFrame], Callable[[], Any]]] = {
         texts,
         lambda: make_pipeline(
             make_column_transformer((HashingVectorizer(n_features=64), "text")), TruncatedSVD(2), _forest()
+        ),
+    ),
+    "DatetimeFeatures": (
+        datetimes,
+        lambda: make_pipeline(
+            make_column_transformer(
+                (DatetimeFeatures(), ["signed"]),
+                (make_pipeline(TextColumn(), HashingVectorizer(n_features=64), TruncatedSVD(2)), ["text"]),
+            ),
+            HistGradientBoostingClassifier(max_iter=3),
         ),
     ),
     "KNeighborsClassifier of texts": (

@@ -1,0 +1,112 @@
+"""Choose the rows of a first version, and settings with which its windows can be calibrated. Pure."""
+
+import math
+from dataclasses import dataclass, field
+from datetime import date
+
+import numpy as np
+import pandas as pd
+
+from driftloop.drift.calibration import MIN_INDEPENDENT_WINDOWS
+from driftloop.errors import InvalidInput
+
+FIRST_FRACTION = 0.7  # of the rows, in order of time; the producer streams the others
+DEFAULT_WINDOW_ROWS = 1_000
+MIN_WINDOW_ROWS = 10  # the least that the setting allows
+MIN_USEFUL_ROWS = 600  # windows of 30 rows; statistics of fewer rows hardly ever differ clearly
+DEFAULT_MIN_LABELLED_ROWS = 1_000
+DEFAULT_HOLDOUT_DAYS, DEFAULT_MIN_HOLDOUT_DAYS = 14, 10
+DEFAULT_MAX_AGE_DAYS = 7
+
+
+@dataclass(frozen=True)
+class FirstVersion:
+    """The rows of the first version, and settings that differ from their defaults."""
+
+    rows: int
+    first_day: date
+    base_end: date | None
+    """The day from which on rows are streamed instead; ``None`` if all rows are for the first version."""
+    end: date
+    """The day after the last."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Values of environment variables."""
+    notes: tuple[str, ...] = ()
+    """What is to be known about these choices, in words."""
+
+
+def choose_first_version(days: pd.Series, target: pd.Series) -> FirstVersion:
+    """Choose the rows that the first version is trained on, and the settings that suit them.
+
+    Args:
+        days: The local midnight of each row's day, without a time zone, in order of time.
+        target: The target of each row; missing where it is not known.
+
+    Raises:
+        InvalidInput: There are too few rows to calibrate the shortest windows.
+    """
+    least = MIN_INDEPENDENT_WINDOWS * MIN_WINDOW_ROWS
+    if len(days) < least:
+        raise InvalidInput(
+            f"the table has {len(days)} rows, and {least} are needed: calibration compares {MIN_INDEPENDENT_WINDOWS} "
+            f"windows, and a window has at least {MIN_WINDOW_ROWS} rows (DRIFTLOOP_WINDOW__ROWS)"
+        )
+    split = days.iloc[int(FIRST_FRACTION * len(days))]
+    first = int((days < split).sum())
+    base_end: date | None = split.date()
+    notes: list[str] = []
+    if first < MIN_USEFUL_ROWS or target[:first].nunique() < min(target.nunique(), 50):
+        base_end, first = None, len(days)
+    window = window_rows(first)
+    settings = {}
+    if window != DEFAULT_WINDOW_ROWS:
+        settings["DRIFTLOOP_WINDOW__ROWS"] = str(window)
+        notes.append(
+            f"windows of {window} rows instead of {DEFAULT_WINDOW_ROWS:,}: calibration needs "
+            f"{MIN_INDEPENDENT_WINDOWS} of them in the {first:,} rows of the first version"
+        )
+    if first < MIN_USEFUL_ROWS:
+        notes.append(
+            f"{first} rows are too few to judge drift: with windows of {window} rows only gross changes show; "
+            f"from {MIN_USEFUL_ROWS} rows on, windows have 30"
+        )
+    if int(target[:first].notna().sum()) < DEFAULT_MIN_LABELLED_ROWS:
+        settings["DRIFTLOOP_DATA__MIN_LABELLED_ROWS"] = str(int(target[:first].notna().sum()) // 2)
+        notes.append(f"fewer than {DEFAULT_MIN_LABELLED_ROWS:,} rows have an outcome: a training of fewer is allowed")
+    settings |= _window_age(days, window)
+    if base_end is not None:
+        settings |= _holdout(days[first:], target[first:], notes)
+    end = days.iloc[-1] + pd.Timedelta(days=1)
+    return FirstVersion(first, days.iloc[0].date(), base_end, end.date(), settings, tuple(notes))
+
+
+def window_rows(reference_rows: int) -> int:
+    """Return the longest window with a round number of rows that so many rows can calibrate, up to the default."""
+    longest = reference_rows // MIN_INDEPENDENT_WINDOWS
+    if longest >= DEFAULT_WINDOW_ROWS:
+        return DEFAULT_WINDOW_ROWS
+    step = 50 if longest >= 100 else 10
+    return max(longest // step * step, MIN_WINDOW_ROWS)
+
+
+def _window_age(days: pd.Series, window: int) -> dict[str, str]:
+    """Return how long a window may stay open, if rows are so rare that it would close before it is full."""
+    per_day = float(np.median(days.value_counts()))
+    needed = math.ceil(2 * window / per_day)  # twice, because busy days and quiet days differ
+    return {"DRIFTLOOP_WINDOW__MAX_AGE_SECONDS": str(needed * 86_400)} if needed > DEFAULT_MAX_AGE_DAYS else {}
+
+
+def _holdout(days: pd.Series, target: pd.Series, notes: list[str]) -> dict[str, str]:
+    """Return the gate's days, if those that are streamed are fewer than what the defaults need."""
+    streamed = days[target.notna().to_numpy()].nunique()
+    if streamed > DEFAULT_HOLDOUT_DAYS:
+        return {}
+    held_out = max(streamed // 2, 2)
+    notes.append(
+        f"only {streamed} days remain to be streamed: the gate holds out {held_out} days instead of "
+        f"{DEFAULT_HOLDOUT_DAYS}, and its verdicts are less certain"
+    )
+    return {
+        "DRIFTLOOP_GATE__HOLDOUT_DAYS": str(held_out),
+        "DRIFTLOOP_GATE__MIN_HOLDOUT_DAYS": str(min(held_out, DEFAULT_MIN_HOLDOUT_DAYS)),
+    }

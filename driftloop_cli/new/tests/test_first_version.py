@@ -1,0 +1,69 @@
+"""The first version gets most rows, and windows that these rows can calibrate."""
+
+from datetime import date
+
+import pandas as pd
+import pytest
+
+from driftloop.drift.calibration import require_enough_rows
+from driftloop.errors import InvalidInput
+from driftloop_cli.new.first_version import choose_first_version, window_rows
+
+
+def days(count: int, rows_a_day: int) -> pd.Series:
+    return pd.Series(pd.date_range("2026-01-01", periods=count).repeat(rows_a_day))
+
+
+def target(rows: int) -> pd.Series:
+    return pd.Series([0, 1] * rows)[:rows]
+
+
+@pytest.mark.parametrize("rows", [200, 599, 600, 1_999, 20_000, 1_000_000])
+def test_window_can_be_calibrated_with_the_rows(rows: int) -> None:
+    require_enough_rows(rows, window_rows(rows))
+
+
+def test_large_table_needs_no_settings() -> None:
+    chosen = choose_first_version(days(100, 400), target(40_000))
+    assert (chosen.base_end, chosen.rows, chosen.settings) == (date(2026, 3, 12), 28_000, {})
+
+
+def test_small_table_gets_shorter_windows() -> None:
+    chosen = choose_first_version(days(100, 50), target(5_000))
+    assert chosen.settings["DRIFTLOOP_WINDOW__ROWS"] == "150"
+    assert chosen.base_end is not None
+    assert chosen.end == date(2026, 4, 11)
+
+
+def test_rare_rows_get_windows_that_stay_open() -> None:
+    settings = choose_first_version(days(400, 3), target(1_200)).settings
+    assert int(settings["DRIFTLOOP_WINDOW__MAX_AGE_SECONDS"]) >= 86_400 * int(settings["DRIFTLOOP_WINDOW__ROWS"]) / 3
+
+
+def test_short_stream_gets_a_short_holdout() -> None:
+    settings = choose_first_version(days(20, 1_000), target(20_000)).settings
+    assert settings["DRIFTLOOP_GATE__HOLDOUT_DAYS"] == settings["DRIFTLOOP_GATE__MIN_HOLDOUT_DAYS"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("day_count", "rows_a_day"), [(1, 5_000), (400, 1)], ids=["rows of one day", "too few rows to leave any out"]
+)
+def test_first_version_gets_all_rows_that_cannot_be_divided(day_count: int, rows_a_day: int) -> None:
+    chosen = choose_first_version(days(day_count, rows_a_day), target(day_count * rows_a_day))
+    assert (chosen.base_end, chosen.rows) == (None, day_count * rows_a_day)
+
+
+def test_first_version_gets_all_rows_if_a_class_comes_late() -> None:
+    assert choose_first_version(days(100, 50), pd.Series([0, 1] * 2_450 + [2] * 100)).base_end is None
+
+
+def test_few_rows_cannot_judge_drift_and_say_so() -> None:
+    chosen = choose_first_version(days(100, 5), target(500))
+    assert chosen.settings["DRIFTLOOP_WINDOW__ROWS"] == "20"
+    assert int(chosen.settings["DRIFTLOOP_DATA__MIN_LABELLED_ROWS"]) <= 500
+    assert any("600" in note for note in chosen.notes)
+
+
+def test_fewer_rows_than_the_shortest_windows_need_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="200"):
+        choose_first_version(days(100, 1), target(100))
