@@ -16,6 +16,8 @@ from driftloop.kafka import reader, topics
 from driftloop.kafka.publisher import Publisher
 from driftloop.settings import Settings
 from driftloop_cli.console import exit_if_unavailable, exit_on_registry_error, exit_with, out, print_message
+from driftloop_cli.files import outcomes_command
+from driftloop_cli.files.score_command import score
 from driftloop_cli.retrain_command import retrain
 from driftloop_cli.settings import CliSettings, StorageCliSettings
 from driftloop_cli.status import status_tables
@@ -30,6 +32,8 @@ app.add_typer(topics_app, name="topics", help="Create the Kafka topics.")
 data_app = typer.Typer(no_args_is_help=True)
 app.add_typer(data_app, name="data", help="Restore the datasets that versions were trained on.")
 app.command()(retrain)
+app.command()(score)
+app.add_typer(outcomes_command.app, name="outcomes")
 
 
 @app.callback()

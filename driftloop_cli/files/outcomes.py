@@ -8,13 +8,14 @@ has already is not published; of what is published twice, the drift worker and t
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
+from driftloop.events import ID_COLUMN, ROW_COLUMN, TIME_COLUMN
 from driftloop.kafka.bulk_publisher import PreparedEvent
-from driftloop.storage.duckdb_sql import fetch_row, quote_identifier, quote_literal, scan_parquet_sql
+from driftloop.storage.duckdb_sql import POSITION_COLUMNS, fetch_row, quote_identifier, quote_literal, scan_parquet_sql
 from driftloop_cli.files.source import (
     NUMBER,
+    ArchiveFiles,
     Check,
     Source,
     is_text,
@@ -28,16 +29,9 @@ from driftloop_cli.files.source import (
 )
 
 BATCH_ROWS = 10_000
-EMPTY_PREDICTIONS = "SELECT '' AS id, 0 AS row LIMIT 0"
-EMPTY_OUTCOMES = "SELECT '' AS id, 0 AS row, 0.0 AS outcome, now() AS time, 0 AS __file, 0 AS __row LIMIT 0"
+EMPTY_ROWS = f"SELECT '' AS {ID_COLUMN}, 0 AS {ROW_COLUMN}"
+EMPTY_OUTCOMES = f"{EMPTY_ROWS}, 0.0 AS outcome, now() AS {TIME_COLUMN}, 0 AS __file, 0 AS __row LIMIT 0"
 MAX_ROW = 2**31 - 1  # of driftloop.events.RowIndex
-
-
-class ArchiveFiles(NamedTuple):
-    """Files of the archive on this machine."""
-
-    predictions: Sequence[Path] = ()
-    outcomes: Sequence[Path] = ()
 
 
 class OutcomeColumns(NamedTuple):
@@ -104,11 +98,11 @@ def prepare_outcomes(
         f"QUALIFY row_number() OVER (PARTITION BY {', '.join(same)} ORDER BY {NUMBER}) = 1) "
         f"ANTI JOIN archived USING ({', '.join(same)})"
     )
-    predictions = scan_parquet_sql(archive.predictions) if archive.predictions else EMPTY_PREDICTIONS
+    predictions = scan_parquet_sql(archive.predictions) if archive.predictions else f"{EMPTY_ROWS} LIMIT 0"
     (rows, with_outcome, matched, to_publish) = fetch_row(
         connection,
         "SELECT (SELECT count(*) FROM source), (SELECT count(*) FROM known), "
-        f"(SELECT count(*) FROM known SEMI JOIN (SELECT id, row FROM ({predictions})) USING (id, row)), "
+        f"(SELECT count(*) FROM known SEMI JOIN ({predictions}) ON id = {ID_COLUMN} AND row = {ROW_COLUMN}), "
         "(SELECT count(*) FROM outcomes)",
     )
     return OutcomeCounts(
@@ -146,11 +140,15 @@ def _archived_outcomes(archive: ArchiveFiles, columns: OutcomeColumns, kind: str
     """Return SQL for the outcomes in the archive that may be the same as one of the source."""
     rows = scan_parquet_sql(archive.outcomes) if archive.outcomes else EMPTY_OUTCOMES
     value = "NULL::VARCHAR" if is_text(kind) else "outcome"
-    selected = f"SELECT id, row, {value} AS value, time::TIMESTAMPTZ AS time FROM ({rows})"
+    selected = (
+        f"SELECT {ID_COLUMN} AS id, {ROW_COLUMN} AS row, {value} AS value, {TIME_COLUMN}::TIMESTAMPTZ AS time, "
+        f"{', '.join(POSITION_COLUMNS)} FROM ({rows})"
+    )
     if columns.time:
         return selected
     # Of a row that was corrected, only the last outcome is still known.
-    return f"{selected} QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY time DESC, __file DESC, __row DESC) = 1"
+    position = " DESC, ".join(POSITION_COLUMNS)
+    return f"{selected} QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY time DESC, {position} DESC) = 1"
 
 
 def _event_id(columns: Sequence[str]) -> str:

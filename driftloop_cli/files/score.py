@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -221,7 +220,7 @@ def score_chunk(scorer: Scorer, job: ScoringJob, chunk: Chunk) -> tuple[pa.Table
     rows = scorer.converter.convert(batch, chunk.start)
     scores = scorer.predict(rows).scores()
     events, ids, positions = [], [], []
-    time = job.started_at.isoformat()
+    time = now().isoformat()
     spans = [(start, min(start + EVENT_ROWS, len(scores))) for start in range(0, len(scores), EVENT_ROWS)]
     while spans:
         start, end = spans.pop(0)

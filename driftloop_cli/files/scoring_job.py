@@ -35,7 +35,6 @@ class ScoringJob(BaseModel):
 
     id: str
     started_at: datetime
-    """The time of its events."""
     input_digest: str
     model: str
     version: str
