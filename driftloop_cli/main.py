@@ -16,7 +16,7 @@ from driftloop.kafka import reader, topics
 from driftloop.kafka.publisher import Publisher
 from driftloop.settings import Settings
 from driftloop_cli.console import exit_if_unavailable, exit_on_registry_error, exit_with, out, print_message
-from driftloop_cli.files import outcomes_command
+from driftloop_cli.files import import_command, outcomes_command
 from driftloop_cli.files.score_command import score
 from driftloop_cli.retrain_command import retrain
 from driftloop_cli.settings import CliSettings, StorageCliSettings
@@ -34,6 +34,7 @@ app.add_typer(data_app, name="data", help="Restore the datasets that versions we
 app.command()(retrain)
 app.command()(score)
 app.add_typer(outcomes_command.app, name="outcomes")
+app.add_typer(import_command.app, name="import")
 
 
 @app.callback()

@@ -67,7 +67,7 @@ class ModelRows(NamedTuple):
         return array.astype(np.float32) if dtype == "float32" else array
 
     def _require_exact(self, name: str, values: pa.Array) -> None:
-        too_large = pc.fill_null(pc.greater(pc.abs_checked(pc.cast(values, pa.float64())), MAX_EXACT_INTEGER), False)
+        too_large = pc.or_(pc.greater(values, MAX_EXACT_INTEGER), pc.less(values, -MAX_EXACT_INTEGER))
         if (position := pc.index(too_large, True).as_py()) >= 0:
             raise InvalidInput(
                 f"row {self.first_row + position + 1}, column {name}: {values[position]} is rounded in a column with a "

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,11 +14,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from driftloop.errors import DependencyUnavailable, InvalidInput, Rejected
+from driftloop.events import Event
 from driftloop.exit_codes import ExitCode
+from driftloop.settings import Settings
 from driftloop_cli.console import exit_on_registry_error, out
 from driftloop_cli.settings import StorageCliSettings
 
 if TYPE_CHECKING:
+    from driftloop.kafka.bulk_publisher import PreparedEvent
     from driftloop_cli.files.source import ArchiveFiles
 
 err = Console(stderr=True)
@@ -73,6 +76,20 @@ def archive_files(settings: StorageCliSettings) -> Iterator["ArchiveFiles"]:
         # Outcomes first: rows that are archived between the two downloads then are no outcomes without a prediction.
         outcomes = download_slices(bucket, topics.outcomes, Path(folder) / topics.outcomes)
         yield ArchiveFiles(download_slices(bucket, topics.predictions, Path(folder) / topics.predictions), outcomes)
+
+
+def publish(settings: Settings, event: type[Event], events: Iterable["PreparedEvent"], count: int) -> None:
+    """Publish prepared events of a type, with progress on standard error."""
+    from driftloop.kafka.bulk_publisher import BulkPublisher  # noqa: PLC0415  # kafka-python is slow to import
+
+    if not count:
+        return
+    with (
+        shown_progress(event.topic) as report,
+        BulkPublisher(settings.kafka, settings.topics, event, "cli") as publisher,
+    ):
+        for done in publisher.publish(events):
+            report(done, count)
 
 
 def print_counts(counts: Mapping[str, object], *, as_json: bool) -> None:

@@ -1,23 +1,24 @@
-"""Outcomes from a file: checked by column, matched with the archive, and published as events.
+"""Outcomes from a file: checked by column, matched with the archive, and prepared as events.
 
 An event's id is a hash of what it says, so a file that is loaded twice gives the same events again. What the archive
-has already is not published; of what is published twice, the drift worker and the trainer count one.
+has already is not published; of what is published twice, drift worker and trainer count one.
 """
 
 # ruff: noqa: S608  # quoted as described in driftloop.storage.duckdb_sql
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from driftloop.events import ID_COLUMN, ROW_COLUMN, TIME_COLUMN
-from driftloop.kafka.bulk_publisher import PreparedEvent
-from driftloop.storage.duckdb_sql import POSITION_COLUMNS, fetch_row, quote_identifier, quote_literal, scan_parquet_sql
+from driftloop.errors import InvalidInput
+from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN
+from driftloop.storage.duckdb_sql import POSITION_COLUMNS, fetch_row, quote_identifier, quote_literal
 from driftloop_cli.files.source import (
     NUMBER,
     ArchiveFiles,
     Check,
     Source,
+    archive_sql,
     is_text,
     key_check,
     key_sql,
@@ -28,20 +29,19 @@ from driftloop_cli.files.source import (
     value_sql,
 )
 
-BATCH_ROWS = 10_000
-EMPTY_ROWS = f"SELECT '' AS {ID_COLUMN}, 0 AS {ROW_COLUMN}"
-EMPTY_OUTCOMES = f"{EMPTY_ROWS}, 0.0 AS outcome, now() AS {TIME_COLUMN}, 0 AS __file, 0 AS __row LIMIT 0"
 MAX_ROW = 2**31 - 1  # of driftloop.events.RowIndex
 
 
 class OutcomeColumns(NamedTuple):
-    """Where the source has what an outcome's event says."""
+    """Where a source has what an outcome's event says. It names the row by an id or by a key."""
 
     outcome: str
-    id: str
+    id: str | None = None
     """Column with the prediction's id."""
     row: str | None = None
     """Column with the position of the row in the request; without it every position is 0."""
+    key: str | None = None
+    """Column with the client's own key of the row."""
     time: str | None = None
     """Column with when the outcome became known."""
 
@@ -59,52 +59,62 @@ class OutcomeCounts(NamedTuple):
     unmatched: int
     """Rows with an outcome whose prediction is not in the archive, or not yet."""
     to_publish: int
-    """Events that are published: rows with an outcome that are not repeated."""
+    """Events that are published: one for each row with an outcome that is not repeated."""
 
 
 def prepare_outcomes(
-    source: Source, columns: OutcomeColumns, known_at: datetime, archive: ArchiveFiles
+    source: Source, columns: OutcomeColumns, model: str, known_at: datetime, archive: ArchiveFiles
 ) -> OutcomeCounts:
     """Check all rows of a source, and create the table ``outcomes`` of the events that it gives.
 
     Args:
         source: The rows.
         columns: The columns to use.
+        model: The registered model whose rows have the keys.
         known_at: When the outcomes became known, if no column says it.
         archive: What they are matched with.
 
     Raises:
         InvalidInput: Columns are missing or have invalid values; the message names rows and columns.
     """
+    if (columns.id is None) == (columns.key is None):
+        raise InvalidInput("name the column with the prediction's id, or the one with the row's own key: --id or --key")
     source.require_columns(*columns)
     source.require(list(_checks(source, columns)))
     connection = source.connection
+    names = {"id": ID_COLUMN, "row": ROW_COLUMN} if columns.id else {"key": KEY_COLUMN}
     time = time_sql(columns.time) if columns.time else f"{quote_literal(known_at.isoformat())}::TIMESTAMPTZ"
-    row = f"CAST({quote_identifier(columns.row)} AS INTEGER)" if columns.row else "0"
     value, kind = value_sql(source, columns.outcome), source.types[columns.outcome]
-    # As the archive has it: numbers and booleans as DOUBLE.
-    comparable = value if is_text(kind) else f"CAST({value} AS DOUBLE)"
     connection.execute(
-        f"CREATE TEMP TABLE known AS SELECT {NUMBER}, {key_sql(source, columns.id)} AS id, {row} AS row, "
-        f"{value} AS outcome, {comparable} AS value, {time} AS time "
-        f"FROM source WHERE {value} IS NOT NULL"
+        f"CREATE TEMP TABLE known AS SELECT {NUMBER}, {_name_sql(source, columns)}, {value} AS outcome, "
+        f"{comparable_sql(value, kind)} AS value, {time} AS time FROM source WHERE {value} IS NOT NULL"
     )
     # Without times of their own, the same outcomes are the same whenever they are loaded.
-    same = ["id", "row", "value", *(["time"] if columns.time else [])]
-    connection.execute(f"CREATE VIEW archived AS {_archived_outcomes(archive, columns, kind)}")
-    connection.execute(
-        f"CREATE TEMP TABLE outcomes AS SELECT {NUMBER}, id, row, outcome, {utc_text_sql('time')} AS time, "
-        f"{_event_id(same)} AS event_id FROM (SELECT * FROM known "
-        f"QUALIFY row_number() OVER (PARTITION BY {', '.join(same)} ORDER BY {NUMBER}) = 1) "
-        f"ANTI JOIN archived USING ({', '.join(same)})"
+    same = ", ".join([*names, "value", *(["time"] if columns.time else [])])
+    of_model = f"{MODEL_COLUMN} = {quote_literal(model)}" if columns.key else "true"
+    own = archive_sql(connection, archive.outcomes, [*names.values(), MODEL_COLUMN, TIME_COLUMN, *_VALUE_COLUMNS])
+    # Of a row that was corrected, only the last outcome is still known.
+    last = (
+        f"QUALIFY row_number() OVER (PARTITION BY {', '.join(names.values())} "
+        f"ORDER BY {TIME_COLUMN} DESC, {' DESC, '.join(POSITION_COLUMNS)} DESC) = 1"
     )
-    predictions = scan_parquet_sql(archive.predictions) if archive.predictions else f"{EMPTY_ROWS} LIMIT 0"
+    renamed = ", ".join(f"{archived} AS {name}" for name, archived in names.items())
+    connection.execute(
+        f"CREATE VIEW archived AS SELECT {renamed}, {_VALUE_COLUMNS[is_text(kind)]} AS value, "
+        f"{TIME_COLUMN}::TIMESTAMPTZ AS time FROM ({own}) WHERE {of_model} {'' if columns.time else last}"
+    )
+    connection.execute(
+        f"CREATE TEMP TABLE outcomes AS SELECT * FROM (SELECT * FROM known "
+        f"QUALIFY row_number() OVER (PARTITION BY {same} ORDER BY {NUMBER}) = 1) ANTI JOIN archived USING ({same})"
+    )
+    predictions = archive_sql(connection, archive.predictions, [*names.values(), MODEL_COLUMN])
+    matching = " AND ".join(f"{name} = {archived}" for name, archived in names.items())
     (rows, with_outcome, matched, to_publish) = fetch_row(
         connection,
-        "SELECT (SELECT count(*) FROM source), (SELECT count(*) FROM known), "
-        f"(SELECT count(*) FROM known SEMI JOIN ({predictions}) ON id = {ID_COLUMN} AND row = {ROW_COLUMN}), "
-        "(SELECT count(*) FROM outcomes)",
+        "SELECT (SELECT count(*) FROM source), (SELECT count(*) FROM known), (SELECT count(*) FROM known SEMI JOIN "
+        f"(SELECT * FROM ({predictions}) WHERE {of_model}) ON {matching}), (SELECT count(*) FROM outcomes)",
     )
+    _prepare_events(source, columns, model, same)
     return OutcomeCounts(
         rows=rows,
         without_outcome=rows - with_outcome,
@@ -115,18 +125,48 @@ def prepare_outcomes(
     )
 
 
-def prepared_events(source: Source) -> Iterator[PreparedEvent]:
-    """Yield the events of the table ``outcomes`` in the order of the file."""
-    result = source.connection.sql(
-        "SELECT id, event_id, time, to_json({'id': event_id, 'time': time, 'prediction_id': id, 'index': row, "
-        f"'outcome': outcome}})::VARCHAR AS text FROM outcomes ORDER BY {NUMBER}"
+_VALUE_COLUMNS = ("outcome", "outcome_label")
+"""Where the archive has numbers and booleans, and texts."""
+
+
+def _prepare_events(source: Source, columns: OutcomeColumns, model: str, same: str) -> None:
+    """Create the view ``events`` of the table ``outcomes``."""
+    fields = {"prediction_id": "id", "index": "row"} if columns.id else {"model": quote_literal(model), "key": "key"}
+    source.connection.execute(
+        f"CREATE VIEW events AS SELECT {'id' if columns.id else 'key'} AS key, "
+        f"{outcome_event_sql(fields, same.split(', '))} FROM outcomes ORDER BY {NUMBER}"
     )
-    for batch in result.fetch_arrow_reader(BATCH_ROWS):
-        yield from map(PreparedEvent, *(column.to_pylist() for column in batch.columns))
+
+
+def outcome_event_sql(fields: Mapping[str, str], same: Sequence[str]) -> str:
+    """Return SQL for the columns ``event_id``, ``event_time`` and ``text`` of outcomes.
+
+    Args:
+        fields: Names of fields that name the row in the event, with SQL of their values.
+        same: SQL of columns; two outcomes with the same values in them are the same event.
+    """
+    texts = ", ".join(f"{'epoch_us(time)' if name == 'time' else name}::VARCHAR" for name in same)
+    event_id = f"'outcome-' || left(sha256(to_json([{texts}])::VARCHAR), 32)"
+    named = ", ".join(f"'{name}': {value}" for name, value in fields.items())
+    time = utc_text_sql("time")
+    text = f"to_json({{'id': {event_id}, 'time': {time}, {named}, 'outcome': outcome}})::VARCHAR"
+    return f"{event_id} AS event_id, {time} AS event_time, {text} AS text"
+
+
+def comparable_sql(value: str, kind: str) -> str:
+    """Return SQL for an outcome as the archive has it: numbers and booleans as DOUBLE, texts as they are."""
+    return value if is_text(kind) else f"CAST({value} AS DOUBLE)"
+
+
+def _name_sql(source: Source, columns: OutcomeColumns) -> str:
+    if columns.id is None:
+        return f"{key_sql(source, str(columns.key))} AS key"
+    row = f"CAST({quote_identifier(columns.row)} AS INTEGER)" if columns.row else "0"
+    return f"{key_sql(source, columns.id)} AS id, {row} AS row"
 
 
 def _checks(source: Source, columns: OutcomeColumns) -> Iterator[Check]:
-    yield key_check(source, columns.id)
+    yield key_check(source, str(columns.id or columns.key))
     if columns.row:
         row = f"TRY_CAST({quote_identifier(columns.row)} AS DOUBLE)"
         is_valid = f"{row} BETWEEN 0 AND {MAX_ROW} AND {row} = floor({row})"
@@ -134,24 +174,3 @@ def _checks(source: Source, columns: OutcomeColumns) -> Iterator[Check]:
     yield from value_checks(source, columns.outcome, required=False)
     if columns.time:
         yield time_check(columns.time)
-
-
-def _archived_outcomes(archive: ArchiveFiles, columns: OutcomeColumns, kind: str) -> str:
-    """Return SQL for the outcomes in the archive that may be the same as one of the source."""
-    rows = scan_parquet_sql(archive.outcomes) if archive.outcomes else EMPTY_OUTCOMES
-    value = "NULL::VARCHAR" if is_text(kind) else "outcome"
-    selected = (
-        f"SELECT {ID_COLUMN} AS id, {ROW_COLUMN} AS row, {value} AS value, {TIME_COLUMN}::TIMESTAMPTZ AS time, "
-        f"{', '.join(POSITION_COLUMNS)} FROM ({rows})"
-    )
-    if columns.time:
-        return selected
-    # Of a row that was corrected, only the last outcome is still known.
-    position = " DESC, ".join(POSITION_COLUMNS)
-    return f"{selected} QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY time DESC, {position} DESC) = 1"
-
-
-def _event_id(columns: Sequence[str]) -> str:
-    """Return SQL for an id that depends on nothing but the values of the columns."""
-    texts = ", ".join(f"{'epoch_us(time)' if column == 'time' else column}::VARCHAR" for column in columns)
-    return f"'outcome-' || left(sha256(to_json([{texts}])::VARCHAR), 32)"

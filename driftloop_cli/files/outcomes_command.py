@@ -15,8 +15,8 @@ from driftloop_cli.files.options import (
     archive_files,
     exit_on_error,
     print_counts,
+    publish,
     require_timezone,
-    shown_progress,
 )
 from driftloop_cli.settings import StorageCliSettings
 
@@ -31,12 +31,13 @@ def outcomes() -> None:
 @app.command("load")
 def load(
     outcome: Annotated[str, typer.Option(metavar="COLUMN", help="what really happened: a number, boolean or label")],
-    id_column: Annotated[
-        str, typer.Option("--id", metavar="COLUMN", help="the id of the prediction, from its response")
-    ],
     file: RowsFile = None,
+    key: Annotated[str | None, typer.Option(metavar="COLUMN", help="the row's own key, sent with its request")] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", metavar="COLUMN", help="in place of a key: the id in the request's response")
+    ] = None,
     row: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="position of the row in the request; by default 0 everywhere")
+        str | None, typer.Option(metavar="COLUMN", help="with --id: position of the row in the request; by default 0")
     ] = None,
     time: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="when the outcome became known; by default now")
@@ -52,25 +53,20 @@ def load(
     that the archive has already: loading a file twice does no harm. Also reads DRIFTLOOP_STORAGE__BUCKET. The exit code
     is 2 if a column or a value is invalid.
 
-        driftloop outcomes load repaid.csv --id prediction_id --outcome repaid --time paid_at
+        driftloop outcomes load repaid.csv --key order --outcome repaid --time paid_at
 
         driftloop outcomes load --sql "FROM 'payments/*.parquet'" --id prediction_id --outcome repaid --dry-run
     """
     from driftloop.events import Outcome  # noqa: PLC0415  # DuckDB and pandas take seconds to import
-    from driftloop.kafka.bulk_publisher import BulkPublisher  # noqa: PLC0415
-    from driftloop_cli.files.outcomes import OutcomeColumns, prepare_outcomes, prepared_events  # noqa: PLC0415
-    from driftloop_cli.files.source import open_source  # noqa: PLC0415
+    from driftloop_cli.files.outcomes import OutcomeColumns, prepare_outcomes  # noqa: PLC0415
+    from driftloop_cli.files.source import open_source, prepared_events  # noqa: PLC0415
 
     settings = load_settings_or_exit(StorageCliSettings)
-    columns, zone = OutcomeColumns(outcome, id_column, row, time), require_timezone(timezone)
-    with exit_on_error(), archive_files(settings) as archive, open_source(file, sql, [id_column], zone) as source:
-        counts = prepare_outcomes(source, columns, now(), archive)
-        if not dry_run and counts.to_publish:
-            with (
-                shown_progress("outcomes") as report,
-                BulkPublisher(settings.kafka, settings.topics, Outcome, "cli") as publisher,
-            ):
-                for done in publisher.publish(prepared_events(source)):
-                    report(done, counts.to_publish)
+    columns, zone = OutcomeColumns(outcome, id_column, row, key, time), require_timezone(timezone)
+    texts = [name for name in (id_column, key) if name]
+    with exit_on_error(), archive_files(settings) as archive, open_source(file, sql, texts, zone) as source:
+        counts = prepare_outcomes(source, columns, settings.registry.model, now(), archive)
+        if not dry_run:
+            publish(settings, Outcome, prepared_events(source, "events"), counts.to_publish)
     published = 0 if dry_run else counts.to_publish
     print_counts({**counts._asdict(), "published": published}, as_json=as_json)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic_core import to_json
 
 from driftloop.errors import InvalidInput
@@ -86,7 +87,7 @@ class Scorer:
             ) from error
         output = ModelOutput.from_model(returned, method, count)
         if self.classes is None:
-            self.classes = describe_output(self._loaded.estimator, method, output).predicted_classes
+            self.classes = describe_output(self._loaded.estimator, method, output).classes
         return output
 
     def _example(self) -> pa.RecordBatch:
@@ -112,6 +113,7 @@ def score_file(
     kafka: KafkaSettings,
     topics: TopicsSettings,
     version: str | None,
+    key: str | None,
     missing_values: MissingValues,
     report_progress: Callable[[int, int], None],
 ) -> ScoringSummary:
@@ -124,6 +126,7 @@ def score_file(
         kafka: How to reach the broker.
         topics: The names of the topics.
         version: The version to score with; by default the one in service, or of an interrupted job its own.
+        key: The column with the rows' own keys, which outcomes may name.
         missing_values: What a null in a column of texts or booleans is to the model.
         report_progress: Called with the number of rows that are done, and of all rows.
 
@@ -136,8 +139,10 @@ def score_file(
     file, folder = open_input(input_file), JobFolder(output_file)
     if clashes := set(ADDED_COLUMNS) & set(file.schema_arrow.names):
         raise InvalidInput(f"{input_file} has columns of the names that the output adds: {', '.join(sorted(clashes))}")
+    if key is not None:
+        require_key_column(file.schema_arrow, key)
     with folder.locked():
-        job = _find_job(folder, input_file, registry, version)
+        job = _find_job(folder, input_file, registry, version, key)
         scorer = Scorer(registry.load(job.version), job.version, missing_values)
         scorer.converter.require_columns(file.schema_arrow)
         name = f"driftloop-score-{job.id}"
@@ -152,7 +157,9 @@ def score_file(
     return ScoringSummary(job.version, file.metadata.num_rows, rows_before)
 
 
-def _find_job(folder: JobFolder, input_file: Path, registry: ModelRegistry, version: str | None) -> ScoringJob:
+def _find_job(
+    folder: JobFolder, input_file: Path, registry: ModelRegistry, version: str | None, key: str | None
+) -> ScoringJob:
     """Return the interrupted job, or a new one that is stored already."""
     digest, job = footer_digest(input_file), folder.read()
     if job is None:
@@ -160,13 +167,14 @@ def _find_job(folder: JobFolder, input_file: Path, registry: ModelRegistry, vers
         if version is None:
             raise ScoringRefused(f"{registry.model} has no version in service: name one with --version")
         job = ScoringJob(
-            id=new_event_id(), started_at=now(), input_digest=digest, model=registry.model, version=version
+            id=new_event_id(), started_at=now(), input_digest=digest, model=registry.model, version=version, key=key
         )
         folder.write(job)
     if job.input_digest != digest:
         raise ScoringRefused(f"{input_file} has changed since it was scored in part: {folder.how_to_restart}")
-    if version not in (None, job.version):
-        raise ScoringRefused(f"the file was scored in part by version {job.version}: {folder.how_to_restart}")
+    if version not in (None, job.version) or key != job.key:
+        with_key = f" and the key {job.key}" if job.key else ""
+        raise ScoringRefused(f"the file was scored in part by version {job.version}{with_key}: {folder.how_to_restart}")
     return job
 
 
@@ -214,11 +222,21 @@ def _publish(producer: PositionedProducer, topic: str, events: list[SerializedEv
     return position
 
 
+def require_key_column(schema: pa.Schema, key: str) -> None:
+    """Raise :class:`InvalidInput` unless a file has a column with keys: texts or integers."""
+    if key not in schema.names:
+        raise InvalidInput(f"there is no column {key}")
+    kind = schema.field(key).type
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise InvalidInput(f"the column {key} has the type {kind}: a key is a text or an integer")
+
+
 def score_chunk(scorer: Scorer, job: ScoringJob, chunk: Chunk) -> tuple[pa.Table, list[SerializedEvent]]:
     """Return the predictions of a chunk's rows, and the events that report them."""
     (batch,) = chunk.rows.combine_chunks().to_batches()
     rows = scorer.converter.convert(batch, chunk.start)
     scores = scorer.predict(rows).scores()
+    keys = None if job.key is None else pc.cast(batch.column(job.key), pa.string()).to_pylist()
     events, ids, positions = [], [], []
     time = now().isoformat()
     spans = [(start, min(start + EVENT_ROWS, len(scores))) for start in range(0, len(scores), EVENT_ROWS)]
@@ -234,6 +252,7 @@ def score_chunk(scorer: Scorer, job: ScoringJob, chunk: Chunk) -> tuple[pa.Table
                 "features": rows.to_lists(start, end),
                 "predictions": scores[start:end],
                 "classes": scorer.classes,
+                "keys": keys and keys[start:end],
             },
             inf_nan_mode="null",
         )

@@ -18,6 +18,9 @@ def score(
         Path, typer.Argument(metavar="OUT.parquet", dir_okay=False, help="gets the rows with their predictions")
     ],
     version: Annotated[str | None, typer.Option(help="version to score with; by default the one in service")] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="the rows' own keys, which outcomes may name")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a Parquet file by the version in service, without the predictor.
@@ -41,6 +44,7 @@ def score(
             settings.kafka,
             settings.topics,
             version,
+            key,
             settings.predictor.missing_values,
             report,
         )

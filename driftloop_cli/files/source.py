@@ -15,15 +15,18 @@ from typing import NamedTuple
 import duckdb
 
 from driftloop.errors import InvalidInput
+from driftloop.kafka.bulk_publisher import PreparedEvent
 from driftloop.storage.duckdb_sql import (
     FLOATS,
     INTEGERS,
+    POSITION_COLUMNS,
     Connection,
     column_types,
     connect,
     fetch_row,
     quote_identifier,
     quote_literal,
+    scan_parquet_sql,
 )
 
 MEMORY_MB = 512
@@ -31,6 +34,7 @@ NUMBER = "__number"
 FILE_TABLE = "rows"
 """The name under which an SQL query finds the file."""
 MAX_SHOWN_TEXT = 60
+BATCH_ROWS = 10_000
 FIRST_TIME, LAST_TIME = "1970-01-01", "2200-01-01"  # of driftloop.events.EventTime
 
 
@@ -207,3 +211,21 @@ def value_checks(source: Source, column: str, *, required: bool) -> list[Check]:
 def utc_text_sql(time: str) -> str:
     """Return SQL for the text of a time in ISO 8601 and UTC."""
     return f"strftime(timezone('UTC', {time}), '%Y-%m-%dT%H:%M:%S.%fZ')"
+
+
+def archive_sql(connection: Connection, files: Sequence[Path], columns: Sequence[str]) -> str:
+    """Return SQL for columns of the archive's files and their position; a column that no file has is missing."""
+    if not files:
+        missing = ", ".join(f"NULL::VARCHAR AS {name}" for name in (*columns, *POSITION_COLUMNS))
+        return f"SELECT {missing} LIMIT 0"
+    rows = scan_parquet_sql(files)
+    present = column_types(connection, rows)
+    selected = ", ".join(name if name in present else f"NULL::VARCHAR AS {name}" for name in columns)
+    return f"SELECT {selected}, {', '.join(POSITION_COLUMNS)} FROM ({rows})"
+
+
+def prepared_events(source: Source, view: str) -> Iterator[PreparedEvent]:
+    """Yield the rows of a view with the columns ``key``, ``event_id``, ``event_time`` and ``text``, in its order."""
+    result = source.connection.sql(f"SELECT key, event_id, event_time, text FROM {view}")
+    for batch in result.to_arrow_reader(BATCH_ROWS):
+        yield from map(PreparedEvent, *(column.to_pylist() for column in batch.columns))
