@@ -65,7 +65,7 @@ def import_predictions(
     """
     from driftloop.events import Outcome, Prediction  # noqa: PLC0415  # DuckDB and pandas take seconds to import
     from driftloop_cli.files.past_predictions import PredictionColumns, prepare_predictions  # noqa: PLC0415
-    from driftloop_cli.files.source import open_source, prepared_events  # noqa: PLC0415
+    from driftloop_cli.files.source import open_source  # noqa: PLC0415
 
     settings = load_settings_or_exit(ImportSettings)
     columns = PredictionColumns(prediction, time, key, outcome, outcome_time)
@@ -74,7 +74,7 @@ def import_predictions(
     with exit_on_error(), archive_files(settings) as archive, open_source(file, sql, texts, zone) as source:
         counts = prepare_predictions(source, columns, use_case, version, archive)
         if not dry_run:
-            publish(settings, Prediction, prepared_events(source, "events"), counts.to_publish)
-            publish(settings, Outcome, prepared_events(source, "outcome_events"), counts.with_outcome)
+            publish(settings, Prediction, source, "events", counts.to_publish, in_order=True)
+            publish(settings, Outcome, source, "outcome_events", counts.with_outcome, in_order=True)
     published = 0 if dry_run else counts.to_publish
     print_counts({**counts._asdict(), "published": published}, as_json=as_json)

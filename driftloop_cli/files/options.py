@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,10 +21,12 @@ from driftloop_cli.console import exit_on_registry_error, out
 from driftloop_cli.settings import StorageCliSettings
 
 if TYPE_CHECKING:
-    from driftloop.kafka.bulk_publisher import PreparedEvent
-    from driftloop_cli.files.source import ArchiveFiles
+    from driftloop_cli.files.source import ArchiveFiles, Source
 
 err = Console(stderr=True)
+
+SOURCE = "cli"
+"""Who publishes, in the envelope of events."""
 
 RowsFile = Annotated[Path | None, typer.Argument(metavar="FILE", help="CSV or Parquet; none if --sql reads files")]
 Sql = Annotated[
@@ -78,18 +80,35 @@ def archive_files(settings: StorageCliSettings) -> Iterator["ArchiveFiles"]:
         yield ArchiveFiles(download_slices(bucket, topics.predictions, Path(folder) / topics.predictions), outcomes)
 
 
-def publish(settings: Settings, event: type[Event], events: Iterable["PreparedEvent"], count: int) -> None:
-    """Publish prepared events of a type, with progress on standard error."""
+def publish(
+    settings: Settings, event: type[Event], source: "Source", view: str, count: int, *, in_order: bool = False
+) -> None:
+    """Publish the prepared events of a view, with progress on standard error.
+
+    Args:
+        settings: How to reach the broker, and the topics.
+        event: The type of the events.
+        source: The database of the view.
+        view: The view.
+        count: How many events it has.
+        in_order: Whether the order of events with different keys matters.
+    """
     from driftloop.kafka.bulk_publisher import BulkPublisher  # noqa: PLC0415  # kafka-python is slow to import
+    from driftloop_cli.files.parallel_publisher import MIN_EVENTS, publish_in_parallel  # noqa: PLC0415
+    from driftloop_cli.files.source import prepared_events  # noqa: PLC0415
 
     if not count:
         return
-    with (
-        shown_progress(event.topic) as report,
-        BulkPublisher(settings.kafka, settings.topics, event, "cli") as publisher,
-    ):
-        for done in publisher.publish(events):
-            report(done, count)
+    with shown_progress(event.topic) as report:
+        report(0, count)
+        if count >= MIN_EVENTS and not in_order:
+            publish_in_parallel(
+                source, view, settings.kafka, settings.topics, event, SOURCE, lambda done: report(done, count)
+            )
+            return
+        with BulkPublisher(settings.kafka, settings.topics, event, SOURCE) as publisher:
+            for done in publisher.publish(prepared_events(source, view)):
+                report(done, count)
 
 
 def print_counts(counts: Mapping[str, object], *, as_json: bool) -> None:

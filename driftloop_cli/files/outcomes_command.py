@@ -59,7 +59,7 @@ def load(
     """
     from driftloop.events import Outcome  # noqa: PLC0415  # DuckDB and pandas take seconds to import
     from driftloop_cli.files.outcomes import OutcomeColumns, prepare_outcomes  # noqa: PLC0415
-    from driftloop_cli.files.source import open_source, prepared_events  # noqa: PLC0415
+    from driftloop_cli.files.source import open_source  # noqa: PLC0415
 
     settings = load_settings_or_exit(StorageCliSettings)
     columns, zone = OutcomeColumns(outcome, id_column, row, key, time), require_timezone(timezone)
@@ -67,6 +67,6 @@ def load(
     with exit_on_error(), archive_files(settings) as archive, open_source(file, sql, texts, zone) as source:
         counts = prepare_outcomes(source, columns, settings.registry.model, now(), archive)
         if not dry_run:
-            publish(settings, Outcome, prepared_events(source, "events"), counts.to_publish)
+            publish(settings, Outcome, source, "events", counts.to_publish)
     published = 0 if dry_run else counts.to_publish
     print_counts({**counts._asdict(), "published": published}, as_json=as_json)

@@ -34,7 +34,11 @@ NUMBER = "__number"
 FILE_TABLE = "rows"
 """The name under which an SQL query finds the file."""
 MAX_SHOWN_TEXT = 60
+# Without BOOLEAN, to which DuckDB would also convert labels such as yes and no.
+CSV_TYPES = "['NULL', 'BIGINT', 'DOUBLE', 'DATE', 'TIMESTAMP', 'TIMESTAMPTZ', 'VARCHAR']"
 BATCH_ROWS = 10_000
+EVENT_COLUMNS = "key, event_id, event_time, text"
+"""The columns of a view with prepared events."""
 FIRST_TIME, LAST_TIME = "1970-01-01", "2200-01-01"  # of driftloop.events.EventTime
 
 
@@ -114,9 +118,7 @@ def open_source(file: Path | None, sql: str | None, text_columns: Collection[str
         try:
             connection.execute(f"SET TimeZone = {quote_literal(timezone)}")
             if file is not None:
-                connection.execute(
-                    f"CREATE VIEW {FILE_TABLE} AS SELECT * FROM {_reader_sql(connection, file, text_columns)}"
-                )
+                _read_file(connection, file, text_columns)
             query = sql.strip().rstrip(";") if sql else f"SELECT * FROM {FILE_TABLE}"
             connection.execute(
                 f"CREATE TEMP TABLE source AS SELECT row_number() OVER () AS {NUMBER}, loaded.* FROM ({query}) loaded"
@@ -127,19 +129,29 @@ def open_source(file: Path | None, sql: str | None, text_columns: Collection[str
         yield Source(connection, name, types)
 
 
-def _reader_sql(connection: Connection, file: Path, text_columns: Collection[str]) -> str:
-    """Return SQL for the table function that reads a file."""
-    path = quote_literal(file)
+def _read_file(connection: Connection, file: Path, text_columns: Collection[str]) -> None:
+    """Create the table, or view, ``rows`` of a file."""
     suffixes = [suffix.lower() for suffix in file.suffixes]
     if ".parquet" in suffixes or ".pq" in suffixes:
-        return f"read_parquet({path})"
+        connection.execute(f"CREATE VIEW {FILE_TABLE} AS SELECT * FROM read_parquet({quote_literal(file)})")
+        return
+    reader = f"SELECT * FROM read_csv({quote_literal(file)}, header = true, auto_type_candidates = {CSV_TYPES}"
+    texts = sorted(column_types(connection, f"{reader})").keys() & set(text_columns))
+    types = ", ".join(f"{quote_literal(column)}: 'VARCHAR'" for column in texts)
     # The whole file decides on the types, so that a late text in a column of numbers is no error but a text.
-    options = "sample_size = -1, header = true"
-    present = column_types(connection, f"SELECT * FROM read_csv({path}, {options})").keys() & set(text_columns)
-    if present:
-        types = ", ".join(f"{quote_literal(column)}: 'VARCHAR'" for column in sorted(present))
-        options += f", types = {{{types}}}"
-    return f"read_csv({path}, {options})"
+    options = "sample_size = -1" + (f", types = {{{types}}}" if texts else "")
+    connection.execute(f"CREATE TEMP TABLE {FILE_TABLE} AS {reader}, {options})")
+    for column, kind in column_types(connection, FILE_TABLE).items():
+        if kind == "VARCHAR" and column not in texts:
+            _convert_booleans(connection, quote_identifier(column))
+
+
+def _convert_booleans(connection: Connection, column: str) -> None:
+    """Make a column of texts one of booleans if it has no others than ``true`` and ``false``."""
+    others = f"count(*) FILTER (WHERE lower({column}) NOT IN ('true', 'false'))"
+    known, other = fetch_row(connection, f"SELECT count({column}), {others} FROM {FILE_TABLE}")
+    if known and not other:
+        connection.execute(f"ALTER TABLE {FILE_TABLE} ALTER {column} TYPE BOOLEAN")
 
 
 def key_sql(source: Source, column: str) -> str:
@@ -225,7 +237,7 @@ def archive_sql(connection: Connection, files: Sequence[Path], columns: Sequence
 
 
 def prepared_events(source: Source, view: str) -> Iterator[PreparedEvent]:
-    """Yield the rows of a view with the columns ``key``, ``event_id``, ``event_time`` and ``text``, in its order."""
-    result = source.connection.sql(f"SELECT key, event_id, event_time, text FROM {view}")
+    """Yield the rows of a view with :data:`EVENT_COLUMNS`, in its order."""
+    result = source.connection.sql(f"SELECT {EVENT_COLUMNS} FROM {view}")
     for batch in result.to_arrow_reader(BATCH_ROWS):
         yield from map(PreparedEvent, *(column.to_pylist() for column in batch.columns))
