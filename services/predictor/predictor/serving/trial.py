@@ -11,11 +11,11 @@ import structlog
 
 from driftloop.events import FeatureValue
 from driftloop.registry.fitted_transformers import MissingValue, find_categories
+from driftloop.registry.labelling import choose_labelling
 from driftloop.registry.loading import ModelRejected
 from driftloop.registry.missing_values import declared_missing_values, tried_missing_values
 from driftloop.registry.model_output import ModelOutput, describe_output
 from driftloop.setting_values import MissingValues
-from predictor.serving.labelling import choose_labelling
 from predictor.serving.schema import Column, Columns
 from predictor.serving.serving_model import ServingModel
 
