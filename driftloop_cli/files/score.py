@@ -6,6 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic_core import to_json
@@ -15,6 +17,7 @@ from driftloop.events import Label, Prediction, derived_event_id, new_event_id, 
 from driftloop.kafka.codec import SerializedEvent, to_message
 from driftloop.kafka.positioned_producer import PositionedProducer
 from driftloop.kafka.transactional_producer import OutgoingMessage
+from driftloop.registry.labelling import Labelling, choose_labelling, most_probable, predict_labels
 from driftloop.registry.loading import LoadedModel
 from driftloop.registry.missing_values import declared_missing_values, tried_missing_values
 from driftloop.registry.model_output import ModelOutput, describe_output
@@ -33,9 +36,11 @@ from driftloop_cli.files.scoring_job import (
 )
 
 EVENT_ROWS = 1_000
+TRIED_ROWS = 512
+"""The first rows, by which it is found out how labels are found."""
 # A broker accepts messages of up to a megabyte, and kafka-python's limit is the same.
 MAX_EVENT_BYTES = 900_000
-ADDED_COLUMNS = ("prediction", "prediction_id", "prediction_row")
+ADDED_COLUMNS = ("prediction", "prediction_label", "prediction_id", "prediction_row")
 SOURCE = "score"
 
 
@@ -61,6 +66,8 @@ class Scorer:
         self.converter = RowConverter(loaded.signature)
         self.classes: list[Label] | None = None
         """The classes of the probabilities in a prediction; known once rows were predicted for."""
+        self._labelling: Labelling | None = None
+        self._is_described = False
         names = self.converter.optional_object_columns
         known = declared_missing_values(loaded.estimator, list(self.converter.columns), names, missing_values)
         self.converter.missing_values = known
@@ -86,9 +93,20 @@ class Scorer:
                 f"the model cannot score {span}: {type(error).__name__}: {error}{self._loaded.version_note}"
             ) from error
         output = ModelOutput.from_model(returned, method, count)
-        if self.classes is None:
-            self.classes = describe_output(self._loaded.estimator, method, output).classes
+        if not self._is_described:
+            self._describe(output, frame[:TRIED_ROWS])
+        match self._labelling:
+            case "most_probable":
+                return output._replace(labels=most_probable(output, self.classes or []))
+            case "predict":
+                return output._replace(labels=predict_labels(self._loaded.estimator, frame))
         return output
+
+    def _describe(self, output: ModelOutput, frame: pd.DataFrame | npt.NDArray[Any]) -> None:
+        estimator, method = self._loaded.estimator, self._loaded.predict_fn
+        self.classes = describe_output(estimator, method, output).classes
+        self._labelling = choose_labelling(estimator, method, self.classes, frame)
+        self._is_described = True
 
     def _example(self) -> pa.RecordBatch:
         example = self._loaded.example
@@ -235,7 +253,8 @@ def score_chunk(scorer: Scorer, job: ScoringJob, chunk: Chunk) -> tuple[pa.Table
     """Return the predictions of a chunk's rows, and the events that report them."""
     (batch,) = chunk.rows.combine_chunks().to_batches()
     rows = scorer.converter.convert(batch, chunk.start)
-    scores = scorer.predict(rows).scores()
+    output = scorer.predict(rows)
+    scores, labels = output.scores(), output.labels
     keys = None if job.key is None else pc.cast(batch.column(job.key), pa.string()).to_pylist()
     events, ids, positions = [], [], []
     time = now().isoformat()
@@ -252,6 +271,7 @@ def score_chunk(scorer: Scorer, job: ScoringJob, chunk: Chunk) -> tuple[pa.Table
                 "features": rows.to_lists(start, end),
                 "predictions": scores[start:end],
                 "classes": scorer.classes,
+                "labels": labels and labels[start:end],
                 "keys": keys and keys[start:end],
             },
             inf_nan_mode="null",
@@ -263,7 +283,5 @@ def score_chunk(scorer: Scorer, job: ScoringJob, chunk: Chunk) -> tuple[pa.Table
         events.append(SerializedEvent(Prediction.type, event_id, time, event_id, value))
         ids += [event_id] * (end - start)
         positions += range(end - start)
-    table = pa.table(
-        {"prediction": pa.array(scores), "prediction_id": ids, "prediction_row": pa.array(positions, pa.int32())}
-    )
-    return table, events
+    added = {"prediction": pa.array(scores)} | ({"prediction_label": pa.array(labels)} if labels else {})
+    return pa.table({**added, "prediction_id": ids, "prediction_row": pa.array(positions, pa.int32())}), events

@@ -25,10 +25,10 @@ def score(
 ) -> None:
     """Score a Parquet file by the version in service, without the predictor.
 
-    The output has the input's rows in their order, and the columns prediction, prediction_id and prediction_row. The
-    events are on the topic exactly once: interrupted, even killed, the same command goes on where it was, with the same
-    version. Its state is in the folder OUT.parquet.scoring. The exit code is 7 if the output exists, if the input has
-    changed, or if there is no version.
+    The output has the input's rows in their order, and the columns prediction, prediction_label for probabilities,
+    prediction_id and prediction_row. The events are on the topic exactly once: interrupted, even killed, the same
+    command goes on where it was, with the same version. Its state is in the folder OUT.parquet.scoring. The exit code
+    is 7 if the output exists, if the input has changed, or if there is no version.
 
         driftloop score customers.parquet scored.parquet
     """
