@@ -1,12 +1,15 @@
 """Rules for values of settings that a type alone cannot express: each returns the value, or raises what is wrong."""
 
 import json
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 MAX_FOLDER_BYTES = 255  # the limit of common file systems for one name
 ANY_ORIGIN = "*"
 SQLITE_PREFIX = "sqlite:///"
+
+MissingValues = Literal["auto", "nan", "none"]
+"""What a null in a column of texts or booleans is to the model; ``auto`` finds it out for each column."""
 
 
 def require_url(url: str) -> str:

@@ -23,6 +23,8 @@ from driftloop_cli.console import (
     print_message,
     print_table,
 )
+from driftloop_cli.files import import_command, outcomes_command
+from driftloop_cli.files.score_command import score
 from driftloop_cli.new.command import new
 from driftloop_cli.publish_command import publish
 from driftloop_cli.retrain_command import retrain
@@ -44,6 +46,9 @@ data_app.command("publish")(publish)
 app.command()(retrain)
 app.command()(status)
 app.command()(new)
+app.command()(score)
+app.add_typer(outcomes_command.app, name="outcomes")
+app.add_typer(import_command.app, name="import")
 
 
 @app.callback()

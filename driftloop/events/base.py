@@ -1,9 +1,11 @@
 """What all events have in common."""
 
+import json
 import re
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from uuid_utils import uuid7
@@ -20,6 +22,14 @@ NEW_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-
 def new_event_id() -> str:
     """Return a new UUIDv7: unique, and sorted by time of creation."""
     return str(uuid7())
+
+
+def derived_event_id(time: datetime, *parts: str) -> str:
+    """Return a UUIDv7 of a time that depends on nothing but its arguments, for an event that may be created again."""
+    digest = sha256(json.dumps(parts).encode()).digest()
+    milliseconds = int(time.timestamp() * 1000)
+    number = milliseconds << 80 | 7 << 76 | int.from_bytes(digest[:2]) >> 4 << 64
+    return str(UUID(int=number | 0b10 << 62 | int.from_bytes(digest[2:10]) >> 2))
 
 
 def is_new_event_id(event_id: str) -> bool:

@@ -88,6 +88,8 @@ class Prediction(Event):
     """The client's own key of each row, which its outcomes may name."""
     context: dict[str, list[ContextValue]] | None = None
     """Columns that the client has sent along and that the model does not take."""
+    imported: bool = False
+    """Whether another system has answered, and the prediction was imported from a file later."""
 
     @model_validator(mode="after")
     def _require_equal_lengths(self) -> Self:

@@ -85,7 +85,7 @@ def create_reader(kafka: KafkaSettings, **options: Any) -> KafkaConsumer:
         )
 
 
-def create_idempotent_producer(kafka: KafkaSettings, client_id: str) -> KafkaProducer:
+def create_idempotent_producer(kafka: KafkaSettings, client_id: str, **options: Any) -> KafkaProducer:
     """Connect a producer that writes each record once, on all replicas.
 
     Raises:
@@ -102,6 +102,7 @@ def create_idempotent_producer(kafka: KafkaSettings, client_id: str) -> KafkaPro
             delivery_timeout_ms=int(timeout * 1000),
             max_block_ms=int(timeout * 1000),
             allow_auto_create_topics=False,
+            **options,
         )
 
 

@@ -21,12 +21,12 @@ from sklearn.preprocessing import OrdinalEncoder
 from driftloop.events import Event
 from driftloop.kafka.codec import decode, to_message
 from driftloop.registry.loading import LoadedModel
+from driftloop.registry.model_output import describe_output
 from driftloop.telemetry.health import Health
 from predictor.outbox.outbox import Outbox
-from predictor.serving.labelling import choose_labelling
+from driftloop.registry.labelling import choose_labelling
 from predictor.serving.model_cache import ModelCache
 from predictor.serving.model_manager import ModelManager, RejectedVersion, VersionSource
-from predictor.serving.model_output import describe_output
 from predictor.serving.schema import build_schema
 from predictor.serving.serving_model import ServingModel
 from predictor.settings import ServingSettings

@@ -5,11 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from driftloop.setting_values import require_origin, require_version
+from driftloop.setting_values import MissingValues, require_origin, require_version
 from driftloop.settings import Port, RegistrySettings, ServerSettings, Settings, TextList
 from driftloop.settings_section import SettingsSection
-
-MissingValues = Literal["auto", "nan", "none"]
 
 
 class ServingSettings(ServerSettings):

@@ -26,8 +26,8 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from driftloop.events import Prediction
+from driftloop.registry.labelling import choose_labelling
 from predictor.outbox.outbox import Outbox
-from predictor.serving.labelling import choose_labelling
 from tests.support.predictor_app import StaticModelManager, outbox_events, serving_model
 
 RANDOM = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
-from predictor.serving.fitted_transformers import find_categories, find_missing_values
+from driftloop.registry.fitted_transformers import find_categories, find_missing_values
 from tests.support.predictor_app import StaticModelManager, load_through_manager, save_model
 
 Y = [0.0, 5.0, 9.0, 2.0] * 15

@@ -10,6 +10,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import Outcome
+from driftloop.kafka import positioned_producer
 from driftloop.kafka.codec import serialize
 from driftloop.telemetry.health import Health
 from predictor.outbox import relay as relay_module
@@ -41,6 +42,13 @@ class FakeBroker:
             raise self.errors[method].pop(0)
 
 
+class FakeFuture:
+    """A send that ends with its transaction."""
+
+    def get(self, _: float) -> None:
+        """Nothing to wait for."""
+
+
 class FakeProducer:
     """The relay's producer."""
 
@@ -55,9 +63,10 @@ class FakeProducer:
     def begin_transaction(self) -> None:
         self.pending, self.offset = [], None
 
-    def send(self, topic: str, *, key: bytes, **_: Any) -> None:
+    def send(self, topic: str, *, key: bytes, **_: Any) -> "FakeFuture":
         self.broker.call("send")
         self.pending.append(Record(topic, key))
+        return FakeFuture()
 
     def send_offsets_to_transaction(self, offsets: dict[Any, Any], _: Any) -> None:
         (committed,) = offsets.values()
@@ -94,8 +103,8 @@ class FakeConsumer:
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> FakeBroker:
     broker = FakeBroker()
-    monkeypatch.setattr(relay_module, "create_reader", lambda *_, **__: FakeConsumer(broker))
-    monkeypatch.setattr(relay_module, "create_transactional_producer", lambda *_, **__: FakeProducer(broker))
+    monkeypatch.setattr(positioned_producer, "create_reader", lambda *_, **__: FakeConsumer(broker))
+    monkeypatch.setattr(positioned_producer, "create_transactional_producer", lambda *_, **__: FakeProducer(broker))
     monkeypatch.setattr(relay_module, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(relay_module, "POLL_INTERVAL_SECONDS", 0.01)
     return broker

@@ -11,15 +11,15 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 
+from driftloop.registry.fitted_transformers import MissingValue
 from driftloop.registry.library_versions import LibraryVersion
+from driftloop.registry.model_output import OutputDescription
 from driftloop.telemetry.http import operational_routes
 from predictor import metrics
 from predictor.http import dependencies, metadata, openapi, outcomes
 from predictor.http.dependencies import ApiDependencies, Dependencies
 from predictor.http.protocols.native import MAX_REPORTED_ERRORS
-from predictor.serving.fitted_transformers import MissingValue
 from predictor.serving.model_manager import RejectedVersion, VersionSource
-from predictor.serving.model_output import OutputDescription
 
 
 class ServingStatus(BaseModel):

@@ -5,6 +5,7 @@ from urllib.parse import quote
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from driftloop.registry.model_output import OutputDescription
 from predictor.http.examples import NO_EXAMPLES, RequestExamples
 from predictor.http.openapi_parts import (
     DETAIL_SCHEMA,
@@ -22,7 +23,6 @@ from predictor.http.openapi_parts import (
 from predictor.http.outcomes import OutcomesRequest
 from predictor.http.protocols.native import Predictions
 from predictor.http.protocols.open_inference_v2 import InferenceRequest
-from predictor.serving.model_output import OutputDescription
 from predictor.serving.serving_model import ServingModel
 
 TAGS = ("predictions", "KServe V1", "Open Inference Protocol", "MLflow", "operation")

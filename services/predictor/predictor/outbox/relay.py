@@ -1,8 +1,7 @@
 """The relay: a process that publishes the events of an outbox to Kafka, each exactly once.
 
-The position in the outbox is committed in the same Kafka transaction as the events, as the offset of a consumer group
-that has the outbox's name. So whichever process is killed between two steps, the next relay reads the position and
-continues after the last event that has been published.
+The position in the outbox is committed in the same Kafka transaction as the events
+(:mod:`driftloop.kafka.positioned_producer`), under the outbox's name.
 
 The relay exits with the process that started it, once it has drained the outbox.
 """
@@ -13,18 +12,17 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import structlog
-from kafka import OffsetAndMetadata, TopicPartition
-from kafka.errors import KafkaError
 
 from driftloop.command_line import exit_on_invalid_settings, load_settings_or_exit
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import EVENTS
-from driftloop.kafka.client import create_reader, create_transactional_producer, translate_errors
 from driftloop.kafka.codec import SerializedEvent, to_message
+from driftloop.kafka.positioned_producer import PositionedProducer
+from driftloop.kafka.transactional_producer import OutgoingMessage
 from driftloop.process import exit_with_parent
 from driftloop.telemetry import tracing
 from driftloop.telemetry.health import Health, start_watchdog
@@ -41,7 +39,6 @@ RETRY_SECONDS = 1.0
 # Much longer than a transaction takes. If the broker restarts during one, kafka-python may wait for its end for ever;
 # the next relay aborts and repeats it.
 WATCHDOG_SECONDS = 30
-RECONNECT_MS = 1_000  # while the broker is unavailable; kafka-python would back off to half a minute
 DRAIN_SECONDS = 5.0  # for publishing after the predictor has ended; the rest is published after the next start
 
 
@@ -56,28 +53,9 @@ class Relay:
         """
         self._settings = settings
         self._outbox = outbox
-        timeout_ms = int(settings.kafka.request_timeout_seconds * 1000)
-        # It never joins its group: the group only stores the position.
-        self._consumer = create_reader(settings.kafka, group_id=outbox.name, reconnect_backoff_max_ms=RECONNECT_MS)
+        self._producer = PositionedProducer(settings.kafka, outbox.name, "driftloop-relay", settings.topics.predictions)
+        self._position = self._producer.position or 0
         try:
-            self._producer = create_transactional_producer(
-                settings.kafka,
-                client_id="driftloop-relay",
-                transactional_id=outbox.name,
-                linger_ms=5,
-                batch_size=500_000,
-                reconnect_backoff_max_ms=RECONNECT_MS,
-            )
-        except BaseException:
-            self._consumer.close()
-            raise
-        # An offset needs a partition; any partition will do.
-        self._position_partition = TopicPartition(settings.topics.predictions, 0)
-        try:
-            # In this order: the first call aborts the open transaction of a killed relay, so the position is final.
-            with translate_errors(settings.kafka):
-                self._producer.init_transactions()
-                self._position = self._consumer.committed(self._position_partition, timeout_ms=timeout_ms) or 0
             outbox.delete_through(self._position)
         except BaseException:
             self.close()
@@ -91,39 +69,25 @@ class Relay:
         """
         entries = self._outbox.read_after(self._position, MAX_BATCH_EVENTS)
         if entries:
-            with translate_errors(self._settings.kafka):
-                self._publish([event for _, event in entries], entries[-1][0])
-            self._position = entries[-1][0]
+            position = entries[-1][0]
+            with ExitStack() as spans:
+                self._producer.commit((self._message(event, spans) for _, event in entries), position)
+            self._position = position
             metrics.OUTBOX_RELAYED.inc(len(entries))
             # Immediately, because the broker forgets the position of a group that is idle for days; and all at once,
             # because a writer that waits for the lock sleeps longer after each attempt.
             self._outbox.delete_through(self._position)
         return len(entries)
 
-    def _publish(self, events: list[SerializedEvent], position: int) -> None:
-        self._producer.begin_transaction()
-        try:
-            with ExitStack() as spans:
-                for event in events:
-                    topic = self._settings.topics.name_of(EVENTS[event.type].topic)
-                    producer_traceparent = (
-                        spans.enter_context(_publish_span(event, topic)) if event.traceparent else None
-                    )
-                    key, value, headers = to_message(event, "predictor", producer_traceparent)
-                    self._producer.send(topic, key=key, value=value, headers=headers)
-                self._producer.send_offsets_to_transaction(
-                    {self._position_partition: OffsetAndMetadata(position, "", -1)}, self._consumer.group_metadata()
-                )
-                self._producer.commit_transaction()
-        except KafkaError:
-            with suppress(KafkaError):
-                self._producer.abort_transaction()
-            raise
+    def _message(self, event: SerializedEvent, spans: ExitStack) -> OutgoingMessage:
+        """Return the message of an event; the span of a traced one is open until ``spans`` is closed."""
+        topic = self._settings.topics.name_of(EVENTS[event.type].topic)
+        producer_traceparent = spans.enter_context(_publish_span(event, topic)) if event.traceparent else None
+        return OutgoingMessage(topic, to_message(event, "predictor", producer_traceparent))
 
     def close(self) -> None:
         """Disconnect without waiting for the broker."""
-        self._producer.close(timeout=1)
-        self._consumer.close(autocommit=False)
+        self._producer.close()
 
 
 def _publish_span(event: SerializedEvent, topic: str) -> AbstractContextManager[str | None]:

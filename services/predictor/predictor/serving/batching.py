@@ -21,11 +21,11 @@ from threadpoolctl import threadpool_limits
 from driftloop.errors import DriftloopError
 from driftloop.events import Prediction, PredictionValue, new_event_id
 from driftloop.kafka.codec import SerializedEvent, serialize
+from driftloop.registry.model_output import InvalidOutput, ModelOutput
 from driftloop.telemetry import tracing
 from predictor import metrics
 from predictor.outbox.outbox import EventTooLarge, Outbox, OutboxUnavailable
 from predictor.serving.annotations import NO_ANNOTATIONS, Annotations
-from predictor.serving.model_output import InvalidOutput, ModelOutput
 from predictor.serving.schema import Columns, UnrepresentableValue
 from predictor.serving.serving_model import PredictionFailed, ServingModel
 

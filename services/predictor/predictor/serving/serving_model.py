@@ -5,9 +5,9 @@ from datetime import datetime
 
 from driftloop.errors import InvalidInput
 from driftloop.events import now
+from driftloop.registry.labelling import Labelling, most_probable, predict_labels
 from driftloop.registry.loading import LoadedModel
-from predictor.serving.labelling import Labelling, most_probable, predict_labels
-from predictor.serving.model_output import ModelOutput, OutputDescription
+from driftloop.registry.model_output import ModelOutput, OutputDescription
 from predictor.serving.schema import Columns, Schema
 
 UNKNOWN_OUTPUT = OutputDescription("number", None, 1)

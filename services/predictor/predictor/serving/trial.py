@@ -1,7 +1,6 @@
 """The trial of a version before it serves: it predicts for rows like those that it will get."""
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from itertools import cycle, islice
@@ -11,13 +10,14 @@ import numpy as np
 import structlog
 
 from driftloop.events import FeatureValue
+from driftloop.registry.fitted_transformers import MissingValue, find_categories
+from driftloop.registry.labelling import choose_labelling
 from driftloop.registry.loading import ModelRejected
-from predictor.serving.fitted_transformers import MissingValue, find_categories, find_missing_values
-from predictor.serving.labelling import choose_labelling
-from predictor.serving.model_output import ModelOutput, describe_output
+from driftloop.registry.missing_values import declared_missing_values, tried_missing_values
+from driftloop.registry.model_output import ModelOutput, describe_output
+from driftloop.setting_values import MissingValues
 from predictor.serving.schema import Column, Columns
 from predictor.serving.serving_model import ServingModel
-from predictor.settings import MissingValues
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,9 @@ def try_model(
         ModelRejected: The model fails for all rows.
     """
     rows, origin = _trial_rows(model, served)
-    model.schema.missing_values = _declared_missing_values(model, missing_values)
+    model.schema.missing_values = declared_missing_values(
+        model.loaded.estimator, list(model.schema.columns), _object_columns(model), missing_values
+    )
     try:
         rows, output = _first_success(model, rows, origin)
     except ModelRejected as error:
@@ -130,37 +132,14 @@ def _object_columns(model: ServingModel) -> list[str]:
     ]
 
 
-def _declared_missing_values(model: ServingModel, setting: MissingValues) -> dict[str, MissingValue]:
-    """Return the missing value of each optional column of objects that the setting or a transformer tells."""
-    names = _object_columns(model)
-    if setting != "auto":
-        return dict.fromkeys(names, setting)
-    found = find_missing_values(model.loaded.estimator, list(model.schema.columns))
-    return {name: found[name] for name in names if name in found}
-
-
 def _tried_missing_values(model: ServingModel, rows: Columns) -> dict[str, MissingValue]:
-    """Return the missing value of each column that no transformer tells, by trying both on a row.
-
-    If only one of them can be predicted for, it is that. If the predictions differ, nobody can know, and NaN is what
-    pandas reads from files.
-    """
-    found: dict[str, MissingValue] = {}
+    """Return the missing value of each column that no transformer tells, by trying both on a row."""
     known = model.schema.missing_values
-    for name in set(_object_columns(model)) - known.keys():
-        row: Columns = {other: cells[:1] for other, cells in rows.items()} | {name: [None]}
-        outputs: dict[MissingValue, Any] = {}
-        for missing_value in ("nan", "none"):
-            model.schema.missing_values = {**known, name: missing_value}
-            with suppress(Exception):  # an estimator is user code and may raise anything
-                outputs[missing_value] = model.predict(row).to_lists()
-        found[name] = "none" if set(outputs) == {"none"} else "nan"
-        if len(outputs) == 2 and outputs["nan"] != outputs["none"]:
-            log.warning(
-                "model.missing_value_ambiguous",
-                version=model.version,
-                column=name,
-                effect="a null is NaN to the model; DRIFTLOOP_PREDICTOR__MISSING_VALUES=none makes it None",
-            )
+
+    def predict_null(name: str, missing_values: Mapping[str, MissingValue]) -> list[Any]:
+        model.schema.missing_values = missing_values
+        return model.predict({other: cells[:1] for other, cells in rows.items()} | {name: [None]}).to_lists()
+
+    found = tried_missing_values(_object_columns(model), known, predict_null, model.version)
     model.schema.missing_values = known
     return found

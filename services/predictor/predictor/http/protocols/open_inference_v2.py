@@ -13,12 +13,12 @@ from pydantic import BaseModel, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from driftloop.events import ContextValue
+from driftloop.registry.model_output import ModelOutput
 from predictor.http.protocols.base import DecodedRequest, EncodedResponse, Headers, RequestError
 from predictor.http.protocols.native import validation_error
 from predictor.serving.annotations import Annotations, Keys, context_cells
 from predictor.serving.batching import PredictionResult
 from predictor.serving.conversion import convert_columns
-from predictor.serving.model_output import ModelOutput
 from predictor.serving.schema import Schema, list_adapter
 from predictor.serving.serving_model import ServingModel
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from driftloop.events import Label
-from predictor.serving.model_output import KINDS_BY_METHOD, InvalidOutput, ModelOutput
+from driftloop.registry.model_output import KINDS_BY_METHOD, InvalidOutput, ModelOutput
 
 Labelling = Literal["most_probable", "predict"]
 """How labels are found: from the probabilities, or by calling ``predict`` as well."""

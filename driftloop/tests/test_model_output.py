@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from predictor.serving.model_output import InvalidOutput, ModelOutput, OutputDescription, describe_output
+from driftloop.registry.model_output import InvalidOutput, ModelOutput, OutputDescription, describe_output
 
 X = np.array([[0.0], [1.0], [2.0], [3.0]])
 

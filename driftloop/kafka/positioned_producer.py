@@ -1,0 +1,96 @@
+"""Publish messages together with the position in their source, in one Kafka transaction: both or neither.
+
+The position is committed as the offset of a consumer group that has the publisher's name and no members. So whichever
+process is killed between two steps, the next one of the same name reads the position and continues after the last
+message that has been published.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from kafka import OffsetAndMetadata, TopicPartition
+from kafka.errors import KafkaError
+
+from driftloop.kafka.client import create_reader, create_transactional_producer, translate_errors
+from driftloop.kafka.transactional_producer import OutgoingMessage
+from driftloop.settings import KafkaSettings
+
+RECONNECT_MS = 1_000  # while the broker is unavailable; kafka-python would back off to half a minute
+BATCH_BYTES = 500_000
+
+
+class PositionedProducer:
+    """Publishes what a named source has, each message once. Use it from one thread."""
+
+    def __init__(self, kafka: KafkaSettings, name: str, client_id: str, topic: str) -> None:
+        """Connect, and fence every earlier producer of the same name: it can commit nothing anymore.
+
+        Args:
+            kafka: How to reach the broker.
+            name: Names the source; the transactional id and the consumer group.
+            client_id: Names this client in the broker's log.
+            topic: An existing topic: an offset needs a partition, and any partition will do.
+
+        Raises:
+            BrokerUnavailable: No broker answers.
+        """
+        self._kafka = kafka
+        self._partition = TopicPartition(topic, 0)
+        # It never joins its group: the group only stores the position.
+        self._consumer = create_reader(kafka, group_id=name, reconnect_backoff_max_ms=RECONNECT_MS)
+        try:
+            self._producer = create_transactional_producer(
+                kafka,
+                client_id=client_id,
+                transactional_id=name,
+                linger_ms=5,
+                batch_size=BATCH_BYTES,
+                reconnect_backoff_max_ms=RECONNECT_MS,
+            )
+        except BaseException:
+            self._consumer.close()
+            raise
+        try:
+            # In this order: the first call aborts the open transaction of a killed process, so the position is final.
+            with translate_errors(kafka):
+                self._producer.init_transactions()
+                self.position: int | None = self._consumer.committed(
+                    self._partition, timeout_ms=int(kafka.request_timeout_seconds * 1000)
+                )
+                """The last position that was committed; ``None`` if there is none, or if the broker has forgotten it,
+                as it does if nothing was committed for days (``offsets.retention.minutes``)."""
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(self, messages: Iterable[OutgoingMessage], position: int) -> None:
+        """Publish messages, and commit the position after them, in one transaction.
+
+        Raises:
+            BrokerUnavailable: The broker does not answer; the transaction is aborted, or will be by the next producer
+                of the same name.
+        """
+        with translate_errors(self._kafka):
+            self._producer.begin_transaction()
+            try:
+                sent = [
+                    self._producer.send(topic, key=key, value=value, headers=headers)
+                    for topic, (key, value, headers) in messages
+                ]
+                self._producer.send_offsets_to_transaction(
+                    {self._partition: OffsetAndMetadata(position, "", -1)}, self._consumer.group_metadata()
+                )
+                self._producer.commit_transaction()
+                # kafka-python's commit also returns after it has dropped a batch for a new producer epoch.
+                for future in sent:
+                    future.get(self._kafka.request_timeout_seconds)
+            except KafkaError:
+                with suppress(KafkaError):
+                    self._producer.abort_transaction()
+                raise
+        self.position = position
+
+    def close(self) -> None:
+        """Disconnect without waiting for the broker."""
+        self._producer.close(timeout=1)
+        self._consumer.close(autocommit=False)

@@ -1,0 +1,121 @@
+"""What the commands for files share: options, progress, counts."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from zoneinfo import available_timezones
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from driftloop.errors import DependencyUnavailable, InvalidInput, Rejected
+from driftloop.events import Event
+from driftloop.exit_codes import ExitCode
+from driftloop.settings import Settings
+from driftloop_cli.console import exit_on_registry_error, out
+from driftloop_cli.settings import StorageCliSettings
+
+if TYPE_CHECKING:
+    from driftloop_cli.files.source import ArchiveFiles, Source
+
+err = Console(stderr=True)
+
+SOURCE = "cli"
+"""Who publishes, in the envelope of events."""
+
+RowsFile = Annotated[Path | None, typer.Argument(metavar="FILE", help="CSV or Parquet; none if --sql reads files")]
+Sql = Annotated[
+    str | None,
+    typer.Option(metavar="QUERY", help="DuckDB SQL that is read in place of the file, which is its table named rows"),
+]
+Timezone = Annotated[str, typer.Option(metavar="ZONE", help="time zone of times that have none, such as Europe/Berlin")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="check, match and count; publish nothing")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the counts as one JSON object")]
+
+
+def require_timezone(name: str) -> str:
+    """Return the name of a time zone if there is one of this name."""
+    if name not in available_timezones():
+        raise typer.BadParameter(f"there is no time zone {name}: use a name such as Europe/Berlin")
+    return name
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Turn every error that the project raises on purpose into its message on standard error and an exit code."""
+    codes = {DependencyUnavailable: ExitCode.UNAVAILABLE, InvalidInput: ExitCode.USAGE, Rejected: ExitCode.REFUSED}
+    try:
+        with exit_on_registry_error():
+            yield
+    except (InvalidInput, Rejected) as error:
+        err.print(escape(str(error)), highlight=False, soft_wrap=True)
+        raise typer.Exit(next(code for kind, code in codes.items() if isinstance(error, kind))) from error
+
+
+@contextmanager
+def shown_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show progress on standard error; the block reports how many are done, and of how many."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def archive_files(settings: StorageCliSettings) -> Iterator["ArchiveFiles"]:
+    """Download the archive for the time of the block."""
+    from driftloop.storage.bucket import Bucket  # noqa: PLC0415  # takes a second to import
+    from driftloop.storage.labelled_archive import download_slices  # noqa: PLC0415
+    from driftloop_cli.files.source import ArchiveFiles  # noqa: PLC0415
+
+    bucket, topics = Bucket(settings.storage), settings.topics
+    with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as folder:
+        # Outcomes first: rows that are archived between the two downloads then are no outcomes without a prediction.
+        outcomes = download_slices(bucket, topics.outcomes, Path(folder) / topics.outcomes)
+        yield ArchiveFiles(download_slices(bucket, topics.predictions, Path(folder) / topics.predictions), outcomes)
+
+
+def publish(
+    settings: Settings, event: type[Event], source: "Source", view: str, count: int, *, in_order: bool = False
+) -> None:
+    """Publish the prepared events of a view, with progress on standard error.
+
+    Args:
+        settings: How to reach the broker, and the topics.
+        event: The type of the events.
+        source: The database of the view.
+        view: The view.
+        count: How many events it has.
+        in_order: Whether the order of events with different keys matters.
+    """
+    from driftloop.kafka.bulk_publisher import BulkPublisher  # noqa: PLC0415  # kafka-python is slow to import
+    from driftloop_cli.files.parallel_publisher import MIN_EVENTS, publish_in_parallel  # noqa: PLC0415
+    from driftloop_cli.files.source import prepared_events  # noqa: PLC0415
+
+    if not count:
+        return
+    with shown_progress(event.topic) as report:
+        report(0, count)
+        if count >= MIN_EVENTS and not in_order:
+            publish_in_parallel(
+                source, view, settings.kafka, settings.topics, event, SOURCE, lambda done: report(done, count)
+            )
+            return
+        with BulkPublisher(settings.kafka, settings.topics, event, SOURCE) as publisher:
+            for done in publisher.publish(prepared_events(source, view)):
+                report(done, count)
+
+
+def print_counts(counts: Mapping[str, object], *, as_json: bool) -> None:
+    """Print counts and other facts: one on a line, or all as a JSON object."""
+    if as_json:
+        print(json.dumps(counts))
+        return
+    for name, value in counts.items():
+        shown = f"{value:,}" if isinstance(value, int) else str(value)
+        out.print(f"{name.replace('_', ' '):<16} {shown:>12}", highlight=False)

@@ -1,0 +1,28 @@
+"""What the commands for files read from the environment besides the settings of all commands."""
+
+from pydantic import Field
+
+from driftloop.setting_values import MissingValues
+from driftloop.settings_section import SettingsSection
+from driftloop.usecase_setting import UseCaseSetting
+from driftloop_cli.settings import CliSettings, StorageCliSettings
+
+
+class PredictorSection(SettingsSection, extra="ignore"):
+    """The part of the predictor's section that decides on predictions; the other settings in it are ignored."""
+
+    missing_values: MissingValues = Field(
+        "auto", description="what a null in a column of texts or booleans is to the model; as the predictor has it"
+    )
+
+
+class ScoreSettings(CliSettings):
+    """Settings of ``driftloop score``."""
+
+    predictor: PredictorSection = PredictorSection()
+
+
+class ImportSettings(StorageCliSettings):
+    """Settings of ``driftloop import predictions``."""
+
+    use_case: UseCaseSetting
