@@ -20,11 +20,11 @@ from sklearn.preprocessing import OrdinalEncoder
 
 from driftloop.events import Event
 from driftloop.kafka.codec import decode, to_message
+from driftloop.registry.labelling import choose_labelling
 from driftloop.registry.loading import LoadedModel
 from driftloop.registry.model_output import describe_output
 from driftloop.telemetry.health import Health
 from predictor.outbox.outbox import Outbox
-from driftloop.registry.labelling import choose_labelling
 from predictor.serving.model_cache import ModelCache
 from predictor.serving.model_manager import ModelManager, RejectedVersion, VersionSource
 from predictor.serving.schema import build_schema

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from driftloop.features.datetime_features import DatetimeFeatures
 
 from driftloop.events import DataSelection
+from driftloop.features.datetime_features import DatetimeFeatures
 from driftloop.usecase import UseCase
 
 POINTER_VARIABLE = "TICKETS_POINTER"  # names the environment variable with the path of its DVC pointer
