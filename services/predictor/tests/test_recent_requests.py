@@ -76,7 +76,7 @@ def test_every_request_is_a_new_prediction_by_default(client: TestClient) -> Non
     assert repeat(client).json()["id"] != repeat(client).json()["id"]
 
 
-def test_repeated_request_is_answered_anew_after_a_swap(
+def test_repeated_request_is_answered_again_after_a_swap(
     make_client: Any, manager: StaticModelManager, outbox: Outbox
 ) -> None:
     with make_client(repeat_window_seconds=60) as client:
