@@ -311,7 +311,7 @@ def _from_archive_rows(
         archive,
         verdict_by_key.get((archive, model, version)),
         event,
-        tuple(rows[KEY_COLUMN].where(rows[KEY_COLUMN].notna(), None)) if rows[KEY_COLUMN].notna().any() else (),
+        tuple(key if isinstance(key, str) else None for key in rows[KEY_COLUMN]),
     )
 
 

@@ -125,7 +125,7 @@ def test_request_that_is_sent_again_meanwhile_waits_for_the_same_result() -> Non
         await asyncio.sleep(0)
         (future,) = batcher.futures
         future.set_result("a result")
-        assert await asyncio.gather(second, third) == ["a result", "a result"]
+        assert [await second, await third] == ["a result", "a result"]
 
     asyncio.run(scenario())
 
