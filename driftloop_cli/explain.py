@@ -80,7 +80,7 @@ class ExplainedRow(FrozenModel):
 
     row: int
     """Position in the request, from 0."""
-    key: str | None
+    key: str | None = None
     """The client's own key of the row."""
     features: dict[str, Any]
     prediction: Any

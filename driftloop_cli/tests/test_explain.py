@@ -189,6 +189,7 @@ def test_explanation_of_rows_has_features_prediction_and_outcome(bucket: Any) ->
     explanation = explain(bucket, located(), outcomes)
     assert explanation.rows[1].model_dump() == {
         "row": 1,
+        "key": None,
         "features": {"x": 1, "y": None},
         "prediction": 0.1,
         "outcomes": [{"outcome": 1.0, "time": NOW}],
