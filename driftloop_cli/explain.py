@@ -19,6 +19,7 @@ from pydantic import Field
 from driftloop.errors import RegistryUnavailable
 from driftloop.events import (
     ID_COLUMN,
+    KEY_COLUMN,
     MODEL_COLUMN,
     PREDICTION_COLUMN,
     RESERVED_COLUMNS,
@@ -36,13 +37,14 @@ from driftloop.kafka import reader
 from driftloop.registry.model_registry import ALIAS_CHALLENGER, ALIAS_PREVIOUS, ModelRegistry
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
+from driftloop_cli.row_keys import last_offsets, name_rows, rows_of_key
 from driftloop_cli.settings import StorageCliSettings
 
 MAX_CLOCK_SKEW = timedelta(minutes=1)  # between the clocks of predictor, broker and bucket
 MAX_PARALLEL_READS = 8
 VERDICT_BATCH_SIZE = 200
 MAX_WINDOWS = 1_000  # far more than can be open at the same time
-OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, "outcome"]
+OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN, "outcome"]
 VerdictKey = tuple[str, str, str]
 """Archive file, model and version."""
 
@@ -61,6 +63,8 @@ class LocatedPrediction(NamedTuple):
     """The verdict on its version's rows of the window."""
     event: Prediction | None
     """The event; ``None`` if the topic's retention time is over."""
+    keys: tuple[str | None, ...] = ()
+    """The client's key of each row; empty if no row has one."""
 
 
 class ReportedOutcome(FrozenModel):
@@ -76,6 +80,8 @@ class ExplainedRow(FrozenModel):
 
     row: int
     """Position in the request, from 0."""
+    key: str | None = None
+    """The client's own key of the row."""
     features: dict[str, Any]
     prediction: Any
     outcomes: list[ReportedOutcome]
@@ -124,15 +130,26 @@ class Explanation(FrozenModel):
     reference_is_complete: bool
 
 
-def explain_prediction(settings: StorageCliSettings, prediction_id: str) -> Explanation | None:
-    """Return what is known about a prediction; ``None`` if it is not found."""
+def explain_prediction(settings: StorageCliSettings, name: str) -> Explanation | None:
+    """Return what is known about a prediction; ``None`` if it is not found.
+
+    Args:
+        settings: Where archive and topics are.
+        name: The prediction's id, or a client's own key, which means the row of this key that was predicted last.
+    """
     bucket = Bucket(settings.storage)
+    prediction_id, row = name, None
     prediction = locate(settings, bucket, prediction_id)
+    if prediction is None and len(rows := rows_of_key(settings, bucket, name)):
+        last = rows.iloc[-1]
+        prediction_id, row = str(last[ID_COLUMN]), int(last[ROW_COLUMN])
+        prediction = locate(settings, bucket, prediction_id)
     if prediction is None:
         return None
-    outcomes = outcomes_of(settings, bucket, prediction_id)
+    outcomes = outcomes_of(settings, bucket, prediction_id, prediction)
     registered, registry_error = _registered_version(settings, prediction)
-    return explanation_of(bucket, prediction_id, prediction, outcomes, registered, registry_error)
+    explanation = explanation_of(bucket, prediction_id, prediction, outcomes, registered, registry_error)
+    return explanation if row is None else explanation.model_copy(update={"rows": [explanation.rows[row]]})
 
 
 def explanation_of(
@@ -155,6 +172,7 @@ def explanation_of(
         rows=[
             ExplainedRow(
                 row=number,
+                key=prediction.keys[number] if prediction.keys else None,
                 features={name: None if pd.isna(cell) else cell for name, cell in features.items()},
                 prediction=value,
                 outcomes=_reported_outcomes(outcomes[outcomes[ROW_COLUMN] == number]),
@@ -185,11 +203,20 @@ def locate(settings: StorageCliSettings, bucket: Bucket, prediction_id: str) -> 
     return _locate_in_archive(settings, bucket, prediction_id) or _locate_on_topic(settings, prediction_id)
 
 
-def outcomes_of(settings: StorageCliSettings, bucket: Bucket, prediction_id: str) -> pd.DataFrame:
-    """Return all reported outcomes of a prediction's rows (``row``, ``outcome``, ``time``), sorted by time.
+def outcomes_of(
+    settings: StorageCliSettings, bucket: Bucket, prediction_id: str, prediction: LocatedPrediction | None = None
+) -> pd.DataFrame:
+    """Return all reported outcomes of a prediction's rows (row, outcome and time), sorted by time.
 
     Outcomes are read from the archive, and those that are not archived yet from the topic.
+
+    Args:
+        settings: Where archive and topics are.
+        bucket: The bucket with the archive.
+        prediction_id: The prediction's id.
+        prediction: The prediction, of whose keys outcomes may be, too.
     """
+    keys = {key for key in prediction.keys if key is not None} if prediction else set()
     since = (id_timestamp(prediction_id) or datetime.fromtimestamp(0, UTC) + MAX_CLOCK_SKEW) - MAX_CLOCK_SKEW
     files = bucket.list_modified_since(f"events/{settings.topics.outcomes}", since)
     empty = pd.DataFrame(columns=OUTCOME_COLUMNS)
@@ -199,21 +226,31 @@ def outcomes_of(settings: StorageCliSettings, bucket: Bucket, prediction_id: str
             rows = bucket.read_parquet(file, [*OUTCOME_COLUMNS, "outcome_label"])
         except FileNotFoundError:  # deleted since it was listed
             return empty
-        rows = rows[rows[ID_COLUMN] == prediction_id]
+        rows = rows[(rows[ID_COLUMN] == prediction_id) | rows[KEY_COLUMN].isin(keys)]
         return rows.assign(outcome=rows["outcome_label"].where(rows["outcome_label"].notna(), rows["outcome"]))
 
     with ThreadPoolExecutor(MAX_PARALLEL_READS) as executor:
         archived = list(executor.map(read, files))
-    last_archived_offset: dict[int, int] = {}
-    for window in map(Window.parse, files):
-        last_archived_offset[window.partition] = max(window.last_offset, last_archived_offset.get(window.partition, -1))
     newer = [
-        {ID_COLUMN: event.prediction_id, ROW_COLUMN: event.index, TIME_COLUMN: event.time, "outcome": event.outcome}
-        for event in reader.read_since(settings.kafka, settings.topics.outcomes, since, last_archived_offset)
-        if isinstance(event, Outcome) and event.prediction_id == prediction_id
+        {
+            ID_COLUMN: event.prediction_id,
+            ROW_COLUMN: event.index,
+            TIME_COLUMN: event.time,
+            MODEL_COLUMN: event.model,
+            KEY_COLUMN: event.key,
+            "outcome": event.outcome,
+        }
+        for event in reader.read_since(settings.kafka, settings.topics.outcomes, since, last_offsets(files))
+        if isinstance(event, Outcome) and (event.prediction_id == prediction_id or event.key in keys)
     ]
     frames = [frame for frame in (*archived, pd.DataFrame(newer)) if len(frame)]
-    return pd.concat(frames).sort_values(TIME_COLUMN, kind="stable") if frames else empty
+    if not frames:
+        return empty
+    found = pd.concat(frames)
+    for key in set(found[KEY_COLUMN].dropna()):
+        named = name_rows(found[found[KEY_COLUMN] == key], rows_of_key(settings, bucket, key, since))
+        found = pd.concat([found[found[KEY_COLUMN] != key], named])
+    return found[found[ID_COLUMN] == prediction_id].sort_values(TIME_COLUMN, kind="stable")
 
 
 def _locate_in_archive(settings: StorageCliSettings, bucket: Bucket, prediction_id: str) -> LocatedPrediction | None:
@@ -274,6 +311,7 @@ def _from_archive_rows(
         archive,
         verdict_by_key.get((archive, model, version)),
         event,
+        tuple(key if isinstance(key, str) else None for key in rows[KEY_COLUMN]),
     )
 
 
@@ -287,7 +325,8 @@ def _locate_on_topic(settings: StorageCliSettings, prediction_id: str) -> Locate
         return None
     features = [dict(zip(event.features, values, strict=True)) for values in zip(*event.features.values(), strict=True)]
     rows = list(zip(event.predictions, features, strict=True))
-    return LocatedPrediction(event.model, event.version, event.time, rows, None, None, event)
+    keys = tuple(event.keys or ())
+    return LocatedPrediction(event.model, event.version, event.time, rows, None, None, event, keys)
 
 
 def _reported_outcomes(outcomes: pd.DataFrame) -> list[ReportedOutcome]:

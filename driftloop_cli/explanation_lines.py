@@ -29,6 +29,8 @@ def explanation_lines(explanation: Explanation) -> Lines:
 def _row_lines(row: ExplainedRow) -> Lines:
     features = ", ".join(f"{name}={'–' if cell is None else cell}" for name, cell in row.features.items())
     yield f"row {row.row}", features
+    if row.key is not None:
+        yield "  key", row.key
     yield "  prediction", str(row.prediction)
     yield "  outcome", _outcomes_text(row.outcomes)
 

@@ -94,11 +94,15 @@ def rollback(
 
 @app.command()
 def explain(
-    prediction_id: Annotated[str, typer.Argument(help="the id in the response to the request")],
+    prediction: Annotated[
+        str, typer.Argument(metavar="ID_OR_KEY", help="the id in the response to the request, or a row's own key")
+    ],
     row: Annotated[int | None, typer.Option(min=0, help="position of the only row to show, from 0")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show everything about a prediction: request, response, version, data, window, verdict, outcome.
+
+    A key means the row of this key that was predicted last.
 
     Also reads DRIFTLOOP_STORAGE__BUCKET. The exit code is 7 if the prediction is not found.
     """
@@ -107,9 +111,9 @@ def explain(
 
     settings = load_settings_or_exit(StorageCliSettings)
     with exit_on_registry_error():
-        explanation = explain_prediction(settings, prediction_id)
+        explanation = explain_prediction(settings, prediction)
     if explanation is None:
-        raise exit_with(ExitCode.REFUSED, f"prediction {prediction_id} is neither in the archive nor on its topic")
+        raise exit_with(ExitCode.REFUSED, f"prediction {prediction} is neither in the archive nor on its topic")
     if row is not None and row >= len(explanation.rows):
         raise exit_with(
             ExitCode.REFUSED, f"there is no row {row}: the request has {len(explanation.rows)} rows, counted from 0"

@@ -10,6 +10,7 @@ import pytest
 from driftloop.events import DriftVerdict, Outcome, Prediction, Window, new_event_id
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings, RegistrySettings
+from driftloop_cli import explain as explain_module
 from driftloop_cli.explain import (
     ExplainedVersion,
     Explanation,
@@ -20,6 +21,7 @@ from driftloop_cli.explain import (
     outcomes_of,
 )
 from driftloop_cli.explanation_lines import MAX_ROWS, explanation_lines
+from driftloop_cli.row_keys import rows_of_key
 from driftloop_cli.settings import StorageCliSettings
 
 NOW = datetime.now(UTC)
@@ -92,6 +94,7 @@ def archived_rows(prediction_id: str) -> pd.DataFrame:
             "_model": "m",
             "_version": "1",
             "_prediction": [0.9, 0.5, 0.25],
+            "_key": [None, "order-18", None],
             "x": [0.0, 2.0, 1.0],
         }
     )
@@ -122,6 +125,7 @@ def test_locate_finds_archived_prediction_with_its_verdict(
     assert found is not None
     assert found.rows == [(0.25, {"x": 1.0}), (0.5, {"x": 2.0})]  # sorted by row
     assert (found.archive, found.event) == (ARCHIVE, event)
+    assert found.keys == (None, "order-18")
     assert found.verdict is not None
     assert (found.verdict.version, found.verdict.explanation) == ("1", "score 1, threshold 2")
 
@@ -150,6 +154,8 @@ def test_outcomes_come_from_archive_and_topic_sorted_by_time(bucket: Any, topic_
             "_time": NOW,
             "outcome": [1.0, 0.0, None],
             "outcome_label": [None, None, "late"],
+            "_model": None,
+            "_key": None,
         }
     )
     bucket.deleted.add(f"events/outcomes/{name.replace('-0-', '-1-')}.parquet")
@@ -183,6 +189,7 @@ def test_explanation_of_rows_has_features_prediction_and_outcome(bucket: Any) ->
     explanation = explain(bucket, located(), outcomes)
     assert explanation.rows[1].model_dump() == {
         "row": 1,
+        "key": None,
         "features": {"x": 1, "y": None},
         "prediction": 0.1,
         "outcomes": [{"outcome": 1.0, "time": NOW}],
@@ -247,3 +254,57 @@ def test_explanation_of_version_has_its_revision_and_who_requested_it(bucket: An
     assert (lines["  data selection"], lines["  dataset/m.parquet.dvc"]) == ("{}", "md5: 1")
     unknown = dict(explanation_lines(explain(bucket, located(), registry_error="no registry")))
     assert unknown["version"] == "1; its origin cannot be read from the registry: no registry"
+
+
+def keyed_event(days: int, *keys: str | None, model: str = "m") -> Prediction:
+    """A prediction of some days ago, whose rows have keys."""
+    rows: dict[str, Any] = {"features": {"x": [1.0] * len(keys)}, "predictions": [0.25] * len(keys)}
+    return Prediction(model=model, version="1", keys=list(keys), time=NOW - timedelta(days=days), **rows)
+
+
+def test_outcomes_with_a_key_are_those_of_the_latest_row_before_them(
+    bucket: Any, topic_events: dict[str, list[Any]]
+) -> None:
+    first, second = keyed_event(9, "order-17", None), keyed_event(5, "order-17")
+    topic_events["predictions"] = [second, first, keyed_event(4, "order-17", model="another")]
+    window = Window(topic="outcomes", partition=0, first_offset=0, last_offset=9)
+    known = [NOW - timedelta(days=days) for days in (10, 6, 3)]
+    bucket.files[f"events/outcomes/{window.name}.parquet"] = pd.DataFrame(
+        {"_id": None, "_row": None, "_time": known, "_model": "m", "_key": "order-17", "outcome": [0.0, 1.0, 2.0]}
+    ).assign(outcome_label=None)
+    topic_events["outcomes"] = [Outcome(model="m", key="order-17", outcome="late", time=NOW - timedelta(days=7))]
+    located = {event.id: locate(SETTINGS, bucket, event.id) for event in (first, second)}
+    outcomes = {event_id: outcomes_of(SETTINGS, bucket, event_id, found) for event_id, found in located.items()}
+    assert outcomes[first.id]["outcome"].tolist() == ["late", 1.0]
+    assert outcomes[first.id]["_row"].tolist() == [0, 0]
+    assert outcomes[second.id]["outcome"].tolist() == [2.0]
+
+
+def test_rows_of_a_key_come_from_archive_and_topic_sorted_by_time(
+    bucket: Any, topic_events: dict[str, list[Any]]
+) -> None:
+    bucket.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows("archived")
+    event = keyed_event(1, None, "order-18")
+    topic_events["predictions"] = [event, keyed_event(1, "order-19")]
+    rows = rows_of_key(SETTINGS, bucket, "order-18")
+    assert list(zip(rows["_id"], rows["_row"], strict=True)) == [("archived", 1), (event.id, 1)]
+    assert rows_of_key(SETTINGS, bucket, "order-20").empty
+
+
+def test_explanation_of_a_row_has_its_key(bucket: Any) -> None:
+    lines = list(explanation_lines(explain(bucket, located(keys=("order-17", None)))))
+    assert [text for label, text in lines if label == "  key"] == ["order-17"]
+
+
+def test_explanation_by_key_is_of_the_row_that_was_predicted_last(
+    monkeypatch: pytest.MonkeyPatch, bucket: Any, topic_events: dict[str, list[Any]]
+) -> None:
+    earlier, later = keyed_event(3, "order-17"), keyed_event(2, None, "order-17")
+    topic_events["predictions"] = [later, earlier]
+    monkeypatch.setattr(explain_module, "Bucket", lambda _: bucket)
+    monkeypatch.setattr(explain_module, "_registered_version", lambda *_: (None, "no registry"))
+    explanation = explain_module.explain_prediction(SETTINGS, "order-17")
+    assert explanation is not None
+    assert explanation.id == later.id
+    assert [(row.row, row.key) for row in explanation.rows] == [(1, "order-17")]
+    assert explain_module.explain_prediction(SETTINGS, "order-18") is None

@@ -14,7 +14,7 @@ from tests.support.predictor_app import outbox_events
 
 V1, V2 = "/v1/models/m:predict", "/v2/models/m/infer"
 ROW = {"x": 1.5, "n": 2}
-TWO_ROWS = {
+TWO_ROWS: dict[str, dict[str, Any]] = {
     "/predict": {"instances": [ROW, ROW]},
     V1: {"instances": [[1.5, 2], [1.5, 2]]},
     "/invocations": {"dataframe_records": [ROW, ROW]},

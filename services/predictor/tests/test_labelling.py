@@ -36,7 +36,7 @@ TWO = np.where(X["x"] + RANDOM.normal(size=200) > 0.5, "yes", "no")
 THREE = np.digitize(X["x"] + RANDOM.normal(size=200), [-0.5, 0.5]) + 1
 
 
-class OtherRule(ClassifierMixin, BaseEstimator):
+class OtherRule(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A classifier of somebody's own that decides for the last class unless another is certain."""
 
     def fit(self, rows: Any, target: Any) -> "OtherRule":

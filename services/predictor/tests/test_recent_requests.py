@@ -76,7 +76,7 @@ def test_every_request_is_a_new_prediction_by_default(client: TestClient) -> Non
     assert repeat(client).json()["id"] != repeat(client).json()["id"]
 
 
-def test_repeated_request_is_answered_anew_after_a_swap(
+def test_repeated_request_is_answered_again_after_a_swap(
     make_client: Any, manager: StaticModelManager, outbox: Outbox
 ) -> None:
     with make_client(repeat_window_seconds=60) as client:
@@ -125,7 +125,7 @@ def test_request_that_is_sent_again_meanwhile_waits_for_the_same_result() -> Non
         await asyncio.sleep(0)
         (future,) = batcher.futures
         future.set_result("a result")
-        assert await asyncio.gather(second, third) == ["a result", "a result"]
+        assert [await second, await third] == ["a result", "a result"]
 
     asyncio.run(scenario())
 

@@ -10,6 +10,8 @@ from predictor.http.examples import NO_EXAMPLES, RequestExamples
 from predictor.http.openapi_parts import (
     DETAIL_SCHEMA,
     ERROR_SCHEMA,
+    KEY_DESCRIPTION,
+    KEY_SCHEMA,
     MLFLOW_ERROR_SCHEMA,
     REF_TEMPLATE,
     TIME_DESCRIPTION,
@@ -157,7 +159,8 @@ def _operation(
             "description": "The request's event is stored before the response is sent; the header `Driftloop-Id` is "
             "its id.",
             "parameters": [
-                {"name": "Driftloop-Time", "in": "header", "description": TIME_DESCRIPTION, "schema": TIME_SCHEMA}
+                {"name": "Driftloop-Time", "in": "header", "description": TIME_DESCRIPTION, "schema": TIME_SCHEMA},
+                {"name": "Driftloop-Key", "in": "header", "description": KEY_DESCRIPTION, "schema": KEY_SCHEMA},
             ],
             "requestBody": {"required": True, "content": request},
             "responses": {

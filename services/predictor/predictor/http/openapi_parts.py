@@ -8,6 +8,8 @@ JsonObject = dict[str, Any]
 REF_TEMPLATE = "#/components/schemas/{model}"
 TIME_DESCRIPTION = "When it happened, if that is not now: for replays of the past."
 TIME_SCHEMA = {"type": "string", "format": "date-time"}
+KEY_DESCRIPTION = "The client's own key of the row, which its outcome may name; for a request of one row."
+KEY_SCHEMA = {"type": "string", "minLength": 1, "maxLength": 256}
 ERROR_DESCRIPTIONS = {
     400: "The body is not a valid request for the model",
     403: "A web page of another host sent the request",
