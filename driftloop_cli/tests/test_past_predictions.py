@@ -29,7 +29,7 @@ ROWS = pd.DataFrame(
         "x": [1.5, None, None],
         "c": ["UA", None, None],
         "b": [True, None, None],
-        "d": pd.to_datetime(["2013-06-01", None, None]),
+        "d": [pd.Timestamp("2013-06-01"), None, None],
         "t": ["text", None, None],
         "score": [0.25, 0.5, 0.5],
         "late": ["yes", None, "no"],
@@ -99,7 +99,10 @@ def test_second_import_gives_the_same_events_and_leaves_out_the_archived(key: st
     ids=["probability", "missing", "infinite", "type"],
 )
 def test_invalid_values_are_named(column: str, values: list[object], message: str, tmp_path: Path) -> None:
-    with opened(tmp_path, ROWS.assign(**{column: values})) as source, pytest.raises(InvalidInput, match=message):
+    with (
+        opened(tmp_path, ROWS.assign(**{column: pd.Series(values)})) as source,
+        pytest.raises(InvalidInput, match=message),
+    ):
         prepare_predictions(source, COLUMNS, USE_CASE, "old", ArchiveFiles())
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from driftloop.events import FeatureValue
-from predictor.serving.schema import Column, Columns, InvalidCell, MissingColumn, Schema
+from driftloop.registry.signature_columns import Column
+from predictor.serving.schema import Columns, InvalidCell, MissingColumn, Schema
 
 Spelling = Literal["json", "csv"]
 """How cells are written. All cells of CSV are texts, so that an empty one is a missing value."""

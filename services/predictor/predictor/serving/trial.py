@@ -15,8 +15,9 @@ from driftloop.registry.labelling import choose_labelling
 from driftloop.registry.loading import ModelRejected
 from driftloop.registry.missing_values import declared_missing_values, tried_missing_values
 from driftloop.registry.model_output import ModelOutput, describe_output
+from driftloop.registry.signature_columns import Column
 from driftloop.setting_values import MissingValues
-from predictor.serving.schema import Column, Columns
+from predictor.serving.schema import Columns
 from predictor.serving.serving_model import ServingModel
 
 log = structlog.get_logger(__name__)
