@@ -49,7 +49,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def version(stack: Stack) -> str:
     """A version of a small model, in service."""
-    frame = pd.DataFrame({"x": np.arange(100.0), "n": np.arange(100)})
+    frame = pd.DataFrame({"x": np.arange(100.0), "n": np.zeros(100, int)})  # the label is in x alone
     estimator = DecisionTreeClassifier(max_depth=3, random_state=0).fit(frame, frame["x"] > 50)
     folder = save_model(stack.folder / "model", estimator, frame, "predict_proba")
     registry = stack.registry
