@@ -124,7 +124,7 @@ def test_killed_score_goes_on_and_publishes_each_row_once(
         assert event.features["n"][position] == row["n"]
         assert event.predictions[position] == row["prediction"]
     assert not parts.exists()
-    again = run_command(stack, *command)
+    again = run_command(stack, "driftloop", *command[1:])
     assert again.returncode == 7, again.stdout + again.stderr
 
     # Its outcomes are named by the columns of the output.
