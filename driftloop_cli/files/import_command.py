@@ -5,14 +5,13 @@ from typing import Annotated
 import typer
 
 from driftloop.command_line import load_settings_or_exit
+from driftloop_cli.console import AsJson, exit_on_registry_error
 from driftloop_cli.files.options import (
-    AsJson,
     DryRun,
     RowsFile,
     Sql,
     Timezone,
     archive_files,
-    exit_on_error,
     print_counts,
     publish,
     require_timezone,
@@ -71,7 +70,7 @@ def import_predictions(
     columns = PredictionColumns(prediction, time, key, outcome, outcome_time)
     use_case, zone = settings.use_case, require_timezone(timezone)
     texts = [name for name, kind in use_case.feature_kinds.items() if kind == "text"] + ([key] if key else [])
-    with exit_on_error(), archive_files(settings) as archive, open_source(file, sql, texts, zone) as source:
+    with exit_on_registry_error(), archive_files(settings) as archive, open_source(file, sql, texts, zone) as source:
         counts = prepare_predictions(source, columns, use_case, version, archive)
         if not dry_run:
             publish(settings, Prediction, source, "events", counts.to_publish, in_order=True)

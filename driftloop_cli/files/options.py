@@ -1,6 +1,5 @@
 """What the commands for files share: options, progress, counts."""
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,21 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 from zoneinfo import available_timezones
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from driftloop.errors import DependencyUnavailable, InvalidInput, Rejected
 from driftloop.events import Event
-from driftloop.exit_codes import ExitCode
 from driftloop.settings import Settings
-from driftloop_cli.console import exit_on_registry_error, out
+from driftloop_cli.console import err, out, print_json
 from driftloop_cli.settings import StorageCliSettings
 
 if TYPE_CHECKING:
     from driftloop_cli.files.source import ArchiveFiles, Source
-
-err = Console(stderr=True)
 
 SOURCE = "cli"
 """Who publishes, in the envelope of events."""
@@ -35,7 +28,6 @@ Sql = Annotated[
 ]
 Timezone = Annotated[str, typer.Option(metavar="ZONE", help="time zone of times that have none, such as Europe/Berlin")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="check, match and count; publish nothing")]
-AsJson = Annotated[bool, typer.Option("--json", help="print the counts as one JSON object")]
 
 
 def require_timezone(name: str) -> str:
@@ -43,18 +35,6 @@ def require_timezone(name: str) -> str:
     if name not in available_timezones():
         raise typer.BadParameter(f"there is no time zone {name}: use a name such as Europe/Berlin")
     return name
-
-
-@contextmanager
-def exit_on_error() -> Iterator[None]:
-    """Turn every error that the project raises on purpose into its message on standard error and an exit code."""
-    codes = {DependencyUnavailable: ExitCode.UNAVAILABLE, InvalidInput: ExitCode.USAGE, Rejected: ExitCode.REFUSED}
-    try:
-        with exit_on_registry_error():
-            yield
-    except (InvalidInput, Rejected) as error:
-        err.print(escape(str(error)), highlight=False, soft_wrap=True)
-        raise typer.Exit(next(code for kind, code in codes.items() if isinstance(error, kind))) from error
 
 
 @contextmanager
@@ -114,7 +94,7 @@ def publish(
 def print_counts(counts: Mapping[str, object], *, as_json: bool) -> None:
     """Print counts and other facts: one on a line, or all as a JSON object."""
     if as_json:
-        print(json.dumps(counts))
+        print_json(counts)
         return
     for name, value in counts.items():
         shown = f"{value:,}" if isinstance(value, int) else str(value)

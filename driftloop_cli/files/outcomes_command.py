@@ -6,14 +6,13 @@ import typer
 
 from driftloop.command_line import load_settings_or_exit
 from driftloop.events import now
+from driftloop_cli.console import AsJson, exit_on_registry_error
 from driftloop_cli.files.options import (
-    AsJson,
     DryRun,
     RowsFile,
     Sql,
     Timezone,
     archive_files,
-    exit_on_error,
     print_counts,
     publish,
     require_timezone,
@@ -64,7 +63,7 @@ def load(
     settings = load_settings_or_exit(StorageCliSettings)
     columns, zone = OutcomeColumns(outcome, id_column, row, key, time), require_timezone(timezone)
     texts = [name for name in (id_column, key) if name]
-    with exit_on_error(), archive_files(settings) as archive, open_source(file, sql, texts, zone) as source:
+    with exit_on_registry_error(), archive_files(settings) as archive, open_source(file, sql, texts, zone) as source:
         counts = prepare_outcomes(source, columns, settings.registry.model, now(), archive)
         if not dry_run:
             publish(settings, Outcome, source, "events", counts.to_publish)

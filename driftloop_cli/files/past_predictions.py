@@ -79,12 +79,14 @@ def prepare_predictions(
     features = ", ".join(f"{quote_literal(n)}: [{_feature_sql(source, n, use_case)}]" for n in use_case.features)
     outcome = value_sql(source, columns.outcome) if columns.outcome else "NULL::DOUBLE"
     kind = source.types[columns.outcome] if columns.outcome else "DOUBLE"
-    known_at = f"coalesce({time_sql(columns.outcome_time)}, time)" if columns.outcome_time else "time"
+    # The source may have columns with the names that are given here, so no expression uses one of those.
+    time = time_sql(columns.time)
+    known_at = f"coalesce({time_sql(columns.outcome_time)}, {time})" if columns.outcome_time else time
     connection.execute(
-        f"CREATE TEMP TABLE past AS SELECT {NUMBER}, {time_sql(columns.time)} AS time, "
+        f"CREATE TEMP TABLE past AS SELECT {NUMBER}, {time} AS time, "
         f"{key_sql(source, columns.key) if columns.key else 'NULL::VARCHAR'} AS key, "
         f"to_json({{{features}}})::VARCHAR AS features, {value_sql(source, columns.prediction)} AS prediction, "
-        f"{outcome} AS outcome, {comparable_sql('outcome', kind)} AS value, {known_at} AS known_at FROM source"
+        f"{outcome} AS outcome, {comparable_sql(outcome, kind)} AS value, {known_at} AS known_at FROM source"
     )
     own = [quote_literal(use_case.name), quote_literal(version)]
     said = ["key"] if columns.key else ["epoch_us(time)", "features", "prediction", "repetition"]

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
@@ -109,12 +110,10 @@ class Scorer:
         self._is_described = True
 
     def _example(self) -> pa.RecordBatch:
-        example = self._loaded.example
-        columns = list(self.converter.columns)
-        frame = example if not hasattr(example, "dtype") else None
-        if frame is None:
-            return pa.RecordBatch.from_arrays([pa.array(column) for column in example.T], names=columns)
-        return pa.RecordBatch.from_pandas(frame.rename(columns=str).head(1), preserve_index=False)
+        example, columns = self._loaded.example, list(self.converter.columns)
+        if isinstance(example, pd.DataFrame):
+            return pa.RecordBatch.from_pandas(example.rename(columns=str).head(1), preserve_index=False)
+        return pa.RecordBatch.from_arrays([pa.array(cells) for cells in np.asarray(example).T], names=columns)
 
     def _try(self, example: pa.RecordBatch, name: str, missing_values: Mapping[str, Any]) -> list[Any]:
         rows = self.converter.convert(example, 0)
@@ -256,7 +255,9 @@ def score_chunk(scorer: Scorer, job: ScoringJob, chunk: Chunk) -> tuple[pa.Table
     output = scorer.predict(rows)
     scores, labels = output.scores(), output.labels
     keys = None if job.key is None else pc.cast(batch.column(job.key), pa.string()).to_pylist()
-    events, ids, positions = [], [], []
+    events: list[SerializedEvent] = []
+    ids: list[str] = []
+    positions: list[int] = []
     time = now().isoformat()
     spans = [(start, min(start + EVENT_ROWS, len(scores))) for start in range(0, len(scores), EVENT_ROWS)]
     while spans:

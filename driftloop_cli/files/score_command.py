@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from driftloop.command_line import load_settings_or_exit
-from driftloop_cli.files.options import AsJson, exit_on_error, print_counts, shown_progress
+from driftloop_cli.console import AsJson, exit_on_registry_error
+from driftloop_cli.files.options import print_counts, shown_progress
 from driftloop_cli.files.settings import ScoreSettings
 
 
@@ -36,7 +37,7 @@ def score(
     from driftloop_cli.files.score import score_file  # noqa: PLC0415
 
     settings = load_settings_or_exit(ScoreSettings)
-    with exit_on_error(), shown_progress("rows") as report:
+    with exit_on_registry_error(), shown_progress("rows") as report:
         summary = score_file(
             input_file,
             output_file,

@@ -64,7 +64,10 @@ def test_frame_and_event_are_those_of_a_request(missing: bool, tmp_path: Path) -
     served.schema.missing_values = {}
     requested = served.schema.columns_to_frame(cells)
     rows = RowConverter(known).convert(batch(**cells), 0)
-    pd.testing.assert_frame_equal(rows.to_frame(), requested)
+    frame_of_file = rows.to_frame()
+    assert isinstance(requested, pd.DataFrame)
+    assert isinstance(frame_of_file, pd.DataFrame)
+    pd.testing.assert_frame_equal(frame_of_file, requested)
     assert from_json(to_json(rows.to_lists(0, 2), inf_nan_mode="null")) == from_json(to_json(cells))
 
 
@@ -151,7 +154,7 @@ def test_null_scores_as_in_a_request(missing_value: Any, kind: str, tmp_path: Pa
     estimator.fit(frame, [0.0, 5.0, 9.0, 2.0] * 15)
     folder = save_model(tmp_path / "model", estimator, frame, signature=signature(c=ALL_TYPES[kind]))
     served = load_through_manager(folder)
-    cells = [values[0], None]
+    cells: list[Any] = [values[0], None]
     scorer = Scorer(served.loaded, "7")
     scored = scorer.predict(scorer.converter.convert(batch(c=cells), 0)).scores()
     assert scored == served.predict({"c": cells}).scores()

@@ -232,7 +232,8 @@ def test_outcomes_by_key_are_matched_with_rows_of_the_model(tmp_path: Path) -> N
         events = list(prepared_events(source, "events"))
     assert counts == OutcomeCounts(rows=3, without_outcome=0, repeated=0, matched=1, unmatched=2, to_publish=3)
     assert [event.key for event in events] == ["001", "002", "003"]
-    assert '"model":"m","key":"001","outcome":1' in events[0].value
+    outcome = Outcome.model_validate_json(events[0].value)
+    assert (outcome.model, outcome.key, outcome.outcome, outcome.message_key) == ("m", "001", 1, events[0].key)
 
 
 def test_id_or_key_is_needed(tmp_path: Path) -> None:

@@ -22,17 +22,17 @@ USE_CASE = replace(
     feature_kinds={"x": "number", "c": "category", "b": "boolean", "d": "datetime", "t": "text"},
     classes=("no", "yes"),
 )
-COLUMNS = PredictionColumns("score", "at", outcome="late")
+COLUMNS = PredictionColumns("score", "time", outcome="outcome")
 ROWS = pd.DataFrame(
     {
-        "at": pd.to_datetime(["2013-07-03", "2013-07-01", "2013-07-01"], utc=True),
+        "time": pd.to_datetime(["2013-07-03", "2013-07-01", "2013-07-01"], utc=True),
         "x": [1.5, None, None],
         "c": ["UA", None, None],
         "b": [True, None, None],
-        "d": pd.to_datetime(["2013-06-01", None, None]),
+        "d": [pd.Timestamp("2013-06-01"), None, None],
         "t": ["text", None, None],
         "score": [0.25, 0.5, 0.5],
-        "late": ["yes", None, "no"],
+        "outcome": ["yes", None, "no"],
         "order": ["o1", "o2", "o3"],
     }
 )
@@ -99,7 +99,10 @@ def test_second_import_gives_the_same_events_and_leaves_out_the_archived(key: st
     ids=["probability", "missing", "infinite", "type"],
 )
 def test_invalid_values_are_named(column: str, values: list[object], message: str, tmp_path: Path) -> None:
-    with opened(tmp_path, ROWS.assign(**{column: values})) as source, pytest.raises(InvalidInput, match=message):
+    with (
+        opened(tmp_path, ROWS.assign(**{column: pd.Series(values)})) as source,
+        pytest.raises(InvalidInput, match=message),
+    ):
         prepare_predictions(source, COLUMNS, USE_CASE, "old", ArchiveFiles())
 
 

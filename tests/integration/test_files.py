@@ -49,7 +49,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def version(stack: Stack) -> str:
     """A version of a small model, in service."""
-    frame = pd.DataFrame({"x": np.arange(100.0), "n": np.arange(100)})
+    frame = pd.DataFrame({"x": np.arange(100.0), "n": np.zeros(100, int)})  # the label is in x alone
     estimator = DecisionTreeClassifier(max_depth=3, random_state=0).fit(frame, frame["x"] > 50)
     folder = save_model(stack.folder / "model", estimator, frame, "predict_proba")
     registry = stack.registry
@@ -119,20 +119,20 @@ def test_killed_score_goes_on_and_publishes_each_row_once(
     pd.testing.assert_frame_equal(scored[list(frame)], frame)
     assert (scored["prediction"] == (scored["x"] > 50)).all()
     by_id = {event.id: event for event in events}
-    for row in scored.iloc[random_source.sample(range(rows), 100)].itertuples():
-        event = by_id[str(row.prediction_id)]
-        assert event.features["n"][row.prediction_row] == row.n
-        assert event.predictions[row.prediction_row] == row.prediction
+    for row in scored.iloc[random_source.sample(range(rows), 100)].to_dict("records"):
+        event, position = by_id[row["prediction_id"]], row["prediction_row"]
+        assert event.features["n"][position] == row["n"]
+        assert event.predictions[position] == row["prediction"]
     assert not parts.exists()
-    again = run_command(stack, *command)
+    again = run_command(stack, "driftloop", *command[1:])
     assert again.returncode == 7, again.stdout + again.stderr
 
     # Its outcomes are named by the columns of the output.
     wait_until(lambda: archived_rows(stack, stack.topics.predictions) == rows or None, "the rows are archived", 600)
     labelled = scored.iloc[:: rows // 1000].assign(outcome=lambda chosen: (chosen["x"] > 50).astype(int))
     labelled.to_parquet(tmp_path / "outcomes.parquet")
-    load = ("outcomes", "load", str(tmp_path / "outcomes.parquet"), "--outcome", "outcome")
-    load = (*load, "--id", "prediction_id", "--row", "prediction_row")
+    load: tuple[str, ...] = ("outcomes", "load", str(tmp_path / "outcomes.parquet"), "--outcome", "outcome")
+    load += ("--id", "prediction_id", "--row", "prediction_row")
     dry = counts_of(stack, *load, "--dry-run")
     assert (dry["rows"], dry["matched"], dry["unmatched"], dry["published"]) == (len(labelled), len(labelled), 0, 0)
     assert events_of(stack, stack.topics.outcomes) == []
@@ -152,8 +152,16 @@ def test_imported_past_is_archived_once(stack: Stack, tmp_path: Path, random_sou
     chances = [random_source.random() for _ in range(PAST_ROWS)]
     past = known.assign(score=chances).sample(frac=1, random_state=random_source.randrange(2**32))
     past.to_parquet(tmp_path / "past.parquet")
-    load = ("import", "predictions", str(tmp_path / "past.parquet"), "--prediction", "score", "--time", "time")
-    load = (*load, "--outcome", usecase.target, "--version", "old system")
+    load: tuple[str, ...] = (
+        "import",
+        "predictions",
+        str(tmp_path / "past.parquet"),
+        "--prediction",
+        "score",
+        "--time",
+        "time",
+    )
+    load += ("--outcome", usecase.target, "--version", "old system")
     first = counts_of(stack, *load)
     assert (first["rows"], first["published"], first["with_outcome"]) == (PAST_ROWS, PAST_ROWS, PAST_ROWS)
     counts_of(stack, *load)
