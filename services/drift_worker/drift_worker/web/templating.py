@@ -21,7 +21,7 @@ from driftloop.events import REASON_TEXTS, DataQualityIssue, DriftVerdict, Quali
 
 PACKAGES = (("drift_worker.web", "static"), ("plotly", "package_data"))  # the latter has plotly.min.js
 CACHE_CONTROL = "public, max-age=31536000, immutable"
-BREAK_BEHIND = re.compile(r"([_.]+)(?=\w)")
+BREAK_BEHIND = re.compile(r"(?<=\w)([_.]+)(?=\w)")  # not behind the first character: _prediction stays whole
 ISSUE_TEXTS: dict[str, str] = {
     "out_of_range": "of the values are out of the reference's range: a change of units?",
     "unseen_levels": "of the values are levels that the reference does not have",
