@@ -17,19 +17,19 @@ from threadpoolctl import threadpool_limits
 
 from driftloop.drift import calibration
 from driftloop.errors import RegistryUnavailable, StorageUnavailable
+from driftloop.evaluation import gate
 from driftloop.evaluation.bootstrap import evaluate
+from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult
 from driftloop.events import ModelStateChanged, RetrainRequested
 from driftloop.registry.loading import download_model, load_model
 from driftloop.registry.model_registry import ModelRegistry
+from driftloop.registry.smoke_test import SmokeTestProcess
 from driftloop.settings import load_settings
 from driftloop.storage import dvc
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, save_gate_evaluation, save_reference
 from driftloop.telemetry import tracing
 from driftloop.telemetry.logging import configure_logging
-from trainer.gate import gate
-from trainer.gate.gate import Decision, HoldoutPredictions, SmokeTestResult
-from trainer.gate.smoke_test import SmokeTestProcess
 from trainer.retrain import git_revision, training, training_set
 from trainer.retrain.subprocess_job import ReportPhase, RetryableError
 from trainer.retrain.training import LoggedModel
