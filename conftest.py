@@ -4,12 +4,17 @@ import os
 import random
 import secrets
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from driftloop.settings import StorageSettings
 from tests.support.ports import reserve_ports
+
+if TYPE_CHECKING:
+    from stack.component import Component
 
 BUCKET = "driftloop"
 
@@ -41,25 +46,42 @@ def random_source(request: pytest.FixtureRequest) -> random.Random:
 @pytest.fixture(scope="session")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageSettings]:
     """A real server that speaks GCS's protocol, with an empty bucket; started for the first test that needs it."""
+    from stack import gcs  # noqa: PLC0415  # unit tests need not import the stack
+
+    folder = tmp_path_factory.mktemp("gcs")
+    with _running(gcs.gcs_component(folder, reserve_ports(1)[0], BUCKET), folder.parent / "gcs.log") as url:
+        yield StorageSettings(bucket=BUCKET, endpoint=url)
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(storage: StorageSettings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server with its artifacts in the bucket; started for the first test that needs it."""
+    from stack import mlflow  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("mlflow-server")
+    component = mlflow.mlflow_component(folder, reserve_ports(1)[0], BUCKET, str(storage.endpoint))
+    with _running(component, folder.parent / "mlflow.log") as url:
+        yield url
+
+
+@contextmanager
+def _running(component: "Component", log_file: Path) -> Iterator[str]:
+    """Run a component of the stack in the block; yield its URL."""
     from mirakuru import HTTPExecutor  # noqa: PLC0415  # unit tests need not import the stack
     from mirakuru.exceptions import ProcessFinishedWithError  # noqa: PLC0415
 
-    from stack import gcs  # noqa: PLC0415
-
-    folder = tmp_path_factory.mktemp("gcs")
-    part = gcs.gcs_component(folder, reserve_ports(1)[0], BUCKET)
-    part.prepare()
-    with (folder.parent / "gcs.log").open("w") as log:
+    component.prepare()
+    with log_file.open("w") as log:
         server = HTTPExecutor(
-            part.command,
-            part.url + part.ready_path,
+            component.command,
+            component.url + str(component.ready_path),
             method="GET",
-            timeout=30,
+            timeout=120,
             stdout=log,
             stderr=log,
-            envvars=dict(os.environ),
+            envvars={**os.environ, **component.environment},
         )
         server.start()
-        yield StorageSettings(bucket=BUCKET, endpoint=part.url)
+        yield component.url
         with suppress(ProcessFinishedWithError):
             server.stop()

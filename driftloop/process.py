@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 LIFELINE_VARIABLE = "LIFELINE_FD"  # without the prefix of the settings, which would reject it as unknown
@@ -58,7 +58,13 @@ class ChildProcess:
     """A child process with a lifeline. In a ``with`` statement it is killed at the end of the block."""
 
     def __init__(
-        self, command: Sequence[str], *, stdin: int | None = None, stdout: int | None = None, stderr: int | None = None
+        self,
+        command: Sequence[str],
+        *,
+        stdin: int | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start the process.
 
@@ -67,6 +73,7 @@ class ChildProcess:
             stdin: As in :class:`subprocess.Popen`; pipes carry text.
             stdout: Likewise.
             stderr: Likewise.
+            environment: All its variables; by default those of this process.
 
         Raises:
             OSError: The program cannot be started.
@@ -83,7 +90,7 @@ class ChildProcess:
                 text=True,
                 errors="replace",
                 pass_fds=[child_end],
-                env={**os.environ, LIFELINE_VARIABLE: str(child_end)},
+                env={**(os.environ if environment is None else environment), LIFELINE_VARIABLE: str(child_end)},
             )
         except BaseException:
             self._close_lifeline()

@@ -48,6 +48,9 @@ class UseCase:
     metric: MetricSpec | None = None
     """The metric that the gate compares: the name of a scikit-learn scorer, an own function, or what decisions cost. By
     default ROC AUC for two classes, its one-versus-rest mean for more, and RMSE for a number."""
+    candidates: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    """Further pipelines by name, such as those of :func:`driftloop.candidates.parameter_grid`. A retrain compares them
+    with ``make_pipeline`` on the latest training rows, and takes the best."""
     subgroup_columns: tuple[str, ...] = ()
     """Features by which rows are divided into subgroups. A challenger must not be clearly worse on a large subgroup."""
     block_days: int = 1

@@ -13,6 +13,8 @@ from driftloop.exit_codes import ExitCode
 from driftloop.kafka import topics
 from driftloop.kafka.publisher import Publisher
 from driftloop.settings import Settings
+from driftloop_cli.adopt.command import adopt
+from driftloop_cli.challenge_command import challenge
 from driftloop_cli.console import (
     AsJson,
     CommandGroup,
@@ -49,6 +51,8 @@ app.command()(new)
 app.command()(score)
 app.add_typer(outcomes_command.app, name="outcomes")
 app.add_typer(import_command.app, name="import")
+app.command()(adopt)
+app.command()(challenge)
 
 
 @app.callback()
@@ -145,9 +149,10 @@ def shadow(
         driftloop shadow --version 3 --last 20000
     """
     from driftloop.registry.loading import ModelRejected  # noqa: PLC0415  # MLflow and pandas take seconds to import
-    from driftloop_cli.shadow import ShadowSettings, evaluate_shadow, print_comparison  # noqa: PLC0415
+    from driftloop_cli.archived_rows import ArchivedRowsSettings  # noqa: PLC0415
+    from driftloop_cli.shadow import evaluate_shadow, print_comparison  # noqa: PLC0415
 
-    settings = load_settings_or_exit(ShadowSettings)
+    settings = load_settings_or_exit(ArchivedRowsSettings)
     with exit_on_registry_error():
         try:
             comparison = evaluate_shadow(settings, version, last)

@@ -11,20 +11,11 @@ from driftloop.evaluation.metric import BUILT_IN_METRICS, REPORTED_METRICS
 from driftloop.evaluation.metric_names import format_interval, metric_label
 from driftloop.evaluation.metrics import FloatArray
 from driftloop.events import VERSION_COLUMN, Evaluation
-from driftloop.registry.loading import LoadedModel
 from driftloop.registry.model_registry import ModelRegistry
-from driftloop.storage import labelled_archive
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.labelled_archive import ArchiveQuery
 from driftloop.usecase import UseCase
-from driftloop.usecase_setting import UseCaseSetting
+from driftloop_cli.archived_rows import ArchivedRowsSettings, predict_rows, read_labelled_rows
 from driftloop_cli.console import out, print_table
-from driftloop_cli.settings import StorageCliSettings
-
-
-class ShadowSettings(StorageCliSettings):
-    """Settings of ``driftloop shadow``."""
-
-    use_case: UseCaseSetting
 
 
 class ShadowComparison(NamedTuple):
@@ -50,7 +41,7 @@ class ShadowComparison(NamedTuple):
         return {**self._asdict(), "differences": differences}
 
 
-def evaluate_shadow(settings: ShadowSettings, version: str, last_rows: int | None) -> ShadowComparison | None:
+def evaluate_shadow(settings: ArchivedRowsSettings, version: str, last_rows: int | None) -> ShadowComparison | None:
     """Compare a version with the served predictions on labelled rows of the archive; ``None`` if there are none.
 
     Args:
@@ -63,8 +54,7 @@ def evaluate_shadow(settings: ShadowSettings, version: str, last_rows: int | Non
     """
     registry, use_case = ModelRegistry(settings.registry), settings.use_case
     model = registry.load(version)
-    with labelled_archive.open_archive(Bucket(settings.storage), settings.topics, use_case) as archive:
-        rows = archive.read(labelled_archive.ArchiveQuery(last_rows=last_rows))
+    rows = read_labelled_rows(settings, ArchiveQuery(last_rows=last_rows))
     if rows.empty:
         return None
     return compare(use_case, rows, version, predict_rows(use_case, model, rows), registry.trained_through(version))
@@ -125,9 +115,3 @@ def print_comparison(comparison: ShadowComparison) -> None:
             format_interval(name, difference, signed=True),
         )
     print_table(table)
-
-
-def predict_rows(use_case: UseCase, model: LoadedModel, rows: pd.DataFrame) -> FloatArray:
-    """Return a model's predictions for rows, as metrics take them."""
-    features = rows[model.signature.inputs.input_names()]
-    return use_case.target_type.predict(model.estimator, model.predict_fn, features)

@@ -47,6 +47,7 @@ SPAN_WINDOWS = (1, 3)  # numbers of consecutive windows that are scored together
 STRIDES_PER_WINDOW = 10  # windows of the reference start a tenth of their length apart
 MAX_WINDOWS = 2_000  # per span; more windows take longer and do not change the result
 FOLDS = 4  # consecutive parts of the reference, for cross-fitting
+EMBARGO_DAYS = 3  # rows within them may resemble a window more than later rows will
 MIN_INDEPENDENT_WINDOWS = 20  # windows without overlap; with fewer, a 1 % threshold would be a guess
 MAX_GRID = 2_048  # distinct numbers; a column with more is rounded to as many quantiles, for calibration only
 EXACT_TAIL = 256  # smallest and largest numbers that are not rounded: in a long tail two quantiles are far apart
@@ -123,7 +124,7 @@ def calibrate(
     *,
     window_rows: int,
     false_alarm_rate: float,
-    embargo_days: int = 3,
+    embargo_days: int = EMBARGO_DAYS,
     importance: Mapping[str, float] = {},
     distances: Mapping[str, DistanceName] = {},
 ) -> DriftProfile:

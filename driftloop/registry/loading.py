@@ -120,27 +120,67 @@ def load_model(folder: Path, added_types: Sequence[str] = ()) -> LoadedModel:
         ModelRejected: The model is of another kind, of an incompatible version, without a signature or a method that
             predicts, or its files contain other types or harmful values.
     """
-    import skops.io  # noqa: PLC0415  # takes seconds, and most users of the registry load nothing
-    from skops.io.exceptions import UntrustedTypesFoundException  # noqa: PLC0415
-
     versions: dict[str, LibraryVersion] = {}
-    trusted = (*TRUSTED_TYPES, *added_types)
-    try:
+    with _reject_unloadable(versions):
         description = Model.load(str(folder))
         require_supported(description)
         file = folder / description.flavors[FLAVOR]["pickled_model"]
         schema = read_schema(file)
-        versions = library_versions(folder, description, schema)
+        versions |= library_versions(folder, description, schema)
         _log_mismatches(description, versions)
         require_compatible(versions, schema)
-        require_plain_keys(schema)
-        estimator = skops.io.load(file, trusted=list(trusted))
-        require_harmless(estimator)
+        estimator = _load_file(file, schema, added_types, versions)
         require_prediction_method(estimator, description)
         example = description.load_input_example(str(folder))
+    rows = example if isinstance(example, pd.DataFrame | np.ndarray) else None
+    return LoadedModel(estimator, description, rows, versions)
+
+
+def load_estimator(file: Path, added_types: Sequence[str] = ()) -> Any:
+    """Load the estimator in a skops file, as :func:`load_model` does; nothing else about the model is known.
+
+    Raises:
+        ModelFilesUnreadable: The file is missing or broken.
+        ModelRejected: The file contains types that are not trusted, or harmful values.
+    """
+    with _reject_unloadable({}):
+        return _load_file(file, read_schema(file), added_types, {})
+
+
+def untrusted_types(file: Path, added_types: Sequence[str] = ()) -> list[str]:
+    """Return the types in a skops file that are not trusted, sorted; the file is not loaded.
+
+    Raises:
+        ModelFilesUnreadable: The file is missing or broken.
+    """
+    import skops.io  # noqa: PLC0415  # takes seconds, and most users of the registry load nothing
+
+    with _reject_unloadable({}):
+        return sorted(set(skops.io.get_untrusted_types(file=file)) - {*TRUSTED_TYPES, *added_types})
+
+
+def _load_file(
+    file: Path, schema: dict[str, Any], added_types: Sequence[str], versions: Mapping[str, LibraryVersion]
+) -> Any:
+    import skops.io  # noqa: PLC0415  # takes seconds, and most users of the registry load nothing
+    from skops.io.exceptions import UntrustedTypesFoundException  # noqa: PLC0415
+
+    require_plain_keys(schema)
+    try:
+        estimator = skops.io.load(file, trusted=[*TRUSTED_TYPES, *added_types])
     except UntrustedTypesFoundException as error:
-        untrusted = set(skops.io.get_untrusted_types(file=file)) - set(trusted)
-        raise ModelRejected(explain_untrusted(untrusted, added_types, versions)) from error
+        raise ModelRejected(explain_untrusted(untrusted_types(file, added_types), added_types, versions)) from error
+    require_harmless(estimator)
+    return estimator
+
+
+@contextmanager
+def _reject_unloadable(versions: Mapping[str, LibraryVersion]) -> Iterator[None]:
+    """Raise :class:`ModelRejected` for whatever is wrong with a model's files in the block."""
+    try:
+        yield
+    except ModelRejected:
+        raise
     except Rejected as error:
         raise ModelRejected(str(error)) from error
     except ModuleNotFoundError as error:
@@ -148,8 +188,6 @@ def load_model(folder: Path, added_types: Sequence[str] = ()) -> LoadedModel:
     except Exception as error:  # broken files, and files of other versions, raise errors of many types
         problem = f"{type(error).__name__}: {error}{mismatch_note(versions)}"
         raise ModelFilesUnreadable(f"the model's files cannot be loaded: {problem}") from error
-    rows = example if isinstance(example, pd.DataFrame | np.ndarray) else None
-    return LoadedModel(estimator, description, rows, versions)
 
 
 def _log_mismatches(description: Model, versions: Mapping[str, LibraryVersion]) -> None:

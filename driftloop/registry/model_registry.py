@@ -5,7 +5,9 @@ All functions raise :class:`~driftloop.errors.RegistryUnavailable` when MLflow d
 
 import tempfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 import pandas as pd
@@ -27,6 +29,17 @@ TAG_RESULT = "result"  # the version's last state, in one word
 TAG_RETRAIN_RESULT = "state_of_retrain_json"
 TAG_ROLLED_BACK = "state_rolled_back_json"
 PARAM_TRAINED_THROUGH = "trained_through"  # of a run
+
+
+class VersionOrigin(NamedTuple):
+    """Where a version comes from."""
+
+    run_id: str
+    """The run that logged it; empty if MLflow does not say."""
+    user: str
+    """The user whose run it is; empty if MLflow does not say."""
+    created: datetime
+    """When it was registered, which is after its training."""
 
 
 class ModelRegistry:
@@ -69,7 +82,7 @@ class ModelRegistry:
 
         Args:
             source: MLflow's address of the logged model.
-            retrain_id: The retrain that the version comes from.
+            retrain_id: The retrain, or the adoption, that the version comes from.
             tags: Further tags of the version.
         """
         version = str(mlflow.register_model(source, self.model, tags={TAG_RETRAIN_ID: retrain_id, **tags}).version)
@@ -127,6 +140,18 @@ class ModelRegistry:
         run_id = self.client.get_model_version(self.model, version).run_id
         value = self.client.get_run(run_id).data.params.get(PARAM_TRAINED_THROUGH) if run_id else None
         return pd.Timestamp(value or 0, tz=None if value else "UTC")
+
+    @translate_errors()
+    def origin(self, version: str) -> VersionOrigin:
+        """Return where a version comes from, as far as MLflow says."""
+        found = self.client.get_model_version(self.model, version)
+        user = self.client.get_run(found.run_id).data.tags.get("mlflow.user", "") if found.run_id else ""
+        return VersionOrigin(found.run_id or "", user, datetime.fromtimestamp(found.creation_timestamp / 1000, UTC))
+
+    @translate_errors()
+    def describe(self, version: str, text: str) -> None:
+        """Set a version's description, which MLflow's UI shows."""
+        self.client.update_model_version(self.model, version, text)
 
     @translate_errors()
     def promote(self, version: str) -> None:

@@ -30,7 +30,7 @@ def explain_untrusted(
             f"the file contains types that this scikit-learn does not have: {', '.join(gone)}"
             f"{mismatch_note(versions)}: train the model again with the versions here, or install the others"
         )
-    unsafe = [name for name in names if _can_run_code(name)]
+    unsafe = [name for name in names if can_run_code(name)]
     others = [name for name in names if name not in unsafe]
     parts = [f"the file contains types that are not trusted: {', '.join(names)}"]
     if unsafe:
@@ -38,7 +38,7 @@ def explain_untrusted(
             f"never trust {', '.join(unsafe)}, which can run code that the file chooses: save the model without it, "
             "and of a search only its best_estimator_"
         )
-    if missing := sorted({name.split(".")[0] for name in others if not _is_installed(name)}):
+    if missing := sorted({name.split(".")[0] for name in others if not is_installed(name)}):
         parts.append(f"not installed here: {', '.join(map(install_hint, missing))}")
     if others and not unsafe:
         parts.append(
@@ -64,7 +64,7 @@ def install_hint(package: str) -> str:
     return f"{package} (install the package that provides it, for predictor and trainer alike)"
 
 
-def _is_installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
     """Return whether the package of a type is installed; nothing is imported."""
     package = name.split(".", maxsplit=1)[0]
     return package != SCRIPT and (package in sys.modules or find_spec(package) is not None)
@@ -83,6 +83,6 @@ def _is_gone(name: str) -> bool:
         return True
 
 
-def _can_run_code(name: str) -> bool:
+def can_run_code(name: str) -> bool:
     """Return whether a type is of Python's library, or a distribution, whose ``__setstate__`` calls ``exec``."""
     return name.split(".", maxsplit=1)[0] in sys.stdlib_module_names - {SCRIPT} or name.startswith("scipy.stats.")

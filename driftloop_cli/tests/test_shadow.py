@@ -12,7 +12,8 @@ from driftloop.evaluation.bootstrap import evaluate, paired_difference
 from driftloop.evaluation.metric import BUILT_IN_METRICS
 from driftloop.evaluation.targets import BINARY
 from driftloop.registry.loading import LoadedModel
-from driftloop_cli.shadow import compare, predict_rows, print_comparison
+from driftloop_cli.archived_rows import predict_rows
+from driftloop_cli.shadow import compare, print_comparison
 from tests.support.synthetic_usecase import make_use_case
 
 DAYS, ROWS = 8, 100

@@ -4,6 +4,7 @@ The default list of trusted types is made from these: whatever skops does not kn
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -157,6 +158,11 @@ def amounts() -> Any:
 def _booster(module: str, name: str, **params: Any) -> Any:
     """Return an estimator of an optional library, which is imported only when it is asked for."""
     return getattr(import_module(module), name)(**params)
+
+
+def _encoded(make: Callable[[], Any]) -> Any:
+    """Return a pipeline that encodes texts for an estimator, and leaves gaps in numbers to it."""
+    return make_pipeline(make_column_transformer((OrdinalEncoder(), ["kind"]), remainder="passthrough"), make())
 
 
 def _forest(trees: int = 4) -> Any:
@@ -363,6 +369,10 @@ PREPARED: Mapping[str, tuple[Callable[[], pd.DataFrame], Callable[[], Any]]] = {
             HistGradientBoostingClassifier(max_iter=3),
         ),
     ),
+    **{
+        f"{name}, in a pipeline": (mixed, partial(_encoded, PROBABILITIES[name]))
+        for name in ("LGBMClassifier", "XGBClassifier", "CatBoostClassifier")
+    },
     "KNeighborsClassifier of texts": (
         texts,
         lambda: make_pipeline(make_column_transformer((TfidfVectorizer(), "text")), KNeighborsClassifier()),

@@ -19,8 +19,9 @@ from mlflow.models import ModelSignature, infer_signature
 from threadpoolctl import threadpool_limits
 
 from driftloop.events import FeatureValue, frame_to_columns
+from driftloop.registry.model_logging import EXAMPLE_ROWS
 from driftloop.registry.trusted_types import TRUSTED_TYPES
-from trainer.retrain.training import EXAMPLE_ROWS, train
+from trainer.retrain.training import train
 from usecases.flights import usecase
 
 Row = dict[str, FeatureValue]

@@ -9,11 +9,11 @@ from driftloop.drift.comparable_columns import COLUMN_TYPES
 from driftloop.drift.distances import DISTANCES, DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import InvalidInput
+from driftloop.evaluation.gate_settings import GateSettings
 from driftloop.events import RESERVED_COLUMNS
 from driftloop.settings import DeadLetterSettings, Port, RegistrySettings, ServerSettings, Settings, StorageSettings
 from driftloop.settings_section import Fraction, SettingsSection
 from driftloop.usecase_setting import UseCaseSetting
-from trainer.gate.settings import GateSettings
 from trainer.policy.settings import PolicySettings
 from trainer.probation.settings import ProbationSettings
 from trainer.schedule import Cron

@@ -4,10 +4,11 @@ Run and model are logged to MLflow. The result is stored as a tag on the version
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,20 +18,20 @@ from threadpoolctl import threadpool_limits
 
 from driftloop.drift import calibration
 from driftloop.errors import RegistryUnavailable, StorageUnavailable
+from driftloop.evaluation import gate
 from driftloop.evaluation.bootstrap import evaluate
+from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult
 from driftloop.events import ModelStateChanged, RetrainRequested
 from driftloop.registry.loading import download_model, load_model
 from driftloop.registry.model_registry import ModelRegistry
+from driftloop.registry.smoke_test import SmokeTestProcess
 from driftloop.settings import load_settings
 from driftloop.storage import dvc
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, save_gate_evaluation, save_reference
 from driftloop.telemetry import tracing
 from driftloop.telemetry.logging import configure_logging
-from trainer.gate import gate
-from trainer.gate.gate import Decision, HoldoutPredictions, SmokeTestResult
-from trainer.gate.smoke_test import SmokeTestProcess
-from trainer.retrain import git_revision, training, training_set
+from trainer.retrain import candidates, git_revision, training, training_set
 from trainer.retrain.subprocess_job import ReportPhase, RetryableError
 from trainer.retrain.training import LoggedModel
 from trainer.retrain.training_set import TrainingSet
@@ -109,7 +110,7 @@ def run_retrain(
     """Run a retrain and return its final state.
 
     1. Build and check the training set, and split off the holdout.
-    2. Train the challenger on the other rows.
+    2. Train the challenger on the other rows; if the use case has candidates, the best of them.
     3. Score the holdout with champion and challenger.
     4. If the gate would promote: train again, with the holdout.
     5. Log the model, load and time it in a fresh process, and build the reference of its windows.
@@ -145,7 +146,18 @@ def run_retrain(
 
         last_day = split.train[use_case.timestamp].max()
         report_phase("training", f"{dataset.counts}: trains on rows up to {last_day:%Y-%m-%d}")
-        challenger = _fit(settings, split.train)
+        selection = None
+        if use_case.candidates:
+            report_phase("candidates", f"compares {1 + len(use_case.candidates)} candidates on its latest days")
+            selection = candidates.choose(
+                use_case,
+                split.train,
+                lambda rows, make_pipeline: training.train(use_case, rows, make_pipeline)[0],
+                partial(training.predict, use_case),
+            )
+            report_phase("training", str(selection))
+        make_pipeline = selection.make_pipeline if selection else use_case.make_pipeline
+        challenger = _fit(settings, split.train, make_pipeline)
 
         predictions = None
         if background.champion_folder is not None:
@@ -165,7 +177,7 @@ def run_retrain(
         )
         if refit:
             report_phase("refit", f"trains it again, with the {len(split.holdout):,} holdout rows")
-            challenger = _fit(settings, split.everything)
+            challenger = _fit(settings, split.everything, make_pipeline)
 
         report_phase("smoke_test", "logs it, runs it in a fresh process, and calibrates its drift profile")
         params = {
@@ -173,10 +185,13 @@ def run_retrain(
             "training_rows": challenger.labelled,
             "holdout_rows": len(split.holdout),
             "refit": refit,
+            **(candidates.run_params(selection) if selection else {}),
         }
         logged, smoke_test_result, reference = _log_and_test(
             settings, retrain, dataset, challenger, params, background, smoke_test, folder
         )
+        if selection:
+            mlflow.log_metrics(candidates.run_metrics(selection), run_id=logged.run_id)
         dataset_md5 = dvc.parse_pointer(background.dataset_pointer.result()).md5
 
     report_phase("registration", "registers it with its reference")
@@ -200,8 +215,8 @@ def _split(settings: TrainerSettings, rows: pd.DataFrame, trained_through: pd.Ti
     return DataSplit(train, holdout, rows[rows[use_case.timestamp] <= holdout[use_case.timestamp].max()])
 
 
-def _fit(settings: TrainerSettings, rows: pd.DataFrame) -> _FittedModel:
-    estimator, labelled = training.train(settings.use_case, rows)
+def _fit(settings: TrainerSettings, rows: pd.DataFrame, make_pipeline: Callable[[], Any]) -> _FittedModel:
+    estimator, labelled = training.train(settings.use_case, rows, make_pipeline)
     return _FittedModel(estimator, rows, labelled)
 
 

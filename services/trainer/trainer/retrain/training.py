@@ -1,32 +1,30 @@
 """Train a challenger, log it with everything it was made from, and build the reference of its windows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import mlflow
 import pandas as pd
-from mlflow.models import ModelSignature, infer_signature
 from sklearn.inspection import permutation_importance
 
-from driftloop.drift.calibration import calibrate
-from driftloop.drift.comparable_columns import to_comparable
 from driftloop.drift.distances import DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.evaluation.metrics import FloatArray
-from driftloop.events import PREDICTION_COLUMN, RetrainRequested
+from driftloop.events import RetrainRequested
+from driftloop.registry.model_logging import log_model
 from driftloop.registry.model_registry import PARAM_TRAINED_THROUGH
+from driftloop.storage import reference_building
 from driftloop.storage.reference_store import Reference, subsample_evenly
 from driftloop.usecase import UseCase
 
-EXAMPLE_ROWS = 5
 IMPORTANCE_ROWS = 2_500  # enough to tell which features count, in a second
 
 
-def train(use_case: UseCase, rows: pd.DataFrame) -> tuple[Any, int]:
-    """Fit the use case's pipeline to the labelled rows; return it and their number."""
+def train(use_case: UseCase, rows: pd.DataFrame, make_pipeline: Callable[[], Any] | None = None) -> tuple[Any, int]:
+    """Fit a pipeline, by default the use case's own, to the labelled rows; return it and their number."""
     labelled = rows[rows[use_case.target].notna()]
     targets = pd.Series(use_case.target_type.decode(use_case.outcomes(labelled)), labelled.index, name=use_case.target)
-    return use_case.make_pipeline().fit(labelled[use_case.features], targets), len(labelled)
+    return (make_pipeline or use_case.make_pipeline)().fit(labelled[use_case.features], targets), len(labelled)
 
 
 def predict(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> FloatArray:
@@ -60,19 +58,16 @@ def build_reference(
         distances: Distances by column, where the default is not wanted.
         importance: Importance of features, by name.
     """
-    comparable = to_comparable(rows[use_case.features], use_case.feature_kinds, rows[use_case.timestamp]).rows
-    predictions = use_case.target_type.to_column(predict(use_case, estimator, rows))
-    monitored = comparable.assign(**{PREDICTION_COLUMN: predictions})
-    profile = calibrate(
-        monitored,
-        use_case.day_ordinals(rows[use_case.timestamp]),
+    return reference_building.build_reference(
+        rows[use_case.features],
+        use_case.target_type.to_column(predict(use_case, estimator, rows)),
         use_case.monitored_kinds,
-        window_rows=window.rows,
-        false_alarm_rate=window.false_alarm_rate,
-        importance=importance,
+        rows[use_case.timestamp],
+        use_case.day_ordinals(rows[use_case.timestamp]),
+        window,
         distances=distances,
+        importance=importance,
     )
-    return Reference(monitored, profile)
 
 
 def feature_importance(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> dict[str, float]:
@@ -96,24 +91,6 @@ def feature_importance(use_case: UseCase, estimator: Any, rows: pd.DataFrame) ->
         random_state=0,
     )
     return dict(zip(use_case.features, result.importances_mean.tolist(), strict=True))
-
-
-def _signature_sample(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a few rows that contain, for each column, a value and a missing value if it has any.
-
-    MLflow inspects every string of the rows that it infers a signature from.
-    """
-    missing = rows.isna()
-    positions = {int(mask.argmax()) for column in missing for mask in (missing[column].array, ~missing[column].array)}
-    return rows.iloc[sorted(positions)]
-
-
-def _signature(use_case: UseCase, estimator: Any, rows: pd.DataFrame) -> ModelSignature:
-    sample = _signature_sample(rows[use_case.features])
-    returned = getattr(estimator, predict_method(use_case, estimator))(sample)
-    if use_case.target_type.kind == "binary" and returned.ndim == 2:  # the predictor answers with the second column
-        returned = returned[:, 1]
-    return infer_signature(sample, pd.Series(returned, name="prediction") if returned.ndim == 1 else returned)
 
 
 class LoggedModel(NamedTuple):
@@ -143,8 +120,6 @@ def log_run(
         params: Further parameters of the run.
         files: Texts to log, by their path among the run's artifacts.
     """
-    import skops.io  # noqa: PLC0415  # takes seconds
-
     mlflow.set_experiment(use_case.name)
     with mlflow.start_run(run_name=f"retrain {retrain.id}") as run:
         mlflow.set_tags(
@@ -165,15 +140,5 @@ def log_run(
         )
         for path, text in files.items():
             mlflow.log_text(text, path)
-        logged_model = mlflow.sklearn.log_model(
-            estimator,
-            name="model",
-            signature=_signature(use_case, estimator, rows),
-            input_example=rows[use_case.features].head(EXAMPLE_ROWS),
-            serialization_format="skops",  # loading it runs no code of the file
-            # MLflow wants all types that the file has; what is trusted is decided where it is loaded: the smoke test
-            skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(estimator)),
-            pyfunc_predict_fn=predict_method(use_case, estimator),
-            pip_requirements=["scikit-learn", "skops", "pandas"],
-        )
-    return LoggedModel(run.info.run_id, logged_model.model_uri)
+        uri = log_model(estimator, rows[use_case.features], predict_method(use_case, estimator))
+    return LoggedModel(run.info.run_id, uri)

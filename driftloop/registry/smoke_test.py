@@ -1,10 +1,10 @@
 """Smoke test: load and time a model in a fresh process, as a predictor would.
 
     echo "CHAMPION_FOLDER
-    MODEL_FOLDER" | python -m trainer.gate.smoke_test [TRUSTED_TYPE…]
+    MODEL_FOLDER" | python -m driftloop.registry.smoke_test [TRUSTED_TYPE…]
 
-prints a :class:`trainer.gate.gate.SmokeTestResult` as JSON; without a champion the first line is empty. Modules and
-types that only the trainer's own process has cannot help the model here.
+prints a :class:`driftloop.evaluation.gate.SmokeTestResult` as JSON; without a champion the first line is empty. Modules
+and types that only the parent process has cannot help the model here.
 """
 
 import subprocess
@@ -23,9 +23,9 @@ from mlflow.models import ModelSignature
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits
 
+from driftloop.evaluation.gate import ServingTrial, SmokeTestResult
 from driftloop.process import ChildProcess, exit_with_parent, module_command
 from driftloop.registry.loading import LoadedModel, ModelRejected, load_model
-from trainer.gate.gate import ServingTrial, SmokeTestResult
 
 ROWS = (1, 128)  # a single row, and what is batched under load
 REPEATS = 11  # per number of rows: a model compared with itself measured 0.99 to 1.09 in 60 of 60 trials
@@ -40,7 +40,7 @@ class SmokeTestProcess:
 
     def __init__(self, trusted_types: Sequence[str] = ()) -> None:
         """Start the process; it trusts some types besides those that are trusted by default."""
-        command = module_command("trainer.gate.smoke_test", *trusted_types)
+        command = module_command("driftloop.registry.smoke_test", *trusted_types)
         self._process = ChildProcess(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self._has_champion = False
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from driftloop.evaluation.bootstrap import Interval, as_gain, detectable_difference, paired_difference
+from driftloop.evaluation.gate_settings import GateSettings
 from driftloop.evaluation.metric import BUILT_IN_METRICS, Metric
 from driftloop.evaluation.metric_names import format_interval, format_metric, metric_label
 from driftloop.evaluation.metrics import FloatArray, IntArray, are_probabilities
 from driftloop.evaluation.targets import Target
-from trainer.gate.settings import GateSettings
 
 BRIER = BUILT_IN_METRICS["brier"]
 CALIBRATION_TOLERANCE = 0.0025  # in Brier score: the cost of being five points off everywhere, 0.05 squared

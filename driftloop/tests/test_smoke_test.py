@@ -17,11 +17,11 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult, decide
+from driftloop.evaluation.gate_settings import GateSettings
 from driftloop.evaluation.metric import BUILT_IN_METRICS
 from driftloop.evaluation.targets import BINARY
-from trainer.gate.gate import Decision, HoldoutPredictions, SmokeTestResult, decide
-from trainer.gate.settings import GateSettings
-from trainer.gate.smoke_test import ROWS, SmokeTestProcess, column_types, run_in_process
+from driftloop.registry.smoke_test import ROWS, SmokeTestProcess, column_types, run_in_process
 
 pytestmark = pytest.mark.integration
 
@@ -80,7 +80,7 @@ def test_smoke_test_reports_columns_and_latencies_of_both_models(champion: Path)
 
 
 def test_smoke_test_runs_by_hand_without_champion(champion: Path) -> None:
-    command = [sys.executable, "-m", "trainer.gate.smoke_test"]
+    command = [sys.executable, "-m", "driftloop.registry.smoke_test"]
     printed = json.loads(
         subprocess.run(command, input=f"\n{champion}\n", capture_output=True, text=True, check=True).stdout
     )
@@ -144,7 +144,7 @@ def test_smoke_test_process_reports_exit_code(monkeypatch: pytest.MonkeyPatch, c
 
 def test_smoke_test_process_exits_with_parent() -> None:
     script = (
-        "import time; from trainer.gate.smoke_test import SmokeTestProcess; "
+        "import time; from driftloop.registry.smoke_test import SmokeTestProcess; "
         "print(SmokeTestProcess()._process.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:

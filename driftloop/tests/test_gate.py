@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from driftloop.evaluation.metric import BUILT_IN_METRICS
-from driftloop.evaluation.metrics import FloatArray, IntArray
-from driftloop.evaluation.targets import BINARY, NUMBER
-from trainer.gate.gate import (
+from driftloop.evaluation.gate import (
     FIRST_VERSION,
     Decision,
     HoldoutPredictions,
@@ -19,7 +16,10 @@ from trainer.gate.gate import (
     decide_first,
     holdout_days,
 )
-from trainer.gate.settings import GateSettings
+from driftloop.evaluation.gate_settings import GateSettings
+from driftloop.evaluation.metric import BUILT_IN_METRICS
+from driftloop.evaluation.metrics import FloatArray, IntArray
+from driftloop.evaluation.targets import BINARY, NUMBER
 
 RANDOM = np.random.default_rng(0)
 DAYS, ROWS = 14, 200

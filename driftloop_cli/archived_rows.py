@@ -1,0 +1,32 @@
+"""Labelled rows of the archive, and a version's predictions for them: for ``driftloop shadow`` and ``challenge``."""
+
+import pandas as pd
+
+from driftloop.evaluation.metrics import FloatArray
+from driftloop.registry.loading import LoadedModel
+from driftloop.storage import labelled_archive
+from driftloop.storage.bucket import Bucket
+from driftloop.storage.labelled_archive import ArchiveQuery
+from driftloop.usecase import UseCase
+from driftloop.usecase_setting import UseCaseSetting
+from driftloop_cli.settings import StorageCliSettings
+
+
+class ArchivedRowsSettings(StorageCliSettings):
+    """Settings of commands that score archived rows."""
+
+    use_case: UseCaseSetting
+
+
+def read_labelled_rows(settings: ArchivedRowsSettings, query: ArchiveQuery) -> pd.DataFrame:
+    """Return the rows of the archive that match and whose outcome is one that the use case knows, ordered by time."""
+    use_case = settings.use_case
+    with labelled_archive.open_archive(Bucket(settings.storage), settings.topics, use_case) as archive:
+        rows = archive.read(query)
+    return rows[~pd.isna(use_case.outcomes(rows))]
+
+
+def predict_rows(use_case: UseCase, model: LoadedModel, rows: pd.DataFrame) -> FloatArray:
+    """Return a model's predictions for rows, as metrics take them."""
+    features = rows[model.signature.inputs.input_names()]
+    return use_case.target_type.predict(model.estimator, model.predict_fn, features)

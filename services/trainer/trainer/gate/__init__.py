@@ -1,1 +1,0 @@
-"""The gate: whether a challenger may replace the champion."""
