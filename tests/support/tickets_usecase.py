@@ -39,7 +39,7 @@ def load_rows(seed: int = 0) -> pd.DataFrame:
             "created": created.tz_convert("UTC").as_unit("ns"),
             "urgent": random.random(len(day)) < np.where(team == "bugs", 0.6, 0.2),
             "attachments": random.poisson(np.where(team == "bugs", 2, 0.5)),
-            "channel": np.where(random.random(len(day)) < 0.9, channel.astype(object), None),
+            "channel": pd.Series(channel).mask(random.random(len(day)) < 0.1),
             "due": pd.Series(due.as_unit("ns")).mask(random.random(len(day)) < 0.2),
             "subject": words,
             "team": team,
