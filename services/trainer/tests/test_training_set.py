@@ -219,7 +219,8 @@ def test_training_set_of_classifier_needs_both_classes_and_no_others(dataset: Da
     dataset.push_base(base().assign(y=1.0))
     assert dataset.problems() == ["classes: y is the same in all 20 labelled rows"]
     dataset.push_base(base().assign(y=[0.0, 2.0, *[1.0] * 18]))
-    assert dataset.problems() == ["classes: y is 2.0 in 1 rows, and the classes of the use case are 0, 1: correct the rows, or add the class to the use case"]
+    (problem,) = dataset.problems()
+    assert problem.startswith("classes: y is 2.0 in 1 rows, and the classes of the use case are 0, 1: ")
     assert dataset.build(classes=None).counts.labelled == 20
 
 
