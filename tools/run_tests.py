@@ -39,9 +39,11 @@ class Part(NamedTuple):
         return percentages[-1] if percentages else "0%"
 
 
+OWN_MODELS = "tests/e2e/own_models"
 PARTS = (
+    Part("end-to-end", ("tests/e2e", f"--ignore={OWN_MODELS}")),
+    Part("end-to-end with own models", (OWN_MODELS,)),
     Part("faults", ("tests/faults",)),
-    Part("end-to-end", ("tests/e2e",)),
     Part(
         "unit, integration and deployment",
         (

@@ -25,7 +25,7 @@ from tests.support.running_stack import WINDOW_ROWS, run_command
 from tests.support.tickets_usecase import TEAMS, usecase
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ROWS_PER_REQUEST = 100
 
 
