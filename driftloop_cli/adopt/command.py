@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
 from driftloop.command_line import load_settings_or_exit
+from driftloop.errors import InvalidInput
 from driftloop.kafka.publisher import Publisher
 from driftloop.setting_values import require_model_name
 from driftloop_cli.console import (
@@ -20,6 +20,7 @@ from driftloop_cli.console import (
     print_message,
     print_notice,
 )
+from driftloop_cli.time_zones import require_timezone
 
 if TYPE_CHECKING:
     from driftloop_cli.adopt.adoption import Adoption
@@ -41,9 +42,9 @@ def _parse_model(name: str) -> str:
 
 def _parse_timezone(name: str) -> str:
     try:
-        return ZoneInfo(name).key
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise typer.BadParameter(f"{name} is no time zone, such as Europe/Berlin") from error
+        return require_timezone(name)
+    except InvalidInput as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def adopt(

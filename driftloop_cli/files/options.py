@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from zoneinfo import available_timezones
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,13 +27,6 @@ Sql = Annotated[
 ]
 Timezone = Annotated[str, typer.Option(metavar="ZONE", help="time zone of times that have none, such as Europe/Berlin")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="check, match and count; publish nothing")]
-
-
-def require_timezone(name: str) -> str:
-    """Return the name of a time zone if there is one of this name."""
-    if name not in available_timezones():
-        raise typer.BadParameter(f"there is no time zone {name}: use a name such as Europe/Berlin")
-    return name
 
 
 @contextmanager

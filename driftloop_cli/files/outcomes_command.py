@@ -15,9 +15,9 @@ from driftloop_cli.files.options import (
     archive_files,
     print_counts,
     publish,
-    require_timezone,
 )
 from driftloop_cli.settings import StorageCliSettings
+from driftloop_cli.time_zones import require_timezone
 
 app = typer.Typer(no_args_is_help=True)
 

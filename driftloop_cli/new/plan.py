@@ -20,7 +20,8 @@ from driftloop_cli.new.column_kinds import ColumnChoice, choose_kind, require_fe
 from driftloop_cli.new.first_version import FirstVersion, choose_first_version
 from driftloop_cli.new.read_table import read_table
 from driftloop_cli.new.targets import MetricChoice, TargetChoice, choose_metric, choose_target
-from driftloop_cli.new.times import AmbiguousDates, parse_times, read_row_times, require_timezone
+from driftloop_cli.new.times import AmbiguousDates, parse_times, read_row_times
+from driftloop_cli.time_zones import require_timezone
 
 
 @dataclass(frozen=True)

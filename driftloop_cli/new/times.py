@@ -1,10 +1,9 @@
 """Times of a table: from ISO 8601, other common formats, or numbers of seconds, in UTC."""
 
-import difflib
 import re
 from itertools import product
 from typing import Literal, NamedTuple
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -116,21 +115,6 @@ def read_row_times(name: str, column: pa.ChunkedArray, timezone: str | None, tim
     local = times.dt.tz_localize(zone, ambiguous=np.ones(len(times), dtype=bool), nonexistent="shift_forward")
     assumed = f"taken as {timezone}" if timezone else "without a time zone: taken as UTC (--timezone)"
     return RowTimes(local.dt.tz_convert("UTC"), f"{how}, {assumed}")
-
-
-def require_timezone(name: str) -> str:
-    """Return the name of a time zone.
-
-    Raises:
-        InvalidInput: There is no such zone; the message has names that are similar.
-    """
-    zones = available_timezones()
-    if name in zones:
-        return name
-    cities = {zone.rsplit("/", 1)[-1].lower(): zone for zone in sorted(zones)}
-    near = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower().replace(" ", "_"), cities, n=3)
-    hint = f": did you mean {', '.join(cities[city] for city in near)}?" if near else ", such as Europe/Berlin"
-    raise InvalidInput(f"there is no time zone {name!r}{hint}")
 
 
 def _require_readable(name: str, column: pa.ChunkedArray, parsed: ParsedTimes) -> None:

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from driftloop.errors import InvalidInput
-from driftloop_cli.new.times import parse_times, read_row_times, require_timezone
+from driftloop_cli.new.times import parse_times, read_row_times
+from driftloop_cli.time_zones import require_timezone
 
 NOON = pd.Timestamp("2026-03-31 12:00", tz="UTC")
 MIDNIGHT = pd.Timestamp("2026-03-31", tz="UTC")
