@@ -205,6 +205,15 @@ def test_outcomes_with_a_key_correct_those_with_an_id(bucket: Bucket, builder: A
     assert corrected.in_service == right.in_service
 
 
+def test_outcomes_with_a_key_are_matched_beside_those_of_no_row(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    rows = builder.predict(0)
+    by_id = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows, late=1.5)))
+    mixed = pd.concat([rows, rows.head(1).assign(_key="nobody's")])
+    by_key = only(make_tracker(bucket).evaluate_slice(builder.report_by_key(0, mixed, late=1.5)))
+    assert (by_key.rows, by_key.unmatched) == (ROWS, 1)
+    assert by_key.in_service == by_id.in_service
+
+
 def test_outcomes_with_a_key_of_no_row_are_unmatched(bucket: Bucket, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
     tracker = make_tracker(bucket)

@@ -9,12 +9,18 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import structlog
 
 from drift_worker import metrics
 from drift_worker.settings import QualitySettings
+from drift_worker.verdicts.matched_rows import (
+    OUTCOME_COLUMNS,
+    PREDICTION_COLUMNS,
+    name_rows,
+    outcome_rows,
+    prediction_rows,
+)
 from drift_worker.verdicts.scored_rows import score_rows, utc_days
 from drift_worker.windows.recent_slices import RecentSlices
 from drift_worker.windows.version_rows import rows_of_version
@@ -26,13 +32,7 @@ from driftloop.evaluation.metrics import FloatArray, are_probabilities
 from driftloop.evaluation.performance_estimation import estimate_performance
 from driftloop.evaluation.targets import Target
 from driftloop.events import (
-    CLASSES_COLUMN,
-    ID_COLUMN,
-    KEY_COLUMN,
     MODEL_COLUMN,
-    PREDICTION_COLUMN,
-    ROW_COLUMN,
-    TIME_COLUMN,
     VERSION_COLUMN,
     DriftVerdict,
     EstimateTrackRecord,
@@ -50,19 +50,7 @@ from driftloop.telemetry import tracing
 
 log = structlog.get_logger(__name__)
 
-NO_KEY = np.uint64(0)
 MIN_WINDOWS = 5  # a good track record of fewer windows can be luck
-PREDICTION_COLUMNS = [
-    ID_COLUMN,
-    ROW_COLUMN,
-    TIME_COLUMN,
-    MODEL_COLUMN,
-    VERSION_COLUMN,
-    PREDICTION_COLUMN,
-    CLASSES_COLUMN,
-    KEY_COLUMN,
-]
-OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN, "outcome", "outcome_label"]
 
 
 class PooledRows(NamedTuple):
@@ -81,10 +69,10 @@ class QualityTracker:
         self._bucket = bucket
         self._settings = settings
         self._predictions = RecentSlices(
-            bucket, topics.predictions, settings.prediction_lookback_slices, PREDICTION_COLUMNS, _prediction_rows
+            bucket, topics.predictions, settings.prediction_lookback_slices, PREDICTION_COLUMNS, prediction_rows
         )
         self._outcomes = RecentSlices(
-            bucket, topics.outcomes, settings.outcome_lookback_slices, OUTCOME_COLUMNS, _outcome_rows
+            bucket, topics.outcomes, settings.outcome_lookback_slices, OUTCOME_COLUMNS, outcome_rows
         )
         self._gate_evaluations: dict[tuple[str, str], Evaluation | None] = {}
         self._errors_by_version: dict[tuple[str, str], dict[str, float]] | None = None
@@ -153,7 +141,7 @@ class QualityTracker:
         outcomes = self._outcomes.refresh()
         # Without outcomes there is nothing to join: predictions are not read.
         predictions = self._predictions.refresh() if len(outcomes) else self._predictions.rows
-        outcomes = _name_rows(outcomes.sort_values("reported_at", kind="stable"), predictions)
+        outcomes = name_rows(outcomes.sort_values("reported_at", kind="stable"), predictions)
         latest_outcomes = outcomes.drop_duplicates("row_hash", keep="last")
         predictions = predictions.drop_duplicates("row_hash").drop(columns="key_hash")
         joined = latest_outcomes.merge(predictions, on="row_hash", how="left")
@@ -331,74 +319,6 @@ def _update_metrics(verdict: QualityVerdict) -> None:
         reason=verdict.reason,
         explanation=verdict.explanation,
     )
-
-
-def _prediction_rows(rows: pd.DataFrame, slice_name: str) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "row_hash": _row_hashes(rows),
-            "key_hash": _key_hashes(rows),
-            "predicted_at": rows[TIME_COLUMN].astype("datetime64[ns, UTC]"),
-            "prediction_slice": pd.Series(slice_name, index=rows.index, dtype=object),
-            MODEL_COLUMN: rows[MODEL_COLUMN].astype(object),
-            VERSION_COLUMN: rows[VERSION_COLUMN].astype(object),
-            PREDICTION_COLUMN: rows[PREDICTION_COLUMN],
-            CLASSES_COLUMN: rows[CLASSES_COLUMN].astype("category").astype(object),  # equal texts become one object
-        }
-    )
-
-
-def _outcome_rows(rows: pd.DataFrame, slice_name: str) -> pd.DataFrame:
-    outcomes, labels = rows["outcome"], rows["outcome_label"]
-    return pd.DataFrame(
-        {
-            "row_hash": _row_hashes(rows),
-            "key_hash": _key_hashes(rows),
-            "reported_at": rows[TIME_COLUMN].astype("datetime64[ns, UTC]"),
-            "outcome_slice": pd.Series(slice_name, index=rows.index, dtype=object),
-            "outcome": labels.astype(object).where(labels.notna(), outcomes) if labels.notna().any() else outcomes,
-        }
-    )
-
-
-def _name_rows(outcomes: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the outcomes, sorted by time, with the row that each one with a key belongs to.
-
-    That is the model's row of this key with the latest time that is not after the outcome's. An outcome without such a
-    row keeps the hash of its key, which is no row's.
-    """
-    has_key = outcomes["key_hash"].to_numpy() != NO_KEY
-    if not has_key.any():
-        return outcomes
-    keyed = predictions.loc[predictions["key_hash"] != NO_KEY, ["key_hash", "predicted_at", "row_hash"]]
-    found = pd.merge_asof(
-        outcomes.loc[has_key, ["key_hash", "reported_at"]],
-        keyed.sort_values("predicted_at", kind="stable"),
-        left_on="reported_at",
-        right_on="predicted_at",
-        by="key_hash",
-    )["row_hash"]
-    row_hashes = outcomes["row_hash"].to_numpy(copy=True)
-    key_hashes = outcomes.loc[has_key, "key_hash"].to_numpy()
-    row_hashes[has_key] = np.where(found.isna(), key_hashes, found.fillna(NO_KEY).to_numpy(dtype=np.uint64))
-    return outcomes.assign(row_hash=row_hashes)
-
-
-def _row_hashes(rows: pd.DataFrame) -> npt.NDArray[np.uint64]:
-    """Return id and row as one number of 64 bits, an eighth of their size; among millions, two hardly ever collide."""
-    row_numbers = pd.to_numeric(rows[ROW_COLUMN]).fillna(0).to_numpy(dtype=np.uint64)
-    return np.asarray(_text_hashes(rows[ID_COLUMN]) + row_numbers, dtype=np.uint64)
-
-
-def _key_hashes(rows: pd.DataFrame) -> npt.NDArray[np.uint64]:
-    """Return model and key as one number, :data:`NO_KEY` for rows without a key."""
-    keys = rows[KEY_COLUMN]
-    hashes = _text_hashes(keys) * np.uint64(31) + _text_hashes(rows[MODEL_COLUMN])
-    return np.where(keys.isna(), NO_KEY, hashes)
-
-
-def _text_hashes(texts: pd.Series) -> npt.NDArray[np.uint64]:
-    return pd.util.hash_array(np.where(texts.isna(), "", texts.to_numpy(dtype=object)))
 
 
 def _tracked_metric(probabilities: FloatArray) -> str:

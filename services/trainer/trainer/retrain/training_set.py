@@ -43,11 +43,10 @@ from driftloop.storage.labelled_archive import (
     ArchiveAnomalies,
     ArchiveQuery,
     ArchiveUnreadable,
-    is_class_sql,
-    outcome_type,
     start_of_day,
     where_clause,
 )
+from driftloop.storage.outcome_sql import is_class_sql, outcome_type
 from driftloop.usecase import UseCase
 from trainer.settings import TrainingDataSettings
 
