@@ -321,8 +321,8 @@ def test_duckdb_joins_predictions_with_outcomes_in_the_bucket(stack: Stack) -> N
         )
         joined_rows = predictions.merge(outcomes, on=["_id", "_row"])
         result = duckdb.sql(
-            "SELECT count(*), avg((prediction - outcome) ** 2) FROM 'gs://driftloop/events/predictions/*.parquet' "
-            "JOIN 'gs://driftloop/events/outcomes/*.parquet' USING (id, row)"
+            "SELECT count(*), avg((_prediction - outcome) ** 2) FROM 'gs://driftloop/events/predictions/*.parquet' "
+            "JOIN 'gs://driftloop/events/outcomes/*.parquet' USING (_id, _row)"
         )
         assert result is not None
         ((rows, brier),) = result.fetchall()
