@@ -190,10 +190,13 @@ def test_training_set_without_archive_does_not_read_it(dataset: DatasetFixture) 
 
 def test_training_set_reports_renamed_column(dataset: DatasetFixture) -> None:
     dataset.push_base(base().rename(columns={"x": "miles"}))
-    assert dataset.problems() == [
-        "schema: the base dataset has no x",
-        "schema: the base dataset has miles, which the use case does not have",
-    ]
+    assert dataset.problems() == ["schema: the base dataset has no x (and the use case does not name its miles)"]
+
+
+def test_training_set_leaves_out_columns_that_the_use_case_does_not_name(dataset: DatasetFixture) -> None:
+    dataset.push_base(base(3).assign(order_id="a", note=None))
+    rows = training_set.read(dataset.build(DataSelection(archive=False)).path)
+    assert list(rows.columns) == ["at", "x", "whole", "c", "y"]
 
 
 def test_training_set_counts_values_of_wrong_type(dataset: DatasetFixture) -> None:
@@ -275,7 +278,7 @@ def test_training_set_reports_all_problems(dataset: DatasetFixture) -> None:
     dataset.push_base(base().drop(columns="c").assign(y=1.0, x=np.nan, extra=1))
     assert [
         problem.partition(":")[0] for problem in dataset.problems(settings=TrainingDataSettings(min_labelled_rows=30))
-    ] == [*("schema", "schema", "labelled rows", "classes", "missing values")]
+    ] == [*("schema", "labelled rows", "classes", "missing values")]
 
 
 def test_training_set_rejects_truncated_base_dataset(dataset: DatasetFixture) -> None:

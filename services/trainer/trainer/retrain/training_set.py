@@ -310,15 +310,14 @@ def _schema_problems(
     base_types: Mapping[str, str],
     feature_types: Mapping[str, str],
 ) -> list[str]:
-    """Return where the base dataset's schema differs from the use case's."""
+    """Return where the base dataset does not have what the use case names. It may have more columns."""
     expected = {use_case.timestamp: TIMESTAMP_TYPE, **feature_types, use_case.target: outcome_type(use_case)}
     missing = sorted(expected.keys() - base_types.keys())
     unknown = sorted(base_types.keys() - expected.keys())
     problems = []
     if missing:
-        problems.append(f"schema: the base dataset has no {', '.join(missing)}")
-    if unknown:
-        problems.append(f"schema: the base dataset has {', '.join(unknown)}, which the use case does not have")
+        renamed = f" (and the use case does not name its {', '.join(unknown)})" if unknown else ""
+        problems.append(f"schema: the base dataset has no {', '.join(missing)}{renamed}")
     found = find_cast_failures(connection, f"({scan_parquet_sql([base])})", base_types, expected)
     problems += [f"schema: {failures.describe(name, 'the base dataset')}" for name, failures in found.items()]
     return problems
