@@ -15,7 +15,6 @@ from driftloop_cli.files.options import (
     print_counts,
     publish,
 )
-from driftloop_cli.files.settings import ImportSettings
 from driftloop_cli.time_zones import require_timezone
 
 app = typer.Typer(no_args_is_help=True)
@@ -63,6 +62,7 @@ def import_predictions(
         driftloop import predictions --sql "SELECT *, amt AS amount FROM 'answers/*.csv'" --prediction score --time at
     """
     from driftloop.events import Outcome, Prediction  # noqa: PLC0415  # DuckDB and pandas take seconds to import
+    from driftloop_cli.files.import_settings import ImportSettings  # noqa: PLC0415
     from driftloop_cli.files.past_predictions import PredictionColumns, prepare_predictions  # noqa: PLC0415
     from driftloop_cli.files.source import open_source  # noqa: PLC0415
 

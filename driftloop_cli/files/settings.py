@@ -1,11 +1,10 @@
-"""What the commands for files read from the environment besides the settings of all commands."""
+"""What ``driftloop score`` reads from the environment besides the settings of all commands."""
 
 from pydantic import Field
 
 from driftloop.setting_values import MissingValues
 from driftloop.settings_section import SettingsSection
-from driftloop.usecase_setting import UseCaseSetting
-from driftloop_cli.settings import CliSettings, StorageCliSettings
+from driftloop_cli.settings import CliSettings
 
 
 class PredictorSection(SettingsSection, extra="ignore"):
@@ -20,9 +19,3 @@ class ScoreSettings(CliSettings):
     """Settings of ``driftloop score``."""
 
     predictor: PredictorSection = PredictorSection()
-
-
-class ImportSettings(StorageCliSettings):
-    """Settings of ``driftloop import predictions``."""
-
-    use_case: UseCaseSetting
