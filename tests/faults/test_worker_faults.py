@@ -402,9 +402,9 @@ def save_broken_references(bucket: Bucket, reference: Reference) -> None:
     reference_store.save_reference(bucket, MODEL, "types", Reference(rows.assign(x="far"), profile))
     reference_store.save_reference(bucket, MODEL, "profile", reference)
     bucket.write(f"{reference_store.reference_prefix(MODEL, 'profile')}/profile.json", b'{"columns": ["x"]}')
-    other_types = {name: kind for name, kind in profile.column_types.items() if name != "k"}
+    other_kinds = {name: kind for name, kind in profile.kinds.items() if name != "k"}
     reference_store.save_reference(
-        bucket, MODEL, "columns", Reference(rows, profile.model_copy(update={"column_types": other_types}))
+        bucket, MODEL, "columns", Reference(rows, profile.model_copy(update={"kinds": other_kinds}))
     )
 
 

@@ -77,7 +77,7 @@ def test_replay_leaves_out_windows_without_archived_rows(bucket: Bucket, verdict
 def test_replay_judges_each_version_by_its_own_rows(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:
     path = slice_path(verdicts[0].window)
     rows = bucket.read_parquet(path)
-    bucket.write_parquet(path, pd.concat([rows, rows.assign(version="2")]))
+    bucket.write_parquet(path, pd.concat([rows, rows.assign(_version="2")]))
     other = verdicts[0].model_copy(update={"version": "2"})
     pairs = replay_verdicts([verdicts[0], other], verdicts, bucket, WINDOW)
     assert [new.verdict for _, new in pairs] == ["no_drift", "inconclusive"]

@@ -188,10 +188,9 @@ def test_next_owner_gives_equal_verdicts(make_worker: Callable[[], Worker], buck
 
 def test_worker_commits_estimates_and_quality_verdicts_with_offsets(worker: Worker) -> None:
     commits: list[Commit] = []
+    row = {"time": NOON, "model": "m", "version": "1", "features": {"x": [1.0]}, "classes": [0, 1]}
     for offset, probability in enumerate(np.random.default_rng(0).random(ROWS)):
-        event = Prediction(
-            id=str(offset), time=NOON, model="m", version="1", features={"x": [1.0]}, predictions=[probability]
-        )
+        event = Prediction.model_validate({**row, "id": str(offset), "predictions": [probability]})
         commits += send(worker, offset, event)
     for offset in range(ROWS):
         outcome = Outcome(time=NOON, prediction_id=str(offset), index=0, outcome=offset % 2)
