@@ -5,7 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field, FiniteFloat, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    StrictBool,
+    StrictStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from driftloop.events.base import Event
 
@@ -21,7 +31,20 @@ ContextValue = float | int | bool | str | None
 RowKey = Annotated[str, Field(min_length=1, max_length=256)]
 """A client's own name for a row that it sends, such as the number of an order."""
 
-OutcomeValue = Annotated[StrictBool, Field()] | StrictInt | FiniteFloat | Annotated[StrictStr, Field(max_length=256)]
+ShortText = Annotated[StrictStr, Field(max_length=256)]
+
+
+def _require_outcome(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    """Validate an outcome, and report one error instead of one for each type that it might have been."""
+    try:
+        return handler(value)
+    except ValidationError as error:
+        raise PydanticCustomError(
+            "outcome_type", "an outcome is a finite number, true or false, or a text of at most 256 characters"
+        ) from error
+
+
+OutcomeValue = Annotated[StrictBool | FiniteFloat | ShortText, WrapValidator(_require_outcome)]
 """What really happened to a row: a number, a boolean, or the label of a class."""
 
 # The columns that the archive has besides features. Features have names of the users' choice, such as model or time, so

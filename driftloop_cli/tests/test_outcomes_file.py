@@ -139,7 +139,7 @@ def test_corrected_outcome_is_published_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cells", "values"),
     [
-        (["1", "0"], [1, 0]),
+        (["1", "0"], [1.0, 0.0]),
         (["1.5", "-2"], [1.5, -2.0]),
         (["true", "false"], [True, False]),
         (["yes", "no"], ["yes", "no"]),
