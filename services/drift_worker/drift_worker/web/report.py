@@ -74,8 +74,12 @@ def load_rows(bucket: Bucket, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
         raise WindowNotArchived(f"window {key.window} has no rows of version {key.version} of {key.model}")
     kinds = reference.profile.kinds
     comparable = comparable_rows(version_rows, kinds).rows
+    numbers = [name for name, column_type in reference.profile.column_types.items() if column_type == "number"]
+    # As floats on both sides: evidently bins integers differently.
+    floats = {name: pd.to_numeric(reference.rows[name], errors="coerce").astype("float64") for name in numbers}
     reference_rows, window_rows = (
-        rows.reindex(columns=list(kinds)).reset_index(drop=True) for rows in (reference.rows, comparable)
+        rows.reindex(columns=list(kinds)).reset_index(drop=True)
+        for rows in (reference.rows.assign(**floats), comparable)
     )
     return reference._replace(rows=reference_rows), window_rows
 
