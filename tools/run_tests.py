@@ -42,8 +42,6 @@ class Part(NamedTuple):
 OWN_MODELS = "tests/e2e/own_models"
 PARTS = (
     Part("end-to-end", ("tests/e2e", f"--ignore={OWN_MODELS}")),
-    Part("end-to-end with own models", (OWN_MODELS,)),
-    Part("faults", ("tests/faults",)),
     Part(
         "unit, integration and deployment",
         (
@@ -52,6 +50,8 @@ PARTS = (
             "--cov-report=term:skip-covered",
         ),
     ),
+    Part("end-to-end with own models", (OWN_MODELS,)),
+    Part("faults", ("tests/faults",)),
 )
 
 
