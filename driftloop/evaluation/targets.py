@@ -90,10 +90,12 @@ class Target:
                 probabilities.
         """
         if self.kind != "multiclass":
-            numbers = pd.to_numeric(predictions, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-            if self.kind == "binary" and np.isnan(numbers).any():
-                return np.where(np.isnan(numbers), self.encode(predictions), numbers)
-            return numbers
+            numbers = NUMBER.encode(predictions)
+            if self.kind == "number":
+                return numbers
+            labels = self.encode(predictions)
+            is_label = ~np.isnan(labels) & (True if classes is None else classes.isna().to_numpy())
+            return np.where(is_label, labels, numbers)
         decoded = self.from_labels(predictions)
         if classes is None:
             return decoded
@@ -109,7 +111,8 @@ class Target:
         """Return predictions as windows compare them: as numbers, or for several classes the most probable one."""
         if predictions.ndim == 1:
             return pd.Series(predictions)
-        return pd.Series([str(self.classes[place]) for place in predictions.argmax(axis=1)], dtype=object)  # type: ignore[index]
+        names = [str(label) for label in self.classes or ()]
+        return pd.Series([names[place] for place in predictions.argmax(axis=1)], dtype=object)
 
     def predict(self, estimator: Any, method: str, features: pd.DataFrame) -> FloatArray:
         """Return an estimator's predictions for rows.
