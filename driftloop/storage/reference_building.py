@@ -1,6 +1,7 @@
 """Build the reference of a version from rows, and from its predictions for them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,12 @@ from driftloop.drift.calibration import EMBARGO_DAYS, calibrate
 from driftloop.drift.comparable_columns import FeatureKind, to_comparable
 from driftloop.drift.distances import DistanceName
 from driftloop.drift.settings import WindowSettings
+from driftloop.errors import InvalidInput
+from driftloop.evaluation.targets import Target
 from driftloop.events import PREDICTION_COLUMN
 from driftloop.storage.reference_store import Reference
+
+SEVERAL_OUTPUTS = "it predicts several outputs for a row, and windows compare one"
 
 
 def build_reference(
@@ -52,3 +57,33 @@ def build_reference(
         distances=distances,
     )
     return Reference(monitored, profile)
+
+
+def prediction_column(estimator: Any, method: str, returned: npt.NDArray[Any]) -> tuple[pd.Series, FeatureKind]:
+    """Return predictions as windows have them, and what they are.
+
+    Probabilities of two classes are numbers; of more, the most probable class counts. Labels that are texts are
+    categories, and numbers of any kind are numbers.
+
+    Args:
+        estimator: The fitted estimator; its classes are those of probabilities.
+        method: The name of its method that predicts.
+        returned: What the method has returned.
+
+    Raises:
+        InvalidInput: There are several outputs for a row.
+    """
+    if method == "predict_proba":
+        classes = getattr(estimator, "classes_", None)
+        if returned.ndim != 2 or not isinstance(classes, np.ndarray) or len(classes) != returned.shape[1]:
+            raise InvalidInput(SEVERAL_OUTPUTS)
+        target = Target(tuple(classes.tolist()))
+        column = target.to_column(target.from_probabilities(returned, classes.tolist()))
+        return column, "category" if target.kind == "multiclass" else "number"
+    if returned.ndim == 2 and returned.shape[1] == 1:
+        returned = returned[:, 0]
+    if returned.ndim != 1:
+        raise InvalidInput(SEVERAL_OUTPUTS)
+    if returned.dtype.kind in "fiub":
+        return pd.Series(returned.astype("float64")), "number"
+    return pd.Series(returned.astype(str), dtype=object), "category"

@@ -5,13 +5,12 @@ from datetime import date
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from sklearn.inspection import permutation_importance
 
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.drift.settings import WindowSettings
-from driftloop.evaluation.targets import Target
+from driftloop.errors import InvalidInput
 from driftloop.events import PREDICTION_COLUMN
 from driftloop.storage import reference_building
 from driftloop.storage.reference_store import Reference, subsample_evenly
@@ -34,8 +33,14 @@ def build_reference(
 
     Rows without a time are taken as independent: a window of the reference is compared with all rows outside of it.
     Datetimes are compared with the time of their row, so without a time they are left out.
+
+    Raises:
+        NotAdoptable: There are several outputs for a row.
     """
-    predictions, prediction_kind = prediction_column(estimator, answers)
+    try:
+        predictions, prediction_kind = reference_building.prediction_column(estimator, answers.method, answers.values)
+    except InvalidInput as error:
+        raise NotAdoptable(str(error)) from error
     monitored: dict[str, FeatureKind] = {**kinds, PREDICTION_COLUMN: prediction_kind}
     importance = _importance(estimator, answers.features, rows.target)
     if rows.times is not None:
@@ -53,29 +58,6 @@ def build_reference(
         importance=importance,
         embargo_days=0,
     )
-
-
-def prediction_column(estimator: Any, answers: Answers) -> tuple[pd.Series, FeatureKind]:
-    """Return predictions as windows have them, and what they are.
-
-    Raises:
-        NotAdoptable: There are several outputs for a row.
-    """
-    values: npt.NDArray[Any] = answers.values
-    if answers.method == "predict_proba":
-        classes = getattr(estimator, "classes_", None)
-        if values.ndim != 2 or not isinstance(classes, np.ndarray) or len(classes) != values.shape[1]:
-            raise NotAdoptable("it predicts several outputs for a row, and windows compare one")
-        target = Target(tuple(classes.tolist()))
-        column = target.to_column(target.from_probabilities(values, classes.tolist()))
-        return column, "category" if target.kind == "multiclass" else "number"
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim != 1:
-        raise NotAdoptable("it predicts several outputs for a row, and windows compare one")
-    if values.dtype.kind in "fiub":
-        return pd.Series(values.astype("float64")), "number"
-    return pd.Series(values.astype(str), dtype=object), "category"
 
 
 def _importance(estimator: Any, features: pd.DataFrame, target: pd.Series | None) -> dict[str, float]:

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import mlflow
+import numpy as np
 import pandas as pd
 from sklearn.inspection import permutation_importance
 
 from driftloop.drift.distances import DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.evaluation.metrics import FloatArray
-from driftloop.events import RetrainRequested
+from driftloop.events import PREDICTION_COLUMN, RetrainRequested
 from driftloop.registry.model_logging import log_model
 from driftloop.registry.model_registry import PARAM_TRAINED_THROUGH
 from driftloop.storage import reference_building
@@ -58,10 +59,13 @@ def build_reference(
         distances: Distances by column, where the default is not wanted.
         importance: Importance of features, by name.
     """
+    method = predict_method(use_case, estimator)
+    returned = np.asarray(getattr(estimator, method)(rows[use_case.features]))
+    predictions, kind = reference_building.prediction_column(estimator, method, returned)
     return reference_building.build_reference(
         rows[use_case.features],
-        use_case.target_type.to_column(predict(use_case, estimator, rows)),
-        use_case.monitored_kinds,
+        predictions,
+        {**use_case.feature_kinds, PREDICTION_COLUMN: kind},
         rows[use_case.timestamp],
         use_case.day_ordinals(rows[use_case.timestamp]),
         window,
