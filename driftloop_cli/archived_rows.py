@@ -22,8 +22,7 @@ def read_labelled_rows(settings: ArchivedRowsSettings, query: ArchiveQuery) -> p
     """Return the rows of the archive that match and whose outcome is one that the use case knows, ordered by time."""
     use_case = settings.use_case
     with labelled_archive.open_archive(Bucket(settings.storage), settings.topics, use_case) as archive:
-        rows = archive.read(query)
-    return rows[~pd.isna(use_case.outcomes(rows))]
+        return archive.read(query)
 
 
 def predict_rows(use_case: UseCase, model: LoadedModel, rows: pd.DataFrame) -> FloatArray:

@@ -170,7 +170,7 @@ def _trainer_appears(client: KafkaRetrainClient, seconds: float) -> bool:
     while time.monotonic() < deadline:
         if client.trainer_runs() is not False:
             return True
-        time.sleep(1)
+        time.sleep(1)  # the broker has no request that waits for a member
     return False
 
 

@@ -30,7 +30,7 @@ CLUSTERING_SCORES = frozenset(
 )
 
 
-class _FixedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class _FixedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A classifier whose rows are its predictions."""
 
     def __init__(self, classes: int) -> None:
@@ -47,7 +47,7 @@ class _FixedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return predicted_classes(predictions).astype(np.int64)
 
 
-class _FixedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class _FixedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A regressor whose rows are its predictions."""
 
     def __sklearn_is_fitted__(self) -> bool:
