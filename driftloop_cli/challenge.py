@@ -4,9 +4,8 @@ import tempfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from driftloop.errors import Rejected
@@ -22,7 +21,6 @@ from driftloop.storage.bucket import Bucket
 from driftloop.storage.labelled_archive import ArchiveQuery
 from driftloop.storage.reference_store import ReferenceUnavailable, load_reference, save_gate_evaluation
 from driftloop.telemetry import tracing
-from driftloop.usecase import UseCase
 from driftloop_cli.archived_rows import ArchivedRowsSettings, predict_rows, read_labelled_rows
 
 STEP = timedelta(microseconds=1)  # a query includes its start
@@ -95,7 +93,12 @@ def challenge(
                 )
             report(f"scores {len(rows):,} rows with versions {champion} and {version}")
             estimators = {each: load_model(folder, registry.trusted_types) for each, folder in folders.items()}
-            predictions = _holdout_predictions(settings.use_case, rows, estimators[champion], estimators[version])
+            predictions = gate.describe_holdout(
+                settings.use_case,
+                rows,
+                champion=predict_rows(settings.use_case, estimators[champion], rows),
+                challenger=predict_rows(settings.use_case, estimators[version], rows),
+            )
         report("loads and times it in a fresh process")
         result = smoke_test.run(folders[version], settings.gate.smoke_test_timeout_seconds)
     decision = (
@@ -130,7 +133,13 @@ def promote(
         trained_through=passed.trained_through.to_pydatetime(),
     )
     if (predictions := passed.predictions) is not None:  # its quality in service is compared with this
-        evaluation = evaluate(predictions.target, predictions.outcomes, predictions.challenger, predictions.blocks)
+        evaluation = evaluate(
+            predictions.target,
+            predictions.outcomes,
+            predictions.challenger,
+            predictions.blocks,
+            settings.use_case.headline_metric,
+        )
         save_gate_evaluation(Bucket(settings.storage), registry.model, passed.version, evaluation)
     registry.record_result(passed.version, change)
     registry.promote(passed.version)
@@ -141,15 +150,3 @@ def learned_through(registry: ModelRegistry, version: str) -> pd.Timestamp:
     """Return the time after which a version has learned from no row: its registration, if its run does not say."""
     trained_through = registry.trained_through(version)
     return trained_through if trained_through.value else pd.Timestamp(registry.origin(version).created)
-
-
-def _holdout_predictions(use_case: UseCase, rows: pd.DataFrame, champion: Any, challenger: Any) -> HoldoutPredictions:
-    return HoldoutPredictions(
-        target=use_case.target_type,
-        outcomes=use_case.outcomes(rows),
-        champion=predict_rows(use_case, champion, rows),
-        challenger=predict_rows(use_case, challenger, rows),
-        blocks=use_case.block_ids(rows[use_case.timestamp]),
-        block_days=use_case.block_days,
-        subgroups={column: rows[column].to_numpy(dtype=np.object_) for column in use_case.subgroup_columns},
-    )

@@ -36,7 +36,7 @@ def challenge(
     """
     # MLflow, scikit-learn and pandas take seconds to import
     from driftloop.registry.model_registry import ModelRegistry  # noqa: PLC0415
-    from driftloop.storage.labelled_archive import ArchiveUnreadable  # noqa: PLC0415
+    from driftloop.storage.archive_files import ArchiveUnreadable  # noqa: PLC0415
     from driftloop_cli import challenge as steps  # noqa: PLC0415
 
     settings = load_settings_or_exit(steps.ChallengeSettings)

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from pydantic import BaseModel
 
 from driftloop.evaluation.bootstrap import Interval, as_gain, detectable_difference, paired_difference
@@ -15,6 +16,7 @@ from driftloop.evaluation.metric import BUILT_IN_METRICS, Metric
 from driftloop.evaluation.metric_names import format_interval, format_metric, metric_label
 from driftloop.evaluation.metrics import FloatArray, IntArray, are_probabilities
 from driftloop.evaluation.targets import Target
+from driftloop.usecase import UseCase
 
 BRIER = BUILT_IN_METRICS["brier"]
 CALIBRATION_TOLERANCE = 0.0025  # in Brier score: the cost of being five points off everywhere, 0.05 squared
@@ -74,6 +76,28 @@ class SmokeTestResult(BaseModel, frozen=True):
     """Why the challenger cannot be loaded or cannot predict; None if it can."""
     challenger: ServingTrial | None = None
     champion: ServingTrial | None = None
+
+
+def describe_holdout(
+    use_case: UseCase, rows: pd.DataFrame, *, champion: FloatArray, challenger: FloatArray
+) -> HoldoutPredictions:
+    """Return holdout rows as they are compared.
+
+    Args:
+        use_case: Outcomes, blocks and subgroups.
+        rows: Labelled rows that neither model was trained on.
+        champion: The champion's predictions for them.
+        challenger: The challenger's.
+    """
+    return HoldoutPredictions(
+        target=use_case.target_type,
+        outcomes=use_case.outcomes(rows),
+        champion=champion,
+        challenger=challenger,
+        blocks=use_case.block_ids(rows[use_case.timestamp]),
+        block_days=use_case.block_days,
+        subgroups={column: rows[column].to_numpy(dtype=np.object_) for column in use_case.subgroup_columns},
+    )
 
 
 FIRST_VERSION = Decision(True, "the first version: there is no champion to compare it with", {}, {})

@@ -13,24 +13,20 @@ the outcome became known.
 # ruff: noqa: S608  # quoted as described in driftloop.storage.duckdb_sql
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import duckdb
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import structlog
 
 from driftloop.drift.comparable_columns import FeatureKind
-from driftloop.errors import DriftloopError
 from driftloop.events import (
     CLASSES_COLUMN,
     ID_COLUMN,
@@ -40,9 +36,9 @@ from driftloop.events import (
     ROW_COLUMN,
     TIME_COLUMN,
     VERSION_COLUMN,
-    Window,
 )
 from driftloop.settings import TopicsSettings
+from driftloop.storage.archive_files import ArchiveFiles, ArchiveUnreadable, download_archive
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.duckdb_sql import (
     POSITION_COLUMNS,
@@ -68,7 +64,6 @@ from driftloop.usecase import UseCase
 log = structlog.get_logger(__name__)
 
 MEMORY_MB = 512  # enough to join three million rows of 15 features in 5 s, in a process of 740 MB
-MAX_PARALLEL_DOWNLOADS = 8
 FEATURE_TYPES: dict[FeatureKind, str] = {
     "number": "DOUBLE",
     "boolean": "BOOLEAN",
@@ -84,10 +79,6 @@ EMPTY_ROWS = (
 )
 EMPTY_PREDICTIONS = f"{EMPTY_ROWS}, '' AS {MODEL_COLUMN}, '' AS {VERSION_COLUMN}, 0.0 AS {PREDICTION_COLUMN} LIMIT 0"
 EMPTY_OUTCOMES = f"{EMPTY_ROWS}, 0.0 AS outcome, '' AS outcome_label LIMIT 0"
-
-
-class ArchiveUnreadable(DriftloopError):
-    """A file of the archive cannot be read; the message names the file or the column."""
 
 
 @dataclass(frozen=True)
@@ -157,11 +148,9 @@ def open_archive(
     """
     with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as scratch:
         files = folder or Path(scratch)
-        # Outcomes first: rows that are archived between the two downloads then are no outcomes without a prediction.
-        outcomes = download_slices(bucket, topics.outcomes, files / topics.outcomes)
-        predictions = download_slices(bucket, topics.predictions, files / topics.predictions)
+        downloaded = download_archive(bucket, topics, files)
         with connect(Path(scratch), memory_mb) as connection:
-            yield LabelledArchive(connection, use_case, types or {}, predictions, outcomes)
+            yield LabelledArchive(connection, use_case, types or {}, downloaded)
 
 
 @contextmanager
@@ -184,17 +173,15 @@ class LabelledArchive:
         connection: Connection,
         use_case: UseCase,
         types: Mapping[str, str],
-        predictions: Sequence[Path],
-        outcomes: Sequence[Path],
+        files: ArchiveFiles,
     ) -> None:
         """Join the slices of predictions and outcomes; see :func:`open_archive` for the arguments."""
         self._connection = connection
         self._use_case = use_case
         self._model = quote_literal(use_case.name)
-        connection.execute(
-            f"CREATE VIEW predictions AS {scan_parquet_sql(predictions) if predictions else EMPTY_PREDICTIONS}"
-        )
-        scanned_outcomes = scan_parquet_sql(outcomes) if outcomes else EMPTY_OUTCOMES
+        scanned_predictions = scan_parquet_sql(files.predictions) if files.predictions else EMPTY_PREDICTIONS
+        connection.execute(f"CREATE VIEW predictions AS {scanned_predictions}")
+        scanned_outcomes = scan_parquet_sql(files.outcomes) if files.outcomes else EMPTY_OUTCOMES
         outcome_types = column_types(connection, scanned_outcomes)
         connection.execute(
             f"CREATE VIEW outcomes AS SELECT {ID_COLUMN} AS id, {ROW_COLUMN} AS row, {TIME_COLUMN} AS time, "
@@ -340,58 +327,6 @@ class LabelledArchive:
 def start_of_day(use_case: UseCase, day: date) -> datetime:
     """Return the time at which a day begins in the use case's time zone."""
     return datetime.combine(day, time.min, tzinfo=ZoneInfo(use_case.timezone))
-
-
-def download_slices(bucket: Bucket, topic: str, folder: Path) -> list[Path]:
-    """Download a topic's slices into a folder; return the files that have rows, in the archive's order.
-
-    Files of an earlier call are not downloaded again, since a slice never changes. Files of slices that the bucket no
-    longer has are deleted.
-
-    Raises:
-        ArchiveUnreadable: if a slice is not a Parquet file.
-        StorageUnavailable: if the bucket does not answer.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    names = {PurePosixPath(path).name: path for path in bucket.list_paths(f"events/{topic}/") if _is_slice(path)}
-    for stale in {file.name for file in folder.iterdir()} - names.keys():
-        (folder / stale).unlink(missing_ok=True)
-
-    def fetch(name: str) -> None:
-        try:
-            content = bucket.read(names[name])
-        except FileNotFoundError:  # an orphan that was deleted since it was listed; committed slices have its rows
-            log.warning("archive.slice_disappeared", window=PurePosixPath(name).stem)
-            return
-        unfinished = folder / f"{name}.unfinished"
-        unfinished.write_bytes(content)
-        unfinished.replace(folder / name)
-
-    with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
-        for _ in pool.map(fetch, [name for name in names if not (folder / name).exists()]):
-            pass
-    return [
-        folder / name
-        for name in names
-        if (folder / name).exists() and _has_rows(folder / name, bucket.url(names[name]))
-    ]
-
-
-def _is_slice(path: str) -> bool:
-    try:
-        Window.parse(path)
-    except ValueError:
-        log.warning("archive.file_ignored", file=path, reason="its name is not that of a slice")
-        return False
-    return True
-
-
-def _has_rows(file: Path, url: str) -> bool:
-    try:
-        return bool(pq.read_metadata(file).num_rows)
-    except (pa.ArrowException, OSError) as error:
-        file.unlink()
-        raise ArchiveUnreadable(f"{url} is not a readable Parquet file; restore or delete it: {error}") from error
 
 
 def where_clause(query: ArchiveQuery) -> str:

@@ -16,12 +16,12 @@ import pytest
 from driftloop.events import new_event_id
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import labelled_archive
+from driftloop.storage.archive_files import ArchiveUnreadable
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.duckdb_sql import CastFailures
 from driftloop.storage.labelled_archive import (
     ArchiveAnomalies,
     ArchiveQuery,
-    ArchiveUnreadable,
     LabelledArchive,
     start_of_day,
 )

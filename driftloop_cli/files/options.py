@@ -15,7 +15,8 @@ from driftloop_cli.console import err, out, print_json
 from driftloop_cli.settings import StorageCliSettings
 
 if TYPE_CHECKING:
-    from driftloop_cli.files.source import ArchiveFiles, Source
+    from driftloop.storage.archive_files import ArchiveFiles
+    from driftloop_cli.files.source import Source
 
 SOURCE = "cli"
 """Who publishes, in the envelope of events."""
@@ -41,15 +42,11 @@ def shown_progress(what: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def archive_files(settings: StorageCliSettings) -> Iterator["ArchiveFiles"]:
     """Download the archive for the time of the block."""
+    from driftloop.storage.archive_files import download_archive  # noqa: PLC0415
     from driftloop.storage.bucket import Bucket  # noqa: PLC0415  # takes a second to import
-    from driftloop.storage.labelled_archive import download_slices  # noqa: PLC0415
-    from driftloop_cli.files.source import ArchiveFiles  # noqa: PLC0415
 
-    bucket, topics = Bucket(settings.storage), settings.topics
     with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as folder:
-        # Outcomes first: rows that are archived between the two downloads then are no outcomes without a prediction.
-        outcomes = download_slices(bucket, topics.outcomes, Path(folder) / topics.outcomes)
-        yield ArchiveFiles(download_slices(bucket, topics.predictions, Path(folder) / topics.predictions), outcomes)
+        yield download_archive(Bucket(settings.storage), settings.topics, Path(folder))
 
 
 def publish(

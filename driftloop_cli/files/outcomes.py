@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from driftloop.errors import InvalidInput
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN
+from driftloop.storage.archive_files import ArchiveFiles
 from driftloop.storage.duckdb_sql import POSITION_COLUMNS, fetch_row, quote_identifier, quote_literal
 from driftloop_cli.files.source import (
     NUMBER,
-    ArchiveFiles,
     Check,
     Source,
     archive_sql,

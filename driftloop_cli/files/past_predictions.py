@@ -14,12 +14,12 @@ from pydantic_core import to_json
 
 from driftloop.errors import InvalidInput
 from driftloop.events import ID_COLUMN
+from driftloop.storage.archive_files import ArchiveFiles
 from driftloop.storage.duckdb_sql import FLOATS, INTEGERS, fetch_row, quote_identifier, quote_literal
 from driftloop.usecase import UseCase
 from driftloop_cli.files.outcomes import comparable_sql, outcome_event_sql
 from driftloop_cli.files.source import (
     NUMBER,
-    ArchiveFiles,
     Check,
     Source,
     archive_sql,

@@ -42,13 +42,6 @@ EVENT_COLUMNS = "key, event_id, event_time, text"
 FIRST_TIME, LAST_TIME = "1970-01-01", "2200-01-01"  # of driftloop.events.EventTime
 
 
-class ArchiveFiles(NamedTuple):
-    """Files of the archive on this machine."""
-
-    predictions: Sequence[Path] = ()
-    outcomes: Sequence[Path] = ()
-
-
 class Check(NamedTuple):
     """What must not be true of any row."""
 

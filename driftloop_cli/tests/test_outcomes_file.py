@@ -12,8 +12,9 @@ from driftloop.errors import InvalidInput
 from driftloop.events import KEY_COLUMN, MODEL_COLUMN, Outcome
 from driftloop.kafka.bulk_publisher import shared_headers
 from driftloop.kafka.codec import decode, encode
+from driftloop.storage.archive_files import ArchiveFiles
 from driftloop_cli.files.outcomes import OutcomeColumns, OutcomeCounts, prepare_outcomes
-from driftloop_cli.files.source import ArchiveFiles, Source, open_source, prepared_events
+from driftloop_cli.files.source import Source, open_source, prepared_events
 
 NOW = datetime(2014, 1, 1, tzinfo=UTC)
 NOTHING = ArchiveFiles()

@@ -13,8 +13,9 @@ from driftloop.errors import InvalidInput
 from driftloop.events import ID_COLUMN, Event, Outcome, Prediction, is_new_event_id
 from driftloop.kafka.bulk_publisher import shared_headers
 from driftloop.kafka.codec import decode
+from driftloop.storage.archive_files import ArchiveFiles
 from driftloop_cli.files.past_predictions import ImportCounts, PredictionColumns, prepare_predictions
-from driftloop_cli.files.source import ArchiveFiles, Source, open_source, prepared_events
+from driftloop_cli.files.source import Source, open_source, prepared_events
 from tests.support.synthetic_usecase import make_use_case
 
 USE_CASE = replace(

@@ -31,6 +31,7 @@ from driftloop.storage.reference_store import load_gate_evaluation, load_referen
 from stack.running import Stack
 from tests.support.running_stack import FLIGHT, HOLDOUT_DAYS, WINDOW_ROWS, predict, run_command, serves_version
 from tests.support.waiting import wait_until
+from trainer.retrain import holdout as holdout_split
 from trainer.retrain import training, training_set
 from usecases.flights import usecase
 
@@ -280,7 +281,7 @@ def test_restored_dataset_is_identical_and_reproduces_challenger_metric(stack: S
     restored = tmp_path / pointer.name
     assert md5(restored.read_bytes(), usedforsecurity=False).hexdigest() == pointer.md5
 
-    training_rows, holdout = training_set.split(usecase, training_set.read(restored), HOLDOUT_DAYS)
+    training_rows, holdout = holdout_split.split(usecase, training_set.read(restored), HOLDOUT_DAYS)
     estimator, _ = training.train(usecase, training_rows)
     scores = training.predict(usecase, estimator, holdout)
     auc = roc_auc(holdout[usecase.target].to_numpy(dtype=np.float64), scores)

@@ -15,6 +15,7 @@ from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import dvc
 from driftloop.storage.bucket import Bucket
 from tests.support.synthetic_usecase import make_use_case
+from trainer.retrain import holdout as holdout_split
 from trainer.retrain import training_set
 from trainer.retrain.training_set import InvalidTrainingData, TrainingSet, TrainingSetCounts
 from trainer.settings import TrainingDataSettings
@@ -315,28 +316,28 @@ def test_training_set_names_broken_archive_slice(dataset: DatasetFixture) -> Non
 
 def test_split_holds_out_latest_days_with_outcomes_and_drops_later_rows() -> None:
     rows = pd.concat([days(date(2013, 1, 1), 10), days(date(2013, 1, 11), 2, outcome=np.nan)], ignore_index=True)
-    train, holdout = training_set.split(USE_CASE, rows, holdout_days=3)
+    train, holdout = holdout_split.split(USE_CASE, rows, holdout_days=3)
     assert sorted(set(USE_CASE.local_dates(train["at"]))) == [date(2013, 1, n) for n in range(1, 8)]
     assert sorted(set(USE_CASE.local_dates(holdout["at"]))) == [date(2013, 1, n) for n in range(8, 11)]
 
 
 def test_split_without_holdout_trains_on_all_labelled_days() -> None:
-    train, holdout = training_set.split(USE_CASE, days(date(2013, 1, 1), 4), holdout_days=0)
+    train, holdout = holdout_split.split(USE_CASE, days(date(2013, 1, 1), 4), holdout_days=0)
     assert (len(train), len(holdout)) == (8, 0)
 
 
 def test_split_reports_number_of_missing_days() -> None:
     with pytest.raises(InvalidTrainingData, match="at least 3 more days"):
-        training_set.split(USE_CASE, days(date(2013, 1, 1), 12), holdout_days=14)
+        holdout_split.split(USE_CASE, days(date(2013, 1, 1), 12), holdout_days=14)
 
 
 def test_require_two_classes_rejects_single_class() -> None:
     with pytest.raises(InvalidTrainingData, match="1 different values in 8"):
-        training_set.require_two_classes(USE_CASE, days(date(2013, 1, 1), 4))
+        holdout_split.require_two_classes(USE_CASE, days(date(2013, 1, 1), 4))
 
 
 def test_require_unseen_holdout_rejects_rows_the_champion_was_trained_on() -> None:
     holdout = days(date(2013, 1, 5), 2)
-    training_set.require_unseen_holdout(USE_CASE, holdout, pd.Timestamp("2013-01-05 11:59", tz="UTC"))
+    holdout_split.require_unseen_holdout(USE_CASE, holdout, pd.Timestamp("2013-01-05 11:59", tz="UTC"))
     with pytest.raises(InvalidTrainingData, match="2 of 4 holdout rows are not later"):
-        training_set.require_unseen_holdout(USE_CASE, holdout, pd.Timestamp("2013-01-06 04:00", tz="UTC"))
+        holdout_split.require_unseen_holdout(USE_CASE, holdout, pd.Timestamp("2013-01-06 04:00", tz="UTC"))

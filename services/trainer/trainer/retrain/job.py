@@ -32,6 +32,7 @@ from driftloop.storage.reference_store import Reference, save_gate_evaluation, s
 from driftloop.telemetry import tracing
 from driftloop.telemetry.logging import configure_logging
 from trainer.retrain import candidates, git_revision, training, training_set
+from trainer.retrain import holdout as holdout_split
 from trainer.retrain.subprocess_job import ReportPhase, RetryableError
 from trainer.retrain.training import LoggedModel
 from trainer.retrain.training_set import TrainingSet
@@ -163,7 +164,12 @@ def run_retrain(
         if background.champion_folder is not None:
             report_phase("gate", f"compares it with version {champion} on {len(split.holdout):,} holdout rows")
             champion_model = load_model(background.champion_folder.result(), registry.trusted_types)
-            predictions = _holdout_predictions(settings, challenger.estimator, champion_model.estimator, split.holdout)
+            predictions = gate.describe_holdout(
+                use_case,
+                split.holdout,
+                champion=training.predict(use_case, champion_model.estimator, split.holdout),
+                challenger=training.predict(use_case, challenger.estimator, split.holdout),
+            )
 
         # Importances are computed on rows that the model was not trained on. Training again does not change them much.
         importance_rows = split.train if predictions is None else split.holdout
@@ -206,33 +212,18 @@ def _split(settings: TrainerSettings, rows: pd.DataFrame, trained_through: pd.Ti
     use_case = settings.use_case
     days = use_case.day_ordinals(rows.loc[rows[use_case.target].notna(), use_case.timestamp])
     if trained_through is None:
-        train, holdout = training_set.split(use_case, rows, 0)
+        train, holdout = holdout_split.split(use_case, rows, 0)
         return DataSplit(train, holdout, train)
-    train, holdout = training_set.split(use_case, rows, gate.holdout_days(days, settings.gate))
-    training_set.require_two_classes(use_case, train)
-    training_set.require_two_classes(use_case, holdout)
-    training_set.require_unseen_holdout(use_case, holdout, trained_through)
+    train, holdout = holdout_split.split(use_case, rows, gate.holdout_days(days, settings.gate))
+    holdout_split.require_two_classes(use_case, train)
+    holdout_split.require_two_classes(use_case, holdout)
+    holdout_split.require_unseen_holdout(use_case, holdout, trained_through)
     return DataSplit(train, holdout, rows[rows[use_case.timestamp] <= holdout[use_case.timestamp].max()])
 
 
 def _fit(settings: TrainerSettings, rows: pd.DataFrame, make_pipeline: Callable[[], Any]) -> _FittedModel:
     estimator, labelled = training.train(settings.use_case, rows, make_pipeline)
     return _FittedModel(estimator, rows, labelled)
-
-
-def _holdout_predictions(
-    settings: TrainerSettings, challenger: Any, champion: Any, holdout: pd.DataFrame
-) -> HoldoutPredictions:
-    use_case = settings.use_case
-    return HoldoutPredictions(
-        target=use_case.target_type,
-        outcomes=use_case.outcomes(holdout),
-        champion=training.predict(use_case, champion, holdout),
-        challenger=training.predict(use_case, challenger, holdout),
-        blocks=use_case.block_ids(holdout[use_case.timestamp]),
-        block_days=use_case.block_days,
-        subgroups={column: holdout[column].to_numpy(dtype=object) for column in use_case.subgroup_columns},
-    )
 
 
 def _decide(

@@ -1,0 +1,56 @@
+"""Split the holdout off a training set, and check that it can decide between two models."""
+
+import pandas as pd
+
+from driftloop.usecase import UseCase
+from trainer.retrain.training_set import InvalidTrainingData
+
+
+def split(use_case: UseCase, rows: pd.DataFrame, holdout_days: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows to train on, and the labelled rows of the latest ``holdout_days`` days with outcomes.
+
+    Rows after the last outcome belong to neither.
+
+    Raises:
+        InvalidTrainingData: No day would be left to train on.
+    """
+    days = use_case.local_dates(rows[use_case.timestamp])
+    labelled = rows[use_case.target].notna()
+    days_with_outcomes = sorted(days[labelled].unique())
+    if len(days_with_outcomes) <= holdout_days:
+        raise InvalidTrainingData(
+            f"{len(days_with_outcomes)} days have outcomes, and the holdout needs {holdout_days} of them: at least "
+            f"{holdout_days + 1 - len(days_with_outcomes)} more days are needed (DRIFTLOOP_GATE__HOLDOUT_DAYS)"
+        )
+    if holdout_days == 0:
+        return rows[days <= days_with_outcomes[-1]], rows[:0]
+    first_holdout_day = days_with_outcomes[-holdout_days]
+    return rows[days < first_holdout_day], rows[(days >= first_holdout_day) & labelled]
+
+
+def require_two_classes(use_case: UseCase, rows: pd.DataFrame) -> None:
+    """Check that the labels differ.
+
+    Raises:
+        InvalidTrainingData: All labels are the same, so that neither training nor a metric is possible.
+    """
+    labels = rows[use_case.target].dropna()
+    if labels.nunique() < 2:
+        raise InvalidTrainingData(
+            f"{use_case.target} has {labels.nunique()} different values in {len(labels)} labelled rows; two are needed"
+        )
+
+
+def require_unseen_holdout(use_case: UseCase, holdout: pd.DataFrame, trained_through: pd.Timestamp) -> None:
+    """Check that all holdout rows are later than the champion's training rows.
+
+    Raises:
+        InvalidTrainingData: The champion was trained on rows of the holdout's time.
+    """
+    seen = int((holdout[use_case.timestamp] <= trained_through).sum())
+    if seen:
+        raise InvalidTrainingData(
+            f"the champion was trained on rows up to {trained_through:%Y-%m-%d %H:%M}, and {seen} of {len(holdout)} "
+            "holdout rows are not later: outcomes of later days are needed, or a shorter holdout "
+            "(DRIFTLOOP_GATE__HOLDOUT_DAYS)"
+        )
