@@ -97,6 +97,11 @@ class OutputDescription:
     size: int
     """Number of values in the prediction of a row; 1 for a single value."""
 
+    @property
+    def probability_classes(self) -> list[Label] | None:
+        """The classes whose probabilities the predictions are; ``None`` if they are logarithms or something else."""
+        return self.classes if self.kind == "probability" else None
+
     def incompatibilities_with(self, new: "OutputDescription") -> list[str]:
         """Return why clients that read predictions of this kind would misread those of ``new``."""
         reasons = []

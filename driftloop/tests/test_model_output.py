@@ -89,3 +89,10 @@ def test_description_of_a_regressor_is_a_number() -> None:
 )
 def test_description_lists_incompatibilities(new: OutputDescription, reasons: list[str]) -> None:
     assert OutputDescription("probability", [0, 1], 1).incompatibilities_with(new) == reasons
+
+
+@pytest.mark.parametrize(("method", "classes"), [("predict_proba", [0, 1]), ("predict_log_proba", None)])
+def test_only_probabilities_have_classes_on_an_event(method: str, classes: list[int] | None) -> None:
+    estimator = LogisticRegression().fit(X, [0, 0, 1, 1])
+    output = ModelOutput.from_model(getattr(estimator, method)(X), method, 4)
+    assert describe_output(estimator, method, output).probability_classes == classes

@@ -257,7 +257,7 @@ class Batcher:
                 version=request.model.version,
                 features=request.columns,
                 predictions=result.scores,
-                classes=request.model.output.classes,
+                classes=request.model.output.probability_classes,
                 labels=result.output.labels,
                 keys=request.annotations.keys,
                 context=request.annotations.context,
