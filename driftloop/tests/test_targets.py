@@ -90,7 +90,7 @@ def test_rows_of_versions_with_other_classes_are_aligned() -> None:
     assert GRADES.from_archive(predictions, classes).tolist() == [[0, 0.2, 0.8], [0.5, 0.25, 0.25]]
 
 
-def test_numeric_labels_are_told_from_probabilities_by_the_reported_classes() -> None:
+def test_numeric_labels_are_recognized_by_the_reported_classes() -> None:
     target = Target((1, 2))
     assert target.from_archive(pd.Series([1, 2, 2])).tolist() == [0, 1, 1]
     reported = pd.Series(["[1, 2]", None, "[1, 2]"])
