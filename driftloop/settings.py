@@ -182,6 +182,11 @@ class RegistrySettings(SettingsSection):
         "as package.module.Type, separated by commas or as a JSON list; creating them must run no code that the file "
         "chooses",
     )
+    drift_pages_url: OptionalUrl = Field(
+        None,
+        description="URL at which people reach the drift worker's pages, for links from MLflow's pages of versions; if "
+        "not set, there are none",
+    )
 
 
 class TracingSettings(SettingsSection):

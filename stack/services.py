@@ -87,6 +87,7 @@ def environment(settings: StackSettings, position: int = 0) -> dict[str, str]:
         "DRIFTLOOP_REGISTRY__URI": f"http://127.0.0.1:{ours.mlflow_port}",
         "DRIFTLOOP_REGISTRY__MODEL": use_case.name,
         "DRIFTLOOP_USE_CASE": reference,
+        "DRIFTLOOP_REGISTRY__DRIFT_PAGES_URL": f"http://127.0.0.1:{settings.port_of('drift_worker')}",
         "DRIFTLOOP_PREDICTOR__PORT": str(settings.port_of("predictor", position)),
         "DRIFTLOOP_PREDICTOR__DATA_DIR": str(predictor_folder(settings) / use_case.name),
         "DRIFTLOOP_DRIFT_WORKER__PORT": str(settings.port_of("drift_worker")),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import mlflow
 import pandas as pd
@@ -54,6 +55,7 @@ class ModelRegistry:
         self.model = settings.model
         self.alias = settings.alias
         self.trusted_types = settings.trusted_types
+        self._drift_pages_url = settings.drift_pages_url
         mlflow.set_tracking_uri(settings.uri)
         mlflow.set_registry_uri(settings.uri)
         self.client = MlflowClient(tracking_uri=settings.uri, registry_uri=settings.uri)
@@ -92,7 +94,7 @@ class ModelRegistry:
     @translate_errors()
     def record_result(self, version: str, change: ModelStateChanged) -> None:
         """Store the result of the version's retrain as its description and as tags, where MLflow's UI shows it."""
-        self.client.update_model_version(self.model, version, f"{change.state}: {change.explanation}")
+        self.describe(version, f"{change.state}: {change.explanation}")
         self.client.set_model_version_tag(self.model, version, TAG_RESULT, change.state)
         self.client.set_model_version_tag(self.model, version, TAG_RETRAIN_RESULT, change.model_dump_json())
 
@@ -150,7 +152,10 @@ class ModelRegistry:
 
     @translate_errors()
     def describe(self, version: str, text: str) -> None:
-        """Set a version's description, which MLflow's UI shows."""
+        """Set a version's description, which MLflow's UI shows, with a link to the pages of its drift."""
+        if self._drift_pages_url:
+            query = urlencode({"model": self.model, "version": version})
+            text += f"\n\n[Drift of this version]({self._drift_pages_url.rstrip('/')}/?{query})"
         self.client.update_model_version(self.model, version, text)
 
     @translate_errors()

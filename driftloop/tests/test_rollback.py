@@ -173,3 +173,13 @@ def test_unpublished_rollbacks_ignores_a_rollback_killed_before_the_alias_moved(
     assert (registry.champion(), unpublished_rollbacks(registry, [])) == ("2", [])
     change = roll_back(registry, "again")
     assert (registry.champion(), unpublished_rollbacks(registry, [])) == ("1", [change])
+
+
+def test_description_links_to_the_pages_of_the_versions_drift(registry: ModelRegistry, uri: str) -> None:
+    pages = "http://drift.example.com:8001/"
+    linking = ModelRegistry(settings.RegistrySettings(uri=uri, model=registry.model, drift_pages_url=pages))
+    linking.record_result(
+        "2", ModelStateChanged(retrain_id="r", model=registry.model, state="rejected", explanation="worse")
+    )
+    description = linking.client.get_model_version(linking.model, "2").description
+    assert f"(http://drift.example.com:8001/?model={registry.model}&version=2)" in description
