@@ -22,6 +22,14 @@ err = Console(stderr=True)
 AsJson = Annotated[bool, typer.Option("--json", help="print the facts as one JSON object")]
 
 
+EXTRAS = {
+    "httpx": "asking",
+    **dict.fromkeys(("duckdb", "gcsfs", "mlflow", "numpy", "pandas", "pyarrow", "scipy", "skops", "sklearn"), "cli"),
+    **dict.fromkeys(("dvc", "yaml"), "cli,datasets"),
+}
+"""What to install for commands that need a library; the smallest installation has none of them."""
+
+
 class CommandGroup(TyperGroup):
     """The commands. An error that the project raises on purpose ends each one with a sentence and an exit code."""
 
@@ -75,6 +83,12 @@ def exit_on_error() -> Iterator[None]:
             raise exit_with(ExitCode.USAGE, str(error)) from error
         except Rejected as error:
             raise exit_with(ExitCode.REFUSED, str(error)) from error
+        except ModuleNotFoundError as error:
+            library = (error.name or "").partition(".")[0]
+            if library not in EXTRAS:
+                raise
+            hint = f"pip install 'driftloop[{EXTRAS[library]}]'"
+            raise exit_with(ExitCode.ERROR, f"this command needs {library}, which is not installed: {hint}") from error
 
 
 @contextmanager

@@ -14,8 +14,6 @@ from driftloop_cli.console import AsJson, err, exit_with, print_json, print_mess
 if TYPE_CHECKING:
     from driftloop_cli.new.plan import UseCasePlan
 
-INSTALL_HINT = "pip install 'driftloop[cli,storage]'"
-
 Name = Annotated[str, typer.Argument(help="name of the use case and its model: letters, digits and _")]
 FromFile = Annotated[
     Path, typer.Option("--from", metavar="FILE", exists=True, dir_okay=False, help="CSV or Parquet file with the rows")
@@ -64,11 +62,9 @@ def new(
 
         driftloop new loans --from loans.csv --target repaid --time applied_at --id loan_id --timezone Europe/Berlin
     """
-    try:
-        from driftloop_cli.new.plan import Options, make_plan, require_use_case_name  # noqa: PLC0415  # takes seconds
-        from driftloop_cli.new.render import write_use_case  # noqa: PLC0415
-    except ImportError as error:
-        raise exit_with(ExitCode.ERROR, f"{error}; to install what this command needs: {INSTALL_HINT}") from error
+    from driftloop_cli.new.plan import Options, make_plan, require_use_case_name  # noqa: PLC0415  # takes seconds
+    from driftloop_cli.new.render import write_use_case  # noqa: PLC0415
+
     try:
         folder, module = _place(into, require_use_case_name(name))
         if folder.exists() and any(folder.iterdir()) and not force:
