@@ -165,5 +165,9 @@ def test_retrain_compares_classes_and_learns_from_archived_labels(stack: Stack, 
     assert registry.champion() == "2", version.description
     assert run.metrics["champion_roc_auc_ovr"] < run.metrics["challenger_roc_auc_ovr"]
     assert run.metrics["challenger_detectable_gain"] > 0
+    candidates = {name: value for name, value in run.metrics.items() if name.startswith("candidate/")}
+    assert run.params["candidate"] == "default"
+    assert len(candidates) == 2
+    assert candidates["candidate/default/roc_auc_ovr"] == max(candidates.values())
     assert int(run.params["archived_labelled"]) == WINDOW_ROWS - 1
     assert int(run.params["unknown_labels"]) == 1
