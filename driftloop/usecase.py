@@ -52,7 +52,8 @@ class UseCase:
     """Further pipelines by name, such as those of :func:`driftloop.candidates.parameter_grid`. A retrain compares them
     with ``make_pipeline`` on the latest training rows, and takes the best."""
     subgroup_columns: tuple[str, ...] = ()
-    """Features by which rows are divided into subgroups. A challenger must not be clearly worse on a large subgroup."""
+    """Columns by which rows are divided into subgroups: features, or columns that clients send along as context. A
+    challenger must not be clearly worse on a large subgroup."""
     block_days: int = 1
     """Days in a block that is resampled as a whole: more than 1 if rows of neighbouring days are not independent."""
     first_version: DataSelection = field(default_factory=DataSelection)
@@ -62,6 +63,11 @@ class UseCase:
     def features(self) -> list[str]:
         """Names of all features, in the order of the model's signature."""
         return list(self.feature_kinds)
+
+    @property
+    def context_columns(self) -> list[str]:
+        """Columns of subgroups that are no features: the base dataset or requests' context has their values."""
+        return [name for name in self.subgroup_columns if name not in self.feature_kinds]
 
     @cached_property
     def target_type(self) -> Target:

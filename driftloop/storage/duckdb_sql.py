@@ -6,6 +6,7 @@ Functions that end in ``_sql`` build SQL text. Every identifier and literal that
 
 # ruff: noqa: S608  # see the module's docstring
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,25 @@ def try_cast_sql(name: str, types: Mapping[str, str], wanted: str) -> str:
     if types[name] != wanted:
         value = f"TRY_CAST({value} AS {wanted})"
     return f"nullif({value}, 'nan'::{wanted})" if wanted in FLOATS else value
+
+
+def with_json_fields_sql(rows: str, types: Mapping[str, str], json_column: str, names: Sequence[str]) -> str:
+    """Return SQL for rows with fields of a column of JSON objects as further columns of text.
+
+    A row without the field has NULL. A name that is a column of the rows already is left as it is.
+    """
+    fields = [
+        f"json_extract_string({quote_identifier(json_column)}, {quote_literal(_json_path(name))}) "
+        f"AS {quote_identifier(name)}"
+        for name in names
+        if name not in types and json_column in types
+    ]
+    return f"SELECT {', '.join(['*', *fields])} FROM ({rows})"
+
+
+def _json_path(name: str) -> str:
+    """Return the path of a field in a JSON object, quoted, since a name may have any characters."""
+    return f"$.{json.dumps(name, ensure_ascii=False)}"
 
 
 def struct_sql(types: Mapping[str, str], wanted: Mapping[str, str]) -> str:

@@ -29,6 +29,7 @@ import structlog
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.events import (
     CLASSES_COLUMN,
+    CONTEXT_COLUMN,
     ID_COLUMN,
     KEY_COLUMN,
     MODEL_COLUMN,
@@ -57,6 +58,7 @@ from driftloop.storage.duckdb_sql import (
     struct_sql,
     tail_by_label_sql,
     try_cast_sql,
+    with_json_fields_sql,
 )
 from driftloop.storage.outcome_sql import outcome_sql, reported_sql
 from driftloop.usecase import UseCase
@@ -180,7 +182,11 @@ class LabelledArchive:
         self._use_case = use_case
         self._model = quote_literal(use_case.name)
         scanned_predictions = scan_parquet_sql(files.predictions) if files.predictions else EMPTY_PREDICTIONS
-        connection.execute(f"CREATE VIEW predictions AS {scanned_predictions}")
+        prediction_types = column_types(connection, scanned_predictions)
+        with_context = with_json_fields_sql(
+            scanned_predictions, prediction_types, CONTEXT_COLUMN, use_case.context_columns
+        )
+        connection.execute(f"CREATE VIEW predictions AS {with_context}")
         scanned_outcomes = scan_parquet_sql(files.outcomes) if files.outcomes else EMPTY_OUTCOMES
         outcome_types = column_types(connection, scanned_outcomes)
         connection.execute(
@@ -194,7 +200,7 @@ class LabelledArchive:
         self._types = {
             name: types.get(name) or FEATURE_TYPES.get(kind) or self._archived_types.get(name, "VARCHAR")
             for name, kind in use_case.feature_kinds.items()
-        }
+        } | dict.fromkeys(use_case.context_columns, "VARCHAR")
         self._join()
 
     @_translate_errors()
@@ -232,8 +238,8 @@ class LabelledArchive:
     def read(self, query: ArchiveQuery = EVERYTHING) -> pd.DataFrame:
         """Read the matching labelled rows, ordered by time.
 
-        The columns are those of a dataset, and the archive's own of id, row, version, prediction and classes. Rows
-        whose prediction is not of the use case's target are left out.
+        The columns are those of a dataset, those of subgroups that come from the context, and the archive's own of id,
+        row, version, prediction and classes. Rows whose prediction is not of the use case's target are left out.
         """
         labelled = f"FROM ({_matching_rows(query)}) WHERE outcome IS NOT NULL ORDER BY {ORDER_SQL}"
         own = (

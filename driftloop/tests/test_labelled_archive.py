@@ -283,6 +283,25 @@ def test_archive_accepts_any_column_name(archive: ArchiveBuilder) -> None:
     assert rows["y"].tolist() == [1.0]
 
 
+def test_archive_reads_columns_of_subgroups_from_the_context(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(
+        prediction(1, _context='{"campaign": "spring", "page \\"1\\"": 3}'),
+        prediction(2, _context='{"campaign": null}'),
+    )
+    archive.add_predictions(prediction(3))  # its slice has no column of contexts
+    archive.add_outcomes(*(outcome(day, 1, known=9) for day in (1, 2, 3)))
+    names = ("campaign", 'page "1"')
+    rows = archive.rows(use_case=replace(USE_CASE, subgroup_columns=("c", *names)))
+    assert rows[list(names)].values.tolist() == [["spring", "3"], [None, None], [None, None]]
+
+
+def test_archive_without_context_has_no_values_of_its_columns(archive: ArchiveBuilder) -> None:
+    archive.add_predictions(prediction(1))
+    archive.add_outcomes(outcome(1, 1, known=9))
+    rows = archive.rows(use_case=replace(USE_CASE, subgroup_columns=("campaign",)))
+    assert rows["campaign"].tolist() == [None]
+
+
 def test_archive_writes_unlabelled_rows_too_and_equal_bytes_each_time(archive: ArchiveBuilder, tmp_path: Path) -> None:
     archive.add_predictions(*(prediction(day) for day in (3, 1, 2)))
     archive.add_outcomes(outcome(2, 1, known=9))

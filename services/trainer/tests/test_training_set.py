@@ -200,6 +200,15 @@ def test_training_set_leaves_out_columns_that_the_use_case_does_not_name(dataset
     assert list(rows.columns) == ["at", "x", "whole", "c", "y"]
 
 
+def test_training_set_has_columns_of_subgroups_from_base_dataset_and_context(dataset: DatasetFixture) -> None:
+    dataset.push_base(base().assign(shop="old town"))
+    dataset.archive(days(JUNE, 1).assign(whole=1, c="u", _context='{"shop": "harbour", "page": 7}'))
+    rows = training_set.read(dataset.build(subgroup_columns=("c", "shop", "page")).path)
+    assert list(rows.columns) == ["at", "x", "whole", "c", "shop", "page", "y"]
+    assert rows["shop"].tolist() == ["old town"] * 20 + ["harbour"] * 2
+    assert rows["page"].tolist() == [None] * 20 + ["7"] * 2
+
+
 def test_training_set_counts_values_of_wrong_type(dataset: DatasetFixture) -> None:
     dataset.push_base(base().assign(x=["far", "2.5", *["1"] * 18]))
     dataset.archive(base(2).assign(whole=[1.0, 2.5, 3.0, np.nan]))

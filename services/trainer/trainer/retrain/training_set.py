@@ -189,7 +189,7 @@ def _translate_errors(settings: TrainingDataSettings) -> Iterator[None]:
 
 
 def _feature_types(use_case: UseCase, base_types: Mapping[str, str]) -> dict[str, str]:
-    """Return the DuckDB type of each feature.
+    """Return the DuckDB type of each feature, and of each column of subgroups that is no feature.
 
     Numbers and categories have the base dataset's type; a number whose type there is no number becomes DOUBLE.
     """
@@ -198,7 +198,7 @@ def _feature_types(use_case: UseCase, base_types: Mapping[str, str]) -> dict[str
         base_type = base_types.get(name, "VARCHAR")
         has_base_type = kind == "category" or (kind == "number" and base_type in NUMBERS)
         types[name] = base_type if has_base_type else FEATURE_TYPES[kind]
-    return types
+    return types | dict.fromkeys(use_case.context_columns, "VARCHAR")
 
 
 def _typed_rows_sql(
@@ -260,8 +260,12 @@ def _schema_problems(
     base_types: Mapping[str, str],
     feature_types: Mapping[str, str],
 ) -> list[str]:
-    """Return where the base dataset does not have what the use case names. It may have more columns."""
-    expected = {use_case.timestamp: TIMESTAMP_TYPE, **feature_types, use_case.target: outcome_type(use_case)}
+    """Return where the base dataset does not have what the use case names. It may have more columns.
+
+    It need not have the columns of subgroups that are no features: requests may have begun to send them later.
+    """
+    required = {name: feature_types[name] for name in use_case.features}
+    expected = {use_case.timestamp: TIMESTAMP_TYPE, **required, use_case.target: outcome_type(use_case)}
     missing = sorted(expected.keys() - base_types.keys())
     unknown = sorted(base_types.keys() - expected.keys())
     problems = []
