@@ -2,14 +2,23 @@
 
 import random
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from driftloop.errors import BrokerUnavailable
-from driftloop.events import DriftVerdict, Event, ModelStateChanged, QualityVerdict, RetrainRequested, Window
+from driftloop.events import (
+    DataSelection,
+    DriftVerdict,
+    Event,
+    ModelStateChanged,
+    QualityVerdict,
+    RetrainRequested,
+    Window,
+)
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, RetryLater
 from driftloop.settings import TopicsSettings
@@ -191,6 +200,26 @@ def test_policy_handler_takes_each_decision_once_when_killed_repeatedly() -> Non
     for seed in range(20):
         source = random.Random(seed)
         assert requested_retrains(run_days([n for n in range(1, 2_000) if source.random() < 0.1])) == decisions
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [(None, DataSelection(base_end=date(2013, 4, 1))), (DataSelection(last_rows=5), DataSelection(last_rows=5))],
+    ids=["first version's rows", "setting"],
+)
+def test_policy_handler_requests_the_first_versions_rows_unless_a_setting_says_otherwise(
+    setting: DataSelection | None, expected: DataSelection
+) -> None:
+    use_case = replace(USE_CASE, first_version=DataSelection(base_end=date(2013, 4, 1)))
+    broker = Broker()
+    broker.topics["models"].append(
+        ModelStateChanged(retrain_id="0", model="m", version="1", state="promoted", explanation="")
+    )
+    broker.topics["drift"] = [event for day in range(10, 20) for event in (drift(day, "1"), outcomes(day, "1"))]
+    policy = POLICY.model_copy(update={"data": setting})
+    policy_handler = PolicyHandler(use_case, policy, HOLDOUT_DAYS, TopicsSettings(), broker)
+    (commit,) = policy_handler.handle(ConsumedMessage("drift", 0, 0, broker.topics["drift"][0], 0))
+    assert [event.data for event in commit.events if isinstance(event, RetrainRequested)] == [expected]
 
 
 def test_policy_handler_does_not_commit_retrains() -> None:

@@ -1,11 +1,11 @@
 """Scheduled retrains."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from driftloop.events import Event, RetrainRequested
+from driftloop.events import DataSelection, Event, RetrainRequested
 from tests.support.model_names import USABLE_NAMES
 from trainer.schedule import Cron, Schedule
 
@@ -30,6 +30,13 @@ def test_schedule_requests_each_time_once_in_the_use_cases_time_zone() -> None:
     ]
     assert {retrain.trigger for retrain in publisher.requests} == {"schedule"}
     assert schedule.next == datetime(2013, 8, 5, 8, tzinfo=UTC)
+
+
+def test_schedule_requests_the_given_rows() -> None:
+    publisher, data = RecordingPublisher(), DataSelection(base_end=date(2013, 4, 1))
+    schedule = Schedule("0 4 * * 1", "UTC", "m", publisher, datetime(2013, 7, 5, tzinfo=UTC), data)
+    schedule.run_due(datetime(2013, 7, 8, 5, tzinfo=UTC))
+    assert [retrain.data for retrain in publisher.requests] == [data]
 
 
 @pytest.mark.parametrize("model", USABLE_NAMES)

@@ -48,7 +48,7 @@ def main() -> None:
     history = RetrainHistory(settings.kafka, topics)
     starter = JobStarter(trainer_settings)
     schedule = (
-        Schedule(trainer_settings.schedule, use_case.timezone, use_case.name, publisher)
+        Schedule(trainer_settings.schedule, use_case.timezone, use_case.name, publisher, data=use_case.first_version)
         if trainer_settings.schedule
         else None
     )

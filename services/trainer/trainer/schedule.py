@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator
 
-from driftloop.events import RetrainRequested, as_id_part, now
+from driftloop.events import DataSelection, RetrainRequested, as_id_part, now
 from trainer.event_publisher import EventPublisher
 
 
@@ -26,7 +26,13 @@ class Schedule:
     """Requests a retrain at each scheduled time. Times that pass while no trainer runs are skipped."""
 
     def __init__(
-        self, expression: Cron, timezone: str, model: str, publisher: EventPublisher, start: datetime | None = None
+        self,
+        expression: Cron,
+        timezone: str,
+        model: str,
+        publisher: EventPublisher,
+        start: datetime | None = None,
+        data: DataSelection | None = None,
     ) -> None:
         """Compute the next time.
 
@@ -36,8 +42,10 @@ class Schedule:
             model: The registered model.
             publisher: Publishes the retrain events.
             start: The first time that counts; by default now.
+            data: The rows that the retrains may use; by default all.
         """
         self._model = model
+        self._data = data or DataSelection()
         self._publisher = publisher
         self._times = CronSim(expression, (start or now()).astimezone(ZoneInfo(timezone)))
         self._expression = expression
@@ -61,6 +69,7 @@ class Schedule:
                 trigger="schedule",
                 reason=f"the schedule {self._expression}",
                 requested_by="schedule",
+                data=self._data,
             )
         )
         while self.next <= time:

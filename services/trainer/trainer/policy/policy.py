@@ -15,7 +15,7 @@ from math import ceil
 from typing import Literal, NamedTuple
 from uuid import UUID, uuid5
 
-from driftloop.events import ModelStateChanged, RetrainRequested
+from driftloop.events import DataSelection, ModelStateChanged, RetrainRequested
 from trainer.policy.model_history import REQUESTED_BY, ModelHistory, WindowVerdict
 from trainer.policy.settings import PolicySettings
 
@@ -98,7 +98,7 @@ def decide(history: ModelHistory, settings: PolicySettings, holdout_days: int, l
         trigger="drift",
         reason=explanation,
         requested_by=REQUESTED_BY,
-        data=settings.data,
+        data=settings.data or DataSelection(),
         window_end=latest.window_end,
     )
     return Decision("retrain", explanation, retrain)

@@ -60,7 +60,8 @@ class PolicyHandler:
             history: Reads the events so far.
         """
         self._use_case = use_case
-        self._settings = settings
+        data = settings.data or use_case.first_version
+        self._settings = settings.model_copy(update={"data": data})
         self._holdout_days = holdout_days
         self._topics = topics
         self._history_reader = history

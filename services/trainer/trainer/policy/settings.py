@@ -38,7 +38,11 @@ class PolicySettings(SettingsSection):
         description="upper bound in days of the cooldown, which doubles with each consecutive retrain that promotes "
         "nothing; after as many days as the holdout has, the gate compares on entirely new days",
     )
-    data: DataSelection = Field(DataSelection(), description="data selection of the policy's retrains, as JSON")
+    data: DataSelection | None = Field(
+        None,
+        description="data selection of the policy's retrains, as JSON; if not set, the archive and the base dataset's "
+        "rows that the use case has for its first version, since later ones may have been streamed",
+    )
 
     @model_validator(mode="after")
     def _check_alarms_fit_windows(self) -> Self:
