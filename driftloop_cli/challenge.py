@@ -10,10 +10,9 @@ import pandas as pd
 
 from driftloop.errors import Rejected
 from driftloop.evaluation import gate
-from driftloop.evaluation.bootstrap import evaluate
-from driftloop.evaluation.gate import Decision, HoldoutPredictions
+from driftloop.evaluation.gate import Decision
 from driftloop.evaluation.gate_settings import GateSettings
-from driftloop.events import ModelStateChanged, new_event_id
+from driftloop.events import Evaluation, ModelStateChanged, new_event_id
 from driftloop.registry.loading import load_model
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.registry.smoke_test import SmokeTestProcess
@@ -45,8 +44,8 @@ class Challenge(NamedTuple):
     """Both were trained on earlier rows only; None without a champion."""
     rows: int
     decision: Decision
-    predictions: HoldoutPredictions | None
-    """What the decision was made of; None without a champion."""
+    evaluation: Evaluation | None
+    """How good the version was on these rows; None without a champion."""
     trained_through: pd.Timestamp
 
 
@@ -81,7 +80,7 @@ def challenge(
         if champion is not None:
             smoke_test.set_champion(folders[champion])
         trained_through = learned_through(registry, version)
-        predictions, since, rows = None, None, pd.DataFrame()
+        evaluation, predictions, since, rows = None, None, None, pd.DataFrame()
         if champion is not None:
             since = max(trained_through, learned_through(registry, champion)).to_pydatetime() + STEP
             report(f"reads labelled rows since {since:%Y-%m-%d %H:%M} UTC, which neither version has learned from")
@@ -93,11 +92,13 @@ def challenge(
                 )
             report(f"scores {len(rows):,} rows with versions {champion} and {version}")
             estimators = {each: load_model(folder, registry.trusted_types) for each, folder in folders.items()}
+            scores = predict_rows(settings.use_case, estimators[version], rows)
+            evaluation = gate.evaluate_holdout(settings.use_case, rows, scores)
             predictions = gate.describe_holdout(
                 settings.use_case,
                 rows,
                 champion=predict_rows(settings.use_case, estimators[champion], rows),
-                challenger=predict_rows(settings.use_case, estimators[version], rows),
+                challenger=scores,
             )
         report("loads and times it in a fresh process")
         result = smoke_test.run(folders[version], settings.gate.smoke_test_timeout_seconds)
@@ -106,7 +107,7 @@ def challenge(
         if predictions is None
         else gate.decide(settings.use_case.headline_metric, predictions, result, settings.gate)
     )
-    return Challenge(version, champion, since, len(rows), decision, predictions, trained_through)
+    return Challenge(version, champion, since, len(rows), decision, evaluation, trained_through)
 
 
 def promote(
@@ -132,15 +133,8 @@ def promote(
         challenger=passed.decision.challenger,
         trained_through=passed.trained_through.to_pydatetime(),
     )
-    if (predictions := passed.predictions) is not None:  # its quality in service is compared with this
-        evaluation = evaluate(
-            predictions.target,
-            predictions.outcomes,
-            predictions.challenger,
-            predictions.blocks,
-            settings.use_case.headline_metric,
-        )
-        save_gate_evaluation(Bucket(settings.storage), registry.model, passed.version, evaluation)
+    if passed.evaluation is not None:  # its quality in service is compared with this
+        save_gate_evaluation(Bucket(settings.storage), registry.model, passed.version, passed.evaluation)
     registry.record_result(passed.version, change)
     registry.promote(passed.version)
     return change

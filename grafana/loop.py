@@ -149,7 +149,7 @@ def dashboard() -> Dashboard:
                     "Quality: by outcomes, estimated, at the gate",
                     "By outcomes: measured in service, with its 95 % interval. Estimated: from the version's own "
                     "probabilities, before outcomes are known. At the gate: measured on the holdout before the version "
-                    "was promoted; a first version has no gate.",
+                    "was promoted.",
                     "none",
                     range_query(
                         f"max by (version) (driftloop_quality{{{METRIC_SELECTOR}}})", "by outcomes, version {{version}}"

@@ -10,12 +10,13 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel
 
-from driftloop.evaluation.bootstrap import Interval, as_gain, detectable_difference, paired_difference
+from driftloop.evaluation.bootstrap import Interval, as_gain, detectable_difference, evaluate, paired_difference
 from driftloop.evaluation.gate_settings import GateSettings
 from driftloop.evaluation.metric import BUILT_IN_METRICS, Metric
-from driftloop.evaluation.metric_names import format_interval, format_metric, metric_label
+from driftloop.evaluation.metric_names import choose_headline, format_interval, format_metric, metric_label
 from driftloop.evaluation.metrics import FloatArray, IntArray, are_probabilities
 from driftloop.evaluation.targets import Target
+from driftloop.events import Evaluation
 from driftloop.usecase import UseCase
 
 BRIER = BUILT_IN_METRICS["brier"]
@@ -100,13 +101,37 @@ def describe_holdout(
     )
 
 
-FIRST_VERSION = Decision(True, "the first version: there is no champion to compare it with", {}, {})
+def evaluate_holdout(use_case: UseCase, rows: pd.DataFrame, predictions: FloatArray) -> Evaluation:
+    """Evaluate a model's predictions for labelled rows that it was not trained on."""
+    return evaluate(
+        use_case.target_type,
+        use_case.outcomes(rows),
+        predictions,
+        use_case.block_ids(rows[use_case.timestamp]),
+        use_case.headline_metric,
+    )
 
 
-def decide_first(smoke_test: SmokeTestResult) -> Decision:
-    """Decide without a champion: return :data:`FIRST_VERSION` if the version can serve at all."""
-    reasons = tuple(_serving_problems(smoke_test, np.inf))
-    return Decision(False, reasons[0], {}, {}, reasons) if reasons else FIRST_VERSION
+FIRST_VERSION = "the first version: there is no champion to compare it with"
+
+
+def decide_first(smoke_test: SmokeTestResult, evaluation: Evaluation | None = None) -> Decision:
+    """Decide without a champion: promote the version if it can serve at all.
+
+    Args:
+        smoke_test: Whether it can be loaded and can predict.
+        evaluation: Its quality on a holdout, if there is one.
+    """
+    metrics = {name: estimate.value for name, estimate in evaluation.metrics.items()} if evaluation else {}
+    if reasons := tuple(_serving_problems(smoke_test, np.inf)):
+        return Decision(False, reasons[0], {}, metrics, reasons)
+    explanation = FIRST_VERSION
+    if evaluation is not None and (headline := choose_headline(evaluation.headline, metrics)) is not None:
+        interval = format_interval(headline, evaluation.metrics[headline])
+        explanation += (
+            f"; {metric_label(headline)} {interval} on {evaluation.rows:,} holdout rows of {evaluation.days} days"
+        )
+    return Decision(True, explanation, {}, metrics)
 
 
 def holdout_days(days: IntArray, settings: GateSettings) -> int:

@@ -3,6 +3,7 @@
 Standard library only: commands that just print results are installed without numpy.
 """
 
+from collections.abc import Collection
 from typing import Protocol
 
 HEADLINE_METRICS = ("roc_auc", "rmse", "log_loss")
@@ -42,6 +43,11 @@ _FORMATS = {  # a metric that is not listed has any size
     **dict.fromkeys(("roc_auc", "accuracy", "calibration_error", "r2", "roc_auc_ovr", "balanced_accuracy"), ".3f"),
     "brier": ".4f",
 }
+
+
+def choose_headline(headline: str | None, metrics: Collection[str]) -> str | None:
+    """Return the metric that an evaluation is summed up by: the headline, or the first usual one that it has."""
+    return next((name for name in (headline, *HEADLINE_METRICS) if name in metrics), None)
 
 
 class ValueWithInterval(Protocol):

@@ -20,6 +20,7 @@ from driftloop.evaluation.gate_settings import GateSettings
 from driftloop.evaluation.metric import BUILT_IN_METRICS
 from driftloop.evaluation.metrics import FloatArray, IntArray
 from driftloop.evaluation.targets import BINARY, NUMBER
+from driftloop.events import Evaluation, MetricEstimate
 
 RANDOM = np.random.default_rng(0)
 DAYS, ROWS = 14, 200
@@ -279,9 +280,18 @@ def test_holdout_days_by_number_or_fraction(changes: dict[str, Any], holdout: in
 
 
 def test_gate_promotes_first_version_that_passes_smoke_test() -> None:
-    assert decide_first(SmokeTestResult(challenger=trial())) is FIRST_VERSION
+    promoted = decide_first(SmokeTestResult(challenger=trial()))
+    assert (promoted.promote, promoted.explanation, promoted.challenger) == (True, FIRST_VERSION, {})
     rejected = decide_first(SmokeTestResult(error="no such file"))
     assert (rejected.promote, rejected.explanation) == (False, "it cannot serve: no such file")
+
+
+def test_gate_says_how_good_a_first_version_is() -> None:
+    measured = MetricEstimate(value=0.7, low=0.65, high=0.75)
+    evaluation = Evaluation(rows=900, days=14, resampling_unit="days", metrics={"roc_auc": measured, "brier": measured})
+    promoted = decide_first(SmokeTestResult(challenger=trial()), evaluation)
+    assert promoted.challenger == {"roc_auc": 0.7, "brier": 0.7}
+    assert "ROC AUC 0.700" in promoted.explanation
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from drift_worker.windows.version_rows import rows_of_version
 from driftloop.errors import InvalidInput
 from driftloop.evaluation.bootstrap import MIN_DAYS, as_gain, evaluate, unpaired_difference
 from driftloop.evaluation.metric import BUILT_IN_METRICS, Metric, find_metric
-from driftloop.evaluation.metric_names import HEADLINE_METRICS, LOWER_IS_BETTER, format_interval, metric_label
+from driftloop.evaluation.metric_names import LOWER_IS_BETTER, choose_headline, format_interval, metric_label
 from driftloop.evaluation.metrics import FloatArray, are_probabilities
 from driftloop.evaluation.performance_estimation import estimate_performance
 from driftloop.evaluation.targets import Target
@@ -272,8 +272,7 @@ class GateComparison(NamedTuple):
 
 def compare_with_gate(in_service: Evaluation, at_gate: Evaluation | None) -> GateComparison:
     """Compare an evaluation in service with the gate's evaluation."""
-    preferred = (in_service.headline, *HEADLINE_METRICS)
-    name = next((name for name in preferred if name in in_service.metrics), None)
+    name = choose_headline(in_service.headline, in_service.metrics)
     if name is None:
         explanation = f"all outcomes of {in_service.rows:,} rows are equal"
         return GateComparison("inconclusive", explanation, "metric_undefined")

@@ -19,9 +19,8 @@ from threadpoolctl import threadpool_limits
 from driftloop.drift import calibration
 from driftloop.errors import RegistryUnavailable, StorageUnavailable
 from driftloop.evaluation import gate
-from driftloop.evaluation.bootstrap import evaluate
 from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult
-from driftloop.events import ModelStateChanged, RetrainRequested
+from driftloop.events import Evaluation, ModelStateChanged, RetrainRequested
 from driftloop.registry.loading import download_model, load_model
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.registry.smoke_test import SmokeTestProcess
@@ -35,7 +34,7 @@ from trainer.retrain import candidates, git_revision, training, training_set
 from trainer.retrain import holdout as holdout_split
 from trainer.retrain.subprocess_job import ReportPhase, RetryableError
 from trainer.retrain.training import LoggedModel
-from trainer.retrain.training_set import TrainingSet
+from trainer.retrain.training_set import InvalidTrainingData, TrainingSet
 from trainer.settings import TrainerSettings
 
 
@@ -44,7 +43,7 @@ class DataSplit(NamedTuple):
 
     train: pd.DataFrame
     holdout: pd.DataFrame
-    """The latest labelled rows, which neither model has been trained on; empty for a first version."""
+    """The latest labelled rows, which neither model has been trained on; a first version can be without."""
     everything: pd.DataFrame
     """Both, up to the last holdout row."""
 
@@ -112,7 +111,8 @@ def run_retrain(
 
     1. Build and check the training set, and split off the holdout.
     2. Train the challenger on the other rows; if the use case has candidates, the best of them.
-    3. Score the holdout with champion and challenger.
+    3. Score the holdout with challenger and champion. A first version has no champion; its score is what its quality
+       in service is compared with.
     4. If the gate would promote: train again, with the holdout.
     5. Log the model, load and time it in a fresh process, and build the reference of its windows.
     6. Register the version with its reference, and record the result.
@@ -160,26 +160,30 @@ def run_retrain(
         make_pipeline = selection.make_pipeline if selection else use_case.make_pipeline
         challenger = _fit(settings, split.train, make_pipeline)
 
-        predictions = None
-        if background.champion_folder is not None:
-            report_phase("gate", f"compares it with version {champion} on {len(split.holdout):,} holdout rows")
-            champion_model = load_model(background.champion_folder.result(), registry.trusted_types)
-            predictions = gate.describe_holdout(
-                use_case,
-                split.holdout,
-                champion=training.predict(use_case, champion_model.estimator, split.holdout),
-                challenger=training.predict(use_case, challenger.estimator, split.holdout),
-            )
+        evaluation = predictions = None
+        if len(split.holdout):
+            compared = f"compares it with version {champion}" if champion else "measures its quality"
+            report_phase("gate", f"{compared} on {len(split.holdout):,} holdout rows")
+            scores = training.predict(use_case, challenger.estimator, split.holdout)
+            evaluation = gate.evaluate_holdout(use_case, split.holdout, scores)
+            if background.champion_folder is not None:
+                champion_model = load_model(background.champion_folder.result(), registry.trusted_types)
+                predictions = gate.describe_holdout(
+                    use_case,
+                    split.holdout,
+                    champion=training.predict(use_case, champion_model.estimator, split.holdout),
+                    challenger=scores,
+                )
 
         # Importances are computed on rows that the model was not trained on. Training again does not change them much.
-        importance_rows = split.train if predictions is None else split.holdout
+        importance_rows = split.holdout if len(split.holdout) else split.train
         background.importances = threads.submit(
             training.feature_importance, use_case, challenger.estimator, importance_rows
         )
         refit = (
             settings.gate.refit
-            and predictions is not None
-            and _decide(settings, predictions, SmokeTestResult()).promote
+            and len(split.holdout) > 0
+            and _decide(settings, evaluation, predictions, SmokeTestResult()).promote
         )
         if refit:
             report_phase("refit", f"trains it again, with the {len(split.holdout):,} holdout rows")
@@ -201,23 +205,30 @@ def run_retrain(
         dataset_md5 = dvc.parse_pointer(background.dataset_pointer.result()).md5
 
     report_phase("registration", "registers it with its reference")
-    decision = _decide(settings, predictions, smoke_test_result)
+    decision = _decide(settings, evaluation, predictions, smoke_test_result)
     decision.challenger.update(training_rows=float(challenger.labelled), dataset_rows=float(dataset.counts.labelled))
-    version = _register(settings, retrain, registry, bucket, logged, decision, reference, predictions)
+    version = _register(settings, retrain, registry, bucket, logged, decision, reference, evaluation)
     return _record_result(registry, retrain, version, decision, challenger.rows[use_case.timestamp].max(), dataset_md5)
 
 
 def _split(settings: TrainerSettings, rows: pd.DataFrame, trained_through: pd.Timestamp | None) -> DataSplit:
-    """Split off the holdout. A first version has no champion to be compared with, so it is trained on all rows."""
+    """Split off the holdout.
+
+    A first version has no champion to be compared with: without enough days for a holdout it is trained on all rows.
+    """
     use_case = settings.use_case
     days = use_case.day_ordinals(rows.loc[rows[use_case.target].notna(), use_case.timestamp])
-    if trained_through is None:
-        train, holdout = holdout_split.split(use_case, rows, 0)
-        return DataSplit(train, holdout, train)
-    train, holdout = holdout_split.split(use_case, rows, gate.holdout_days(days, settings.gate))
-    holdout_split.require_two_classes(use_case, train)
-    holdout_split.require_two_classes(use_case, holdout)
-    holdout_split.require_unseen_holdout(use_case, holdout, trained_through)
+    try:
+        train, holdout = holdout_split.split(use_case, rows, gate.holdout_days(days, settings.gate))
+        holdout_split.require_two_classes(use_case, train)
+        holdout_split.require_two_classes(use_case, holdout)
+    except InvalidTrainingData:
+        if trained_through is not None:
+            raise
+        everything, nothing = holdout_split.split(use_case, rows, 0)
+        return DataSplit(everything, nothing, everything)
+    if trained_through is not None:
+        holdout_split.require_unseen_holdout(use_case, holdout, trained_through)
     return DataSplit(train, holdout, rows[rows[use_case.timestamp] <= holdout[use_case.timestamp].max()])
 
 
@@ -227,10 +238,13 @@ def _fit(settings: TrainerSettings, rows: pd.DataFrame, make_pipeline: Callable[
 
 
 def _decide(
-    settings: TrainerSettings, predictions: HoldoutPredictions | None, smoke_test_result: SmokeTestResult
+    settings: TrainerSettings,
+    evaluation: Evaluation | None,
+    predictions: HoldoutPredictions | None,
+    smoke_test_result: SmokeTestResult,
 ) -> Decision:
     if predictions is None:
-        return gate.decide_first(smoke_test_result)
+        return gate.decide_first(smoke_test_result, evaluation)
     return gate.decide(settings.use_case.headline_metric, predictions, smoke_test_result, settings.gate)
 
 
@@ -280,7 +294,7 @@ def _register(
     logged: LoggedModel,
     decision: Decision,
     reference: Reference,
-    predictions: HoldoutPredictions | None,
+    evaluation: Evaluation | None,
 ) -> str:
     """Create the version with its metrics, reference and gate evaluation; return the version."""
     model = settings.use_case.name
@@ -294,14 +308,7 @@ def _register(
         logged.uri, retrain.id, {"reason": retrain.reason, "requested_by": retrain.requested_by}
     )
     save_reference(bucket, model, version, reference)  # before the alias moves, so before any event names the version
-    if predictions is not None:  # its quality in service is compared with this
-        evaluation = evaluate(
-            predictions.target,
-            predictions.outcomes,
-            predictions.challenger,
-            predictions.blocks,
-            settings.use_case.headline_metric,
-        )
+    if evaluation is not None:  # its quality in service is compared with this
         save_gate_evaluation(bucket, model, version, evaluation)
     return version
 
