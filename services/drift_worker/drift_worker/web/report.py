@@ -16,7 +16,6 @@ import pandas as pd
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.scored_rows import comparable_rows
 from drift_worker.windows import archive
-from drift_worker.windows.version_rows import rows_of_version
 from driftloop.command_line import load_settings_or_exit
 from driftloop.drift.calibration import DriftProfile
 from driftloop.drift.distances import DISTANCES
@@ -66,14 +65,13 @@ def load_rows(bucket: Bucket, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
     """
     reference = reference_store.load_reference(bucket, key.model, key.version)
     try:
-        window = archive.read_slice(bucket, Window.parse(key.window))
+        version_rows = archive.read_window(bucket, Window.parse(key.window), key.model, key.version)
     except FileNotFoundError as error:
         raise WindowNotArchived(f"the archive has no window {key.window}") from error
-    version_rows = rows_of_version(window, key.model, key.version)
     if version_rows.empty:
         raise WindowNotArchived(f"window {key.window} has no rows of version {key.version} of {key.model}")
     kinds = reference.profile.kinds
-    comparable = comparable_rows(version_rows, kinds).rows
+    comparable = comparable_rows(version_rows, reference).rows
     numbers = [name for name, column_type in reference.profile.column_types.items() if column_type == "number"]
     # As floats on both sides: evidently bins integers differently.
     floats = {name: pd.to_numeric(reference.rows[name], errors="coerce").astype("float64") for name in numbers}
