@@ -4,7 +4,7 @@ No topic or folder is searched as a whole. A UUIDv7 has a time: the verdicts fro
 contain the prediction, and its outcomes are in files that were written after it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -58,9 +58,9 @@ class LocatedPrediction(NamedTuple):
     rows: list[tuple[Any, dict[str, Any]]]
     """Prediction and features of each row."""
     archive: str | None
-    """URL of the file in the archive; ``None`` while the window is open."""
+    """URL of the file in the archive; ``None`` if no verdict names the file yet."""
     verdict: DriftVerdict | None
-    """The verdict on its version's rows of the window."""
+    """The verdict on its version's window; ``None`` while that is open."""
     event: Prediction | None
     """The event; ``None`` if the topic's retention time is over."""
     keys: tuple[str | None, ...] = ()
@@ -117,9 +117,9 @@ class Explanation(FrozenModel):
     trace_id: str | None
     rows: list[ExplainedRow]
     archive: str | None
-    """URL of the file in the archive; null while the window is open."""
+    """URL of the file in the archive; null if no verdict names the file yet."""
     verdict: DriftVerdict | None
-    """The verdict on its version's rows of the window."""
+    """The verdict on its version's window; null while that is open."""
     report: str | None
     """URL of evidently's report on the window."""
     registered: ExplainedVersion | None
@@ -274,20 +274,23 @@ def _locate_in_archive(settings: StorageCliSettings, bucket: Bucket, prediction_
     with ThreadPoolExecutor(MAX_PARALLEL_READS) as executor:
         while len(searched) < MAX_WINDOWS and (batch := list(islice(verdicts, VERDICT_BATCH_SIZE))):
             verdict_by_key |= _by_key(batch)
-            new = [url for url in dict.fromkeys(verdict.archive for verdict in batch) if url not in searched]
+            named = dict.fromkeys(url for verdict in batch for url in verdict.archive)
+            new = [url for url in named if url not in searched]
             searched.update(new)
             for start in range(0, len(new), MAX_PARALLEL_READS):
                 for archive, rows in executor.map(read, new[start : start + MAX_PARALLEL_READS]):
                     if len(rows):
-                        # A worker publishes the verdicts on a window together, but another worker's may be in between.
-                        verdict_by_key |= _by_key(islice(verdicts, VERDICT_BATCH_SIZE))
+                        # The verdict on another version's window may have named the file: this one's may come later.
+                        key = (archive, str(rows[MODEL_COLUMN].iloc[0]), str(rows[VERSION_COLUMN].iloc[0]))
+                        while key not in verdict_by_key and (batch := list(islice(verdicts, VERDICT_BATCH_SIZE))):
+                            verdict_by_key |= _by_key(batch)
                         event = _find_event(reader.read_window(settings.kafka, Window.parse(archive)), prediction_id)
                         return _from_archive_rows(archive, rows.sort_values(ROW_COLUMN), verdict_by_key, event)
     return None
 
 
-def _by_key(verdicts: Iterator[DriftVerdict] | list[DriftVerdict]) -> dict[VerdictKey, DriftVerdict]:
-    return {(verdict.archive, verdict.model, verdict.version): verdict for verdict in verdicts}
+def _by_key(verdicts: Iterable[DriftVerdict]) -> dict[VerdictKey, DriftVerdict]:
+    return {(url, verdict.model, verdict.version): verdict for verdict in verdicts for url in verdict.archive}
 
 
 def _find_event(events: Iterator[Event], prediction_id: str) -> Prediction | None:
@@ -337,10 +340,9 @@ def _reported_outcomes(outcomes: pd.DataFrame) -> list[ReportedOutcome]:
 
 
 def _report_url(bucket: Bucket, prediction: LocatedPrediction) -> str | None:
-    if prediction.archive is None:
+    if prediction.verdict is None:
         return None
-    window = Window.parse(prediction.archive)
-    report = f"reports/{prediction.model}/{prediction.version}/{window.name}.html"
+    report = f"reports/{prediction.model}/{prediction.version}/{prediction.verdict.window.name}.html"
     return bucket.url(report) if bucket.exists(report) else None
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from driftloop.events import Window
 from driftloop_cli.explain import ExplainedRow, Explanation, ReportedOutcome
 
 MAX_ROWS = 20
@@ -50,14 +49,15 @@ def _outcomes_text(outcomes: Sequence[ReportedOutcome]) -> str:
 
 
 def _window_lines(explanation: Explanation) -> Lines:
-    if explanation.archive is None:
-        yield "window", "not archived yet: its window is still open"
-        return
-    yield "window", f"{Window.parse(explanation.archive).name} ({explanation.archive})"
     verdict = explanation.verdict
-    if verdict is None:
-        yield "verdict", "not among the verdicts that were read from the topic"
+    if explanation.archive is None:
+        yield "window", "not judged yet: its window is still open"
         return
+    if verdict is None:
+        yield "slice", explanation.archive
+        yield "verdict", "not among the verdicts that were read from the topic: its window may still be open"
+        return
+    yield "window", f"{verdict.window.name} ({explanation.archive})"
     yield "verdict", f"{verdict.verdict}, on {verdict.rows} rows of version {verdict.version}: {verdict.explanation}"
     if explanation.report is not None:
         yield "report", explanation.report

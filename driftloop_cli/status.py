@@ -35,7 +35,8 @@ class ModelStatus(FrozenModel):
     trainer: Literal["runs", "does not run", "unknown"]
     """Whether a trainer of the model runs; ``unknown`` if the broker does not let the command ask."""
     windows: list[DriftVerdict]
-    """The verdicts on the latest windows, the latest last."""
+    """The verdicts on the latest windows, the latest last, and before them the last verdict of drift or no drift on each
+    of their versions and on the version in service, if it is an earlier one."""
     replays: list[DriftVerdict]
     """Later verdicts on the same windows."""
     quality: list[QualityVerdict]
@@ -73,7 +74,7 @@ def model_status(
         windows: How many windows to show.
     """
     verdicts = [event for event in events if isinstance(event, DriftVerdict) and event.model == model]
-    shown = [verdict for verdict in verdicts if not verdict.replayed][-windows:]
+    shown = _shown_verdicts([verdict for verdict in verdicts if not verdict.replayed], version, windows)
     keys = {_verdict_key(verdict) for verdict in shown}
     return ModelStatus(
         model=model,
@@ -86,6 +87,15 @@ def model_status(
         estimates=_latest(event for event in events if isinstance(event, QualityEstimate) and event.model == model),
         retrains=summarize_retrains(events, model, SHOWN_RETRAINS),
     )
+
+
+def _shown_verdicts(verdicts: Sequence[DriftVerdict], in_service: str | None, windows: int) -> list[DriftVerdict]:
+    """Return the latest verdicts, and before them the last conclusive ones, which windows after them must not hide."""
+    latest = verdicts[-windows:]
+    versions = {in_service, *(verdict.version for verdict in latest)}
+    conclusive = {v.version: v for v in verdicts if v.verdict != "inconclusive" and v.version in versions}
+    shown = {verdict.id for verdict in (*conclusive.values(), *latest)}
+    return [verdict for verdict in verdicts if verdict.id in shown]
 
 
 def _latest(events: Iterable[EventOfVersion]) -> list[EventOfVersion]:

@@ -1,5 +1,6 @@
 """The command ``driftloop status``."""
 
+from collections import Counter
 from collections.abc import Collection
 from typing import Annotated
 
@@ -79,7 +80,7 @@ def read_status(settings: CliSettings, windows: int, *, all_models: bool) -> Sta
 
 
 def _read_verdicts(settings: CliSettings, models: Collection[str], windows: int) -> list[Event]:
-    """Read the topic of verdicts from far enough back that it has the last windows of each model, if there are any."""
+    """Read the topic of verdicts from far enough back for the last windows of each model, and a conclusive one."""
     count = windows * EVENTS_PER_VERDICT
     events = reader.read_last(settings.kafka, settings.topics.drift, count)
     while count < MAX_VERDICT_OFFSETS and not _has_windows(events, models, windows):
@@ -92,8 +93,10 @@ def _read_verdicts(settings: CliSettings, models: Collection[str], windows: int)
 
 
 def _has_windows(events: Collection[Event], models: Collection[str], windows: int) -> bool:
-    verdicts = [event.model for event in events if isinstance(event, DriftVerdict) and not event.replayed]
-    return all(verdicts.count(model) >= windows for model in models)
+    verdicts = [event for event in events if isinstance(event, DriftVerdict) and not event.replayed]
+    counts = Counter(verdict.model for verdict in verdicts)
+    conclusive = {verdict.model for verdict in verdicts if verdict.verdict != "inconclusive"}
+    return all(counts[model] >= windows and model in conclusive for model in models)
 
 
 def _models_of(events: Collection[Event]) -> set[str]:

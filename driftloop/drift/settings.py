@@ -6,27 +6,35 @@ from driftloop.settings_section import Fraction, SettingsSection
 
 
 class WindowSettings(SettingsSection):
-    """When a window of predictions closes and is judged; trainer and drift worker must use the same values."""
+    """How many rows the windows of a version have, and when a window closes with fewer."""
 
-    rows: int = Field(1_000, ge=10, description="rows at which a window closes; the trainer calibrates for this number")
+    rows: int = Field(
+        1_000,
+        ge=10,
+        description="rows of a window that the trainer calibrates for; the drift worker follows each version's drift "
+        "profile, and closes windows of a version without one, and slices of outcomes, at this number",
+    )
     max_age_seconds: float = Field(
         7 * 86_400,
         gt=0,
-        description="seconds from the first to the last event of a window; an event later than that opens a new one",
+        description="seconds from the first to the last event of a window, by the times at which they reached the "
+        "topic; a later event, of any version, closes the window before it",
     )
     idle_timeout_seconds: float = Field(
-        60, gt=0, description="seconds without a new event after which a window closes, even if it has fewer rows"
+        60,
+        gt=0,
+        description="seconds without a new event after which a slice closes, and with it the windows that have enough "
+        "rows for a verdict",
     )
-    min_version_fraction: Fraction = Field(
+    min_fraction: Fraction = Field(
         0.9,
-        description="fraction of a window's rows that a version needs to be judged: statistics of fewer rows vary more "
-        "than the calibration expects",
+        description="fraction of its rows that a window needs for a verdict: statistics of fewer rows vary more than "
+        "the calibration expects",
     )
     false_alarm_rate: float = Field(
         0.01, gt=0, lt=0.5, description="rate of windows that may raise an alarm although nothing has changed"
     )
 
-    @property
-    def min_rows(self) -> int:
-        """Rows of a version that a window needs for a verdict on that version."""
-        return int(self.rows * self.min_version_fraction)
+    def min_rows(self, length: int) -> int:
+        """Return the rows that a window of a length needs for a verdict."""
+        return int(length * self.min_fraction)

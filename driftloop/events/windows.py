@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from driftloop.events.base import Event, EventTime, FrozenModel, as_id_part
 
-DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "missing_columns", "other_window_length"]
+DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "missing_columns"]
 """Why rows could not be compared with the reference."""
 QualityReason = Literal[
     "too_few_rows",
@@ -22,7 +22,6 @@ REASON_TEXTS: Mapping[DriftReason | QualityReason, str] = {
     "no_reference": "the version has no reference",
     "unreadable_reference": "the version's reference cannot be read",
     "missing_columns": "columns of the reference are missing",
-    "other_window_length": "the version was calibrated for windows of another length",
     "invalid_predictions": "the predictions are not one number or label per row",
     "unknown_labels": "the version knows none of the outcomes' labels",
     "metric_undefined": "all outcomes are equal",
@@ -33,7 +32,10 @@ REASON_TEXTS: Mapping[DriftReason | QualityReason, str] = {
 
 
 class Window(FrozenModel):
-    """A slice of one partition. Its name is made of its offsets, so that one name always means the same rows."""
+    """Consecutive offsets of a partition: a slice, or the slices from the first to the last row of a version's window.
+
+    Its name is made of its offsets, so that one name always means the same rows of a version.
+    """
 
     topic: str
     """Topic of the predictions or outcomes."""
@@ -69,7 +71,7 @@ class Finding(FrozenModel):
     method: str
     """Name of the statistic, such as ``wasserstein``."""
     windows: int = 1
-    """Number of consecutive windows that the statistic was computed on; the event's window is the last of them."""
+    """Number of the version's consecutive windows that the statistic was computed on; the event's is the last one."""
     value: float | None
     """Value of the statistic; null if the column has no value in the window."""
     threshold: float
@@ -97,7 +99,7 @@ class WindowEvent(Event):
     topic = "drift"
 
     window: Window
-    """The window; the last one if there are several."""
+    """The window; the last one if there are several. Rows of other versions can lie between its rows."""
     model: str
     """Name of the registered model."""
     version: str
@@ -131,15 +133,15 @@ class DriftVerdict(WindowEvent):
     score_threshold: float | None = None
     """Score above which the window drifts."""
     multiwindow_score: float | None = None
-    """Score of this window and the windows before it, taken as one; null if too few came before."""
+    """Score of this window and the version's windows before it, taken as one; null if too few came before."""
     multiwindow_score_threshold: float | None = None
     """Score above which the windows taken as one drift."""
     findings: list[Finding] = []
     """Every statistic of every column."""
     data_quality_issues: list[DataQualityIssue] = []
     """Odd values, which do not change the verdict."""
-    archive: str
-    """URL of the Parquet file with the window's rows."""
+    archive: list[str]
+    """URLs of the Parquet files with the window's rows, one for each slice; they have rows of other versions, too."""
     replayed: bool = False
     """Whether the window had a verdict before and was judged again later, perhaps with another reference."""
 

@@ -15,3 +15,5 @@ class ConsumedMessage(NamedTuple):
     """The event; ``None`` for a message that is no valid event and moves to the dead letters."""
     previous_end_offset: int
     """The offset after the previous message of the partition; the offsets in between are transaction markers."""
+    published_at: float = 0.0
+    """When the message was written to the topic, in seconds since 1970 as its record says; 0 if it does not say."""

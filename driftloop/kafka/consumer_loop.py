@@ -229,7 +229,10 @@ class ConsumerLoop:
         partition = TopicPartition(record.topic, record.partition)
         previous_end = self._next_offsets.get(partition, record.offset)
         self._next_offsets[partition] = record.offset + 1
-        return self._handler.handle(ConsumedMessage(record.topic, record.partition, record.offset, event, previous_end))
+        published_at = max(record.timestamp, 0) / 1000  # -1 if the record has none
+        return self._handler.handle(
+            ConsumedMessage(record.topic, record.partition, record.offset, event, previous_end, published_at)
+        )
 
     def _enforce_dead_letter_limits(self, record: ConsumerRecord, error: InvalidMessage) -> None:
         limits = self._limits

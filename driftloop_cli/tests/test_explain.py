@@ -73,8 +73,9 @@ def prediction_event(prediction_id: str) -> Prediction:
     return Prediction(id=prediction_id, model="m", version="1", features={"x": [1.0, None]}, predictions=[0.25, 0.5])
 
 
-def verdict(archive: str = ARCHIVE, version: str = "1", **fields: object) -> DriftVerdict:
-    about = {"window": WINDOW, "model": "m", "version": version, "rows": 20, "verdict": "no_drift", "archive": archive}
+def verdict(*archive: str, version: str = "1", **fields: object) -> DriftVerdict:
+    files = list(archive or [ARCHIVE])
+    about = {"window": WINDOW, "model": "m", "version": version, "rows": 20, "verdict": "no_drift", "archive": files}
     times = {"first_prediction_at": NOW, "last_prediction_at": NOW, "explanation": "score 1, threshold 2"}
     return DriftVerdict.model_validate({**about, **times, **fields})
 
@@ -128,6 +129,24 @@ def test_locate_finds_archived_prediction_with_its_verdict(
     assert found.keys == (None, "order-18")
     assert found.verdict is not None
     assert (found.verdict.version, found.verdict.explanation) == ("1", "score 1, threshold 2")
+
+
+def test_locate_finds_the_window_of_the_version_among_those_that_share_the_slice(
+    bucket: Any, topic_events: dict[str, list[Any]]
+) -> None:
+    prediction_id = new_event_id()
+    bucket.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
+    others = [verdict(version="2") for _ in range(3 * explain_module.VERDICT_BATCH_SIZE)]
+    topic_events["drift"] = [*others, verdict("gs://b/events/other-0-0-9.parquet", ARCHIVE, explanation="at last")]
+    found = locate(SETTINGS, bucket, prediction_id)
+    assert found is not None
+    assert found.archive == ARCHIVE
+    assert found.verdict is not None
+    assert (found.verdict.version, found.verdict.explanation) == ("1", "at last")
+    topic_events["drift"] = others
+    open_window = locate(SETTINGS, bucket, prediction_id)
+    assert open_window is not None
+    assert (open_window.archive, open_window.verdict) == (ARCHIVE, None)
 
 
 def test_locate_finds_prediction_of_open_window_on_the_topic(bucket: Any, topic_events: dict[str, list[Any]]) -> None:
@@ -215,7 +234,7 @@ def test_explanation_of_outcomes_has_the_last_one_first(bucket: Any) -> None:
 
 def test_explanation_of_window_depends_on_archive_verdict_and_report(bucket: Any) -> None:
     open_window = dict(explanation_lines(explain(bucket, located())))
-    assert open_window["window"] == "not archived yet: its window is still open"
+    assert open_window["window"] == "not judged yet: its window is still open"
     assert "verdict" not in open_window
     archived = located(archive=ARCHIVE)
     assert dict(explanation_lines(explain(bucket, archived)))["verdict"].startswith("not among the verdicts")

@@ -328,7 +328,7 @@ def test_explain_shows_prediction_that_is_not_archived_yet(
     report_outcomes(stack, [(response["id"], 0, 1.0)])
     result = run_command(stack, "driftloop", "explain", response["id"])
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "not archived yet: its window is still open" in result.stdout
+    assert "not judged yet: its window is still open" in result.stdout
     assert "1, known at" in result.stdout
     assert "carrier=UA" in result.stdout
 

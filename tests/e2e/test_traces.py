@@ -47,41 +47,48 @@ def producer_spans(stack: Stack, collector: Collector) -> list[Span]:
 
 
 @pytest.fixture(scope="module")
-def window_span(collector: Collector, producer_spans: list[Span]) -> Span:
-    """Wait until each request is in the trace of a window or linked to one; return the window with the most links."""
+def slice_span(collector: Collector, producer_spans: list[Span]) -> Span:
+    """Wait until each request is in the trace of a slice or linked to one; return the slice with the most links."""
     traces = {span.trace for span in producer_spans}
 
-    def window_with_all_requests() -> Span | None:
+    def slice_with_all_requests() -> Span | None:
         requests = {span.trace for span in collector.spans if span.name == "POST /predict"} & traces
-        windows = [
+        slices = [
             span
             for span in collector.spans
-            if span.name == "window" and span.attributes["driftloop.window"].startswith("predictions")
+            if span.name == "slice" and span.attributes["driftloop.slice"].startswith("predictions")
         ]
-        windows_of_requests = [span for span in windows if span.trace in requests]
-        traces_in_windows = {span.trace for span in windows_of_requests} | {
-            link.split("-")[0] for span in windows_of_requests for link in span.links
+        slices_of_requests = [span for span in slices if span.trace in requests]
+        traces_in_slices = {span.trace for span in slices_of_requests} | {
+            link.split("-")[0] for span in slices_of_requests for link in span.links
         }
         return (
-            max(windows_of_requests, key=lambda span: len(span.links))
-            if requests and requests <= traces_in_windows
+            max(slices_of_requests, key=lambda span: len(span.links))
+            if requests and requests <= traces_in_slices
             else None
         )
 
-    return wait_until(window_with_all_requests, "all traced requests are in windows")
+    return wait_until(slice_with_all_requests, "all traced requests are in slices")
+
+
+@pytest.fixture(scope="module")
+def window_name(collector: Collector, slice_span: Span) -> str:
+    """Return the window that ends with the slice: with rows of one version, a slice closes when a window is full."""
+    verdicts = [span for span in collector.spans if span.trace == slice_span.trace and span.name == "verdict"]
+    return str(verdicts[0].attributes["driftloop.window"])
 
 
 def test_trace_of_request_extends_to_verdict_on_its_window(
-    collector: Collector, zipkin_url: str, window_span: Span
+    collector: Collector, zipkin_url: str, slice_span: Span, window_name: str
 ) -> None:
-    send_to_zipkin([span for span in collector.spans if span.trace == window_span.trace], zipkin_url)
-    tree = wait_until(lambda: zipkin_trace(zipkin_url, window_span.trace, 7), "Zipkin has the trace")
+    send_to_zipkin([span for span in collector.spans if span.trace == slice_span.trace], zipkin_url)
+    tree = wait_until(lambda: zipkin_trace(zipkin_url, slice_span.trace, 7), "Zipkin has the trace")
     verdict_path = path_to(tree, "verdict")
     assert verdict_path == [
         ("producer", "CLIENT", "post"),
         ("predictor", "SERVER", "post /predict"),
         ("relay", "PRODUCER", "publish predictions"),
-        ("drift_worker", "CONSUMER", "window"),
+        ("drift_worker", "CONSUMER", "slice"),
         ("drift_worker", None, "verdict"),
     ]
     assert path_to(tree, "outbox.append") == [
@@ -90,21 +97,21 @@ def test_trace_of_request_extends_to_verdict_on_its_window(
         ("predictor", None, "outbox.append"),
     ]
     (verdict,) = [span for span in tree if span["name"] == "verdict"]
-    assert verdict["tags"]["driftloop.window"] == window_span.attributes["driftloop.window"]
+    assert verdict["tags"]["driftloop.window"] == window_name
     assert verdict["tags"]["driftloop.verdict"] in ("no_drift", "drift", "inconclusive")
 
 
-def test_window_span_links_to_publish_spans_of_its_other_events(
-    collector: Collector, producer_spans: list[Span], window_span: Span
+def test_slice_span_links_to_publish_spans_of_its_other_events(
+    collector: Collector, producer_spans: list[Span], slice_span: Span
 ) -> None:
     publish_spans = {span.key: span for span in collector.spans if span.name == "publish predictions"}
-    assert window_span.links
-    assert {publish_spans[link].trace for link in window_span.links} < {span.trace for span in producer_spans}
+    assert slice_span.links
+    assert {publish_spans[link].trace for link in slice_span.links} < {span.trace for span in producer_spans}
     request_spans = [
-        span for span in collector.spans if span.name == "POST /predict" and span.trace == window_span.trace
+        span for span in collector.spans if span.name == "POST /predict" and span.trace == slice_span.trace
     ]
     assert (
-        publish_spans[next(key for key in publish_spans if key.startswith(window_span.trace))].parent
+        publish_spans[next(key for key in publish_spans if key.startswith(slice_span.trace))].parent
         == request_spans[0].id
     )
 
@@ -119,28 +126,28 @@ def test_outcomes_carry_trace_of_the_request_that_reported_them(
     assert {span.trace for span in spans} <= request_traces
 
 
-def test_verdict_event_carries_trace_of_its_window(stack: Stack, window_span: Span) -> None:
+def test_verdict_event_carries_trace_of_its_slice(stack: Stack, slice_span: Span, window_name: str) -> None:
     def verdict_of_window() -> DriftVerdict | None:
         verdicts = [event for event in reader.read_last(stack.kafka, "drift", 300) if isinstance(event, DriftVerdict)]
-        return next(
-            (event for event in verdicts if event.window.name == window_span.attributes["driftloop.window"]), None
-        )
+        return next((event for event in verdicts if event.window.name == window_name), None)
 
     verdict = wait_until(verdict_of_window, "the verdict is on its topic")
     assert verdict.traceparent is not None
-    assert verdict.traceparent.split("-")[1] == window_span.trace
+    assert verdict.traceparent.split("-")[1] == slice_span.trace
 
 
-def test_explain_shows_trace_and_window_of_prediction(stack: Stack, collector: Collector, window_span: Span) -> None:
+def test_explain_shows_trace_and_slice_of_prediction(stack: Stack, collector: Collector, slice_span: Span) -> None:
     (request_span,) = [
-        span for span in collector.spans if span.name == "POST /predict" and span.trace == window_span.trace
+        span for span in collector.spans if span.name == "POST /predict" and span.trace == slice_span.trace
     ]
     explained = run_command(stack, "driftloop", "explain", request_span.attributes["driftloop.event_id"], "--row", "0")
-    assert window_span.trace in explained.stdout, explained.stdout + explained.stderr
-    assert window_span.attributes["driftloop.window"] in explained.stdout
+    assert slice_span.trace in explained.stdout, explained.stdout + explained.stderr
+    assert slice_span.attributes["driftloop.slice"] in explained.stdout
 
 
-def test_logs_are_json_lines_with_window_version_and_trace_without_api_key(stack: Stack, window_span: Span) -> None:
+def test_logs_are_json_lines_with_window_version_and_trace_without_api_key(
+    stack: Stack, slice_span: Span, window_name: str
+) -> None:
     def lines(service: str) -> list[dict[str, Any]]:
         text = (stack.folder / "logs" / f"{service}.log").read_text()
         assert stack.environment["DRIFTLOOP_TRAINER__API_KEY"] not in text
@@ -148,12 +155,10 @@ def test_logs_are_json_lines_with_window_version_and_trace_without_api_key(stack
 
     for service in ("predictor", "trainer", "drift_worker"):
         assert lines(service)
-    window_lines = [
-        line for line in lines("drift_worker") if line.get("window") == window_span.attributes["driftloop.window"]
-    ]
+    window_lines = [line for line in lines("drift_worker") if line.get("window") == window_name]
     line = next(line for line in window_lines if line["event"] == "drift.window_judged")
     champion = stack.registry.champion()
-    assert (line["trace_id"], line["service"], line["version"]) == (window_span.trace, "drift_worker", champion)
+    assert (line["trace_id"], line["service"], line["version"]) == (slice_span.trace, "drift_worker", champion)
     assert line["event_id"].startswith(line["window"])
 
 

@@ -10,8 +10,6 @@ import pytest
 
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
-from drift_worker.windows.committed_slices import CommittedSlices
-from drift_worker.windows.recent_windows import RecentWindows
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import ColumnType, DistanceName
 from driftloop.drift.settings import WindowSettings
@@ -113,18 +111,18 @@ def archive_and_judge(
 ) -> Iterator[DriftVerdict]:
     """Archive each frame as the window of one day, in partition 0, and yield its verdict."""
     settings = WindowSettings.model_construct(
-        None, rows=ROWS, min_version_fraction=0.9, false_alarm_rate=0.01, max_age_seconds=1, idle_timeout_seconds=1
+        None, rows=ROWS, min_fraction=0.9, false_alarm_rate=0.01, max_age_seconds=1, idle_timeout_seconds=1
     )
-    recent_windows = RecentWindows(bucket, settings.min_rows, CommittedSlices().preceding)
-    window_judge = WindowJudge(bucket, settings, recent_windows)
+    window_judge = WindowJudge(bucket, settings)
+    preceding: list[pd.DataFrame] = []
     for day, frame in enumerate(frames):
         window = Window(topic="predictions", partition=0, first_offset=day * ROWS, last_offset=(day + 1) * ROWS - 1)
         times = [begin + timedelta(days=day, minutes=row) for row in range(len(frame))]
         ids = [f"{day}-{row}" for row in range(len(frame))]
         rows = frame.assign(_id=ids, _row=0, _time=pd.to_datetime(times), _model=model, _version=version)
         url = archive.write_slice(bucket, window, rows)
-        yield window_judge.judge(window, model, version, rows, url)
-        recent_windows.add(window, rows)
+        yield window_judge.judge(window, model, version, rows, preceding, [url])
+        preceding = [*preceding, rows][-2:]
 
 
 @pytest.fixture

@@ -14,10 +14,9 @@ from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web import routes
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import RECONNECT_DELAY_SECONDS, VerdictCache, follow_models, follow_verdicts
-from drift_worker.windows.committed_slices import CommittedSlices
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
-from drift_worker.windows.recent_windows import RecentWindows
 from drift_worker.windows.slicer import Slicer
+from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
 from driftloop.command_line import exit_on_invalid_settings, parse_settings
 from driftloop.kafka.client import create_consumer
@@ -59,17 +58,15 @@ def run_worker() -> None:
     app = FastAPIOffline(title="driftloop drift worker")
     app.include_router(operational_routes(health))
     bucket = Bucket(settings.storage)
-    committed_slices = CommittedSlices()
-    recent_windows = RecentWindows(bucket, settings.window.min_rows, committed_slices.preceding)
+    window_judge = WindowJudge(bucket, settings.window)
     report_queue = ReportQueue(worker_settings.max_queued_reports, worker_settings.report_timeout_seconds)
     verdict_cache = VerdictCache(worker_settings.cached_verdicts)
     routes.mount(app, verdict_cache, report_queue, bucket, worker_settings.mlflow_url)
     worker = Worker(
         bucket=bucket,
-        slicer=Slicer(settings.window),
-        committed_slices=committed_slices,
-        recent_windows=recent_windows,
-        window_judge=WindowJudge(bucket, settings.window, recent_windows),
+        slicer=Slicer(settings.window, window_judge.window_rows),
+        window_rows=WindowRows(bucket),
+        window_judge=window_judge,
         quality_tracker=QualityTracker(bucket, settings.topics, settings.quality),
         archive_cleaner=ArchiveCleaner(bucket, worker_settings.report_retention_days),
         report_queue=report_queue,

@@ -8,7 +8,18 @@ WINDOWS = Counter(
     "rows or that the version has no reference.",
     ["model", "version", "verdict"],
 )
+UNJUDGED_WINDOWS = Counter(
+    "driftloop_drift_unjudged_windows_total",
+    "Windows with an inconclusive verdict by its reason, such as no_reference or too_few_rows.",
+    ["model", "version", "reason"],
+)
 ROWS = Counter("driftloop_drift_rows_total", "Rows of the windows that have a drift verdict.", ["model", "version"])
+ARCHIVED_ROWS = Counter(
+    "driftloop_drift_archived_rows_total",
+    "Archived rows of predictions, also those of windows that are still open. If it increases for a day and no window "
+    "gets a verdict of drift or no_drift, the version is not watched.",
+    ["model", "version"],
+)
 WINDOW_SCORE = Gauge(
     "driftloop_drift_window_score",
     "Score of the version's latest window: its largest standardized statistic. Compare with "
@@ -22,7 +33,7 @@ WINDOW_SCORE_THRESHOLD = Gauge(
 )
 MULTIWINDOW_SCORE = Gauge(
     "driftloop_drift_multiwindow_score",
-    "Score of the version's latest windows taken together; no series after a gap between windows. Compare with "
+    "Score of the version's latest windows taken together; no series while there are too few. Compare with "
     "driftloop_drift_multiwindow_score_threshold.",
     ["model", "version"],
 )

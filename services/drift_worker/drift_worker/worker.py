@@ -1,10 +1,11 @@
-"""The drift worker's message handler: cut slices, archive and judge them, commit verdicts and offsets together."""
+"""The drift worker's message handler: archive slices, judge windows, commit verdicts and offsets together."""
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
-import pandas as pd
 import structlog
 
 from drift_worker import metrics
@@ -13,10 +14,10 @@ from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web.report import ReportKey
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.windows import archive
-from drift_worker.windows.committed_slices import CommittedSlices
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
-from drift_worker.windows.recent_windows import RecentWindows
-from drift_worker.windows.slicer import Slice, Slicer
+from drift_worker.windows.partition_state import Partition, from_metadata, to_metadata
+from drift_worker.windows.slicer import ClosedSlice, ClosedWindow, Slicer
+from drift_worker.windows.window_rows import WindowRows
 from driftloop.errors import StorageUnavailable
 from driftloop.events import (
     MODEL_COLUMN,
@@ -25,7 +26,6 @@ from driftloop.events import (
     Event,
     Outcome,
     Prediction,
-    Window,
 )
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, RetryLater
@@ -35,9 +35,11 @@ from driftloop.telemetry import tracing
 
 log = structlog.get_logger(__name__)
 
+MAX_OFFSET = 2**63 - 1
+
 
 class Worker:
-    """Archives and judges slices of predictions and of outcomes, and publishes the verdicts with the offsets.
+    """Archives slices of predictions and of outcomes, and publishes verdicts with the offset at which a window ends.
 
     A slice is archived before its offset is committed. If the process dies in between, the partition's next owner
     deletes what is left in the archive. On SIGTERM open slices are dropped; the next start reads their events again.
@@ -48,8 +50,7 @@ class Worker:
         *,
         bucket: Bucket,
         slicer: Slicer,
-        committed_slices: CommittedSlices,
-        recent_windows: RecentWindows,
+        window_rows: WindowRows,
         window_judge: WindowJudge,
         quality_tracker: QualityTracker,
         archive_cleaner: ArchiveCleaner,
@@ -59,9 +60,8 @@ class Worker:
 
         Args:
             bucket: Where the archive is.
-            slicer: Cuts partitions into slices.
-            committed_slices: Knows which archived slices count.
-            recent_windows: Has the windows before a window. It must read through ``committed_slices``.
+            slicer: Cuts partitions into slices, and rows into windows.
+            window_rows: Has the rows of windows.
             window_judge: Judges windows of predictions.
             quality_tracker: Judges outcomes, and estimates quality before they are known.
             archive_cleaner: Deletes orphans and old reports.
@@ -69,8 +69,7 @@ class Worker:
         """
         self._bucket = bucket
         self._slicer = slicer
-        self._committed_slices = committed_slices
-        self._recent_windows = recent_windows
+        self._window_rows = window_rows
         self._window_judge = window_judge
         self._quality_tracker = quality_tracker
         self._archive_cleaner = archive_cleaner
@@ -78,95 +77,124 @@ class Worker:
 
     def handle(self, received: ConsumedMessage) -> Iterable[Commit]:
         """Add a message to its slice; return a commit for each slice that it closes."""
-        return self._close_slices(self._slicer.add(received, time.monotonic()))
+        return self._close_slices(lambda: self._slicer.add(received, time.monotonic()))
 
     def on_poll(self) -> Iterable[Commit]:
         """Close idle slices and clean the archive a little; return a commit for each closed slice."""
         now = time.monotonic()
         self._archive_cleaner.run_step(now)
-        return self._close_slices(self._slicer.close_idle(now))
+        return self._close_slices(lambda: self._slicer.close_idle(now))
 
-    def on_assigned(self, partitions: Mapping[tuple[str, int], CommittedPosition]) -> None:
-        """Read from the committed positions which slices of the assigned partitions are committed."""
+    def on_assigned(self, partitions: Mapping[Partition, CommittedPosition]) -> None:
+        """Go on with the slices and windows that are in the metadata of the committed positions."""
         for partition, position in partitions.items():
-            self._committed_slices.restore(partition, position)
-            self._archive_cleaner.on_assigned(partition, self._committed_slices.slices_of(partition))
+            state = from_metadata(position)
+            self._slicer.resume(partition, state, time.monotonic())
+            self._window_rows.resume(partition, state)
+            self._archive_cleaner.on_assigned(partition, state.windows(partition))
 
-    def on_revoked(self, partitions: Collection[tuple[str, int]]) -> None:
+    def on_revoked(self, partitions: Collection[Partition]) -> None:
         """Drop the open slices of revoked partitions and everything known of earlier ones."""
         self._slicer.drop(partitions)
         self._archive_cleaner.on_revoked(partitions)
-        self._committed_slices.forget(partitions)
-        for topic, partition in partitions:
-            self._recent_windows.forget(topic, partition)
+        self._window_rows.forget(partitions)
 
-    def _close_slices(self, slices: Sequence[Slice]) -> list[Commit]:
+    def _close_slices(self, close: Callable[[], Sequence[ClosedSlice]]) -> list[Commit]:
         """Return a commit for each slice. Raises :class:`RetryLater` if the bucket is unavailable."""
         try:
-            return [self._close_slice(closed) for closed in slices]
+            return [self._close_slice(closed) for closed in close()]
         except StorageUnavailable as error:  # none of the slices is committed, so the loop delivers their events again
             raise RetryLater(str(error)) from error
 
-    def _close_slice(self, closed: Slice) -> Commit:
-        """Archive and judge a slice; return the commit of its offsets and verdicts."""
-        parents = [event.traceparent for event in closed.events if event.traceparent]
-        with tracing.span("window", "consumer", parents=parents, window=closed.window.name, rows=closed.rows):
+    def _close_slice(self, closed: ClosedSlice) -> Commit:
+        """Archive a slice and judge the windows that end with it; return the commit of its offsets and verdicts."""
+        current = closed.slice
+        parents = [event.traceparent for event in current.events if event.traceparent]
+        with tracing.span("slice", "consumer", parents=parents, slice=current.window.name, rows=current.rows):
             verdicts = self._process_slice(closed)
-        metadata = self._committed_slices.commit(closed.window)
-        return Commit(closed.topic, closed.partition, closed.last_offset + 1, verdicts, metadata)
+        return Commit(current.topic, current.partition, closed.state.end, verdicts, to_metadata(closed.state))
 
-    def _process_slice(self, closed: Slice) -> list[Event]:
-        """Archive and judge a slice's predictions and outcomes; return the verdicts and estimates."""
-        predictions = [event for event in closed.events if isinstance(event, Prediction)]
-        outcomes = [event for event in closed.events if isinstance(event, Outcome)]
-        verdicts = self._judge_predictions(closed, predictions) if predictions else []
+    def _process_slice(self, closed: ClosedSlice) -> list[Event]:
+        """Archive and judge predictions and outcomes; return the verdicts and estimates."""
+        window, events = closed.slice.window, closed.slice.events
+        predictions = [event for event in events if isinstance(event, Prediction)]
+        outcomes = [event for event in events if isinstance(event, Outcome)]
+        verdicts = self._judge_predictions(closed, predictions) if predictions or closed.windows else []
         if outcomes:
-            archive.write_slice(self._bucket, closed.window, archive.outcomes_table(outcomes))
-            verdicts += self._quality_tracker.evaluate_slice(closed.window)
-        self._archive_cleaner.on_slice_closed(closed.window)
+            archive.write_slice(self._bucket, window, archive.outcomes_table(outcomes))
+            verdicts += self._quality_tracker.evaluate_slice(window)
+        if not closed.is_empty:
+            self._archive_cleaner.on_slice_closed(window)
         return verdicts
 
-    def _judge_predictions(self, closed: Slice, predictions: Sequence[Prediction]) -> list[Event]:
-        """Archive a slice's predictions while they are judged; return the verdicts and estimates.
+    def _judge_predictions(self, closed: ClosedSlice, predictions: Sequence[Prediction]) -> list[Event]:
+        """Archive a slice's predictions while windows are judged; return the verdicts and estimates.
 
-        An event that is in the slice or in the windows before it already is left out.
+        An event that is in the slice, in its version's open window or in the windows before it already is left out.
         """
-        window = closed.window
-        seen = self._recent_windows.seen_event_ids(window)
+        window, partition = closed.slice.window, (closed.slice.topic, closed.slice.partition)
+        seen = self._window_rows.event_ids(partition)
         deduplicated: dict[str, Prediction] = {}
         for event in predictions:
             if event.id not in seen:
                 deduplicated.setdefault(event.id, event)
         table = archive.predictions_table(list(deduplicated.values()))
-        if not len(table):
-            return []
         with ThreadPoolExecutor(1) as uploader:  # an upload mostly waits
-            upload = uploader.submit(archive.write_slice, self._bucket, window, table)
-            verdicts = self._judge_versions(window, table.to_pandas())
-            upload.result()
+            upload = uploader.submit(archive.write_slice, self._bucket, window, table) if len(table) else None
+            if upload:
+                self._window_rows.add(window, table.to_pandas())
+            verdicts = [verdict for ended in closed.windows for verdict in self._judge_window(partition, ended)]
+            if upload:
+                upload.result()
+        self._window_rows.drop_unneeded(partition, closed.state)
         # After the upload: if it fails, the slice is judged again and would be counted twice.
+        record_rows(deduplicated.values())
         for verdict in verdicts:
             if isinstance(verdict, DriftVerdict):
                 record_metrics(verdict)
-        metrics.VERDICT_LATENCY.observe(time.monotonic() - closed.last_added)
+        if verdicts:
+            metrics.VERDICT_LATENCY.observe(time.monotonic() - closed.slice.last_added)
         return verdicts
 
-    def _judge_versions(self, window: Window, rows: pd.DataFrame) -> list[Event]:
-        """Judge each version's rows of a window; return its verdict and, where there is one, its quality estimate."""
-        url = self._bucket.url(archive.slice_path(window))
-        verdicts: list[Event] = []
-        for (model, version), version_rows in rows.groupby([MODEL_COLUMN, VERSION_COLUMN]):
-            with tracing.span("verdict", window=window.name, version=str(version)):
-                verdict = self._window_judge.judge(window, str(model), str(version), version_rows, url)
-                tracing.set_attributes(verdict=verdict.verdict, explanation=verdict.explanation)
-            if verdict.verdict == "drift" and self._report_queue is not None:
-                self._report_queue.enqueue(ReportKey.for_verdict(verdict))
-            verdicts.append(verdict)
-            estimate = self._quality_tracker.estimate(verdict, version_rows)
-            if estimate is not None:
-                verdicts.append(estimate)
-        self._recent_windows.add(window, rows)
-        return verdicts
+    def _judge_window(self, partition: Partition, ended: ClosedWindow) -> list[Event]:
+        """Judge a window; return its verdict and, where there is one, its quality estimate."""
+        begins = (*ended.preceding, ended.first_offset)
+        parts = self._window_rows.of_window(partition, ended.version, begins[0])
+        *preceding, own = [
+            [part for part in parts if first <= part.slice.first_offset < following]
+            for first, following in pairwise((*begins, MAX_OFFSET))
+        ]
+        if not own:  # all of its events were duplicates, or its files were deleted
+            log.warning("drift.window_without_rows", topic=partition[0], partition=partition[1], windows=begins[-1])
+            return []
+        rows = archive.concat_rows([part.rows for part in own])
+        model, version = str(rows[MODEL_COLUMN].iloc[0]), str(rows[VERSION_COLUMN].iloc[0])
+        window = own[0].slice.model_copy(update={"last_offset": own[-1].slice.last_offset})
+        with tracing.span("verdict", window=window.name, version=version):
+            verdict = self._window_judge.judge(
+                window,
+                model,
+                version,
+                rows,
+                [archive.concat_rows([part.rows for part in each]) for each in preceding if each],
+                [self._bucket.url(archive.slice_path(part.slice)) for part in own],
+            )
+            tracing.set_attributes(verdict=verdict.verdict, explanation=verdict.explanation)
+        if verdict.verdict == "drift" and self._report_queue is not None:
+            self._report_queue.enqueue(ReportKey.for_verdict(verdict))
+        estimate = self._quality_tracker.estimate(verdict, rows)
+        return [verdict] if estimate is None else [verdict, estimate]
+
+
+def record_rows(events: Iterable[Prediction]) -> None:
+    """Count archived rows by version."""
+    rows: Counter[tuple[str, str]] = Counter()
+    for event in events:
+        rows[event.model, event.version] += len(event.predictions)
+    for version, count in rows.items():
+        metrics.ARCHIVED_ROWS.labels(*version).inc(count)
+        for verdict in ("no_drift", "drift"):  # Prometheus computes no increase from a counter's first sample
+            metrics.WINDOWS.labels(*version, verdict)
 
 
 def record_metrics(verdict: DriftVerdict) -> None:
@@ -187,6 +215,7 @@ def record_metrics(verdict: DriftVerdict) -> None:
         explanation=verdict.explanation,
     )
     if verdict.verdict == "inconclusive":
+        metrics.UNJUDGED_WINDOWS.labels(*version, verdict.reason).inc()
         return
     metrics.WINDOW_END.labels(*version).set(verdict.last_prediction_at.timestamp())
     metrics.WINDOW_ALARM.labels(*version).set(verdict.verdict == "drift")
@@ -200,7 +229,7 @@ def record_metrics(verdict: DriftVerdict) -> None:
     if verdict.multiwindow_score is not None and verdict.multiwindow_score_threshold is not None:
         metrics.MULTIWINDOW_SCORE.labels(*version).set(verdict.multiwindow_score)
         metrics.MULTIWINDOW_SCORE_THRESHOLD.labels(*version).set(verdict.multiwindow_score_threshold)
-    else:  # there is a gap before the window, so values of several windows are out of date
+    else:  # too few windows are before it, so values of several windows are out of date
         for gauge in (
             metrics.MULTIWINDOW_SCORE,
             metrics.MULTIWINDOW_SCORE_THRESHOLD,

@@ -44,7 +44,7 @@ def test_heatmap_has_full_names_and_times_with_their_year() -> None:
         verdict="no_drift",
         explanation="",
         findings=[finding],
-        archive="gs://b/x.parquet",
+        archive=["gs://b/x.parquet"],
     )
     figure = drift_heatmap([verdict], [LONG]).to_plotly_json()
     assert figure["layout"]["xaxis"]["ticktext"] == ["2013-01-01<br>00:00"]

@@ -105,7 +105,7 @@ def verdict(day: int, version: str = "1") -> DriftVerdict:
         "rows": ROWS,
         "first_prediction_at": at,
         "last_prediction_at": at,
-        "archive": "",
+        "archive": [],
         "explanation": "",
     }
     return DriftVerdict.model_validate({"window": window("predictions", day), "verdict": "no_drift", **about})

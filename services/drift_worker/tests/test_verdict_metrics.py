@@ -27,7 +27,7 @@ def verdict(model: str, day: int, what: str, **more: Any) -> DriftVerdict:
         "first_prediction_at": ends,
         "last_prediction_at": ends,
     }
-    return DriftVerdict.model_validate({**common, "verdict": what, "explanation": "", "archive": "", **judged, **more})
+    return DriftVerdict.model_validate({**common, "verdict": what, "explanation": "", "archive": [], **judged, **more})
 
 
 def gauge(name: str, model: str, **labels: str) -> float | None:

@@ -12,13 +12,18 @@ BEGIN = datetime(2013, 1, 1, tzinfo=UTC)
 VERDICTS: dict[str, Verdict] = {"d": "drift", "n": "no_drift", "i": "inconclusive"}
 
 
+def window(number: int, partition: int = 0) -> Window:
+    return Window(topic="predictions", partition=partition, first_offset=number, last_offset=number)
+
+
 def judged(kinds: str, first_day: int = 0, reason: DriftReason = "too_few_rows") -> list[JudgedWindow]:
     """Return a window a day: ``d`` for drift, ``n`` for no drift, ``i`` for inconclusive."""
     windows = []
     for day, kind in enumerate(kinds, first_day):
         verdict, at = VERDICTS[kind], BEGIN + timedelta(days=day)
         why = reason if kind == "i" else None
-        windows.append(JudgedWindow(str(day), verdict, why, "", at + timedelta(hours=2), at, at + timedelta(hours=1)))
+        published_at, ends = at + timedelta(hours=2), at + timedelta(hours=1)
+        windows.append(JudgedWindow(window(day), verdict, why, "", published_at, at, ends))
     return windows
 
 
@@ -26,7 +31,7 @@ def make_event(number: int, model: str, version: str, verdict: Verdict) -> Drift
     at = BEGIN + timedelta(days=number)
     return DriftVerdict(
         time=at,
-        window=Window(topic="predictions", partition=0, first_offset=number, last_offset=number),
+        window=window(number),
         model=model,
         version=version,
         rows=1,
@@ -34,7 +39,7 @@ def make_event(number: int, model: str, version: str, verdict: Verdict) -> Drift
         last_prediction_at=at,
         verdict=verdict,
         explanation="",
-        archive="gs://b/x.parquet",
+        archive=["gs://b/x.parquet"],
     )
 
 
@@ -104,6 +109,15 @@ def test_of_two_versions_in_the_latest_window_the_later_one_is_in_service() -> N
     new = new._replace(last_prediction_at=new.last_prediction_at + timedelta(minutes=1))
     windows = {("m", "2"): [new], ("m", "1"): [old._replace(published_at=old.published_at + timedelta(seconds=1))]}
     assert versions_in_service(windows, {})["m"].version == "2"
+
+
+def test_last_rows_of_a_replaced_version_that_are_judged_late_do_not_bring_it_into_service() -> None:
+    rest = judged("i", 3)[0]
+    rest = rest._replace(published_at=rest.published_at + timedelta(days=7))
+    windows = {("m", "1"): [*judged("nnn"), rest], ("m", "2"): judged("nn", 4)}
+    assert versions_in_service(windows, {})["m"].version == "2"
+    other_partition = [each._replace(window=window(0, 1)) for each in judged("n", 20)]
+    assert versions_in_service({**windows, ("m", "3"): other_partition}, {})["m"].version == "3"
 
 
 def test_statuses_begin_with_versions_in_service_and_among_those_with_drift() -> None:

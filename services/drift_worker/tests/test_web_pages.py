@@ -118,7 +118,7 @@ def make_verdict(number: int = 0, **changed: Any) -> DriftVerdict:
         "explanation": "score 1, threshold 2",
         "score": 1.0,
         "score_threshold": 2.0,
-        "archive": "gs://b/x.parquet",
+        "archive": ["gs://b/x.parquet"],
     }
     return DriftVerdict(**(fields | changed))
 
@@ -259,7 +259,7 @@ def test_window_page_shows_explanation_findings_issues_and_source(
     for part in verdict.explanation.split("; "):
         assert part in seen
     assert "visib : 100% of the values are missing" in seen
-    assert verdict.archive in seen
+    assert verdict.archive[0] in seen
     assert "offsets 400 to 499" in seen
     assert "2013-01-05 00:00 – 01:39" in seen
     findings = response.text[: response.text.index("Columns compared")]
@@ -362,7 +362,7 @@ def test_pages_escape_names_and_explanations(client: TestClient, cache: VerdictC
         findings=[finding],
         data_quality_issues=[issue],
     )
-    cache.add(verdict.model_copy(update={"archive": NASTY}))
+    cache.add(verdict.model_copy(update={"archive": [NASTY]}))
     overview = client.get("/")
     (link,) = re.findall(r'<li><a class="drift" href="([^"]+)"', overview.text)
     window = client.get(unescape(link))

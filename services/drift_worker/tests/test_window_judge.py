@@ -1,13 +1,12 @@
 """Test the verdict on one version's rows of a window."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pandas as pd
 import pytest
 
 from drift_worker.verdicts.window_judge import WindowJudge
-from drift_worker.windows.committed_slices import CommittedSlices
-from drift_worker.windows.recent_windows import RecentWindows
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Window
 from driftloop.storage.bucket import Bucket
@@ -19,13 +18,8 @@ SETTINGS = WindowSettings(rows=ROWS)
 
 
 @pytest.fixture
-def recent_windows(bucket: Bucket) -> RecentWindows:
-    return RecentWindows(bucket, SETTINGS.min_rows, CommittedSlices().preceding)
-
-
-@pytest.fixture
-def window_judge(bucket: Bucket, recent_windows: RecentWindows) -> WindowJudge:
-    return WindowJudge(bucket, SETTINGS, recent_windows)
+def window_judge(bucket: Bucket) -> WindowJudge:
+    return WindowJudge(bucket, SETTINGS)
 
 
 def window(number: int = 0) -> Window:
@@ -38,8 +32,11 @@ def rows_of_day(frame: pd.DataFrame, day: int = 0) -> pd.DataFrame:
     return frame.assign(_id=ids, _row=0, _time=pd.to_datetime(times), _model="m", _version="1")
 
 
-def judge(window_judge: WindowJudge, frame: pd.DataFrame, number: int = 0) -> DriftVerdict:
-    return window_judge.judge(window(number), "m", "1", rows_of_day(frame, number), "gs://b/rows")
+def judge(
+    window_judge: WindowJudge, frame: pd.DataFrame, number: int = 0, preceding: Sequence[pd.DataFrame] = ()
+) -> DriftVerdict:
+    rows = rows_of_day(frame, number)
+    return window_judge.judge(window(number), "m", "1", rows, preceding, ["gs://b/rows"])
 
 
 def test_verdict_has_scores_findings_and_times(window_judge: WindowJudge, bucket: Bucket) -> None:
@@ -51,7 +48,7 @@ def test_verdict_has_scores_findings_and_times(window_judge: WindowJudge, bucket
     assert warm.score is not None
     assert warm.score > warm.score_threshold
     assert (warm.first_prediction_at, warm.last_prediction_at) == (BEGIN, BEGIN + timedelta(minutes=ROWS - 1))
-    assert (warm.rows, warm.archive, warm.id) == (ROWS, "gs://b/rows", f"{window().name}/m/1")
+    assert (warm.rows, warm.archive, warm.id) == (ROWS, ["gs://b/rows"], f"{window().name}/m/1")
 
 
 def test_judging_a_window_again_gives_an_equal_verdict(window_judge: WindowJudge, bucket: Bucket) -> None:
@@ -71,21 +68,35 @@ def test_explanation_lists_scores_and_drifted_statistics(window_judge: WindowJud
 
 
 @pytest.mark.parametrize(
-    ("frame", "window_rows", "reason"),
+    ("frame", "reason"),
     [
-        (make_days(1).head(89), ROWS, "too_few_rows"),
-        (make_days(1).drop(columns=["temp", "visib"]), ROWS, "missing_columns"),
-        (make_days(2), 2 * ROWS, "other_window_length"),
+        (make_days(1).head(89), "too_few_rows"),
+        (make_days(1).drop(columns=["temp", "visib"]), "missing_columns"),
     ],
-    ids=["too few rows", "missing columns", "other window length"],
+    ids=["too few rows", "missing columns"],
 )
 def test_rows_that_cannot_be_compared_are_inconclusive(
-    bucket: Bucket, recent_windows: RecentWindows, frame: pd.DataFrame, window_rows: int, reason: str
+    window_judge: WindowJudge, bucket: Bucket, frame: pd.DataFrame, reason: str
 ) -> None:
     store_reference(bucket)
-    verdict = judge(WindowJudge(bucket, WindowSettings(rows=window_rows), recent_windows), frame)
+    verdict = judge(window_judge, frame)
     assert (verdict.verdict, verdict.score, verdict.findings) == ("inconclusive", None, [])
     assert verdict.reason == reason
+
+
+def test_window_has_the_length_that_the_version_s_profile_says(bucket: Bucket) -> None:
+    window_judge = WindowJudge(bucket, WindowSettings(rows=5 * ROWS))
+    assert window_judge.window_rows("m", "1") == 5 * ROWS  # it has no reference
+    store_reference(bucket)
+    assert window_judge.window_rows("m", "1") == ROWS
+    assert judge(window_judge, make_days(1, 3)).verdict == "no_drift"
+
+
+def test_window_of_a_version_with_unreadable_reference_has_the_length_of_the_setting(
+    window_judge: WindowJudge, bucket: Bucket
+) -> None:
+    bucket.write("references/m/1/profile.json", b"{")
+    assert window_judge.window_rows("m", "1") == ROWS
 
 
 def test_version_without_reference_is_inconclusive(window_judge: WindowJudge) -> None:
@@ -139,15 +150,23 @@ def test_values_that_are_no_numbers_are_a_type_mismatch_and_count_as_missing(
     assert missing.value == pytest.approx(0.25)
 
 
-@pytest.mark.parametrize("earlier_is_complete", [True, False])
-def test_window_is_judged_with_windows_before_it_if_they_are_conclusive(
-    window_judge: WindowJudge, recent_windows: RecentWindows, bucket: Bucket, earlier_is_complete: bool
+@pytest.mark.parametrize(
+    ("first", "is_together"),
+    [
+        (make_days(1, 0), True),
+        (make_days(1, 0).drop(columns="temp"), False),
+        (make_days(1, 0).head(20), False),
+        (None, False),
+    ],
+    ids=["conclusive", "missing columns", "too few rows", "no second one"],
+)
+def test_window_is_judged_with_the_two_before_it_if_they_are_conclusive(
+    window_judge: WindowJudge, bucket: Bucket, first: pd.DataFrame | None, is_together: bool
 ) -> None:
     store_reference(bucket)
-    for number in range(2):
-        earlier = rows_of_day(make_days(1, number), number)
-        recent_windows.add(window(number), earlier if earlier_is_complete else earlier.drop(columns="temp"))
-    verdict = judge(window_judge, make_days(1, 5), 2)
+    earlier = [frame for frame in (first, make_days(1, 1)) if frame is not None]
+    preceding = [rows_of_day(frame, number) for number, frame in enumerate(earlier)]
+    verdict = judge(window_judge, make_days(1, 5), 2, preceding)
     assert verdict.verdict == "no_drift"
-    assert (verdict.multiwindow_score is not None) is earlier_is_complete
-    assert {finding.windows for finding in verdict.findings} == ({1, 3} if earlier_is_complete else {1})
+    assert (verdict.multiwindow_score is not None) is is_together
+    assert {finding.windows for finding in verdict.findings} == ({1, 3} if is_together else {1})

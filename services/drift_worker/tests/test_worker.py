@@ -1,7 +1,9 @@
 """Test the worker as the consume loop calls it, with a bucket in a folder and without Kafka."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import numpy as np
 import pandas as pd
@@ -14,10 +16,10 @@ from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web.report import ReportKey
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.windows import archive
-from drift_worker.windows.committed_slices import CommittedSlices
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
-from drift_worker.windows.recent_windows import RecentWindows
+from drift_worker.windows.partition_state import from_metadata, version_digest
 from drift_worker.windows.slicer import Slicer
+from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import StorageUnavailable
@@ -37,6 +39,7 @@ from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.settings import TopicsSettings
 from driftloop.storage.bucket import Bucket
 from tests.support.drift_windows import ROWS, make_days, store_reference
+from tests.support.waiting import wait_until
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -51,19 +54,17 @@ def report_queue() -> ReportQueue:
 
 
 @pytest.fixture
-def make_worker(bucket: Bucket, report_queue: ReportQueue) -> Callable[[], Worker]:
+def make_worker(bucket: Bucket, report_queue: ReportQueue) -> Callable[..., Worker]:
     """Return a function that makes a worker as a new process would."""
 
-    def make() -> Worker:
-        settings = WindowSettings(rows=ROWS)
-        committed_slices = CommittedSlices()
-        recent_windows = RecentWindows(bucket, settings.min_rows, committed_slices.preceding)
+    def make(**windows: float) -> Worker:
+        settings = WindowSettings.model_validate({"rows": ROWS, **windows})
+        window_judge = WindowJudge(bucket, settings)
         return Worker(
             bucket=bucket,
-            slicer=Slicer(settings),
-            committed_slices=committed_slices,
-            recent_windows=recent_windows,
-            window_judge=WindowJudge(bucket, settings, recent_windows),
+            slicer=Slicer(settings, window_judge.window_rows),
+            window_rows=WindowRows(bucket),
+            window_judge=window_judge,
             quality_tracker=QualityTracker(bucket, TopicsSettings(), QualitySettings(min_rows=50)),
             archive_cleaner=ArchiveCleaner(bucket, report_retention_days=90),
             report_queue=report_queue,
@@ -73,7 +74,7 @@ def make_worker(bucket: Bucket, report_queue: ReportQueue) -> Callable[[], Worke
 
 
 @pytest.fixture
-def worker(make_worker: Callable[[], Worker]) -> Worker:
+def worker(make_worker: Callable[..., Worker]) -> Worker:
     return make_worker()
 
 
@@ -99,17 +100,33 @@ def archived(bucket: Bucket, offset: int) -> pd.DataFrame:
     return archive.read_slice(bucket, Window(topic="predictions", partition=0, first_offset=offset, last_offset=offset))
 
 
+def drift_verdicts(commits: Iterable[Commit]) -> list[DriftVerdict]:
+    return [event for commit in commits for event in commit.events if isinstance(event, DriftVerdict)]
+
+
 def drift_verdict(commits: list[Commit]) -> DriftVerdict:
-    (commit,) = commits
-    (verdict,) = [event for event in commit.events if isinstance(event, DriftVerdict)]
+    (verdict,) = drift_verdicts(commits)
     return verdict
+
+
+def position_of(commit: Commit) -> CommittedPosition:
+    return CommittedPosition(commit.offset, commit.metadata)
+
+
+def slices_in(commit: Commit) -> tuple[int, ...]:
+    return from_metadata(position_of(commit)).slices
+
+
+def comparable(verdict: DriftVerdict) -> DriftVerdict:
+    """Return a verdict without the time at which it was given."""
+    return verdict.model_copy(update={"time": NOON})
 
 
 def test_worker_commits_full_slice_with_its_verdict(worker: Worker, bucket: Bucket) -> None:
     store_reference(bucket)
     assert send(worker, 0, prediction(1, rows=40)) == []
     (commit,) = send(worker, 1, prediction(2))
-    assert (commit.topic, commit.partition, commit.offset, commit.metadata) == ("predictions", 0, 2, "0")
+    assert (commit.topic, commit.partition, commit.offset, slices_in(commit)) == ("predictions", 0, 2, (0,))
     verdict = drift_verdict([commit])
     assert (verdict.verdict, verdict.rows, verdict.model, verdict.version) == ("no_drift", 140, "m", "1")
 
@@ -117,13 +134,15 @@ def test_worker_commits_full_slice_with_its_verdict(worker: Worker, bucket: Buck
 def test_worker_archives_slice_before_it_returns_the_commit(worker: Worker, bucket: Bucket) -> None:
     commits = send(worker, 0, prediction(1))
     assert len(archived(bucket, 0)) == ROWS
-    assert drift_verdict(commits).archive == "gs://b/events/predictions/predictions-0-000000000000-000000000000.parquet"
+    assert drift_verdict(commits).archive == [
+        "gs://b/events/predictions/predictions-0-000000000000-000000000000.parquet"
+    ]
 
 
 def test_worker_commits_slice_of_duplicates_and_archives_nothing(worker: Worker, bucket: Bucket) -> None:
     send(worker, 0, prediction(1))
     (commit,) = send(worker, 1, prediction(1))
-    assert (commit.offset, list(commit.events), commit.metadata) == (2, [], "0,1")
+    assert (commit.offset, list(commit.events), slices_in(commit)) == (2, [], (0, 1))
     assert not bucket.list_paths("events/predictions/predictions-0-000000000001")
 
 
@@ -175,7 +194,7 @@ def test_worker_drops_open_slices_of_revoked_partitions(worker: Worker, bucket: 
     assert len(archived(bucket, 1)) == ROWS
 
 
-def test_next_owner_gives_equal_verdicts(make_worker: Callable[[], Worker], bucket: Bucket) -> None:
+def test_next_owner_gives_equal_verdicts(make_worker: Callable[..., Worker], bucket: Bucket) -> None:
     store_reference(bucket)
     first_owner, next_owner = make_worker(), make_worker()
     for offset in range(2):
@@ -201,3 +220,194 @@ def test_worker_commits_estimates_and_quality_verdicts_with_offsets(worker: Work
         [QualityVerdict],
     ]
     assert len({event.id for commit in commits for event in commit.events}) == 3
+
+
+Name = tuple[str, str]
+"""A model and a version."""
+
+
+def traffic(source: Random, shares: dict[Name, int], events: int, max_rows: int = 10) -> list[Prediction]:
+    """Return events of versions by their share, with rows in which nothing has changed."""
+    drawn = []
+    for number in range(events):
+        model, version = source.choices(list(shares), list(shares.values()))[0]
+        event = prediction(number, rows=source.randint(1, max_rows), model=model, version=version)
+        drawn.append(event.model_copy(update={"time": NOON + timedelta(seconds=number)}))
+    return drawn
+
+
+def run(worker: Worker, events: Sequence[Event], first_offset: int = 0) -> list[Commit]:
+    return [commit for offset, event in enumerate(events, first_offset) for commit in send(worker, offset, event)]
+
+
+def assert_each_row_is_in_one_verdict(bucket: Bucket, events: Sequence[Prediction], commits: Sequence[Commit]) -> None:
+    """Check that the rows of the verdicts and of the open windows are those of the committed events."""
+    state = from_metadata(position_of(commits[-1]))
+    rows: Counter[Name] = Counter()
+    for event in events[: state.end]:
+        rows[event.model, event.version] += len(event.predictions)
+    judged = Counter[Name]()
+    for verdict in drift_verdicts(commits):
+        judged[verdict.model, verdict.version] += verdict.rows
+        archived_rows = archive.read_window(bucket, verdict.window, verdict.model, verdict.version)
+        assert len(archived_rows) == verdict.rows
+        assert (verdict.archive[0], verdict.archive[-1]) == (
+            bucket.url(path_of(bucket, first_offset=verdict.window.first_offset)),
+            bucket.url(path_of(bucket, last_offset=verdict.window.last_offset)),
+        )
+    for name in rows:
+        opened = state.versions[version_digest(*name)].open
+        assert judged[name] + (opened.rows if opened else 0) == rows[name]
+
+
+def path_of(bucket: Bucket, **bounds: int) -> str:
+    """Return the path of the slice with a bound."""
+    ((name, bound),) = bounds.items()
+    slices = archive.list_slices(bucket, *PARTITION)
+    return archive.slice_path(next(each for each in slices if getattr(each, name) == bound))
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {("m", "1"): 1, ("n", "1"): 1},
+        {(model, "1"): 1 for model in "abcde"},
+        {("m", "1"): 1, ("m", "2"): 2, ("m", "3"): 3},
+        {("m", "1"): 30, ("m", "2"): 1},
+    ],
+    ids=["two models", "five models", "three versions", "1 to 30"],
+)
+def test_versions_on_one_partition_are_each_judged_in_windows_of_their_own(
+    worker: Worker, bucket: Bucket, shares: dict[Name, int], random_source: Random
+) -> None:
+    for model, version in shares:
+        store_reference(bucket, model, version)
+    events = traffic(random_source, shares, 150 * sum(shares.values()) // min(shares.values()))
+    commits = run(worker, events)
+    assert_each_row_is_in_one_verdict(bucket, events, commits)
+    verdicts = drift_verdicts(commits)
+    by_name = {name: [v for v in verdicts if (v.model, v.version) == name] for name in shares}
+    assert all(len(of_name) >= 3 for of_name in by_name.values())
+    for of_name in by_name.values():
+        assert {verdict.verdict for verdict in of_name} <= {"no_drift", "drift"}
+        assert [verdict.multiwindow_score is None for verdict in of_name] == [True] * 2 + [False] * (len(of_name) - 2)
+        assert all(ROWS <= verdict.rows < ROWS + 10 for verdict in of_name)
+
+
+def test_drift_of_one_model_is_found_in_its_first_window_beside_another(worker: Worker, bucket: Bucket) -> None:
+    for model in ("changed", "same"):
+        store_reference(bucket, model)
+    days = [
+        prediction(number, warmer, rows=50, model=model)
+        for number in range(8)
+        for model, warmer in (("changed", 12.0 if number >= 4 else 0.0), ("same", 0.0))
+    ]
+    verdicts = drift_verdicts(
+        run(worker, [day.model_copy(update={"id": f"{day.id}-{day.model}"}) for day in days])
+    )
+    found = {model: [v.verdict for v in verdicts if v.model == model] for model in ("changed", "same")}
+    assert found == {"changed": ["no_drift"] * 2 + ["drift"] * 2, "same": ["no_drift"] * 4}
+
+
+def test_version_s_window_has_the_length_of_its_profile(make_worker: Callable[..., Worker], bucket: Bucket) -> None:
+    store_reference(bucket)
+    worker = make_worker(rows=5 * ROWS)
+    events = [prediction(n, rows=50, version=version) for n in range(20) for version in ("1", "2")]
+    events = [event.model_copy(update={"id": f"{event.id}-{event.version}"}) for event in events]
+    verdicts = drift_verdicts(run(worker, events))
+    rows = {version: [v.rows for v in verdicts if v.version == version] for version in ("1", "2")}
+    assert rows == {"1": [ROWS] * 10, "2": [5 * ROWS] * 2}
+    assert {verdict.reason for verdict in verdicts if verdict.version == "2"} == {"no_reference"}
+
+
+@pytest.mark.parametrize("restart_after", [1, 5])
+def test_next_owner_in_mid_window_gives_equal_verdicts(
+    make_worker: Callable[..., Worker], bucket: Bucket, restart_after: int, random_source: Random
+) -> None:
+    shares = {("m", "1"): 6, ("m", "2"): 3, ("n", "1"): 1}
+    for model, version in shares:
+        store_reference(bucket, model, version)
+    events = traffic(random_source, shares, 800)
+    undisturbed = run(make_worker(), events)
+    restarted: list[Commit] = []
+    while not restarted or restarted[-1].offset < undisturbed[-1].offset:
+        owner, begin = make_worker(), 0
+        if restarted:
+            begin = restarted[-1].offset
+            owner.on_assigned({PARTITION: position_of(restarted[-1])})
+        target = len(restarted) + restart_after
+        for offset, event in enumerate(events[begin:], begin):
+            restarted += send(owner, offset, event)
+            if len(restarted) >= target:
+                break
+    expected, verdicts = ([comparable(v) for v in drift_verdicts(each)] for each in (undisturbed, restarted))
+    assert verdicts == expected
+    assert any(len(verdict.archive) > 5 for verdict in verdicts)
+    assert any(verdict.multiwindow_score is not None for verdict in verdicts)
+    assert [commit.metadata for commit in restarted] == [commit.metadata for commit in undisturbed]
+
+
+def test_event_of_an_open_window_that_comes_again_counts_once(
+    make_worker: Callable[..., Worker], bucket: Bucket
+) -> None:
+    first_owner, next_owner = make_worker(), make_worker()
+    repeated = prediction(1, rows=20)
+    run(first_owner, [repeated, *(prediction(2 + n, version="2") for n in range(3))])
+    (commit,) = send(first_owner, 4, prediction(9, version="2"))
+    next_owner.on_assigned({PARTITION: position_of(commit)})
+    (commit,) = run(next_owner, [repeated, prediction(10, rows=80)], 5)
+    assert drift_verdict([commit]).rows == ROWS
+
+
+def test_idle_worker_judges_windows_with_enough_rows_and_keeps_shorter_ones_open(
+    make_worker: Callable[..., Worker], bucket: Bucket
+) -> None:
+    for version in ("1", "2"):
+        store_reference(bucket, version=version)
+    worker = make_worker(idle_timeout_seconds=0.001)
+    assert run(worker, [prediction(1, rows=95), prediction(2, rows=30, version="2")]) == []
+    (commit,) = wait_until(lambda: list(worker.on_poll()), "the slice is closed")
+    assert [(v.version, v.rows, v.verdict) for v in drift_verdicts([commit])] == [("1", 95, "no_drift")]
+    assert len(archive.list_slices(bucket, *PARTITION)) == 1
+    verdict = drift_verdict(send(worker, 2, prediction(3, rows=70, version="2")))
+    assert (verdict.version, verdict.rows, verdict.verdict) == ("2", 100, "no_drift")
+    assert (verdict.window.first_offset, verdict.window.last_offset) == (0, 2)
+
+
+def test_short_window_that_is_too_old_is_published_as_unjudged_with_the_offset_before(
+    make_worker: Callable[..., Worker], bucket: Bucket
+) -> None:
+    store_reference(bucket)
+    first_owner, next_owner = make_worker(max_age_seconds=60), make_worker(max_age_seconds=60)
+    send(first_owner, 0, prediction(1, rows=20))
+    (commit,) = send(first_owner, 1, prediction(2, version="2"))
+    next_owner.on_assigned({PARTITION: position_of(commit)})
+    late = ConsumedMessage(*PARTITION, 2, prediction(3, rows=1), 2, published_at=61)
+    (commit,) = next_owner.handle(late)
+    verdict = drift_verdict([commit])
+    assert (verdict.rows, verdict.verdict, verdict.reason) == (20, "inconclusive", "too_few_rows")
+    assert (verdict.window.first_offset, verdict.window.last_offset) == (0, 1)
+    assert (commit.offset, slices_in(commit)) == (2, (0,))
+    labels = {"model": "m", "version": "1", "reason": "too_few_rows"}
+    assert REGISTRY.get_sample_value("driftloop_drift_unjudged_windows_total", labels)
+
+
+def test_worker_retries_later_if_the_length_of_a_window_is_unavailable(
+    worker: Worker, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object) -> None:
+        raise StorageUnavailable("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "read", unavailable)
+        with pytest.raises(RetryLater, match="no answer"):
+            send(worker, 0, prediction(1))
+    worker.on_revoked([PARTITION])
+    assert len(send(worker, 0, prediction(1))) == 1
+
+
+def test_rows_of_open_windows_are_counted_as_archived(worker: Worker) -> None:
+    run(worker, [prediction(1, rows=30, model="open"), prediction(2)])
+    labels = {"model": "open", "version": "1"}
+    assert REGISTRY.get_sample_value("driftloop_drift_archived_rows_total", labels) == 30
+    assert REGISTRY.get_sample_value("driftloop_drift_windows_total", {**labels, "verdict": "no_drift"}) == 0

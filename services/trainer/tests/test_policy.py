@@ -60,7 +60,7 @@ def windows(verdicts: str, first: int = 1, version: str = "1", **changes: Any) -
             verdict={"a": "drift", "q": "no_drift", "u": "inconclusive"}[verdict],
             explanation="",
             findings=[Finding(column="temp", method="wasserstein", value=2, threshold=1, drifted=verdict == "a")],
-            archive="gs://b/x",
+            archive=["gs://b/x"],
         ).model_copy(update=changes)
         for day, verdict in enumerate(verdicts, first)
     ]

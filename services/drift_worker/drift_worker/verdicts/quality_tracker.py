@@ -23,7 +23,6 @@ from drift_worker.verdicts.matched_rows import (
 )
 from drift_worker.verdicts.scored_rows import score_rows, utc_days
 from drift_worker.windows.recent_slices import RecentSlices
-from drift_worker.windows.version_rows import rows_of_version
 from driftloop.errors import InvalidInput
 from driftloop.evaluation.bootstrap import MIN_DAYS, as_gain, evaluate, unpaired_difference
 from driftloop.evaluation.metric import BUILT_IN_METRICS, Metric, find_metric
@@ -75,7 +74,7 @@ class QualityTracker:
             bucket, topics.outcomes, settings.outcome_lookback_slices, OUTCOME_COLUMNS, outcome_rows
         )
         self._gate_evaluations: dict[tuple[str, str], Evaluation | None] = {}
-        self._errors_by_version: dict[tuple[str, str], dict[str, float]] | None = None
+        self._errors_by_version: dict[tuple[str, str], dict[Window, float]] | None = None
 
     def evaluate_slice(self, window: Window) -> list[QualityVerdict]:
         """Return a verdict on each version with outcomes in an archived slice of outcomes."""
@@ -92,7 +91,8 @@ class QualityTracker:
         for model, version in (
             slice_rows[[MODEL_COLUMN, VERSION_COLUMN]].dropna().drop_duplicates().itertuples(index=False)
         ):
-            pooled = self._pool_rows(rows_of_version(recent, model, version), slices)
+            is_version = (recent[MODEL_COLUMN] == model) & (recent[VERSION_COLUMN] == version)
+            pooled = self._pool_rows(recent[is_version], slices)
             verdicts.append(self._judge_version(window, str(model), str(version), pooled, unmatched))
         for verdict in verdicts:
             _update_metrics(verdict)
@@ -150,30 +150,30 @@ class QualityTracker:
             self._errors_by_version[str(model), str(version)] = self._estimate_errors(version_rows)
         return joined
 
-    def _estimate_errors(self, rows: pd.DataFrame) -> dict[str, float]:
+    def _estimate_errors(self, rows: pd.DataFrame) -> dict[Window, float]:
         """Return by how much a version's quality was estimated too high, by window of predictions.
 
         The quality is the ROC AUC, or for more than two classes the accuracy. Estimate and quality are both of the
-        window's rows with an outcome.
+        window's rows with an outcome. A window is here the fewest consecutive slices that have enough of these rows.
         """
-        sizes = rows.groupby("prediction_slice")["predicted_at"].agg(["size", "max"])
-        large_enough = sizes[sizes["size"] >= self._settings.min_rows]
-        latest = large_enough.sort_values("max").index[-self._settings.outcome_lookback_slices :]
+        windows = pd.Series(windows_of_slices(rows["prediction_slice"].value_counts(), self._settings.min_rows))
+        window_of_row = rows["prediction_slice"].map(windows)
+        ends = rows.groupby(window_of_row)["predicted_at"].max().sort_values(kind="stable")
         errors = {}
-        for name, window in rows[rows["prediction_slice"].isin(latest)].groupby("prediction_slice"):
-            scored = score_rows(window).known()
+        for name in ends.index[-self._settings.outcome_lookback_slices :]:
+            scored = score_rows(rows[window_of_row == name]).known()
             if scored.target.classes is not None and are_probabilities(scored.predictions):
                 metric = _tracked_metric(scored.predictions)
                 measured = BUILT_IN_METRICS[metric].compute(scored.outcomes, scored.predictions)
                 error = estimate_performance(scored.predictions).get(metric, np.nan) - measured
                 if not np.isnan(error):
-                    errors[str(name)] = error
+                    errors[Window.parse(name)] = error
         return errors
 
     def _track_record(self, verdict: DriftVerdict) -> EstimateTrackRecord:
-        """Return the errors of earlier estimates for a version, without those for the verdict's own window."""
+        """Return the errors of earlier estimates for a version, without those for rows of the verdict's own window."""
         errors_by_window = (self._errors_by_version or {}).get((verdict.model, verdict.version), {})
-        errors = [error for name, error in errors_by_window.items() if name != verdict.window.name]
+        errors = [error for window, error in errors_by_window.items() if not _overlap(window, verdict.window)]
         if not errors:
             return EstimateTrackRecord()
         return EstimateTrackRecord(
@@ -318,6 +318,37 @@ def _update_metrics(verdict: QualityVerdict) -> None:
         verdict=verdict.verdict,
         reason=verdict.reason,
         explanation=verdict.explanation,
+    )
+
+
+def windows_of_slices(row_counts: pd.Series, min_rows: int) -> dict[str, str]:
+    """Return for each slice the name of its window: the fewest consecutive slices that have enough rows together.
+
+    Slices of a partition that have too few together are left out.
+
+    Args:
+        row_counts: A version's rows by the name of their slice.
+        min_rows: The rows that a window has at least.
+    """
+    slices = sorted(map(Window.parse, row_counts.index), key=lambda each: (each.partition, each.first_offset))
+    windows: dict[str, str] = {}
+    pooled: list[Window] = []
+    for each in slices:
+        if pooled and pooled[-1].partition != each.partition:
+            pooled = []
+        pooled.append(each)
+        if row_counts[[one.name for one in pooled]].sum() >= min_rows:
+            name = pooled[0].model_copy(update={"last_offset": each.last_offset}).name
+            windows |= dict.fromkeys((one.name for one in pooled), name)
+            pooled = []
+    return windows
+
+
+def _overlap(one: Window, other: Window) -> bool:
+    return (
+        (one.topic, one.partition) == (other.topic, other.partition)
+        and one.first_offset <= other.last_offset
+        and other.first_offset <= one.last_offset
     )
 
 

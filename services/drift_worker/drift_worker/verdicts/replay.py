@@ -1,8 +1,9 @@
 """Replay: judge archived windows again, with the references that are in the bucket now."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import groupby
+from functools import lru_cache, partial
 from typing import Annotated, NamedTuple
 
 import typer
@@ -10,8 +11,7 @@ import typer
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
-from drift_worker.windows.recent_windows import RecentWindows
-from drift_worker.windows.version_rows import rows_of_version
+from drift_worker.windows.partition_state import PRECEDING_WINDOWS
 from driftloop.command_line import load_settings_or_exit
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import BrokerUnavailable, StorageUnavailable
@@ -104,43 +104,41 @@ def select_verdicts(
 def replay_verdicts(
     selected: Iterable[DriftVerdict], all_events: Iterable[Event], bucket: Bucket, settings: WindowSettings
 ) -> Iterator[ReplayedVerdict]:
-    """Judge the rows of each selected verdict again, in the order of their windows. A new verdict has a new id.
+    """Judge the windows of the selected verdicts again, those of a version in their order. A new verdict has a new id.
 
-    Verdicts whose rows are not in the archive are left out.
+    Verdicts whose rows are not all in the archive are left out.
 
     Args:
         selected: The verdicts to replay.
-        all_events: All events of the topic of verdicts: the windows of verdicts are the committed slices.
+        all_events: All events of the topic of verdicts, which name the windows before a window.
         bucket: Where archive and references are.
         settings: The drift worker's settings of windows.
     """
-    slices = {event.window for event in all_events if isinstance(event, DriftVerdict)}
-    slice_before_offset = {(each.topic, each.partition, each.last_offset + 1): each for each in slices}
-
-    def preceding_slices(window: Window, count: int) -> Sequence[Window]:
-        preceding: list[Window] = []
-        first = window
-        while len(preceding) < count:
-            earlier = slice_before_offset.get((first.topic, first.partition, first.first_offset))
-            if earlier is None:
-                break
-            preceding.insert(0, earlier)
-            first = earlier
-        return preceding
-
-    recent_windows = RecentWindows(bucket, settings.min_rows, preceding_slices)
-    window_judge = WindowJudge(bucket, settings, recent_windows)
-    ordered = sorted(selected, key=lambda verdict: (verdict.window.name, verdict.model, verdict.version))
-    for window, verdicts in groupby(ordered, key=lambda verdict: verdict.window):
+    windows: dict[tuple[str, str, str, int], set[Window]] = {}
+    for event in all_events:
+        if isinstance(event, DriftVerdict) and not event.replayed:
+            windows.setdefault(_stream_of(event), set()).add(event.window)
+    window_judge = WindowJudge(bucket, settings)
+    read_window = lru_cache(PRECEDING_WINDOWS + 1)(partial(archive.read_window, bucket))
+    for old in sorted(selected, key=lambda verdict: (*_stream_of(verdict), verdict.window.first_offset)):
+        earlier = [each for each in windows.get(_stream_of(old), ()) if each.first_offset < old.window.first_offset]
+        earlier = sorted(earlier, key=lambda window: window.first_offset)[-PRECEDING_WINDOWS:]
+        preceding = []
+        with suppress(FileNotFoundError):
+            preceding = [read_window(window, old.model, old.version) for window in earlier]
         try:
-            rows = archive.read_slice(bucket, window)
+            rows = read_window(old.window, old.model, old.version)
         except FileNotFoundError:
             continue
-        for old in verdicts:
-            version_rows = rows_of_version(rows, old.model, old.version)
-            new = window_judge.judge(window, old.model, old.version, version_rows, old.archive)
-            yield ReplayedVerdict(old, new.model_copy(update={"id": new_event_id(), "replayed": True}))
-        recent_windows.add(window, rows)
+        if len(rows) < old.rows:
+            continue
+        new = window_judge.judge(old.window, old.model, old.version, rows, preceding, old.archive)
+        yield ReplayedVerdict(old, new.model_copy(update={"id": new_event_id(), "replayed": True}))
+
+
+def _stream_of(verdict: DriftVerdict) -> tuple[str, str, str, int]:
+    """Return what the windows that follow one another have in common."""
+    return verdict.model, verdict.version, verdict.window.topic, verdict.window.partition
 
 
 def format_table(replayed: Sequence[ReplayedVerdict]) -> Iterator[str]:

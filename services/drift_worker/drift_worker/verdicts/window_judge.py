@@ -1,6 +1,6 @@
 """Judge one version's rows of a window against the version's reference."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -8,7 +8,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from drift_worker.verdicts.scored_rows import comparable_rows
-from drift_worker.windows.recent_windows import RecentWindows
 from driftloop.drift.comparable_columns import ComparableRows
 from driftloop.drift.data_checks import check_data
 from driftloop.drift.scoring import StatisticValues, WindowScore, score_window
@@ -40,15 +39,33 @@ class Inconclusive(InvalidInput):
 class WindowJudge:
     """Judges rows against the reference of their version. A reference is loaded once."""
 
-    def __init__(self, bucket: Bucket, settings: WindowSettings, recent_windows: RecentWindows) -> None:
-        """Start without references; ``recent_windows`` has the windows that are judged together with a window."""
+    def __init__(self, bucket: Bucket, settings: WindowSettings) -> None:
+        """Start without references."""
         self._bucket = bucket
         self._settings = settings
-        self._recent_windows = recent_windows
         self._references: dict[tuple[str, str], LoadedReference] = {}
 
-    def judge(self, window: Window, model: str, version: str, rows: pd.DataFrame, archive: str) -> DriftVerdict:
-        """Return the verdict on a version's rows of a window; it is the same whenever the window is judged.
+    def window_rows(self, model: str, version: str) -> int:
+        """Return how many rows a version's window has: what its reference was calibrated for, or the setting.
+
+        Raises:
+            StorageUnavailable: The bucket does not answer.
+        """
+        try:
+            return self._load_reference(model, version).reference.profile.window_rows
+        except Inconclusive:  # as its verdicts will be
+            return self._settings.rows
+
+    def judge(
+        self,
+        window: Window,
+        model: str,
+        version: str,
+        rows: pd.DataFrame,
+        preceding: Sequence[pd.DataFrame],
+        archive: Sequence[str],
+    ) -> DriftVerdict:
+        """Return the verdict on a version's window; it is the same whenever the window is judged.
 
         Rows that cannot be judged get the verdict ``inconclusive`` with the reason.
 
@@ -56,8 +73,9 @@ class WindowJudge:
             window: The window's offsets.
             model: The model's name.
             version: The version that has predicted the rows.
-            rows: The version's rows, at least one.
-            archive: The URL of the window's file.
+            rows: The window's rows, at least one.
+            preceding: The rows of each of the version's windows before it, the oldest first.
+            archive: The URLs of the files with the window's rows.
         """
         verdict_of = partial(
             DriftVerdict,
@@ -68,16 +86,16 @@ class WindowJudge:
             rows=len(rows),
             first_prediction_at=rows[TIME_COLUMN].min().to_pydatetime(),
             last_prediction_at=rows[TIME_COLUMN].max().to_pydatetime(),
-            archive=archive,
+            archive=list(archive),
             traceparent=tracing.current_traceparent(),
         )
         try:
             loaded = self._load_reference(model, version)
-            comparable = self._to_comparable(loaded.reference, version, rows)
+            comparable = self._to_comparable(loaded.reference, rows)
         except Inconclusive as error:
             return verdict_of(verdict="inconclusive", reason=error.reason, explanation=str(error))
         profile = loaded.reference.profile
-        score = score_window(profile, self._statistics(window, model, version, loaded, comparable.rows))
+        score = score_window(profile, self._statistics(loaded, comparable.rows, preceding))
         single, *multiwindow = score.spans
         return verdict_of(
             verdict="drift" if score.alarm else "no_drift",
@@ -94,19 +112,20 @@ class WindowJudge:
         )
 
     def _statistics(
-        self, window: Window, model: str, version: str, loaded: LoadedReference, rows: pd.DataFrame
+        self, loaded: LoadedReference, rows: pd.DataFrame, preceding: Sequence[pd.DataFrame]
     ) -> dict[int, StatisticValues]:
         """Return the statistics of the window, and of it with the windows before it, by the number of windows."""
         reference = loaded.reference
         values: dict[int, StatisticValues] = {1: window_statistics(loaded.prepared, rows)}
         for span in reference.profile.spans[1:]:
-            preceding = self._recent_windows.preceding_rows(window, model, version, span.windows - 1)
+            earlier = preceding[-(span.windows - 1) :]
+            if len(earlier) < span.windows - 1:
+                continue
             with suppress(Inconclusive):  # a window that cannot be judged alone is not judged with others either
-                if preceding is not None:
-                    frames = [self._to_comparable(reference, version, earlier).rows for earlier in preceding]
-                    columns = list(reference.profile.kinds)
-                    pooled = pd.concat([frame[columns] for frame in (*frames, rows)], ignore_index=True)
-                    values[span.windows] = window_statistics(loaded.prepared, pooled)
+                frames = [self._to_comparable(reference, each).rows for each in earlier]
+                columns = list(reference.profile.kinds)
+                pooled = pd.concat([frame[columns] for frame in (*frames, rows)], ignore_index=True)
+                values[span.windows] = window_statistics(loaded.prepared, pooled)
         return values
 
     def _load_reference(self, model: str, version: str) -> LoadedReference:
@@ -129,21 +148,15 @@ class WindowJudge:
             self._references[model, version] = LoadedReference(reference, prepared)
         return self._references[model, version]
 
-    def _to_comparable(self, reference: Reference, version: str, rows: pd.DataFrame) -> ComparableRows:
+    def _to_comparable(self, reference: Reference, rows: pd.DataFrame) -> ComparableRows:
         """Return the rows as the reference has them. Raises :class:`Inconclusive` if they cannot be compared."""
         profile = reference.profile
-        min_rows = self._settings.min_rows
+        min_rows = self._settings.min_rows(profile.window_rows)
         if len(rows) < min_rows:
             raise Inconclusive("too_few_rows", f"too few rows: {len(rows)} of at least {min_rows}")
         if missing := [column for column in profile.kinds if column not in rows.columns]:
             raise Inconclusive(
                 "missing_columns", f"the window has no column {', '.join(missing)}, which the reference has"
-            )
-        if profile.window_rows != self._settings.rows:
-            raise Inconclusive(
-                "other_window_length",
-                f"windows have {self._settings.rows} rows (DRIFTLOOP_WINDOW__ROWS), but version {version} was "
-                f"calibrated for {profile.window_rows}",
             )
         return comparable_rows(rows, profile.kinds)
 

@@ -16,7 +16,6 @@ import pandas as pd
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.scored_rows import comparable_rows
 from drift_worker.windows import archive
-from drift_worker.windows.version_rows import rows_of_version
 from driftloop.command_line import load_settings_or_exit
 from driftloop.drift.calibration import DriftProfile
 from driftloop.drift.distances import DISTANCES
@@ -66,10 +65,9 @@ def load_rows(bucket: Bucket, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
     """
     reference = reference_store.load_reference(bucket, key.model, key.version)
     try:
-        window = archive.read_slice(bucket, Window.parse(key.window))
+        version_rows = archive.read_window(bucket, Window.parse(key.window), key.model, key.version)
     except FileNotFoundError as error:
         raise WindowNotArchived(f"the archive has no window {key.window}") from error
-    version_rows = rows_of_version(window, key.model, key.version)
     if version_rows.empty:
         raise WindowNotArchived(f"window {key.window} has no rows of version {key.version} of {key.model}")
     kinds = reference.profile.kinds

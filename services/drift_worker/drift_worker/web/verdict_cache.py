@@ -10,7 +10,15 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Literal, NamedTuple, TypeVar
 
-from driftloop.events import DriftReason, DriftVerdict, Event, ModelStateChanged, QualityEstimate, QualityVerdict
+from driftloop.events import (
+    DriftReason,
+    DriftVerdict,
+    Event,
+    ModelStateChanged,
+    QualityEstimate,
+    QualityVerdict,
+    Window,
+)
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings
 
@@ -26,7 +34,7 @@ E = TypeVar("E", DriftVerdict, QualityVerdict, QualityEstimate)
 class JudgedWindow(NamedTuple):
     """What the status of a version needs of a verdict; kept uncompressed, since a page needs those of all versions."""
 
-    name: str
+    window: Window
     verdict: Verdict
     reason: DriftReason | None
     explanation: str
@@ -55,7 +63,10 @@ class ServiceChange(NamedTuple):
 
 
 class VerdictCache:
-    """The latest events of the topic of verdicts, up to a limit per type. One thread writes, any thread reads."""
+    """The latest events of the topic of verdicts, up to a limit per type. One thread writes, any thread reads.
+
+    The last verdict of drift or no drift on a version stays, however many windows of others are judged after it.
+    """
 
     def __init__(self, max_events: int) -> None:
         """Start empty; ``max_events`` is the limit per type of event."""
@@ -66,6 +77,7 @@ class VerdictCache:
             QualityEstimate: {},
         }
         self._replayed: dict[tuple[str, str], CompressedEvent] = {}
+        self._last_conclusive: dict[tuple[str, str], tuple[str, str]] = {}  # by model and version: the verdict's key
         self._service_changes: dict[str, dict[str, ServiceChange]] = {}
         self._lock = threading.Lock()
         self._fresh_at = time.monotonic()
@@ -81,8 +93,11 @@ class VerdictCache:
         with self._lock:
             events = self._replayed if is_replayed else self._events[type(event)]
             events[_key_of(event)] = CompressedEvent(event.model, event.version, data, _judged_window(event))
+            if isinstance(event, DriftVerdict) and not is_replayed and event.verdict != "inconclusive":
+                self._last_conclusive[event.model, event.version] = _key_of(event)
             if len(events) > self.max_events:
-                del events[next(iter(events))]
+                kept = set() if is_replayed else set(self._last_conclusive.values())
+                del events[next((key for key in events if key not in kept), next(iter(events)))]
 
     def _add_service_change(self, event: ModelStateChanged) -> None:
         if event.version is None or event.state not in ("promoted", "rolled_back"):
@@ -116,11 +131,17 @@ class VerdictCache:
 
     def latest(self, kind: type[E], model: str, version: str, count: int) -> list[E]:
         """Return the latest events of a type on a version, at most ``count``, in the order of their publication."""
+        return [_decompress(kind, event) for event in self._events_of(kind, model, version)[-count:]]
+
+    def latest_conclusive(self, model: str, version: str, count: int) -> list[DriftVerdict]:
+        """Return the latest verdicts of drift or no drift on a version, in the order of their publication."""
+        events = self._events_of(DriftVerdict, model, version)
+        conclusive = [event for event in events if event.window and event.window.verdict != "inconclusive"]
+        return [_decompress(DriftVerdict, event) for event in conclusive[-count:]]
+
+    def _events_of(self, kind: type[CachedEvent], model: str, version: str) -> list[CompressedEvent]:
         with self._lock:
-            matching = [
-                event for event in self._events[kind].values() if (event.model, event.version) == (model, version)
-            ]
-        return [_decompress(kind, event) for event in matching[-count:]]
+            return [event for event in self._events[kind].values() if (event.model, event.version) == (model, version)]
 
     def find(self, window: str, model_version: str) -> DriftVerdict | None:
         """Return the verdict on a window's rows of a version; arguments are the window's name and model/version."""
@@ -147,7 +168,7 @@ def _judged_window(event: CachedEvent) -> JudgedWindow | None:
     if not isinstance(event, DriftVerdict):
         return None
     return JudgedWindow(
-        event.window.name,
+        event.window,
         event.verdict,
         event.reason,
         event.explanation,

@@ -152,10 +152,23 @@ def versions_in_service(
 
 
 def _latest_to_answer(windows: Mapping[str, Sequence[JudgedWindow]]) -> str:
-    """Return the version that gave the latest predictions: the later one if two share the latest window."""
-    latest = max((judged[-1] for judged in windows.values()), key=lambda window: window.published_at)
-    sharing = [version for version, judged in windows.items() if judged[-1].name == latest.name]
-    return max(sharing, key=lambda version: windows[version][-1].last_prediction_at)
+    """Return the version that gave the latest predictions, as far as their windows say.
+
+    A window with the last rows of a replaced version can be judged a week after them. So among the versions with
+    windows in the partition of the latest verdict it is the one whose rows are the last ones there; of versions whose
+    rows end in the same slice, the one with the later prediction.
+    """
+    latest = max((judged[-1] for judged in windows.values()), key=lambda judged: judged.published_at).window
+
+    def last_answer(version: str) -> tuple[int, datetime]:
+        offsets = [
+            judged.window.last_offset
+            for judged in windows[version]
+            if (judged.window.topic, judged.window.partition) == (latest.topic, latest.partition)
+        ]
+        return max(offsets, default=-1), windows[version][-1].last_prediction_at
+
+    return max(windows, key=last_answer)
 
 
 def _window_count(count: int, kind: str = "") -> str:

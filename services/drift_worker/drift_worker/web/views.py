@@ -76,7 +76,9 @@ def version_section(cache: VerdictCache, status: VersionStatus) -> VersionSectio
     """Return what the overview shows of a version that has at least one verdict."""
     model, version = status.model, status.version
     verdicts = cache.latest(DriftVerdict, model, version, MAX_WINDOWS)
-    conclusive = [verdict for verdict in verdicts if verdict.verdict != "inconclusive"][-RANKED_WINDOWS:]
+    conclusive = cache.latest_conclusive(model, version, RANKED_WINDOWS)
+    if all(verdict.verdict == "inconclusive" for verdict in verdicts):
+        verdicts = [*conclusive, *verdicts]
     columns = rank_columns(conclusive)
     measured = [verdict for verdict in cache.latest(QualityVerdict, model, version, MAX_WINDOWS) if verdict.in_service]
     estimates = cache.latest(QualityEstimate, model, version, MAX_WINDOWS)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from operator import itemgetter
 from os.path import commonprefix
@@ -35,6 +36,7 @@ from driftloop.events import (
 from driftloop.storage.bucket import Bucket
 
 TIME = pa.timestamp("ns", "UTC")  # the resolution of pandas
+MAX_PARALLEL_READS = 8  # so that hundreds of files take seconds
 
 
 def predictions_table(events: Sequence[Prediction]) -> pa.Table:
@@ -147,6 +149,34 @@ def write_slice(bucket: Bucket, window: Window, rows: pa.Table | pd.DataFrame) -
 def read_slice(bucket: Bucket, window: Window) -> pd.DataFrame:
     """Return a slice's rows. Raises :class:`FileNotFoundError` if the archive does not have the slice."""
     return bucket.read_parquet(slice_path(window))
+
+
+def read_window(bucket: Bucket, window: Window, model: str, version: str) -> pd.DataFrame:
+    """Return a version's rows of a window, each once: until orphans are deleted, a row can be in two slices.
+
+    Raises :class:`FileNotFoundError` if the archive has no slice of the window.
+    """
+    slices = [each for each in list_slices_between(bucket, window, window) if _is_within(each, window)]
+    if not slices:
+        raise FileNotFoundError(window.name)
+    with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
+        frames = list(readers.map(lambda each: read_slice(bucket, each), slices))
+    parts = [rows[(rows[MODEL_COLUMN] == model) & (rows[VERSION_COLUMN] == version)] for rows in frames]
+    rows = concat_rows([part for part in parts if len(part)] or parts[:1])
+    return rows.drop_duplicates([ID_COLUMN, ROW_COLUMN])
+
+
+def _is_within(window: Window, outer: Window) -> bool:
+    return outer.first_offset <= window.first_offset and window.last_offset <= outer.last_offset
+
+
+def concat_rows(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of at least one frame as one; a column that is empty in a frame has the others' type."""
+    if len(frames) == 1:
+        return frames[0]
+    columns = list(dict.fromkeys(chain.from_iterable(frames)))
+    filled = [frame.dropna(axis="columns", how="all") for frame in frames]
+    return pd.concat(filled, ignore_index=True).reindex(columns=columns)
 
 
 def list_slices(bucket: Bucket, topic: str, partition: int) -> list[Window]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import structlog
 
 from drift_worker.windows import archive
-from drift_worker.windows.committed_slices import Partition
+from drift_worker.windows.partition_state import Partition
 from driftloop.errors import StorageUnavailable
 from driftloop.events import Window, now
 from driftloop.storage.bucket import Bucket

@@ -12,8 +12,6 @@ from driftloop.storage.bucket import Bucket
 
 log = structlog.get_logger(__name__)
 
-MAX_PARALLEL_READS = 8  # so that a start with hundreds of files takes seconds
-
 
 class RecentSlices:
     """The rows of the latest archived slices of a topic, a fixed number per partition. Each file is read once."""
@@ -58,7 +56,7 @@ class RecentSlices:
         latest = [window for windows in by_partition.values() for window in windows[-self._max_slices :]]
         new = [window for window in latest if window not in self._frames]
         if new or len(latest) < len(self._frames):
-            with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
+            with ThreadPoolExecutor(archive.MAX_PARALLEL_READS) as readers:
                 frames = dict(zip(new, readers.map(self._read, new), strict=True))
             self._frames = {window: frames[window] if window in frames else self._frames[window] for window in latest}
             filled = [frame for frame in self._frames.values() if len(frame)]

@@ -1,12 +1,38 @@
-"""Cut partitions into slices, which are the windows. Pure: the time is an argument."""
+"""Cut partitions into slices, and the rows of each version into windows. Pure: the time is an argument.
 
-from collections.abc import Iterable
+A slice is consecutive offsets of a partition. A window is consecutive rows of one version of a model, whatever lies
+between them. A slice closes when a window closes, so windows begin and end with slices; the windows of other versions
+go on in the next slice. With a single version, each slice is a window.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from typing import NamedTuple
 
+from drift_worker.windows.partition_state import (
+    MAX_SLICES,
+    MAX_VERSIONS,
+    PRECEDING_WINDOWS,
+    OpenWindow,
+    Partition,
+    PartitionState,
+    VersionWindows,
+    version_digest,
+)
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import Event, Prediction, Window
 from driftloop.kafka.consumed_message import ConsumedMessage
+
+
+class ClosedWindow(NamedTuple):
+    """A version's window that ends with a slice."""
+
+    version: str
+    """The digest of model and version."""
+    first_offset: int
+    """Where its first slice begins."""
+    preceding: tuple[int, ...]
+    """Where the first slices of the version's windows before it begin, the oldest first."""
 
 
 @dataclass
@@ -19,65 +45,170 @@ class Slice:
     last_offset: int
     last_added: float
     """When the last message was added, in seconds of the caller's clock."""
+    opened_at: float = 0.0
+    """When the first message reached the topic."""
     events: list[Event] = field(default_factory=list)
     rows: int = 0
-    first_event_time: datetime | None = None
-    """The earliest time of an event in the slice; events can be out of order."""
 
     @property
     def window(self) -> Window:
-        """The window that the slice becomes, identified by its offsets."""
+        """The slice's offsets, which identify it."""
         return Window(
             topic=self.topic, partition=self.partition, first_offset=self.first_offset, last_offset=self.last_offset
         )
 
-    def add(self, offset: int, event: Event | None, clock: float) -> None:
-        """Extend the slice to an offset, which can be without an event."""
-        self.last_offset, self.last_added = offset, clock
-        if event is not None:
-            self.events.append(event)
-            self.rows += len(event.predictions) if isinstance(event, Prediction) else 1
-            self.first_event_time = min(self.first_event_time or event.time, event.time)
+    def add(self, message: ConsumedMessage, clock: float) -> None:
+        """Extend the slice to a message, which can be without an event."""
+        self.last_offset, self.last_added = message.offset, clock
+        if message.event is not None:
+            self.events.append(message.event)
+            self.rows += _row_count(message.event)
+
+
+class ClosedSlice(NamedTuple):
+    """A slice that nothing is added to any more. If windows close between two slices, it has no offsets."""
+
+    slice: Slice
+    windows: list[ClosedWindow]
+    """The windows that end with it."""
+    state: PartitionState
+    """What is committed of the partition together with it."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no offsets."""
+        return self.slice.last_offset < self.slice.first_offset
+
+
+@dataclass
+class _OpenPartition:
+    """A partition whose messages are received."""
+
+    state: PartitionState
+    last_added: float
+    versions: dict[str, VersionWindows]
+    """As in the state, with the rows of the open slice."""
+    slice: Slice | None = None
+
+    @classmethod
+    def resume(cls, state: PartitionState, clock: float) -> "_OpenPartition":
+        return cls(state, clock, dict(state.versions))
+
+    def open_windows(self) -> Iterator[tuple[str, OpenWindow]]:
+        for version, windows in self.versions.items():
+            if windows.open is not None:
+                yield version, windows.open
 
 
 class Slicer:
     """Cuts each partition into slices without gaps.
 
-    A slice closes when it has enough rows (the rows of an event are never split), when the next event is later than the
-    slice's maximum age allows, or when no message arrives for the idle timeout. Only the idle timeout depends on the
-    clock, so apart from it the slices are the same whenever a partition is read.
+    A slice closes
+
+    - when a version's window has all of its rows (the rows of an event are never split), or, on a topic without
+      windows, when the slice has enough events;
+    - before a message that is later than the maximum age allows; the windows that are too old close with it;
+    - when no message arrives for the idle timeout; the windows that have enough rows for a verdict close with it.
+
+    Only the idle timeout depends on the clock, so apart from it slices and windows are the same whenever a partition is
+    read. A window also closes, whatever it has, when it would need more slices than a partition's state can hold, or
+    when there are so many versions that its version is forgotten.
     """
 
-    def __init__(self, settings: WindowSettings) -> None:
-        """Start without open slices."""
+    def __init__(self, settings: WindowSettings, window_rows: Callable[[str, str], int]) -> None:
+        """Start without open slices; ``window_rows`` returns how many rows a window of a model's version has."""
         self._settings = settings
-        self._open: dict[tuple[str, int], Slice] = {}
+        self._window_rows = window_rows
+        self._partitions: dict[Partition, _OpenPartition] = {}
 
-    def add(self, message: ConsumedMessage, clock: float) -> list[Slice]:
+    def resume(self, partition: Partition, state: PartitionState, clock: float) -> None:
+        """Go on behind what is committed of a partition."""
+        self._partitions[partition] = _OpenPartition.resume(state, clock)
+
+    def add(self, message: ConsumedMessage, clock: float) -> list[ClosedSlice]:
         """Add a message, with or without an event; return the slices that it closes, the earlier one first."""
-        key = (message.topic, message.partition)
+        key, event = (message.topic, message.partition), message.event
+        partition = self._partitions.get(key)
+        if partition is None or (partition.slice is None and partition.state.end != message.previous_end_offset):
+            partition = self._partitions[key] = _OpenPartition.resume(PartitionState(message.previous_end_offset), clock)
         closed = []
-        if self._exceeds_max_age(self._open.get(key), message.event):
-            closed.append(self._open.pop(key))
-        current = self._open.get(key)
-        if current is None:
-            current = self._open[key] = Slice(*key, message.previous_end_offset, message.offset, clock)
-        current.add(message.offset, message.event, clock)
-        if current.rows >= self._settings.rows:
-            closed.append(self._open.pop(key))
+        aged = [version for version, window in partition.open_windows() if self._is_aged(window.opened_at, message)]
+        if aged or (partition.slice is not None and self._is_aged(partition.slice.opened_at, message)):
+            closed.append(self._close(key, aged))
+        if partition.slice is None:
+            partition.slice = Slice(*key, message.previous_end_offset, message.offset, clock, message.published_at)
+        partition.slice.add(message, clock)
+        partition.last_added = clock
+        if isinstance(event, Prediction):
+            version, window = self._add_to_window(partition, event, message)
+            if window.rows >= window.length:
+                closed.append(self._close(key, [version]))
+        elif partition.slice.rows >= self._settings.rows:
+            closed.append(self._close(key, []))
         return closed
 
-    def close_idle(self, clock: float) -> list[Slice]:
-        """Close and return the slices to which nothing was added for the idle timeout."""
-        idle = [key for key, one in self._open.items() if clock - one.last_added >= self._settings.idle_timeout_seconds]
-        return [self._open.pop(key) for key in idle]
+    def close_idle(self, clock: float) -> list[ClosedSlice]:
+        """Close and return the slices of partitions without a message for the idle timeout, with their windows."""
+        closed = []
+        for key, partition in self._partitions.items():
+            if clock - partition.last_added >= self._settings.idle_timeout_seconds:
+                full = [v for v, w in partition.open_windows() if w.rows >= self._settings.min_rows(w.length)]
+                if full or partition.slice is not None:
+                    closed.append(self._close(key, full))
+        return closed
 
-    def drop(self, partitions: Iterable[tuple[str, int]]) -> None:
-        """Drop the open slices of partitions that another worker owns now."""
+    def drop(self, partitions: Iterable[Partition]) -> None:
+        """Drop what is open of partitions that another worker owns now."""
         for key in partitions:
-            self._open.pop(key, None)
+            self._partitions.pop(key, None)
 
-    def _exceeds_max_age(self, open_slice: Slice | None, event: Event | None) -> bool:
-        if open_slice is None or open_slice.first_event_time is None or event is None:
-            return False
-        return (event.time - open_slice.first_event_time).total_seconds() > self._settings.max_age_seconds
+    def _is_aged(self, opened_at: float, message: ConsumedMessage) -> bool:
+        return message.published_at - opened_at > self._settings.max_age_seconds
+
+    def _add_to_window(
+        self, partition: _OpenPartition, event: Prediction, message: ConsumedMessage
+    ) -> tuple[str, OpenWindow]:
+        """Add an event to the open window of its version; return both."""
+        assert partition.slice is not None
+        version = version_digest(event.model, event.version)
+        windows = partition.versions.pop(version, VersionWindows())  # it becomes the last one
+        window = windows.open or OpenWindow(
+            first_offset=partition.slice.first_offset,
+            rows=0,
+            length=self._window_rows(event.model, event.version),
+            opened_at=int(message.published_at),
+        )
+        window = window._replace(rows=window.rows + _row_count(event))
+        partition.versions[version] = windows._replace(open=window)
+        return version, window
+
+    def _close(self, key: Partition, full: Collection[str]) -> ClosedSlice:
+        """Close the open slice, or a slice without offsets if there is none, and the windows of some versions."""
+        partition = self._partitions[key]
+        end = partition.state.end
+        current = partition.slice or Slice(*key, end, end - 1, partition.last_added)
+        slices, versions = partition.state.slices, partition.versions
+        if partition.slice is not None:
+            slices = (*slices, current.first_offset)[-MAX_SLICES:]
+        forgotten = list(versions)[:-MAX_VERSIONS]
+        closed = []
+        for version, window in list(partition.open_windows()):
+            is_longest = len(slices) == MAX_SLICES and window.first_offset <= slices[0]
+            if version in full or version in forgotten or is_longest:
+                preceding = versions[version].preceding
+                closed.append(ClosedWindow(version, window.first_offset, preceding))
+                versions[version] = VersionWindows((*preceding, window.first_offset)[-PRECEDING_WINDOWS:])
+        for version in forgotten:
+            del versions[version]
+        for version, windows in list(versions.items()):
+            known = tuple(first for first in windows.preceding if first >= slices[0])
+            versions[version] = windows._replace(preceding=known)
+            if not versions[version].begins:
+                del versions[version]
+        partition.state = PartitionState(current.last_offset + 1, slices, dict(versions))
+        partition.slice = None
+        return ClosedSlice(current, closed, partition.state)
+
+
+def _row_count(event: Event) -> int:
+    return len(event.predictions) if isinstance(event, Prediction) else 1

@@ -1,0 +1,101 @@
+"""The rows of each version's open window and of the windows before it, from memory or from the archive."""
+
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import dropwhile
+from typing import NamedTuple
+
+import pandas as pd
+
+from drift_worker.windows import archive
+from drift_worker.windows.partition_state import Partition, PartitionState, version_digest
+from driftloop.events import ID_COLUMN, MODEL_COLUMN, VERSION_COLUMN, Window
+from driftloop.storage.bucket import Bucket
+
+
+class SliceRows(NamedTuple):
+    """A version's rows in a slice, at least one."""
+
+    slice: Window
+    rows: pd.DataFrame
+
+
+class WindowRows:
+    """The rows of each version that its next verdict needs.
+
+    They are kept in memory. After a partition is assigned they are read from its committed slices, once; so verdicts
+    are the same whichever worker gives them. The archive may have other slices too, orphans, so it is not listed.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        """Start without rows."""
+        self._bucket = bucket
+        self._unread: dict[Partition, PartitionState] = {}
+        self._rows: dict[Partition, dict[str, list[SliceRows]]] = {}
+
+    def resume(self, partition: Partition, state: PartitionState) -> None:
+        """Go on behind what is committed of a partition, whose rows are read when they are needed."""
+        self._unread[partition] = state
+
+    def forget(self, partitions: Collection[Partition]) -> None:
+        """Drop partitions that another worker owns now."""
+        for partition in partitions:
+            self._unread.pop(partition, None)
+            self._rows.pop(partition, None)
+
+    def event_ids(self, partition: Partition) -> set[str]:
+        """Return the ids of the events in the open windows and in those before them."""
+        found = (part.rows[ID_COLUMN].unique() for parts in self._of(partition).values() for part in parts)
+        return {str(event_id) for ids in found for event_id in ids}
+
+    def add(self, window: Window, rows: pd.DataFrame) -> None:
+        """Add the rows of a slice."""
+        held = self._of((window.topic, window.partition))
+        for version, part in _by_version(window, rows):
+            held.setdefault(version, []).append(part)
+
+    def of_window(self, partition: Partition, version: str, first_offset: int) -> list[SliceRows]:
+        """Return a version's rows from the slice that begins at an offset on, by slice."""
+        return [part for part in self._of(partition).get(version, []) if part.slice.first_offset >= first_offset]
+
+    def drop_unneeded(self, partition: Partition, state: PartitionState) -> None:
+        """Drop the rows before the windows that a state names."""
+        self._rows[partition] = _needed(self._of(partition), state)
+
+    def _of(self, partition: Partition) -> dict[str, list[SliceRows]]:
+        """Return a partition's rows by version; read them if it was assigned. Raises :class:`StorageUnavailable`."""
+        if (state := self._unread.get(partition)) is not None:
+            self._rows[partition] = self._read(partition, state)
+            del self._unread[partition]
+        return self._rows.setdefault(partition, {})
+
+    def _read(self, partition: Partition, state: PartitionState) -> dict[str, list[SliceRows]]:
+        first = min((windows.begins[0] for windows in state.versions.values()), default=state.end)
+        slices = dropwhile(lambda each: each.first_offset < first, state.windows(partition))
+        held: dict[str, list[SliceRows]] = {}
+
+        def read(window: Window) -> dict[str, list[SliceRows]]:
+            try:
+                rows = archive.read_slice(self._bucket, window)
+            except FileNotFoundError:  # a slice without rows has no file
+                return {}
+            return _needed({version: [part] for version, part in _by_version(window, rows)}, state)
+
+        with ThreadPoolExecutor(archive.MAX_PARALLEL_READS) as readers:
+            for found in readers.map(read, slices):
+                for version, parts in found.items():
+                    held.setdefault(version, []).extend(parts)
+        return held
+
+
+def _by_version(window: Window, rows: pd.DataFrame) -> Iterator[tuple[str, SliceRows]]:
+    for (model, version), version_rows in rows.groupby([MODEL_COLUMN, VERSION_COLUMN]):
+        yield version_digest(str(model), str(version)), SliceRows(window, version_rows)
+
+
+def _needed(held: dict[str, list[SliceRows]], state: PartitionState) -> dict[str, list[SliceRows]]:
+    return {
+        version: [part for part in parts if part.slice.first_offset >= state.versions[version].begins[0]]
+        for version, parts in held.items()
+        if version in state.versions
+    }
