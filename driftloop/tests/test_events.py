@@ -68,7 +68,7 @@ EXAMPLES: dict[str, Event] = {
             Finding(column="temp", method="wasserstein", value=2.5, threshold=1.875, drifted=True),
             Finding(column="wind_gust", method="wasserstein", value=None, threshold=1.5, drifted=False),
         ],
-        archive="gs://driftloop/events/predictions/predictions-0-000000000000-000000000019.parquet",
+        archive=["gs://driftloop/events/predictions/predictions-0-000000000000-000000000019.parquet"],
     ),
     "driftloop.quality_verdict.v1": QualityVerdict(
         id="outcomes-0-000000000000-000000000999/flights/2",

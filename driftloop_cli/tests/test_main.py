@@ -443,7 +443,7 @@ def drift_verdict(number: int, model: str) -> DriftVerdict:
         last_prediction_at=datetime(2013, 7, 1, tzinfo=UTC),
         verdict="no_drift",
         explanation="",
-        archive="gs://b/x",
+        archive=["gs://b/x"],
     )
 
 

@@ -38,7 +38,7 @@ def window_fields(number: int, version: str = "1") -> dict[str, Any]:
 
 
 def drift(number: int, verdict: str, **fields: object) -> DriftVerdict:
-    about = {"verdict": verdict, "explanation": f"explanation {number}", "archive": "gs://b/x.parquet"}
+    about = {"verdict": verdict, "explanation": f"explanation {number}", "archive": ["gs://b/x.parquet"]}
     return DriftVerdict.model_validate({**window_fields(number), **about, **fields})
 
 
@@ -92,6 +92,18 @@ def test_status_shows_the_latest_windows_only() -> None:
         line for line in render([drift(n, "no_drift") for n in range(5)], windows=2) if line.startswith("2013-07")
     ]
     assert [line.split()[1] for line in windows] == ["12:00", "13:00"]
+
+
+def test_status_keeps_the_last_real_verdict_of_each_version_before_windows_that_could_not_be_judged() -> None:
+    events = [
+        *(drift(0, "no_drift", version="3"), drift(1, "no_drift"), drift(2, "drift"), drift(3, "drift", version="2")),
+        *(drift(number, "inconclusive", version="2", reason="too_few_rows") for number in range(4, 9)),
+    ]
+    shown = status_of("m", events, windows=2).windows  # version 1 is in service
+    assert [(verdict.version, verdict.verdict) for verdict in shown] == [
+        *(("1", "drift"), ("2", "drift")),
+        *[("2", "inconclusive")] * 2,
+    ]
 
 
 def quality(number: int, verdict: str, version: str, model: str = "m") -> QualityVerdict:

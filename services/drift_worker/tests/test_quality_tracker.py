@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from drift_worker.settings import QualitySettings
-from drift_worker.verdicts.quality_tracker import QualityTracker, compare_with_gate
+from drift_worker.verdicts.quality_tracker import QualityTracker, compare_with_gate, windows_of_slices
 from drift_worker.windows import archive
 from driftloop.evaluation.bootstrap import evaluate
 from driftloop.evaluation.metrics import roc_auc
@@ -391,6 +391,35 @@ def test_estimate_is_trusted_if_its_track_record_is_good(
     assert estimate.trusted is trusted
     assert metric_value("driftloop_quality_estimate_bias", metric="roc_auc") == estimate.track_record.mean_error
     assert metric_value("driftloop_quality_estimate", metric="brier") == estimate.metrics["brier"]
+
+
+def test_track_record_of_a_version_with_few_rows_in_each_slice_has_windows_of_several_slices(
+    bucket: Bucket, builder: ArchiveBuilder
+) -> None:
+    tracker = make_tracker(bucket, min_rows=50)
+    for day in range(10):
+        rows = builder.predict(day, version=["1"] * 75 + ["2"] * 25)
+        tracker.evaluate_slice(builder.report(day, rows))
+    rows = builder.predict(10)
+    spanning = {"first_offset": 9 * ROWS, "last_offset": 11 * ROWS - 1}
+    for version, windows in (("1", 9), ("2", 4)):  # without the one that has rows of the window itself
+        judged = verdict(10, version)
+        judged = judged.model_copy(update={"window": judged.window.model_copy(update=spanning)})
+        estimate = tracker.estimate(judged, rows)
+        assert estimate is not None
+        assert estimate.track_record.windows == windows
+
+
+def test_slices_are_pooled_within_a_partition_until_they_have_enough_rows() -> None:
+    slices = [Window(topic="p", partition=part, first_offset=n, last_offset=n) for part in (2, 10) for n in range(4)]
+    counts = pd.Series([1, 2, 5, 1, 1, 1, 1, 2], [each.name for each in slices])
+    found = windows_of_slices(counts.sample(frac=1, random_state=0), 3)
+    assert [found.get(each.name) for each in slices] == [
+        *["p-2-000000000000-000000000001"] * 2,
+        *("p-2-000000000002-000000000002", None),
+        *["p-10-000000000000-000000000002"] * 3,
+        None,
+    ]
 
 
 def test_estimate_needs_enough_rows(bucket: Bucket) -> None:

@@ -83,6 +83,27 @@ def test_replay_judges_each_version_by_its_own_rows(bucket: Bucket, verdicts: li
     assert [new.verdict for _, new in pairs] == ["no_drift", "inconclusive"]
 
 
+def test_replay_judges_windows_of_several_slices(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:
+    """Cut the rows of each window into two slices, with the rows of another version and an orphan beside them."""
+    halves = []
+    for old in verdicts:
+        rows = bucket.read_parquet(slice_path(old.window))
+        bucket.delete(slice_path(old.window))
+        middle = old.window.first_offset + ROWS // 2
+        first = old.window.model_copy(update={"last_offset": middle - 1})
+        second = old.window.model_copy(update={"first_offset": middle})
+        orphan = second.model_copy(update={"last_offset": middle + 9})
+        half = rows.iloc[: ROWS // 2]
+        for each, part in ((first, half), (second, rows.iloc[ROWS // 2 :]), (orphan, rows.iloc[ROWS // 2 :].head(10))):
+            bucket.write_parquet(slice_path(each), pd.concat([part, part.assign(_version="2")]))
+        halves.append(old.model_copy(update={"archive": [bucket.url(slice_path(each)) for each in (first, second)]}))
+    pairs = list(replay_verdicts(halves, halves, bucket, WINDOW))
+    alike = {"id", "time", "replayed"}
+    assert [new.model_dump(exclude=alike) for _, new in pairs] == [old.model_dump(exclude=alike) for old in halves]
+    bucket.delete(slice_path(halves[1].window.model_copy(update={"last_offset": ROWS + ROWS // 2 - 1})))
+    assert [old for old, _ in replay_verdicts(halves, halves, bucket, WINDOW)] == [halves[0], *halves[2:]]
+
+
 def test_replay_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])

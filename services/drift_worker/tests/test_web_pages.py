@@ -19,7 +19,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from drift_worker.web import routes
+from drift_worker.web import routes, views
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import VerdictCache
 from driftloop.errors import StorageUnavailable
@@ -221,6 +221,18 @@ def test_overview_keeps_the_light_of_the_last_real_verdict(client: TestClient, s
     seen = page_text(client.get("/"))
     assert "m version 1 drift in service Drift since 2013-01-04 00:00, in 2 windows; 1 later window could" in seen
     assert "not be judged (too few rows)." in seen
+
+
+def test_overview_keeps_charts_and_columns_of_the_last_real_verdicts(
+    client: TestClient, cache: VerdictCache, stream: list[DriftVerdict]
+) -> None:
+    for number in range(views.MAX_WINDOWS + 1):
+        few = {"id": f"rest-{number}", "window": make_verdict(900 + number).window}
+        cache.add(stream[2].model_copy(update=few))
+    seen = page_text(client.get("/"))
+    assert "Drift since 2013-01-04 00:00, in 2 windows; 61 later windows could not be judged" in seen
+    assert "Columns by priority Over the latest 4 conclusive windows." in seen
+    assert "None of these windows could be judged" not in seen
 
 
 def test_overview_says_why_no_window_and_no_outcomes_could_be_judged(client: TestClient, cache: VerdictCache) -> None:
@@ -526,6 +538,26 @@ def test_verdict_cache_keeps_latest_verdicts_and_ignores_other_events() -> None:
     middle = cache.find(make_verdict(3).window.name, "m/1")
     assert middle is not None
     assert cache.neighbours(middle) == (make_verdict(2).window.name, make_verdict(4).window.name)
+
+
+def test_verdict_cache_keeps_the_last_real_verdict_of_each_version() -> None:
+    cache = VerdictCache(max_events=3)
+    cache.add(make_verdict(0, version="slow"))
+    cache.add(make_verdict(1, version="slow", verdict="drift"))
+    for number in range(2, 9):
+        cache.add(make_verdict(number, version="slow", verdict="inconclusive"))
+        cache.add(make_verdict(number, version="busy"))
+    windows = cache.windows_by_version()
+    assert [judged.verdict for judged in windows["m", "slow"]] == ["drift", "inconclusive"]
+    assert [judged.window.first_offset for judged in windows["m", "busy"]] == [8]
+    assert [verdict.verdict for verdict in cache.latest_conclusive("m", "slow", 10)] == ["drift"]
+
+
+def test_verdict_cache_drops_the_oldest_of_more_versions_than_it_has_room_for() -> None:
+    cache = VerdictCache(max_events=3)
+    for number in range(5):
+        cache.add(make_verdict(number, version=str(number)))
+    assert list(cache.windows_by_version()) == [("m", "2"), ("m", "3"), ("m", "4")]
 
 
 def test_pages_say_when_the_topic_has_not_answered(client: TestClient, cache: VerdictCache) -> None:

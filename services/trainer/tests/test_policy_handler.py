@@ -115,7 +115,7 @@ def drift(day: int, version: str) -> DriftVerdict:
         last_prediction_at=at,
         verdict="drift" if has_alarm(day) else "no_drift",
         explanation="",
-        archive="gs://b/x",
+        archive=["gs://b/x"],
     )
 
 
