@@ -35,8 +35,8 @@ class ModelStatus(FrozenModel):
     trainer: Literal["runs", "does not run", "unknown"]
     """Whether a trainer of the model runs; ``unknown`` if the broker does not let the command ask."""
     windows: list[DriftVerdict]
-    """The verdicts on the latest windows, the latest last, and before them the last verdict of drift or no drift on each
-    of their versions and on the version in service, if it is an earlier one."""
+    """The verdicts on the latest windows, the latest last; before them the last verdict of drift or no drift on each of
+    their versions and on the version in service, if it is an earlier one."""
     replays: list[DriftVerdict]
     """Later verdicts on the same windows."""
     quality: list[QualityVerdict]

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from drift_worker.windows.orphan_cleanup import SCAN_INTERVAL_SECONDS
+from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Event, FeatureValue, Prediction, Window
 from driftloop.kafka import reader
 from driftloop.kafka.topics import dead_letter_topic
@@ -129,14 +130,18 @@ def test_worker_faults_leave_each_event_in_one_window_judged_once_with_an_equal_
             assert set(rows[window]["_id"]) == {
                 e.id for offset, e in expected.events[partition].items() if offset in within
             }
-    expected_verdicts = {(window, version) for window, frame in rows.items() for version in frame["_version"].unique()}
-    assert {(verdict.window, verdict.version) for verdict in verdicts} == expected_verdicts
+    assert_each_row_is_in_one_window_of_its_version(rows, verdicts)
 
     control, bucket, drift = group.control_worker()
     reference_store.save_reference(bucket, MODEL, "1", reference)
     control.start()
-    last = {partition_windows[-1] for partition_windows in windows.values()}  # these were closed by the idle timeout
-    verdicts_under_faults = {verdict.id: comparable(verdict) for verdict in verdicts if verdict.window not in last}
+    # The last slices were closed by the idle timeout, and windows with them.
+    ends = {(partition, partition_windows[-1].last_offset) for partition, partition_windows in windows.items()}
+    verdicts_under_faults = {
+        verdict.id: comparable(verdict)
+        for verdict in verdicts
+        if (verdict.window.partition, verdict.window.last_offset) not in ends
+    }
 
     def control_verdicts() -> dict[str, dict[str, Any]] | None:
         verdicts_by_id = {verdict.id: comparable(verdict) for verdict in group.verdicts(drift)}
@@ -149,6 +154,34 @@ def test_worker_faults_leave_each_event_in_one_window_judged_once_with_an_equal_
     assert wait_until(control_verdicts, "the control worker has judged the same windows") == verdicts_under_faults
     assert {verdict.verdict for verdict in verdicts} == {"no_drift", "drift", "inconclusive"}
     assert any(verdict.multiwindow_score is not None for verdict in verdicts)
+
+
+def assert_each_row_is_in_one_window_of_its_version(
+    rows: Mapping[Window, pd.DataFrame], verdicts: Sequence[DriftVerdict]
+) -> None:
+    """Check that each archived row is in one window of its version, or in the window that is still open.
+
+    A version's windows follow one another in a partition, and none but the last has too few rows for a verdict.
+    """
+    counts: dict[tuple[int, str, str], dict[Window, int]] = {}
+    for slice_, frame in sorted(rows.items(), key=lambda item: item[0].first_offset):
+        for (model, version), of_version in frame.groupby(["_model", "_version"]):
+            counts.setdefault((slice_.partition, model, version), {})[slice_] = len(of_version)
+    windows: dict[tuple[int, str, str], list[DriftVerdict]] = {}
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.window.first_offset):
+        windows.setdefault((verdict.window.partition, verdict.model, verdict.version), []).append(verdict)
+    assert windows.keys() <= counts.keys()
+    for key, by_slice in counts.items():
+        remaining = dict(by_slice)
+        for verdict in windows.get(key, []):
+            own = [each for each in remaining if each.first_offset <= verdict.window.last_offset]
+            assert (own[0].first_offset, own[-1].last_offset) == (
+                verdict.window.first_offset,
+                verdict.window.last_offset,
+            )
+            assert verdict.rows == sum(remaining.pop(each) for each in own)
+            assert verdict.rows >= WindowSettings().min_rows(ROWS)
+        assert sum(remaining.values()) < WindowSettings().min_rows(ROWS)
 
 
 def slices_without_overlap(group: WorkerGroup) -> dict[int, list[Window]] | None:
@@ -358,6 +391,56 @@ def test_inconclusive_windows_have_an_explanation_and_do_not_stop_the_partition(
     assert [verdicts[name].verdict for name in ("only nulls", "another type")] == ["drift", "drift"]
     (dead_letter,) = group.messages(dead_letter_topic("inconclusive"))
     assert dead_letter.value == b"no event"
+
+
+def test_several_models_and_a_swap_share_a_topic_and_each_is_judged_also_after_a_restart(
+    make_group: MakeGroup, reference: Reference, random_source: random.Random
+) -> None:
+    group = make_group("shared")
+    for model, version in (("other", "1"), (MODEL, "2")):
+        reference_store.save_reference(group.bucket, model, version, reference)
+    source = np.random.default_rng(6)
+
+    def events(**counts: int) -> list[Event | bytes]:
+        """Return events of ten rows, shuffled: so many of each version of the model, and of the other model."""
+        names = {"v1": (MODEL, "1"), "v2": (MODEL, "2"), "other": ("other", "1")}
+        created: list[Event | bytes] = []
+        for name in (name for name, count in counts.items() for _ in range(count)):
+            features = make_features(source, 0, 10)
+            predictions = make_predictions(source, features)
+            model, version = names[name]
+            created.append(Prediction(model=model, version=version, features=features, predictions=predictions))
+        random_source.shuffle(created)
+        return created
+
+    group.publish(events(v1=15, other=32))  # one window of the other model
+    worker = group.worker()
+    wait_until(lambda: group.verdicts() or None, "the first window is judged")
+    worker.kill()
+    group.publish(events(v1=8, other=10))  # fills a window of version 1 that began before the restart
+    group.publish(events(v2=43, other=24))
+    worker.start()
+    verdicts = wait_until(
+        lambda: verdicts if len(verdicts := group.verdicts()) >= 6 else None, "six windows are judged"
+    )
+    assert Counter((verdict.model, verdict.version) for verdict in verdicts) == {
+        ("other", "1"): 3,
+        (MODEL, "1"): 1,
+        (MODEL, "2"): 2,
+    }
+    assert {verdict.rows for verdict in verdicts} == {ROWS}
+    assert not [verdict.explanation for verdict in verdicts if verdict.verdict == "inconclusive"]
+    assert [verdict.multiwindow_score is None for verdict in verdicts if verdict.model == "other"] == [
+        True,
+        True,
+        False,
+    ]
+    wait_until(
+        lambda: reader.is_caught_up(group.stack.kafka, group.name, [group.name]) or None, "the last slice is archived"
+    )
+    rows = {window: group.rows(window) for windows in group.windows().values() for window in windows}
+    assert_each_row_is_in_one_window_of_its_version(rows, verdicts)
+    assert sum(map(len, rows.values())) == 10 * (23 + 43 + 66)
 
 
 def test_replay_judges_archived_windows_with_the_current_reference(make_group: MakeGroup, reference: Reference) -> None:

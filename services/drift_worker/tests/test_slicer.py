@@ -40,9 +40,7 @@ def prediction(
     """Return a message that reached the topic ``after`` seconds."""
     previous = offset if previous_end_offset is None else previous_end_offset
     model, version = of
-    event = Prediction(
-        model=model, version=version, time=NOON, features={"x": [0.0] * rows}, predictions=[0.5] * rows
-    )
+    event = Prediction(model=model, version=version, time=NOON, features={"x": [0.0] * rows}, predictions=[0.5] * rows)
     return ConsumedMessage("predictions", partition, offset, event, previous, after)
 
 

@@ -308,9 +308,7 @@ def test_drift_of_one_model_is_found_in_its_first_window_beside_another(worker: 
         for number in range(8)
         for model, warmer in (("changed", 12.0 if number >= 4 else 0.0), ("same", 0.0))
     ]
-    verdicts = drift_verdicts(
-        run(worker, [day.model_copy(update={"id": f"{day.id}-{day.model}"}) for day in days])
-    )
+    verdicts = drift_verdicts(run(worker, [day.model_copy(update={"id": f"{day.id}-{day.model}"}) for day in days]))
     found = {model: [v.verdict for v in verdicts if v.model == model] for model in ("changed", "same")}
     assert found == {"changed": ["no_drift"] * 2 + ["drift"] * 2, "same": ["no_drift"] * 4}
 
@@ -352,9 +350,7 @@ def test_next_owner_in_mid_window_gives_equal_verdicts(
     assert [commit.metadata for commit in restarted] == [commit.metadata for commit in undisturbed]
 
 
-def test_event_of_an_open_window_that_comes_again_counts_once(
-    make_worker: Callable[..., Worker], bucket: Bucket
-) -> None:
+def test_event_of_an_open_window_that_comes_again_counts_once(make_worker: Callable[..., Worker]) -> None:
     first_owner, next_owner = make_worker(), make_worker()
     repeated = prediction(1, rows=20)
     run(first_owner, [repeated, *(prediction(2 + n, version="2") for n in range(3))])

@@ -130,7 +130,9 @@ class Slicer:
         key, event = (message.topic, message.partition), message.event
         partition = self._partitions.get(key)
         if partition is None or (partition.slice is None and partition.state.end != message.previous_end_offset):
-            partition = self._partitions[key] = _OpenPartition.resume(PartitionState(message.previous_end_offset), clock)
+            partition = self._partitions[key] = _OpenPartition.resume(
+                PartitionState(message.previous_end_offset), clock
+            )
         closed = []
         aged = [version for version, window in partition.open_windows() if self._is_aged(window.opened_at, message)]
         if aged or (partition.slice is not None and self._is_aged(partition.slice.opened_at, message)):
