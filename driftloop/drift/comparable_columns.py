@@ -25,7 +25,10 @@ COLUMN_TYPES: dict[FeatureKind, ColumnType] = {
 
 
 SECONDS_PER_DAY = 86_400
-BOOLEANS: dict[object, str] = {True: "true", False: "false", "true": "true", "false": "false"}
+BOOLEANS: dict[object, str] = {
+    **{True: "true", False: "false", "true": "true", "false": "false"},
+    **{"True": "true", "False": "false"},  # of an archived column that has texts of another model, too
+}
 
 
 class ComparableRows(NamedTuple):

@@ -17,6 +17,7 @@ NAN = float("nan")
         pytest.param("category", ["a", None], ["a", None], 0, id="categories"),
         pytest.param("boolean", [True, None], ["true", None], 0, id="booleans"),
         pytest.param("boolean", ["false", "perhaps"], ["false", None], 0.5, id="texts of booleans"),
+        pytest.param("boolean", ["True", "False"], ["true", "false"], 0, id="booleans beside texts"),
         pytest.param("datetime", ["2026-01-09T12:00:00Z", "2026-01-11"], [-1.0, 0.0], 0, id="datetimes as texts"),
         pytest.param("datetime", ["soon", None], [NAN, NAN], 0.5, id="no datetimes"),
         pytest.param("text", ["abc", None], [3.0, NAN], 0, id="texts"),

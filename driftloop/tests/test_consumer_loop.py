@@ -197,6 +197,23 @@ def test_loop_reports_offsets_of_transaction_markers_as_gap(setup: Setup) -> Non
     assert ends == [(0, 0), (2, 1)]
 
 
+def test_loop_tells_when_a_message_was_published(setup: Setup) -> None:
+    published = [1_767_225_600.25, 1_767_225_601.0]
+    for number, at in enumerate(published):
+        event = Outcome(prediction_id="p", index=number, outcome=1)
+        setup.broker.append(TOPIC, encode(event, "test"), timestamp=at)
+    setup.broker.logs[P0].append(setup.broker.logs[P0][0]._replace(offset=2, timestamp=-1))  # type: ignore[union-attr]
+    found: list[float] = []
+
+    def note(message: ConsumedMessage) -> list[Commit]:
+        found.append(message.published_at)
+        return setup.handler.commit(message)
+
+    setup.handler.on_message = note
+    setup.run()
+    assert found == [*published, 0.0]
+
+
 def test_loop_dead_letters_invalid_message_with_its_origin(setup: Setup) -> None:
     setup.add("a", "!bad", "b")
     before = counter("driftloop_dead_letter_messages_total")

@@ -64,7 +64,7 @@ def run_worker() -> None:
     routes.mount(app, verdict_cache, report_queue, bucket, worker_settings.mlflow_url)
     worker = Worker(
         bucket=bucket,
-        slicer=Slicer(settings.window, window_judge.window_rows),
+        slicer=Slicer(settings.window, window_judge.window_length),
         window_rows=WindowRows(bucket),
         window_judge=window_judge,
         quality_tracker=QualityTracker(bucket, settings.topics, settings.quality),

@@ -165,7 +165,9 @@ class Worker:
             for first, following in pairwise((*begins, MAX_OFFSET))
         ]
         if not own:  # all of its events were duplicates, or its files were deleted
-            log.warning("drift.window_without_rows", topic=partition[0], partition=partition[1], windows=begins[-1])
+            log.warning(
+                "drift.window_without_rows", topic=partition[0], partition=partition[1], first_offset=begins[-1]
+            )
             return []
         rows = archive.concat_rows([part.rows for part in own])
         model, version = str(rows[MODEL_COLUMN].iloc[0]), str(rows[VERSION_COLUMN].iloc[0])

@@ -3,10 +3,14 @@
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from drift_worker.windows.archive import outcomes_table, predictions_table
-from driftloop.events import Outcome, Prediction
+from drift_worker.windows.archive import outcomes_table, predictions_table, read_window, write_slice
+from driftloop.events import Outcome, Prediction, Window
+from driftloop.storage.bucket import Bucket
+
+pytest_plugins = "tests.support.drift_windows"
 
 AT = datetime(2013, 7, 1, tzinfo=UTC)
 OWN_COLUMNS = [
@@ -48,6 +52,29 @@ def test_predictions_table_has_classes_labels_keys_and_context_as_texts() -> Non
     assert table["_classes"] == [None, '["no", "yes"]', '["no", "yes"]', "[1, 2]"]
     assert table["_label"] == [None, "yes", "no", "2"]
     assert table["_context"] == [None, '{"key": 1, "größe": "ü"}', '{"key": null, "größe": true}', None]
+
+
+def test_window_of_several_slices_has_each_row_of_its_version_once(bucket: Bucket) -> None:
+    whole = Window(topic="predictions", partition=0, first_offset=10, last_offset=39)
+
+    def write(first: int, last: int, *names: str, version: str = "1", x: object = None) -> None:
+        table = pd.DataFrame({"_id": names, "_row": 0, "_model": "m", "_version": version, "x": x})
+        slice_ = Window(topic="predictions", partition=0, first_offset=first, last_offset=last)
+        write_slice(bucket, slice_, table)
+
+    write(0, 9, "before")
+    write(10, 19, "a", "b")
+    write(20, 29, "other", version="2", x=1.0)
+    write(20, 24, "c", x=2)  # an orphan
+    write(30, 39, "c", "d", x=2.5)
+    write(30, 49, "orphan")
+    rows = read_window(bucket, whole, "m", "1")
+    assert rows["_id"].tolist() == ["a", "b", "c", "d"]
+    assert rows["x"].isna().tolist() == [True, True, False, False]
+    assert rows["x"].dtype == float
+    assert read_window(bucket, whole, "m", "3").empty
+    with pytest.raises(FileNotFoundError):
+        read_window(bucket, whole.model_copy(update={"first_offset": 50, "last_offset": 59}), "m", "1")
 
 
 def test_outcomes_table_has_the_key_of_an_outcome_without_an_id() -> None:

@@ -86,9 +86,9 @@ def test_rows_that_cannot_be_compared_are_inconclusive(
 
 def test_window_has_the_length_that_the_version_s_profile_says(bucket: Bucket) -> None:
     window_judge = WindowJudge(bucket, WindowSettings(rows=5 * ROWS))
-    assert window_judge.window_rows("m", "1") == 5 * ROWS  # it has no reference
+    assert window_judge.window_length("m", "1") == 5 * ROWS  # it has no reference
     store_reference(bucket)
-    assert window_judge.window_rows("m", "1") == ROWS
+    assert window_judge.window_length("m", "1") == ROWS
     assert judge(window_judge, make_days(1, 3)).verdict == "no_drift"
 
 
@@ -96,7 +96,20 @@ def test_window_of_a_version_with_unreadable_reference_has_the_length_of_the_set
     window_judge: WindowJudge, bucket: Bucket
 ) -> None:
     bucket.write("references/m/1/profile.json", b"{")
-    assert window_judge.window_rows("m", "1") == ROWS
+    assert window_judge.window_length("m", "1") == ROWS
+
+
+def test_levels_that_are_numbers_are_found_in_a_slice_with_texts_of_another_model(
+    window_judge: WindowJudge, bucket: Bucket
+) -> None:
+    codes = {"UA": 1, "DL": 2, "B6": 3, "AA": 4}
+    store_reference(bucket, rows=make_days(80).assign(carrier=lambda rows: rows["carrier"].map(codes)))
+    frame = make_days(1, 3).assign(carrier=lambda rows: rows["carrier"].map(codes))
+    as_texts = frame.astype({"carrier": str, "temp": str})
+    numbers, texts = judge(window_judge, frame), judge(window_judge, as_texts)
+    assert texts.findings == numbers.findings
+    partly = as_texts.assign(carrier=frame["carrier"].astype(object).where(frame.index % 2 == 0, as_texts["carrier"]))
+    assert judge(window_judge, partly).findings == numbers.findings
 
 
 def test_version_without_reference_is_inconclusive(window_judge: WindowJudge) -> None:

@@ -63,7 +63,7 @@ def make_worker(bucket: Bucket, report_queue: ReportQueue) -> Callable[..., Work
         window_judge = WindowJudge(bucket, settings)
         return Worker(
             bucket=bucket,
-            slicer=Slicer(settings, window_judge.window_rows),
+            slicer=Slicer(settings, window_judge.window_length),
             window_rows=WindowRows(bucket),
             window_judge=window_judge,
             quality_tracker=QualityTracker(bucket, TopicsSettings(), QualitySettings(min_rows=50)),
@@ -281,9 +281,9 @@ def path_of(bucket: Bucket, **bounds: int) -> str:
         {("m", "1"): 1, ("n", "1"): 1},
         {(model, "1"): 1 for model in "abcde"},
         {("m", "1"): 1, ("m", "2"): 2, ("m", "3"): 3},
-        {("m", "1"): 20, ("m", "2"): 1},
+        {("m", "1"): 9, ("m", "2"): 1},
     ],
-    ids=["two models", "five models", "three versions", "1 to 20"],
+    ids=["two models", "five models", "three versions", "1 to 9"],
 )
 def test_versions_on_one_partition_are_each_judged_in_windows_of_their_own(
     worker: Worker, bucket: Bucket, shares: dict[Name, int], random_source: Random
@@ -330,7 +330,7 @@ def test_next_owner_in_mid_window_gives_equal_verdicts(
 ) -> None:
     shares = {("m", "1"): 6, ("m", "2"): 3, ("n", "1"): 1}
     store_references(bucket, *shares)
-    events = traffic(random_source, shares, 600)
+    events = traffic(random_source, shares, 400)
     undisturbed = run(make_worker(), events)
     restarted: list[Commit] = []
     while not restarted or restarted[-1].offset < undisturbed[-1].offset:

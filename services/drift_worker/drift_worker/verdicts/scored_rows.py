@@ -1,16 +1,17 @@
 """Archived rows of one version as arrays that metrics are computed from."""
 
 import json
-from collections.abc import Mapping
 from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
-from driftloop.drift.comparable_columns import ComparableRows, FeatureKind, to_comparable
+from driftloop.drift.comparable_columns import ComparableRows, to_comparable
 from driftloop.evaluation.metrics import FloatArray, IntArray
 from driftloop.evaluation.targets import Target, infer_target
 from driftloop.events import CLASSES_COLUMN, PREDICTION_COLUMN, TIME_COLUMN
+from driftloop.storage.reference_store import Reference
 
 
 class ScoredRows(NamedTuple):
@@ -54,12 +55,16 @@ def score_rows(rows: pd.DataFrame) -> ScoredRows:
     )
 
 
-def comparable_rows(rows: pd.DataFrame, kinds: Mapping[str, FeatureKind]) -> ComparableRows:
+def comparable_rows(rows: pd.DataFrame, reference: Reference) -> ComparableRows:
     """Return a version's archived rows as its reference has them.
+
+    A slice has the values of a column as text if another model has texts in a column of that name: where the reference
+    has numbers as levels, they become numbers again.
 
     A prediction that is compared as a category is a label, or has the probabilities of all classes: then it is the most
     probable one.
     """
+    kinds = reference.profile.kinds
     if kinds.get(PREDICTION_COLUMN) == "category" and PREDICTION_COLUMN in rows:
         scored = score_rows(rows)
         labels = (
@@ -68,7 +73,19 @@ def comparable_rows(rows: pd.DataFrame, kinds: Mapping[str, FeatureKind]) -> Com
             else rows[PREDICTION_COLUMN].astype(str)
         )
         rows = rows.assign(**{PREDICTION_COLUMN: labels.to_numpy()})
-    return to_comparable(rows, kinds, rows[TIME_COLUMN])
+    numeric_levels = {
+        column: _as_numbers(rows[column])
+        for column, kind in kinds.items()
+        if kind == "category" and column in rows and is_numeric_dtype(reference.rows[column])
+    }
+    return to_comparable(rows.assign(**numeric_levels), kinds, rows[TIME_COLUMN])
+
+
+def _as_numbers(cells: pd.Series) -> pd.Series:
+    """Return the cells with a number in place of each text of one."""
+    numbers = pd.to_numeric(cells, errors="coerce")
+    unreadable = numbers.isna() & cells.notna()
+    return numbers.astype(object).where(~unreadable, cells) if unreadable.any() else numbers
 
 
 def utc_days(rows: pd.DataFrame) -> IntArray:

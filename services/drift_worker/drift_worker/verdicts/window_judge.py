@@ -45,7 +45,7 @@ class WindowJudge:
         self._settings = settings
         self._references: dict[tuple[str, str], LoadedReference] = {}
 
-    def window_rows(self, model: str, version: str) -> int:
+    def window_length(self, model: str, version: str) -> int:
         """Return how many rows a version's window has: what its reference was calibrated for, or the setting.
 
         Raises:
@@ -158,7 +158,7 @@ class WindowJudge:
             raise Inconclusive(
                 "missing_columns", f"the window has no column {', '.join(missing)}, which the reference has"
             )
-        return comparable_rows(rows, profile.kinds)
+        return comparable_rows(rows, reference)
 
 
 def explain(score: WindowScore) -> str:

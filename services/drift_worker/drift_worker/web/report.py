@@ -71,7 +71,7 @@ def load_rows(bucket: Bucket, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
     if version_rows.empty:
         raise WindowNotArchived(f"window {key.window} has no rows of version {key.version} of {key.model}")
     kinds = reference.profile.kinds
-    comparable = comparable_rows(version_rows, kinds).rows
+    comparable = comparable_rows(version_rows, reference).rows
     numbers = [name for name, column_type in reference.profile.column_types.items() if column_type == "number"]
     # As floats on both sides: evidently bins integers differently.
     floats = {name: pd.to_numeric(reference.rows[name], errors="coerce").astype("float64") for name in numbers}

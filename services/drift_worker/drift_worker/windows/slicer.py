@@ -115,10 +115,10 @@ class Slicer:
     when there are so many versions that its version is forgotten.
     """
 
-    def __init__(self, settings: WindowSettings, window_rows: Callable[[str, str], int]) -> None:
-        """Start without open slices; ``window_rows`` returns how many rows a window of a model's version has."""
+    def __init__(self, settings: WindowSettings, window_length: Callable[[str, str], int]) -> None:
+        """Start without open slices; ``window_length`` returns how many rows a window of a model's version has."""
         self._settings = settings
-        self._window_rows = window_rows
+        self._window_length = window_length
         self._partitions: dict[Partition, _OpenPartition] = {}
 
     def resume(self, partition: Partition, state: PartitionState, clock: float) -> None:
@@ -177,7 +177,7 @@ class Slicer:
         window = windows.open or OpenWindow(
             first_offset=partition.slice.first_offset,
             rows=0,
-            length=self._window_rows(event.model, event.version),
+            length=self._window_length(event.model, event.version),
             opened_at=int(message.published_at),
         )
         window = window._replace(rows=window.rows + _row_count(event))
