@@ -111,7 +111,7 @@ def test_drift_worker_publishes_verdict_and_archives_window(stack: Stack) -> Non
     assert verdict.rows >= WINDOW_ROWS
     assert {finding.column for finding in verdict.findings} == {*usecase.features, "_prediction"}
     bucket = Bucket(stack.storage)
-    rows = bucket.read_parquet(verdict.archive[0].removeprefix(f"gs://{bucket.name}/"))
+    rows = pd.concat(bucket.read_parquet(url.removeprefix(f"gs://{bucket.name}/")) for url in verdict.archive)
     assert set(usecase.features) < set(rows.columns) <= set(usecase.features) | RESERVED_COLUMNS
     assert verdict.rows <= len(rows)
     metrics = httpx.get(stack.components["drift_worker"].url + "/metrics").text

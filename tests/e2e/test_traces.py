@@ -30,10 +30,10 @@ def zipkin_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def producer_spans(stack: Stack, collector: Collector) -> list[Span]:
-    """Stream a day with all requests traced; return the producer's spans."""
+    """Stream two days, more rows than a window has, with all requests traced; return the producer's spans."""
     produced = subprocess.run(
         [
-            *(str(Path(sys.executable).with_name("driftloop-producer")), "--from", "2013-01-20", "--to", "2013-01-21"),
+            *(str(Path(sys.executable).with_name("driftloop-producer")), "--from", "2013-01-20", "--to", "2013-01-22"),
             *("--rate", "max", "--rows", "100"),
         ],
         env={**os.environ, **stack.environment, "DRIFTLOOP_TRACING__SAMPLE_RATIO": "1"},

@@ -135,6 +135,22 @@ def test_report_names_missing_reference_window_or_rows(bucket: Bucket) -> None:
         report.render_and_store(bucket, ReportKey.for_verdict(verdict)._replace(version="1"))
 
 
+def test_report_has_a_window_s_rows_of_all_of_its_slices(bucket: Bucket, reference: Reference) -> None:
+    (verdict,) = archive_and_judge(bucket, [make_days(1, 5)])
+    path, middle = f"events/predictions/{verdict.window.name}.parquet", verdict.window.first_offset + 60
+    rows = bucket.read_parquet(path)
+    bucket.delete(path)
+    for bounds, part in (({"last_offset": middle - 1}, rows[:60]), ({"first_offset": middle}, rows[60:])):
+        others = part.assign(_version="2", temp="far")
+        name = verdict.window.model_copy(update=bounds).name
+        mixed = pd.concat([others, part]).astype({"temp": str})
+        bucket.write_parquet(f"events/predictions/{name}.parquet", mixed)
+    loaded, window = report.load_rows(bucket, ReportKey.for_verdict(verdict))
+    columns = list(reference.profile.kinds)
+    pd.testing.assert_frame_equal(window, rows[columns].reset_index(drop=True), check_dtype=False)
+    assert len(loaded.rows) == len(reference.rows)
+
+
 @contextmanager
 def running_queue(code: str, timeout_seconds: float = 60, max_queued: int = 2) -> Iterator[ReportQueue]:
     """Run a queue whose reports are rendered by Python code with the variables ``model, version, window``."""

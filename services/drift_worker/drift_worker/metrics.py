@@ -75,7 +75,8 @@ THRESHOLD = Gauge(
 )
 VERDICT_LATENCY = Summary(
     "driftloop_drift_verdict_latency_seconds",
-    "Time from a slice's last event to the verdicts on it, which includes the time to close the slice.",
+    "Time from a slice's last event to the verdicts on the windows that end with it, which includes the time to close "
+    "the slice.",
 )
 ARCHIVE_WRITE_SECONDS = Histogram(
     "driftloop_archive_write_seconds",

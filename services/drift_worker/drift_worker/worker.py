@@ -152,7 +152,7 @@ class Worker:
         for verdict in verdicts:
             if isinstance(verdict, DriftVerdict):
                 record_metrics(verdict)
-        if verdicts:
+        if verdicts and not closed.is_empty:
             metrics.VERDICT_LATENCY.observe(time.monotonic() - closed.slice.last_added)
         return verdicts
 
