@@ -88,7 +88,7 @@ class Worker:
     def on_assigned(self, partitions: Mapping[Partition, CommittedPosition]) -> None:
         """Go on with the slices and windows that are in the metadata of the committed positions."""
         for partition, position in partitions.items():
-            state = from_metadata(position)
+            state = from_metadata(*position)
             self._slicer.resume(partition, state, time.monotonic())
             self._window_rows.resume(partition, state)
             self._archive_cleaner.on_assigned(partition, state.windows(partition))

@@ -15,7 +15,6 @@ from drift_worker.windows.partition_state import (
     version_digest,
 )
 from driftloop.events import Window
-from driftloop.kafka.transactional_producer import CommittedPosition
 
 ONE, TWO = version_digest("m", "1"), version_digest("m", "2")
 STATE = PartitionState(
@@ -28,7 +27,7 @@ STATE = PartitionState(
 def test_next_owner_restores_slices_and_windows_from_metadata() -> None:
     metadata = to_metadata(STATE)
     assert metadata == f"A,A,14;{ONE}.0.2+28.RS.T85S00,{TWO}.0.1"
-    restored = from_metadata(CommittedPosition(70, metadata))
+    restored = from_metadata(70, metadata)
     assert restored == STATE
     assert list(restored.versions) == [ONE, TWO]  # the one that was seen last at the end
     assert restored.windows(("predictions", 3)) == [
@@ -38,7 +37,7 @@ def test_next_owner_restores_slices_and_windows_from_metadata() -> None:
 
 
 def test_state_without_slices_is_restored() -> None:
-    assert from_metadata(CommittedPosition(70, to_metadata(PartitionState(70)))) == PartitionState(70)
+    assert from_metadata(70, to_metadata(PartitionState(70))) == PartitionState(70)
 
 
 def test_metadata_stays_below_the_broker_s_limit(random_source: Random) -> None:
@@ -54,7 +53,7 @@ def test_metadata_stays_below_the_broker_s_limit(random_source: Random) -> None:
     state = PartitionState(slices[-1] + 10**7, tuple(slices), versions)
     metadata = to_metadata(state)
     assert len(metadata) < 4_096
-    assert from_metadata(CommittedPosition(state.end, metadata)) == state
+    assert from_metadata(state.end, metadata) == state
 
 
 def test_versions_have_different_digests() -> None:
@@ -70,4 +69,4 @@ def test_versions_have_different_digests() -> None:
     ],
 )
 def test_metadata_in_another_format_gives_no_slices(metadata: str) -> None:
-    assert from_metadata(CommittedPosition(15, metadata)) == PartitionState(15)
+    assert from_metadata(15, metadata) == PartitionState(15)

@@ -21,7 +21,6 @@ from drift_worker.windows.slicer import ClosedSlice, Slicer
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import Event, Outcome, Prediction
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.transactional_producer import CommittedPosition
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
 PARTITION = ("predictions", 0)
@@ -111,8 +110,7 @@ class Run:
     def restart(self, slicer: Slicer, clock: float = 0) -> None:
         """Go on with what the last slice has committed, as the partition's next owner does."""
         self.slicer = slicer
-        position = CommittedPosition(self.state.end, to_metadata(self.state))
-        self.slicer.resume(PARTITION, from_metadata(position), clock)
+        self.slicer.resume(PARTITION, from_metadata(self.state.end, to_metadata(self.state)), clock)
 
 
 def digest_of(event: Event) -> str:

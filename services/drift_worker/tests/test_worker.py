@@ -115,7 +115,7 @@ def position_of(commit: Commit) -> CommittedPosition:
 
 
 def slices_in(commit: Commit) -> tuple[int, ...]:
-    return from_metadata(position_of(commit)).slices
+    return from_metadata(*position_of(commit)).slices
 
 
 def comparable(verdict: DriftVerdict) -> DriftVerdict:
@@ -250,7 +250,7 @@ def run(worker: Worker, events: Sequence[Event], first_offset: int = 0) -> list[
 
 def assert_each_row_is_in_one_verdict(bucket: Bucket, events: Sequence[Prediction], commits: Sequence[Commit]) -> None:
     """Check that the rows of the verdicts and of the open windows are those of the committed events."""
-    state = from_metadata(position_of(commits[-1]))
+    state = from_metadata(*position_of(commits[-1]))
     rows: Counter[Name] = Counter()
     for event in events[: state.end]:
         rows[event.model, event.version] += len(event.predictions)

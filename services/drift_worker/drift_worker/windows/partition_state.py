@@ -27,7 +27,6 @@ from typing import NamedTuple
 import numpy as np
 
 from driftloop.events import Window
-from driftloop.kafka.transactional_producer import CommittedPosition
 
 # With both, the text stays below the 4,096 bytes that brokers allow (offset.metadata.max.bytes).
 MAX_SLICES = 300
@@ -105,16 +104,16 @@ def to_metadata(state: PartitionState) -> str:
     return f"{','.join(map(_to_text, differences))};{','.join(versions)}"
 
 
-def from_metadata(position: CommittedPosition) -> PartitionState:
-    """Return the state that was committed.
+def from_metadata(offset: int, metadata: str) -> PartitionState:
+    """Return the state that was committed, from the offset and its metadata.
 
     Metadata in another format, such as that of a tool that has reset the offset, counts as no slices and no windows.
     """
-    unknown = PartitionState(position.offset)
-    if (found := METADATA.fullmatch(position.metadata)) is None or found["slices"] is None:
+    unknown = PartitionState(offset)
+    if (found := METADATA.fullmatch(metadata)) is None or found["slices"] is None:
         return unknown
     slices = tuple(accumulate(_to_numbers(found["slices"].split(","))))
-    if any(first >= following for first, following in pairwise((*slices, position.offset))):
+    if any(first >= following for first, following in pairwise((*slices, offset))):
         return unknown
     versions: dict[str, VersionWindows] = {}
     for text in found["versions"].split(",") if found["versions"] else ():
@@ -127,7 +126,7 @@ def from_metadata(position: CommittedPosition) -> PartitionState:
         is_open = part["open"] is not None
         opened = OpenWindow(begins.pop(), *_to_numbers(part["open"].split("."))) if is_open else None
         versions[part["digest"]] = VersionWindows(tuple(begins), opened)
-    return PartitionState(position.offset, slices, versions)
+    return PartitionState(offset, slices, versions)
 
 
 def _version_text(digest: str, windows: VersionWindows, index: Mapping[int, int]) -> str:
