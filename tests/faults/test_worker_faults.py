@@ -166,7 +166,7 @@ def assert_each_row_is_in_one_window_of_its_version(
     counts: dict[tuple[int, str, str], dict[Window, int]] = {}
     for slice_, frame in sorted(rows.items(), key=lambda item: item[0].first_offset):
         for (model, version), of_version in frame.groupby(["_model", "_version"]):
-            counts.setdefault((slice_.partition, model, version), {})[slice_] = len(of_version)
+            counts.setdefault((slice_.partition, str(model), str(version)), {})[slice_] = len(of_version)
     windows: dict[tuple[int, str, str], list[DriftVerdict]] = {}
     for verdict in sorted(verdicts, key=lambda verdict: verdict.window.first_offset):
         windows.setdefault((verdict.window.partition, verdict.model, verdict.version), []).append(verdict)
