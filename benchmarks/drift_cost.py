@@ -22,7 +22,8 @@ from evidently.presets import DataDriftPreset
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from benchmarks.drift_streams import flights, sample_evenly
-from driftloop.drift.calibration import DriftProfile, calibrate
+from driftloop.drift.calibration import calibrate
+from driftloop.drift.profile import DriftProfile
 from driftloop.drift.distances import ColumnType
 from driftloop.drift.scoring import score_window
 from driftloop.drift.settings import WindowSettings

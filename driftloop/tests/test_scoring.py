@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driftloop.drift.calibration import DriftProfile, calibrate
+from driftloop.drift.calibration import calibrate
+from driftloop.drift.profile import DriftProfile
 from driftloop.drift.data_checks import check_data
 from driftloop.drift.scoring import score_window
 from driftloop.drift.statistics import PreparedReference, prepare_reference, window_statistics

@@ -18,7 +18,7 @@ from drift_worker.verdicts.scored_rows import comparable_rows
 from drift_worker.windows import archive
 from drift_worker.windows.version_rows import rows_of_version
 from driftloop.command_line import load_settings_or_exit
-from driftloop.drift.calibration import DriftProfile
+from driftloop.drift.profile import DriftProfile
 from driftloop.drift.distances import DISTANCES
 from driftloop.drift.statistics import distance_for
 from driftloop.errors import InvalidInput, StorageUnavailable
