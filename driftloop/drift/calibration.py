@@ -140,21 +140,20 @@ class _Data(NamedTuple):
 def _calibrate_stretches(data: _Data) -> tuple[list[tuple[int, int]], list[CalibratedSpan]]:
     """Return the stretches of the reference and the calibration with them.
 
-    The reference is cut only if thresholds of distances are then lower: otherwise a stretch would be a smaller sample
-    of the same.
+    The reference is cut at a change only if thresholds of distances are then lower: otherwise a stretch would be a
+    smaller sample of the same.
     """
     rows = len(data.reference)
-    whole = [(0, rows)]
-    columns = data.count_columns(whole[0])
-    spans = _calibrate_spans(data, whole, [columns])
-    changes = find_changes(columns, rows, data.window_rows)
-    if not changes:
-        return whole, spans
-    stretches = cut(rows, changes, data.window_rows)
-    spans_of_cut = _calibrate_spans(data, stretches, [data.count_columns(stretch) for stretch in stretches])
-    if _mean_log_threshold(spans_of_cut[0]) < _mean_log_threshold(spans[0]):
-        return stretches, spans_of_cut
-    return whole, spans
+    stretches = [(0, rows)]
+    columns = data.count_columns(stretches[0])
+    spans = _calibrate_spans(data, stretches, [columns])
+    changes: list[int] = []
+    for change in find_changes(columns, rows, data.window_rows):
+        cut_stretches = cut(rows, [*changes, change], data.window_rows)
+        cut_spans = _calibrate_spans(data, cut_stretches, [data.count_columns(stretch) for stretch in cut_stretches])
+        if _mean_log_threshold(cut_spans[0]) < _mean_log_threshold(spans[0]):
+            changes, stretches, spans = [*changes, change], cut_stretches, cut_spans
+    return stretches, spans
 
 
 def _mean_log_threshold(span: CalibratedSpan) -> float:

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from driftloop.drift.distances import FloatArray, IntArray
-from driftloop.drift.tails import fit_gumbel, largest_values, widen
+from driftloop.drift.tails import TAIL_SCALES, fit_gumbel, largest_values, widen
 from driftloop.drift.window_counts import CountedColumn, missing_rate_changes
 
 BLOCK_WINDOWS = (5, 10)  # least and most windows of a block, and so of a stretch
 BLOCKS_PER_REFERENCE = 8  # of this many blocks in short references
-MIN_SCORE = 20.0  # of a change; the weather of a quarter has changes of 15
+MIN_SCORE = 2 * TAIL_SCALES  # of a change: blocks twice as different as any others
 MAX_CHANGES = 3  # of a reference: the rows between them become few
 STEPS_PER_WINDOW = 2  # candidate rows are half a window apart,
 FINE_STEPS_PER_WINDOW = 10  # and those near a change a tenth
@@ -36,7 +36,7 @@ class Change(NamedTuple):
 
 
 def find_changes(columns: Mapping[str, CountedColumn], rows: int, window_rows: int) -> list[int]:
-    """Return the rows at which the reference changed abruptly, in order; none if it is too short to tell.
+    """Return the rows at which the reference changed abruptly, the clearest first; none if it is too short to tell.
 
     Args:
         columns: The reference's columns.
@@ -62,7 +62,7 @@ def find_changes(columns: Mapping[str, CountedColumn], rows: int, window_rows: i
     for change in sorted(changes, key=lambda change: change.score, reverse=True):
         if len(chosen) < MAX_CHANGES and all(abs(change.row - row) >= block for row in chosen):
             chosen.append(_refine(change, columns[change.column], block, step, window_rows))
-    return sorted(chosen)
+    return chosen
 
 
 def cut(rows: int, changes: Sequence[int], window_rows: int) -> list[tuple[int, int]]:
@@ -71,8 +71,8 @@ def cut(rows: int, changes: Sequence[int], window_rows: int) -> list[tuple[int, 
     Rows so near to a change that they may lie on its other side belong to none.
     """
     margin = window_rows // FINE_STEPS_PER_WINDOW
-    firsts = [0, *(row + margin for row in changes)]
-    ends = [*(row - margin for row in changes), rows]
+    firsts = [0, *(row + margin for row in sorted(changes))]
+    ends = [*(row - margin for row in sorted(changes)), rows]
     return list(zip(firsts, ends, strict=True))
 
 

@@ -1,6 +1,6 @@
 """Judge one version's rows of a window against the version's reference."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -11,9 +11,9 @@ from drift_worker.verdicts.scored_rows import comparable_rows
 from drift_worker.windows.recent_windows import RecentWindows
 from driftloop.drift.comparable_columns import ComparableRows
 from driftloop.drift.data_checks import check_data
+from driftloop.drift.prepared_profile import PreparedProfile
 from driftloop.drift.scoring import StatisticValues, WindowScore, score_window
 from driftloop.drift.settings import WindowSettings
-from driftloop.drift.statistics import PreparedReference, prepare_reference, window_statistics
 from driftloop.errors import InvalidInput
 from driftloop.events import TIME_COLUMN, DataQualityIssue, DriftReason, DriftVerdict, Window, verdict_id
 from driftloop.storage.bucket import Bucket
@@ -25,7 +25,7 @@ class LoadedReference(NamedTuple):
     """A version's reference, prepared for windows."""
 
     reference: Reference
-    prepared: PreparedReference
+    prepared: PreparedProfile
 
 
 class Inconclusive(InvalidInput):
@@ -89,16 +89,16 @@ class WindowJudge:
             findings=score.findings,
             data_quality_issues=[
                 *type_issues(comparable.unreadable),
-                *check_data(loaded.prepared, comparable.rows, profile.normally_constant_columns),
+                *check_data(loaded.prepared.whole, comparable.rows, profile.normally_constant_columns),
             ],
         )
 
     def _statistics(
         self, window: Window, model: str, version: str, loaded: LoadedReference, rows: pd.DataFrame
-    ) -> dict[int, StatisticValues]:
+    ) -> dict[int, Sequence[StatisticValues]]:
         """Return the statistics of the window, and of it with the windows before it, by the number of windows."""
         reference = loaded.reference
-        values: dict[int, StatisticValues] = {1: window_statistics(loaded.prepared, rows)}
+        values: dict[int, Sequence[StatisticValues]] = {1: loaded.prepared.statistics(rows)}
         for span in reference.profile.spans[1:]:
             preceding = self._recent_windows.preceding_rows(window, model, version, span.windows - 1)
             with suppress(Inconclusive):  # a window that cannot be judged alone is not judged with others either
@@ -106,7 +106,7 @@ class WindowJudge:
                     frames = [self._to_comparable(reference, version, earlier).rows for earlier in preceding]
                     columns = list(reference.profile.kinds)
                     pooled = pd.concat([frame[columns] for frame in (*frames, rows)], ignore_index=True)
-                    values[span.windows] = window_statistics(loaded.prepared, pooled)
+                    values[span.windows] = loaded.prepared.statistics(pooled)
         return values
 
     def _load_reference(self, model: str, version: str) -> LoadedReference:
@@ -115,9 +115,9 @@ class WindowJudge:
             try:
                 reference = load_reference(self._bucket, model, version)
                 profile = reference.profile
-                prepared = prepare_reference(profile.column_types, reference.rows, profile.distances)
+                prepared = PreparedProfile.prepare(profile, reference.rows)
                 # Scored as a window will be, so that a profile that does not fit its rows is found here.
-                score_window(profile, {1: window_statistics(prepared, reference.rows)}).spans[0]
+                score_window(profile, {1: prepared.statistics(reference.rows)}).spans[0]
             except ReferenceUnavailable as error:
                 reason: DriftReason = "no_reference" if isinstance(error, ReferenceMissing) else "unreadable_reference"
                 raise Inconclusive(reason, str(error)) from error
