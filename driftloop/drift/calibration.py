@@ -169,7 +169,7 @@ def _calibrate_spans(
     counts = [
         windows
         for windows in SPAN_WINDOWS
-        if windows == 1 or rows >= MIN_INDEPENDENT_WINDOWS * windows * data.window_rows
+        if windows == 1 or len(data.reference) >= MIN_INDEPENDENT_WINDOWS * windows * data.window_rows
     ]
     keys = statistic_keys(data.column_types, data.distances)
     # One row changes a fraction of a window by 1 / window_rows; with a smaller scale a single row could be an alarm.

@@ -20,6 +20,7 @@ MIN_SCORE = 2 * TAIL_SCALES  # of a change: blocks twice as different as any oth
 MAX_CHANGES = 3  # of a reference: the rows between them become few
 STEPS_PER_WINDOW = 2  # candidate rows are half a window apart,
 FINE_STEPS_PER_WINDOW = 10  # and those near a change a tenth
+MARGIN_STEPS = 2  # of these around a change, whose rows may lie on its other side
 MAX_POSITIONS = 1_000
 MIN_SCALES = (0.001, 0.005)  # of the distance and of the change of the missing rate, where they never vary
 
@@ -70,7 +71,7 @@ def cut(rows: int, changes: Sequence[int], window_rows: int) -> list[tuple[int, 
 
     Rows so near to a change that they may lie on its other side belong to none.
     """
-    margin = window_rows // FINE_STEPS_PER_WINDOW
+    margin = MARGIN_STEPS * window_rows // FINE_STEPS_PER_WINDOW
     firsts = [0, *(row + margin for row in sorted(changes))]
     ends = [*(row - margin for row in sorted(changes)), rows]
     return list(zip(firsts, ends, strict=True))

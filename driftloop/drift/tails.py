@@ -16,7 +16,7 @@ FOLDS = 4  # consecutive parts of the reference, for cross-fitting
 TAIL_FRACTION = 0.5  # largest scores, to which a tail is fitted
 CENSORED_FRACTION = 0.1  # largest scores, of which only the number is used: they may come from a bad day
 LASTING_SCORE = 1.0
-"""Of the latest window, which a quarter of unchanged ones exceed. In several windows taken as one, a statistic counts
+"""Of the latest window, which three in ten unchanged ones exceed. In several windows taken as one, a statistic counts
 only if the latest is above it: otherwise one bad day would be an alarm again with each of the windows after it."""
 OVERLAP_GAIN = 1.5  # overlapping windows estimate a mean as well as 1.5 times as many windows side by side
 
