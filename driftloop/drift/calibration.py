@@ -21,6 +21,7 @@ from driftloop.drift.stretches import cut, find_changes
 from driftloop.drift.tails import (
     cross_standardized,
     fit_gumbel,
+    forget_outages,
     largest_values,
     limit_to_lasting,
     score_threshold,
@@ -182,6 +183,7 @@ def _calibrate_spans(
         ]
         starts, statistics = (np.concatenate(side) for side in zip(*parts, strict=True))
         length = windows * data.window_rows
+        statistics = forget_outages(statistics, starts, length, min_scales)
         locations, scales = fit_gumbel(statistics, min_scales)
         scales = widen(locations, scales, largest_values(statistics))
         standardized = cross_standardized(statistics, starts, length, min_scales)

@@ -3,7 +3,8 @@
 Statistics differ in their tails: the share of missing values is zero for months and large on the one day without
 weather. So each statistic gets a scale of its own that reaches to the largest value it has ever had, and the score
 threshold is learned from the common windows and not from the few extreme ones. A bad day in the reference then widens
-the statistics that it was bad for, and no other.
+the statistics that it was bad for, and no other. A day beyond all comparison, such as one without any weather, is no
+tail but an outage; it is forgotten, so that the next one is an alarm.
 """
 
 import numpy as np
@@ -12,6 +13,7 @@ from driftloop.drift.distances import FloatArray, IntArray
 
 EULER_GAMMA = 0.5772  # mean of the standard Gumbel distribution
 TAIL_SCALES = 6.0  # a Gumbel variable exceeds its location by so many scales once in 400 windows
+OUTAGE_SCORE = 4 * TAIL_SCALES  # of an outage: four times as far as all other windows
 FOLDS = 4  # consecutive parts of the reference, for cross-fitting
 TAIL_FRACTION = 0.5  # largest scores, to which a tail is fitted
 CENSORED_FRACTION = 0.1  # largest scores, of which only the number is used: they may come from a bad day
@@ -42,6 +44,29 @@ def largest_values(statistics: FloatArray) -> FloatArray:
 def widen(locations: FloatArray, scales: FloatArray, largest: FloatArray) -> FloatArray:
     """Return the scales, widened such that the largest values are at most ``TAIL_SCALES`` of them away."""
     return np.maximum(scales, (largest - locations) / TAIL_SCALES)
+
+
+def forget_outages(statistics: FloatArray, starts: IntArray, length: int, min_scales: FloatArray) -> FloatArray:
+    """Return the statistics with NaN for the windows around a column's largest value, if it is beyond comparison.
+
+    Args:
+        statistics: A row per window.
+        starts: The first row of each window, ascending.
+        length: Rows of a window.
+        min_scales: The smallest scale of each statistic.
+    """
+    result = statistics.copy()
+    for column in range(statistics.shape[1]):
+        values = np.where(np.isnan(statistics[:, column]), -np.inf, statistics[:, column])
+        near = np.abs(starts - starts[np.argmax(values)]) <= length
+        rest = statistics[~near, column : column + 1]
+        if np.isnan(rest).all():
+            continue
+        location, scale = fit_gumbel(rest, min_scales[column : column + 1])
+        reach = widen(location, scale, largest_values(rest))
+        if values.max() > location[0] + OUTAGE_SCORE * reach[0]:
+            result[near, column] = np.nan
+    return result
 
 
 def limit_to_lasting(standardized: FloatArray, latest: FloatArray) -> FloatArray:

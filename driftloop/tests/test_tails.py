@@ -9,6 +9,7 @@ from driftloop.drift.tails import (
     TAIL_SCALES,
     cross_standardized,
     fit_gumbel,
+    forget_outages,
     largest_values,
     limit_to_lasting,
     score_threshold,
@@ -28,6 +29,16 @@ def test_fit_gumbel_ignores_missing_values() -> None:
     values = np.random.default_rng(0).gumbel(size=(1_000, 1))
     with_missing = np.concatenate([values, np.full((500, 1), np.nan)])
     np.testing.assert_allclose(fit_gumbel(with_missing, MIN_SCALES), fit_gumbel(values, MIN_SCALES))
+
+
+@pytest.mark.parametrize(("size", "is_outage"), [(10.0, False), (100.0, True)])
+def test_forget_outages_forgets_what_is_beyond_comparison_only(size: float, is_outage: bool) -> None:
+    statistics = np.random.default_rng(0).gumbel(size=(400, 2))
+    statistics[200:205, 0] = size
+    starts = np.arange(400) * 10
+    kept = forget_outages(statistics, starts, 50, np.full(2, 0.001))
+    assert np.isnan(kept[195:206, 0]).all() == is_outage
+    assert np.isnan(kept).sum() == (11 if is_outage else 0)
 
 
 def test_widen_reaches_to_largest_value() -> None:
