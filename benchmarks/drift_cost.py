@@ -22,11 +22,13 @@ from evidently.presets import DataDriftPreset
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from benchmarks.drift_streams import flights, sample_evenly
-from driftloop.drift.calibration import DriftProfile, calibrate
+from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import ColumnType
+from driftloop.drift.prepared_profile import PreparedProfile
+from driftloop.drift.profile import DriftProfile
 from driftloop.drift.scoring import score_window
 from driftloop.drift.settings import WindowSettings
-from driftloop.drift.statistics import StatisticKey, prepare_reference, window_statistics
+from driftloop.drift.statistics import StatisticKey, window_statistics
 from driftloop.events import PREDICTION_COLUMN, DriftVerdict, Prediction, frame_to_columns
 from driftloop.kafka.codec import decode, encode
 from driftloop.storage.bucket import Bucket
@@ -167,11 +169,9 @@ def measure_cost(shape: Shape) -> Cost:
     """Measure the cost of one shape."""
     column_types, reference, window = make_frames(shape)
     profile = make_profile(column_types, reference, shape.rows)
-    prepared = prepare_reference(column_types, reference)
-    driftloop_ms = median_milliseconds(
-        lambda: score_window(profile, {1: window_statistics(prepared, window)}), DRIFTLOOP_RUNS
-    )
-    values = window_statistics(prepared, window)
+    prepared = PreparedProfile.prepare(profile, reference)
+    driftloop_ms = median_milliseconds(lambda: score_window(profile, {1: prepared.statistics(window)}), DRIFTLOOP_RUNS)
+    values = window_statistics(prepared.whole, window)
     started = time.perf_counter()
     expected = evidently_distances(column_types, reference, window)
     tests = (time.perf_counter() - started) * 1e3
@@ -247,7 +247,7 @@ def preset_runs(
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
     before = Dataset.from_pandas(reference, definition)
     thresholds = {
-        null.column: null.location + profile.spans[0].score_threshold * null.scale
+        null.column: profile.spans[0].threshold(null)
         for null in profile.spans[0].null_distributions
         if null.statistic in ("wasserstein", "jensenshannon")
     }

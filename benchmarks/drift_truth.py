@@ -6,14 +6,12 @@ resampling whole weeks (or streams), since neighbouring windows are not independ
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from evidently import DataDefinition, Dataset, Report
-from evidently.presets import DataDriftPreset
 
 from benchmarks import drift_streams
 from benchmarks.detector_power import (
@@ -27,15 +25,11 @@ from benchmarks.detector_power import (
     print_power_at_equal_rate,
     print_synthetic,
 )
+from benchmarks.drift_detector import Detector, window_ends
+from benchmarks.drift_references import measure_mixed, score_references, summarize_references
 from benchmarks.drift_streams import EVERY_4TH_WEEK, INJECTIONS, LATER_WEEKS, REST_OF_YEAR, Split, Stream
 from benchmarks.peers import detectors
 from benchmarks.peers.detectors import SCRIPTS, Case, DetectorFailed, DetectorResult
-from driftloop.drift.calibration import calibrate
-from driftloop.drift.data_checks import check_data
-from driftloop.drift.distances import IntArray
-from driftloop.drift.scoring import score_window
-from driftloop.drift.statistics import prepare_reference, window_statistics
-from driftloop.events import Finding
 from tests.support import report
 from tests.support.peer_environments import ENVIRONMENTS_DIR, PINNED_PACKAGES, UvNotInstalled, ensure_environment
 from tests.support.processes import exit_on_sigterm
@@ -44,18 +38,23 @@ from tests.support.report import log
 GOALS = {
     "false_alarms_5": "≤ 5",
     "false_alarms_1": "≤ 1.5",
+    "winter_false_alarms_5": "≤ 5",
+    "winter_false_alarms_1": "≤ 1.5",
+    "limit_ratio": "≤ 1.3",
+    "injections_share": "≥ 85",
+    "injections_lowest": "≥ 95",
+    "mixed_ratio": "≤ 1.2",
     "july_single": "≥ 96",
     "july_rolling": "100",
     "injections_found": f"≥ 10 (of {len(INJECTIONS)})",
 }
-SPAN_WINDOWS = 3  # windows that are scored together
-PRESET_THRESHOLD = 0.1  # evidently's default threshold, for references of more than 1,000 rows
 PRESET_CHECKS = 3  # windows scored by evidently's preset itself, to show that it has the same result
 SYNTHETIC_STREAMS = {  # variance that a day's rows have in common, and its correlation with the day before
     "independent rows": (0.0, 0.0),
     "days share half of the variance": (0.5, 0.0),
     "and correlate with 0.6": (0.5, 0.6),
 }
+SYNTHETIC_STREAMS_PER_TYPE = 40
 QUICK_MONTHS = ("July", "December")
 REFERENCE_DAYS, TEST_DAYS = 78, 26  # of synthetic streams
 
@@ -76,85 +75,6 @@ class Season(NamedTuple):
             *drift_streams.season_splits(self.stream, self.start, self.end, self.weeks),
             drift_streams.rest_of_year_split(self.stream, self.start, self.end),
         ]
-
-
-class Detector:
-    """Driftloop's detector, as in the drift worker, and evidently's default rule on the same distances."""
-
-    def __init__(self, stream: Stream, reference: IntArray) -> None:
-        """Calibrate driftloop with the rows at the positions ``reference`` of the stream."""
-        self.stream = stream
-        self.reference = stream.rows.iloc[reference]
-        self._prepared = prepare_reference(stream.column_types, self.reference)
-        days = stream.days[reference]
-        self._profiles = {
-            rate: calibrate(
-                self.reference, days, stream.column_types, window_rows=stream.window_rows, false_alarm_rate=rate
-            )
-            for rate in RATES
-        }
-        self._normally_constant = next(iter(self._profiles.values())).normally_constant_columns
-
-    def score_windows(self, rows: pd.DataFrame, step: int, **labels: object) -> list[dict[str, Any]]:
-        """Score the windows of consecutive rows; return a dictionary per window, with ``labels`` added to each.
-
-        ``single`` and ``rolling`` are the columns that drifted in the window alone and together with the two windows
-        before it. ``rolling`` is None if there are fewer windows ``before``, or if the reference is too small for it.
-        ``score`` is the score of the single window divided by its threshold.
-        """
-        return [
-            {**self._score_window(rows, end), **labels} for end in window_ends(len(rows), self.stream.window_rows, step)
-        ]
-
-    def _score_window(self, rows: pd.DataFrame, end: int) -> dict[str, Any]:
-        length = self.stream.window_rows
-        window = rows.iloc[end - length : end]
-        values, has_before = {1: window_statistics(self._prepared, window)}, end >= SPAN_WINDOWS * length
-        if has_before:
-            values[SPAN_WINDOWS] = window_statistics(self._prepared, rows.iloc[end - SPAN_WINDOWS * length : end])
-        distances = [v for key, v in values[1].items() if key.statistic in ("wasserstein", "jensenshannon")]
-        is_over = np.array(distances) >= PRESET_THRESHOLD
-        result: dict[str, Any] = {
-            "end": end,
-            "before": has_before,
-            "evidently any": bool(is_over.any()),
-            "evidently half": bool(is_over.mean() >= 0.5),
-            "evidently score": float(np.nanmax(distances)),
-            "issues": {issue.column for issue in check_data(self._prepared, window, self._normally_constant)},
-        }
-        for rate, profile in self._profiles.items():
-            by_span = {span.windows: span for span in score_window(profile, values).spans}
-            result[f"single {rate}"] = _drifted_columns(by_span[1].findings)
-            result[f"rolling {rate}"] = (
-                _drifted_columns(by_span[SPAN_WINDOWS].findings) if SPAN_WINDOWS in by_span else None
-            )
-            if rate == RATES[0]:
-                result["score"] = by_span[1].score / by_span[1].threshold
-        return result
-
-    def preset_agrees(self, rows: pd.DataFrame) -> bool:
-        """Return whether evidently's preset with defaults finds the same number of drifted columns."""
-        numbers, categories = (
-            [c for c, k in self.stream.column_types.items() if k == kind] for kind in ("number", "category")
-        )
-        definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
-        datasets = [Dataset.from_pandas(frame, definition) for frame in (rows, self.reference)]
-        results = Report([DataDriftPreset()]).run(*datasets).metric_results.values()
-        (expected,) = [result.count.value for result in results if hasattr(result, "count")]
-        values = window_statistics(self._prepared, rows)
-        count = sum(
-            v >= PRESET_THRESHOLD for key, v in values.items() if key.statistic in ("wasserstein", "jensenshannon")
-        )
-        return bool(count == expected)
-
-
-def _drifted_columns(findings: Iterable[Finding]) -> set[str]:
-    return {finding.column for finding in findings if finding.drifted}
-
-
-def window_ends(rows: int, window: int, step: int) -> range:
-    """Return the ends of windows that start ``step`` rows apart."""
-    return range(window, rows + 1, step)
 
 
 def main() -> int:
@@ -194,7 +114,9 @@ def measure(quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
         unchanged = {name: score_season(season, 1 if quick else 4, quick) for name, season in seasons.items()}
         injected = score_injections(seasons["flights"], 1 if quick else 2, 1 if quick else drift_streams.FOLDS)
         log("flights with injected changes: done")
-        synthetic = score_synthetic(1 if quick else 12)
+        references = score_references(flights, quick)
+        mixed_ratio, mixed = measure_mixed(1 if quick else 8)
+        synthetic = score_synthetic(1 if quick else SYNTHETIC_STREAMS_PER_TYPE)
         log("waiting for the peers")
         results = {peer: detectors.collect_results(folder, peer, process) for peer, process in processes.items()}
     finally:
@@ -203,6 +125,7 @@ def measure(quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
             process.wait()
     peers = collect_peer_results(results, labels)
     by_season = {name: peers[peers["stream"] == name] for name in seasons}
+    reference_figures, by_reference = summarize_references(references)
     by_injection = print_injections(injected, unchanged["flights"], by_season["flights"])
     details = {
         **{f"{name} alarms": print_alarms(name, unchanged[name], by_season[name]) for name in seasons},
@@ -210,6 +133,8 @@ def measure(quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
             f"{name} at the same rate": print_power_at_equal_rate(name, unchanged[name], by_season[name])
             for name in seasons
         },
+        "references": by_reference,
+        "two worlds": mixed,
         "injections": by_injection,
         "synthetic streams": print_synthetic(synthetic),
         "pins": {peer: list(PINNED_PACKAGES[peer]) for peer in SCRIPTS},
@@ -224,8 +149,10 @@ def measure(quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
     }
     july = flights_windows[flights_windows["block"] == "July"]
     figures = {
-        "false_alarms_5": false_alarms[0.05],
-        "false_alarms_1": false_alarms[0.01],
+        **reference_figures,
+        "mixed_ratio": mixed_ratio,
+        "winter_false_alarms_5": false_alarms[0.05],
+        "winter_false_alarms_1": false_alarms[0.01],
         "july_single": alarm_rate(july, "single 0.05")[0],
         "july_rolling": alarm_rate(july, "rolling 0.05")[0],
         "injections_found": float(sum(rates["found"][0] == 100 for rates in by_injection.values())),

@@ -20,6 +20,7 @@ from benchmarks import drift_streams
 from benchmarks.drift_streams import EVERY_4TH_WEEK, Split, Stream, sample_evenly
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import ColumnType, FloatArray
+from driftloop.drift.prepared_profile import PreparedProfile
 from driftloop.drift.scoring import score_window
 from driftloop.drift.statistics import (
     CategoricalReference,
@@ -143,15 +144,15 @@ def score_split(
     reference = stream.rows.iloc[split.reference]
     days = stream.days[split.reference]
     profile = calibrate(reference, days, column_types, window_rows=WINDOW_ROWS, false_alarm_rate=rate)
-    prepared = prepare_reference(column_types, reference)
+    prepared = PreparedProfile.prepare(profile, reference)
     sample = sample_evenly(reference, REFERENCE_ROWS)
     prepared_sample = prepare_reference(column_types, sample)
-    sizes = median_distances(prepared, sample, WINDOW_ROWS)
+    sizes = median_distances(prepared.whole, sample, WINDOW_ROWS)
 
     def score(kind: str, rows: pd.DataFrame) -> WindowResult:
         """Score the last window of rows that are as long as three windows."""
         last = rows.iloc[-WINDOW_ROWS:]
-        statistics = {1: window_statistics(prepared, last), SPAN_WINDOWS: window_statistics(prepared, rows)}
+        statistics = {1: prepared.statistics(last), SPAN_WINDOWS: prepared.statistics(rows)}
         calibrated = score_window(profile, statistics)
         drifts_by_default = any(
             value >= PRESET_THRESHOLD
@@ -159,7 +160,10 @@ def score_split(
             if key.statistic in ("wasserstein", "jensenshannon")
         )
         named = any(finding.column in COLUMNS for finding in calibrated.drifted_findings)
-        distances = {column: statistics[SPAN_WINDOWS][StatisticKey(column, "jensenshannon")] for column in COLUMNS}
+        distances = {
+            column: min(values[StatisticKey(column, "jensenshannon")] for values in statistics[SPAN_WINDOWS])
+            for column in COLUMNS
+        }
         return WindowResult(kind, drifts_by_default, calibrated.alarm, named, distances)
 
     length = SPAN_WINDOWS * WINDOW_ROWS
@@ -171,7 +175,7 @@ def score_split(
             windows += [score(kind, variant.iloc[end - length : end]) for end in ends]
     span = profile.spans[-1]
     thresholds = {
-        null.column: null.location + span.score_threshold * null.scale
+        null.column: span.threshold(null)
         for null in span.null_distributions
         if null.column in COLUMNS and null.statistic == "jensenshannon"
     }

@@ -1,11 +1,12 @@
 """Scoring: standardize a window's statistics by the drift profile and compare them with its threshold."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from driftloop.drift.calibration import CalibratedSpan, DriftProfile, NullDistribution
+from driftloop.drift.profile import CalibratedSpan, DriftProfile, NullDistribution
 from driftloop.drift.statistics import StatisticKey
+from driftloop.drift.tails import LASTING_SCORE
 from driftloop.events import Finding
 
 StatisticValues = Mapping[StatisticKey, float]
@@ -23,6 +24,8 @@ class SpanScore(NamedTuple):
     """A score above it is an alarm."""
     findings: list[Finding]
     """One finding per statistic."""
+    stretch: int
+    """The number of the stretch that the window is nearest to, and is judged by."""
 
 
 class WindowScore(NamedTuple):
@@ -47,28 +50,61 @@ class WindowScore(NamedTuple):
         return sorted((finding for finding in self.findings if finding.drifted), key=lambda f: f.priority, reverse=True)
 
 
-def score_window(profile: DriftProfile, values: Mapping[int, StatisticValues]) -> WindowScore:
+def score_window(profile: DriftProfile, values: Mapping[int, Sequence[StatisticValues]]) -> WindowScore:
     """Score a window by a drift profile.
 
     One score threshold bounds the rate of false alarms of all columns together. The threshold of a single statistic is
     location + score threshold · scale, so a window is an alarm exactly if one of its statistics is above its threshold.
+    Of windows taken as one, a statistic counts only if the latest window alone is not as usual, too.
+
+    A window is judged by the stretch of the reference for which its score is the lowest: it is unusual if it is like
+    none of them.
 
     Args:
         profile: The calibration of the reference.
-        values: Statistics by the number of consecutive windows that they were computed from. Spans without statistics
-            are left out of the result.
+        values: Statistics against each stretch, by the number of consecutive windows that they were computed from.
+            Spans without statistics are left out of the result.
     """
-    spans = [_score_span(profile, span, values[span.windows]) for span in profile.spans if span.windows in values]
+    single = profile.spans[0]
+    spans = []
+    for span in profile.spans:
+        if span.windows not in values:
+            continue
+        scores = [
+            _score_span(profile, span, number, statistics, _latest(single, span, number, values))
+            for number, statistics in enumerate(values[span.windows])
+        ]
+        spans.append(min(scores, key=lambda score: score.score))
     return WindowScore(spans)
 
 
-def _score_span(profile: DriftProfile, span: CalibratedSpan, values: StatisticValues) -> SpanScore:
+def _latest(
+    single: CalibratedSpan, span: CalibratedSpan, stretch: int, values: Mapping[int, Sequence[StatisticValues]]
+) -> dict[StatisticKey, float]:
+    """Return the latest window's standardized statistics, if the span has several windows and they are known."""
+    if span.windows == 1 or single.windows not in values:
+        return {}
+    statistics = values[single.windows][stretch]
+    keys = {StatisticKey(null.column, null.statistic): null for null in single.null_distributions}
+    return {key: _standardize(null, statistics[key]) for key, null in keys.items()}
+
+
+def _score_span(
+    profile: DriftProfile,
+    span: CalibratedSpan,
+    stretch: int,
+    values: StatisticValues,
+    latest: StatisticValues,
+) -> SpanScore:
     score, findings = -math.inf, []
     for null in span.null_distributions:
-        value = values[StatisticKey(null.column, null.statistic)]
-        threshold = null.location + span.score_threshold * null.scale
+        key = StatisticKey(null.column, null.statistic)
+        value, threshold = values[key], span.threshold(null)
         is_missing = math.isnan(value)  # the column has no value to compare; missing_rate_change reports that
-        standardized = -math.inf if is_missing else (value - null.location) / null.scale
+        standardized = _standardize(null, value)
+        is_lasting = latest.get(key, math.inf) > LASTING_SCORE
+        if not is_lasting:
+            standardized = min(standardized, LASTING_SCORE)
         score = max(score, standardized)
         threshold_ratio = 0.0 if is_missing else max(standardized / span.score_threshold, 0.0)
         findings.append(
@@ -78,11 +114,15 @@ def _score_span(profile: DriftProfile, span: CalibratedSpan, values: StatisticVa
                 windows=span.windows,
                 value=None if is_missing else value,
                 threshold=threshold,
-                drifted=not is_missing and value > threshold,
+                drifted=not is_missing and is_lasting and value > threshold,
                 priority=threshold_ratio * _relative_importance(profile, null),
             )
         )
-    return SpanScore(span.windows, score, span.score_threshold, findings)
+    return SpanScore(span.windows, score, span.score_threshold, findings, stretch)
+
+
+def _standardize(null: NullDistribution, value: float) -> float:
+    return -math.inf if math.isnan(value) else (value - null.location) / null.scale
 
 
 def _relative_importance(profile: DriftProfile, null: NullDistribution) -> float:

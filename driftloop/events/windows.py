@@ -77,7 +77,7 @@ class Finding(FrozenModel):
     threshold: float
     """Value above which the column has drifted."""
     drifted: bool
-    """Whether the value is above the threshold."""
+    """Whether the value is above the threshold; of several windows, only if the latest alone is not as usual, too."""
     priority: float = 0.0
     """Ratio of the standardized statistic to the score threshold, times the column's importance to the model."""
 

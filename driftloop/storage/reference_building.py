@@ -10,6 +10,7 @@ import pandas as pd
 from driftloop.drift.calibration import EMBARGO_DAYS, calibrate
 from driftloop.drift.comparable_columns import FeatureKind, to_comparable
 from driftloop.drift.distances import DistanceName
+from driftloop.drift.profile import DriftProfile
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import InvalidInput
 from driftloop.evaluation.targets import Target
@@ -56,7 +57,23 @@ def build_reference(
         importance=importance,
         distances=distances,
     )
-    return Reference(monitored, profile)
+    return Reference(monitored, _with_times(profile, times))
+
+
+def _with_times(profile: DriftProfile, times: pd.Series) -> DriftProfile:
+    """Return the profile with the times of its stretches, if the rows have times: otherwise all are equal."""
+    if times.iloc[0] == times.iloc[-1]:
+        return profile
+    stretches = [
+        stretch.model_copy(
+            update={
+                "begin": times.iloc[stretch.first_row].to_pydatetime(),
+                "end": times.iloc[stretch.end_row - 1].to_pydatetime(),
+            }
+        )
+        for stretch in profile.stretches
+    ]
+    return profile.model_copy(update={"stretches": stretches})
 
 
 def prediction_column(estimator: Any, method: str, returned: npt.NDArray[Any]) -> tuple[pd.Series, FeatureKind]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from driftloop.drift.calibration import DriftProfile
+from driftloop.drift.profile import DriftProfile
 from driftloop.errors import DriftloopError
 from driftloop.events import Evaluation
 from driftloop.storage.bucket import Bucket

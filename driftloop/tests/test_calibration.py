@@ -4,17 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driftloop.drift.calibration import (
-    EULER_GAMMA,
-    MAX_GRID,
-    MIN_INDEPENDENT_WINDOWS,
-    DriftProfile,
-    InsufficientReference,
-    calibrate,
-)
-from driftloop.drift.distances import DISTANCES, ColumnType, DistanceName
+from driftloop.drift.calibration import MIN_INDEPENDENT_WINDOWS, InsufficientReference, calibrate
+from driftloop.drift.distances import DistanceName
+from driftloop.drift.prepared_profile import PreparedProfile
+from driftloop.drift.profile import DriftProfile
 from driftloop.drift.scoring import score_window
-from driftloop.drift.statistics import StatisticKey, prepare_reference, statistic_keys, window_statistics
+from driftloop.drift.statistics import StatisticKey, statistic_keys
 from tests.support.synthetic_columns import COLUMN_TYPES, WINDOW_ROWS, days_of, make_rows
 
 
@@ -27,39 +22,6 @@ def calibrated(reference: pd.DataFrame, **distances: DistanceName) -> DriftProfi
         false_alarm_rate=0.01,
         distances=distances,
     )
-
-
-VALUES = {
-    "ten values": lambda random, size: random.integers(0, 10, size) / 10,
-    "many values": lambda random, size: random.integers(0, MAX_GRID // 2, size) / MAX_GRID,
-    "as many as rows": lambda random, size: random.normal(size=size),
-    "a long tail": lambda random, size: random.lognormal(0, 2, size),
-}
-
-
-@pytest.mark.parametrize("distance", DISTANCES["number"])
-@pytest.mark.parametrize("values", VALUES)
-def test_calibrated_location_and_scale_are_those_of_window_statistics(values: str, distance: DistanceName) -> None:
-    """Calibration counts values by level, scoring sorts them: both must compute the same statistics."""
-    frame = pd.DataFrame({"x": VALUES[values](np.random.default_rng(3), 8_000)})
-    column_types: dict[str, ColumnType] = {"x": "number"}
-    profile = calibrate(
-        frame,
-        days_of(len(frame)),
-        column_types,
-        window_rows=WINDOW_ROWS,
-        false_alarm_rate=0.01,
-        embargo_days=-3,
-        distances={"x": distance},
-    )
-    prepared = prepare_reference(column_types, frame, profile.distances)
-    starts = range(0, len(frame) - WINDOW_ROWS + 1, WINDOW_ROWS // 10)
-    windows = (frame.iloc[start : start + WINDOW_ROWS] for start in starts)
-    expected = np.array([list(window_statistics(prepared, window).values()) for window in windows])
-    nulls = {null.statistic: null for null in profile.spans[0].null_distributions}
-    for number, (_, statistic) in enumerate(statistic_keys(column_types, profile.distances)):
-        mean = nulls[statistic].location + EULER_GAMMA * nulls[statistic].scale
-        assert mean == pytest.approx(expected[:, number].mean(), rel=0.01, abs=1e-4)
 
 
 def test_calibrate_rejects_small_reference_and_names_missing_rows() -> None:
@@ -81,10 +43,10 @@ def test_calibrated_distances_are_used_for_windows() -> None:
     reference = make_rows(13_000, seed=1)
     stored = calibrated(reference, level="psi", color="hellinger").model_dump_json()
     profile = DriftProfile.model_validate_json(stored)
-    prepared = prepare_reference(profile.column_types, reference, profile.distances)
+    prepared = PreparedProfile.prepare(profile, reference)
     quiet, changed = make_rows(WINDOW_ROWS, seed=7), make_rows(WINDOW_ROWS, seed=7, shift=4)
-    assert not score_window(profile, {1: window_statistics(prepared, quiet)}).alarm
-    score = score_window(profile, {1: window_statistics(prepared, changed)})
+    assert not score_window(profile, {1: prepared.statistics(quiet)}).alarm
+    score = score_window(profile, {1: prepared.statistics(changed)})
     assert [(finding.column, finding.method) for finding in score.drifted_findings] == [("level", "psi")]
 
 
@@ -94,3 +56,63 @@ def test_drift_profile_without_distances_has_defaults() -> None:
     assert statistic_keys(profile.column_types, profile.distances) == [
         StatisticKey(null.column, null.statistic) for null in complete.spans[0].null_distributions
     ]
+
+
+def with_sensor_missing(rows: pd.DataFrame, first: int, end: int) -> pd.DataFrame:
+    missing = rows.copy()
+    missing.loc[first : end - 1, "sensor"] = np.nan
+    return missing
+
+
+def thresholds(profile: DriftProfile) -> dict[tuple[str, str], float]:
+    span = profile.spans[0]
+    return {(null.column, null.statistic): span.threshold(null) for null in span.null_distributions}
+
+
+def test_bad_day_in_reference_blinds_its_own_statistic_only() -> None:
+    """The color of one day widens the color's distance, and thresholds of all others stay nearly as they are."""
+    rows = make_rows(13_000, seed=1)
+    day = rows.assign(color=rows["color"].mask(rows.index.isin(range(5_000, 5_100)), "red"))
+    good, bad = thresholds(calibrated(rows)), thresholds(calibrated(day))
+    assert {key for key in good if bad[key] > 1.3 * good[key]} == {("color", "jensenshannon")}
+
+
+def test_outage_in_reference_blinds_no_statistic() -> None:
+    rows = make_rows(13_000, seed=1)
+    good, bad = thresholds(calibrated(rows)), thresholds(calibrated(with_sensor_missing(rows, 5_000, 5_100)))
+    assert bad == pytest.approx(good, rel=0.3)
+
+
+def test_smallest_shifts_are_found_and_smaller_ones_are_not() -> None:
+    reference = make_rows(20_000, seed=1)
+    profile = calibrated(reference)
+    prepared = PreparedProfile.prepare(profile, reference)
+    for span in profile.spans:
+        length = WINDOW_ROWS * span.windows
+        shift = span.smallest_shifts["sensor"] * profile.standard_deviations["sensor"]
+        found = {1.3: 0, 0.5: 0}
+        for seed in range(40):
+            window = make_rows(length, seed=100 + seed)
+            for factor in found:
+                shifted = window.assign(sensor=window["sensor"] + factor * shift)
+                values = {
+                    1: prepared.statistics(shifted.iloc[-WINDOW_ROWS:]),
+                    span.windows: prepared.statistics(shifted),
+                }
+                found[factor] += any(
+                    finding.column == "sensor" and finding.windows == span.windows
+                    for finding in score_window(profile, values).drifted_findings
+                )
+        assert found[1.3] >= 36
+        assert found[0.5] <= 10
+    assert profile.spans[1].smallest_shifts["sensor"] < profile.spans[0].smallest_shifts["sensor"]
+
+
+def test_smallest_shifts_of_other_distances_are_computed() -> None:
+    profile = calibrated(make_rows(13_000, seed=1), sensor="hellinger")
+    assert 0 < profile.spans[0].smallest_shifts["sensor"] < 2
+
+
+def test_smallest_shift_of_column_without_values_is_left_out() -> None:
+    profile = calibrated(make_rows(13_000, seed=1).assign(sensor=np.nan))
+    assert set(profile.spans[0].smallest_shifts) == set(profile.standard_deviations) == {"level"}

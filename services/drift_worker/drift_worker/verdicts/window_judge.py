@@ -10,9 +10,9 @@ import pandas as pd
 from drift_worker.verdicts.scored_rows import comparable_rows
 from driftloop.drift.comparable_columns import ComparableRows
 from driftloop.drift.data_checks import check_data
+from driftloop.drift.prepared_profile import PreparedProfile
 from driftloop.drift.scoring import StatisticValues, WindowScore, score_window
 from driftloop.drift.settings import WindowSettings
-from driftloop.drift.statistics import PreparedReference, prepare_reference, window_statistics
 from driftloop.errors import InvalidInput
 from driftloop.events import TIME_COLUMN, DataQualityIssue, DriftReason, DriftVerdict, Window, verdict_id
 from driftloop.storage.bucket import Bucket
@@ -24,7 +24,7 @@ class LoadedReference(NamedTuple):
     """A version's reference, prepared for windows."""
 
     reference: Reference
-    prepared: PreparedReference
+    prepared: PreparedProfile
 
 
 class Inconclusive(InvalidInput):
@@ -107,16 +107,16 @@ class WindowJudge:
             findings=score.findings,
             data_quality_issues=[
                 *type_issues(comparable.unreadable),
-                *check_data(loaded.prepared, comparable.rows, profile.normally_constant_columns),
+                *check_data(loaded.prepared.whole, comparable.rows, profile.normally_constant_columns),
             ],
         )
 
     def _statistics(
         self, loaded: LoadedReference, rows: pd.DataFrame, preceding: Sequence[pd.DataFrame]
-    ) -> dict[int, StatisticValues]:
+    ) -> dict[int, Sequence[StatisticValues]]:
         """Return the statistics of the window, and of it with the windows before it, by the number of windows."""
         reference = loaded.reference
-        values: dict[int, StatisticValues] = {1: window_statistics(loaded.prepared, rows)}
+        values: dict[int, Sequence[StatisticValues]] = {1: loaded.prepared.statistics(rows)}
         for span in reference.profile.spans[1:]:
             earlier = preceding[-(span.windows - 1) :]
             if len(earlier) < span.windows - 1:
@@ -125,7 +125,7 @@ class WindowJudge:
                 frames = [self._to_comparable(reference, each).rows for each in earlier]
                 columns = list(reference.profile.kinds)
                 pooled = pd.concat([frame[columns] for frame in (*frames, rows)], ignore_index=True)
-                values[span.windows] = window_statistics(loaded.prepared, pooled)
+                values[span.windows] = loaded.prepared.statistics(pooled)
         return values
 
     def _load_reference(self, model: str, version: str) -> LoadedReference:
@@ -134,9 +134,9 @@ class WindowJudge:
             try:
                 reference = load_reference(self._bucket, model, version)
                 profile = reference.profile
-                prepared = prepare_reference(profile.column_types, reference.rows, profile.distances)
+                prepared = PreparedProfile.prepare(profile, reference.rows)
                 # Scored as a window will be, so that a profile that does not fit its rows is found here.
-                score_window(profile, {1: window_statistics(prepared, reference.rows)}).spans[0]
+                score_window(profile, {1: prepared.statistics(reference.rows)}).spans[0]
             except ReferenceUnavailable as error:
                 reason: DriftReason = "no_reference" if isinstance(error, ReferenceMissing) else "unreadable_reference"
                 raise Inconclusive(reason, str(error)) from error

@@ -32,10 +32,11 @@ ROW_HEIGHT, LINE_HEIGHT = 20, 13  # pixels of the heat map's rows: with one line
 
 
 def threshold_ratio(finding: Finding) -> float | None:
-    """Return a statistic divided by its threshold, which is above 1 if the column drifted."""
+    """Return a statistic divided by its threshold, which is above 1 only if the column drifted."""
     if finding.value is None or finding.threshold <= 0:
         return None
-    return finding.value / finding.threshold
+    ratio = finding.value / finding.threshold
+    return ratio if finding.drifted else min(ratio, 1.0)
 
 
 def largest_finding_by_column(verdict: DriftVerdict) -> dict[str, Finding]:

@@ -17,8 +17,10 @@ from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.scored_rows import comparable_rows
 from drift_worker.windows import archive
 from driftloop.command_line import load_settings_or_exit
-from driftloop.drift.calibration import DriftProfile
 from driftloop.drift.distances import DISTANCES
+from driftloop.drift.prepared_profile import PreparedProfile, stretch_rows
+from driftloop.drift.profile import DriftProfile
+from driftloop.drift.scoring import score_window
 from driftloop.drift.statistics import distance_for
 from driftloop.errors import InvalidInput, StorageUnavailable
 from driftloop.events import DriftVerdict, Window
@@ -56,7 +58,8 @@ class WindowNotArchived(InvalidInput):
 def load_rows(bucket: Bucket, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
     """Return the version's reference and its rows of the window, both with the reference's columns and types.
 
-    A column that the window does not have is empty.
+    Of the reference, only the rows of the stretch that the window is judged by are returned. A column that the window
+    does not have is empty.
 
     Raises:
         ReferenceUnavailable: The version has no reference that can be read.
@@ -79,7 +82,15 @@ def load_rows(bucket: Bucket, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
         rows.reindex(columns=list(kinds)).reset_index(drop=True)
         for rows in (reference.rows.assign(**floats), comparable)
     )
-    return reference._replace(rows=reference_rows), window_rows
+    return reference._replace(rows=_nearest_stretch(reference.profile, reference_rows, window_rows)), window_rows
+
+
+def _nearest_stretch(profile: DriftProfile, reference: pd.DataFrame, window: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the stretch that a window is judged by."""
+    if len(profile.stretches) == 1:
+        return reference
+    score = score_window(profile, {1: PreparedProfile.prepare(profile, reference).statistics(window)})
+    return stretch_rows(profile, reference)[score.spans[0].stretch].reset_index(drop=True)
 
 
 def render_and_store(bucket: Bucket, key: ReportKey) -> str:
@@ -135,7 +146,7 @@ def thresholds(profile: DriftProfile) -> dict[str, float]:
     """Return the distance above which a single window is an alarm, by column."""
     single = profile.spans[0]
     return {
-        null.column: null.location + single.score_threshold * null.scale
+        null.column: single.threshold(null)
         for null in single.null_distributions
         if null.statistic == distance_for(null.column, profile.column_types, profile.distances)
     }
@@ -155,8 +166,8 @@ def _header_html(
     """Return what the report compares and leaves out; evidently itself does not show a column's threshold."""
     paragraphs = [
         f"{key.model}, version {key.version}, window {key.window}: {rows.window:,} rows, compared with {rows.sample:,} "
-        f"of the reference's {rows.reference:,}. The verdict compares with the whole reference, and also checks "
-        "missing and repeated values and the windows before this one.",
+        f"of the reference's {rows.reference:,}. The verdict compares with all of these, and also checks missing and "
+        "repeated values and the windows before this one.",
     ]
     if distance_thresholds:
         listed = ", ".join(f"{name} {value:.3g}" for name, value in distance_thresholds.items())
