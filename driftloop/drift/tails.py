@@ -38,7 +38,8 @@ def fit_gumbel(statistics: FloatArray, min_scales: FloatArray) -> tuple[FloatArr
 
 def largest_values(statistics: FloatArray) -> FloatArray:
     """Return the largest value of each column; of a column without values, one that widens nothing."""
-    return np.max(np.where(np.isnan(statistics), -np.inf, statistics), axis=0, initial=-np.inf)
+    largest: FloatArray = np.max(np.where(np.isnan(statistics), -np.inf, statistics), axis=0, initial=-np.inf)
+    return largest
 
 
 def widen(locations: FloatArray, scales: FloatArray, largest: FloatArray) -> FloatArray:
