@@ -177,9 +177,9 @@ def _stream(plan: UseCasePlan) -> str:
         )
     text = wrap(
         f"Stream the rows from {first.base_end} on, each outcome a day after its prediction. `--rows "
-        f"{ROWS_PER_REQUEST}` sends up to so many in a request; with one a request, only some 30 a second are possible. "
-        "Verdicts are on <http://localhost:8001>. The trainer may ask for a retrain by itself meanwhile, unless it was started with "
-        "`DRIFTLOOP_POLICY__ENABLED=false`. Then retrain on what was streamed:"
+        f"{ROWS_PER_REQUEST}` sends up to so many in a request; with one a request, only some 30 a second are "
+        "possible. Verdicts are on <http://localhost:8001>. The trainer may ask for a retrain by itself meanwhile, "
+        "unless it was started with `DRIFTLOOP_POLICY__ENABLED=false`. Then retrain on what was streamed:"
     )
     return f"""{text}
 

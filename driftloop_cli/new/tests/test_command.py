@@ -239,7 +239,7 @@ def test_example_is_a_row_with_its_own_key_time_and_outcome(tmp_path: Path) -> N
     known_at, outcomes = requests["outcomes"]
     (key,) = prediction["keys"]
     row = table.set_index("loan").loc[int(key)]
-    assert at == pd.Timestamp(row["at"], tz="Europe/Berlin")
+    assert at == pd.Timestamp(str(row["at"]), tz="Europe/Berlin")
     assert (known_at - at).days == 1
     assert outcomes == {"outcomes": [{"key": key, "outcome": row["repaid"]}]}
     (instance,) = prediction["instances"]
@@ -255,8 +255,8 @@ def test_example_without_an_id_is_named_by_the_answer(tmp_path: Path) -> None:
     requests = requests_of((tmp_path / "written/loans/README.md").read_text())
     assert set(requests["predict"][1]) == {"instances"}
     (outcome,) = requests["outcomes"][1]["outcomes"]
-    (row,) = rentals()[lambda rows: rows["at"] == requests["predict"][0]].to_dict("records")
-    assert (outcome["index"], outcome["outcome"]) == (0, pytest.approx(row["rented"]))
+    (rented,) = rentals().set_index("at").loc[[requests["predict"][0]], "rented"]
+    assert (outcome["index"], outcome["outcome"]) == (0, pytest.approx(rented))
 
 
 def test_examples_are_cut_at_words_with_an_ellipsis(tmp_path: Path) -> None:
