@@ -1,5 +1,6 @@
 """scikit-learn's scorers, applied to predictions that are already made."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -120,7 +121,8 @@ def _reason_not_applicable(name: str, target: Target) -> str | None:
         probabilities = random.dirichlet(np.ones(count), len(outcomes))
         predictions = probabilities[:, 1] if count == 2 else probabilities
     try:
-        value = function(outcomes, predictions)
+        with warnings.catch_warnings(action="ignore"):  # such as of top-k accuracy with as many classes
+            value = function(outcomes, predictions)
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         return str(error).splitlines()[0]
     return None if np.isfinite(value) else "its value is not a finite number"

@@ -255,7 +255,7 @@ def test_example_without_an_id_is_named_by_the_answer(tmp_path: Path) -> None:
     requests = requests_of((tmp_path / "written/loans/README.md").read_text())
     assert set(requests["predict"][1]) == {"instances"}
     (outcome,) = requests["outcomes"][1]["outcomes"]
-    (rented,) = rentals().set_index("at").loc[[requests["predict"][0]], "rented"]
+    (rented,) = rentals().loc[rentals()["at"] == requests["predict"][0], "rented"]
     assert (outcome["index"], outcome["outcome"]) == (0, pytest.approx(rented))
 
 
