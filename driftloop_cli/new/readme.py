@@ -50,7 +50,8 @@ def _settings_note(settings: Mapping[str, str]) -> str:
     if not settings:
         return ""
     reason = ": its versions are calibrated for windows of this length" if "DRIFTLOOP_WINDOW__ROWS" in settings else ""
-    return f"\nThe settings belong to each start of this use case, and to no other{reason}.\n"
+    text = wrap(f"The settings belong to each start of this use case, and to no other{reason}.")
+    return f"\n{text}\n"
 
 
 def choose_example(plan: UseCasePlan) -> Example:
