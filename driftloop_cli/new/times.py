@@ -110,7 +110,7 @@ def read_row_times(name: str, column: pa.ChunkedArray, timezone: str | None, tim
         raise InvalidInput(
             f"the times in {name} are ambiguous: {error}; say --time-format '{one}' or --time-format '{other}'"
         ) from error
-    examples = ", ".join(map(str, column.drop_null()[:3].to_pylist()))
+    examples = ", ".join(map(str, column.drop_null().unique()[:3].to_pylist()))
     if parsed is None:
         raise InvalidInput(
             f"the column {name} has no times, but {examples}: write them as 2026-03-01T17:30:00, or say how they are "
