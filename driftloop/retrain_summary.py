@@ -30,6 +30,8 @@ class RetrainSummary(FrozenModel):
     """Why a new version was requested, in words."""
     requested_at: EventTime | None = None
     """When it was requested."""
+    waits_for: str | None = None
+    """Of ``waiting``: id of the retrain that is trained before it; null if none is being trained."""
 
 
 def summarize_retrains(events: Iterable[Event], model: str, count: int) -> list[RetrainSummary]:
@@ -52,13 +54,16 @@ def summarize_retrains(events: Iterable[Event], model: str, count: int) -> list[
             case ModelStateChanged(model=name) if name == model:
                 states[event.retrain_id] = event
     changes = sorted([*states.values(), *rollbacks.values()], key=lambda change: change.time)
-    summaries = [_summary(change, requests) for change in changes]
+    summaries = [summarize_state(change, requests) for change in changes]
     return [*summaries, *_waiting(requests, states)][-count:]
 
 
 def _waiting(requests: Mapping[str, RetrainRequested], states: Mapping[str, ModelStateChanged]) -> list[RetrainSummary]:
     """Return requests without a state. They run in order: those before one with a state only have older states."""
     waiting: list[RetrainSummary] = []
+    latest = max(states.values(), key=lambda state: state.time, default=None)
+    under_way = None if latest is None or latest.is_final else latest.retrain_id
+    explanation = f"waits for retrain {under_way}" if under_way else "no trainer has begun with it yet"
     for request in requests.values():
         if request.id in states:
             waiting = []
@@ -69,14 +74,21 @@ def _waiting(requests: Mapping[str, RetrainRequested], states: Mapping[str, Mode
                     model=request.model,
                     time=request.time,
                     state="waiting",
-                    explanation="no trainer has begun with it yet",
+                    explanation=explanation,
+                    waits_for=under_way,
                     **_origin(request),
                 )
             )
     return waiting
 
 
-def _summary(change: ModelStateChanged, requests: Mapping[str, RetrainRequested]) -> RetrainSummary:
+def summarize_state(change: ModelStateChanged, requests: Mapping[str, RetrainRequested]) -> RetrainSummary:
+    """Return the summary of a retrain that has reached a state.
+
+    Args:
+        change: The state.
+        requests: Requests by their ids; one that is missing is left out of the summary.
+    """
     request = requests.get(change.retrain_id)
     return RetrainSummary(
         retrain_id=change.retrain_id,

@@ -104,7 +104,7 @@ class ExplainedVersion(FrozenModel):
     data: dict[str, str] = Field(default_factory=dict)
     """Parameters of the training set."""
     dataset_files: dict[str, str] = Field(default_factory=dict)
-    """Pointers of the training set, by their path."""
+    """DVC pointers of the training set, the texts of ``.dvc`` files, by their path."""
 
 
 class Explanation(FrozenModel):
@@ -372,7 +372,7 @@ def _registered_version(
         git_revision=tags.get("git_revision") or None,
         data={name: " ".join(params[name].split()) for name in sorted(params) if name.startswith("data")},
         dataset_files={
-            file.path: " ".join(load_text(f"{run.info.artifact_uri}/{file.path}").split())
+            file.path: load_text(f"{run.info.artifact_uri}/{file.path}")
             for file in registry.client.list_artifacts(run_id, "dataset")
         },
     ), None

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from driftloop.registry.model_registry import parse_description
+from driftloop.storage.dvc import DatasetVersionNotFound, parse_pointer
 from driftloop_cli.explain import ExplainedRow, Explanation, ReportedOutcome
 
 MAX_ROWS = 20
@@ -72,8 +74,11 @@ def _version_lines(explanation: Explanation) -> Lines:
         )
         return
     yield "version", " ".join([explanation.version, *(f"@{alias}" for alias in registered.aliases)])
-    if registered.description:
-        yield "  result", registered.description
+    description = parse_description(registered.description)
+    if description.text:
+        yield "  result", description.text
+    if description.drift_url:
+        yield "  drift pages", description.drift_url
     if registered.run_id is None:
         return
     yield "  run", f"{registered.run_id} ({registered.run_url})"
@@ -81,5 +86,14 @@ def _version_lines(explanation: Explanation) -> Lines:
     yield "  git revision", registered.git_revision or "unknown"
     for name, value in registered.data.items():
         yield f"  {name.replace('_', ' ')}", value
-    for path, pointer in registered.dataset_files.items():
-        yield f"  {path}", pointer
+    for pointer in registered.dataset_files.values():
+        yield "  dataset", _dataset_text(pointer)
+
+
+def _dataset_text(pointer: str) -> str:
+    """Return in words which file a DVC pointer names."""
+    try:
+        file = parse_pointer(pointer)
+    except DatasetVersionNotFound as error:
+        return str(error)
+    return ", ".join([file.name, *([f"{file.size:,} bytes"] if file.size is not None else []), f"md5 {file.md5}"])

@@ -10,17 +10,21 @@ from http import HTTPStatus
 from typing import NamedTuple, Self
 
 import httpx
+from pydantic import TypeAdapter, ValidationError
 
 from driftloop.errors import Rejected, TrainerUnavailable
 from driftloop.events import ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
-from driftloop.retrain_states import states_until_final
+from driftloop.retrain_states import states_or_retrain_before, states_until_final
+from driftloop.retrain_summary import RetrainSummary
 from driftloop.telemetry import tracing
 from driftloop_cli.settings import CliSettings
 
 READ_TIMEOUT_SECONDS = 30  # three heartbeats of the trainer; an idle proxy may have dropped the connection silently
 RECONNECT_DELAY_SECONDS = 2
+RECENT_OFFSETS = 200  # of the topics of states and retrains, for what is trained when a retrain is requested
+LIST_OF_SUMMARIES = TypeAdapter(list[RetrainSummary])
 
 
 class RetrainRequestRejected(Rejected):
@@ -31,8 +35,9 @@ class SubmittedRetrain(NamedTuple):
     """A retrain that has been requested: its id, and its states as they come."""
 
     id: str
-    states: Iterator[ModelStateChanged | None]
-    """The retrain's states up to the final one; ``None`` at least every 30 seconds without a state."""
+    states: Iterator[ModelStateChanged | RetrainSummary | None]
+    """The retrain's states up to the final one. At least every 30 seconds without a state there is a ``None``, or,
+    before the first state, a summary of another retrain that is being trained."""
 
 
 class KafkaRetrainClient:
@@ -75,10 +80,15 @@ class KafkaRetrainClient:
         with tracing.tracing_session("cli", self.settings.tracing), tracing.span("retrain.request"):
             event = request.to_event(self.model, tracing.current_traceparent())
         # The reader is connected before the request is published, so that it misses no state.
-        model_events = self._open_connections.enter_context(reader.tail(self.settings.kafka, topics.models))
+        tail = reader.tail(self.settings.kafka, topics.models, last=RECENT_OFFSETS)
+        model_events = self._open_connections.enter_context(tail)
         with Publisher(self.settings.kafka, topics, "cli") as publisher:
             publisher.publish(event)
-        return SubmittedRetrain(event.id, states_until_final(event.id, model_events))
+        return SubmittedRetrain(event.id, states_or_retrain_before(event, model_events, self._recent_requests))
+
+    def _recent_requests(self) -> dict[str, RetrainRequested]:
+        events = reader.read_last(self.settings.kafka, self.settings.topics.retrain, RECENT_OFFSETS)
+        return {event.id: event for event in events if isinstance(event, RetrainRequested)}
 
 
 class HttpRetrainClient:
@@ -114,7 +124,24 @@ class HttpRetrainClient:
             TrainerUnavailable: The trainer does not answer. The request may or may not have been published.
         """
         retrain_id = str(self._post("/retrain", request).json()["id"])
-        return SubmittedRetrain(retrain_id, states_until_final(retrain_id, self._stream_states(retrain_id)))
+        return SubmittedRetrain(retrain_id, self._states_or_retrain_before(retrain_id))
+
+    def _states_or_retrain_before(self, retrain_id: str) -> Iterator[ModelStateChanged | RetrainSummary | None]:
+        waits = True
+        for state in states_until_final(retrain_id, self._stream_states(retrain_id)):
+            waits = waits and state is None
+            yield self._retrain_before(retrain_id) if waits else state
+
+    def _retrain_before(self, retrain_id: str) -> RetrainSummary | None:
+        """Return the retrain that one waits for; None if there is none, or if the trainer does not say."""
+        try:
+            response = self._client.get("/retrain", params={"limit": RECENT_OFFSETS})
+            summaries = LIST_OF_SUMMARIES.validate_json(response.raise_for_status().content)
+        except (httpx.HTTPError, ValidationError):
+            return None  # it is only asked for people who wait
+        by_id = {summary.retrain_id: summary for summary in summaries}
+        waiting = by_id.get(retrain_id)
+        return None if waiting is None or waiting.waits_for is None else by_id.get(waiting.waits_for)
 
     def _post(self, path: str, request: RetrainRequest) -> httpx.Response:
         try:

@@ -16,6 +16,7 @@ from driftloop.errors import DependencyUnavailable
 from driftloop.events import DataSelection, ModelStateChanged, RetrainRequest
 from driftloop.exit_codes import ExitCode
 from driftloop.retrain_report import RetrainReport
+from driftloop.retrain_summary import RetrainSummary
 from driftloop_cli.console import (
     AsJson,
     err,
@@ -198,8 +199,13 @@ def _wait_for_result(
 ) -> ExitCode:
     """Print the retrain's states until the final one or the timeout, and collect them; return the exit code."""
     deadline = time.monotonic() + timeout_minutes * 60
+    said = ""
     for state in submitted.states:
-        if state is not None:
+        if isinstance(state, RetrainSummary):
+            if (notice := _describe_retrain_before(state)) != said:
+                print_notice(notice)
+                said = notice
+        elif state is not None:
             states.append(state)
             _print_state(state, on_stderr=on_stderr)
             if state.is_final:
@@ -210,6 +216,11 @@ def _wait_for_result(
     print_notice(message)
     report.write_message("no result yet", f"retrain {submitted.id}: {message}", "error")
     return ExitCode.TIMED_OUT
+
+
+def _describe_retrain_before(before: RetrainSummary) -> str:
+    origin = f" ({before.requested_by})" if before.requested_by else ""
+    return f"waiting for retrain {before.retrain_id}{origin}: {before.state}: {before.explanation}"
 
 
 def _what_goes_on(client: RetrainClient, states: list[ModelStateChanged]) -> str:

@@ -1,9 +1,9 @@
 """Names of time zones that commands take."""
 
-import difflib
 from zoneinfo import available_timezones
 
 from driftloop.errors import InvalidInput
+from driftloop.near_names import near_names
 
 
 def require_timezone(name: str) -> str:
@@ -15,7 +15,7 @@ def require_timezone(name: str) -> str:
     zones = available_timezones()
     if name in zones:
         return name
-    cities = {zone.rsplit("/", 1)[-1].lower(): zone for zone in sorted(zones)}
-    near = difflib.get_close_matches(name.rsplit("/", 1)[-1].lower().replace(" ", "_"), cities, n=3)
+    cities = {zone.rsplit("/", 1)[-1]: zone for zone in sorted(zones)}
+    near = near_names(name.rsplit("/", 1)[-1].replace(" ", "_"), cities)
     hint = f": did you mean {', '.join(cities[city] for city in near)}?" if near else ", such as Europe/Berlin"
     raise InvalidInput(f"there is no time zone {name!r}{hint}")

@@ -53,7 +53,7 @@ class Stack:
 
         Args:
             settings: Use cases, data folder and ports.
-            log: Receives one line for each component that is ready.
+            log: Receives one line for each component that is started, and one when it is ready.
             extra_settings: Further environment variables of the services.
             services_to_start: Services that are started with Kafka, the GCS server and MLflow, by their components'
                 names; by default all.
@@ -145,10 +145,11 @@ class Stack:
     def start(self, name: str) -> None:
         """Start one component and wait until it is ready."""
         component, began = self.components[name], time.monotonic()
+        self._log_line(f"{component.name:<13} starting")
         component.prepare()
         if self._stopping:
             return
-        log = self._log_file(name)
+        log = self.log_file(name)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a") as output:
             common: dict[str, Any] = {
@@ -191,6 +192,11 @@ class Stack:
         """Return the names of components that have exited by themselves."""
         return [self.components[name].name for name, executor in self.executors.items() if not executor.running()]
 
+    def require_running(self) -> None:
+        """Check that no component has exited by itself. Raises :class:`StackStartError`."""
+        if ended := self.exited():
+            raise StackStartError(f"{', '.join(ended)} ended (logs: {self.folder / 'logs'})")
+
     def retrain(
         self, reason: str, data: DataSelection, tell: Callable[[ModelStateChanged], None], model: str | None = None
     ) -> ModelStateChanged:
@@ -215,8 +221,8 @@ class Stack:
                     tell(state)
                     if state.is_final:
                         return state
-                elif self.exited():
-                    raise StackStartError(f"{', '.join(self.exited())} ended (logs: {self.folder / 'logs'})")
+                else:
+                    self.require_running()
         raise AssertionError("the topic has no end")
 
     def use_case(self, name: str) -> ServedUseCase:
@@ -228,7 +234,8 @@ class Stack:
         for served in self.use_cases:
             (self.folder / served.environment_file).write_text("\n".join(served.environment_lines()) + "\n")
 
-    def _log_file(self, name: str) -> Path:
+    def log_file(self, name: str) -> Path:
+        """Return the file to which a component writes."""
         return self.folder / "logs" / f"{name}.log"
 
     def _acquire_lock(self) -> IO[str]:
@@ -273,6 +280,7 @@ class Stack:
         Raises:
             StackStartError: The dataset is not in the bucket.
         """
+        self._log_line(f"{name}: looks for its base dataset in the bucket, and puts it there if it is missing")
         done = subprocess.run(
             [sys.executable, "-m", "driftloop_cli.publish_command"],
             env={**os.environ, **self.use_case(name).environment, FOLDER_VARIABLE: str(self.folder)},

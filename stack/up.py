@@ -9,6 +9,7 @@ from driftloop.command_line import parse_settings
 from driftloop.events import DataSelection
 from driftloop.exit_codes import ExitCode
 from stack import prometheus
+from stack.readiness import wait_until_ready
 from stack.running import Stack, StackStartError
 from stack.services import ServedUseCase
 from stack.settings import StackSettings
@@ -22,6 +23,8 @@ EXAMPLES = """make up USE_CASE=usecases.loans:usecase
 make up USE_CASE=usecases.loans:usecase,usecases.wine:usecase
 DRIFTLOOP_USE_CASE=loans:usecase DRIFTLOOP_STACK__DATA_DIR=/tmp/loans python -m stack.up"""
 
+READY_SECONDS = 300  # for a predictor to load a version; a busy machine has taken half a minute
+
 
 def main() -> int:
     """Start, train first versions where there are none, wait for a signal or for a component to exit, stop."""
@@ -31,6 +34,8 @@ def main() -> int:
         with Stack(parse_settings(StackSettings, DESCRIPTION, EXAMPLES), print_line) as stack:
             for served in stack.use_cases:
                 train_first_version(stack, served)
+            for served in stack.use_cases:
+                wait_until_served(stack, served)
             print_line(addresses(stack))
             while True:
                 time.sleep(1)
@@ -67,6 +72,27 @@ def train_first_version(stack: Stack, served: ServedUseCase) -> None:
             f"{served.name}: there is no version to serve; once the cause is mended: source "
             f'{environment_path(stack, served)} && driftloop retrain --reason "the first version" --wait'
         )
+
+
+def wait_until_served(stack: Stack, served: ServedUseCase) -> None:
+    """Wait until the predictor answers with the version in service, if there is one: it loads it after its next poll.
+
+    Raises:
+        StackStartError: A component has ended.
+    """
+    version, began = served.registry.champion(), time.monotonic()
+    if version is None:
+        return
+    name = served.component_name("predictor")
+    print_line(f"{served.name}: the predictor loads version {version}")
+    answer = wait_until_ready(served.component("predictor").url, READY_SECONDS, stack.require_running)
+    waited = f"{time.monotonic() - began:.0f} s"
+    print_line(
+        f"{served.name}: version {version} is served after {waited}"
+        if answer is None
+        else f"{served.name}: version {version} is not served after {waited}; /readyz of the predictor responds "
+        f"{answer}; its log: {stack.log_file(name)}"
+    )
 
 
 def describe(data: DataSelection) -> str:

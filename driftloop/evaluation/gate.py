@@ -74,7 +74,9 @@ class SmokeTestResult(BaseModel, frozen=True):
     """
 
     error: str | None = None
-    """Why the challenger cannot be loaded or cannot predict; None if it can."""
+    """Why the challenger cannot be loaded or cannot predict; None if it can, or if that is not known."""
+    exceeded_seconds: float | None = None
+    """The time limit, if the test did not finish within it: the challenger could not be checked."""
     challenger: ServingTrial | None = None
     champion: ServingTrial | None = None
 
@@ -165,10 +167,14 @@ def decide(
     detectable = detectable_difference(gain, blocks, settings.confidence_level)
     comparison = (
         f"{metric_label(metric.name)} {format_metric(metric.name, challenger)} against the champion's "
-        f"{format_metric(metric.name, champion)} on {rows:,} rows of {blocks} holdout {_block_name(holdout)}: "
-        f"{_format_gain(metric, gain, settings.confidence_level)}, resampled by {_block_name(holdout)}; "
-        f"as many {_block_name(holdout)} show a difference of {format_metric(metric.name, detectable)} in four of five "
-        "comparisons"
+        f"{format_metric(metric.name, champion)}, {_format_gain(metric, gain, settings.confidence_level)}, on "
+        f"{rows:,} rows of {blocks} holdout {_block_name(holdout)}"
+    )
+    power = (
+        f"; a difference of {format_metric(metric.name, detectable)} would be found in four of five comparisons of so "
+        f"many {_block_name(holdout)}"
+        if np.isfinite(detectable)
+        else ""
     )
     reasons = (
         *_too_few_blocks(blocks, holdout, settings),
@@ -179,11 +185,11 @@ def decide(
         *_signature_changes(smoke_test),
         *_serving_problems(smoke_test, settings.max_latency_ratio),
     )
-    passed = f"{comparison}, whose lower end is above {limit:.3g} ({settings.test} test)"
+    passed = f"{comparison}; the interval's lower end is above {_format_limit(limit, settings)}{power}"
     counts = {"rows": float(rows), "days": float(blocks)}
     return Decision(
         not reasons,
-        f"{'; '.join(reasons)}. {comparison}" if reasons else passed,
+        f"{'; '.join(reasons)}. {comparison}{power}" if reasons else passed,
         _finite({metric.name: champion, **_brier(holdout, "champion"), **_latencies(smoke_test.champion), **counts}),
         _finite(
             {
@@ -234,7 +240,7 @@ def _insufficient_gain(metric: Metric, gain: Interval, limit: float, settings: G
     elif not gain.low > limit:
         yield (
             f"the lower end of the gain's interval, {format_metric(metric.name, gain.low, signed=True)}, is not above "
-            f"{limit:.3g} ({settings.test} test)"
+            f"{_format_limit(limit, settings)}"
         )
 
 
@@ -303,7 +309,13 @@ def _signature_changes(smoke_test: SmokeTestResult) -> Iterator[str]:
 
 
 def _serving_problems(smoke_test: SmokeTestResult, max_latency_ratio: float) -> Iterator[str]:
-    if smoke_test.error is not None:
+    if smoke_test.exceeded_seconds is not None:
+        yield (
+            "it could not be checked in time whether it can serve: the smoke test did not finish within "
+            f"{smoke_test.exceeded_seconds:g} s; try again with a higher "
+            "DRIFTLOOP_GATE__SMOKE_TEST_TIMEOUT_SECONDS, or while the machine is less busy"
+        )
+    elif smoke_test.error is not None:
         yield f"it cannot serve: {smoke_test.error}"
     elif smoke_test.challenger is not None and smoke_test.champion is not None:
         for rows, seconds in smoke_test.challenger.latency_seconds.items():
@@ -344,6 +356,12 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
 
 def _format_gain(metric: Metric, gain: Interval, confidence: float) -> str:
     return f"a gain of {format_interval(metric.name, gain, signed=True)} at {100 * confidence:.4g}%"
+
+
+def _format_limit(limit: float, settings: GateSettings) -> str:
+    """Return in words what the lower end of a gain's interval must be above."""
+    meaning = ", the loss that is tolerated" if settings.test == "non_inferiority" else ""
+    return f"{limit:.3g}{meaning} ({settings.test})"
 
 
 def _block_name(holdout: HoldoutPredictions) -> str:

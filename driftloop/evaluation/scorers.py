@@ -1,5 +1,6 @@
 """scikit-learn's scorers, applied to predictions that are already made."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from sklearn.metrics import get_scorer, get_scorer_names
 from driftloop.errors import InvalidInput
 from driftloop.evaluation.metrics import FloatArray, class_probabilities, predicted_classes
 from driftloop.evaluation.targets import Target
+from driftloop.near_names import near_names
 
 TRIAL_ROWS_PER_CLASS = 5
 # scikit-learn's scorers do not say what they are for, and those of numbers and clusters accept classes, too.
@@ -72,7 +74,11 @@ def scorer_function(name: str, target: Target) -> Callable[[FloatArray, FloatArr
     names = get_scorer_names()
     scorer_name = next((candidate for candidate in (name, f"neg_{name}") if candidate in names), None)
     if scorer_name is None:
-        raise InvalidInput(f"there is no metric {name}; use one of {', '.join(applicable_scorers(target))}")
+        applicable = applicable_scorers(target)
+        by_metric = {scorer.removeprefix("neg_"): scorer for scorer in applicable}
+        near = [by_metric[metric] for metric in near_names(name.removeprefix("neg_"), by_metric)]
+        hint = f"did you mean {', '.join(near)}?" if near else f"use one of {', '.join(applicable)}"
+        raise InvalidInput(f"there is no metric {name}: {hint}")
     if (reason := _reason_not_applicable(scorer_name, target)) is not None:
         raise InvalidInput(
             f"the metric {name} does not apply to this target ({reason}); use one of "
@@ -115,7 +121,8 @@ def _reason_not_applicable(name: str, target: Target) -> str | None:
         probabilities = random.dirichlet(np.ones(count), len(outcomes))
         predictions = probabilities[:, 1] if count == 2 else probabilities
     try:
-        value = function(outcomes, predictions)
+        with warnings.catch_warnings(action="ignore"):  # such as of top-k accuracy with as many classes
+            value = function(outcomes, predictions)
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         return str(error).splitlines()[0]
     return None if np.isfinite(value) else "its value is not a finite number"

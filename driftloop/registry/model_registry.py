@@ -3,6 +3,7 @@
 All functions raise :class:`~driftloop.errors.RegistryUnavailable` when MLflow does not answer.
 """
 
+import re
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -29,7 +30,26 @@ TAG_RESULT = "result"  # the version's last state, in one word
 # Events as JSON, for programs. MLflow's pages sort tags by name: these come after those that people read.
 TAG_RETRAIN_RESULT = "state_of_retrain_json"
 TAG_ROLLED_BACK = "state_rolled_back_json"
+DRIFT_LINK = re.compile(
+    r"\[Drift of this version\]\((?P<url>\S+)\)"
+)  # in a description, which MLflow shows as Markdown
 PARAM_TRAINED_THROUGH = "trained_through"  # of a run
+
+
+class VersionDescription(NamedTuple):
+    """A version's description in its parts."""
+
+    text: str
+    """What it says; without Markdown."""
+    drift_url: str | None
+    """The pages of the version's drift; None without a link to them."""
+
+
+def parse_description(description: str) -> VersionDescription:
+    """Take apart a description as :meth:`ModelRegistry.describe` writes it."""
+    link = DRIFT_LINK.search(description)
+    paragraphs = (paragraph.strip() for paragraph in DRIFT_LINK.sub("", description).split("\n\n"))
+    return VersionDescription("\n".join(filter(None, paragraphs)), link["url"] if link else None)
 
 
 class VersionOrigin(NamedTuple):

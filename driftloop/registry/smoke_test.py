@@ -64,10 +64,7 @@ class SmokeTestProcess:
         try:
             stdout, stderr = self._process.communicate("\n".join(lines), timeout_seconds)
         except subprocess.TimeoutExpired:
-            return SmokeTestResult(
-                error=f"the smoke test did not finish within {timeout_seconds:g} s "
-                "(DRIFTLOOP_GATE__SMOKE_TEST_TIMEOUT_SECONDS)"
-            )
+            return SmokeTestResult(exceeded_seconds=timeout_seconds)
         try:
             return SmokeTestResult.model_validate_json(stdout.strip().rpartition("\n")[2])
         except ValidationError:

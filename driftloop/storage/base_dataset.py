@@ -79,9 +79,9 @@ def publish(storage: StorageSettings, use_case: UseCase, *, replace: bool = Fals
         text = dvc.push(storage, file)
     pushed = dvc.parse_pointer(text)
     if wanted is not None:
-        return PublishedDataset(*pushed, "uploaded")
+        return PublishedDataset(pushed.name, pushed.md5, "uploaded")
     _write(use_case.dvc_file, text)
-    return PublishedDataset(*pushed, "pointed")
+    return PublishedDataset(pushed.name, pushed.md5, "pointed")
 
 
 @contextmanager

@@ -39,10 +39,12 @@ class DatasetVersionNotFound(DriftloopError):
 
 
 class DvcPointer(NamedTuple):
-    """Name and checksum of the file that a ``.dvc`` file points to."""
+    """Name, checksum and size of the file that a ``.dvc`` file points to."""
 
     name: str
     md5: str
+    size: int | None = None
+    """In bytes; None if the pointer does not say."""
 
 
 class RestoredDataset(NamedTuple):
@@ -132,7 +134,7 @@ def make_pointer(file: Path) -> str:
 
 
 def parse_pointer(pointer: str) -> DvcPointer:
-    """Return name and checksum of the file that a pointer names.
+    """Return name, checksum and size of the file that a pointer names.
 
     Pointers come from artifacts that anybody may have written. So only the form that :func:`push` writes is accepted:
     one file, without a path, a URL or another remote.
@@ -145,7 +147,8 @@ def parse_pointer(pointer: str) -> DvcPointer:
             case {"outs": [{"md5": str(md5), "path": str(path), **others}], **rest} if (
                 rest.keys() <= {"md5"} and others.keys() <= {"size", "hash"} and Path(path).name == path
             ):
-                return DvcPointer(path, md5)
+                size = others.get("size")
+                return DvcPointer(path, md5, size if isinstance(size, int) else None)
     except yaml.YAMLError:
         pass
     raise DatasetVersionNotFound(f"not a .dvc file of a single file added with dvc add: {pointer[:200]!r}")

@@ -14,8 +14,10 @@ pytestmark = pytest.mark.integration
 POINTER = "outs:\n- md5: d9e66d0e619760ef25a4b2050a3c1ab5\n  size: 4251102\n  hash: md5\n  path: flights.parquet\n"
 
 
-def test_parse_pointer_returns_name_and_md5() -> None:
-    assert dvc.parse_pointer(POINTER) == DvcPointer("flights.parquet", "d9e66d0e619760ef25a4b2050a3c1ab5")
+def test_parse_pointer_returns_name_md5_and_size() -> None:
+    pointer = DvcPointer("flights.parquet", "d9e66d0e619760ef25a4b2050a3c1ab5", 4251102)
+    assert dvc.parse_pointer(POINTER) == pointer
+    assert dvc.parse_pointer(POINTER.replace("  size: 4251102\n", "")) == pointer._replace(size=None)
 
 
 @pytest.mark.parametrize(

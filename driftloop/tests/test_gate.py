@@ -88,13 +88,24 @@ def test_gate_promotes_better_challenger() -> None:
     assert decision.reasons == ()
     assert f"ROC AUC {decision.challenger['roc_auc']:.3f} against the champion's" in decision.explanation
     assert "2,800 rows of 14 holdout days" in decision.explanation
-    assert "whose lower end is above 0 (superiority test)" in decision.explanation
+    assert "lower end is above 0 (superiority)" in decision.explanation
+    assert f"a difference of {decision.challenger['detectable_gain']:.3f} would be found" in decision.explanation
+
+
+def test_explanation_names_the_loss_that_is_tolerated() -> None:
+    assert "above -0.02, the loss that is tolerated (non_inferiority)" in decision_on(answers(GOOD)).explanation
+
+
+def test_explanation_of_a_single_block_has_no_infinite_difference() -> None:
+    decision = decision_on(answers(GOOD, blocks=np.zeros_like(BLOCKS)))
+    assert "detectable_gain" not in decision.challenger
+    assert "would be found" not in decision.explanation
 
 
 @pytest.mark.parametrize(
     ("holdout", "smoke_test", "changes", "reason"),
     [
-        pytest.param(ranked(POOR), SAME, {}, "is not above -0.02 (non_inferiority test)", id="worse"),
+        pytest.param(ranked(POOR), SAME, {}, "is not above -0.02, the loss that is tolerated", id="worse"),
         pytest.param(
             answers(GOOD, blocks=BLOCKS // 2),
             SAME,
@@ -131,6 +142,13 @@ def test_gate_promotes_better_challenger() -> None:
         ),
         pytest.param(
             answers(GOOD), SmokeTestResult(error="no such file"), {}, "it cannot serve: no such file", id="broken"
+        ),
+        pytest.param(
+            answers(GOOD),
+            SmokeTestResult(exceeded_seconds=120),
+            {},
+            "within 120 s; try again with a higher DRIFTLOOP_GATE__SMOKE_TEST_TIMEOUT_SECONDS",
+            id="not checked",
         ),
         pytest.param(
             answers(GOOD),

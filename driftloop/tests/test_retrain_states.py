@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
-from driftloop.events import Event, ModelStateChanged, Outcome
-from driftloop.retrain_states import states_until_final
+import pytest
+
+from driftloop.events import Event, ModelStateChanged, Outcome, RetrainRequested
+from driftloop.retrain_states import states_or_retrain_before, states_until_final
+from driftloop.retrain_summary import RetrainSummary
 
 
 def state(name: str, retrain_id: str = "a", event_id: str | None = None) -> ModelStateChanged:
@@ -34,3 +37,30 @@ def test_states_until_final_yields_repeated_events_once() -> None:
 
 def test_states_until_final_ends_with_its_source() -> None:
     assert names([state("training")]) == ["training"]
+
+
+REQUESTED = RetrainRequested(id="a", model="m", trigger="manual", reason="test", requested_by="root")
+POLICY = RetrainRequested(id="b", model="m", trigger="drift", reason="test", requested_by="policy")
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        pytest.param([state("training", "b"), None], [("b", "training", "policy")], id="being trained"),
+        pytest.param([state("training", "b"), state("rejected", "b"), None], [None], id="has ended"),
+        pytest.param(
+            [state("training", "b"), state("rolled_back", "c"), None], [("b", "training", "policy")], id="rollback"
+        ),
+        pytest.param([state("training", "c"), None], [("c", "training", None)], id="unknown origin"),
+        pytest.param(
+            [state("training", "b").model_copy(update={"model": "other"}), None], [None], id="of another model"
+        ),
+        pytest.param([state("training"), state("training", "b"), None], ["training", None], id="own has begun"),
+    ],
+)
+def test_waiting_retrain_is_preceded_by_another_one(events: list[Event | None], expected: list[object]) -> None:
+    found = states_or_retrain_before(REQUESTED, events, lambda: {POLICY.id: POLICY})
+    assert [
+        (item.retrain_id, item.state, item.requested_by) if isinstance(item, RetrainSummary) else item and item.state
+        for item in found
+    ] == expected

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from driftloop.events import ModelStateChanged, RetrainRequested
 from driftloop.retrain_summary import summarize_retrains
 
@@ -46,6 +48,12 @@ def test_requests_after_the_last_one_with_a_state_are_waiting() -> None:
         ("a", "training"),
         ("b", "waiting"),
     ]
+
+
+@pytest.mark.parametrize(("state", "waits_for"), [("training", "a"), ("promoted", None)], ids=["trained", "finished"])
+def test_waiting_request_names_the_retrain_before_it(state: str, waits_for: str | None) -> None:
+    *_, waiting = summarize_retrains([request("a"), request("b"), change("a", state, 1)], "m", 10)
+    assert (waiting.retrain_id, waiting.state, waiting.waits_for) == ("b", "waiting", waits_for)
 
 
 def test_state_without_a_request_is_summarized_without_its_origin() -> None:

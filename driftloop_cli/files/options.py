@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -80,11 +81,14 @@ def publish(
                 report(done, count)
 
 
-def print_counts(counts: Mapping[str, object], *, as_json: bool) -> None:
-    """Print counts and other facts: one on a line, or all as a JSON object."""
+def print_counts(
+    counts: Mapping[str, object], *, as_json: bool, meanings: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Print counts and other facts: one on a line, some with their meaning, or all as a JSON object."""
     if as_json:
         print_json(counts)
         return
     for name, value in counts.items():
         shown = f"{value:,}" if isinstance(value, int) else str(value)
-        out.print(f"{name.replace('_', ' '):<16} {shown:>12}", highlight=False)
+        meaning = f"   {meanings[name]}" if name in meanings else ""
+        out.print(f"{name.replace('_', ' '):<16} {shown:>12}{meaning}", highlight=False, soft_wrap=True)

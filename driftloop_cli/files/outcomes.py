@@ -30,6 +30,7 @@ from driftloop_cli.files.source import (
 )
 
 MAX_ROW = 2**31 - 1  # of driftloop.events.RowIndex
+SHOWN_UNMATCHED = 5
 
 
 class OutcomeColumns(NamedTuple):
@@ -57,9 +58,11 @@ class OutcomeCounts(NamedTuple):
     matched: int
     """Rows with an outcome whose prediction is in the archive."""
     unmatched: int
-    """Rows with an outcome whose prediction is not in the archive, or not yet."""
+    """Rows with an outcome whose prediction is not in the archive, or not yet; they are published, too."""
     to_publish: int
     """Events that are published: one for each row with an outcome that is not repeated."""
+    unmatched_examples: tuple[str, ...] = ()
+    """The ids or keys of the first unmatched rows."""
 
 
 def prepare_outcomes(
@@ -109,19 +112,27 @@ def prepare_outcomes(
     )
     predictions = archive_sql(connection, archive.predictions, [*names.values(), MODEL_COLUMN])
     matching = " AND ".join(f"{name} = {archived}" for name, archived in names.items())
-    (rows, with_outcome, matched, to_publish) = fetch_row(
-        connection,
-        "SELECT (SELECT count(*) FROM source), (SELECT count(*) FROM known), (SELECT count(*) FROM known SEMI JOIN "
-        f"(SELECT * FROM ({predictions}) WHERE {of_model}) ON {matching}), (SELECT count(*) FROM outcomes)",
+    connection.execute(
+        f"CREATE TEMP TABLE unmatched AS SELECT {NUMBER}, {next(iter(names))} AS name FROM known ANTI JOIN "
+        f"(SELECT * FROM ({predictions}) WHERE {of_model}) ON {matching}"
     )
+    (rows, with_outcome, unmatched, to_publish) = fetch_row(
+        connection,
+        "SELECT (SELECT count(*) FROM source), (SELECT count(*) FROM known), (SELECT count(*) FROM unmatched), "
+        "(SELECT count(*) FROM outcomes)",
+    )
+    examples = connection.execute(
+        f"SELECT name FROM unmatched GROUP BY name ORDER BY min({NUMBER}) LIMIT {SHOWN_UNMATCHED}"
+    ).fetchall()
     _prepare_events(source, columns, model, same)
     return OutcomeCounts(
         rows=rows,
         without_outcome=rows - with_outcome,
         repeated=with_outcome - to_publish,
-        matched=matched,
-        unmatched=with_outcome - matched,
+        matched=with_outcome - unmatched,
+        unmatched=unmatched,
         to_publish=to_publish,
+        unmatched_examples=tuple(name for (name,) in examples),
     )
 
 

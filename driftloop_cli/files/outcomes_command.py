@@ -1,12 +1,12 @@
 """The command ``driftloop outcomes load``."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from driftloop.command_line import load_settings_or_exit
 from driftloop.events import now
-from driftloop_cli.console import AsJson, exit_on_registry_error
+from driftloop_cli.console import AsJson, exit_on_registry_error, print_json, print_message
 from driftloop_cli.files.options import (
     DryRun,
     RowsFile,
@@ -19,7 +19,20 @@ from driftloop_cli.files.options import (
 from driftloop_cli.settings import StorageCliSettings
 from driftloop_cli.time_zones import require_timezone
 
+if TYPE_CHECKING:
+    from driftloop_cli.files.outcomes import OutcomeCounts
+
 app = typer.Typer(no_args_is_help=True)
+
+COUNTS = ("rows", "without_outcome", "repeated", "matched", "unmatched", "to_publish", "published")
+"""What is printed for people, in this order."""
+MEANINGS = {
+    "without_outcome": "left out: not known yet",
+    "repeated": "left out: said before, in the file or in the archive",
+    "matched": "their prediction is in the archive",
+    "unmatched": "published as well: predictions may still arrive",
+}
+"""What the counts mean, for people."""
 
 
 @app.callback()
@@ -68,4 +81,17 @@ def load(
         if not dry_run:
             publish(settings, Outcome, source, "events", counts.to_publish)
     published = 0 if dry_run else counts.to_publish
-    print_counts({**counts._asdict(), "published": published}, as_json=as_json)
+    print_outcome_counts(counts, published, dry_run=dry_run, as_json=as_json)
+
+
+def print_outcome_counts(counts: "OutcomeCounts", published: int, *, dry_run: bool, as_json: bool) -> None:
+    """Print what was found in a source and what was published."""
+    facts = counts._asdict() | {"published": published, "dry_run": dry_run}
+    if as_json:
+        print_json(facts)
+        return
+    print_counts({name: facts[name] for name in COUNTS}, as_json=False, meanings=MEANINGS)
+    if counts.unmatched_examples:
+        print_message(f"unmatched, for example: {', '.join(counts.unmatched_examples)}")
+    if dry_run:
+        print_message("dry run: nothing is published")

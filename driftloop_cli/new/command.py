@@ -1,6 +1,8 @@
 """The command ``driftloop new``."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,9 +12,13 @@ from rich.table import Table
 from driftloop.errors import InvalidInput
 from driftloop.exit_codes import ExitCode
 from driftloop_cli.console import AsJson, err, exit_with, print_json, print_message, print_table
+from driftloop_cli.new.place import place_use_case
 
 if TYPE_CHECKING:
     from driftloop_cli.new.plan import UseCasePlan
+
+MAX_EXAMPLES_LENGTH = 40  # of a cell of the printed table
+ELLIPSIS = " …"
 
 Name = Annotated[str, typer.Argument(help="name of the use case and its model: letters, digits and _")]
 FromFile = Annotated[
@@ -62,15 +68,12 @@ def new(
 
         driftloop new loans --from loans.csv --target repaid --time applied_at --id loan_id --timezone Europe/Berlin
     """
-    from driftloop_cli.new.plan import Options, make_plan, require_use_case_name  # noqa: PLC0415  # takes seconds
-    from driftloop_cli.new.render import write_use_case  # noqa: PLC0415
-
     try:
-        folder, module = _place(into, require_use_case_name(name))
-        if folder.exists() and any(folder.iterdir()) and not force:
-            raise exit_with(
-                ExitCode.REFUSED, f"{folder} exists already: choose another name, or overwrite with --force"
-            )
+        folder, module = place_use_case(into, name, overwrite=force)  # before what takes seconds to import
+
+        from driftloop_cli.new.plan import Options, make_plan  # noqa: PLC0415
+        from driftloop_cli.new.render import write_use_case  # noqa: PLC0415
+
         options = Options(name, file, target, time, id_, timezone, time_format, metric)
         with err.status(f"reading {file} ({file.stat().st_size / 1e6:,.0f} MB)"):
             plan = make_plan(options)
@@ -81,18 +84,6 @@ def new(
         print_json(_as_json(plan, folder, module))
     else:
         _print_plan(plan, folder, module)
-
-
-def _place(into: Path, name: str) -> tuple[Path, str]:
-    """Return the folder of a use case, and the name of its module.
-
-    Raises:
-        InvalidInput: Python cannot import from the folder.
-    """
-    parts = into.parts
-    if into.is_absolute() or not parts or not all(part.isidentifier() for part in parts):
-        raise InvalidInput(f"--into {into} must be a path from here that Python can import, such as usecases")
-    return into / name, ".".join([*parts, name])
 
 
 def _as_json(plan: "UseCasePlan", folder: Path, module: str) -> dict[str, object]:
@@ -128,7 +119,7 @@ def _print_plan(plan: "UseCasePlan", folder: Path, module: str) -> None:
             escape(column.name),
             f"[yellow]{column.taken_as}[/]" if left_out else column.taken_as,
             escape(column.reason),
-            escape(", ".join(column.examples)[:40]),
+            escape(_such_as(column.examples)),
         )
     print_table(table)
     print_message(f"versions are compared by {plan.metric.name}: {plan.metric.reason}")
@@ -142,3 +133,12 @@ def _print_plan(plan: "UseCasePlan", folder: Path, module: str) -> None:
     print_message(f"wrote {folder}: each choice above is a line in {folder}/usecase.py")
     settings = "".join(f"{variable}={value} " for variable, value in plan.first_version.settings.items())
     print_message(f"next: {settings}make up USE_CASE={module}:usecase; more in {folder}/README.md")
+
+
+def _such_as(examples: Sequence[str]) -> str:
+    """Return examples as one short text; what is left out, in words as a whole if possible, is an ellipsis."""
+    text = " ".join(", ".join(examples).split())
+    if len(text) <= MAX_EXAMPLES_LENGTH:
+        return text
+    words = shorten(text, MAX_EXAMPLES_LENGTH, placeholder=ELLIPSIS)
+    return words if words != ELLIPSIS.strip() else f"{text[: MAX_EXAMPLES_LENGTH - 1]}…"

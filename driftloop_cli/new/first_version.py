@@ -45,12 +45,7 @@ def choose_first_version(days: pd.Series, target: pd.Series) -> FirstVersion:
     Raises:
         InvalidInput: There are too few rows to calibrate the shortest windows.
     """
-    least = MIN_INDEPENDENT_WINDOWS * MIN_WINDOW_ROWS
-    if len(days) < least:
-        raise InvalidInput(
-            f"the table has {len(days)} rows, and {least} are needed: calibration compares {MIN_INDEPENDENT_WINDOWS} "
-            f"windows, and a window has at least {MIN_WINDOW_ROWS} rows (DRIFTLOOP_WINDOW__ROWS)"
-        )
+    require_enough_rows(len(days))
     split = days.iloc[int(FIRST_FRACTION * len(days))]
     first = int((days < split).sum())
     base_end: date | None = split.date()
@@ -63,7 +58,7 @@ def choose_first_version(days: pd.Series, target: pd.Series) -> FirstVersion:
         settings["DRIFTLOOP_WINDOW__ROWS"] = str(window)
         notes.append(
             f"windows of {window} rows instead of {DEFAULT_WINDOW_ROWS:,}: calibration needs "
-            f"{MIN_INDEPENDENT_WINDOWS} of them in the {first:,} rows of the first version"
+            f"{MIN_INDEPENDENT_WINDOWS} of them in the {first:,} rows of the first version (DRIFTLOOP_WINDOW__ROWS)"
         )
     if first < MIN_USEFUL_ROWS:
         notes.append(
@@ -72,12 +67,29 @@ def choose_first_version(days: pd.Series, target: pd.Series) -> FirstVersion:
         )
     if int(target[:first].notna().sum()) < DEFAULT_MIN_LABELLED_ROWS:
         settings["DRIFTLOOP_DATA__MIN_LABELLED_ROWS"] = str(int(target[:first].notna().sum()) // 2)
-        notes.append(f"fewer than {DEFAULT_MIN_LABELLED_ROWS:,} rows have an outcome: a training of fewer is allowed")
-    settings |= _window_age(days, window)
+        notes.append(
+            f"fewer than {DEFAULT_MIN_LABELLED_ROWS:,} rows have an outcome: a training of fewer is allowed "
+            "(DRIFTLOOP_DATA__MIN_LABELLED_ROWS)"
+        )
+    settings |= _window_age(days, window, notes)
     if base_end is not None:
         settings |= _holdout(days[first:], target[first:], notes)
     end = days.iloc[-1] + pd.Timedelta(days=1)
     return FirstVersion(first, days.iloc[0].date(), base_end, end.date(), settings, tuple(notes))
+
+
+def require_enough_rows(rows: int) -> None:
+    """Check that a table has enough rows for the shortest windows.
+
+    Raises:
+        InvalidInput: There are too few to calibrate them.
+    """
+    least = MIN_INDEPENDENT_WINDOWS * MIN_WINDOW_ROWS
+    if rows < least:
+        raise InvalidInput(
+            f"the table has {rows} rows, and {least} are needed: calibration compares {MIN_INDEPENDENT_WINDOWS} "
+            f"windows, and a window has at least {MIN_WINDOW_ROWS} rows (DRIFTLOOP_WINDOW__ROWS)"
+        )
 
 
 def window_rows(reference_rows: int) -> int:
@@ -89,11 +101,17 @@ def window_rows(reference_rows: int) -> int:
     return max(longest // step * step, MIN_WINDOW_ROWS)
 
 
-def _window_age(days: pd.Series, window: int) -> dict[str, str]:
+def _window_age(days: pd.Series, window: int, notes: list[str]) -> dict[str, str]:
     """Return how long a window may stay open, if rows are so rare that it would close before it is full."""
     per_day = float(np.median(days.value_counts()))
     needed = math.ceil(2 * window / per_day)  # twice, because busy days and quiet days differ
-    return {"DRIFTLOOP_WINDOW__MAX_AGE_SECONDS": str(needed * 86_400)} if needed > DEFAULT_MAX_AGE_DAYS else {}
+    if needed <= DEFAULT_MAX_AGE_DAYS:
+        return {}
+    notes.append(
+        f"a window may last {needed} days instead of {DEFAULT_MAX_AGE_DAYS}: {window} rows take about "
+        f"{window / per_day:.0f} at this table's pace (DRIFTLOOP_WINDOW__MAX_AGE_SECONDS)"
+    )
+    return {"DRIFTLOOP_WINDOW__MAX_AGE_SECONDS": str(needed * 86_400)}
 
 
 def _holdout(days: pd.Series, target: pd.Series, notes: list[str]) -> dict[str, str]:
@@ -104,7 +122,7 @@ def _holdout(days: pd.Series, target: pd.Series, notes: list[str]) -> dict[str, 
     held_out = max(streamed // 2, 2)
     notes.append(
         f"only {streamed} days remain to be streamed: the gate holds out {held_out} days instead of "
-        f"{DEFAULT_HOLDOUT_DAYS}, and its verdicts are less certain"
+        f"{DEFAULT_HOLDOUT_DAYS}, and its verdicts are less certain (DRIFTLOOP_GATE__HOLDOUT_DAYS)"
     )
     return {
         "DRIFTLOOP_GATE__HOLDOUT_DAYS": str(held_out),

@@ -1,7 +1,5 @@
 """From a file to all choices about a use case: its columns, target, metric, times and first version."""
 
-import difflib
-import keyword
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +11,11 @@ import pyarrow as pa
 
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.errors import InvalidInput
-from driftloop.setting_values import require_model_name
+from driftloop.near_names import near_names
 from driftloop_cli.new import leaks
 from driftloop_cli.new.column_facts import ColumnFacts, column_facts
 from driftloop_cli.new.column_kinds import ColumnChoice, choose_kind, require_feature_name
-from driftloop_cli.new.first_version import FirstVersion, choose_first_version
+from driftloop_cli.new.first_version import FirstVersion, choose_first_version, require_enough_rows
 from driftloop_cli.new.read_table import read_table
 from driftloop_cli.new.targets import MetricChoice, TargetChoice, choose_metric, choose_target
 from driftloop_cli.new.times import AmbiguousDates, parse_times, read_row_times
@@ -92,30 +90,12 @@ class UseCasePlan:
         ]
 
 
-def require_use_case_name(name: str) -> str:
-    """Return a name that a Python module can have.
-
-    Raises:
-        InvalidInput: It is none; the message has one that is similar.
-    """
-    if not name.isidentifier() or keyword.iskeyword(name) or not name.isascii():
-        similar = (
-            "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name).strip("_").lower()
-        )
-        similar = f"use_case_{similar}" if not similar.isidentifier() or keyword.iskeyword(similar) else similar
-        raise InvalidInput(
-            f"{name!r} cannot be the name of a Python module: use letters, digits and _, as in {similar}"
-        )
-    return require_model_name(name)
-
-
 def make_plan(options: Options) -> UseCasePlan:
     """Read the file and choose everything.
 
     Raises:
         InvalidInput: Something is odd; the message says what, where, and what to do.
     """
-    require_use_case_name(options.name)
     if options.timezone is not None:
         require_timezone(options.timezone)
     file = read_table(options.file)
@@ -125,6 +105,7 @@ def make_plan(options: Options) -> UseCasePlan:
             _require_column(option, name, table.column_names)
     if options.time == options.target:
         raise InvalidInput(f"--time and --target are the same column, {options.time}")
+    require_enough_rows(table.num_rows)
 
     facts = {name: column_facts(name, table[name]) for name in (options.target, options.time)}
     times = read_row_times(options.time, table[options.time], options.timezone, options.time_format)
@@ -137,6 +118,7 @@ def make_plan(options: Options) -> UseCasePlan:
 
     values = table[options.target].to_pandas()
     target = choose_target(facts[options.target], values)
+    metric = choose_metric(options.metric, target, values)
     columns = tuple(
         _with_note(choose_kind(facts[name], is_identifier=name == options.id), dated.get(name) or file.notes.get(name))
         for name in table.column_names
@@ -159,7 +141,7 @@ def make_plan(options: Options) -> UseCasePlan:
         columns=columns,
         facts=facts,
         target=target,
-        metric=choose_metric(options.metric, target, values),
+        metric=metric,
         timezone=timezone,
         time_note=times.note,
         first_version=first_version,
@@ -170,8 +152,7 @@ def make_plan(options: Options) -> UseCasePlan:
 def _require_column(option: str, name: str, names: Sequence[str]) -> None:
     if name in names:
         return
-    lower = {column.lower(): column for column in names}
-    near = [lower[match] for match in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+    near = near_names(name, names)
     hint = f"did you mean {', '.join(near)}?" if near else f"the columns are {', '.join(names)}"
     raise InvalidInput(f"there is no column {name!r} ({option}): {hint}")
 

@@ -54,9 +54,8 @@ def choose_target(facts: ColumnFacts, values: pd.Series) -> TargetChoice:
             "outcome is not known, until most are"
         )
     if facts.distinct < 2:
-        raise InvalidInput(
-            f"the target {name} is {facts.examples[0]} in each row that has one: there is nothing to predict"
-        )
+        value = repr(facts.examples[0]) if facts.type == "text" else facts.examples[0]
+        raise InvalidInput(f"the target {name} is {value} in each row that has one: there is nothing to predict")
     counts = values.value_counts()
     if facts.type == "text" and facts.distinct > MAX_TEXT_CLASSES:
         raise InvalidInput(

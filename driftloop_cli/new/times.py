@@ -41,6 +41,16 @@ MAX_MISSING_FRACTION = 0.01
 class AmbiguousDates(InvalidInput):
     """Day and month of every date could be swapped."""
 
+    def __init__(self, example: str, formats: tuple[str, str]) -> None:
+        """Say so.
+
+        Args:
+            example: One of the dates.
+            formats: The format with the day first or the month first, and the other one; each with its clock.
+        """
+        super().__init__(f"day and month could be swapped in {example!r}")
+        self.formats = formats
+
 
 class ParsedTimes(NamedTuple):
     """A column as times."""
@@ -96,11 +106,11 @@ def read_row_times(name: str, column: pa.ChunkedArray, timezone: str | None, tim
     try:
         parsed = parse_times(column, time_format)
     except AmbiguousDates as error:
+        one, other = error.formats
         raise InvalidInput(
-            f"the times in {name} are ambiguous: {error}; say --time-format '%d/%m/%Y' or '%m/%d/%Y', with the clock "
-            "after it if there is one"
+            f"the times in {name} are ambiguous: {error}; say --time-format '{one}' or --time-format '{other}'"
         ) from error
-    examples = ", ".join(map(str, column.drop_null()[:3].to_pylist()))
+    examples = ", ".join(map(str, column.drop_null().unique()[:3].to_pylist()))
     if parsed is None:
         raise InvalidInput(
             f"the column {name} has no times, but {examples}: write them as 2026-03-01T17:30:00, or say how they are "
@@ -178,7 +188,7 @@ def _parse_texts(column: pa.ChunkedArray) -> ParsedTimes | None:
     if (swapped := _swap_day_and_month(best)) is not None:
         other = _read(texts, swapped)
         if other.notna().sum() == times.notna().sum():
-            raise AmbiguousDates(f"day and month could be swapped in {sample.iloc[0]!r}")
+            raise AmbiguousDates(sample.iloc[0], (best, swapped))
         if other.notna().sum() > times.notna().sum():
             return ParsedTimes(other, swapped)
     return ParsedTimes(times, best)

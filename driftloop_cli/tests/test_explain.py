@@ -256,7 +256,7 @@ def test_explanation_of_reference_says_whether_it_is_complete(bucket: Any) -> No
 def test_explanation_of_version_has_its_revision_and_who_requested_it(bucket: Any) -> None:
     version = ExplainedVersion(
         aliases=["champion"],
-        description="promoted: it is better",
+        description="promoted: it is better\n\n[Drift of this version](http://worker/?model=m&version=1)\n\nin service",
         run_id="abc",
         run_url="http://mlflow/abc",
         retrain_id="r",
@@ -264,13 +264,15 @@ def test_explanation_of_version_has_its_revision_and_who_requested_it(bucket: An
         reason="it is summer",
         git_revision="123-dirty",
         data={"data_selection": "{}"},
-        dataset_files={"dataset/m.parquet.dvc": "md5: 1"},
+        dataset_files={"dataset/m.parquet.dvc": "outs:\n- md5: d9e6\n  size: 4251102\n  path: m.parquet\n"},
     )
     lines = dict(explanation_lines(explain(bucket, located(), registered=version)))
     assert lines["version"] == "1 @champion"
     assert lines["  retrain"] == "r, requested by root: it is summer"
     assert lines["  git revision"] == "123-dirty"
-    assert (lines["  data selection"], lines["  dataset/m.parquet.dvc"]) == ("{}", "md5: 1")
+    assert lines["  result"].splitlines() == ["promoted: it is better", "in service"]
+    assert lines["  drift pages"] == "http://worker/?model=m&version=1"
+    assert (lines["  data selection"], lines["  dataset"]) == ("{}", "m.parquet, 4,251,102 bytes, md5 d9e6")
     unknown = dict(explanation_lines(explain(bucket, located(), registry_error="no registry")))
     assert unknown["version"] == "1; its origin cannot be read from the registry: no registry"
 

@@ -17,12 +17,13 @@ from driftloop.errors import (
     StorageUnavailable,
     TrainerUnavailable,
 )
-from driftloop.events import DriftVerdict, Event, ModelStateChanged, RetrainRequest, Window
+from driftloop.events import DriftVerdict, Event, ModelStateChanged, RetrainRequest, RetrainRequested, Window
 from driftloop.exit_codes import ExitCode
 from driftloop.kafka import reader, topics
 from driftloop.registry import rollback
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.registry.rollback import RollbackNotPossible
+from driftloop.retrain_summary import summarize_state
 from driftloop_cli import explain, main, retrain_command
 from driftloop_cli.explain import ExplainedRow, Explanation
 from driftloop_cli.main import app
@@ -94,6 +95,21 @@ def test_retrain_wait_exits_with_the_code_of_the_result(
     assert result.exit_code == code
     assert f"{state} version 2: is {state} [x]" in result.stdout
     assert summary.read_text().splitlines()[0].endswith(f"flights: {state}, version 2")
+
+
+def test_retrain_wait_tells_each_state_of_the_retrain_before_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = summarize_state(
+        model_state("training").model_copy(update={"retrain_id": "b", "explanation": "compares"}),
+        {"b": RetrainRequested(id="b", model="flights", trigger="drift", reason="drift", requested_by="policy")},
+    )
+    later = before.model_copy(update={"explanation": "registers"})
+    submit_with(monkeypatch, iter([None, before, before, later, model_state("promoted")]))
+    result = run(*RETRAIN, "--wait")
+    assert result.exit_code == ExitCode.SUCCESS
+    assert result.stderr.splitlines() == [
+        "waiting for retrain b (policy): training: compares",
+        "waiting for retrain b (policy): training: registers",
+    ]
 
 
 def test_retrain_wait_with_github_annotations_reports_a_rejection_as_warning(monkeypatch: pytest.MonkeyPatch) -> None:

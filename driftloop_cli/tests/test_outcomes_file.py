@@ -1,5 +1,6 @@
 """Outcomes from files are checked, counted and prepared as the events that the predictor would publish."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from driftloop.kafka.bulk_publisher import shared_headers
 from driftloop.kafka.codec import decode, encode
 from driftloop.storage.archive_files import ArchiveFiles
 from driftloop_cli.files.outcomes import OutcomeColumns, OutcomeCounts, prepare_outcomes
+from driftloop_cli.files.outcomes_command import print_outcome_counts
 from driftloop_cli.files.source import Source, open_source, prepared_events
 
 NOW = datetime(2014, 1, 1, tzinfo=UTC)
@@ -79,7 +81,9 @@ def archived(folder: Path, outcomes: list[Outcome], predictions: list[tuple[str,
 
 def test_rows_become_events_and_are_counted(tmp_path: Path) -> None:
     counts, events = load(write(tmp_path, CSV))
-    assert counts == OutcomeCounts(rows=4, without_outcome=1, repeated=1, matched=0, unmatched=3, to_publish=2)
+    assert counts == OutcomeCounts(
+        rows=4, without_outcome=1, repeated=1, matched=0, unmatched=3, to_publish=2, unmatched_examples=("a",)
+    )
     assert [(e.prediction_id, e.index, e.outcome, e.time) for e in events] == [
         ("a", 0, 1, datetime(2013, 7, 1, 5, tzinfo=UTC)),
         ("a", 1, 0, datetime(2013, 7, 2, 5, tzinfo=UTC)),
@@ -121,7 +125,9 @@ def test_what_the_archive_has_is_not_published_again(with_time: bool, labels: bo
     _, events = load(file, columns)
     archive = archived(tmp_path, events[:1], [("a", 0), ("c", 0)])
     counts, left = load(file, columns, archive)
-    assert counts == OutcomeCounts(rows=4, without_outcome=1, repeated=2, matched=2, unmatched=1, to_publish=1)
+    assert counts == OutcomeCounts(
+        rows=4, without_outcome=1, repeated=2, matched=2, unmatched=1, to_publish=1, unmatched_examples=("a",)
+    )
     assert left == events[1:]
     everything = archived(tmp_path, events, [])
     assert load(file, columns, everything)[0].to_publish == 0
@@ -231,10 +237,32 @@ def test_outcomes_by_key_are_matched_with_rows_of_the_model(tmp_path: Path) -> N
     with opened(file) as source:
         counts = prepare(source, columns, ArchiveFiles([tmp_path / "predictions.parquet"]))
         events = list(prepared_events(source, "events"))
-    assert counts == OutcomeCounts(rows=3, without_outcome=0, repeated=0, matched=1, unmatched=2, to_publish=3)
+    assert counts == OutcomeCounts(
+        rows=3, without_outcome=0, repeated=0, matched=1, unmatched=2, to_publish=3, unmatched_examples=("002", "003")
+    )
     assert [event.key for event in events] == ["001", "002", "003"]
     outcome = Outcome.model_validate_json(events[0].value)
     assert (outcome.model, outcome.key, outcome.outcome, outcome.message_key) == ("m", "001", 1, events[0].key)
+
+
+def test_few_unmatched_names_are_examples_in_the_order_of_the_file(tmp_path: Path) -> None:
+    rows = "".join(f"{order},1\n" for order in [9, 9, *range(8, 0, -1)])
+    with opened(write(tmp_path, f"order,paid\n{rows}")) as source:
+        counts = prepare(source, OutcomeColumns("paid", key="order"))
+    assert (counts.unmatched, counts.unmatched_examples) == (10, ("9", "8", "7", "6", "5"))
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_counts_are_printed_with_what_a_dry_run_means(dry_run: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    counts = OutcomeCounts(4, 1, 1, 0, 3, 2, ("a", "b"))
+    print_outcome_counts(counts, 0 if dry_run else 2, dry_run=dry_run, as_json=False)
+    printed = capsys.readouterr().out
+    assert ("dry run: nothing is published" in printed) == dry_run
+    assert "a, b" in printed
+    assert len(printed.splitlines()) == 8 + dry_run
+    print_outcome_counts(counts, 0, dry_run=dry_run, as_json=True)
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["unmatched"], facts["unmatched_examples"], facts["dry_run"]) == (3, ["a", "b"], dry_run)
 
 
 def test_id_or_key_is_needed(tmp_path: Path) -> None:

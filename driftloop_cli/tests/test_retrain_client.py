@@ -15,12 +15,14 @@ from pydantic import SecretStr
 
 from driftloop.errors import BrokerUnavailable, TrainerUnavailable
 from driftloop.events import Event, ModelStateChanged, RetrainRequest
+from driftloop.retrain_summary import RetrainSummary
 from driftloop.telemetry.health import Health
 from driftloop_cli import retrain_client
 from driftloop_cli.retrain_client import HttpRetrainClient, RetrainRequestRejected
 from trainer.api import create_api
 
 API_KEY = "open sesame"
+TIME = "2026-01-01T00:00:00Z"
 REQUEST = RetrainRequest(reason="two new carriers", requested_by="somebody")
 
 
@@ -116,6 +118,33 @@ def test_http_client_yields_none_for_heartbeats() -> None:
     with serve(app) as url, HttpRetrainClient(url, API_KEY) as client:
         states = list(client.submit(REQUEST).states)
     assert [state and state.state for state in states] == [None, None, "failed"]
+
+
+def test_http_client_yields_the_retrain_before_it_while_it_waits() -> None:
+    app = FastAPI()
+    retrains = [
+        {"retrain_id": "a", "model": "flights", "time": TIME, "state": "waiting", "waits_for": "b"},
+        {"retrain_id": "b", "model": "flights", "time": TIME, "state": "training", "requested_by": "policy"},
+    ]
+
+    @app.post("/retrain")
+    def _retrain() -> dict[str, str]:
+        return {"id": "a"}
+
+    @app.get("/retrain")
+    def _retrains() -> list[dict[str, str]]:
+        return retrains
+
+    @app.get("/retrain/a")
+    def _states() -> StreamingResponse:
+        lines = ["\n", *(model_state("a", state, state).model_dump_json() + "\n" for state in ("training", "failed"))]
+        return StreamingResponse(iter([*lines[:2], "\n", lines[2]]), media_type="application/x-ndjson")
+
+    with serve(app) as url, HttpRetrainClient(url, API_KEY) as client:
+        before, *states = client.submit(REQUEST).states
+    assert isinstance(before, RetrainSummary)
+    assert (before.retrain_id, before.requested_by) == ("b", "policy")
+    assert [state and state.state for state in states] == ["training", None, "failed"]
 
 
 def test_http_client_reconnects_when_no_heartbeat_arrives(monkeypatch: pytest.MonkeyPatch) -> None:

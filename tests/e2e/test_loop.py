@@ -199,7 +199,7 @@ def test_gate_rejects_worse_challenger_and_champion_still_serves(stack: Stack) -
         states = [change for change in states_until_final(response.json()["id"], state_stream) if change]
     assert {change.state for change in states[:-1]} == {"training"}
     assert states[-1].state == "rejected"
-    assert "(non_inferiority test)" in states[-1].explanation
+    assert "(non_inferiority)" in states[-1].explanation
     assert stack.registry.champion() == champion
     assert serves_version(stack, champion)
 

@@ -301,7 +301,7 @@ def test_explain_shows_row_outcome_verdict_and_version_of_prediction(
         "on 200 rows of version 1: score",
         "1 @champion",
         "requested by a test: number 1",
-        "dataset/flights.parquet.dvc",
+        "dataset flights.parquet, ",
         "abc123",
         usecase.dvc_file.read_text().split("md5: ")[1].split()[0],
         "gs://driftloop/references/flights/1",

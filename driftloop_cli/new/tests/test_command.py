@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from importlib import import_module, invalidate_caches
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from driftloop_cli.main import app
 
 ROOT = Path(__file__).resolve().parents[3]
 ROWS = 1_500
+CHOICES = np.arange(ROWS)
 WORDS = ("house", "car", "roof", "repair", "holiday", "kids", "boat", "trip")
 
 
@@ -215,8 +218,56 @@ def test_choices_are_printed_and_written_as_lines_to_edit(tmp_path: Path) -> Non
         assert column.split()[0] in result.output
     readme = (tmp_path / "written/loans/README.md").read_text()
     assert "make up USE_CASE=written.loans:usecase" in readme
-    assert "export DRIFTLOOP_WINDOW__ROWS=" in readme
+    assert "DRIFTLOOP_WINDOW__ROWS=50 \\\nmake up" in readme
     assert (tmp_path / "written/loans/.gitignore").read_text().splitlines()[-1] == "/loans.parquet"
+
+
+def requests_of(readme: str) -> dict[str, tuple[datetime, dict[str, Any]]]:
+    """Return the time in the header and the body of each request of curl in a README, by its path."""
+    pattern = r"localhost:8000/(\w+) .*?Driftloop-Time: (\S+)'.*?-d '(.*?)'\n"
+    found = re.findall(pattern, readme, flags=re.DOTALL)
+    return {path: (datetime.fromisoformat(time), json.loads(body)) for path, time, body in found}
+
+
+def test_example_is_a_row_with_its_own_key_time_and_outcome(tmp_path: Path) -> None:
+    table = loans().assign(age=lambda rows: rows["age"].mask(rows.index % 3 == 0))  # integers with gaps
+    table.to_csv(tmp_path / "table.csv", index=False)
+    assert new("table.csv", "--id", "loan", "--timezone", "Europe/Berlin").exit_code == ExitCode.SUCCESS
+    readme = (tmp_path / "written/loans/README.md").read_text()
+    requests = requests_of(readme)
+    at, prediction = requests["predict"]
+    known_at, outcomes = requests["outcomes"]
+    (key,) = prediction["keys"]
+    row = table.set_index("loan").loc[int(key)]
+    assert at == pd.Timestamp(str(row["at"]), tz="Europe/Berlin")
+    assert (known_at - at).days == 1
+    assert outcomes == {"outcomes": [{"key": key, "outcome": row["repaid"]}]}
+    (instance,) = prediction["instances"]
+    assert (instance["amount"], instance["city"], instance["purpose"]) == (row["amount"], row["city"], row["purpose"])
+    assert (instance["age"], type(instance["age"])) == (row["age"], int)
+    assert at.date() == written_use_case("loans").first_version.base_end
+    assert "outcomes load FILE --key loan --outcome repaid" in readme
+
+
+def test_example_without_an_id_is_named_by_the_answer(tmp_path: Path) -> None:
+    rentals().to_csv(tmp_path / "table.csv", index=False)
+    assert new("table.csv", "--target", "rented").exit_code == ExitCode.SUCCESS
+    requests = requests_of((tmp_path / "written/loans/README.md").read_text())
+    assert set(requests["predict"][1]) == {"instances"}
+    (outcome,) = requests["outcomes"][1]["outcomes"]
+    (rented,) = rentals().loc[rentals()["at"] == requests["predict"][0], "rented"]
+    assert (outcome["index"], outcome["outcome"]) == (0, pytest.approx(rented))
+
+
+def test_examples_are_cut_at_words_with_an_ellipsis(tmp_path: Path) -> None:
+    table = loans().assign(city=[f"{'x' * 45}{row % 3}" for row in CHOICES])
+    table.to_csv(tmp_path / "table.csv", index=False)
+    lines = new("table.csv").stdout.splitlines()
+    cells = {line.split("│")[1].strip(): line.split("│")[4].strip() for line in lines if line.startswith("│")}
+    first = str(table["purpose"][0])
+    assert cells["purpose"].endswith(" …")
+    assert f"{first}, ".startswith(cells["purpose"].removesuffix("…"))
+    assert cells["city"] == "x" * 39 + "…"
 
 
 def test_choices_are_printed_as_json(tmp_path: Path) -> None:
@@ -233,7 +284,10 @@ def test_use_case_is_overwritten_only_if_forced(tmp_path: Path) -> None:
     assert new("table.csv").exit_code == ExitCode.SUCCESS
     edited = tmp_path / "written/loans/usecase.py"
     edited.write_text("# mine\n")
-    assert new("table.csv").exit_code == ExitCode.REFUSED
+    (tmp_path / "table.csv").write_text("not read")
+    refused = new("table.csv")
+    assert (refused.exit_code, "--force" in refused.output) == (ExitCode.REFUSED, True)
+    loans().to_csv(tmp_path / "table.csv", index=False)
     assert edited.read_text() == "# mine\n"
     assert new("table.csv", "--force").exit_code == ExitCode.SUCCESS
     assert edited.read_text() != "# mine\n"
@@ -256,21 +310,26 @@ def changed(**columns: Any) -> pd.DataFrame:
     return loans().assign(**columns)
 
 
-CHOICES = np.arange(ROWS)
 # What is odd: the table, options, and a part of the sentence that names it.
 REFUSALS: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any], str]] = {
-    "no such target": (loans, {"target": "repayed"}, "did you mean repaid"),
+    "no such target": (loans, {"target": "repayed"}, "did you mean repaid?"),
     "no such time": (loans, {"time": "xyzzy"}, "amount, age"),
     "no such id": (loans, {"options": ["--id", "lone"]}, "did you mean loan"),
     "target is the time": (loans, {"target": "at"}, "the same column"),
     "unreadable times": (lambda: changed(at=["soon", *loans()["at"][1:]]), {}, "row 1 ('soon')"),
     "unknown time zone": (loans, {"options": ["--timezone", "Europe/Berln"]}, "Europe/Berlin"),
+    "ambiguous times": (
+        lambda: changed(at=[f"0{1 + row % 9}/0{1 + row % 7}/2026 10:{row % 60:02}:00" for row in CHOICES]),
+        {},
+        "--time-format '%d/%m/%Y %H:%M:%S' or --time-format '%m/%d/%Y %H:%M:%S'",
+    ),
     "bad time format": (lambda: changed(at="31.01.2026"), {"options": ["--time-format", "%d.%m"]}, "%d.%m"),
-    "target with one value": (lambda: changed(repaid="yes"), {}, "repaid is yes"),
+    "target with one value": (lambda: changed(repaid="yes"), {}, "repaid is 'yes'"),
     "target that is mostly missing": (lambda: changed(repaid=loans()["repaid"].where(CHOICES % 3 == 0)), {}, "missing"),
     "target of texts": (lambda: changed(repaid=[f"r{row}" for row in CHOICES]), {}, "1,500 different texts"),
     "target of datetimes": (lambda: changed(repaid=loans()["at"]), {}, "classes or numbers"),
-    "wrong metric": (loans, {"options": ["--metric", "auc"]}, "balanced_accuracy"),
+    "wrong metric": (loans, {"options": ["--metric", "gini"]}, "balanced_accuracy"),
+    "misspelt metric": (loans, {"options": ["--metric", "acuracy"]}, "did you mean accuracy"),
     "metric of another target": (rentals, {"target": "rented", "options": ["--metric", "roc_auc"]}, "neg_max_error"),
     "too few rows": (lambda: loans().head(150), {}, "DRIFTLOOP_WINDOW__ROWS"),
     "no feature is left": (lambda: loans()[["at", "loan", "repaid"]], {}, "loan: "),

@@ -36,8 +36,12 @@ def test_small_table_gets_shorter_windows() -> None:
 
 
 def test_rare_rows_get_windows_that_stay_open() -> None:
-    settings = choose_first_version(days(400, 3), target(1_200)).settings
-    assert int(settings["DRIFTLOOP_WINDOW__MAX_AGE_SECONDS"]) >= 86_400 * int(settings["DRIFTLOOP_WINDOW__ROWS"]) / 3
+    chosen = choose_first_version(days(400, 3), target(1_200))
+    rows, seconds = (int(chosen.settings[f"DRIFTLOOP_WINDOW__{name}"]) for name in ("ROWS", "MAX_AGE_SECONDS"))
+    assert seconds >= 86_400 * rows / 3
+    (note,) = [note for note in chosen.notes if "DRIFTLOOP_WINDOW__MAX_AGE_SECONDS" in note]
+    assert f"{seconds // 86_400} days" in note
+    assert f"{rows} rows take about {rows / 3:.0f}" in note
 
 
 def test_short_stream_gets_a_short_holdout() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -11,12 +10,12 @@ import httpx
 import pandas as pd
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from driftloop.command_line import exit_on_invalid_settings, load_settings_or_exit
 from driftloop.telemetry import tracing
 from driftloop.telemetry.logging import configure_logging
 from driftloop.usecase import UseCase
+from producer.progress import ShowProgress, describe_delay, show_progress
 from producer.replay import PredictorBusy, Replay, ReplayStats
 from producer.settings import ProducerSettings
 
@@ -80,9 +79,14 @@ def stream(
         speed=speed,
         outcomes_after=timedelta(hours=outcomes_after_hours) if outcomes else None,
     )
+    pace = f"--speed {speed:g}" if speed is not None else f"--rate {rate}"
+    console = Console(stderr=True)
     started = time.monotonic()
-    completed = _run_with_progress(replay, selected, settings)
+    with show_progress(console, len(selected), pace, rows) as show:
+        completed = _run(replay, selected, settings, console, show)
     print_report(replay.stats, time.monotonic() - started)
+    if replay.stats.is_behind:
+        print("pace      " + describe_delay(replay.stats, pace, rows))
     raise typer.Exit(0 if completed and set(replay.stats.by_status()) == {200} else 1)
 
 
@@ -98,32 +102,19 @@ def _select_rows(use_case: UseCase, start: datetime | None, end: datetime | None
     return selected
 
 
-def _run_with_progress(replay: Replay, rows: pd.DataFrame, settings: ProducerSettings) -> bool:
-    """Run the replay with a progress bar; return whether it could be completed."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def _run(replay: Replay, rows: pd.DataFrame, settings: ProducerSettings, console: Console, show: ShowProgress) -> bool:
+    """Run the replay; return whether it could be completed."""
     try:
-        with (
-            exit_on_invalid_settings(),
-            tracing.tracing_session("producer", settings.tracing),
-            Progress(*columns, console=console) as bar,
-        ):
-            task = bar.add_task("", total=len(rows))
-
-            def show(stats: ReplayStats, at: datetime) -> None:
-                versions = ", ".join(f"v{version}" for version in stats.by_version())
-                bar.update(task, completed=stats.rows, description=f"{at:%Y-%m-%d %H:%M} {versions}")
-
+        with exit_on_invalid_settings(), tracing.tracing_session("producer", settings.tracing):
             asyncio.run(_run_until_stopped(replay, rows, show))
     except (PredictorBusy, httpx.HTTPError) as error:
-        console.print(f"gave up: {error} (DRIFTLOOP_PRODUCER__PREDICTOR_URL is {settings.producer.predictor_url})")
+        text = f"gave up: {error} (DRIFTLOOP_PRODUCER__PREDICTOR_URL is {settings.producer.predictor_url})"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
         return False
     return True
 
 
-async def _run_until_stopped(
-    replay: Replay, rows: pd.DataFrame, progress: Callable[[ReplayStats, datetime], None]
-) -> None:
+async def _run_until_stopped(replay: Replay, rows: pd.DataFrame, progress: ShowProgress) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, replay.stop)
     await replay.run(rows, progress)

@@ -23,6 +23,10 @@ from driftloop.usecase import UseCase
 log = structlog.get_logger(__name__)
 
 
+MIN_SECONDS_BEHIND = 2.0
+MIN_FRACTION_BEHIND = 0.1  # of the time since the start
+
+
 class ResponseRecord(NamedTuple):
     """The response to one request."""
 
@@ -42,6 +46,15 @@ class ReplayStats:
     outcomes: int = 0
     retried: Counter[str] = field(default_factory=Counter)
     """Requests that were repeated, by the status or the error that caused it."""
+    seconds: float = 0.0
+    """From the start to the last request."""
+    seconds_behind: float = 0.0
+    """How much later than it was due the last request was sent; 0 if requests are sent as fast as possible."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the pace that was asked for is not reached; a short interruption does not count."""
+        return self.seconds_behind > max(MIN_SECONDS_BEHIND, MIN_FRACTION_BEHIND * self.seconds)
 
     def by_status(self) -> Counter[int]:
         """Return the number of responses by status."""
@@ -122,7 +135,10 @@ class Replay:
             for request in split_requests(self._use_case, rows, self._rows_per_request):
                 at: datetime = request[self._use_case.timestamp].iloc[-1].to_pydatetime()
                 first_time = first_time or at
-                if await self._stopped_before(started + self._offset_seconds(at - first_time)):
+                due = self._offset_seconds(at - first_time)
+                self.stats.seconds = time.monotonic() - started
+                self.stats.seconds_behind = 0.0 if due is None else max(0.0, self.stats.seconds - due)
+                if await self._stopped_before(started + (due or 0.0)):
                     return self.stats
                 await self._report_outcomes(client, until=at)
                 await self._send(client, request, at)
@@ -136,15 +152,15 @@ class Replay:
             await asyncio.wait_for(self._stopped.wait(), max(deadline - time.monotonic(), 0))
         return self._stopped.is_set()
 
-    def _offset_seconds(self, elapsed: timedelta) -> float:
-        """Return the seconds after the start at which the next request is due.
+    def _offset_seconds(self, elapsed: timedelta) -> float | None:
+        """Return the seconds after the start at which the next request is due; None for as fast as possible.
 
         Args:
             elapsed: How far the request is after the first one, in the rows' own time.
         """
         if self._speed is not None:
             return elapsed.total_seconds() / self._speed
-        return self.stats.rows / self._rate if self._rate else 0.0
+        return self.stats.rows / self._rate if self._rate else None
 
     async def _send(self, client: httpx.AsyncClient, request: pd.DataFrame, at: datetime) -> None:
         columns = frame_to_columns(request[self._use_case.features])

@@ -1,6 +1,7 @@
 """Requests, retries and outcomes of a replay, against a real HTTP server."""
 
 import asyncio
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import typer
+from rich.console import Console
 
 from producer import main
-from producer.replay import PredictorBusy, Replay, split_requests
+from producer.progress import show_progress
+from producer.replay import PredictorBusy, Replay, ReplayStats, split_requests
 from tests.support.synthetic_usecase import make_use_case
 
 USE_CASE = make_use_case(categorical_features=("c",), timezone="UTC")
@@ -153,3 +156,34 @@ def test_replay_rate_spreads_rows(server: FakePredictor) -> None:
     replay = Replay(USE_CASE, server.url, rate=20, outcomes_after=None)
     stats = asyncio.run(replay.run(ROWS[:4]))
     assert stats.responses[-1].at - stats.responses[0].at >= 0.1
+
+
+def test_replay_counts_how_far_it_is_behind(server: FakePredictor) -> None:
+    fast = asyncio.run(Replay(USE_CASE, server.url, rate=None, outcomes_after=None).run(ROWS))
+    assert fast.seconds_behind == 0
+    late = asyncio.run(Replay(USE_CASE, server.url, rate=1e9, outcomes_after=None).run(ROWS))
+    assert 0 < late.seconds_behind <= late.seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "seconds_behind", "behind"),
+    [(4, 3, True), (4, 1, False), (3_600, 3, False), (3_600, 900, True)],
+    ids=["soon", "a little", "a short interruption", "long"],
+)
+def test_replay_is_behind_if_the_pace_is_not_reached(seconds: float, seconds_behind: float, behind: bool) -> None:
+    assert ReplayStats(seconds=seconds, seconds_behind=seconds_behind).is_behind == behind
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then_and_one_if_it_is_behind() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    times = iter([0.0, 9.0, 11.0, 12.0, 22.0])
+    with show_progress(console, 2_000, "--rate 200", 1, lambda: next(times)) as show:
+        for rows in (300, 400, 440, 800):
+            show(ReplayStats(rows=rows, seconds=10, seconds_behind=8), START)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0].startswith("8 s behind --rate 200: 30 rows per second with 1 per request")
+    assert lines[0].endswith("--rows 20")
+    assert [line.split(" rows")[0] for line in lines[1:]] == [
+        "2013-07-01 20:00 400 of 2,000",
+        "2013-07-01 20:00 800 of 2,000",
+    ]

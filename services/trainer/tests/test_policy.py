@@ -261,7 +261,7 @@ SCENARIOS: dict[str, tuple[list[Event], str]] = {
     ),
     "many days of outcomes that no version was trained on": (
         [*FIRST_VERSION, *windows("qqqq"), quality(28)],
-        "retrain: no version has been trained on the outcomes after 2013-03-31, which are 28 days or more",
+        "retrain: 28 days or more of outcomes, those after 2013-03-31, have been in no training",
     ),
     "one day fewer": (
         [*FIRST_VERSION, *windows("qqqq"), quality(27)],
@@ -269,17 +269,17 @@ SCENARIOS: dict[str, tuple[list[Event], str]] = {
     ),
     "alarms, and many days": (
         [*FIRST_VERSION, *windows("aaaa"), quality(28)],
-        "retrain: 4 of the last 4 windows of version 1 alarm, most often temp; no version has been trained on",
+        "retrain: 4 of the last 4 windows of version 1 alarm, most often temp; 28 days or more of outcomes",
     ),
     "many days, and a retrain is pending": (
         [*FIRST_VERSION, quality(28), request("by-hand")],
-        "training: no version has been trained on the outcomes after 2013-03-31, which are 28 days or more; but "
-        "retrain by-hand is pending",
+        "training: 28 days or more of outcomes, those after 2013-03-31, have been in no training "
+        "(DRIFTLOOP_POLICY__MAX_STALE_DAYS); but retrain by-hand is pending",
     ),
     "many days, after a training that failed": (
         [*FIRST_VERSION, request("p", 28), change("p", "failed"), quality(29)],
-        "cooldown: no version has been trained on the outcomes after 2013-03-31, which are 28 days or more; but the "
-        "cooldown lasts until 2013-05-12 12:00",
+        "cooldown: 28 days or more of outcomes, those after 2013-03-31, have been in no training "
+        "(DRIFTLOOP_POLICY__MAX_STALE_DAYS); but the cooldown lasts until 2013-05-12 12:00",
     ),
     "days that a rejected version was trained on": (
         [*FIRST_VERSION, request("p", 28), change("p", "rejected", "2", trained_through=14), quality(41)],
@@ -287,7 +287,7 @@ SCENARIOS: dict[str, tuple[list[Event], str]] = {
     ),
     "as many days again after a rejected version": (
         [*FIRST_VERSION, request("p", 28), change("p", "rejected", "2", trained_through=14), quality(42)],
-        "retrain: no version has been trained on the outcomes after 2013-04-14, which are 28 days or more",
+        "retrain: 28 days or more of outcomes, those after 2013-04-14, have been in no training",
     ),
     "days that a rolled-back version was trained on": (
         [

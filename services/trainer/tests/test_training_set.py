@@ -345,8 +345,25 @@ def test_require_two_classes_rejects_single_class() -> None:
         holdout_split.require_two_classes(USE_CASE, days(date(2013, 1, 1), 4))
 
 
-def test_require_unseen_holdout_rejects_rows_the_champion_was_trained_on() -> None:
+@pytest.mark.parametrize(
+    ("trained_through", "with_archive", "message"),
+    [
+        ("2013-01-06 04:00", True, "2 of 4 holdout rows are not later"),
+        ("2013-01-08", True, "no outcome of a later prediction is archived yet"),
+        ("2013-01-08", False, "select the archive"),
+    ],
+    ids=["some rows", "all rows", "all rows, without the archive"],
+)
+def test_require_unseen_holdout_rejects_rows_the_champion_was_trained_on(
+    trained_through: str, with_archive: bool, message: str
+) -> None:
     holdout = days(date(2013, 1, 5), 2)
-    holdout_split.require_unseen_holdout(USE_CASE, holdout, pd.Timestamp("2013-01-05 11:59", tz="UTC"))
-    with pytest.raises(InvalidTrainingData, match="2 of 4 holdout rows are not later"):
-        holdout_split.require_unseen_holdout(USE_CASE, holdout, pd.Timestamp("2013-01-06 04:00", tz="UTC"))
+    with pytest.raises(InvalidTrainingData, match=message):
+        holdout_split.require_unseen_holdout(
+            USE_CASE, holdout, pd.Timestamp(trained_through, tz="UTC"), with_archive=with_archive
+        )
+
+
+def test_require_unseen_holdout_accepts_rows_after_the_champions() -> None:
+    trained_through = pd.Timestamp("2013-01-05 11:59", tz="UTC")
+    holdout_split.require_unseen_holdout(USE_CASE, days(date(2013, 1, 5), 2), trained_through, with_archive=True)

@@ -171,8 +171,8 @@ def _staleness_reason(history: ModelHistory, settings: PolicySettings, local_dat
     if (local_date(latest.last_prediction_at) - local_date(trained_through)).days < settings.max_stale_days:
         return None
     explanation = (
-        f"no version has been trained on the outcomes after {local_date(trained_through)}, which are "
-        f"{settings.max_stale_days} days or more"
+        f"{settings.max_stale_days} days or more of outcomes, those after {local_date(trained_through)}, have been in "
+        "no training (DRIFTLOOP_POLICY__MAX_STALE_DAYS)"
     )
     return Reason(latest.window.name, latest.last_prediction_at, latest.time, explanation)
 

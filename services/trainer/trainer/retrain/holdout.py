@@ -41,16 +41,35 @@ def require_two_classes(use_case: UseCase, rows: pd.DataFrame) -> None:
         )
 
 
-def require_unseen_holdout(use_case: UseCase, holdout: pd.DataFrame, trained_through: pd.Timestamp) -> None:
+def require_unseen_holdout(
+    use_case: UseCase, holdout: pd.DataFrame, trained_through: pd.Timestamp, *, with_archive: bool
+) -> None:
     """Check that all holdout rows are later than the champion's training rows.
+
+    Args:
+        use_case: The use case.
+        holdout: The latest labelled rows.
+        trained_through: Time of the champion's last training row.
+        with_archive: Whether the rows of the archive were selected, too.
 
     Raises:
         InvalidTrainingData: The champion was trained on rows of the holdout's time.
     """
     seen = int((holdout[use_case.timestamp] <= trained_through).sum())
-    if seen:
+    if not seen:
+        return
+    champion = f"the champion was trained on rows up to {trained_through:%Y-%m-%d %H:%M}"
+    if seen < len(holdout):
         raise InvalidTrainingData(
-            f"the champion was trained on rows up to {trained_through:%Y-%m-%d %H:%M}, and {seen} of {len(holdout)} "
-            "holdout rows are not later: outcomes of later days are needed, or a shorter holdout "
-            "(DRIFTLOOP_GATE__HOLDOUT_DAYS)"
+            f"{champion}, and {seen} of {len(holdout)} holdout rows are not later: outcomes of later days are needed, "
+            "or a shorter holdout (DRIFTLOOP_GATE__HOLDOUT_DAYS)"
         )
+    if with_archive:
+        raise InvalidTrainingData(
+            f"{champion}, and no outcome of a later prediction is archived yet, so there is nothing to compare on: "
+            "wait until the next windows are archived and their outcomes are reported"
+        )
+    raise InvalidTrainingData(
+        f"{champion}, and no selected row with an outcome is later, so there is nothing to compare on: select the "
+        "archive, or later rows of the base dataset"
+    )

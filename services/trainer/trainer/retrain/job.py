@@ -140,7 +140,7 @@ def run_retrain(
         )
         background.dataset_pointer = threads.submit(dvc.push, settings.storage, dataset.path)
         trained_through = registry.trained_through(champion) if champion else None
-        split = _split(settings, training_set.read(dataset.path), trained_through)
+        split = _split(settings, training_set.read(dataset.path), trained_through, with_archive=retrain.data.archive)
         calibration.require_enough_rows(len(split.everything), settings.window.rows)  # before training, not after it
         if background.champion_folder is not None:
             smoke_test.set_champion(background.champion_folder.result())
@@ -211,7 +211,9 @@ def run_retrain(
     return _record_result(registry, retrain, version, decision, challenger.rows[use_case.timestamp].max(), dataset_md5)
 
 
-def _split(settings: TrainerSettings, rows: pd.DataFrame, trained_through: pd.Timestamp | None) -> DataSplit:
+def _split(
+    settings: TrainerSettings, rows: pd.DataFrame, trained_through: pd.Timestamp | None, *, with_archive: bool
+) -> DataSplit:
     """Split off the holdout.
 
     A first version has no champion to be compared with: without enough days for a holdout it is trained on all rows.
@@ -228,7 +230,7 @@ def _split(settings: TrainerSettings, rows: pd.DataFrame, trained_through: pd.Ti
         everything, nothing = holdout_split.split(use_case, rows, 0)
         return DataSplit(everything, nothing, everything)
     if trained_through is not None:
-        holdout_split.require_unseen_holdout(use_case, holdout, trained_through)
+        holdout_split.require_unseen_holdout(use_case, holdout, trained_through, with_archive=with_archive)
     return DataSplit(train, holdout, rows[rows[use_case.timestamp] <= holdout[use_case.timestamp].max()])
 
 
