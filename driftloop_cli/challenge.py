@@ -10,7 +10,6 @@ import pandas as pd
 
 from driftloop.errors import Rejected
 from driftloop.evaluation import gate
-from driftloop.evaluation.bootstrap import evaluate
 from driftloop.evaluation.gate import Decision, HoldoutPredictions
 from driftloop.evaluation.gate_settings import GateSettings
 from driftloop.events import ModelStateChanged, new_event_id
@@ -132,14 +131,8 @@ def promote(
         challenger=passed.decision.challenger,
         trained_through=passed.trained_through.to_pydatetime(),
     )
-    if (predictions := passed.predictions) is not None:  # its quality in service is compared with this
-        evaluation = evaluate(
-            predictions.target,
-            predictions.outcomes,
-            predictions.challenger,
-            predictions.blocks,
-            settings.use_case.headline_metric,
-        )
+    if passed.predictions is not None:
+        evaluation = gate.evaluate_challenger(settings.use_case, passed.predictions)
         save_gate_evaluation(Bucket(settings.storage), registry.model, passed.version, evaluation)
     registry.record_result(passed.version, change)
     registry.promote(passed.version)

@@ -10,12 +10,13 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel
 
-from driftloop.evaluation.bootstrap import Interval, as_gain, detectable_difference, paired_difference
+from driftloop.evaluation.bootstrap import Interval, as_gain, detectable_difference, evaluate, paired_difference
 from driftloop.evaluation.gate_settings import GateSettings
 from driftloop.evaluation.metric import BUILT_IN_METRICS, Metric
 from driftloop.evaluation.metric_names import format_interval, format_metric, metric_label
 from driftloop.evaluation.metrics import FloatArray, IntArray, are_probabilities
 from driftloop.evaluation.targets import Target
+from driftloop.events import Evaluation
 from driftloop.usecase import UseCase
 
 BRIER = BUILT_IN_METRICS["brier"]
@@ -100,6 +101,11 @@ def describe_holdout(
         block_days=use_case.block_days,
         subgroups={column: rows[column].to_numpy(dtype=np.object_) for column in use_case.subgroup_columns},
     )
+
+
+def evaluate_challenger(use_case: UseCase, holdout: HoldoutPredictions) -> Evaluation:
+    """Evaluate the challenger on the holdout: its quality in service is compared with this."""
+    return evaluate(holdout.target, holdout.outcomes, holdout.challenger, holdout.blocks, use_case.headline_metric)
 
 
 FIRST_VERSION = Decision(True, "the first version: there is no champion to compare it with", {}, {})

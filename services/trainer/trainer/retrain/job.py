@@ -19,7 +19,6 @@ from threadpoolctl import threadpool_limits
 from driftloop.drift import calibration
 from driftloop.errors import RegistryUnavailable, StorageUnavailable
 from driftloop.evaluation import gate
-from driftloop.evaluation.bootstrap import evaluate
 from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult
 from driftloop.events import ModelStateChanged, RetrainRequested
 from driftloop.registry.loading import download_model, load_model
@@ -296,14 +295,8 @@ def _register(
         logged.uri, retrain.id, {"reason": retrain.reason, "requested_by": retrain.requested_by}
     )
     save_reference(bucket, model, version, reference)  # before the alias moves, so before any event names the version
-    if predictions is not None:  # its quality in service is compared with this
-        evaluation = evaluate(
-            predictions.target,
-            predictions.outcomes,
-            predictions.challenger,
-            predictions.blocks,
-            settings.use_case.headline_metric,
-        )
+    if predictions is not None:
+        evaluation = gate.evaluate_challenger(settings.use_case, predictions)
         save_gate_evaluation(bucket, model, version, evaluation)
     return version
 
