@@ -34,7 +34,7 @@ def wait_until_ready(url: str, seconds: float, check: Callable[[], None] = lambd
                 answer = f"{response.status_code} {_reasons(response)}"
             if time.monotonic() >= deadline:
                 return answer
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # a service cannot say when it will be ready
 
 
 def _reasons(response: httpx.Response) -> str:

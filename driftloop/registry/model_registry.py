@@ -30,9 +30,8 @@ TAG_RESULT = "result"  # the version's last state, in one word
 # Events as JSON, for programs. MLflow's pages sort tags by name: these come after those that people read.
 TAG_RETRAIN_RESULT = "state_of_retrain_json"
 TAG_ROLLED_BACK = "state_rolled_back_json"
-DRIFT_LINK = re.compile(
-    r"\[Drift of this version\]\((?P<url>\S+)\)"
-)  # in a description, which MLflow shows as Markdown
+# In a description, which MLflow shows as Markdown.
+DRIFT_LINK = re.compile(r"\[Drift of this version\]\((?P<url>\S+)\)")
 PARAM_TRAINED_THROUGH = "trained_through"  # of a run
 
 

@@ -175,12 +175,13 @@ def test_replay_is_behind_if_the_pace_is_not_reached(seconds: float, seconds_beh
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then_and_one_if_it_is_behind() -> None:
-    console = Console(file=io.StringIO(), width=40)
+    output = io.StringIO()
+    console = Console(file=output, width=40)
     times = iter([0.0, 9.0, 11.0, 12.0, 22.0])
     with show_progress(console, 2_000, "--rate 200", 1, lambda: next(times)) as show:
         for rows in (300, 400, 440, 800):
             show(ReplayStats(rows=rows, seconds=10, seconds_behind=8), START)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = output.getvalue().splitlines()
     assert lines[0].startswith("8 s behind --rate 200: 30 rows per second with 1 per request")
     assert lines[0].endswith("--rows 20")
     assert [line.split(" rows")[0] for line in lines[1:]] == [
