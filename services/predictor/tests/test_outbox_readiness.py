@@ -9,7 +9,7 @@ from driftloop.events import Outcome
 from driftloop.kafka.codec import serialize
 from driftloop.telemetry.health import Health
 from predictor.outbox.outbox import Outbox
-from predictor.outbox.readiness import report_depth
+from predictor.outbox.readiness import report_outbox
 from predictor.settings import OutboxSettings
 
 
@@ -21,12 +21,12 @@ def test_health_reports_depth_of_outbox(tmp_path: Path, on_full: Any, events: in
     outbox, health = Outbox(tmp_path, OutboxSettings(max_events=10, on_full=on_full)), Health()
     health.mark_started()
     outbox.append([serialize(Outcome(prediction_id="p", index=n, outcome=1)) for n in range(events)])
-    report_depth(outbox, health)
+    report_outbox(outbox, health)
     assert ("outbox" in health.warnings, "outbox" in health.unavailable) == (warns, rejects)
     if warns:
         assert "the limit is 10 (DRIFTLOOP_OUTBOX__MAX_EVENTS)" in health.warnings["outbox"]
     outbox.delete_through(2**62)
-    report_depth(outbox, health)
+    report_outbox(outbox, health)
     assert (health.warnings, health.unavailable) == ({}, {})
     outbox.close()
 
@@ -34,5 +34,5 @@ def test_health_reports_depth_of_outbox(tmp_path: Path, on_full: Any, events: in
 def test_health_reports_outbox_that_cannot_be_read(tmp_path: Path) -> None:
     outbox, health = Outbox(tmp_path, OutboxSettings()), Health()
     outbox.close()
-    report_depth(outbox, health)
+    report_outbox(outbox, health)
     assert "outbox" in health.unavailable

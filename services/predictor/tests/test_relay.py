@@ -1,11 +1,14 @@
 """The relay publishes each event of an outbox in a transaction with its position, in order and once."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from kafka import OffsetAndMetadata
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from driftloop.errors import BrokerUnavailable
@@ -31,7 +34,8 @@ class FakeBroker:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self.position: int | None = None
+        self.position: OffsetAndMetadata | None = None
+        self.time_ahead = 0.0
         self.errors: dict[str, list[KafkaError]] = {}
         self.aborted = 0
         self.closed = 0
@@ -45,8 +49,11 @@ class FakeBroker:
 class FakeFuture:
     """A send that ends with its transaction."""
 
-    def get(self, _: float) -> None:
-        """Nothing to wait for."""
+    def __init__(self, broker: FakeBroker) -> None:
+        self._timestamp = int((time.time() + broker.time_ahead) * 1000)
+
+    def get(self, _: float) -> SimpleNamespace:
+        return SimpleNamespace(timestamp=self._timestamp)
 
 
 class FakeProducer:
@@ -55,7 +62,7 @@ class FakeProducer:
     def __init__(self, broker: FakeBroker) -> None:
         self.broker = broker
         self.pending: list[Record] = []
-        self.offset: int | None = None
+        self.offset: OffsetAndMetadata | None = None
 
     def init_transactions(self) -> None:
         self.broker.call("init_transactions")
@@ -66,11 +73,10 @@ class FakeProducer:
     def send(self, topic: str, *, key: bytes, **_: Any) -> "FakeFuture":
         self.broker.call("send")
         self.pending.append(Record(topic, key))
-        return FakeFuture()
+        return FakeFuture(self.broker)
 
     def send_offsets_to_transaction(self, offsets: dict[Any, Any], _: Any) -> None:
-        (committed,) = offsets.values()
-        self.offset = committed.offset
+        (self.offset,) = offsets.values()
 
     def commit_transaction(self) -> None:
         self.broker.call("commit_transaction")
@@ -90,7 +96,7 @@ class FakeConsumer:
     def __init__(self, broker: FakeBroker) -> None:
         self.broker = broker
 
-    def committed(self, *_: Any, **__: Any) -> int | None:
+    def committed(self, *_: Any, **__: Any) -> OffsetAndMetadata | None:
         return self.broker.position
 
     def group_metadata(self) -> None:
