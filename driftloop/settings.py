@@ -156,8 +156,8 @@ class DeadLetterSettings(SettingsSection):
     max_bytes: int = Field(
         900_000,
         ge=20_000,
-        description="maximum size of a dead letter in bytes, above which it is cut; must be below the broker's limit, by "
-        "default 1 MiB",
+        description="maximum size of a dead letter in bytes, above which it is cut; must be below the broker's limit, "
+        "by default 1 MiB",
     )
 
 

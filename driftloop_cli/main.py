@@ -206,12 +206,16 @@ def restore(
 def create_topics(as_json: AsJson = False) -> None:
     """Create the topics that do not exist yet, with their dead-letter topics.
 
-    Names, partitions and retention are settings, such as DRIFTLOOP_TOPICS__PARTITIONS.
+    Names, partitions and retention are settings, such as DRIFTLOOP_TOPICS__PARTITIONS. Of topics that exist only
+    message.timestamp.type is changed, to LogAppendTime: messages have the broker's time, and events their own.
     """
     settings = load_settings_or_exit(Settings)
     with exit_if_unavailable():
         created = topics.create(settings.kafka, settings.topics)
+        changed = topics.use_broker_time(settings.kafka, settings.topics)
     if as_json:
-        print_json({"created": created})
+        print_json({"created": created, "changed": changed})
     else:
         print_message("created " + ", ".join(created) if created else "all topics exist already")
+        if changed:
+            print_message(f"changed {topics.TIMESTAMP_TYPE} to LogAppendTime: {', '.join(changed)}")

@@ -79,7 +79,7 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]
             return super().__next__()
         except StopIteration:
             raise
-        except Exception as error:  # noqa: BLE001  # a record may have any bytes
+        except Exception as error:  # a record may have any bytes
             if self._next_record_index >= self._num_records:  # there are bytes after the last record
                 raise StopIteration from error
             return self._step_over(start, f"{type(error).__name__}: {error}")

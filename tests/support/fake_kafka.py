@@ -34,6 +34,7 @@ class FakeBroker:
         }
         self.beginnings: dict[TopicPartition, int] = {}
         """The first offset of each partition from whose beginning messages were deleted."""
+        self.timestamp_types: dict[str, str] = {}
         self.committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self.generation = 0
         self.assigned: set[TopicPartition] | None = None
@@ -261,6 +262,15 @@ class FakeAdminClient:
         for topic, spec in topics.items():
             for number in range(spec["num_partitions"]):
                 self._broker.logs[TopicPartition(topic, number)] = []
+
+    def describe_configs(self, resources: Iterable[Any], *, config_filter: str) -> dict[str, Any]:
+        types = self._broker.timestamp_types
+        return {"topic": {r.name: {r.configs[0]: {"value": types.get(r.name, "CreateTime")}} for r in resources}}
+
+    def alter_configs(self, resources: Iterable[Any]) -> dict[str, Any]:
+        for resource in resources:
+            (self._broker.timestamp_types[resource.name],) = resource.configs.values()
+        return {"topic": dict.fromkeys(self._broker.timestamp_types, "OK")}
 
     def list_group_offsets(self, groups: Mapping[str, None]) -> dict[str, dict[TopicPartition, OffsetAndMetadata]]:
         return dict.fromkeys(groups, self._broker.committed)
