@@ -13,6 +13,7 @@ from driftloop.exit_codes import ExitCode
 from driftloop.kafka import topics
 from driftloop.kafka.publisher import Publisher
 from driftloop.settings import Settings
+from driftloop_cli import dlq_command
 from driftloop_cli.adopt.command import adopt
 from driftloop_cli.challenge_command import challenge
 from driftloop_cli.console import (
@@ -51,6 +52,7 @@ app.command()(new)
 app.command()(score)
 app.add_typer(outcomes_command.app, name="outcomes")
 app.add_typer(import_command.app, name="import")
+app.add_typer(dlq_command.app, name="dlq")
 app.command()(adopt)
 app.command()(challenge)
 

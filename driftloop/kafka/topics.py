@@ -78,9 +78,7 @@ def use_broker_time(kafka: KafkaSettings, topics: TopicsSettings) -> list[str]:
             [ConfigResource(ConfigResourceType.TOPIC, name, [TIMESTAMP_TYPE]) for name in names], config_filter="all"
         )
         others = [
-            name
-            for name in names
-            if described["topic"][name][TIMESTAMP_TYPE]["value"] != BROKER_TIME[TIMESTAMP_TYPE]
+            name for name in names if described["topic"][name][TIMESTAMP_TYPE]["value"] != BROKER_TIME[TIMESTAMP_TYPE]
         ]
         if others:
             changes = [ConfigResource(ConfigResourceType.TOPIC, name, dict(BROKER_TIME)) for name in others]
