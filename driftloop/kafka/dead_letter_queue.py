@@ -110,7 +110,7 @@ def settle(
 
 
 def _redriven(letter: DeadLetter) -> Message:
-    """Return the message as it was. Its new timestamp must not become the event's time, so it gets one if it lacks it."""
+    """Return the message as it was, with a time in its headers, because its new timestamp must not become its time."""
     headers = original_headers(letter.message.headers)
     if "ce_time" not in dict(headers):
         headers.append(("ce_time", datetime.fromtimestamp(letter.origin.timestamp / 1000, UTC).isoformat().encode()))

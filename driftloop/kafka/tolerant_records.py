@@ -55,7 +55,11 @@ class _Batches(MemoryRecords):  # type: ignore[misc]
 
 
 class _Batch(DefaultRecordBatch):  # type: ignore[misc]
-    __slots__ = ("_remainder",)
+    _buffer: bytearray
+    _pos: int
+    _num_records: int
+    _next_record_index: int
+    _decompressed: bool
 
     def __init__(self, buffer: Any) -> None:
         super().__init__(buffer)

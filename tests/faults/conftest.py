@@ -31,10 +31,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={SMALL_DISK_MB}m", "none", str(folder)]
-    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+    if not Path("/usr/bin/mount").exists():
+        pytest.skip("no small disk: there is no mount")
+    mounted = subprocess.run(["/usr/bin/mount", *options], capture_output=True, text=True, check=False)
     if mounted.returncode:
         if os.geteuid() == 0 and os.environ.get("CI"):
             raise RuntimeError(mounted.stderr)
         pytest.skip(f"no small disk: {mounted.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    subprocess.run(["/usr/bin/umount", "--lazy", str(folder)], check=True)

@@ -47,8 +47,7 @@ def test_committed_offset_before_the_log_is_counted_and_reading_goes_on_at_the_b
 ) -> None:
     topic.publish(*[True] * 20)
     topic.run(5, DeadLetterSettings())
-    committed = topic.committed()
-    assert committed is not None
+    committed = wait_until(topic.committed, "the offset is committed")
     admin.delete_records({TopicPartition(topic.topic, 0): 15})
     (first, *_) = topic.run(5, DeadLetterSettings()).received
     assert (first.offset, first.previous_end_offset) == (15, 15)
@@ -146,4 +145,4 @@ def test_process_that_another_of_its_name_has_replaced_waits_for_its_end(topic: 
             first_run.result(120)
     offsets = {message.offset for message in [*first_handler.received, *second_handler.received]}
     assert offsets == set(range(len(offsets)))
-    assert topic.committed() == len(offsets)
+    wait_until(lambda: topic.committed() == len(offsets) or None, "all is committed")
