@@ -103,9 +103,9 @@ def settle(
                         sent.append(producer.send(letter.origin.topic, key=key, value=value, headers=headers))
                     mark = [(STATE_HEADER, state.encode()), (LETTER_HEADER, letter.id.encode())]
                     sent.append(producer.send(topic, value=b"", headers=mark, partition=letter.partition))
-                producer.commit_transaction()
-                for future in sent:  # kafka-python's commit also returns after it has dropped a batch
+                for future in sent:  # before the commit, which would wait for ever for a message that was refused
                     future.get(kafka.request_timeout_seconds)
+                producer.commit_transaction()
                 yield from chunk
 
 

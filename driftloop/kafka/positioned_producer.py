@@ -92,9 +92,10 @@ class PositionedProducer:
                 self._producer.send_offsets_to_transaction(
                     {self._partition: OffsetAndMetadata(position, metadata, -1)}, self._consumer.group_metadata()
                 )
+                # Before the commit: kafka-python's would wait for ever if the broker has refused a message, and return
+                # as if nothing had happened if a batch was dropped for a new producer epoch.
+                records = [future.get() for future in sent]
                 self._producer.commit_transaction()
-                # kafka-python's commit also returns after it has dropped a batch for a new producer epoch.
-                records = [future.get(self._kafka.request_timeout_seconds) for future in sent]
             except KafkaError:
                 with suppress(KafkaError):
                     self._producer.abort_transaction()

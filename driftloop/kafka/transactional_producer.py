@@ -94,8 +94,9 @@ class TransactionalProducer:
         2. Begin a transaction.
         3. Send dead letters and events; nothing is waited for.
         4. Send the positions to the transaction. The broker refuses them if the membership is outdated.
-        5. Commit the transaction, which waits for all sends.
-        6. Check each send: kafka-python's commit also returns after it has dropped the batch for a new producer epoch.
+        5. Wait for each send. kafka-python's commit would wait for ever if the broker has refused a message, and return
+           as if nothing had happened if a batch was dropped for a new producer epoch.
+        6. Commit the transaction.
 
         If a step fails the transaction is aborted, and readers of committed messages see nothing of it. After a
         rebalance the producer is replaced, because kafka-python would send the refused offsets with its next
@@ -124,9 +125,9 @@ class TransactionalProducer:
             ]
             offsets = {partition: OffsetAndMetadata(*position, -1) for partition, position in positions.items()}
             self._producer.send_offsets_to_transaction(offsets, group)
-            self._producer.commit_transaction()
             for future in sent:
-                future.get(self.kafka.request_timeout_seconds)
+                future.get()
+            self._producer.commit_transaction()
         except KafkaError as error:
             with suppress(KafkaError):
                 self._producer.abort_transaction()

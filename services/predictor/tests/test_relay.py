@@ -52,7 +52,7 @@ class FakeFuture:
     def __init__(self, broker: FakeBroker) -> None:
         self._timestamp = int((time.time() + broker.time_ahead) * 1000)
 
-    def get(self, _: float) -> SimpleNamespace:
+    def get(self) -> SimpleNamespace:
         return SimpleNamespace(timestamp=self._timestamp)
 
 

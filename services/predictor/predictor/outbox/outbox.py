@@ -253,6 +253,15 @@ class Outbox:
         with self._translate_errors():
             if self._space.unused_bytes() > SHRINK_BYTES and not self.depth().events:
                 self._db.execute("VACUUM")
+                self.empty_wal()
+
+    def empty_wal(self) -> None:
+        """Move what is in the write-ahead log to the file, and give the disk back what neither needs. Does not raise.
+
+        SQLite does it after some commits, but a log that cannot grow on a full disk admits none.
+        """
+        with self._lock, suppress(sqlite3.Error):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def rename(self) -> str:
         """Give the outbox a new name, under which nothing was published yet, and return it.
@@ -335,17 +344,9 @@ class Outbox:
                     raise
         except OutboxUnavailable as error:
             self.write_error = str(error)
-            self._empty_wal()
+            self.empty_wal()
             raise
         self.write_error = None
-
-    def _empty_wal(self) -> None:
-        """Move what is in the write-ahead log to the file, so that the log's room on a full disk can be used again.
-
-        SQLite does it after a commit, but a log that cannot grow admits none.
-        """
-        with self._lock, suppress(sqlite3.Error):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _new_name() -> str:

@@ -18,6 +18,9 @@ def report_outbox(outbox: Outbox, health: Health) -> None:
     """
     try:
         reason = outbox.full_reason()
+        if reason:
+            outbox.empty_wal()  # until then a file that has become smaller has its old size on the disk
+            reason = outbox.full_reason()
         outbox.probe()
         _warn_of_depth(outbox, health, reason)
         _warn_of_relay(outbox, health)
