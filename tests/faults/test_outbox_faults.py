@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from driftloop.events import Outcome
 from driftloop.kafka import topics
@@ -26,6 +27,9 @@ from predictor.settings import OutboxSettings, RelaySettings, ServingSettings
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+SECONDS_AHEAD = 3_700  # a broker accepts an hour
 
 
 class Machine:
@@ -230,8 +234,7 @@ def test_events_of_a_clock_that_is_an_hour_ahead_go_on_and_readiness_says_it(
     published: Callable[[], Counter[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # There is no tool here that gives a process another clock, so what this process asks for the time answers it.
-    monkeypatch.setattr(time, "time", lambda real=time.time: real() + 3_700)
+    set_clock_ahead(monkeypatch)
     machine = Machine(broker, names, tmp_path / "outbox")
     health = Health()
     ids = machine.append(5)
@@ -240,7 +243,7 @@ def test_events_of_a_clock_that_is_an_hour_ahead_go_on_and_readiness_says_it(
         wait_until(lambda: outbox.relay_state().clock_skew_seconds, "the clock's skew is known")
         report_outbox(outbox, health)
     assert published() == Counter(ids)
-    assert outbox_skew(machine) == pytest.approx(3_700, abs=60)
+    assert outbox_skew(machine) == pytest.approx(SECONDS_AHEAD, abs=60)
     assert "clock" in health.warnings
 
 
@@ -252,7 +255,7 @@ def test_broker_that_refuses_a_clock_is_named_until_topics_have_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     set_create_time(broker, names.outcomes)
-    monkeypatch.setattr(time, "time", lambda real=time.time: real() + 3_700)
+    set_clock_ahead(monkeypatch)
     machine = Machine(broker, names, tmp_path / "outbox")
     health = Health()
     ids = machine.append(5)
@@ -267,6 +270,19 @@ def test_broker_that_refuses_a_clock_is_named_until_topics_have_its_time(
         report_outbox(outbox, health)
         assert "relay" not in health.warnings
     assert published() == Counter(ids)
+
+
+def set_clock_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set this process' clock ahead. No tool here can do it, so everything that asks for the time gets another one."""
+    real = time.time
+
+    def ahead() -> float:
+        return real() + SECONDS_AHEAD
+
+    append = DefaultRecordBatchBuilder.append  # it has kept the function that it asks
+    defaults = tuple(ahead if default is real else default for default in append.__defaults__)
+    monkeypatch.setattr(append, "__defaults__", defaults)
+    monkeypatch.setattr(time, "time", ahead)
 
 
 def outbox_skew(machine: Machine) -> float | None:

@@ -17,7 +17,8 @@ from driftloop.kafka import positioned_producer
 from driftloop.kafka.codec import serialize
 from driftloop.telemetry.health import Health
 from predictor.outbox import relay as relay_module
-from predictor.outbox.outbox import Outbox
+from predictor.outbox.outbox import Outbox, OutboxUnavailable
+from predictor.outbox.readiness import report_outbox
 from predictor.outbox.relay import Relay, exclusive_lock, run_relay
 from predictor.settings import OutboxSettings, RelaySettings, ServingSettings
 
@@ -185,6 +186,60 @@ def test_relay_started_after_a_kill_between_commit_and_delete_does_not_publish_a
     assert outbox.depth().events == 1
     relay.relay_batch()
     assert published(broker) == ["a", "b"]
+
+
+def test_relay_whose_outbox_the_broker_knows_further_takes_a_new_name_and_publishes_all(
+    broker: FakeBroker, settings: RelaySettings, outbox: Outbox
+) -> None:
+    append(outbox, "a")
+    Relay(settings, outbox).relay_batch()
+    name = outbox.name
+    broker.position = OffsetAndMetadata(3, "the id of another copy's event", -1)
+    append(outbox, "b", "c", "d")
+
+    def forget(new: FakeBroker = broker) -> None:
+        new.position = None  # of the new name
+
+    rename = outbox.rename
+    outbox.rename = lambda: (forget(), rename())[1]  # type: ignore[method-assign]
+    relay = Relay(settings, outbox)
+    relay.relay_batch()
+    assert published(broker) == ["a", "b", "c", "d"]
+    assert outbox.name != name
+    assert Outbox(settings.predictor.data_dir, settings.outbox).name == outbox.name
+
+
+def test_relay_goes_on_while_published_events_cannot_be_deleted(
+    broker: FakeBroker, settings: RelaySettings, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = Relay(settings, outbox)
+    with monkeypatch.context() as patch:
+
+        def fail(_: int) -> None:
+            raise OutboxUnavailable("the disk is full")
+
+        patch.setattr(outbox, "delete_through", fail)
+        append(outbox, "a")
+        relay.relay_batch()
+        append(outbox, "b")
+        relay.relay_batch()
+        assert outbox.depth().events == 2
+    assert relay.relay_batch() == 0
+    assert outbox.depth().events == 0
+    assert published(broker) == ["a", "b"]
+
+
+@pytest.mark.parametrize("ahead", [-300, 0, 300])
+def test_relay_tells_how_far_the_clock_is_from_the_brokers(
+    broker: FakeBroker, settings: RelaySettings, outbox: Outbox, ahead: int
+) -> None:
+    broker.time_ahead = -ahead
+    append(outbox, "a")
+    Relay(settings, outbox).relay_batch()
+    health = Health()
+    report_outbox(outbox, health)
+    assert outbox.relay_state().clock_skew_seconds == pytest.approx(ahead, abs=5)
+    assert ("clock" in health.warnings) == (ahead != 0)
 
 
 def test_relay_closes_its_clients_if_it_cannot_start(

@@ -61,7 +61,7 @@ class OutboxDepth(NamedTuple):
 
 
 class RelayState(NamedTuple):
-    """What the relay has told about itself: it is another process than those that answer requests."""
+    """What the relay has reported about itself: it is another process than those that answer requests."""
 
     clock_skew_seconds: float | None = None
     """This machine's time minus the broker's; ``None`` if it is not known yet."""
@@ -276,7 +276,7 @@ class Outbox:
         return name
 
     def save_relay_state(self, state: RelayState) -> None:
-        """Tell the processes that answer requests about the relay.
+        """Report the relay's state to the processes that answer requests.
 
         Raises:
             OutboxUnavailable: The outbox cannot be written.
@@ -285,7 +285,7 @@ class Outbox:
             self._db.execute("UPDATE relay SET clock_skew_seconds = ?, error = ?", state)
 
     def relay_state(self) -> RelayState:
-        """Return what the relay has told last.
+        """Return what the relay has reported last.
 
         Raises:
             OutboxUnavailable: The outbox cannot be read.

@@ -12,7 +12,7 @@ MAX_CLOCK_SKEW_SECONDS = 60
 
 
 def report_outbox(outbox: Outbox, health: Health) -> None:
-    """Record in ``health`` what requests get from the outbox, and what the relay has told. Does not raise.
+    """Record in ``health`` what requests get from the outbox, and what the relay has reported. Does not raise.
 
     While it is full, requests are rejected, or their events are dropped, as DRIFTLOOP_OUTBOX__ON_FULL says.
     """
