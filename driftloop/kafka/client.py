@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import InvalidTimestampError, KafkaError
+from kafka.errors import InvalidRecordError, InvalidTimestampError, KafkaError
 
 from driftloop.errors import BrokerUnavailable
 from driftloop.kafka.tolerant_records import read_past_undecodable
@@ -31,7 +31,9 @@ def translate_errors(kafka: KafkaSettings) -> Iterator[None]:
 
 def broker_unavailable(kafka: KafkaSettings, error: KafkaError) -> BrokerUnavailable:
     """Return the exception that names the broker's address and setting besides the client's error."""
-    if isinstance(error, InvalidTimestampError):
+    if isinstance(error, InvalidTimestampError) or (
+        isinstance(error, InvalidRecordError) and "timestamp" in str(error).lower()  # of one record
+    ):
         return BrokerUnavailable(
             f"Kafka at {kafka.bootstrap_servers} refuses events because their time, by this machine's clock, is too "
             "far from its own: set the clock, or let `driftloop topics create` set message.timestamp.type=LogAppendTime"

@@ -99,6 +99,7 @@ class Outbox:
             )
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable and limits.fsync else 'NORMAL'}")
+            self._db.execute("PRAGMA secure_delete = OFF")  # or else deleting writes zeros over all of an event
             self._db.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}")
             self._db.executescript(SCHEMA)
             self._db.execute("INSERT INTO outbox SELECT ? WHERE NOT EXISTS (SELECT * FROM outbox)", [_new_name()])
@@ -241,8 +242,15 @@ class Outbox:
         Raises:
             OutboxUnavailable: The outbox cannot be written. Some events may be deleted.
         """
-        while self._delete_some(position):
-            pass
+        count = MAX_DELETED_EVENTS
+        while count:
+            try:
+                count = count if self._delete_some(position, count) else 0
+            except OutboxUnavailable as error:
+                is_full = getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+                if count == 1 or not is_full:
+                    raise
+                count = max(count // 10, 1)  # fewer events need less room
 
     def shrink(self) -> None:
         """Give the disk back what the file of an empty outbox does not use, if it is much.
@@ -297,15 +305,15 @@ class Outbox:
         with self._lock:
             self._db.close()
 
-    def _delete_some(self, position: int) -> bool:
-        """Delete the oldest events up to ``position``; return whether there may be more."""
+    def _delete_some(self, position: int, max_count: int) -> bool:
+        """Delete at most ``max_count`` of the oldest events up to ``position``; return whether there may be more."""
         with self._write_transaction():
             count, last = self._db.execute(
                 "SELECT count(*), max(position) FROM"
                 " (SELECT position FROM events WHERE position <= ? ORDER BY position LIMIT ?)",
-                [position, MAX_DELETED_EVENTS],
+                [position, max_count],
             ).fetchone()
-            is_rest = count < MAX_DELETED_EVENTS
+            is_rest = count < max_count
             self._db.execute("DELETE FROM events WHERE position <= ?", [position if is_rest else last])
             self._db.execute(
                 "UPDATE relay SET committed_position = max(committed_position, ?)", [position if is_rest else last]

@@ -60,6 +60,7 @@ class Relay:
         self._settings = settings
         self._outbox = outbox
         self._state = outbox.relay_state()
+        self._delete_error: str | None = None  # of the latest deletion, so that it is not logged at each poll
         self._producer = self._connect()
         try:
             self._deleted_position = outbox.committed_position()
@@ -131,10 +132,13 @@ class Relay:
         try:
             self._outbox.delete_through(self._position)
             self._deleted_position = self._position
+            self._delete_error = None
             self._outbox.shrink()
         except OutboxUnavailable as error:
             metrics.TRIM_FAILURES.inc()
-            log.warning("relay.not_deleted", error=str(error), through_position=self._position)
+            if str(error) != self._delete_error:
+                log.warning("relay.not_deleted", error=str(error), through_position=self._position)
+            self._delete_error = str(error)
 
     def _tell_success(self, clock_skew_seconds: float | None = None) -> None:
         """Store for readiness that events can be published, and the clock's skew, if either has changed."""
