@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from driftloop.events import Outcome
@@ -292,6 +292,6 @@ def outbox_skew(machine: Machine) -> float | None:
 
 def set_create_time(broker: KafkaSettings, topic: str) -> None:
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
-    resource = topics.ConfigResource(topics.ConfigResourceType.TOPIC, topic, {topics.TIMESTAMP_TYPE: "CreateTime"})
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {topics.TIMESTAMP_TYPE: "CreateTime"})
     assert admin.alter_configs([resource])["topic"] == {topic: "OK"}
     admin.close()

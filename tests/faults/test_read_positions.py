@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from driftloop.events import Outcome
 from driftloop.kafka.client import create_consumer
-from driftloop.kafka.consumer_loop import ConsumerLoop
+from driftloop.kafka.consumer_loop import Commit, ConsumerLoop
 from driftloop.kafka.transactional_producer import InstanceReplaced
 from driftloop.settings import DeadLetterSettings, KafkaSettings
 from driftloop.telemetry.health import Health
@@ -56,7 +56,7 @@ def test_committed_offset_before_the_log_is_counted_and_reading_goes_on_at_the_b
 
 def test_messages_deleted_while_a_consumer_is_busy_are_counted(topic: TopicUnderTest, admin: KafkaAdminClient) -> None:
     class SlowHandler(RecordingHandler):
-        def on_poll(self) -> list[object]:  # type: ignore[override]
+        def on_poll(self) -> Iterable[Commit]:
             if len(self.received) == 3:  # all that was there at the first poll
                 topic.publish(*[True] * 20)
                 admin.delete_records({TopicPartition(topic.topic, 0): 10})

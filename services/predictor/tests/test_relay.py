@@ -189,7 +189,7 @@ def test_relay_started_after_a_kill_between_commit_and_delete_does_not_publish_a
 
 
 def test_relay_whose_outbox_the_broker_knows_further_takes_a_new_name_and_publishes_all(
-    broker: FakeBroker, settings: RelaySettings, outbox: Outbox
+    broker: FakeBroker, settings: RelaySettings, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     append(outbox, "a")
     Relay(settings, outbox).relay_batch()
@@ -197,11 +197,13 @@ def test_relay_whose_outbox_the_broker_knows_further_takes_a_new_name_and_publis
     broker.position = OffsetAndMetadata(3, "the id of another copy's event", -1)
     append(outbox, "b", "c", "d")
 
-    def forget(new: FakeBroker = broker) -> None:
-        new.position = None  # of the new name
-
     rename = outbox.rename
-    outbox.rename = lambda: (forget(), rename())[1]  # type: ignore[method-assign]
+
+    def rename_unknown() -> str:
+        broker.position = None  # of the new name
+        return rename()
+
+    monkeypatch.setattr(outbox, "rename", rename_unknown)
     relay = Relay(settings, outbox)
     relay.relay_batch()
     assert published(broker) == ["a", "b", "c", "d"]
