@@ -4,7 +4,8 @@ import json
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-MAX_FOLDER_BYTES = 255  # the limit of common file systems for one name
+from driftloop.events import require_name
+
 ANY_ORIGIN = "*"
 SQLITE_PREFIX = "sqlite:///"
 
@@ -46,18 +47,12 @@ def require_model_name(name: str) -> str:
     Raises:
         ValueError: It cannot be used; the message says why.
     """
-    problems = {
-        "is blank": not name.strip(),
-        "has a / or a :, which MLflow does not allow": "/" in name or ":" in name,
-        "means another folder": name in (".", ".."),
-        "has a character that cannot be printed": not name.isprintable(),
-        f"has more than {MAX_FOLDER_BYTES} bytes": len(name.encode(errors="replace")) > MAX_FOLDER_BYTES,
-        "has a backslash, which MLflow's searches cannot hold": "\\" in name,
-        "has both kinds of quotes, and MLflow's searches can hold only one of them": "'" in name and '"' in name,
-    }
-    for problem, exists in problems.items():
-        if exists:
-            raise ValueError(f"{name!r} cannot be the name of a model: it {problem}")
+    require_name(name)
+    if "'" in name and '"' in name:
+        raise ValueError(
+            f"{name!r} cannot be the name of a model: it has both kinds of quotes, and MLflow's searches can hold only "
+            "one of them"
+        )
     return name
 
 

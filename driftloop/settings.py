@@ -140,7 +140,7 @@ class TopicsSettings(SettingsSection):
 
 
 class DeadLetterSettings(SettingsSection):
-    """Limits above which a service stops: with so many invalid messages, the reader is more likely wrong than they."""
+    """Messages that are no valid events: how many are tolerated, and how much of each is kept."""
 
     max_consecutive: int = Field(
         20,
@@ -152,6 +152,12 @@ class DeadLetterSettings(SettingsSection):
     )
     ratio_window: int = Field(
         200, ge=1, description="number of latest messages over which the ratio of invalid messages is computed"
+    )
+    max_bytes: int = Field(
+        900_000,
+        ge=20_000,
+        description="maximum size of a dead letter in bytes, above which it is cut; must be below the broker's limit, "
+        "by default 1 MiB",
     )
 
 

@@ -13,6 +13,7 @@ from driftloop.exit_codes import ExitCode
 from driftloop.kafka import topics
 from driftloop.kafka.publisher import Publisher
 from driftloop.settings import Settings
+from driftloop_cli import dlq_command
 from driftloop_cli.adopt.command import adopt
 from driftloop_cli.challenge_command import challenge
 from driftloop_cli.console import (
@@ -51,6 +52,7 @@ app.command()(new)
 app.command()(score)
 app.add_typer(outcomes_command.app, name="outcomes")
 app.add_typer(import_command.app, name="import")
+app.add_typer(dlq_command.app, name="dlq")
 app.command()(adopt)
 app.command()(challenge)
 
@@ -206,12 +208,16 @@ def restore(
 def create_topics(as_json: AsJson = False) -> None:
     """Create the topics that do not exist yet, with their dead-letter topics.
 
-    Names, partitions and retention are settings, such as DRIFTLOOP_TOPICS__PARTITIONS.
+    Names, partitions and retention are settings, such as DRIFTLOOP_TOPICS__PARTITIONS. Of topics that exist only
+    message.timestamp.type is changed, to LogAppendTime: messages have the broker's time, and events their own.
     """
     settings = load_settings_or_exit(Settings)
     with exit_if_unavailable():
         created = topics.create(settings.kafka, settings.topics)
+        changed = topics.use_broker_time(settings.kafka, settings.topics)
     if as_json:
-        print_json({"created": created})
+        print_json({"created": created, "changed": changed})
     else:
         print_message("created " + ", ".join(created) if created else "all topics exist already")
+        if changed:
+            print_message(f"changed {topics.TIMESTAMP_TYPE} to LogAppendTime: {', '.join(changed)}")

@@ -53,7 +53,9 @@ def kafka_topics() -> list[dict[str, Any]]:
             "spec": {
                 "partitions": shape.partitions,
                 "replicas": shape.replication_factor,
-                "config": {key: int(value) for key, value in shape.configs.items()},
+                "config": {
+                    key: int(value) if value.lstrip("-").isdigit() else value for key, value in shape.configs.items()
+                },
             },
         }
         for name, shape in topics.topic_specs(names).items()

@@ -9,6 +9,7 @@ from driftloop.events.base import (
     EventId,
     EventTime,
     FrozenModel,
+    Name,
     Topic,
     as_id_part,
     derived_event_id,
@@ -16,6 +17,7 @@ from driftloop.events.base import (
     new_event_id,
     now,
     parse_iso_time,
+    require_name,
 )
 from driftloop.events.predictions import (
     CLASSES_COLUMN,
@@ -88,6 +90,7 @@ __all__ = [
     "Label",
     "MetricEstimate",
     "ModelStateChanged",
+    "Name",
     "Outcome",
     "OutcomeValue",
     "Prediction",
@@ -109,6 +112,7 @@ __all__ = [
     "new_event_id",
     "now",
     "parse_iso_time",
+    "require_name",
     "verdict_id",
 ]
 

@@ -7,13 +7,43 @@ from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from uuid_utils import uuid7
 
 Topic = Literal["predictions", "outcomes", "drift", "retrain", "models"]
 
 
 EventId = Annotated[str, Field(max_length=256, pattern=r"^[a-zA-Z0-9_./:-]+$")]
+
+MAX_NAME_BYTES = 255  # the limit of common file systems for one name
+USUAL_NAME = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]{0,100}")  # the checks take longer than this one
+
+
+def require_name(name: str) -> str:
+    """Return the name of a model, version or topic if it can be a part of a path, as it is in the bucket and on disk.
+
+    Every such name that is read from an event is read by this function.
+
+    Raises:
+        ValueError: It cannot; the message says why.
+    """
+    if USUAL_NAME.fullmatch(name):
+        return name
+    problems = {
+        "is blank": not name.strip(),
+        "has a /, a : or a backslash": not set(name).isdisjoint("/:\\"),
+        "means another folder": name in (".", ".."),
+        "has a character that cannot be printed": not name.isprintable(),
+        f"has more than {MAX_NAME_BYTES} bytes": len(name.encode(errors="replace")) > MAX_NAME_BYTES,
+    }
+    for problem, exists in problems.items():
+        if exists:
+            raise ValueError(f"{name[:100]!r} cannot be a name: it {problem}")
+    return name
+
+
+Name = Annotated[str, AfterValidator(require_name)]
+"""The name of a model, version or topic, which can be a part of a path."""
 
 ID_PART = re.compile(r"[a-zA-Z0-9_./:-]{1,128}")  # half of an id: the other half is for the rest of it
 NEW_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

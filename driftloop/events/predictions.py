@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from driftloop.events.base import Event
+from driftloop.events.base import Event, Name
 
 if TYPE_CHECKING:
     import pandas as pd  # clients that only talk to the broker do not need it
@@ -92,9 +92,9 @@ class Prediction(Event):
     type = "driftloop.prediction.v1"
     topic = "predictions"
 
-    model: str
+    model: Name
     """Name of the registered model."""
-    version: str
+    version: Name
     """Version of the model that has predicted."""
     features: dict[str, list[FeatureValue]]
     """Values by column. Each column has one value, or null, for each row."""
@@ -138,7 +138,7 @@ class Outcome(Event):
     """Id of the prediction event."""
     index: RowIndex | None = None
     """Position of the row in the prediction's request, from 0."""
-    model: str | None = None
+    model: Name | None = None
     """Name of the registered model that has predicted the row with this key."""
     key: RowKey | None = None
     """The client's own key of the row, in place of ``prediction_id`` and ``index``."""

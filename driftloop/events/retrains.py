@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from driftloop.events.base import Event, EventTime, FrozenModel
+from driftloop.events.base import Event, EventTime, FrozenModel, Name
 
 COMMAND_OPTIONS = {"from": "start", "to": "base_end"}  # fields that the command calls otherwise
 
@@ -81,7 +81,7 @@ class RetrainRequested(Event):
     type = "driftloop.retrain_requested.v1"
     topic = "retrain"
 
-    model: str
+    model: Name
     """Name of the registered model."""
     trigger: Literal["manual", "drift", "schedule"]
     """``drift`` is the policy, whether drift or low quality made it decide."""
@@ -111,9 +111,9 @@ class ModelStateChanged(Event):
 
     retrain_id: str
     """Id of the event that requested the retrain."""
-    model: str
+    model: Name
     """Name of the registered model."""
-    version: str | None = None
+    version: Name | None = None
     """The challenger, once it is registered; of ``rolled_back`` the version that serves again."""
     state: Literal["training", "promoted", "rejected", "failed", "rolled_back"]
     """The state; ``training`` is repeated with each phase."""

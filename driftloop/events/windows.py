@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Literal, Self
 
-from driftloop.events.base import Event, EventTime, FrozenModel, as_id_part
+from pydantic import Field
+
+from driftloop.events.base import Event, EventTime, FrozenModel, Name, as_id_part
 
 DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "missing_columns"]
 """Why rows could not be compared with the reference."""
@@ -37,13 +39,13 @@ class Window(FrozenModel):
     Its name is made of its offsets, so that one name always means the same rows of a version.
     """
 
-    topic: str
+    topic: Name
     """Topic of the predictions or outcomes."""
-    partition: int
+    partition: int = Field(ge=0)
     """Partition of the topic."""
-    first_offset: int
+    first_offset: int = Field(ge=0)
     """Offset of the first event."""
-    last_offset: int
+    last_offset: int = Field(ge=0)
     """Offset of the last event, inclusive."""
 
     @property
@@ -100,9 +102,9 @@ class WindowEvent(Event):
 
     window: Window
     """The window; the last one if there are several. Rows of other versions can lie between its rows."""
-    model: str
+    model: Name
     """Name of the registered model."""
-    version: str
+    version: Name
     """Version of the model whose rows were judged."""
     rows: int
     """Number of rows of this version."""

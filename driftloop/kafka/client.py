@@ -9,10 +9,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import InvalidRecordError, InvalidTimestampError, KafkaError
 
 from driftloop.errors import BrokerUnavailable
+from driftloop.kafka.tolerant_records import read_past_undecodable
 from driftloop.settings import KafkaSettings
+
+# How soon a client that is running learns of new partitions. kafka-python's default is five minutes, and a topic whose
+# events go to partitions that nobody reads yet has a gap for so long. The request is small.
+METADATA_MAX_AGE_MS = 10_000
 
 
 @contextmanager
@@ -26,6 +31,13 @@ def translate_errors(kafka: KafkaSettings) -> Iterator[None]:
 
 def broker_unavailable(kafka: KafkaSettings, error: KafkaError) -> BrokerUnavailable:
     """Return the exception that names the broker's address and setting besides the client's error."""
+    if isinstance(error, InvalidTimestampError) or (
+        isinstance(error, InvalidRecordError) and "timestamp" in str(error).lower()  # of one record
+    ):
+        return BrokerUnavailable(
+            f"Kafka at {kafka.bootstrap_servers} refuses events because their time, by this machine's clock, is too "
+            "far from its own: set the clock, or let `driftloop topics create` set message.timestamp.type=LogAppendTime"
+        )
     return BrokerUnavailable(
         f"no answer from Kafka at {kafka.bootstrap_servers} (DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS): "
         f"{type(error).__name__}: {error}"
@@ -48,8 +60,9 @@ def create_consumer(
         BrokerUnavailable: No broker answers.
     """
     with translate_errors(kafka):
-        return KafkaConsumer(
+        consumer = KafkaConsumer(
             **kafka.client_config,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             client_id=f"driftloop-{group}",
             group_id=group,
             group_instance_id=f"{group}-{instance_id}",
@@ -67,6 +80,7 @@ def create_consumer(
             isolation_level="read_committed",
             allow_auto_create_topics=False,
         )
+    return read_past_undecodable(consumer)
 
 
 def create_reader(kafka: KafkaSettings, **options: Any) -> KafkaConsumer:
@@ -76,13 +90,15 @@ def create_reader(kafka: KafkaSettings, **options: Any) -> KafkaConsumer:
         BrokerUnavailable: No broker answers.
     """
     with translate_errors(kafka):
-        return KafkaConsumer(
+        consumer = KafkaConsumer(
             **kafka.client_config,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             enable_auto_commit=False,
             isolation_level="read_committed",
             allow_auto_create_topics=False,
             **options,
         )
+    return read_past_undecodable(consumer)
 
 
 def create_idempotent_producer(kafka: KafkaSettings, client_id: str, **options: Any) -> KafkaProducer:
@@ -95,6 +111,7 @@ def create_idempotent_producer(kafka: KafkaSettings, client_id: str, **options: 
     with translate_errors(kafka):
         return KafkaProducer(
             **kafka.client_config,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             client_id=client_id,
             acks="all",
             enable_idempotence=True,
@@ -118,6 +135,7 @@ def create_transactional_producer(
     with translate_errors(kafka):
         return KafkaProducer(
             **kafka.client_config,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             client_id=client_id,
             transactional_id=transactional_id,
             acks="all",

@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, to_binary_event
-from cloudevents.core.exceptions import CloudEventValidationError
 from cloudevents.core.v1.event import CloudEvent
+from kafka.consumer.fetcher import ConsumerRecord
 from pydantic import ValidationError
 
 from driftloop.errors import InvalidInput
 from driftloop.events import EVENTS, Event
+from driftloop.kafka.tolerant_records import Undecodable
 
 # Fast path: ids and times of these forms are always valid. The CloudEvents library validates all others.
 FAST_PATH_ID = re.compile(rb"[\x21-\x7e]+")
@@ -105,11 +106,11 @@ def decode(value: bytes | None, headers: Collection[tuple[str, bytes]], timestam
     """
     try:
         type_name, traceparent = _parse_headers(headers)
-    except (CloudEventValidationError, ValueError) as error:
+    except Exception as error:  # a producer may send any bytes, and the CloudEvents library raises a dozen types
         raise InvalidMessage(f"no CloudEvent in the headers: {error}") from error
     model = EVENTS.get(type_name)
     if model is None:
-        raise InvalidMessage(f"unknown type {type_name!r}; known are {', '.join(EVENTS)}")
+        raise InvalidMessage(f"unknown type {type_name[:100]!r}; known are {', '.join(EVENTS)}")
     try:
         event = model.model_validate_json(value or b"")
         if not event.model_fields_set >= ID_FIELDS:
@@ -118,7 +119,20 @@ def decode(value: bytes | None, headers: Collection[tuple[str, bytes]], timestam
         first = error.errors(include_url=False, include_input=False)[0]
         location = ".".join(map(str, first["loc"])) or "value"
         raise InvalidMessage(f"not a {model.type}: {location}: {first['msg']}") from error
+    except Exception as error:  # such as a time in the headers that is none
+        raise InvalidMessage(f"not a {model.type}: {type(error).__name__}: {error}") from error
     return event if event.traceparent == traceparent else event.model_copy(update={"traceparent": traceparent})
+
+
+def decode_record(record: ConsumerRecord) -> Event:
+    """Return the event of a record that a consumer of :mod:`driftloop.kafka.client` has polled.
+
+    Raises:
+        InvalidMessage: The record is no valid event; the text says why.
+    """
+    if isinstance(record.value, Undecodable):
+        raise InvalidMessage(f"the record cannot be decoded: {record.value.error}")
+    return decode(record.value, record.headers, record.timestamp)
 
 
 def _envelope_fields(headers: Iterable[tuple[str, bytes]], timestamp: int | None) -> dict[str, object]:

@@ -12,6 +12,11 @@ The contract between the loop and its :class:`MessageHandler`:
   transaction that commits its offset. The handler receives it as a :class:`ConsumedMessage` without an event. Above the
   limits of :class:`~driftloop.settings.DeadLetterSettings` the reader must be wrong, not the messages: the loop raises
   :class:`DeadLetterLimitExceeded`, and the messages of that run are neither moved nor committed.
+- **Deleted messages.** If the broker has deleted messages before they were read, by retention or by hand, reading goes
+  on at the beginning of the log; the jump is logged and counted. The handler sees it as a first message whose
+  ``previous_end_offset`` is beyond the committed position.
+- **One instance.** A process that another one of the same name has replaced waits until that has ended, and then raises
+  :class:`InstanceReplaced`.
 - **Errors.** An exception of the handler ends the loop after the commits returned before it; its message is delivered
   again after a restart. :class:`RetryLater` makes the same loop deliver it again after a pause.
 - **Shutdown.** After ``stop`` is set (SIGTERM) no further message is handed over. Messages that the handler still holds
@@ -31,17 +36,22 @@ from typing import NamedTuple, Protocol
 import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import FencedInstanceIdError
 from kafka.structs import MemberState
 
 from driftloop.errors import DriftloopError
 from driftloop.events import Event
-from driftloop.kafka.codec import InvalidMessage, Message, decode
+from driftloop.kafka.codec import InvalidMessage, Message, decode_record
 from driftloop.kafka.consumed_message import ConsumedMessage
+from driftloop.kafka.dead_letters import to_dead_letter
+from driftloop.kafka.instance_conflict import wait_while_replaced
 from driftloop.kafka.lag_metrics import LagMetrics
 from driftloop.kafka.metrics import CONSUMED, DEAD_LETTERS
+from driftloop.kafka.read_positions import ReadPositions
 from driftloop.kafka.topics import dead_letter_topic
 from driftloop.kafka.transactional_producer import (
     CommittedPosition,
+    InstanceReplaced,
     OutgoingMessage,
     Rebalanced,
     TransactionalProducer,
@@ -131,7 +141,9 @@ class ConsumerLoop:
         # Created now, because Prometheus computes no increase from a counter's first sample.
         self._consumed_counters = {topic: CONSUMED.labels(topic) for topic in topics}
         self._dead_letter_counters = {topic: DEAD_LETTERS.labels(topic) for topic in topics}
+        self._read_positions = ReadPositions(consumer, topics)
         self._lag = LagMetrics(consumer)
+        self._member_id = ""  # the latest one; a replaced member has none
         self._next_offsets: dict[TopicPartition, int] = {}  # after the message that was handed over last
         self._rebalanced = False  # partitions were assigned since the last poll
         self._retrying_since: float | None = None
@@ -147,14 +159,37 @@ class ConsumerLoop:
             DeadLetterLimitExceeded: Too many messages are invalid.
             RetryLater: The handler has raised it for longer than ``RETRY_DEADLINE_SECONDS``.
             BrokerUnavailable: A transaction failed because the broker does not answer.
+            InstanceReplaced: Another process with this one's name had replaced it, and has ended by now.
         """
+        try:
+            self._run(stop)
+        except (InstanceReplaced, FencedInstanceIdError) as error:
+            self._consumer.close(autocommit=False)  # it would go on trying to join
+            config = self._consumer.config
+            wait_while_replaced(
+                self._producer.kafka,
+                config["group_id"],
+                config["group_instance_id"],
+                self._member_id,
+                stop,
+                self._health,
+            )
+            if not stop.is_set():
+                raise InstanceReplaced(
+                    "another process had taken this one's place in the group, as one with the same "
+                    f"DRIFTLOOP_INSTANCE_ID does: start it again ({error})"
+                ) from error
+
+    def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             polled = self._consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
+            self._member_id = self._consumer.group_metadata().member_id or self._member_id
             self._health.heartbeat()
             try:
                 if self._rebalanced:  # partitions that stayed were revoked, too: what was held of them is dropped
                     self._rewind_to_committed()
                 else:
+                    self._read_positions.note_gaps(polled, self._next_offsets)
                     self._lag.on_polled(polled)
                     self._process_batch(polled, stop)
                     self._lag.on_handled(polled)
@@ -211,7 +246,7 @@ class ConsumerLoop:
     def _process(self, record: ConsumerRecord) -> list[Commit]:
         self._health.heartbeat()
         try:
-            event = decode(record.value, record.headers, record.timestamp)
+            event = decode_record(record)
         except InvalidMessage as error:
             self._pending_invalid.append((record, error))
             self._consecutive_invalid += 1
@@ -259,11 +294,12 @@ class ConsumerLoop:
                 partition=record.partition,
                 offset=record.offset,
                 event_id=next(
-                    (value.decode(errors="replace") for name, value in record.headers if name == "ce_id"), None
+                    (value.decode(errors="replace") for name, value in record.headers if name == "ce_id" and value),
+                    None,
                 ),
                 error=str(error),
             )
-            self._pending_dead_letters.append((record, _dead_letter(record, error)))
+            self._pending_dead_letters.append((record, to_dead_letter(record, error, self._limits.max_bytes)))
             commits += self._dispatch(record, None)
         return commits
 
@@ -305,15 +341,10 @@ class ConsumerLoop:
         assigned = self._consumer.assignment()
         self.reset_partitions(assigned)
         positions: dict[tuple[str, int], CommittedPosition] = {}
-        for partition in assigned:
-            committed = self._consumer.committed(partition, metadata=True)
-            if committed is None:
-                self._consumer.seek_to_beginning(partition)
-            else:
-                self._next_offsets[partition] = committed.offset
-                self._consumer.seek(partition, committed.offset)
-                position = CommittedPosition(committed.offset, committed.metadata)
-                positions[partition.topic, partition.partition] = position
+        for partition, offset, committed in self._read_positions.seek_to_committed(assigned):
+            if committed is not None:
+                self._next_offsets[partition] = offset
+                positions[partition.topic, partition.partition] = committed
         self._handler.on_assigned(positions)
 
     def mark_rebalanced(self) -> None:
@@ -352,15 +383,3 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # ka
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         self._loop.mark_rebalanced()
         log.info("consumer.partitions_assigned", partitions=sorted(f"{p.topic}-{p.partition}" for p in assigned))
-
-
-def _dead_letter(record: ConsumerRecord, error: InvalidMessage) -> Message:
-    """Return the message unchanged, with headers that name its origin and the error."""
-    origin = {
-        "dlq_topic": record.topic,
-        "dlq_partition": record.partition,
-        "dlq_offset": record.offset,
-        "dlq_error": error,
-    }
-    headers = [*record.headers, *((name, str(value).encode()) for name, value in origin.items())]
-    return Message(record.key, record.value, headers)

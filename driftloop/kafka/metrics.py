@@ -14,6 +14,13 @@ DEAD_LETTERS = Counter(
     "wrote them.",
     ["topic"],
 )
+SKIPPED_OFFSETS = Counter(
+    "driftloop_skipped_offsets_total",
+    "Offsets between the committed one and the beginning of the partition's log: the broker has deleted what was there "
+    "before the service has read it. Any increase means that events are lost to it; see "
+    "DRIFTLOOP_TOPICS__RETENTION_DAYS.",
+    ["topic"],
+)
 LAG_EVENTS = Gauge(
     "driftloop_consumer_lag_events",
     "Offsets of the partition that the service has not handled yet; each transaction adds one to those of its events.",

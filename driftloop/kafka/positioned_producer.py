@@ -54,17 +54,29 @@ class PositionedProducer:
             # In this order: the first call aborts the open transaction of a killed process, so the position is final.
             with translate_errors(kafka):
                 self._producer.init_transactions()
-                self.position: int | None = self._consumer.committed(
-                    self._partition, timeout_ms=int(kafka.request_timeout_seconds * 1000)
+                committed = self._consumer.committed(
+                    self._partition, metadata=True, timeout_ms=int(kafka.request_timeout_seconds * 1000)
                 )
-                """The last position that was committed; ``None`` if there is none, or if the broker has forgotten it,
-                as it does if nothing was committed for days (``offsets.retention.minutes``)."""
+            self.position: int | None = None if committed is None else committed.offset
+            """The last position that was committed; ``None`` if there is none, or if the broker has forgotten it, as it
+            does if nothing was committed for days (``offsets.retention.minutes``)."""
+            self.metadata: str = "" if committed is None else committed.metadata
+            """The text that was committed with the position."""
         except BaseException:
             self.close()
             raise
 
-    def commit(self, messages: Iterable[OutgoingMessage], position: int) -> None:
+    def commit(self, messages: Iterable[OutgoingMessage], position: int, metadata: str = "") -> float | None:
         """Publish messages, and commit the position after them, in one transaction.
+
+        Args:
+            messages: What to publish.
+            position: The position after the last message.
+            metadata: A text to commit with the position, of at most 4 KB.
+
+        Returns:
+            The timestamp of the last message in seconds since 1970, if there is a message. It is the broker's time if
+            the topic has the broker's.
 
         Raises:
             BrokerUnavailable: The broker does not answer; the transaction is aborted, or will be by the next producer
@@ -78,17 +90,18 @@ class PositionedProducer:
                     for topic, (key, value, headers) in messages
                 ]
                 self._producer.send_offsets_to_transaction(
-                    {self._partition: OffsetAndMetadata(position, "", -1)}, self._consumer.group_metadata()
+                    {self._partition: OffsetAndMetadata(position, metadata, -1)}, self._consumer.group_metadata()
                 )
+                # Before the commit: kafka-python's would wait for ever if the broker has refused a message, and return
+                # as if nothing had happened if a batch was dropped for a new producer epoch.
+                records = [future.get() for future in sent]
                 self._producer.commit_transaction()
-                # kafka-python's commit also returns after it has dropped a batch for a new producer epoch.
-                for future in sent:
-                    future.get(self._kafka.request_timeout_seconds)
             except KafkaError:
                 with suppress(KafkaError):
                     self._producer.abort_transaction()
                 raise
-        self.position = position
+        self.position, self.metadata = position, metadata
+        return records[-1].timestamp / 1000 if records else None
 
     def close(self) -> None:
         """Disconnect without waiting for the broker."""

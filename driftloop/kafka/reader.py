@@ -13,7 +13,7 @@ from kafka.errors import GroupAuthorizationFailedError
 
 from driftloop.events import Event, Window
 from driftloop.kafka.client import admin_client, create_reader, translate_errors
-from driftloop.kafka.codec import InvalidMessage, decode
+from driftloop.kafka.codec import InvalidMessage, decode_record
 from driftloop.settings import KafkaSettings
 
 POLL_TIMEOUT_MS = 1_000
@@ -173,7 +173,7 @@ def _poll(consumer: KafkaConsumer, ends: Mapping[TopicPartition, int] | None = N
             if ends is not None and record.offset >= ends[partition]:
                 break
             try:
-                events.append(decode(record.value, record.headers, record.timestamp))
+                events.append(decode_record(record))
             except InvalidMessage:
                 continue
     return events

@@ -2,10 +2,17 @@
 
 from typing import NamedTuple
 
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from driftloop.errors import BrokerUnavailable
 from driftloop.kafka.client import admin_client
 from driftloop.settings import KafkaSettings, TopicsSettings
 
 DAY_MS = 24 * 3600 * 1000
+TIMESTAMP_TYPE = "message.timestamp.type"
+# The time of a message is the broker's, and that of the event is in the event: a broker refuses messages of a machine
+# whose clock is an hour ahead, and a clock that is behind would make retention delete them early.
+BROKER_TIME = {TIMESTAMP_TYPE: "LogAppendTime"}
 
 
 def dead_letter_topic(topic: str) -> str:
@@ -31,7 +38,7 @@ def topic_specs(topics: TopicsSettings) -> dict[str, TopicSpec]:
     for name in topics.names():
         is_large = name in (topics.predictions, topics.outcomes)
         retention_ms = int(topics.retention_days * DAY_MS) if is_large else -1
-        configs = {"retention.ms": str(retention_ms)}
+        configs = {"retention.ms": str(retention_ms), **BROKER_TIME}
         specs[name] = TopicSpec(topics.partitions if is_large else 1, topics.replication_factor, configs)
         specs[dead_letter_topic(name)] = TopicSpec(1, topics.replication_factor, configs)
     return specs
@@ -57,3 +64,26 @@ def create(kafka: KafkaSettings, topics: TopicsSettings) -> list[str]:
         if missing:
             admin.create_topics(missing, wait_for_metadata=True)
         return list(missing)
+
+
+def use_broker_time(kafka: KafkaSettings, topics: TopicsSettings) -> list[str]:
+    """Let existing topics give messages the broker's time, and return the names of those that did not.
+
+    Raises:
+        BrokerUnavailable: No broker answers, or it refuses this client.
+    """
+    with admin_client(kafka) as admin:
+        names = sorted(topic_specs(topics).keys() & set(admin.list_topics()))
+        described = admin.describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, name, [TIMESTAMP_TYPE]) for name in names], config_filter="all"
+        )
+        others = [
+            name for name in names if described["topic"][name][TIMESTAMP_TYPE]["value"] != BROKER_TIME[TIMESTAMP_TYPE]
+        ]
+        if others:
+            changes = [ConfigResource(ConfigResourceType.TOPIC, name, dict(BROKER_TIME)) for name in others]
+            answers = admin.alter_configs(changes)["topic"]
+            refused = [f"{name}: {answers[name]}" for name in others if answers[name] != "OK"]
+            if refused:
+                raise BrokerUnavailable(f"Kafka refuses to set {TIMESTAMP_TYPE}: {', '.join(refused)}")
+    return others

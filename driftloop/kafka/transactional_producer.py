@@ -8,7 +8,9 @@ from kafka import ConsumerGroupMetadata, KafkaProducer, OffsetAndMetadata, Topic
 from kafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
+    InvalidProducerEpochError,
     KafkaError,
+    ProducerFencedError,
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
@@ -24,6 +26,10 @@ REBALANCE_ERRORS = (CommitFailedError, IllegalGenerationError, RebalanceInProgre
 
 class Rebalanced(DriftloopError):
     """The group is rebalancing: the transaction was aborted, and its messages will be delivered again."""
+
+
+class InstanceReplaced(DriftloopError):
+    """Another process has the same name among those of its service, and has taken this one's place."""
 
 
 class CommittedPosition(NamedTuple):
@@ -55,7 +61,8 @@ class TransactionalProducer:
         Raises:
             BrokerUnavailable: No broker answers.
         """
-        self._kafka = kafka
+        self.kafka = kafka
+        """How to reach the broker."""
         self._topics = topics
         self._source = source
         self._instance_id = instance_id
@@ -63,14 +70,14 @@ class TransactionalProducer:
 
     def _open(self) -> KafkaProducer:
         producer = create_transactional_producer(
-            self._kafka,
+            self.kafka,
             client_id=f"driftloop-{self._source}",
             transactional_id=f"driftloop-{self._source}-{self._instance_id}",
             # An open transaction of a killed process blocks readers and the next owner of its partitions for this long:
             # no longer than the group takes to notice that the process is gone.
-            transaction_timeout_ms=int(self._kafka.session_timeout_seconds * 1000),
+            transaction_timeout_ms=int(self.kafka.session_timeout_seconds * 1000),
         )
-        with translate_errors(self._kafka):
+        with translate_errors(self.kafka):
             producer.init_transactions()
         return producer
 
@@ -87,8 +94,9 @@ class TransactionalProducer:
         2. Begin a transaction.
         3. Send dead letters and events; nothing is waited for.
         4. Send the positions to the transaction. The broker refuses them if the membership is outdated.
-        5. Commit the transaction, which waits for all sends.
-        6. Check each send: kafka-python's commit also returns after it has dropped the batch for a new producer epoch.
+        5. Wait for each send. kafka-python's commit would wait for ever if the broker has refused a message, and return
+           as if nothing had happened if a batch was dropped for a new producer epoch.
+        6. Commit the transaction.
 
         If a step fails the transaction is aborted, and readers of committed messages see nothing of it. After a
         rebalance the producer is replaced, because kafka-python would send the refused offsets with its next
@@ -102,6 +110,8 @@ class TransactionalProducer:
 
         Raises:
             Rebalanced: The membership is outdated; nothing is committed.
+            InstanceReplaced: A later producer of the same source and instance has fenced this one; nothing is
+                committed.
             BrokerUnavailable: The broker does not answer; whether the transaction is committed is unknown.
         """
         if group.generation_id < 0:  # a broker would accept a commit without a membership while the group is empty
@@ -115,9 +125,9 @@ class TransactionalProducer:
             ]
             offsets = {partition: OffsetAndMetadata(*position, -1) for partition, position in positions.items()}
             self._producer.send_offsets_to_transaction(offsets, group)
-            self._producer.commit_transaction()
             for future in sent:
-                future.get(self._kafka.request_timeout_seconds)
+                future.get()
+            self._producer.commit_transaction()
         except KafkaError as error:
             with suppress(KafkaError):
                 self._producer.abort_transaction()
@@ -125,7 +135,9 @@ class TransactionalProducer:
                 self._producer.close(timeout=1)
                 self._producer = self._open()
                 raise Rebalanced(str(error)) from error
-            raise broker_unavailable(self._kafka, error) from error
+            if isinstance(error, ProducerFencedError | InvalidProducerEpochError):
+                raise InstanceReplaced(f"the producer was fenced: {type(error).__name__}") from error
+            raise broker_unavailable(self.kafka, error) from error
 
     def close(self) -> None:
         """Disconnect without waiting for the broker."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from driftloop.drift.profile import DriftProfile
 from driftloop.errors import DriftloopError
-from driftloop.events import Evaluation
+from driftloop.events import Evaluation, require_name
 from driftloop.storage.bucket import Bucket
 
 MAX_ROWS = 200_000  # more rows would not change the statistics: distances to every second row are the same
@@ -35,8 +35,12 @@ class ReferenceMissing(ReferenceUnavailable):
 
 
 def reference_prefix(model: str, version: str) -> str:
-    """Return the folder of the bucket that holds a version's reference."""
-    return f"references/{model}/{version}"
+    """Return the folder of the bucket that holds a version's reference.
+
+    Raises:
+        ValueError: A name would lead to another folder.
+    """
+    return f"references/{require_name(model)}/{require_name(version)}"
 
 
 def save_reference(bucket: Bucket, model: str, version: str, reference: Reference) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaConnectionError
+from kafka.errors import KafkaConnectionError, ProducerFencedError
 from kafka.structs import MemberState
 from prometheus_client import REGISTRY
 
@@ -19,7 +19,7 @@ from driftloop.kafka.client import create_consumer
 from driftloop.kafka.codec import Message, encode
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, ConsumerLoop, DeadLetterLimitExceeded, RetryLater
-from driftloop.kafka.transactional_producer import CommittedPosition, TransactionalProducer
+from driftloop.kafka.transactional_producer import CommittedPosition, InstanceReplaced, TransactionalProducer
 from driftloop.settings import DeadLetterSettings, TopicsSettings
 from driftloop.telemetry.health import Health
 from tests.support.fake_kafka import KAFKA, FakeBroker, FakeConsumer
@@ -438,3 +438,49 @@ def test_loop_sends_heartbeats(setup: Setup, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(setup.health, "heartbeat", lambda: beats.append(time.monotonic()))
     setup.run()
     assert len(beats) >= 2 + setup.polls
+
+
+def test_loop_counts_messages_that_were_deleted_before_the_committed_offset_once(setup: Setup) -> None:
+    setup.add("a", "b")
+    setup.run()
+    setup.add(*"cdefg")
+    setup.broker.beginnings[P0] = 5
+    before = counter("driftloop_skipped_offsets_total")
+    setup.handler = RecordingHandler()
+    ends: list[tuple[int, int]] = []
+
+    def note(message: ConsumedMessage) -> list[Commit]:
+        ends.append((message.offset, message.previous_end_offset))
+        return setup.handler.commit(message)
+
+    setup.handler.on_message = note
+    setup.broker.rebalance([P0, P1])
+    setup.run()
+    assert ends == [(5, 5), (6, 6)]
+    assert counter("driftloop_skipped_offsets_total") == before + 3
+    assert ("assigned", {(TOPIC, 0): CommittedPosition(2, "")}) in setup.handler.calls
+
+
+def test_loop_reads_a_topic_that_was_made_again_from_its_beginning(setup: Setup) -> None:
+    setup.add("a", "b", "c")
+    setup.run()
+    setup.broker.logs[P0].clear()
+    setup.add("x")
+    setup.handler = RecordingHandler()
+    setup.broker.rebalance([P0, P1])
+    setup.run()
+    assert setup.handler.handled() == [(0, 0, "x")]
+    assert ("assigned", {}) in setup.handler.calls
+
+
+def test_loop_waits_while_another_process_has_its_place(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.add("a")
+    waited: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        consumer_loop, "wait_while_replaced", lambda _, group, instance, *__: waited.append((group, instance))
+    )
+    setup.broker.faults["commit_transaction"] = [ProducerFencedError()]
+    with pytest.raises(InstanceReplaced, match="DRIFTLOOP_INSTANCE_ID"):
+        setup.run()
+    assert waited == [("group", "group-1")]
+    assert setup.consumer.closed

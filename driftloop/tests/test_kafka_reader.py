@@ -141,7 +141,8 @@ def test_topic_specs_partition_and_expire_only_large_topics() -> None:
     assert {name for name, spec in specs.items() if spec.partitions == 6} == large
     assert {spec.replication_factor for spec in specs.values()} == {3}
     for name, spec in specs.items():
-        assert spec.configs == {"retention.ms": "172800000" if name.removesuffix(".dlq") in large else "-1"}
+        retention_ms = "172800000" if name.removesuffix(".dlq") in large else "-1"
+        assert spec.configs == {"retention.ms": retention_ms, "message.timestamp.type": "LogAppendTime"}
 
 
 def test_create_makes_missing_topics_only(broker: FakeBroker) -> None:
@@ -150,6 +151,12 @@ def test_create_makes_missing_topics_only(broker: FakeBroker) -> None:
     assert TOPIC not in created
     assert {p.partition for p in broker.logs if p.topic == "predictions"} == {0, 1, 2}
     assert topics.create(KAFKA, TopicsSettings()) == []
+
+
+def test_use_broker_time_changes_existing_topics_once(broker: FakeBroker) -> None:
+    assert topics.use_broker_time(KAFKA, TopicsSettings()) == [TOPIC]
+    assert broker.timestamp_types == {TOPIC: "LogAppendTime"}
+    assert topics.use_broker_time(KAFKA, TopicsSettings()) == []
 
 
 def test_publisher_publishes_events_to_their_topics(broker: FakeBroker) -> None:

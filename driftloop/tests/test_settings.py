@@ -170,8 +170,8 @@ def test_registry_settings_accept_names_that_mlflow_and_folders_can_have(name: s
     [
         ("", "is blank"),
         ("  ", "is blank"),
-        ("a/b", "has a / or a :"),
-        ("a:b", "has a / or a :"),
+        ("a/b", "has a /, a : or a backslash"),
+        ("a:b", "has a /, a : or a backslash"),
         (".", "means another folder"),
         ("..", "means another folder"),
         ("a\nb", "cannot be printed"),

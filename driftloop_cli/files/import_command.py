@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from driftloop.command_line import load_settings_or_exit
+from driftloop.errors import InvalidInput
 from driftloop_cli.console import AsJson, exit_on_registry_error
 from driftloop_cli.files.options import (
     DryRun,
@@ -61,12 +62,16 @@ def import_predictions(
 
         driftloop import predictions --sql "SELECT *, amt AS amount FROM 'answers/*.csv'" --prediction score --time at
     """
-    from driftloop.events import Outcome, Prediction  # noqa: PLC0415  # DuckDB and pandas take seconds to import
+    from driftloop.events import Outcome, Prediction, require_name  # noqa: PLC0415  # DuckDB and pandas take seconds to import
     from driftloop_cli.files.import_settings import ImportSettings  # noqa: PLC0415
     from driftloop_cli.files.past_predictions import PredictionColumns, prepare_predictions  # noqa: PLC0415
     from driftloop_cli.files.source import open_source  # noqa: PLC0415
 
     settings = load_settings_or_exit(ImportSettings)
+    try:
+        require_name(version)
+    except ValueError as error:
+        raise InvalidInput(f"--version: {error}") from error
     columns = PredictionColumns(prediction, time, key, outcome, outcome_time)
     use_case, zone = settings.use_case, require_timezone(timezone)
     texts = [name for name, kind in use_case.feature_kinds.items() if kind == "text"] + ([key] if key else [])

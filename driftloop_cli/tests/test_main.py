@@ -284,10 +284,19 @@ def test_retrain_json_has_request_and_states_and_progress_is_on_standard_error(m
 def test_topics_create_lists_created_topics_or_exits_if_the_broker_is_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for created, output in ((["drift", "drift.dlq"], "created drift, drift.dlq\n"), ([], "all topics exist already\n")):
+    for created, changed, output in (
+        (["drift", "drift.dlq"], [], "created drift, drift.dlq\n"),
+        ([], [], "all topics exist already\n"),
+        (
+            [],
+            ["drift"],
+            "all topics exist already\nchanged message.timestamp.type to LogAppendTime: drift\n",
+        ),
+    ):
         monkeypatch.setattr(topics, "create", lambda *_, created=created: created)
+        monkeypatch.setattr(topics, "use_broker_time", lambda *_, changed=changed: changed)
         assert run("topics", "create").output == output
-        assert json.loads(run("topics", "create", "--json").stdout) == {"created": created}
+        assert json.loads(run("topics", "create", "--json").stdout) == {"created": created, "changed": changed}
     monkeypatch.setattr(topics, "create", raise_error(BrokerUnavailable("no broker")))
     result = run("topics", "create")
     assert (result.exit_code, result.output) == (ExitCode.UNAVAILABLE, "no broker\n")

@@ -4,128 +4,33 @@ import os
 import subprocess
 import sys
 import threading
-import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from typing import Any
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 from prometheus_client import REGISTRY
 
-from driftloop.events import Outcome
-from driftloop.kafka import topics
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, ConsumerLoop, DeadLetterLimitExceeded, RetryLater
-from driftloop.kafka.publisher import Publisher
-from driftloop.kafka.topics import dead_letter_topic
-from driftloop.kafka.transactional_producer import CommittedPosition, TransactionalProducer
-from driftloop.settings import DeadLetterSettings, TopicsSettings
+from driftloop.kafka.dead_letters import original_headers, parse_origin
+from driftloop.kafka.transactional_producer import TransactionalProducer
+from driftloop.settings import DeadLetterSettings
 from driftloop.storage.bucket import Bucket
 from driftloop.telemetry.health import Health
 from stack.running import Stack
+from tests.support.consumed_topic import RecordingHandler, TopicUnderTest, records
 from tests.support.ports import reserve_ports
 from tests.support.running_stack import FLIGHT, predict
 from tests.support.waiting import wait_until
 
 
-@dataclass
-class RecordingHandler:
-    """A handler that records its messages, commits each, and stops its loop after ``message_count`` of them."""
-
-    stop: threading.Event
-    message_count: int
-    received: list[ConsumedMessage] = field(default_factory=list)
-
-    def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
-        self.received.append(message)
-        if len(self.received) == self.message_count:
-            self.stop.set()
-        return [Commit(message.topic, message.partition, message.offset + 1)]
-
-    def on_poll(self) -> Iterable[Commit]:
-        return []
-
-    def on_assigned(self, positions: Mapping[tuple[str, int], CommittedPosition]) -> None:
-        pass
-
-    def on_revoked(self, partitions: Collection[tuple[str, int]]) -> None:
-        pass
-
-
-class TopicUnderTest:
-    """A topic of one test, with a publisher and consumer loops."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-        self.topic = f"outcomes-{uuid.uuid4().hex[:8]}"
-        self.topics = TopicsSettings(outcomes=self.topic)
-        topics.create(stack.kafka, self.topics)
-        self.publisher = Publisher(stack.kafka, self.topics, "test")
-        self.group = f"group-{self.topic}"
-
-    def publish(self, *validity: bool) -> None:
-        """Publish valid (``True``) and invalid (``False``) messages, in this order."""
-        producer = KafkaProducer(bootstrap_servers=self.stack.kafka.bootstrap_servers)
-        for number, is_valid in enumerate(validity):
-            if is_valid:
-                self.publisher.publish(Outcome(prediction_id="p", index=number, outcome=1.0))
-            else:
-                producer.send(self.topic, key=b"k", value=b"garbage %d" % number, headers=[("trace", b"t")]).get(10)
-        producer.close()
-
-    def run(self, message_count: int, limits: DeadLetterSettings) -> RecordingHandler:
-        """Run a consumer loop until it has handled ``message_count`` offsets; return its handler."""
-        stop = threading.Event()
-        handler = RecordingHandler(stop, message_count)
-        watchdog = threading.Timer(60, stop.set)
-        watchdog.start()
-        source = create_consumer(self.stack.kafka, self.group, "test")
-        try:
-            ConsumerLoop(source, [self.topic], handler, self.transactional_producer(), limits, Health()).run(stop)
-        finally:
-            watchdog.cancel()
-            source.close(autocommit=False)
-        return handler
-
-    def transactional_producer(self) -> TransactionalProducer:
-        return TransactionalProducer(self.stack.kafka, self.topics, "test", self.topic)
-
-    def committed(self) -> int | None:
-        """Return the group's committed offset."""
-        reader = KafkaConsumer(bootstrap_servers=self.stack.kafka.bootstrap_servers, group_id=self.group)
-        try:
-            offset = reader.committed(TopicPartition(self.topic, 0))
-            return None if offset is None else int(offset)
-        finally:
-            reader.close()
-
-    def dead_letters(self) -> list[ConsumerRecord]:
-        """Return the dead letters of the topic."""
-        return records(self.stack, dead_letter_topic(self.topic))
-
-
-def records(stack: Stack, topic: str) -> list[ConsumerRecord]:
-    """Return all committed messages of a topic with one partition."""
-    partition = TopicPartition(topic, 0)
-    reader = KafkaConsumer(bootstrap_servers=stack.kafka.bootstrap_servers, isolation_level="read_committed")
-    try:
-        reader.assign([partition])
-        reader.seek_to_beginning(partition)
-        end, messages = reader.end_offsets([partition])[partition], []
-        while reader.position(partition) < end:
-            for polled in reader.poll(1_000).values():
-                messages += polled
-        return messages
-    finally:
-        reader.close()
-
-
 @pytest.fixture
 def source(stack: Stack) -> Iterator[TopicUnderTest]:
-    source = TopicUnderTest(stack)
+    source = TopicUnderTest(stack.kafka)
     yield source
     source.publisher.close()
 
@@ -135,10 +40,12 @@ def test_consumer_loop_dead_letters_invalid_message_with_its_origin(source: Topi
     handler = source.run(3, DeadLetterSettings())
     assert [(r.offset, r.event is not None) for r in handler.received] == [(0, True), (1, False), (2, True)]
     (dead_letter,) = source.dead_letters()
-    headers = {name: value.decode() for name, value in dead_letter.headers}
     assert (dead_letter.key, dead_letter.value) == (b"k", b"garbage 1")
-    assert headers.pop("dlq_error").startswith("no CloudEvent")
-    assert headers == {"trace": "t", "dlq_topic": source.topic, "dlq_partition": "0", "dlq_offset": "1"}
+    assert original_headers(dead_letter.headers) == [("trace", b"t")]
+    origin = parse_origin(dead_letter.headers)
+    assert origin.error.startswith("no CloudEvent")
+    assert (origin.topic, origin.partition, origin.offset, origin.changed) == (source.topic, 0, 1, {})
+    assert (origin.size, origin.sha256) == (9, sha256(b"garbage 1").hexdigest())
     assert source.committed() == 3
 
 
@@ -185,7 +92,7 @@ def test_consumer_loop_ends_on_handler_exception_and_redelivers_its_event(source
             return super().handle(message)
 
     source.publish(True, True)
-    reader = create_consumer(source.stack.kafka, source.group, "test")
+    reader = create_consumer(source.kafka, source.group, "test")
     handler = FailingHandler(threading.Event(), 2)
     with pytest.raises(RuntimeError, match="disk full"):
         ConsumerLoop(
@@ -205,8 +112,8 @@ def test_consumer_loop_commits_each_poll_in_one_transaction(source: TopicUnderTe
             super().commit(*arguments)
 
     source.publish(*[True] * 10, False, *[True] * 10)
-    reader, handler = create_consumer(source.stack.kafka, source.group, "test"), RecordingHandler(threading.Event(), 21)
-    producer = CountingProducer(source.stack.kafka, source.topics, "test", source.topic)
+    reader, handler = create_consumer(source.kafka, source.group, "test"), RecordingHandler(threading.Event(), 21)
+    producer = CountingProducer(source.kafka, source.topics, "test", source.topic)
     try:
         ConsumerLoop(reader, [source.topic], handler, producer, DeadLetterSettings(), Health()).run(handler.stop)
     finally:
@@ -231,7 +138,7 @@ def test_consumer_loop_redelivers_after_retry_later(source: TopicUnderTest) -> N
             return super().handle(message)
 
     source.publish(True, True, False, True)
-    reader, health = create_consumer(source.stack.kafka, source.group, "test"), Health()
+    reader, health = create_consumer(source.kafka, source.group, "test"), Health()
     health.mark_started()
     handler = RetryingHandler(threading.Event(), 4)
     try:
@@ -265,7 +172,7 @@ def test_consumer_loop_stop_ends_back_off(source: TopicUnderTest) -> None:
 
     source.publish(True, True)
     reader, handler = (
-        create_consumer(source.stack.kafka, source.group, "test"),
+        create_consumer(source.kafka, source.group, "test"),
         UnavailableHandler(threading.Event(), 2),
     )
     try:
@@ -284,7 +191,7 @@ def test_drift_worker_dead_letters_invalid_message_and_continues(stack: Stack) -
     producer.close()
 
     def dead_letter_of_message() -> ConsumerRecord | None:
-        offsets = [(dict(record.headers)["dlq_offset"], record) for record in records(stack, "predictions.dlq")]
+        offsets = [(dict(record.headers)["dlq_offset"], record) for record in records(stack.kafka, "predictions.dlq")]
         return next((record for offset, record in offsets if offset == str(metadata.offset).encode()), None)
 
     assert wait_until(dead_letter_of_message, "the dead letter is published").value == b"not an event"
@@ -298,9 +205,8 @@ def test_drift_worker_dead_letters_invalid_message_and_continues(stack: Stack) -
     wait_until(archived, f"{response['id']} is archived")
 
 
-def test_drift_worker_exits_at_dead_letter_limit(source: TopicUnderTest) -> None:
+def test_drift_worker_exits_at_dead_letter_limit(stack: Stack, source: TopicUnderTest) -> None:
     source.publish(*[False] * 10)
-    stack = source.stack
     result = subprocess.run(
         [sys.executable, "-m", "drift_worker.main"],
         env={

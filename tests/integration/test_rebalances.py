@@ -18,7 +18,7 @@ from driftloop.kafka.transactional_producer import CommittedPosition, Rebalanced
 from driftloop.settings import DeadLetterSettings, TopicsSettings
 from driftloop.telemetry.health import Health
 from stack.running import Stack
-from tests.integration.test_dead_letters import RecordingHandler
+from tests.support.consumed_topic import RecordingHandler
 from tests.support.waiting import wait_until
 from tests.support.worker_group import SESSION_TIMEOUT_SECONDS
 

@@ -8,6 +8,7 @@ that fence outdated members, and rebalances that happen inside ``poll``. There i
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,6 +32,9 @@ class FakeBroker:
         self.logs: dict[TopicPartition, list[ConsumerRecord | None]] = {  # None is a transaction marker
             TopicPartition(topic, number): [] for topic, count in partitions.items() for number in range(count)
         }
+        self.beginnings: dict[TopicPartition, int] = {}
+        """The first offset of each partition from whose beginning messages were deleted."""
+        self.timestamp_types: dict[str, str] = {}
         self.committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self.generation = 0
         self.assigned: set[TopicPartition] | None = None
@@ -77,6 +81,7 @@ class FakeConsumer:
         self.state = MemberState.UNJOINED
         self.subscriptions = 0
         self.closed = False
+        self._fetcher = SimpleNamespace()
         self._broker = broker
         self._topics: Collection[str] = ()
         self._listener: Any = None
@@ -111,7 +116,10 @@ class FakeConsumer:
             return {}
         left, polled = self.config["max_poll_records"], {}
         for partition in sorted(self._positions):
-            log, start = self._broker.logs[partition], self._positions[partition]
+            log = self._broker.logs[partition]
+            start = self._positions[partition] = max(
+                self._positions[partition], self._broker.beginnings.get(partition, 0)
+            )
             records = [record for record in log[start:] if record is not None][:left]
             left -= len(records)
             if records:
@@ -149,7 +157,7 @@ class FakeConsumer:
         return len(self._broker.logs[partition])
 
     def beginning_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        return dict.fromkeys(partitions, 0)
+        return {partition: self._broker.beginnings.get(partition, 0) for partition in partitions}
 
     def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         return {partition: len(self._broker.logs[partition]) for partition in partitions}
@@ -254,6 +262,15 @@ class FakeAdminClient:
         for topic, spec in topics.items():
             for number in range(spec["num_partitions"]):
                 self._broker.logs[TopicPartition(topic, number)] = []
+
+    def describe_configs(self, resources: Iterable[Any], *, config_filter: str) -> dict[str, Any]:
+        types = self._broker.timestamp_types
+        return {"topic": {r.name: {r.configs[0]: {"value": types.get(r.name, "CreateTime")}} for r in resources}}
+
+    def alter_configs(self, resources: Iterable[Any]) -> dict[str, Any]:
+        for resource in resources:
+            (self._broker.timestamp_types[resource.name],) = resource.configs.values()
+        return {"topic": dict.fromkeys(self._broker.timestamp_types, "OK")}
 
     def list_group_offsets(self, groups: Mapping[str, None]) -> dict[str, dict[TopicPartition, OffsetAndMetadata]]:
         return dict.fromkeys(groups, self._broker.committed)

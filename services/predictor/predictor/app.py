@@ -23,7 +23,7 @@ from driftloop.telemetry.logging import configure_logging
 from predictor.http.application import create_application
 from predictor.http.dependencies import ApiDependencies
 from predictor.outbox.outbox import Outbox
-from predictor.outbox.readiness import report_depth
+from predictor.outbox.readiness import report_outbox
 from predictor.serving import model_changes
 from predictor.serving.batching import Batcher
 from predictor.serving.model_cache import ModelCache
@@ -78,7 +78,7 @@ async def _poll(manager: ModelManager, outbox: Outbox, health: Health, interval_
     frozen = False
     while True:
         await asyncio.to_thread(manager.refresh)
-        await asyncio.to_thread(report_depth, outbox, health)
+        await asyncio.to_thread(report_outbox, outbox, health)
         if manager.serving is not None and not frozen:
             # The objects that exist by now stay: a garbage collection that visits all of them stops everything for
             # 150 ms.

@@ -94,3 +94,24 @@ RELAY_RESTARTS = Counter(
     "driftloop_outbox_relay_restarts_total",
     "Times that the relay has connected again after an error. A steady increase means that it cannot publish.",
 )
+OUTBOX_FREE = Gauge(
+    "driftloop_outbox_free_bytes",
+    "Room for events on the outbox's disk; at 0 the outbox counts as full, see DRIFTLOOP_OUTBOX__MIN_FREE_BYTES.",
+    multiprocess_mode="mostrecent",
+)
+OUTBOX_RENAMED = Counter(
+    "driftloop_outbox_renamed_total",
+    "Times that the outbox has taken a new name, because the broker had positions of its name that are not of this "
+    "file: the folder was restored from a copy, or another predictor uses a copy of it.",
+)
+TRIM_FAILURES = Counter(
+    "driftloop_outbox_trim_failures_total",
+    "Times that published events could not be deleted from the outbox. They are not published again, but its disk is "
+    "full or fails.",
+)
+CLOCK_SKEW = Gauge(
+    "driftloop_outbox_clock_skew_seconds",
+    "Time of the predictor's machine minus the broker's, known only where topics have the broker's time "
+    "(message.timestamp.type=LogAppendTime). Worrying above a minute, and below minus one.",
+    multiprocess_mode="mostrecent",
+)

@@ -73,6 +73,12 @@ class OutboxSettings(SettingsSection):
     on_full: Literal["reject", "drop"] = Field(
         "reject", description="while the outbox is full, reject requests, or answer them and drop their events"
     )
+    min_free_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="free bytes of the disk below which the outbox counts as full, so that events can be deleted once "
+        "they are published; if not set, 64 MiB, or an eighth of a disk that is smaller than 512 MiB",
+    )
     max_event_bytes: int = Field(
         900_000,
         ge=1_000,

@@ -1,11 +1,14 @@
 """The relay publishes each event of an outbox in a transaction with its position, in order and once."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from kafka import OffsetAndMetadata
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from driftloop.errors import BrokerUnavailable
@@ -14,7 +17,8 @@ from driftloop.kafka import positioned_producer
 from driftloop.kafka.codec import serialize
 from driftloop.telemetry.health import Health
 from predictor.outbox import relay as relay_module
-from predictor.outbox.outbox import Outbox
+from predictor.outbox.outbox import Outbox, OutboxUnavailable
+from predictor.outbox.readiness import report_outbox
 from predictor.outbox.relay import Relay, exclusive_lock, run_relay
 from predictor.settings import OutboxSettings, RelaySettings, ServingSettings
 
@@ -31,7 +35,8 @@ class FakeBroker:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
-        self.position: int | None = None
+        self.position: OffsetAndMetadata | None = None
+        self.time_ahead = 0.0
         self.errors: dict[str, list[KafkaError]] = {}
         self.aborted = 0
         self.closed = 0
@@ -45,8 +50,11 @@ class FakeBroker:
 class FakeFuture:
     """A send that ends with its transaction."""
 
-    def get(self, _: float) -> None:
-        """Nothing to wait for."""
+    def __init__(self, broker: FakeBroker) -> None:
+        self._timestamp = int((time.time() + broker.time_ahead) * 1000)
+
+    def get(self) -> SimpleNamespace:
+        return SimpleNamespace(timestamp=self._timestamp)
 
 
 class FakeProducer:
@@ -55,7 +63,7 @@ class FakeProducer:
     def __init__(self, broker: FakeBroker) -> None:
         self.broker = broker
         self.pending: list[Record] = []
-        self.offset: int | None = None
+        self.offset: OffsetAndMetadata | None = None
 
     def init_transactions(self) -> None:
         self.broker.call("init_transactions")
@@ -66,11 +74,10 @@ class FakeProducer:
     def send(self, topic: str, *, key: bytes, **_: Any) -> "FakeFuture":
         self.broker.call("send")
         self.pending.append(Record(topic, key))
-        return FakeFuture()
+        return FakeFuture(self.broker)
 
     def send_offsets_to_transaction(self, offsets: dict[Any, Any], _: Any) -> None:
-        (committed,) = offsets.values()
-        self.offset = committed.offset
+        (self.offset,) = offsets.values()
 
     def commit_transaction(self) -> None:
         self.broker.call("commit_transaction")
@@ -90,7 +97,7 @@ class FakeConsumer:
     def __init__(self, broker: FakeBroker) -> None:
         self.broker = broker
 
-    def committed(self, *_: Any, **__: Any) -> int | None:
+    def committed(self, *_: Any, **__: Any) -> OffsetAndMetadata | None:
         return self.broker.position
 
     def group_metadata(self) -> None:
@@ -179,6 +186,62 @@ def test_relay_started_after_a_kill_between_commit_and_delete_does_not_publish_a
     assert outbox.depth().events == 1
     relay.relay_batch()
     assert published(broker) == ["a", "b"]
+
+
+def test_relay_whose_outbox_the_broker_knows_further_takes_a_new_name_and_publishes_all(
+    broker: FakeBroker, settings: RelaySettings, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(outbox, "a")
+    Relay(settings, outbox).relay_batch()
+    name = outbox.name
+    broker.position = OffsetAndMetadata(3, "the id of another copy's event", -1)
+    append(outbox, "b", "c", "d")
+
+    rename = outbox.rename
+
+    def rename_unknown() -> str:
+        broker.position = None  # of the new name
+        return rename()
+
+    monkeypatch.setattr(outbox, "rename", rename_unknown)
+    relay = Relay(settings, outbox)
+    relay.relay_batch()
+    assert published(broker) == ["a", "b", "c", "d"]
+    assert outbox.name != name
+    assert Outbox(settings.predictor.data_dir, settings.outbox).name == outbox.name
+
+
+def test_relay_goes_on_while_published_events_cannot_be_deleted(
+    broker: FakeBroker, settings: RelaySettings, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = Relay(settings, outbox)
+    with monkeypatch.context() as patch:
+
+        def fail(_: int) -> None:
+            raise OutboxUnavailable("the disk is full")
+
+        patch.setattr(outbox, "delete_through", fail)
+        append(outbox, "a")
+        relay.relay_batch()
+        append(outbox, "b")
+        relay.relay_batch()
+        assert outbox.depth().events == 2
+    assert relay.relay_batch() == 0
+    assert outbox.depth().events == 0
+    assert published(broker) == ["a", "b"]
+
+
+@pytest.mark.parametrize("ahead", [-300, 0, 300])
+def test_relay_tells_how_far_the_clock_is_from_the_brokers(
+    broker: FakeBroker, settings: RelaySettings, outbox: Outbox, ahead: int
+) -> None:
+    broker.time_ahead = -ahead
+    append(outbox, "a")
+    Relay(settings, outbox).relay_batch()
+    health = Health()
+    report_outbox(outbox, health)
+    assert outbox.relay_state().clock_skew_seconds == pytest.approx(ahead, abs=5)
+    assert ("clock" in health.warnings) == (ahead != 0)
 
 
 def test_relay_closes_its_clients_if_it_cannot_start(

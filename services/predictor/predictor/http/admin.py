@@ -93,6 +93,7 @@ def _update_gauges(api: ApiDependencies) -> None:
     metrics.OUTBOX_PENDING.set(depth.events)
     metrics.OUTBOX_OLDEST_AGE.set(depth.age_seconds)
     metrics.OUTBOX_LIMIT.set(api.outbox.limits.max_events)
+    metrics.OUTBOX_FREE.set(api.outbox.free_bytes())
 
 
 async def _validation_error(_: Request, error: RequestValidationError) -> JSONResponse:

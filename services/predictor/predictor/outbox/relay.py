@@ -1,7 +1,11 @@
 """The relay: a process that publishes the events of an outbox to Kafka, each exactly once.
 
 The position in the outbox is committed in the same Kafka transaction as the events
-(:mod:`driftloop.kafka.positioned_producer`), under the outbox's name.
+(:mod:`driftloop.kafka.positioned_producer`), under the outbox's name and with the id of the event at the position.
+
+A position that the broker has counts only if this file has seen it committed, or has its event: a relay may be killed
+between the commit and the deletion. Any other position is that of another copy of the file, and what is published under
+it says nothing about the events of this one. Then the outbox takes a new name, and publishes all that it holds.
 
 The relay exits with the process that started it, once it has drained the outbox.
 """
@@ -12,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import structlog
@@ -28,7 +32,7 @@ from driftloop.telemetry import tracing
 from driftloop.telemetry.health import Health, start_watchdog
 from driftloop.telemetry.logging import configure_logging
 from predictor import metrics
-from predictor.outbox.outbox import Outbox, OutboxUnavailable
+from predictor.outbox.outbox import Outbox, OutboxUnavailable, RelayState
 from predictor.settings import RelaySettings
 
 log = structlog.get_logger(__name__)
@@ -39,6 +43,7 @@ RETRY_SECONDS = 1.0
 # Much longer than a transaction takes. If the broker restarts during one, kafka-python may wait for its end for ever;
 # the next relay aborts and repeats it.
 WATCHDOG_SECONDS = 30
+CLOCK_CHANGE_SECONDS = 5.0  # smaller changes of the clock's skew are not stored
 DRAIN_SECONDS = 5.0  # for publishing after the predictor has ended; the rest is published after the next start
 
 
@@ -50,13 +55,21 @@ class Relay:
 
         Raises:
             BrokerUnavailable: No broker answers.
+            OutboxUnavailable: The outbox cannot be read, or it needs a new name and cannot be written.
         """
         self._settings = settings
         self._outbox = outbox
-        self._producer = PositionedProducer(settings.kafka, outbox.name, "driftloop-relay", settings.topics.predictions)
-        self._position = self._producer.position or 0
+        self._state = outbox.relay_state()
+        self._delete_error: str | None = None  # of the latest deletion, so that it is not logged at each poll
+        self._producer = self._connect()
         try:
-            outbox.delete_through(self._position)
+            self._deleted_position = outbox.committed_position()
+            if not self._is_own_position():
+                self._take_new_name()
+            self._position = max(self._producer.position or 0, self._deleted_position)
+            self._delete_published()
+            if not outbox.depth().events:
+                self._tell_success()
         except BaseException:
             self.close()
             raise
@@ -66,18 +79,82 @@ class Relay:
 
         Raises:
             BrokerUnavailable: The broker does not answer; the transaction is aborted, or will be by the next relay.
+            OutboxUnavailable: The outbox cannot be read.
         """
         entries = self._outbox.read_after(self._position, MAX_BATCH_EVENTS)
         if entries:
-            position = entries[-1][0]
+            position, last = entries[-1]
+            began = time.time()
             with ExitStack() as spans:
-                self._producer.commit((self._message(event, spans) for _, event in entries), position)
+                messages = (self._message(event, spans) for _, event in entries)
+                broker_time = self._producer.commit(messages, position, last.id)
             self._position = position
             metrics.OUTBOX_RELAYED.inc(len(entries))
-            # Immediately, because the broker forgets the position of a group that is idle for days; and all at once,
-            # because a writer that waits for the lock sleeps longer after each attempt.
-            self._outbox.delete_through(self._position)
+            self._tell_success(_clock_skew(broker_time, began, time.time()))
+        # Immediately, because the broker forgets the position of a group that is idle for days.
+        self._delete_published()
         return len(entries)
+
+    def _connect(self) -> PositionedProducer:
+        topic = self._settings.topics.predictions
+        return PositionedProducer(self._settings.kafka, self._outbox.name, "driftloop-relay", topic)
+
+    def _is_own_position(self) -> bool:
+        """Return whether the position that the broker has is one of this file's."""
+        position = self._producer.position
+        if position is None or position <= self._deleted_position:
+            return True
+        return self._outbox.has_event(position, self._producer.metadata)
+
+    def _take_new_name(self) -> None:
+        """Give the outbox a name of its own, and connect under it."""
+        old_name, position = self._outbox.name, self._producer.position
+        self._producer.close()
+        self._outbox.rename()
+        metrics.OUTBOX_RENAMED.inc()
+        log.error(
+            "relay.outbox_renamed",
+            reason="the broker has a position of the old name that is not of this file: the folder was restored from a "
+            "copy, or another predictor uses a copy of it; all events in the outbox are published now, and those that "
+            "the other copy has published are published again with the same ids",
+            old_name=old_name,
+            new_name=self._outbox.name,
+            broker_position=position,
+            own_position=self._deleted_position,
+            pending=self._outbox.depth().events,
+        )
+        self._producer = self._connect()
+
+    def _delete_published(self) -> None:
+        """Delete what is published. While that fails, publishing goes on, and the next call tries again."""
+        if self._deleted_position >= self._position:
+            return
+        try:
+            self._outbox.delete_through(self._position)
+            self._deleted_position = self._position
+            self._delete_error = None
+            self._outbox.shrink()
+        except OutboxUnavailable as error:
+            metrics.TRIM_FAILURES.inc()
+            if str(error) != self._delete_error:
+                log.warning("relay.not_deleted", error=str(error), through_position=self._position)
+            self._delete_error = str(error)
+
+    def _tell_success(self, clock_skew_seconds: float | None = None) -> None:
+        """Store for readiness that events can be published, and the clock's skew, if either has changed."""
+        skew = self._state.clock_skew_seconds
+        if clock_skew_seconds is not None:
+            metrics.CLOCK_SKEW.set(clock_skew_seconds)
+            if skew is None or abs(skew - clock_skew_seconds) > CLOCK_CHANGE_SECONDS:
+                skew = clock_skew_seconds
+        state = RelayState(skew)
+        if state != self._state:
+            try:
+                self._outbox.save_relay_state(state)
+            except OutboxUnavailable as failure:
+                log.warning("relay.state_not_stored", error=str(failure), state=state._asdict())
+            else:
+                self._state = state
 
     def _message(self, event: SerializedEvent, spans: ExitStack) -> OutgoingMessage:
         """Return the message of an event; the span of a traced one is open until ``spans`` is closed."""
@@ -88,6 +165,19 @@ class Relay:
     def close(self) -> None:
         """Disconnect without waiting for the broker."""
         self._producer.close()
+
+
+def _clock_skew(broker_time: float | None, began: float, ended: float) -> float | None:
+    """Return this machine's time minus the broker's, as far as it is not explained by when it was asked.
+
+    Args:
+        broker_time: When the broker has written a message, by its clock, rounded to milliseconds.
+        began: The time of this machine before the message was sent.
+        ended: The time of this machine when the message was known to be written.
+    """
+    if broker_time is None:
+        return None
+    return min(ended - broker_time, 0) + max(began - broker_time - 0.001, 0)
 
 
 def _publish_span(event: SerializedEvent, topic: str) -> AbstractContextManager[str | None]:
@@ -102,8 +192,9 @@ def run_relay(settings: RelaySettings, stop: threading.Event, health: Health) ->
         health.heartbeat()
         try:
             relay = Relay(settings, outbox)
-        except BrokerUnavailable as error:
-            log.warning("relay.broker_unavailable", error=str(error), pending=outbox.depth().events)
+        except (BrokerUnavailable, OutboxUnavailable) as error:
+            log.warning("relay.not_started", error=str(error))
+            _report_error(outbox, error)
             metrics.RELAY_RESTARTS.inc()
             stop.wait(RETRY_SECONDS)
             continue
@@ -114,10 +205,19 @@ def run_relay(settings: RelaySettings, stop: threading.Event, health: Health) ->
                 stop.wait(POLL_INTERVAL_SECONDS)
         except (BrokerUnavailable, OutboxUnavailable) as error:
             log.warning("relay.failed", error=f"{type(error).__name__}: {error}")
+            _report_error(outbox, error)
             metrics.RELAY_RESTARTS.inc()
             stop.wait(RETRY_SECONDS)
         finally:
             relay.close()
+
+
+def _report_error(outbox: Outbox, error: Exception) -> None:
+    """Tell the processes that answer requests why events cannot be published, if that can be stored."""
+    with suppress(OutboxUnavailable):
+        state = outbox.relay_state()
+        if state.error != str(error):
+            outbox.save_relay_state(state._replace(error=str(error)))
 
 
 @contextmanager

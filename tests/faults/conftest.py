@@ -1,0 +1,42 @@
+"""A broker without services, and small disks, for tests that cause one fault of one part."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from driftloop.settings import KafkaSettings
+from stack.running import Stack
+from tests.support.running_stack import isolated_settings
+
+SMALL_DISK_MB = 32
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    """A running broker without topics; each test has its own."""
+    stack = Stack(isolated_settings(tmp_path_factory.mktemp("broker")), print)
+    try:
+        stack.start("kafka")
+        yield stack.kafka
+    finally:
+        stack.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of its own, in memory; the test is skipped where this user may not mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={SMALL_DISK_MB}m", "none", str(folder)]
+    if not Path("/usr/bin/mount").exists():
+        pytest.skip("no small disk: there is no mount")
+    mounted = subprocess.run(["/usr/bin/mount", *options], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        if os.geteuid() == 0 and os.environ.get("CI"):
+            raise RuntimeError(mounted.stderr)
+        pytest.skip(f"no small disk: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["/usr/bin/umount", "--lazy", str(folder)], check=True)
