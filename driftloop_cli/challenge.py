@@ -58,9 +58,10 @@ def challenge(
     Raises:
         ChallengeImpossible: The version serves already, does not exist or has no reference, or there are no rows.
         ModelRejected: The champion cannot be loaded.
+        AliasMissing: The model has had a champion, and has none any more.
         DependencyUnavailable: The registry or the bucket does not answer.
     """
-    champion, versions = registry.champion(), registry.versions()
+    champion, versions = registry.champion_unless_first(), registry.versions()
     if version not in versions:
         raise ChallengeImpossible(f"{registry.model} has no version {version}; its versions are {', '.join(versions)}")
     if version == champion:

@@ -16,7 +16,7 @@ from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 from pydantic import Field
 
-from driftloop.errors import RegistryUnavailable
+from driftloop.errors import RegistryRefused, RegistryUnavailable
 from driftloop.events import (
     ID_COLUMN,
     KEY_COLUMN,
@@ -354,7 +354,7 @@ def _registered_version(
         run = registry.client.get_run(version.run_id) if version.run_id else None
         names = (registry.alias, ALIAS_PREVIOUS, ALIAS_CHALLENGER)
         aliases = [name for name in names if registry.version_for_alias(name) == prediction.version]
-    except (MlflowException, RegistryUnavailable) as error:
+    except (MlflowException, RegistryRefused, RegistryUnavailable) as error:
         return None, str(error)
     if run is None:
         return ExplainedVersion(aliases=aliases, description=version.description or "", run_id=None), None

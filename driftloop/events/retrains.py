@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from driftloop.events.base import Event, EventTime, FrozenModel
+from driftloop.events.base import Event, EventTime, FrozenModel, new_event_id
 
 COMMAND_OPTIONS = {"from": "start", "to": "base_end"}  # fields that the command calls otherwise
 
@@ -63,9 +63,10 @@ class RetrainRequest(FrozenModel):
             raise ValueError(f"no day is between start {data.start} and base_end {data.base_end}, and archive is false")
         return self
 
-    def to_event(self, model: str, traceparent: str | None = None) -> RetrainRequested:
-        """Return a new event that requests a retrain of ``model``."""
+    def to_event(self, model: str, traceparent: str | None = None, retrain_id: str | None = None) -> RetrainRequested:
+        """Return an event that requests a retrain of ``model``, by default with a new id."""
         return RetrainRequested(
+            id=retrain_id or new_event_id(),
             model=model,
             trigger="manual",
             reason=self.reason,

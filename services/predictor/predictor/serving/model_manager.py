@@ -11,10 +11,9 @@ from time import perf_counter, sleep
 from typing import Literal
 
 import structlog
-from mlflow.exceptions import MlflowException
 from threadpoolctl import threadpool_limits
 
-from driftloop.errors import DependencyUnavailable
+from driftloop.errors import DependencyUnavailable, RegistryRefused
 from driftloop.events import now
 from driftloop.registry.loading import ModelFilesUnreadable, ModelRejected, load_model
 from driftloop.registry.model_registry import ModelRegistry
@@ -95,7 +94,7 @@ class ModelManager:
                 self._replace_failing_version()
                 self._sync_with_alias()
             except Exception as error:  # see above
-                expected = isinstance(error, DependencyUnavailable | MlflowException | OSError)
+                expected = isinstance(error, DependencyUnavailable | RegistryRefused | OSError)
                 reason = f"{error}" if expected else f"{type(error).__name__}: {error}"
                 log.warning("model.registry_unavailable", error=reason, exc_info=not expected)
                 reason = f"the registry is unavailable: {reason}"

@@ -6,7 +6,7 @@ Run and model are logged to MLflow. The result is stored as a tag on the version
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from driftloop.drift import calibration
-from driftloop.errors import RegistryUnavailable, StorageUnavailable
+from driftloop.errors import RegistryRefused, RegistryUnavailable, StorageUnavailable
 from driftloop.evaluation import gate
 from driftloop.evaluation.bootstrap import evaluate
 from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult
@@ -119,9 +119,12 @@ def run_retrain(
 
     Downloads, uploads, feature importances and the smoke test run in parallel, see :class:`_Background`.
     Any exception of a dataset or a pipeline is passed on.
+
+    Raises:
+        AliasMissing: The model has had a champion, which the challenger has to be compared with.
     """
     use_case = settings.use_case
-    champion = registry.champion()
+    champion = registry.champion_unless_first()
     with (
         tempfile.TemporaryDirectory(prefix="driftloop-retrain-") as name,
         SmokeTestProcess(registry.trusted_types) as smoke_test,
@@ -334,7 +337,8 @@ def _record_result(
 def _unavailable_dependency(registry: ModelRegistry, bucket: Bucket) -> str | None:
     """Return the error of the registry or the bucket if one of them does not answer now."""
     try:
-        registry.champion()
+        with suppress(RegistryRefused):  # it answers
+            registry.champion()
         bucket.exists("references")
     except (RegistryUnavailable, StorageUnavailable, OSError) as error:
         return f"{type(error).__name__}: {error}"
