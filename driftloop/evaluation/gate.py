@@ -76,6 +76,8 @@ class SmokeTestResult(BaseModel, frozen=True):
     """Why the challenger cannot be loaded or cannot predict; None if it can."""
     challenger: ServingTrial | None = None
     champion: ServingTrial | None = None
+    output_changes: tuple[str, ...] = ()
+    """Why clients that read the champion's predictions would misread the challenger's."""
 
 
 def describe_holdout(
@@ -152,6 +154,7 @@ def decide(
         *_worse_subgroups(metric, holdout, settings),
         *_worse_calibration(holdout, settings),
         *_signature_changes(smoke_test),
+        *smoke_test.output_changes,
         *_serving_problems(smoke_test, settings.max_latency_ratio),
     )
     passed = f"{comparison}, whose lower end is above {limit:.3g} ({settings.test} test)"

@@ -37,12 +37,14 @@ def decision_on(smoke_test: SmokeTestResult) -> Decision:
     return decide(BUILT_IN_METRICS["roc_auc"], holdout, smoke_test, GateSettings())
 
 
-def save(folder: Path, estimator: object, predict_fn: str = "predict_proba") -> Path:
+def save(
+    folder: Path, estimator: object, predict_fn: str = "predict_proba", inputs: pd.DataFrame = FRAME[["x"]]
+) -> Path:
     mlflow.sklearn.save_model(
         estimator,
         folder,
         serialization_format="skops",
-        signature=infer_signature(FRAME[["x"]]),
+        signature=infer_signature(inputs),
         skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(estimator)),
         input_example=FRAME[["x"]].head(3),
         pip_requirements=["scikit-learn"],
@@ -152,6 +154,36 @@ def test_smoke_test_process_exits_with_parent() -> None:
         trial = psutil.Process(int(owner.stdout.readline()))
         owner.kill()
         trial.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "x", "problem"),
+    [
+        (FRAME[["x"]], [1.0, 2.0], None),
+        (FRAME[["x"]].replace(0.0, np.nan), [1.0, None], None),
+        (FRAME[["x"]], [1.0, None], "the column x may not be missing, and is missing in rows that were answered"),
+        (FRAME[["x"]].rename(columns={"x": "y"}), [1.0, 2.0], "it requires the column y"),
+        (FRAME[["x"]].rename(columns={"x": "_id"}), [1.0, 2.0], "columns named _id"),
+    ],
+    ids=["complete", "optional", "required", "other column", "reserved name"],
+)
+def test_smoke_test_asks_whether_rows_that_were_answered_are_answered_again(
+    tmp_path: Path, inputs: pd.DataFrame, x: list[float | None], problem: str | None
+) -> None:
+    rows = tmp_path / "rows.parquet"
+    pd.DataFrame({"x": x}, dtype="float64").to_parquet(rows)
+    folder = save(tmp_path / "model", trees(2), inputs=inputs)
+    with SmokeTestProcess() as process:
+        error = process.run(folder, 60, rows).error
+    assert error is None if problem is None else problem in (error or "")
+
+
+def test_smoke_test_tells_predictions_of_another_kind(tmp_path: Path, champion: Path) -> None:
+    result = run_in_process(save(tmp_path / "labels", trees(2), predict_fn="predict"), champion)
+    assert any("from probability to label" in reason for reason in decision_on(result).reasons)
+    three = HistGradientBoostingClassifier(max_iter=2).fit(FRAME[["x"]], np.arange(400) % 3)
+    result = run_in_process(save(tmp_path / "three", three), champion)
+    assert any("the classes of the probabilities have changed" in reason for reason in decision_on(result).reasons)
 
 
 def test_column_types_as_text() -> None:

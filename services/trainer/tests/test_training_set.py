@@ -350,3 +350,27 @@ def test_require_unseen_holdout_rejects_rows_the_champion_was_trained_on() -> No
     holdout_split.require_unseen_holdout(USE_CASE, holdout, pd.Timestamp("2013-01-05 11:59", tz="UTC"))
     with pytest.raises(InvalidTrainingData, match="2 of 4 holdout rows are not later"):
         holdout_split.require_unseen_holdout(USE_CASE, holdout, pd.Timestamp("2013-01-06 04:00", tz="UTC"))
+
+
+def test_what_may_be_missing_does_not_depend_on_the_selection(dataset: DatasetFixture) -> None:
+    rows = base(4)
+    rows["x"] = [np.nan, *rows["x"][1:]]
+    rows["whole"] = pd.array([pd.NA, *rows["whole"][1:]], dtype="Int64")
+    dataset.push_base(rows)
+    everything, later = dataset.build(), dataset.build(DataSelection(start=date(2013, 1, 3)))
+    assert everything.optional_features == later.optional_features == {"x", "whole"}
+    frame = training_set.read(later.path, later.optional_features)
+    assert not frame[["x", "whole"]].isna().any(axis=None)
+    assert frame.dtypes[["x", "whole"]].astype(str).tolist() == ["float64", "float64"]
+    assert training_set.read(later.path)["whole"].dtype == "int64"
+
+
+def test_use_case_says_what_may_be_missing(dataset: DatasetFixture) -> None:
+    dataset.push_base(base(3))
+    assert dataset.build().optional_features == frozenset()
+    assert dataset.build(optional_features=("c",)).optional_features == {"c"}
+    rows = base(3)
+    rows["x"] = [np.nan, *rows["x"][1:]]
+    dataset.push_base(rows)
+    (problem,) = dataset.problems(optional_features=("c",))
+    assert problem.startswith("missing values: x is missing in 1 of 6 rows")
