@@ -33,10 +33,13 @@ from driftloop.telemetry import tracing
 from driftloop.telemetry.logging import configure_logging
 from trainer.retrain import candidates, git_revision, training, training_set
 from trainer.retrain import holdout as holdout_split
+from trainer.retrain.archive_lag import ArchiveLag, wait_for_archive
 from trainer.retrain.subprocess_job import ReportPhase, RetryableError
 from trainer.retrain.training import LoggedModel
 from trainer.retrain.training_set import TrainingSet
 from trainer.settings import TrainerSettings
+
+TRIED_ROWS = 500  # the latest rows that the smoke test predicts: with an archive, rows that were answered
 
 
 class DataSplit(NamedTuple):
@@ -137,19 +140,25 @@ def run_retrain(
             champion_folder=threads.submit(registry.fetch, champion, folder / "champion") if champion else None,
         )
 
+        lag = ArchiveLag(0)
+        if retrain.data.archive:
+            lag = wait_for_archive(
+                settings.kafka, settings.topics, settings.data.archive_wait_seconds, partial(report_phase, "data")
+            )
         report_phase("data", "fetches the base dataset and the archive")
         dataset = training_set.build(
             settings.storage, bucket, settings.topics, use_case, retrain.data, settings.data, folder
         )
         background.dataset_pointer = threads.submit(dvc.push, settings.storage, dataset.path)
         trained_through = registry.trained_through(champion) if champion else None
-        split = _split(settings, training_set.read(dataset.path), trained_through)
+        split = _split(settings, training_set.read(dataset.path, dataset.optional_features), trained_through)
         calibration.require_enough_rows(len(split.everything), settings.window.rows)  # before training, not after it
         if background.champion_folder is not None:
             smoke_test.set_champion(background.champion_folder.result())
 
         last_day = split.train[use_case.timestamp].max()
-        report_phase("training", f"{dataset.counts}: trains on rows up to {last_day:%Y-%m-%d}")
+        archive_note = lag.describe(dataset.archived_through)
+        report_phase("training", f"{dataset.counts}{archive_note}: trains on rows up to {last_day:%Y-%m-%d}")
         selection = None
         if use_case.candidates:
             report_phase("candidates", f"compares {1 + len(use_case.candidates)} candidates on its latest days")
@@ -191,6 +200,7 @@ def run_retrain(
         report_phase("smoke_test", "logs it, runs it in a fresh process, and calibrates its drift profile")
         params = {
             **dataset.counts._asdict(),
+            "archive_lag": lag.offsets,
             "training_rows": challenger.labelled,
             "holdout_rows": len(split.holdout),
             "refit": refit,
@@ -207,6 +217,7 @@ def run_retrain(
     decision = _decide(settings, predictions, smoke_test_result)
     decision.challenger.update(training_rows=float(challenger.labelled), dataset_rows=float(dataset.counts.labelled))
     version = _register(settings, retrain, registry, bucket, logged, decision, reference, predictions)
+    decision = decision._replace(explanation=decision.explanation + archive_note)
     return _record_result(registry, retrain, version, decision, challenger.rows[use_case.timestamp].max(), dataset_md5)
 
 
@@ -260,9 +271,16 @@ def _log_and_test(
         challenger.rows,
         params=params,
         files={dataset.artifact: background.dataset_pointer.result()},
+        optional_features=dataset.optional_features,
     )
+    latest_rows = challenger.rows[settings.use_case.features].tail(TRIED_ROWS)
+    latest_rows.to_parquet(folder / "latest_rows.parquet", index=False)
     smoke_test_result = background.threads.submit(
-        lambda: smoke_test.run(download_model(logged.result().uri, folder), settings.gate.smoke_test_timeout_seconds)
+        lambda: smoke_test.run(
+            download_model(logged.result().uri, folder),
+            settings.gate.smoke_test_timeout_seconds,
+            folder / "latest_rows.parquet",
+        )
     )
     reference = training.build_reference(
         settings.use_case,
@@ -296,7 +314,8 @@ def _register(
     version = registry.create_version(
         logged.uri, retrain.id, {"reason": retrain.reason, "requested_by": retrain.requested_by}
     )
-    save_reference(bucket, model, version, reference)  # before the alias moves, so before any event names the version
+    # Before the alias moves, so before any event names the version.
+    save_reference(bucket, model, version, reference, logged.run_id)
     if predictions is not None:  # its quality in service is compared with this
         evaluation = evaluate(
             predictions.target,
@@ -305,7 +324,7 @@ def _register(
             predictions.blocks,
             settings.use_case.headline_metric,
         )
-        save_gate_evaluation(bucket, model, version, evaluation)
+        save_gate_evaluation(bucket, model, version, evaluation, logged.run_id)
     return version
 
 
