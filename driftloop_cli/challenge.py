@@ -67,7 +67,7 @@ def challenge(
     if version == champion:
         raise ChallengeImpossible(f"version {version} is in service already")
     try:  # without a reference nobody would watch its windows
-        load_reference(Bucket(settings.storage), registry.model, version)
+        load_reference(Bucket(settings.storage).require_answer(), registry.model, version)
     except ReferenceUnavailable as error:
         raise ChallengeImpossible(f"{error}; driftloop adopt makes one") from error
     with (

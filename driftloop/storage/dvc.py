@@ -196,7 +196,7 @@ def _temporary_repo(storage: StorageSettings) -> Iterator[tuple[Path, Any]]:
         raise ImportError(f"datasets need DVC, which is not installed; to install it: {INSTALL_HINT}") from error
 
     logging.getLogger("dvc").setLevel(logging.WARNING)  # it logs every new repository, and these exist for seconds
-    Bucket(storage).exists(REMOTE_PREFIX)  # fail early: DVC retries for long without a log; also sets up gcsfs
+    Bucket(storage).require_answer()  # fail early: DVC retries for long without a log; also sets up gcsfs
     remote: dict[str, object] = {"url": f"gs://{storage.bucket}/{REMOTE_PREFIX}"}
     if storage.endpoint:
         remote |= {"endpointurl": storage.endpoint, "allow_anonymous_login": True}
