@@ -38,6 +38,14 @@ HAVE_SERVED = ("promoted", "rolled_back")  # values of TAG_RESULT of versions th
 PARAM_TRAINED_THROUGH = "trained_through"  # of a run
 
 
+class RegisteredVersion(NamedTuple):
+    """A version with what tells it from another one of the same number, of a model that was deleted and made again."""
+
+    number: str
+    run_id: str
+    """The run that logged it; of a version without one the logged model, or else the time of its registration."""
+
+
 class VersionOrigin(NamedTuple):
     """Where a version comes from."""
 
@@ -78,6 +86,21 @@ class ModelRegistry:
     def champion(self) -> str | None:
         """Return the version in service, or ``None`` while there is none."""
         return self.version_for_alias(self.alias)
+
+    def identified_champion(self) -> RegisteredVersion | None:
+        """Return the version in service with its run, or ``None`` while there is none."""
+        found = self._find_alias(self.alias)
+        return None if found is None else identify(found)
+
+    @translate_errors()
+    def identified(self, version: str) -> RegisteredVersion:
+        """Return a version with its run.
+
+        Raises:
+            ModelFilesUnreadable: There is no such version.
+        """
+        with reject_missing():
+            return identify(self.client.get_model_version(self.model, version))
 
     def previous(self) -> str | None:
         """Return the version that was in service before, or ``None`` if there is none to roll back to."""
@@ -136,11 +159,15 @@ class ModelRegistry:
         finally:
             self._alias_lock.release()
 
-    @translate_errors()
     def version_for_alias(self, alias: str) -> str | None:
         """Return the version that an alias names, or ``None`` if the alias or the model does not exist."""
+        found = self._find_alias(alias)
+        return None if found is None else str(found.version)
+
+    @translate_errors()
+    def _find_alias(self, alias: str) -> ModelVersion | None:
         try:
-            return str(self.client.get_model_version_by_alias(self.model, alias).version)
+            return self.client.get_model_version_by_alias(self.model, alias)
         except MlflowException as error:
             if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"):
                 return None  # the model does not exist yet, or it has no such alias
@@ -342,3 +369,9 @@ class ModelRegistry:
         # An address such as models:/name/1 cannot name every model: MLflow parses its ? and @.
         with reject_missing():
             return str(self.client.get_model_version_download_uri(self.model, version))
+
+
+def identify(version: ModelVersion) -> RegisteredVersion:
+    """Return a version's number and run."""
+    run_id = version.run_id or version.model_id or f"registered-{version.creation_timestamp}"
+    return RegisteredVersion(str(version.version), run_id)

@@ -351,7 +351,7 @@ def test_locate_searches_latest_windows_for_id_without_timestamp(
     bucket = Bucket(stack.storage)
     assert locate(settings, bucket, "nothing") is None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explain, "id_timestamp", lambda _: None)
+        patch.setattr(explain, "event_id_time", lambda _: None)
         located = locate(settings, bucket, answered_requests[0].id)
     assert located is not None
     assert [prediction for prediction, _ in located.rows] == answered_requests[0].predictions
