@@ -37,6 +37,7 @@ EXAMPLES: dict[str, Event] = {
         time=AT,
         model="flights",
         version="1",
+        run_id="0b9fa1b53d3a4c5c8a4e4c0e6a3d9d55",
         features={"distance": [1400, 733], "temp": [75.2, None], "carrier": ["UA", "DL"]},
         predictions=[0.25, 0.5],
         classes=[0, 1],

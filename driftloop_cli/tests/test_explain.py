@@ -38,6 +38,9 @@ class FakeBucket:
         self.files: dict[str, Any] = files
         self.deleted: set[str] = set()
 
+    def require_answer(self) -> "FakeBucket":
+        return self
+
     def url(self, path: str) -> str:
         return f"gs://b/{path}"
 

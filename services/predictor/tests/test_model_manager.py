@@ -460,7 +460,7 @@ def test_model_manager_restores_a_cached_version_that_fails_only_on_a_made_up_ro
     registry.add("2", clone(box_cox), frame=positive, input_example=None)
     before = start()
     registry.alias_version = "1"
-    before.start()
+    before.refresh()
     assert before.serving is not None
     before.serving.record.add_success({"x": [2.0]})
     registry.alias_version = "2"
@@ -471,7 +471,7 @@ def test_model_manager_restores_a_cached_version_that_fails_only_on_a_made_up_ro
     assert (serving_version(after), after.source) == ("2", "cache")
     shutil.rmtree(registry.folder.parent / "models")
     fresh = start()
-    fresh.start()
+    fresh.refresh()
     assert fresh.serving is None
     assert fresh.rejected is not None
     assert "log it with an input_example" in fresh.rejected.reason
