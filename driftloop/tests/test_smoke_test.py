@@ -27,6 +27,7 @@ pytestmark = pytest.mark.integration
 
 FRAME = pd.DataFrame({"x": np.arange(400.0), "kind": pd.Series(["a", None] * 200), "count": np.arange(400)})
 OUTCOMES = [0, 1] * 200
+MINUTES = 600  # seconds, for a machine that is busy
 
 
 def decision_on(smoke_test: SmokeTestResult) -> Decision:
@@ -70,7 +71,7 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_smoke_test_reports_columns_and_latencies_of_both_models(champion: Path) -> None:
-    result = run_smoke_test(champion, champion, timeout_seconds=60)
+    result = run_smoke_test(champion, champion, timeout_seconds=MINUTES)
     assert result.error is None
     for trial in (result.challenger, result.champion):
         assert trial is not None
@@ -104,11 +105,11 @@ def test_gate_rejects_slow_model(tmp_path: Path, champion: Path) -> None:
 def test_smoke_test_names_untrusted_type(tmp_path: Path, champion: Path) -> None:
     rows = make_pipeline(FunctionTransformer(np.nan_to_num), LogisticRegression()).fit(FRAME[["x"]], OUTCOMES)
     folder = save(tmp_path / "model", rows)
-    (reason,) = decision_on(run_smoke_test(folder, champion, timeout_seconds=60)).reasons
+    (reason,) = decision_on(run_smoke_test(folder, champion, timeout_seconds=MINUTES)).reasons
     assert reason.startswith("it cannot serve: ")
     assert "DRIFTLOOP_REGISTRY__TRUSTED_TYPES=numpy.nan_to_num" in reason
     with SmokeTestProcess(["numpy.nan_to_num"]) as process:
-        assert process.run(folder, 60).error is None
+        assert process.run(folder, MINUTES).error is None
 
 
 @pytest.mark.parametrize("file", ["MLmodel", "model.skops", "input_example.json"])
@@ -141,7 +142,7 @@ def test_smoke_test_process_times_out(champion: Path) -> None:
 
 def test_smoke_test_process_reports_exit_code(monkeypatch: pytest.MonkeyPatch, champion: Path) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert "ended with code 1" in (run_smoke_test(champion, None, timeout_seconds=60).error or "")
+    assert "ended with code 1" in (run_smoke_test(champion, None, timeout_seconds=MINUTES).error or "")
 
 
 def test_smoke_test_process_exits_with_parent() -> None:
@@ -153,7 +154,7 @@ def test_smoke_test_process_exits_with_parent() -> None:
         assert owner.stdout is not None
         trial = psutil.Process(int(owner.stdout.readline()))
         owner.kill()
-        trial.wait(60)
+        trial.wait(MINUTES)
 
 
 @pytest.mark.parametrize(
@@ -172,10 +173,17 @@ def test_smoke_test_asks_whether_rows_that_were_answered_are_answered_again(
 ) -> None:
     rows = tmp_path / "rows.parquet"
     pd.DataFrame({"x": x}, dtype="float64").to_parquet(rows)
-    folder = save(tmp_path / "model", trees(2), inputs=inputs)
-    with SmokeTestProcess() as process:
-        error = process.run(folder, 60, rows).error
+    error = run_in_process(save(tmp_path / "model", trees(2), inputs=inputs), None, rows=rows).error
     assert error is None if problem is None else problem in (error or "")
+
+
+def test_smoke_test_process_predicts_rows(tmp_path: Path, champion: Path) -> None:
+    rows = tmp_path / "rows.parquet"
+    pd.DataFrame({"x": [1.0, None]}).to_parquet(rows)
+    with SmokeTestProcess() as process:
+        process.set_champion(champion)
+        error = process.run(champion, MINUTES, rows).error
+    assert "the column x may not be missing" in (error or "")
 
 
 def test_smoke_test_tells_predictions_of_another_kind(tmp_path: Path, champion: Path) -> None:
