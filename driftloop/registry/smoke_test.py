@@ -196,7 +196,7 @@ def _predict_rows(model: LoadedModel, rows: pd.DataFrame) -> None:
             raise ModelRejected(
                 f"the column {column.name} may not be missing, and is missing in rows that were answered"
             )
-        columns[column.label] = cells.astype(column.type.nullable_dtype if is_missing else column.type.dtype)
+        columns[column.label] = cells.astype(np.dtype(column.type.nullable_dtype if is_missing else column.type.dtype))
     _predict(model, pd.DataFrame(columns), "the latest rows")
 
 

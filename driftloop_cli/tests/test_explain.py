@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from driftloop.events import DriftVerdict, Outcome, Prediction, Window, new_event_id
+from driftloop.events import DriftVerdict, Outcome, Prediction, Window, event_id_time, new_event_id
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings, RegistrySettings
 from driftloop_cli import explain as explain_module
@@ -15,7 +15,6 @@ from driftloop_cli.explain import (
     ExplainedVersion,
     Explanation,
     LocatedPrediction,
-    event_id_time,
     explanation_of,
     locate,
     outcomes_of,

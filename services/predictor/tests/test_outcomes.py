@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +15,6 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from driftloop.events import Outcome, OutcomeValue, is_new_event_id, new_event_id
 from predictor.http import outcomes
 from predictor.outbox.outbox import Outbox
-from services.predictor.conftest import MakeClient
 from tests.support.predictor_app import FRAME, StaticModelManager, outbox_events, serving_model
 
 ID = new_event_id()
@@ -97,7 +97,9 @@ def test_outcome_that_is_no_class_of_the_version_in_service_is_422_with_its_plac
     assert post(client, *({**REPORT, "outcome": outcome} for outcome in known)).status_code == 202
 
 
-def test_outcomes_of_a_class_that_is_not_known_yet_can_be_let_in(make_client: MakeClient, outbox: Outbox) -> None:
+def test_outcomes_of_a_class_that_is_not_known_yet_can_be_let_in(
+    make_client: Callable[..., Any], outbox: Outbox
+) -> None:
     with make_client(unknown_labels="accept") as client:
         assert post(client, {**REPORT, "outcome": 2.5}).status_code == 202
     assert stored(outbox) == [(ID, 0, 2.5)]

@@ -9,7 +9,6 @@ from driftloop.errors import BrokerUnavailable
 from driftloop.kafka import reader
 from driftloop.kafka.reader import GroupPosition
 from driftloop.settings import KafkaSettings, TopicsSettings
-from trainer.retrain import archive_lag
 from trainer.retrain.archive_lag import ArchiveLag, wait_for_archive
 
 END = 1_000
@@ -39,7 +38,7 @@ class Worker:
 def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     worker = Worker()
     monkeypatch.setattr(reader, "group_positions", worker.positions)
-    monkeypatch.setattr(archive_lag.time, "sleep", worker.work)
+    monkeypatch.setattr("trainer.retrain.archive_lag.time.sleep", worker.work)
     return worker
 
 

@@ -123,6 +123,8 @@ def test_training_set_merges_base_and_archive_in_order_of_time(dataset: DatasetF
     dataset.push_base(base(3))
     dataset.archive(base(2).assign(at=lambda rows: rows["at"] + timedelta(days=1), x=-1.0))
     result = dataset.build()
+    assert result.archived_through == BEGIN + timedelta(days=3, hours=3)
+    assert dataset.build(DataSelection(archive=False)).archived_through is None
     rows = training_set.read(result.path)
     assert rows["at"].is_monotonic_increasing
     assert rows["x"].tolist() == [0.0, 1.0, 2.0, -1.0, 3.0, -1.0, 4.0, -1.0, 5.0, -1.0]

@@ -160,7 +160,8 @@ def build(
         columns = f"time AS {timestamp}, features.*, outcome AS {target}"
         copy_to_parquet(connection, f"SELECT {columns} FROM chosen ORDER BY {', '.join(ORDER)}", path)
         counts = _count(connection, anomalies)
-        (archived_through,) = fetch_row(connection, f"SELECT max(time) FROM chosen WHERE source = {ARCHIVE}")
+        latest = connection.execute(f"SELECT max(time) FROM chosen WHERE source = {ARCHIVE}").fetchone()
+        archived_through = latest[0] if latest else None
         problems += _label_problems(connection, use_case, counts, settings)
         features = [name for name in use_case.features if name in base_types]
         rates = MissingRates.read(connection, features, "base", "chosen", f"chosen WHERE source = {ARCHIVE}")
