@@ -64,7 +64,7 @@ def driftloop() -> None:
 
     Reads DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS, DRIFTLOOP_REGISTRY__URI and DRIFTLOOP_REGISTRY__MODEL.
     """
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs errors with their traces, and raises them as well
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # people wait: who does not answer at once is away
 
