@@ -31,3 +31,7 @@ class InvalidInput(DriftloopError, ValueError):
 
 class Rejected(DriftloopError):
     """A valid request or model is refused for the stated reason; repeating it does not help."""
+
+
+class RegistryRefused(Rejected):
+    """MLflow answers that it does not do what is asked; the message has its words."""

@@ -51,6 +51,9 @@ class UseCase:
     candidates: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     """Further pipelines by name, such as those of :func:`driftloop.candidates.parameter_grid`. A retrain compares them
     with ``make_pipeline`` on the latest training rows, and takes the best."""
+    optional_features: Collection[str] | None = None
+    """Features that may be missing, in training rows and in requests. By default those that have a missing value in the
+    base dataset or in the rows that a version is trained on, so that they depend on the data."""
     subgroup_columns: tuple[str, ...] = ()
     """Columns by which rows are divided into subgroups: features, or columns that clients send along as context. A
     challenger must not be clearly worse on a large subgroup."""

@@ -21,7 +21,7 @@ class ArchivedRowsSettings(StorageCliSettings):
 def read_labelled_rows(settings: ArchivedRowsSettings, query: ArchiveQuery) -> pd.DataFrame:
     """Return the rows of the archive that match and whose outcome is one that the use case knows, ordered by time."""
     use_case = settings.use_case
-    with labelled_archive.open_archive(Bucket(settings.storage), settings.topics, use_case) as archive:
+    with labelled_archive.open_archive(Bucket(settings.storage).require_answer(), settings.topics, use_case) as archive:
         return archive.read(query)
 
 

@@ -57,15 +57,16 @@ def challenge(
     Raises:
         ChallengeImpossible: The version serves already, does not exist or has no reference, or there are no rows.
         ModelRejected: The champion cannot be loaded.
+        AliasMissing: The model has had a champion, and has none any more.
         DependencyUnavailable: The registry or the bucket does not answer.
     """
-    champion, versions = registry.champion(), registry.versions()
+    champion, versions = registry.champion_unless_first(), registry.versions()
     if version not in versions:
         raise ChallengeImpossible(f"{registry.model} has no version {version}; its versions are {', '.join(versions)}")
     if version == champion:
         raise ChallengeImpossible(f"version {version} is in service already")
     try:  # without a reference nobody would watch its windows
-        load_reference(Bucket(settings.storage), registry.model, version)
+        load_reference(Bucket(settings.storage).require_answer(), registry.model, version)
     except ReferenceUnavailable as error:
         raise ChallengeImpossible(f"{error}; driftloop adopt makes one") from error
     with (

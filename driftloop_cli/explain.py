@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import pandas as pd
 from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 from pydantic import Field
 
-from driftloop.errors import RegistryUnavailable
+from driftloop.errors import RegistryRefused, RegistryUnavailable
 from driftloop.events import (
     ID_COLUMN,
     KEY_COLUMN,
@@ -32,10 +31,11 @@ from driftloop.events import (
     Outcome,
     Prediction,
     Window,
+    event_id_time,
 )
 from driftloop.kafka import reader
-from driftloop.registry.model_registry import ALIAS_CHALLENGER, ALIAS_PREVIOUS, ModelRegistry
-from driftloop.storage import reference_store
+from driftloop.registry.model_registry import ALIAS_CHALLENGER, ALIAS_PREVIOUS, ModelRegistry, identify
+from driftloop.storage import labelled_archive, reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop_cli.row_keys import last_offsets, name_rows, rows_of_key
 from driftloop_cli.settings import StorageCliSettings
@@ -85,7 +85,7 @@ class ExplainedRow(FrozenModel):
     features: dict[str, Any]
     prediction: Any
     outcomes: list[ReportedOutcome]
-    """All reports, in the order of their times; the last one counts."""
+    """All reports, in the order of their times, but first those from the future; the last one counts."""
 
 
 class ExplainedVersion(FrozenModel):
@@ -137,7 +137,7 @@ def explain_prediction(settings: StorageCliSettings, name: str) -> Explanation |
         settings: Where archive and topics are.
         name: The prediction's id, or a client's own key, which means the row of this key that was predicted last.
     """
-    bucket = Bucket(settings.storage)
+    bucket = Bucket(settings.storage).require_answer()
     prediction_id, row = name, None
     prediction = locate(settings, bucket, prediction_id)
     if prediction is None and len(rows := rows_of_key(settings, bucket, name)):
@@ -162,7 +162,8 @@ def explanation_of(
 ) -> Explanation:
     """Return the explanation of a prediction that was found, with the URLs of its window's report and reference."""
     trace = prediction.event.traceparent if prediction.event is not None else None
-    prefix = reference_store.reference_prefix(prediction.model, prediction.version)
+    run_id = prediction.event.run_id if prediction.event is not None else None
+    prefix = reference_store.find_reference(bucket, prediction.model, prediction.version, run_id or "")
     return Explanation(
         id=prediction_id,
         model=prediction.model,
@@ -189,15 +190,6 @@ def explanation_of(
     )
 
 
-def id_timestamp(prediction_id: str) -> datetime | None:
-    """Return the time in an id; ``None`` if the id is no UUIDv7, because the client chose it."""
-    try:
-        uuid = UUID(prediction_id)
-    except ValueError:
-        return None
-    return datetime.fromtimestamp((uuid.int >> 80) / 1000, UTC) if uuid.version == 7 else None
-
-
 def locate(settings: StorageCliSettings, bucket: Bucket, prediction_id: str) -> LocatedPrediction | None:
     """Return the prediction from the archive or, while its window is open, from the topic."""
     return _locate_in_archive(settings, bucket, prediction_id) or _locate_on_topic(settings, prediction_id)
@@ -208,6 +200,7 @@ def outcomes_of(
 ) -> pd.DataFrame:
     """Return all reported outcomes of a prediction's rows (row, outcome and time), sorted by time.
 
+    The last one of a row counts. Those from the future, which count only if there is no other, come first.
     Outcomes are read from the archive, and those that are not archived yet from the topic.
 
     Args:
@@ -217,7 +210,7 @@ def outcomes_of(
         prediction: The prediction, of whose keys outcomes may be, too.
     """
     keys = {key for key in prediction.keys if key is not None} if prediction else set()
-    since = (id_timestamp(prediction_id) or datetime.fromtimestamp(0, UTC) + MAX_CLOCK_SKEW) - MAX_CLOCK_SKEW
+    since = (event_id_time(prediction_id) or datetime.fromtimestamp(0, UTC) + MAX_CLOCK_SKEW) - MAX_CLOCK_SKEW
     files = bucket.list_modified_since(f"events/{settings.topics.outcomes}", since)
     empty = pd.DataFrame(columns=OUTCOME_COLUMNS)
 
@@ -250,11 +243,13 @@ def outcomes_of(
     for key in set(found[KEY_COLUMN].dropna()):
         named = name_rows(found[found[KEY_COLUMN] == key], rows_of_key(settings, bucket, key, since))
         found = pd.concat([found[found[KEY_COLUMN] != key], named])
-    return found[found[ID_COLUMN] == prediction_id].sort_values(TIME_COLUMN, kind="stable")
+    found = found[found[ID_COLUMN] == prediction_id].sort_values(TIME_COLUMN, kind="stable")
+    is_past = found[TIME_COLUMN] <= datetime.now(UTC) + labelled_archive.MAX_CLOCK_SKEW
+    return pd.concat([found[~is_past], found[is_past]])
 
 
 def _locate_in_archive(settings: StorageCliSettings, bucket: Bucket, prediction_id: str) -> LocatedPrediction | None:
-    time = id_timestamp(prediction_id)
+    time = event_id_time(prediction_id)
     events = (
         reader.read_since(settings.kafka, settings.topics.drift, time - MAX_CLOCK_SKEW)
         if time is not None
@@ -319,7 +314,7 @@ def _from_archive_rows(
 
 
 def _locate_on_topic(settings: StorageCliSettings, prediction_id: str) -> LocatedPrediction | None:
-    time = id_timestamp(prediction_id)
+    time = event_id_time(prediction_id)
     if time is None:
         return None
     events = reader.read_since(settings.kafka, settings.topics.predictions, time - MAX_CLOCK_SKEW)
@@ -356,8 +351,14 @@ def _registered_version(
         run = registry.client.get_run(version.run_id) if version.run_id else None
         names = (registry.alias, ALIAS_PREVIOUS, ALIAS_CHALLENGER)
         aliases = [name for name in names if registry.version_for_alias(name) == prediction.version]
-    except (MlflowException, RegistryUnavailable) as error:
+    except (MlflowException, RegistryRefused, RegistryUnavailable) as error:
         return None, str(error)
+    predicted_by = prediction.event.run_id if prediction.event is not None else None
+    if predicted_by is not None and predicted_by != identify(version).run_id:
+        return None, (
+            f"its version {prediction.version} is another one: the model was deleted and made again after run "
+            f"{predicted_by} had predicted"
+        )
     if run is None:
         return ExplainedVersion(aliases=aliases, description=version.description or "", run_id=None), None
     tags, params, run_id = run.data.tags, run.data.params, run.info.run_id

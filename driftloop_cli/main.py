@@ -1,5 +1,8 @@
 """The operator's command, ``driftloop``."""
 
+import logging
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +66,9 @@ def driftloop() -> None:
 
     Reads DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS, DRIFTLOOP_REGISTRY__URI and DRIFTLOOP_REGISTRY__MODEL.
     """
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory())
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs errors with their traces, and raises them as well
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # people wait: who does not answer at once is away
 
 
 @app.command()

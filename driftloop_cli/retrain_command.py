@@ -1,5 +1,6 @@
 """The command ``driftloop retrain``."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rich.markup import escape
 
 from driftloop.command_line import exit_on_invalid_settings, load_settings_or_exit, parse_url, user_name
@@ -40,6 +42,8 @@ RetrainClient = KafkaRetrainClient | HttpRetrainClient
 
 TRAINER_START_SECONDS = 30  # in which the trainer of a new model, which was started just before, joins its group
 DATE = "%Y-%m-%d"
+OPTIONS = {"start": "--from", "base_end": "--to", "last_rows": "--last-rows", "reason": "--reason"}
+"""The options that set fields of the request under other names."""
 Reason = Annotated[str, typer.Option(help="why a new version is needed; stored with the version and in every event")]
 Wait = Annotated[bool, typer.Option("--wait", help="wait until the version is promoted or rejected, or training fails")]
 Start = Annotated[
@@ -101,9 +105,9 @@ def retrain(
     """Request a new version.
 
     The exit code is 0 if the version was promoted or, without --wait, requested; 2 if an option is invalid; 6 if Kafka
-    or the trainer does not answer; 7 if the trainer rejects the key or the selection, or if neither the registry nor a
-    trainer has the model. With --wait it is 3 if the version was rejected, 4 if the retrain failed and 5 if it took too
-    long. A warning says if no trainer of the model runs: the retrain then waits for one.
+    or the trainer does not answer; 7 if the selection is refused, or the key by the trainer, or if neither the registry
+    nor a trainer has the model. With --wait it is 3 if the version was rejected, 4 if the retrain failed and 5 if it
+    took too long. A warning says if no trainer of the model runs: the retrain then waits for one.
 
         driftloop retrain --reason "two new carriers" --from 2013-01-01 --to 2013-04-01 --wait
     """
@@ -179,7 +183,21 @@ def _create_request(reason: str, requested_by: str, data: dict[str, object]) -> 
     try:
         return RetrainRequest(reason=reason, requested_by=requested_by, data=DataSelection.model_validate(data))
     except ValidationError as error:
-        raise typer.BadParameter("; ".join(problem["msg"] for problem in error.errors())) from error
+        message = "; ".join(map(_describe_problem, error.errors()))
+        if any(problem["loc"] == ("reason",) for problem in error.errors()):
+            raise typer.BadParameter(message) from error
+        raise exit_with(ExitCode.REFUSED, message) from error
+
+
+def _describe_problem(problem: ErrorDetails) -> str:
+    """Return what is wrong with an option; an error of several names them by the fields of the request."""
+    text = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        for field, option in OPTIONS.items():
+            text = re.sub(rf"\b{field}\b", option, text)
+        return text
+    field = str(problem["loc"][-1])
+    return f"{OPTIONS.get(field, field)} {problem['input']}: {text}"
 
 
 def _dry_run(client: RetrainClient, request: RetrainRequest, report: RetrainReport) -> None:

@@ -1,15 +1,26 @@
 """The status of a model: windows, quality and retrains from the topics' latest events, as facts and as tables. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeVar
 
+from pydantic import Field
 from rich import box
 from rich.markup import escape
 from rich.table import Column, Table
 
 from driftloop.evaluation.metric_names import metric_label
-from driftloop.events import DriftVerdict, Event, FrozenModel, QualityEstimate, QualityVerdict, WindowEvent
+from driftloop.events import (
+    DriftVerdict,
+    Event,
+    FrozenModel,
+    ModelStateChanged,
+    Prediction,
+    QualityEstimate,
+    QualityVerdict,
+    WindowEvent,
+    event_id_time,
+)
 from driftloop.retrain_summary import RetrainSummary, summarize_retrains
 
 STATE_COLORS = {
@@ -19,8 +30,19 @@ STATE_COLORS = {
 }
 """Colors of states and verdicts; others have a default that depends on the table."""
 SHOWN_RETRAINS = 10
+MOVES_ALIAS = ("promoted", "rolled_back")
+MAX_SWAP_TIME = timedelta(minutes=1)  # from the move of the alias to the first answer of the version
 
 EventOfVersion = TypeVar("EventOfVersion", bound=WindowEvent)
+
+
+class Answering(FrozenModel):
+    """The last request that was answered, by the topic of predictions."""
+
+    version: str
+    """The version that has answered it."""
+    at: datetime
+    """When, by the predictor's clock."""
 
 
 class ModelStatus(FrozenModel):
@@ -31,7 +53,13 @@ class ModelStatus(FrozenModel):
     alias: str
     """The alias that predictors follow."""
     version: str | None
-    """The version in service; null while there is none."""
+    """The version that the alias names; null while it names none, or if the registry does not answer."""
+    last_champion: str | None = None
+    """The version that had the alias last, if it names none any more."""
+    answering: Answering | None = None
+    """The version that has answered last; null if the topic of predictions does not say."""
+    is_swap_overdue: bool = False
+    """Whether another version than the alias names has answered more than a minute after the alias was moved."""
     trainer: Literal["runs", "does not run", "unknown"]
     """Whether a trainer of the model runs; ``unknown`` if the broker does not let the command ask."""
     windows: list[DriftVerdict]
@@ -53,12 +81,16 @@ class Status(FrozenModel):
     models: list[ModelStatus]
     lag: dict[str, dict[str, int]]
     """Offsets that are not committed yet, by consumer group and by partition."""
+    unavailable: dict[str, str] = Field(default_factory=dict)
+    """Why something is missing here, by dependency: ``registry`` and ``kafka``."""
 
 
 def model_status(
     model: str,
     alias: str,
     version: str | None,
+    last_champion: str | None,
+    *,
     trainer_runs: bool | None,
     events: Sequence[Event],
     windows: int,
@@ -69,10 +101,13 @@ def model_status(
         model: Name of the registered model.
         alias: The alias that predictors follow.
         version: The version that it names.
+        last_champion: The version that it named last, if it names none.
         trainer_runs: Whether a trainer of the model runs; ``None`` if it is not known.
-        events: Events of the topics of verdicts, retrains and models, each topic in its order, of any models.
+        events: Events of the topics of verdicts, retrains, models and predictions, each topic in its order, of any
+            models.
         windows: How many windows to show.
     """
+    answering = _last_answer(events, model)
     verdicts = [event for event in events if isinstance(event, DriftVerdict) and event.model == model]
     shown = _shown_verdicts([verdict for verdict in verdicts if not verdict.replayed], version, windows)
     keys = {_verdict_key(verdict) for verdict in shown}
@@ -80,6 +115,9 @@ def model_status(
         model=model,
         alias=alias,
         version=version,
+        last_champion=last_champion,
+        answering=answering,
+        is_swap_overdue=_is_swap_overdue(events, model, version, answering),
         trainer="unknown" if trainer_runs is None else "runs" if trainer_runs else "does not run",
         windows=shown,
         replays=[verdict for verdict in verdicts if verdict.replayed and _verdict_key(verdict) in keys],
@@ -98,6 +136,28 @@ def _shown_verdicts(verdicts: Sequence[DriftVerdict], in_service: str | None, wi
     return [verdict for verdict in verdicts if verdict.id in shown]
 
 
+def _last_answer(events: Iterable[Event], model: str) -> Answering | None:
+    """Return the request of a model that was answered last, by the time in its id; events may have other times."""
+    answers = [
+        Answering(version=event.version, at=at)
+        for event in events
+        if isinstance(event, Prediction) and event.model == model and not event.imported
+        if (at := event_id_time(event.id)) is not None
+    ]
+    return max(answers, key=lambda answer: answer.at, default=None)
+
+
+def _is_swap_overdue(events: Iterable[Event], model: str, version: str | None, answering: Answering | None) -> bool:
+    if version is None or answering is None or answering.version == version:
+        return False
+    moves = [
+        event.time
+        for event in events
+        if isinstance(event, ModelStateChanged) and event.model == model and event.state in MOVES_ALIAS
+    ]
+    return answering.at > max(moves) + MAX_SWAP_TIME if moves else True
+
+
 def _latest(events: Iterable[EventOfVersion]) -> list[EventOfVersion]:
     """Return the last event of each version, in the order of versions."""
     by_version = {event.version: event for event in events}
@@ -109,19 +169,42 @@ def status_parts(status: Status) -> Iterator[Table | str]:
     for number, model in enumerate(status.models):
         if number:
             yield ""
-        serving = (
-            f"version {model.version}"
-            if model.version
-            else 'no version yet: driftloop retrain --reason "the first" --wait'
-        )
-        yield f"models:/{model.model}@{model.alias} is {serving}"
+        if "registry" not in status.unavailable:
+            yield f"models:/{model.model}@{model.alias} is {_serving(model)}"
+        yield from _answers(model, status)
+        if "kafka" in status.unavailable:
+            continue
         if model.trainer == "does not run":
             yield f"no trainer of {model.model} runs: a retrain that is requested waits for one"
         yield from (f"\nWindows of {model.model}:", _windows_table(model)) if model.windows else ("no windows yet",)
         if model.quality or model.estimates:
             yield from (f"\nQuality of the latest predictions of {model.model}:", _quality_table(model))
         yield from (f"\nRetrains of {model.model}:", _retrains_table(model)) if model.retrains else ("no retrains yet",)
-    yield from ("\nLag:", _lag_table(status))
+    if "kafka" not in status.unavailable:
+        yield from ("\nLag:", _lag_table(status))
+
+
+def _serving(model: ModelStatus) -> str:
+    if model.version:
+        return f"version {model.version}"
+    if model.last_champion:
+        return (
+            f"no version any more, and version {model.last_champion} was the last: set the alias with driftloop "
+            f"rollback --to {model.last_champion}, or to another version that exists"
+        )
+    return 'no version yet: driftloop retrain --reason "the first" --wait'
+
+
+def _answers(model: ModelStatus, status: Status) -> Iterator[str]:
+    """Yield which version answers, where that is not the one that the alias names, or is not known otherwise."""
+    if model.answering is None:
+        return
+    version, at = model.answering.version, _utc(model.answering.at)
+    answered = f"version {version} of {model.model} has answered last, at {at} UTC"
+    if model.is_swap_overdue:
+        yield f"{answered}, and not the version that the alias names: GET /models of the predictor says why"
+    elif model.version is None or "registry" in status.unavailable:
+        yield answered
 
 
 def _table(*columns: Column | str) -> Table:
@@ -150,7 +233,16 @@ def _windows_table(status: ModelStatus) -> Table:
 
 def _quality_table(status: ModelStatus) -> Table:
     table = _table("version", "quality", "explanation")
-    rows = [(verdict.version, _colored(verdict.verdict), escape(verdict.explanation)) for verdict in status.quality]
+    rows = [
+        (
+            verdict.version,
+            _colored(verdict.verdict),
+            escape(verdict.explanation)
+            + (f"; {verdict.unmatched:,} outcomes have no archived prediction" if verdict.unmatched else "")
+            + (f"; {sum(verdict.unknown_labels.values()):,} are no class" if verdict.unknown_labels else ""),
+        )
+        for verdict in status.quality
+    ]
     for estimate in status.estimates:
         label = "estimated" if estimate.trusted else "[yellow]estimated, not trusted[/]"
         metrics = ", ".join(f"{metric_label(name)} {value:.3f}" for name, value in estimate.metrics.items())

@@ -1,28 +1,25 @@
 """The command ``driftloop status``."""
 
 from collections import Counter
-from collections.abc import Collection
-from typing import Annotated
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.table import Table
 
 from driftloop.command_line import load_settings_or_exit
+from driftloop.errors import BrokerUnavailable, RegistryRefused, RegistryUnavailable
 from driftloop.events import DriftVerdict, Event, ModelStateChanged, RetrainRequested, WindowEvent
+from driftloop.exit_codes import ExitCode
 from driftloop.kafka import reader
-from driftloop_cli.console import (
-    AsJson,
-    exit_if_unavailable,
-    exit_on_registry_error,
-    print_json,
-    print_message,
-    print_table,
-)
+from driftloop_cli.console import AsJson, print_json, print_message, print_notice, print_table
 from driftloop_cli.settings import CliSettings
 from driftloop_cli.status import Status, model_status, status_parts
 
 EVENTS_PER_VERDICT = 20  # verdicts share a topic with estimates, and a version's last quality verdict may be old
 MAX_VERDICT_OFFSETS = 5_000  # those of other models may be more frequent than those of the one that is shown
+PREDICTION_OFFSETS = 20  # of each partition; which version answers, not more
 MODEL_OFFSETS = 2_000  # of the topics of retrains and of models: a hundred retrains with all their progress
 
 
@@ -33,7 +30,8 @@ def status(
 ) -> None:
     """Show a model: the version in service, the latest windows, its retrains with their reasons, and the lag.
 
-    The model is that of DRIFTLOOP_REGISTRY__MODEL. The exit code is 6 if the registry or Kafka does not answer.
+    The model is that of DRIFTLOOP_REGISTRY__MODEL. If the registry or Kafka does not answer, what the other one
+    knows is shown, and the exit code is 6.
 
         driftloop status --all
 
@@ -43,39 +41,83 @@ def status(
     result = read_status(settings, windows, all_models=all_models)
     if as_json:
         print_json(result.model_dump())
-        return
-    for part in status_parts(result):
+    for part in () if as_json else status_parts(result):
         if isinstance(part, Table):
             print_table(part)
         else:
             print_message(part)
+    for error in result.unavailable.values():
+        print_notice(error)
+    if result.unavailable:
+        raise typer.Exit(ExitCode.UNAVAILABLE)
+
+
+class _TopicFacts(NamedTuple):
+    """What the topics say."""
+
+    events: list[Event]
+    trainers: dict[str, bool | None]
+    """Whether a trainer runs, by model."""
+    lag: dict[str, dict[str, int]]
 
 
 def read_status(settings: CliSettings, windows: int, *, all_models: bool) -> Status:
-    """Read the status of the model of the settings, or of all models, from the registry and the topics."""
-    kafka, names = settings.kafka, settings.topics
-    models = _registered_models(settings) if all_models else {settings.registry.model}
-    with exit_if_unavailable():
-        events = [
-            *reader.read_last(kafka, names.retrain, MODEL_OFFSETS),
-            *reader.read_last(kafka, names.models, MODEL_OFFSETS),
-        ]
-        if all_models:
-            models |= _models_of(events)
-        events += _read_verdicts(settings, models, windows)
-        groups = {model: settings.trainer_group(model) for model in sorted(models)}
-        trainers = {model: reader.has_members(kafka, group) for model, group in groups.items()}
-        lag = {
-            "drift_worker": reader.consumer_lag(kafka, "drift_worker", [names.predictions, names.outcomes]),
-            **{group: reader.consumer_lag(kafka, group, [names.retrain]) for group in groups.values()},
-        }
-    alias = settings.registry.alias
+    """Read the status of the model of the settings, or of all models, from the registry and the topics.
+
+    What does not answer is left out, and named in ``unavailable``. Both are asked at the same time.
+    """
+    unavailable: dict[str, str] = {}
+    with ThreadPoolExecutor(1) as thread:
+        registered = thread.submit(_registered_models, settings, all_models=all_models)
+
+        def known_models() -> set[str]:
+            try:
+                return {settings.registry.model, *registered.result()}
+            except (RegistryUnavailable, RegistryRefused) as error:
+                unavailable["registry"] = str(error)
+                return {settings.registry.model}
+
+        try:
+            topics = _read_topics(settings, windows, known_models, all_models=all_models)
+        except BrokerUnavailable as error:
+            topics = _TopicFacts([], dict.fromkeys(known_models()), {})
+            unavailable["kafka"] = str(error)
     return Status(
         models=[
-            model_status(model, alias, _champion(settings, model), trainer_runs, events, windows)
-            for model, trainer_runs in trainers.items()
+            model_status(
+                model,
+                settings.registry.alias,
+                *_champions(settings, model, unavailable),
+                trainer_runs=trainer_runs,
+                events=topics.events,
+                windows=windows,
+            )
+            for model, trainer_runs in topics.trainers.items()
         ],
-        lag=lag,
+        lag=topics.lag,
+        unavailable=unavailable,
+    )
+
+
+def _read_topics(
+    settings: CliSettings, windows: int, known_models: Callable[[], set[str]], *, all_models: bool
+) -> _TopicFacts:
+    kafka, names = settings.kafka, settings.topics
+    events = [
+        *reader.read_last(kafka, names.retrain, MODEL_OFFSETS),
+        *reader.read_last(kafka, names.models, MODEL_OFFSETS),
+        *reader.read_last(kafka, names.predictions, PREDICTION_OFFSETS),
+    ]
+    models = known_models() | (_models_of(events) if all_models else set())
+    events += _read_verdicts(settings, models, windows)
+    groups = {model: settings.trainer_group(model) for model in sorted(models)}
+    return _TopicFacts(
+        events,
+        {model: reader.has_members(kafka, group) for model, group in groups.items()},
+        {
+            "drift_worker": reader.consumer_lag(kafka, "drift_worker", [names.predictions, names.outcomes]),
+            **{group: reader.consumer_lag(kafka, group, [names.retrain]) for group in groups.values()},
+        },
     )
 
 
@@ -103,16 +145,30 @@ def _models_of(events: Collection[Event]) -> set[str]:
     return {e.model for e in events if isinstance(e, RetrainRequested | ModelStateChanged | WindowEvent)}
 
 
-def _registered_models(settings: CliSettings) -> set[str]:
+def _registered_models(settings: CliSettings, *, all_models: bool) -> list[str]:
+    """Return the names of all models, or none if only one is shown; the registry then has to answer all the same."""
     from driftloop.registry.model_registry import ModelRegistry  # noqa: PLC0415  # MLflow takes seconds to import
 
-    with exit_on_registry_error():
-        return {settings.registry.model, *ModelRegistry(settings.registry).model_names()}
+    registry = ModelRegistry(settings.registry)
+    if all_models:
+        return registry.model_names()
+    registry.champion()
+    return []
 
 
-def _champion(settings: CliSettings, model: str) -> str | None:
-    """Return a model's version in service."""
+def _champions(settings: CliSettings, model: str, unavailable: dict[str, str]) -> tuple[str | None, str | None]:
+    """Return a model's version in service, or else the one that was the last in service.
+
+    If the registry does not answer, that is noted in ``unavailable``, and it is not asked again.
+    """
     from driftloop.registry.model_registry import ModelRegistry  # noqa: PLC0415  # MLflow takes seconds to import
 
-    with exit_on_registry_error():
-        return ModelRegistry(settings.registry.model_copy(update={"model": model})).champion()
+    if "registry" in unavailable:
+        return None, None
+    try:
+        registry = ModelRegistry(settings.registry.model_copy(update={"model": model}))
+        version = registry.champion()
+        return version, registry.last_champion() if version is None else None
+    except (RegistryUnavailable, RegistryRefused) as error:
+        unavailable["registry"] = str(error)
+        return None, None

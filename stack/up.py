@@ -8,6 +8,7 @@ import time
 from driftloop.command_line import parse_settings
 from driftloop.events import DataSelection
 from driftloop.exit_codes import ExitCode
+from driftloop.registry.model_registry import AliasMissing
 from stack import prometheus
 from stack.readiness import wait_until_ready
 from stack.running import Stack, StackStartError
@@ -57,7 +58,11 @@ def print_line(line: str) -> None:
 
 def train_first_version(stack: Stack, served: ServedUseCase) -> None:
     """Train a first version on the rows that the use case names, if it has none yet."""
-    if served.registry.champion() is not None:
+    try:
+        if served.registry.champion_unless_first() is not None:
+            return
+    except AliasMissing as error:
+        print_line(f"{served.name}: {error}")
         return
     data = served.use_case.first_version
     print_line(f"{served.name}: no version yet; trains the first on {describe(data)}")

@@ -79,6 +79,8 @@ class SmokeTestResult(BaseModel, frozen=True):
     """The time limit, if the test did not finish within it: the challenger could not be checked."""
     challenger: ServingTrial | None = None
     champion: ServingTrial | None = None
+    output_changes: tuple[str, ...] = ()
+    """Why clients that read the champion's predictions would misread the challenger's."""
 
 
 def describe_holdout(
@@ -183,6 +185,7 @@ def decide(
         *_worse_subgroups(metric, holdout, settings),
         *_worse_calibration(holdout, settings),
         *_signature_changes(smoke_test),
+        *smoke_test.output_changes,
         *_serving_problems(smoke_test, settings.max_latency_ratio),
     )
     passed = f"{comparison}; the interval's lower end is above {_format_limit(limit, settings)}{power}"

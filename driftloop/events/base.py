@@ -62,6 +62,15 @@ def derived_event_id(time: datetime, *parts: str) -> str:
     return str(UUID(int=number | 0b10 << 62 | int.from_bytes(digest[2:10]) >> 2))
 
 
+def event_id_time(event_id: str) -> datetime | None:
+    """Return when an id was made, by the clock of its process; ``None`` if it is no UUIDv7, as a client's own."""
+    try:
+        uuid = UUID(event_id)
+    except ValueError:
+        return None
+    return datetime.fromtimestamp((uuid.int >> 80) / 1000, UTC) if uuid.version == 7 else None
+
+
 def is_new_event_id(event_id: str) -> bool:
     """Return whether :func:`new_event_id` may have returned an id, as it has those of all predictions."""
     return NEW_ID.fullmatch(event_id) is not None

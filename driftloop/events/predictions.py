@@ -96,6 +96,9 @@ class Prediction(Event):
     """Name of the registered model."""
     version: Name
     """Version of the model that has predicted."""
+    run_id: str | None = None
+    """Id of the run that logged the version: it tells the version from another of the same number, of a model that was
+    deleted and made again. Null if it is not known, as of imported predictions."""
     features: dict[str, list[FeatureValue]]
     """Values by column. Each column has one value, or null, for each row."""
     predictions: list[PredictionValue]

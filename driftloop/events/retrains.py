@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from driftloop.events.base import Event, EventTime, FrozenModel, Name
+from driftloop.events.base import Event, EventTime, FrozenModel, Name, new_event_id
 
 COMMAND_OPTIONS = {"from": "start", "to": "base_end"}  # fields that the command calls otherwise
+
+
+Day = Annotated[date, Field(ge=date(1970, 1, 1), lt=date(2200, 1, 1))]  # as times of events
 
 
 class DataSelection(FrozenModel):
@@ -18,16 +21,22 @@ class DataSelection(FrozenModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    start: date | None = None
+    start: Day | None = None
     """First day, for the base dataset and for the archive."""
-    base_end: date | None = None
+    base_end: Day | None = None
     """Day after the last one of the base dataset. The archive's rows, which are later, are not bounded by it."""
-    exclude_days: list[date] = []
+    exclude_days: list[Day] = []
     """Days to leave out."""
     archive: bool = True
     """Whether archived predictions with their outcomes are added to the base dataset's rows."""
     last_rows: int | None = Field(None, gt=0, lt=2**31)
     """Keep only the rows from the N-th last labelled row onwards."""
+
+    @model_validator(mode="after")
+    def _require_order(self) -> Self:
+        if self.start and self.base_end and self.base_end < self.start:
+            raise ValueError(f"base_end {self.base_end} is before start {self.start}")
+        return self
 
 
 class RetrainRequest(FrozenModel):
@@ -63,9 +72,10 @@ class RetrainRequest(FrozenModel):
             raise ValueError(f"no day is between start {data.start} and base_end {data.base_end}, and archive is false")
         return self
 
-    def to_event(self, model: str, traceparent: str | None = None) -> RetrainRequested:
-        """Return a new event that requests a retrain of ``model``."""
+    def to_event(self, model: str, traceparent: str | None = None, retrain_id: str | None = None) -> RetrainRequested:
+        """Return an event that requests a retrain of ``model``, by default with a new id."""
         return RetrainRequested(
+            id=retrain_id or new_event_id(),
             model=model,
             trigger="manual",
             reason=self.reason,

@@ -7,6 +7,7 @@ functions raise :class:`driftloop.errors.BrokerUnavailable` when the broker does
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from typing import NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import GroupAuthorizationFailedError
@@ -17,6 +18,15 @@ from driftloop.kafka.codec import InvalidMessage, decode_record
 from driftloop.settings import KafkaSettings
 
 POLL_TIMEOUT_MS = 1_000
+
+
+class GroupPosition(NamedTuple):
+    """How far a consumer group is on a partition."""
+
+    committed: int
+    """The offset after the last one that is committed."""
+    lag: int
+    """Offsets that are not committed yet."""
 
 
 def read_last(kafka: KafkaSettings, topic: str, count: int) -> list[Event]:
@@ -101,9 +111,17 @@ def consumer_lag(kafka: KafkaSettings, group: str, topics: Collection[str]) -> d
     partition that is written in transactions shows a lag of 1 when all of its events are handled. Use
     :func:`is_caught_up` to find out whether events are left.
     """
+    return {name: position.lag for name, position in group_positions(kafka, group, topics).items()}
+
+
+def group_positions(kafka: KafkaSettings, group: str, topics: Collection[str]) -> dict[str, GroupPosition]:
+    """Return how far a group has committed each partition, by ``topic-partition``; see :func:`consumer_lag`."""
     with _reader(kafka) as consumer:
         positions, ends = _committed_positions(kafka, consumer, group, topics)
-    return {f"{p.topic}-{p.partition}": max(ends[p] - position, 0) for p, position in positions.items()}
+    return {
+        f"{p.topic}-{p.partition}": GroupPosition(position, max(ends[p] - position, 0))
+        for p, position in positions.items()
+    }
 
 
 def has_members(kafka: KafkaSettings, group: str) -> bool | None:

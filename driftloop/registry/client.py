@@ -9,11 +9,11 @@ import mlflow
 from mlflow.exceptions import MlflowException
 from requests import RequestException
 
-from driftloop.errors import RegistryUnavailable
+from driftloop.errors import RegistryRefused, RegistryUnavailable
 
-# Statuses with which a server that works answers a request that is wrong. All others mean that it cannot be used now;
-# MLflow reports a failed connection as 500.
-REQUEST_ERRORS = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}
+# Statuses of a server that works and refuses a request. Other ones mean that it cannot be used now: MLflow reports a
+# failed connection as 500, and these of the client's errors ask for another attempt.
+PASSING_ERRORS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 
 ENVIRONMENT = {
     # A server that does not answer is asked again at the next poll. By default MLflow retries for ten minutes.
@@ -39,13 +39,17 @@ def configure_environment() -> None:
 def translate_errors() -> Iterator[None]:
     """Raise :class:`RegistryUnavailable` if MLflow's server or its artifact store does not answer in the block.
 
-    Answers that say what is wrong with the request stay MLflow's own exceptions. Usable as a decorator, too.
+    An answer that refuses the request raises :class:`RegistryRefused`: to repeat it would not help. Usable as a
+    decorator, too.
     """
     try:
         yield
     except MlflowException as error:
-        if error.get_http_status_code() in REQUEST_ERRORS:
-            raise
+        status = error.get_http_status_code()
+        if 400 <= status < 500 and status not in PASSING_ERRORS:
+            raise RegistryRefused(
+                f"MLflow at {mlflow.get_tracking_uri()} (DRIFTLOOP_REGISTRY__URI) refuses it: {error}"
+            ) from error
         raise _unavailable(error) from error
     except RequestException as error:
         raise _unavailable(error) from error

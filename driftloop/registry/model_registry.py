@@ -1,11 +1,14 @@
 """The registered model in MLflow: its versions, its aliases and what retrains record about them.
 
-All functions raise :class:`~driftloop.errors.RegistryUnavailable` when MLflow does not answer.
+All functions raise :class:`~driftloop.errors.RegistryUnavailable` when MLflow does not answer, and
+:class:`~driftloop.errors.RegistryRefused` when it answers that it does not do what is asked.
 """
 
 import re
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +21,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from driftloop.errors import Rejected
 from driftloop.events import ModelStateChanged
 from driftloop.registry.client import configure_environment, translate_errors
 from driftloop.registry.loading import LoadedModel, download_model, load_model, reject_missing
@@ -32,6 +36,8 @@ TAG_RETRAIN_RESULT = "state_of_retrain_json"
 TAG_ROLLED_BACK = "state_rolled_back_json"
 # In a description, which MLflow shows as Markdown.
 DRIFT_LINK = re.compile(r"\[Drift of this version\]\((?P<url>\S+)\)")
+TAG_LAST_CHAMPION = "last_champion"  # of the registered model: it outlives the alias
+HAVE_SERVED = ("promoted", "rolled_back")  # values of TAG_RESULT of versions that had the alias
 PARAM_TRAINED_THROUGH = "trained_through"  # of a run
 
 
@@ -51,6 +57,14 @@ def parse_description(description: str) -> VersionDescription:
     return VersionDescription("\n".join(filter(None, paragraphs)), link["url"] if link else None)
 
 
+class RegisteredVersion(NamedTuple):
+    """A version with what tells it from another one of the same number, of a model that was deleted and made again."""
+
+    number: str
+    run_id: str
+    """The run that logged it; of a version without one the logged model, or else the time of its registration."""
+
+
 class VersionOrigin(NamedTuple):
     """Where a version comes from."""
 
@@ -60,6 +74,14 @@ class VersionOrigin(NamedTuple):
     """The user whose run it is; empty if MLflow does not say."""
     created: datetime
     """When it was registered, which is after its training."""
+
+
+class AliasChanging(Rejected):
+    """Another change of the alias is under way, or was faster; nothing has changed."""
+
+
+class AliasMissing(Rejected):
+    """The model has had a version in service, and no version has the alias any more."""
 
 
 class ModelRegistry:
@@ -78,20 +100,93 @@ class ModelRegistry:
         mlflow.set_tracking_uri(settings.uri)
         mlflow.set_registry_uri(settings.uri)
         self.client = MlflowClient(tracking_uri=settings.uri, registry_uri=settings.uri)
+        self._alias_lock = threading.RLock()
 
     def champion(self) -> str | None:
         """Return the version in service, or ``None`` while there is none."""
         return self.version_for_alias(self.alias)
 
+    def identified_champion(self) -> RegisteredVersion | None:
+        """Return the version in service with its run, or ``None`` while there is none."""
+        found = self._find_alias(self.alias)
+        return None if found is None else identify(found)
+
+    @translate_errors()
+    def identified(self, version: str) -> RegisteredVersion:
+        """Return a version with its run.
+
+        Raises:
+            ModelFilesUnreadable: There is no such version.
+        """
+        with reject_missing():
+            return identify(self.client.get_model_version(self.model, version))
+
     def previous(self) -> str | None:
         """Return the version that was in service before, or ``None`` if there is none to roll back to."""
         return self.version_for_alias(ALIAS_PREVIOUS)
 
+    def champion_unless_first(self) -> str | None:
+        """Return the version in service, or ``None`` if the model has never had one.
+
+        Raises:
+            AliasMissing: It has had one. Another version must not follow it without a comparison.
+        """
+        champion = self.champion()
+        if champion is None and (last := self.last_champion()) is not None:
+            versions = self.versions()
+            known = f"version {last}" if last in versions else f"version {last}, which the registry no longer has"
+            choice = last if last in versions else "VERSION"
+            raise AliasMissing(
+                f"no version of {self.model} has the alias {self.alias} any more, and {known}, was in service: set it "
+                f"again with driftloop rollback --to {choice} (the versions are {', '.join(versions) or 'all deleted'})"
+            )
+        return champion
+
     @translate_errors()
+    def last_champion(self) -> str | None:
+        """Return the version that had the alias last, whether or not it still has it; ``None`` if there was none.
+
+        It is noted whenever driftloop moves the alias, and when a trainer sees that somebody else has.
+        """
+        try:
+            noted = self.client.get_registered_model(self.model).tags.get(TAG_LAST_CHAMPION)
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return None
+            raise
+        if noted:
+            return str(noted)
+        served = [version for version in self._search_versions() if version.tags.get(TAG_RESULT) in HAVE_SERVED]
+        return max((str(version.version) for version in served), key=int, default=None)
+
+    @translate_errors()
+    def note_champion(self, version: str) -> None:
+        """Note that a version has the alias, for :meth:`last_champion`."""
+        self.client.set_registered_model_tag(self.model, TAG_LAST_CHAMPION, version)
+
+    @contextmanager
+    def changing_alias(self, *, wait: bool = True) -> Iterator[None]:
+        """Let no other thread of this process change the alias in the block.
+
+        Raises:
+            AliasChanging: Another one does, and ``wait`` is false.
+        """
+        if not self._alias_lock.acquire(blocking=wait):
+            raise AliasChanging(f"another change of the alias {self.alias} of {self.model} is under way")
+        try:
+            yield
+        finally:
+            self._alias_lock.release()
+
     def version_for_alias(self, alias: str) -> str | None:
         """Return the version that an alias names, or ``None`` if the alias or the model does not exist."""
+        found = self._find_alias(alias)
+        return None if found is None else str(found.version)
+
+    @translate_errors()
+    def _find_alias(self, alias: str) -> ModelVersion | None:
         try:
-            return str(self.client.get_model_version_by_alias(self.model, alias).version)
+            return self.client.get_model_version_by_alias(self.model, alias)
         except MlflowException as error:
             if error.error_code in (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), "INVALID_PARAMETER_VALUE"):
                 return None  # the model does not exist yet, or it has no such alias
@@ -184,25 +279,38 @@ class ModelRegistry:
         The alias of the previous version moves first, so that there is always a version to roll back to. A version that
         serves is no challenger any more.
         """
-        champion = self.champion()
-        if champion not in (None, version):
-            self.client.set_registered_model_alias(self.model, ALIAS_PREVIOUS, champion)
-        self.client.set_registered_model_alias(self.model, self.alias, version)
-        self._note_in_service(version, "promoted again")
+        with self.changing_alias():
+            champion = self.champion()
+            if champion not in (None, version):
+                self.client.set_registered_model_alias(self.model, ALIAS_PREVIOUS, champion)
+            self.note_champion(version)
+            self.client.set_registered_model_alias(self.model, self.alias, version)
+            self._note_in_service(version, "promoted again")
 
     @translate_errors()
-    def apply_rollback(self, version: str, change: ModelStateChanged) -> None:
+    def apply_rollback(self, version: str | None, change: ModelStateChanged) -> None:
         """Move the alias from ``version`` back to the version that ``change`` names.
 
         The rollback is recorded on ``version`` before the alias moves, so that a process that is killed in between can
-        publish it after a restart. The previous version's alias is deleted: nothing leads back to ``version``.
+        publish it after a restart. The previous version's alias is deleted: nothing leads back to ``version``. Without
+        ``version``, nothing has the alias: it is set again.
+
+        Raises:
+            AliasChanging: Another version than ``version`` has the alias by now.
         """
-        self._append_to_description(version, f"{change.state}: {change.explanation}")
-        self.client.set_model_version_tag(self.model, version, TAG_RESULT, change.state)
-        self.client.set_model_version_tag(self.model, version, TAG_ROLLED_BACK, change.model_dump_json())
-        self.client.set_registered_model_alias(self.model, self.alias, change.version)
-        self.client.delete_registered_model_alias(self.model, ALIAS_PREVIOUS)
-        if change.version is not None:
+        if change.version is None:
+            raise ValueError("the change names no version to roll back to")
+        with self.changing_alias():
+            if (champion := self.champion()) != version:
+                raise AliasChanging(f"the alias {self.alias} of {self.model} has moved to {champion or 'no version'}")
+            if version is not None:
+                self._append_to_description(version, f"{change.state}: {change.explanation}")
+                self.client.set_model_version_tag(self.model, version, TAG_RESULT, change.state)
+                self.client.set_model_version_tag(self.model, version, TAG_ROLLED_BACK, change.model_dump_json())
+            self.note_champion(change.version)
+            self.client.set_registered_model_alias(self.model, self.alias, change.version)
+            if version is not None or self.previous() == change.version:
+                self.client.delete_registered_model_alias(self.model, ALIAS_PREVIOUS)
             self._note_in_service(change.version, f"in service again: {change.explanation}")
 
     def _note_in_service(self, version: str, note: str) -> None:
@@ -280,3 +388,9 @@ class ModelRegistry:
         # An address such as models:/name/1 cannot name every model: MLflow parses its ? and @.
         with reject_missing():
             return str(self.client.get_model_version_download_uri(self.model, version))
+
+
+def identify(version: ModelVersion) -> RegisteredVersion:
+    """Return a version's number and run."""
+    run_id = version.run_id or version.model_id or f"registered-{version.creation_timestamp}"
+    return RegisteredVersion(str(version.version), run_id)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from driftloop.errors import Rejected
 from driftloop.events import Event, ModelStateChanged, new_event_id
-from driftloop.registry.model_registry import ModelRegistry
+from driftloop.registry.model_registry import AliasChanging, ModelRegistry
 from driftloop.telemetry import tracing
 
 
@@ -23,12 +23,24 @@ def roll_back(registry: ModelRegistry, reason: str, to: str | None = None) -> Mo
         to: The version to roll back to; by default the one that was in service before.
 
     Raises:
-        RollbackNotPossible: There is no such version.
+        RollbackNotPossible: There is no such version, or another change of the alias is under way.
         RegistryUnavailable: The registry does not answer. The alias may or may not have moved.
     """
+    try:
+        with registry.changing_alias(wait=False):
+            return _roll_back(registry, reason, to)
+    except AliasChanging as error:
+        raise RollbackNotPossible(str(error)) from error
+
+
+def _roll_back(registry: ModelRegistry, reason: str, to: str | None) -> ModelStateChanged:
     champion = registry.champion()
-    if champion is None:
-        raise RollbackNotPossible(f"no version of {registry.model} is in service")
+    if champion is None and to is None:
+        last = registry.last_champion()
+        raise RollbackNotPossible(
+            f"no version of {registry.model} has the alias {registry.alias}: name the one to serve with --to"
+            + (f"; version {last} had it last" if last else "")
+        )
     target = registry.previous() if to is None else to
     if target is None:
         raise RollbackNotPossible(
@@ -40,13 +52,14 @@ def roll_back(registry: ModelRegistry, reason: str, to: str | None = None) -> Mo
     if target not in (versions := registry.versions()):
         raise RollbackNotPossible(f"{registry.model} has no version {target}; its versions are {', '.join(versions)}")
     trained_through = registry.trained_through(target)
+    before = f"instead of version {champion}" if champion else f"after no version had the alias {registry.alias}"
     change = ModelStateChanged(
         traceparent=tracing.current_traceparent(),
-        retrain_id=registry.retrain_id_of(champion) or new_event_id(),
+        retrain_id=(registry.retrain_id_of(champion) if champion else "") or new_event_id(),
         model=registry.model,
         version=target,
         state="rolled_back",
-        explanation=f"version {target} serves again instead of version {champion}: {reason}",
+        explanation=f"version {target} serves again {before}: {reason}",
         trained_through=trained_through.to_pydatetime() if trained_through.value else None,
     )
     registry.apply_rollback(champion, change)

@@ -1,10 +1,14 @@
 """Smoke test: load and time a model in a fresh process, as a predictor would.
 
     echo "CHAMPION_FOLDER
-    MODEL_FOLDER" | python -m driftloop.registry.smoke_test [TRUSTED_TYPE…]
+    MODEL_FOLDER
+    ROWS_FILE" | python -m driftloop.registry.smoke_test [TRUSTED_TYPE…]
 
-prints a :class:`driftloop.evaluation.gate.SmokeTestResult` as JSON; without a champion the first line is empty. Modules
-and types that only the parent process has cannot help the model here.
+prints a :class:`driftloop.evaluation.gate.SmokeTestResult` as JSON; without a champion the first line is empty, and
+without rows the last one. Modules and types that only the parent process has cannot help the model here.
+
+It asks what a predictor asks before a version serves: columns of types that requests can have, predictions that can be
+answered, for the input example in batches of several sizes and for rows, and of the same kind as the champion's.
 """
 
 import subprocess
@@ -17,6 +21,7 @@ from time import perf_counter, process_time
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import skops.io  # noqa: F401  # slow to import, and the process starts before there is a model to load
 import structlog
 from mlflow.models import ModelSignature
@@ -26,8 +31,11 @@ from threadpoolctl import threadpool_limits
 from driftloop.evaluation.gate import ServingTrial, SmokeTestResult
 from driftloop.process import ChildProcess, exit_with_parent, module_command
 from driftloop.registry.loading import LoadedModel, ModelRejected, load_model
+from driftloop.registry.model_output import InvalidOutput, ModelOutput, OutputDescription, describe_output
+from driftloop.registry.signature_columns import signature_columns
 
 ROWS = (1, 128)  # a single row, and what is batched under load
+BATCH_SIZES = (8, 64, 512)  # which are tried as well, as a predictor does
 REPEATS = 11  # per number of rows: a model compared with itself measured 0.99 to 1.09 in 60 of 60 trials
 MAX_SECONDS = 2.0  # per number of rows; a slower model is timed with fewer repeats
 
@@ -58,9 +66,15 @@ class SmokeTestProcess:
             self._process.write_line(str(champion))
         self._has_champion = True
 
-    def run(self, challenger: Path, timeout_seconds: float) -> SmokeTestResult:
-        """Load and time the challenger in a folder, and the champion if it was set."""
-        lines = [*([] if self._has_champion else [""]), f"{challenger}", ""]
+    def run(self, challenger: Path, timeout_seconds: float, rows: Path | None = None) -> SmokeTestResult:
+        """Load and time the challenger in a folder, and the champion if it was set.
+
+        Args:
+            challenger: The folder.
+            timeout_seconds: How long all of it may take.
+            rows: A Parquet file with rows that it must be able to predict, such as the latest that were answered.
+        """
+        lines = [*([] if self._has_champion else [""]), f"{challenger}", str(rows or ""), ""]
         try:
             stdout, stderr = self._process.communicate("\n".join(lines), timeout_seconds)
         except subprocess.TimeoutExpired:
@@ -75,11 +89,16 @@ class SmokeTestProcess:
 
 
 def run_in_process(
-    challenger_folder: Path, champion_folder: Path | None, trusted_types: Sequence[str] = ()
+    challenger_folder: Path,
+    champion_folder: Path | None,
+    trusted_types: Sequence[str] = (),
+    rows: Path | None = None,
 ) -> SmokeTestResult:
-    """Load and time the challenger and the champion in this process."""
+    """Load and time the challenger and the champion in this process; see :meth:`SmokeTestProcess.run` for ``rows``."""
     try:
         challenger = _load_checked(challenger_folder, trusted_types)
+        if rows is not None:
+            _predict_rows(challenger, pd.read_parquet(rows))
         champion = (
             _load_checked(champion_folder, trusted_types, "the champion: ") if champion_folder is not None else None
         )
@@ -92,6 +111,7 @@ def run_in_process(
     return SmokeTestResult(
         challenger=_trial(challenger, challenger_seconds),
         champion=_trial(champion, champion_seconds) if champion is not None else None,
+        output_changes=tuple(_describe(champion).incompatibilities_with(_describe(challenger))) if champion else (),
     )
 
 
@@ -115,7 +135,8 @@ def _load_checked(folder: Path, trusted_types: Sequence[str], prefix: str = "") 
         model = load_model(folder, trusted_types)
         if model.example is None:
             raise ModelRejected("it has no input example to predict")
-        for rows in ROWS:
+        signature_columns(model.signature)
+        for rows in (*ROWS, *BATCH_SIZES):
             _time_prediction(model, rows)
     except ModelRejected as error:
         raise ModelRejected(f"{prefix}{error}") from error
@@ -129,20 +150,56 @@ def _time_prediction(model: LoadedModel, rows: int) -> float:
     itself.
 
     Raises:
-        ModelRejected: The prediction fails or is not a finite number for each row.
+        ModelRejected: The prediction fails, or cannot be answered.
     """
     example = _repeated(model.example, rows)
     started = process_time()
+    _predict(model, example, "its own input example")
+    return process_time() - started
+
+
+def _predict(model: LoadedModel, frame: Any, origin: str) -> ModelOutput:
+    """Predict as a predictor does.
+
+    Raises:
+        ModelRejected: The prediction fails, or is not one finite number, label or list for each row.
+    """
     try:
-        prediction = np.asarray(getattr(model.estimator, model.predict_fn)(example))
+        returned = getattr(model.estimator, model.predict_fn)(frame)
+        return ModelOutput.from_model(returned, model.predict_fn, len(frame))
+    except InvalidOutput as error:
+        raise ModelRejected(f"its prediction for {origin} cannot be answered: {error}") from error
     except Exception as error:  # an estimator is somebody else's code and may raise anything
         raise ModelRejected(
-            f"it cannot predict its own input example: {type(error).__name__}: {error}{model.version_note}"
+            f"it cannot predict {origin}: {type(error).__name__}: {error}{model.version_note}"
         ) from error
-    seconds = process_time() - started
-    if len(prediction) != rows or (prediction.dtype.kind == "f" and not np.isfinite(prediction).all()):
-        raise ModelRejected("its prediction for its own input example is not a finite number for each row")
-    return seconds
+
+
+def _predict_rows(model: LoadedModel, rows: pd.DataFrame) -> None:
+    """Predict rows, in the types of the signature.
+
+    Raises:
+        ModelRejected: A request with one of these rows would be refused, or the prediction fails.
+    """
+    if rows.empty or model.signature.inputs.is_tensor_spec():
+        return
+    columns = {}
+    for column in signature_columns(model.signature):
+        if column.label not in rows:
+            raise ModelRejected(f"it requires the column {column.name}, which rows that were answered do not have")
+        cells = rows[column.label]
+        is_missing = bool(cells.isna().any())
+        if is_missing and not column.nullable:
+            raise ModelRejected(
+                f"the column {column.name} may not be missing, and is missing in rows that were answered"
+            )
+        columns[column.label] = cells.astype(np.dtype(column.type.nullable_dtype if is_missing else column.type.dtype))
+    _predict(model, pd.DataFrame(columns), "the latest rows")
+
+
+def _describe(model: LoadedModel) -> OutputDescription:
+    output = _predict(model, _repeated(model.example, 1), "its own input example")
+    return describe_output(model.estimator, model.predict_fn, output)
 
 
 def _median_latencies(
@@ -188,7 +245,11 @@ def main() -> None:
     challenger = sys.stdin.readline().rstrip("\n")
     if not challenger:
         return
-    print(run_in_process(Path(challenger), Path(champion) if champion else None, trusted_types).model_dump_json())
+    rows = sys.stdin.readline().rstrip("\n")
+    result = run_in_process(
+        Path(challenger), Path(champion) if champion else None, trusted_types, Path(rows) if rows else None
+    )
+    print(result.model_dump_json())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The bucket, and its layout.
 
-references/<model>/<version>/   reference rows, drift profile and gate evaluation of a version
+references/<model>/<version>/<run>/  reference rows, drift profile and gate evaluation of a version
 events/<topic>/<window>.parquet archived slices
 reports/<model>/<version>/      evidently's reports, one per window
 datasets/                       DVC's remote
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import Self
 
 import pandas as pd
 import pyarrow as pa
@@ -56,6 +57,16 @@ class Bucket:
             if storage.endpoint
             else gcsfs.GCSFileSystem(use_listings_cache=False)
         )
+
+    @_translate_errors()
+    def require_answer(self, seconds: float = 10) -> Self:
+        """Return the bucket itself if it answers in time: commands need not wait for gcsfs's attempts, half a minute.
+
+        Raises:
+            StorageUnavailable: It does not.
+        """
+        self._files.exists(f"{self.name}/references", timeout=seconds)
+        return self
 
     def url(self, path: str) -> str:
         """Return the gs:// URL of a path."""

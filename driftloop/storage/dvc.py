@@ -10,14 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import file_digest
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow.parquet as pq
 import yaml
 
-from driftloop.errors import DriftloopError
+from driftloop.errors import DriftloopError, RegistryRefused
 from driftloop.settings import StorageSettings
 from driftloop.storage.bucket import Bucket
 
@@ -166,20 +165,16 @@ def pointer_for_version(registry: "ModelRegistry", version: str) -> str:
         DatasetVersionNotFound: if version, run or pointer do not exist.
         RegistryUnavailable: if the MLflow server does not answer.
     """
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415  # only installed with driftloop[registry]
-
-    from driftloop.registry.client import translate_errors  # noqa: PLC0415
+    from driftloop.registry.client import translate_errors  # noqa: PLC0415  # only installed with driftloop[registry]
 
     try:
         with translate_errors():
             run_id = registry.client.get_model_version(registry.model, version).run_id
             artifacts = registry.client.list_artifacts(run_id, ARTIFACT_DIR) if run_id else []
-    except MlflowException as error:
-        if error.get_http_status_code() in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
-            raise DatasetVersionNotFound(
-                f"{registry.model} has no version {version}, or the run of that version was deleted: {error}"
-            ) from error
-        raise
+    except RegistryRefused as error:
+        raise DatasetVersionNotFound(
+            f"{registry.model} has no version {version}, or the run of that version was deleted: {error}"
+        ) from error
     paths = [file.path for file in artifacts if file.path.endswith(".dvc")]
     if len(paths) != 1:
         raise DatasetVersionNotFound(
@@ -204,7 +199,7 @@ def _temporary_repo(storage: StorageSettings) -> Iterator[tuple[Path, Any]]:
         raise ImportError(f"datasets need DVC, which is not installed; to install it: {INSTALL_HINT}") from error
 
     logging.getLogger("dvc").setLevel(logging.WARNING)  # it logs every new repository, and these exist for seconds
-    Bucket(storage).exists(REMOTE_PREFIX)  # fail early: DVC retries for long without a log; also sets up gcsfs
+    Bucket(storage).require_answer()  # fail early: DVC retries for long without a log; also sets up gcsfs
     remote: dict[str, object] = {"url": f"gs://{storage.bucket}/{REMOTE_PREFIX}"}
     if storage.endpoint:
         remote |= {"endpointurl": storage.endpoint, "allow_anonymous_login": True}

@@ -6,8 +6,9 @@ read them from the bucket.
 
 Each row of a prediction counts once, however often it was archived. Of its outcomes, which may arrive late, twice, out
 of order or as a correction, the one that became known last counts; among several of the same time, the last one in the
-archive's order. An outcome that names a key belongs to the row of this key that the model predicted last, but not after
-the outcome became known.
+archive's order. One whose time is in the future counts only if there is no other: it cannot be known yet, and would
+beat every later correction. An outcome that names a key belongs to the row of this key that the model predicted last,
+but not after the outcome became known.
 """
 
 # ruff: noqa: S608  # quoted as described in driftloop.storage.duckdb_sql
@@ -16,7 +17,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -65,6 +66,7 @@ from driftloop.usecase import UseCase
 
 log = structlog.get_logger(__name__)
 
+MAX_CLOCK_SKEW = timedelta(minutes=5)  # between the clocks of those who report outcomes and of this machine
 MEMORY_MB = 512  # enough to join three million rows of 15 features in 5 s, in a process of 740 MB
 FEATURE_TYPES: dict[FeatureKind, str] = {
     "number": "DOUBLE",
@@ -309,7 +311,8 @@ class LabelledArchive:
         is_number = self._use_case.target_type.kind != "multiclass" and not self._use_case.target_type.has_text_labels
         prediction = f"TRY_CAST({PREDICTION_COLUMN} AS DOUBLE)" if is_number else PREDICTION_COLUMN
         classes = CLASSES_COLUMN if CLASSES_COLUMN in self._archived_types else "NULL::VARCHAR"
-        latest_first = ", ".join(f"{column} DESC" for column in ORDER_COLUMNS)
+        is_past = f"time <= {_timestamp_literal(datetime.now(UTC) + MAX_CLOCK_SKEW)}"
+        latest_first = ", ".join(f"{column} DESC" for column in (is_past, *ORDER_COLUMNS))
         self._connection.execute(
             "CREATE VIEW latest_outcomes AS "
             "SELECT id, row, outcome, reported, "

@@ -2,8 +2,12 @@
 
 The trainer saves the reference before an alias can name the version. The drift worker loads it by the version that an
 event carries. So a new version brings its own reference, and no service has to be notified or reconfigured.
+
+A version is its number and its run: after a model was deleted and made again, another version has the same number, and
+a folder of its own below the number's. Who knows the number alone gets the reference that was saved last.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -34,32 +38,45 @@ class ReferenceMissing(ReferenceUnavailable):
     """A version has no reference in the bucket."""
 
 
-def reference_prefix(model: str, version: str) -> str:
-    """Return the folder of the bucket that holds a version's reference.
+def reference_prefix(model: str, version: str, run_id: str = "") -> str:
+    """Return the folder of the bucket that holds the reference of a version, of a run if it is known.
 
     Raises:
         ValueError: A name would lead to another folder.
     """
-    return f"references/{require_name(model)}/{require_name(version)}"
+    return "/".join(["references", *map(require_name, (model, version, *([run_id] if run_id else [])))])
 
 
-def save_reference(bucket: Bucket, model: str, version: str, reference: Reference) -> str:
-    """Save a version's reference and return its gs:// URL."""
-    prefix = reference_prefix(model, version)
+def save_reference(bucket: Bucket, model: str, version: str, reference: Reference, run_id: str = "") -> str:
+    """Save the reference of a version and its run; return its gs:// URL."""
+    prefix = reference_prefix(model, version, run_id)
     bucket.write_parquet(f"{prefix}/rows.parquet", subsample_evenly(reference.rows))
     bucket.write(f"{prefix}/profile.json", reference.profile.model_dump_json().encode())
+    bucket.write(_last_run_path(model, version), run_id.encode())
     return bucket.url(prefix)
 
 
-def load_reference(bucket: Bucket, model: str, version: str) -> Reference:
-    """Load a version's reference.
+def find_reference(bucket: Bucket, model: str, version: str, run_id: str = "") -> str:
+    """Return the folder of a version's reference, which need not exist: of a run, or else the one saved last.
+
+    Raises:
+        StorageUnavailable: if the bucket does not answer.
+    """
+    if not run_id:
+        with suppress(FileNotFoundError):
+            run_id = bucket.read(_last_run_path(model, version)).decode()
+    return reference_prefix(model, version, run_id)
+
+
+def load_reference(bucket: Bucket, model: str, version: str, run_id: str = "") -> Reference:
+    """Load the reference of a version, of a run if it is known.
 
     Raises:
         ReferenceMissing: if an object is missing.
         ReferenceUnavailable: if an object cannot be read.
         StorageUnavailable: if the bucket does not answer.
     """
-    prefix = reference_prefix(model, version)
+    prefix = find_reference(bucket, model, version, run_id)
     try:
         profile = DriftProfile.model_validate_json(bucket.read(f"{prefix}/profile.json"))
         rows = bucket.read_parquet(f"{prefix}/rows.parquet")
@@ -75,19 +92,20 @@ def load_reference(bucket: Bucket, model: str, version: str) -> Reference:
     return Reference(rows, profile)
 
 
-def save_gate_evaluation(bucket: Bucket, model: str, version: str, evaluation: Evaluation) -> None:
-    """Save the evaluation of a version on the holdout."""
-    bucket.write(f"{reference_prefix(model, version)}/gate_evaluation.json", evaluation.model_dump_json().encode())
+def save_gate_evaluation(bucket: Bucket, model: str, version: str, evaluation: Evaluation, run_id: str = "") -> None:
+    """Save the evaluation of a version on the holdout, beside its reference."""
+    prefix = find_reference(bucket, model, version, run_id)
+    bucket.write(f"{prefix}/gate_evaluation.json", evaluation.model_dump_json().encode())
 
 
-def load_gate_evaluation(bucket: Bucket, model: str, version: str) -> Evaluation | None:
+def load_gate_evaluation(bucket: Bucket, model: str, version: str, run_id: str = "") -> Evaluation | None:
     """Load the evaluation of a version on the holdout; ``None`` if it was never evaluated there.
 
     Raises:
         ReferenceUnavailable: if the object cannot be read.
         StorageUnavailable: if the bucket does not answer.
     """
-    path = f"{reference_prefix(model, version)}/gate_evaluation.json"
+    path = f"{find_reference(bucket, model, version, run_id)}/gate_evaluation.json"
     try:
         return Evaluation.model_validate_json(bucket.read(path))
     except FileNotFoundError:
@@ -96,6 +114,11 @@ def load_gate_evaluation(bucket: Bucket, model: str, version: str) -> Evaluation
         raise ReferenceUnavailable(
             f"the gate evaluation of version {version} of {model} cannot be read: {error}"
         ) from error
+
+
+def _last_run_path(model: str, version: str) -> str:
+    """Return the path of the file that names the run whose reference was saved last for a version's number."""
+    return f"{reference_prefix(model, version)}/last_run"
 
 
 def subsample_evenly(rows: pd.DataFrame, max_rows: int = MAX_ROWS) -> pd.DataFrame:

@@ -37,6 +37,7 @@ EXAMPLES: dict[str, Event] = {
         time=AT,
         model="flights",
         version="1",
+        run_id="0b9fa1b53d3a4c5c8a4e4c0e6a3d9d55",
         features={"distance": [1400, 733], "temp": [75.2, None], "carrier": ["UA", "DL"]},
         predictions=[0.25, 0.5],
         classes=[0, 1],
@@ -228,6 +229,24 @@ def test_window_names_sort_in_the_order_of_their_offsets() -> None:
     windows = [Window(topic="predictions", partition=0, first_offset=n, last_offset=n + 9) for n in (90, 100, 1000)]
     assert sorted(window.name for window in windows) == [window.name for window in windows]
     assert [Window.parse(f"events/{window.name}.parquet") for window in windows] == windows
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"start": "1969-12-31"}, "start"),
+        ({"base_end": "2200-01-01"}, "base_end"),
+        ({"exclude_days": ["0001-01-01"]}, "exclude_days"),
+        ({"start": "2013-06-01", "base_end": "2013-05-31"}, "base_end 2013-05-31 is before start 2013-06-01"),
+    ],
+)
+def test_data_selection_rejects_days_that_no_event_can_have(fields: dict[str, object], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        DataSelection.model_validate(fields)
+
+
+def test_data_selection_without_base_dataset_is_a_start_and_the_same_end() -> None:
+    assert DataSelection.model_validate({"start": "2013-06-01", "base_end": "2013-06-01"}).archive
 
 
 @pytest.mark.parametrize("rows", [0, -1, 2**31, "many"])

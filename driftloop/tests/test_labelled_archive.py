@@ -161,6 +161,14 @@ def test_archive_uses_last_archived_of_outcomes_with_equal_time(archive: Archive
     assert archive.outcomes() == {"1": 1.0, "2": 1.0}
 
 
+def test_archive_uses_an_outcome_from_the_future_only_if_there_is_no_other(archive: ArchiveBuilder) -> None:
+    future = (datetime.now(UTC) + timedelta(days=36_500) - BEGIN) / timedelta(days=1)
+    archive.add_predictions(prediction(1), prediction(2))
+    archive.add_outcomes(outcome(1, 1, known=future), outcome(2, 1, known=future))
+    archive.add_outcomes(outcome(1, 0, known=3))
+    assert archive.outcomes() == {"1": 0.0, "2": 1.0}
+
+
 def test_archive_anomalies_count_outcomes_without_prediction_of_any_model(
     archive: ArchiveBuilder,
 ) -> None:

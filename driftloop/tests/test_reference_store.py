@@ -44,6 +44,25 @@ def test_saved_reference_is_loaded_unchanged(bucket: Bucket, reference: Referenc
     assert loaded.profile == reference.profile
 
 
+def test_version_of_a_model_that_was_made_again_has_a_reference_of_its_own(
+    bucket: Bucket, reference: Reference
+) -> None:
+    evaluation = Evaluation(rows=10, days=3, resampling_unit="days", metrics={})
+    for run_id, rows in (("first", reference.rows), ("second", reference.rows.head(10))):
+        url = reference_store.save_reference(bucket, "m", "1", reference._replace(rows=rows), run_id)
+        assert url == f"gs://b/references/m/1/{run_id}"
+        reference_store.save_gate_evaluation(
+            bucket, "m", "1", evaluation.model_copy(update={"rows": len(rows)}), run_id
+        )
+    for run_id, count in (("first", 2_000), ("second", 10), ("", 10)):
+        assert len(reference_store.load_reference(bucket, "m", "1", run_id).rows) == count
+        loaded = reference_store.load_gate_evaluation(bucket, "m", "1", run_id)
+        assert loaded is not None
+        assert loaded.rows == count
+    with pytest.raises(ReferenceUnavailable, match="gs://b/references/m/1/third is incomplete or missing"):
+        reference_store.load_reference(bucket, "m", "1", "third")
+
+
 @pytest.mark.parametrize("name", ["rows.parquet", "profile.json"])
 def test_reference_with_missing_object_is_unavailable(bucket: Bucket, reference: Reference, name: str) -> None:
     reference_store.save_reference(bucket, "m", "1", reference)

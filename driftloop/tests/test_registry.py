@@ -15,7 +15,7 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
 )
 
-from driftloop.errors import RegistryUnavailable
+from driftloop.errors import RegistryRefused, RegistryUnavailable
 from driftloop.registry.client import configure_environment, translate_errors
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.settings import RegistrySettings
@@ -28,17 +28,18 @@ from tests.support.ports import reserve_ports
         (MlflowException("API request failed with exception ConnectionError"), RegistryUnavailable),
         (MlflowException("busy", TEMPORARILY_UNAVAILABLE), RegistryUnavailable),
         (MlflowException("slow down", REQUEST_LIMIT_EXCEEDED), RegistryUnavailable),
-        (MlflowException("who are you", PERMISSION_DENIED), RegistryUnavailable),
+        (MlflowException("who are you", PERMISSION_DENIED), RegistryRefused),
         (requests.ConnectionError("refused"), RegistryUnavailable),
-        (MlflowException("no such run", RESOURCE_DOES_NOT_EXIST), MlflowException),
-        (MlflowException("no such field", INVALID_PARAMETER_VALUE), MlflowException),
+        (MlflowException("no such run", RESOURCE_DOES_NOT_EXIST), RegistryRefused),
+        (MlflowException("no such field", INVALID_PARAMETER_VALUE), RegistryRefused),
         (ValueError("a bug"), ValueError),
     ],
 )
-def test_translate_errors_hides_no_answer_of_a_working_server(error: Exception, expected: type[Exception]) -> None:
+def test_translate_errors_tells_a_refusal_from_no_answer(error: Exception, expected: type[Exception]) -> None:
     with pytest.raises(expected) as raised, translate_errors():
         raise error
-    if expected is RegistryUnavailable:
+    if expected is not ValueError:
+        assert str(error) in str(raised.value)
         assert "DRIFTLOOP_REGISTRY__URI" in str(raised.value)
         assert raised.value.__cause__ is error
     else:

@@ -1,7 +1,9 @@
 """Promotions and rollbacks, in a local MLflow registry."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import mlflow
 import pytest
@@ -14,6 +16,7 @@ from driftloop.registry.model_registry import (
     TAG_RESULT,
     TAG_RETRAIN_ID,
     TAG_ROLLED_BACK,
+    AliasMissing,
     ModelRegistry,
 )
 from driftloop.registry.rollback import RollbackNotPossible, roll_back, unpublished_rollbacks
@@ -128,8 +131,7 @@ def test_roll_back_to_a_named_version(registry: ModelRegistry) -> None:
 @pytest.mark.parametrize(
     ("promoted", "to", "message"),
     [
-        ([], None, "no version of .* is in service"),
-        ([], "1", "no version of .* is in service"),
+        ([], None, "no version of .* has the alias champion: name the one to serve with --to$"),
         (["1"], None, "no version to roll back to"),
         (["1", "2"], "2", "version 2 is already in service"),
         (["1", "2"], "9", "has no version 9; its versions are 1, 2, 3"),
@@ -145,6 +147,90 @@ def test_roll_back_without_a_target_changes_nothing(
     with pytest.raises(RollbackNotPossible, match=message):
         roll_back(registry, "test", to)
     assert (registry.champion(), registry.previous()) == before
+
+
+def lose_alias(registry: ModelRegistry, way: str) -> None:
+    """Make no version have the alias, as people do in MLflow."""
+    if way == "alias deleted":
+        registry.client.delete_registered_model_alias(registry.model, registry.alias)
+    else:
+        registry.client.delete_model_version(registry.model, "3")
+
+
+@pytest.mark.parametrize("way", ["alias deleted", "version deleted"])
+def test_model_that_has_lost_its_alias_has_no_first_version_again(registry: ModelRegistry, way: str) -> None:
+    assert registry.champion_unless_first() is None
+    registry.promote("1")
+    registry.promote("3")
+    assert registry.champion_unless_first() == "3"
+    lose_alias(registry, way)
+    assert (registry.champion(), registry.last_champion()) == (None, "3")
+    with pytest.raises(AliasMissing, match=f"rollback --to {'3' if way == 'alias deleted' else 'VERSION'} "):
+        registry.champion_unless_first()
+    with pytest.raises(RollbackNotPossible, match="version 3 had it last"):
+        roll_back(registry, "which one?")
+    change = roll_back(registry, "somebody deleted it", to="1")
+    assert (registry.champion(), registry.previous(), change.version) == ("1", None, "1")
+    assert change.explanation == "version 1 serves again after no version had the alias champion: somebody deleted it"
+    assert unpublished_rollbacks(registry, [change]) == []
+
+
+def test_alias_that_is_set_again_keeps_the_version_before(registry: ModelRegistry) -> None:
+    registry.promote("1")
+    registry.promote("2")
+    lose_alias(registry, "alias deleted")
+    roll_back(registry, "somebody deleted it", to="2")
+    assert (registry.champion(), registry.previous()) == ("2", "1")
+
+
+def test_version_that_people_have_given_the_alias_is_noted(registry: ModelRegistry) -> None:
+    registry.client.set_registered_model_alias(registry.model, registry.alias, "2")
+    registry.note_champion("2")  # as the trainer's poll does
+    lose_alias(registry, "alias deleted")
+    assert registry.last_champion() == "2"
+
+
+def test_model_that_was_deleted_and_made_again_has_no_champion_of_before(registry: ModelRegistry) -> None:
+    registry.promote("2")
+    registry.client.delete_registered_model(registry.model)
+    assert registry.champion_unless_first() is None
+    registry.client.create_registered_model(registry.model)
+    assert registry.champion_unless_first() is None
+
+
+@pytest.mark.parametrize("to", [None, "1"])
+def test_of_rollbacks_at_once_one_moves_the_alias(registry: ModelRegistry, to: str | None) -> None:
+    registry.promote("1")
+    registry.promote("3")
+    start = Barrier(8)
+
+    def attempt(_: int) -> str:
+        start.wait()
+        try:
+            return str(roll_back(registry, "all at once", to).explanation)
+        except RollbackNotPossible:
+            return ""
+
+    with ThreadPoolExecutor(8) as threads:
+        done = [explanation for explanation in threads.map(attempt, range(8)) if explanation]
+    assert done == ["version 1 serves again instead of version 3: all at once"]
+    assert registry.champion() == "1"
+    assert registry.client.get_model_version(registry.model, "3").description.count("rolled_back:") == 1
+
+
+def test_rollback_says_what_it_has_replaced(registry: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.promote("1")
+    registry.promote("3")
+    find = registry.trained_through
+
+    def overtaken(version: str) -> object:  # another process moves the alias meanwhile
+        registry.client.set_registered_model_alias(registry.model, registry.alias, "2")
+        return find(version)
+
+    monkeypatch.setattr(registry, "trained_through", overtaken)
+    with pytest.raises(RollbackNotPossible, match="has moved to 2"):
+        roll_back(registry, "of 3", to="1")
+    assert registry.champion() == "2"
 
 
 def test_unpublished_rollbacks_finds_a_rollback_that_was_not_published(registry: ModelRegistry) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -75,3 +77,30 @@ def test_run_service_closes_loop_that_raises(server: ServerSettings) -> None:
             return
         time.sleep(0.05)
     pytest.fail("the server still answers")
+
+
+def test_run_service_ends_a_loop_that_waits_for_something_that_does_not_answer(server: ServerSettings) -> None:
+    script = f"""
+import time
+from starlette.applications import Starlette
+from driftloop import service
+from driftloop.settings import ServerSettings
+from driftloop.telemetry.health import Health
+
+class Loop:
+    def run(self, stop):
+        print("waits", flush=True)
+        time.sleep(3600)
+
+    def close(self):
+        raise SystemExit("not reached")
+
+service.GRACE_SECONDS = 0.2
+service.run_service(Loop(), Starlette(), ServerSettings(host="127.0.0.1", port={server.port}), Health())
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        process.terminate()
+        output = process.stdout.read()
+    assert (process.returncode, "service.stop_forced" in output) == (0, True)

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.integration
 
 FRAME = pd.DataFrame({"x": np.arange(400.0), "kind": pd.Series(["a", None] * 200), "count": np.arange(400)})
 OUTCOMES = [0, 1] * 200
+MINUTES = 600  # seconds, for a machine that is busy
 
 
 def decision_on(smoke_test: SmokeTestResult) -> Decision:
@@ -37,12 +38,14 @@ def decision_on(smoke_test: SmokeTestResult) -> Decision:
     return decide(BUILT_IN_METRICS["roc_auc"], holdout, smoke_test, GateSettings())
 
 
-def save(folder: Path, estimator: object, predict_fn: str = "predict_proba") -> Path:
+def save(
+    folder: Path, estimator: object, predict_fn: str = "predict_proba", inputs: pd.DataFrame = FRAME[["x"]]
+) -> Path:
     mlflow.sklearn.save_model(
         estimator,
         folder,
         serialization_format="skops",
-        signature=infer_signature(FRAME[["x"]]),
+        signature=infer_signature(inputs),
         skops_trusted_types=skops.io.get_untrusted_types(data=skops.io.dumps(estimator)),
         input_example=FRAME[["x"]].head(3),
         pip_requirements=["scikit-learn"],
@@ -68,7 +71,7 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_smoke_test_reports_columns_and_latencies_of_both_models(champion: Path) -> None:
-    result = run_smoke_test(champion, champion, timeout_seconds=60)
+    result = run_smoke_test(champion, champion, timeout_seconds=MINUTES)
     assert result.error is None
     for trial in (result.challenger, result.champion):
         assert trial is not None
@@ -102,11 +105,11 @@ def test_gate_rejects_slow_model(tmp_path: Path, champion: Path) -> None:
 def test_smoke_test_names_untrusted_type(tmp_path: Path, champion: Path) -> None:
     rows = make_pipeline(FunctionTransformer(np.nan_to_num), LogisticRegression()).fit(FRAME[["x"]], OUTCOMES)
     folder = save(tmp_path / "model", rows)
-    (reason,) = decision_on(run_smoke_test(folder, champion, timeout_seconds=60)).reasons
+    (reason,) = decision_on(run_smoke_test(folder, champion, timeout_seconds=MINUTES)).reasons
     assert reason.startswith("it cannot serve: ")
     assert "DRIFTLOOP_REGISTRY__TRUSTED_TYPES=numpy.nan_to_num" in reason
     with SmokeTestProcess(["numpy.nan_to_num"]) as process:
-        assert process.run(folder, 60).error is None
+        assert process.run(folder, MINUTES).error is None
 
 
 @pytest.mark.parametrize("file", ["MLmodel", "model.skops", "input_example.json"])
@@ -138,7 +141,7 @@ def test_smoke_test_process_times_out(champion: Path) -> None:
 
 def test_smoke_test_process_reports_exit_code(monkeypatch: pytest.MonkeyPatch, champion: Path) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert "ended with code 1" in (run_smoke_test(champion, None, timeout_seconds=60).error or "")
+    assert "ended with code 1" in (run_smoke_test(champion, None, timeout_seconds=MINUTES).error or "")
 
 
 def test_smoke_test_process_exits_with_parent() -> None:
@@ -150,7 +153,44 @@ def test_smoke_test_process_exits_with_parent() -> None:
         assert owner.stdout is not None
         trial = psutil.Process(int(owner.stdout.readline()))
         owner.kill()
-        trial.wait(60)
+        trial.wait(MINUTES)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "x", "problem"),
+    [
+        (FRAME[["x"]], [1.0, 2.0], None),
+        (FRAME[["x"]].replace(0.0, np.nan), [1.0, None], None),
+        (FRAME[["x"]], [1.0, None], "the column x may not be missing, and is missing in rows that were answered"),
+        (FRAME[["x"]].rename(columns={"x": "y"}), [1.0, 2.0], "it requires the column y"),
+        (FRAME[["x"]].rename(columns={"x": "_id"}), [1.0, 2.0], "columns named _id"),
+    ],
+    ids=["complete", "optional", "required", "other column", "reserved name"],
+)
+def test_smoke_test_asks_whether_rows_that_were_answered_are_answered_again(
+    tmp_path: Path, inputs: pd.DataFrame, x: list[float | None], problem: str | None
+) -> None:
+    rows = tmp_path / "rows.parquet"
+    pd.DataFrame({"x": x}, dtype="float64").to_parquet(rows)
+    error = run_in_process(save(tmp_path / "model", trees(2), inputs=inputs), None, rows=rows).error
+    assert error is None if problem is None else problem in (error or "")
+
+
+def test_smoke_test_process_predicts_rows(tmp_path: Path, champion: Path) -> None:
+    rows = tmp_path / "rows.parquet"
+    pd.DataFrame({"x": [1.0, None]}).to_parquet(rows)
+    with SmokeTestProcess() as process:
+        process.set_champion(champion)
+        error = process.run(champion, MINUTES, rows).error
+    assert "the column x may not be missing" in (error or "")
+
+
+def test_smoke_test_tells_predictions_of_another_kind(tmp_path: Path, champion: Path) -> None:
+    result = run_in_process(save(tmp_path / "labels", trees(2), predict_fn="predict"), champion)
+    assert any("from probability to label" in reason for reason in decision_on(result).reasons)
+    three = HistGradientBoostingClassifier(max_iter=2).fit(FRAME[["x"]], np.arange(400) % 3)
+    result = run_in_process(save(tmp_path / "three", three), champion)
+    assert any("the classes of the probabilities have changed" in reason for reason in decision_on(result).reasons)
 
 
 def test_column_types_as_text() -> None:

@@ -235,7 +235,7 @@ def _register(
     tags = {TAG_MODEL: source.model, TAG_VERSION: source.version, TAG_RUN: source.run_id}
     adoption_id, explanation = new_event_id(), f"adopted from {describe_source(source)}"
     mlflow.set_experiment(name)
-    with mlflow.start_run(run_name=f"adopt {source.model} {source.version}"):
+    with mlflow.start_run(run_name=f"adopt {source.model} {source.version}") as run:
         mlflow.set_tags(
             {
                 **tags,
@@ -260,7 +260,8 @@ def _register(
     if loaded.example is None:
         raise NotAdoptable("MLflow has not stored the input example")
     version = registry.create_version(uri, adoption_id, tags)
-    reference_url = save_reference(Bucket(settings.storage), name, version, reference)
+    bucket = Bucket(settings.storage).require_answer()
+    reference_url = save_reference(bucket, name, version, reference, str(run.info.run_id))
     registry.describe(version, explanation)
     change = None
     if options.promote:

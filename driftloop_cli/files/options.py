@@ -47,7 +47,7 @@ def archive_files(settings: StorageCliSettings) -> Iterator["ArchiveFiles"]:
     from driftloop.storage.bucket import Bucket  # noqa: PLC0415  # takes a second to import
 
     with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as folder:
-        yield download_archive(Bucket(settings.storage), settings.topics, Path(folder))
+        yield download_archive(Bucket(settings.storage).require_answer(), settings.topics, Path(folder))
 
 
 def publish(

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from driftloop.events import DriftVerdict, Outcome, Prediction, Window, new_event_id
+from driftloop.events import DriftVerdict, Outcome, Prediction, Window, event_id_time, new_event_id
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings, RegistrySettings
 from driftloop_cli import explain as explain_module
@@ -16,7 +16,6 @@ from driftloop_cli.explain import (
     Explanation,
     LocatedPrediction,
     explanation_of,
-    id_timestamp,
     locate,
     outcomes_of,
 )
@@ -38,11 +37,20 @@ class FakeBucket:
         self.files: dict[str, Any] = files
         self.deleted: set[str] = set()
 
+    def require_answer(self) -> "FakeBucket":
+        return self
+
     def url(self, path: str) -> str:
         return f"gs://b/{path}"
 
     def exists(self, path: str) -> bool:
         return path in self.files
+
+    def read(self, path: str) -> bytes:
+        if path not in self.files:
+            raise FileNotFoundError(path)
+        content: bytes = self.files[path]
+        return content
 
     def list_modified_since(self, folder: str, _: datetime) -> list[str]:
         return [path for path in [*self.files, *self.deleted] if path.startswith(folder)]
@@ -101,12 +109,12 @@ def archived_rows(prediction_id: str) -> pd.DataFrame:
     )
 
 
-def test_id_timestamp_is_the_time_of_a_uuid7_and_none_for_other_ids() -> None:
-    time = id_timestamp(new_event_id())
+def test_event_id_time_is_the_time_of_a_uuid7_and_none_for_other_ids() -> None:
+    time = event_id_time(new_event_id())
     assert time is not None
     assert abs(time - datetime.now(UTC)) < timedelta(minutes=1)
-    assert id_timestamp("my-own-id") is None
-    assert id_timestamp("6fa459ea-ee8a-4ca4-894e-db77e160355e") is None  # a UUIDv4
+    assert event_id_time("my-own-id") is None
+    assert event_id_time("6fa459ea-ee8a-4ca4-894e-db77e160355e") is None  # a UUIDv4
 
 
 @pytest.mark.parametrize("prediction_id", [new_event_id(), "my-own-id"], ids=["own", "foreign"])
@@ -251,6 +259,14 @@ def test_explanation_of_reference_says_whether_it_is_complete(bucket: Any) -> No
     assert dict(explanation_lines(explain(bucket, located())))["  reference"].startswith("missing")
     bucket.files["references/m/1/profile.json"] = Path()
     assert dict(explanation_lines(explain(bucket, located())))["  reference"] == "gs://b/references/m/1"
+
+
+def test_explain_names_the_reference_of_the_run_that_predicted(bucket: Any) -> None:
+    bucket.files["references/m/1/last_run"] = b"second"
+    event = prediction_event(new_event_id())
+    of_first = located()._replace(event=event.model_copy(update={"run_id": "first"}))
+    assert explain(bucket, of_first).reference == "gs://b/references/m/1/first"
+    assert explain(bucket, located()).reference == "gs://b/references/m/1/second"
 
 
 def test_explanation_of_version_has_its_revision_and_who_requested_it(bucket: Any) -> None:

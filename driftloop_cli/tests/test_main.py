@@ -175,7 +175,6 @@ def test_retrain_that_is_not_submitted_exits_with_message_and_summary(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([*RETRAIN, "--from", "2013-04-01", "--to", "2013-01-01", "--no-archive"], "no day is between"),
         (["retrain", "--reason", "", "--trainer-url", URL], "at least 1 character"),
         (["retrain", "--reason", "test", "--trainer-url", "trainer.example"], "is not a URL"),
         ([*RETRAIN, "--last-rows", "0"], "--last-rows"),
@@ -415,8 +414,9 @@ def test_explain_without_bucket_exits_with_the_setting(monkeypatch: pytest.Monke
 @pytest.fixture
 def topic_events(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Event]]:
     """Events by topic; version 2 is in service, and a trainer of flights runs."""
-    events: dict[str, list[Event]] = {"drift": [], "models": [], "retrain": []}
+    events: dict[str, list[Event]] = {"drift": [], "models": [], "retrain": [], "predictions": []}
     monkeypatch.setattr(ModelRegistry, "champion", lambda _: "2")
+    monkeypatch.setattr(ModelRegistry, "last_champion", lambda _: None)
     monkeypatch.setattr(ModelRegistry, "model_names", lambda _: ["flights", "cars"])
     monkeypatch.setattr(reader, "read_last", lambda _, topic, count: events[topic][-count:])
     monkeypatch.setattr(reader, "consumer_lag", lambda _, group, __: {f"{group}-0": 7})
@@ -481,3 +481,50 @@ def test_status_before_the_first_version_says_how_to_train_it(
     assert result.exit_code == ExitCode.SUCCESS
     assert "no version yet: driftloop retrain" in text_of(result)
     assert "no retrains yet" in text_of(result)
+
+
+def test_status_shows_what_the_other_one_knows_while_a_dependency_is_away(
+    topic_events: dict[str, list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic_events["drift"].append(drift_verdict(1, "flights"))
+    with monkeypatch.context() as away:
+        away.setattr(ModelRegistry, "champion", raise_error(RegistryUnavailable("no registry")))
+        away.setattr(ModelRegistry, "model_names", raise_error(RegistryUnavailable("no registry")))
+        for arguments in ((), ("--all",)):
+            result = run("status", *arguments)
+            assert (result.exit_code, result.stderr) == (ExitCode.UNAVAILABLE, "no registry\n")
+            assert "Windows of flights" in result.stdout
+    monkeypatch.setattr(reader, "read_last", raise_error(BrokerUnavailable("no broker")))
+    result = run("status")
+    assert (result.exit_code, result.stderr) == (ExitCode.UNAVAILABLE, "no broker\n")
+    assert result.stdout == "models:/flights@champion is version 2\n"
+    facts = json.loads(run("status", "--all", "--json").stdout)
+    assert [(model["model"], model["version"]) for model in facts["models"]] == [("cars", "2"), ("flights", "2")]
+    assert facts["unavailable"] == {"kafka": "no broker"}
+
+
+def test_status_of_a_lost_alias(topic_events: dict[str, list[Event]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ModelRegistry, "champion", lambda _: None)
+    monkeypatch.setattr(ModelRegistry, "last_champion", lambda _: "4")
+    assert not any(topic_events.values())
+    assert "rollback --to 4" in run("status").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--last-rows", "99999999999"], ["--last-rows 99999999999"]),
+        (["--from", "0001-01-01"], ["--from 0001-01-01"]),
+        (["--to", "9999-12-31"], ["--to 9999-12-31"]),
+        (["--from", "2013-04-01", "--to", "2013-01-01"], ["--to 2013-01-01", "--from 2013-04-01"]),
+        (["--from", "2013-04-01", "--to", "2013-04-01", "--no-archive"], ["--from 2013-04-01", "--to 2013-04-01"]),
+    ],
+    ids=["too many rows", "first year", "last year", "end before start", "no day"],
+)
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--trainer-url", "http://127.0.0.1:1"]], ids=str)
+def test_selection_that_cannot_be_meant_is_refused_with_its_option(
+    options: list[str], named: list[str], more: list[str]
+) -> None:
+    result = run(*RETRAIN, *options, *more)
+    assert (result.exit_code, result.stdout) == (ExitCode.REFUSED, "")
+    assert all(text in result.stderr for text in named), result.stderr

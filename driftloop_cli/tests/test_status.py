@@ -15,10 +15,12 @@ from driftloop.events import (
     Event,
     Finding,
     ModelStateChanged,
+    Prediction,
     QualityEstimate,
     QualityVerdict,
     RetrainRequested,
     Window,
+    derived_event_id,
 )
 from driftloop_cli import console
 from driftloop_cli.status import ModelStatus, Status, model_status, status_parts
@@ -55,9 +57,15 @@ def render_status(status: Status, width: int = 200) -> list[str]:
 
 
 def status_of(
-    model: str, events: Sequence[Event], windows: int = 10, *, trainer_runs: bool | None = True
+    model: str,
+    events: Sequence[Event],
+    windows: int = 10,
+    *,
+    trainer_runs: bool | None = True,
+    version: str | None = "1",
+    last: str | None = None,
 ) -> ModelStatus:
-    return model_status(model, "champion", "1", trainer_runs, events, windows)
+    return model_status(model, "champion", version, last, trainer_runs=trainer_runs, events=events, windows=windows)
 
 
 def retrain_state(state: str, **fields: object) -> ModelStateChanged:
@@ -192,3 +200,44 @@ def test_table_that_is_no_terminals_is_as_wide_as_its_longest_cell(capsys: pytes
     table.add_row("x" * 500)
     console.print_table(table)
     assert "x" * 500 in capsys.readouterr().out
+
+
+def answer(version: str, at: datetime, **fields: object) -> Prediction:
+    """Return an event whose own time is another one, as of a row that is replayed."""
+    event_id = derived_event_id(at, version)
+    about = {"id": event_id, "time": START, "model": "m", "version": version, "features": {}, "predictions": []}
+    return Prediction.model_validate({**about, **fields})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "version", "is_overdue"),
+    [(59, "2", False), (61, "2", True), (61, "1", False)],
+    ids=["within a minute", "after a minute", "the alias's own"],
+)
+def test_status_says_if_another_version_answers_than_the_alias_names(
+    seconds: int, version: str, *, is_overdue: bool
+) -> None:
+    moved = retrain_state("promoted", version="1", time=START)
+    events = [moved, answer(version, START + timedelta(seconds=seconds)), answer("1", START - timedelta(days=1))]
+    events += [answer("7", START + timedelta(days=1), model="other")]
+    events += [answer("7", START + timedelta(days=1), imported=True)]
+    status = status_of("m", events)
+    assert (status.answering and status.answering.version, status.is_swap_overdue) == (version, is_overdue)
+    assert any("GET /models" in line for line in render(events)) == is_overdue
+
+
+def test_status_of_a_lost_alias_says_how_to_set_it_again() -> None:
+    events = [answer("3", START)]
+    status = Status(models=[status_of("m", events, version=None, last="3")], lag={})
+    lines = render_status(status)
+    assert "rollback --to 3" in lines[0]
+    assert lines[1] == "version 3 of m has answered last, at 2013-07-01 09:00 UTC"
+
+
+def test_status_shows_what_is_known_while_the_registry_or_kafka_is_away() -> None:
+    model = status_of("m", [drift(1, "drift")], version=None)
+    lines = render_status(Status(models=[model], lag={"drift_worker": {"p-0": 3}}, unavailable={"registry": "away"}))
+    assert not [line for line in lines if line.startswith("models:/")]
+    assert {"Windows of m:", "drift_worker p-0 3"} <= set(lines)
+    lines = render_status(Status(models=[status_of("m", [])], lag={}, unavailable={"kafka": "away"}))
+    assert lines == ["models:/m@champion is version 1"]

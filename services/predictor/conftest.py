@@ -42,7 +42,9 @@ def create_test_application(
         batcher.close()
 
     double: Any = manager
-    return create_application(ApiDependencies(model_name, double, batcher, outbox, health), settings, lifespan)
+    accepts_unknown_labels = settings.unknown_labels == "accept"
+    dependencies = ApiDependencies(model_name, double, batcher, outbox, health, accepts_unknown_labels)
+    return create_application(dependencies, settings, lifespan)
 
 
 @pytest.fixture

@@ -102,8 +102,9 @@ def versions(stack: Stack, rows: pd.DataFrame) -> dict[str, Any]:
                 window_rows=WINDOW_ROWS,
                 false_alarm_rate=0.01,
             )
+            run_id = stack.registry.identified(version).run_id
             reference_store.save_reference(
-                Bucket(stack.storage), usecase.name, version, Reference(reference_rows, profile)
+                Bucket(stack.storage), usecase.name, version, Reference(reference_rows, profile), run_id
             )
         estimators[version] = estimator
     stack.registry.promote("1")
@@ -288,7 +289,7 @@ def test_explain_shows_row_outcome_verdict_and_version_of_prediction(
     stack: Stack, answered_requests: list[AnsweredRequest]
 ) -> None:
     request = next(request for request in answered_requests[3:] if request.outcomes[7] is not None)
-    corrected = datetime(2100, 1, 2, tzinfo=UTC)
+    corrected = datetime(2020, 1, 2, tzinfo=UTC)
     report_outcomes(stack, [(request.id, 7, 1 - (request.outcomes[7] or 0))], corrected)
     result = run_command(stack, "driftloop", "explain", request.id, "--row", "7")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -296,7 +297,7 @@ def test_explain_shows_row_outcome_verdict_and_version_of_prediction(
         f"{request.at:%Y-%m-%d %H:%M:%S} by version 1 of flights",
         f"prediction {request.predictions[7]}",
         "carrier=",
-        "known at 2100-01-02 00:00 (corrected: before it was",
+        "known at 2020-01-02 00:00 (corrected: before it was",
         "events/predictions/predictions-0-",
         "on 200 rows of version 1: score",
         "1 @champion",
@@ -304,7 +305,7 @@ def test_explain_shows_row_outcome_verdict_and_version_of_prediction(
         "dataset flights.parquet, ",
         "abc123",
         usecase.dvc_file.read_text().split("md5: ")[1].split()[0],
-        "gs://driftloop/references/flights/1",
+        f"gs://driftloop/references/flights/1/{stack.registry.identified('1').run_id}",
     ):
         assert term in " ".join(result.stdout.split()), f"{term}\n{result.stdout}"
 
@@ -351,7 +352,7 @@ def test_locate_searches_latest_windows_for_id_without_timestamp(
     bucket = Bucket(stack.storage)
     assert locate(settings, bucket, "nothing") is None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explain, "id_timestamp", lambda _: None)
+        patch.setattr(explain, "event_id_time", lambda _: None)
         located = locate(settings, bucket, answered_requests[0].id)
     assert located is not None
     assert [prediction for prediction, _ in located.rows] == answered_requests[0].predictions

@@ -23,6 +23,7 @@ from driftloop.kafka.codec import decode, to_message
 from driftloop.registry.labelling import choose_labelling
 from driftloop.registry.loading import LoadedModel
 from driftloop.registry.model_output import describe_output
+from driftloop.registry.model_registry import RegisteredVersion
 from driftloop.telemetry.health import Health
 from predictor.outbox.outbox import Outbox
 from predictor.serving.model_cache import ModelCache
@@ -113,9 +114,9 @@ class FakeRegistry:
     def __init__(self, folder: Path, version: str) -> None:
         self._folder, self._version = folder, version
 
-    def champion(self) -> str:
+    def identified_champion(self) -> RegisteredVersion:
         """Return the only version."""
-        return self._version
+        return RegisteredVersion(self._version, "run")
 
     def fetch(self, version: str, into: Path) -> Path:
         """Copy the version's files."""

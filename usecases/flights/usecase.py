@@ -22,6 +22,7 @@ usecase = UseCase(
     make_pipeline=partial(make_pipeline, NUMERIC_FEATURES, CATEGORICAL_FEATURES),
     dvc_file=Path(__file__).with_name("flights.parquet.dvc"),
     load_rows=dataset.load_rows,
+    optional_features=dataset.WEATHER,
     subgroup_columns=("carrier", "origin"),
     first_version=DataSelection(start=date(2013, 1, 1), base_end=date(2013, 4, 1)),
 )

@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -50,8 +50,8 @@ def create_app() -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Before the port is opened: where several processes share it, one without a model would refuse requests that
-        # another could serve.
-        await asyncio.to_thread(manager.start)
+        # another could serve. The registry is asked afterwards, as it may take its time.
+        await asyncio.to_thread(manager.restore_cached)
         health.heartbeat()
         stop = threading.Event()
         follow = partial(model_changes.follow_changes, settings, registry.model, manager.refresh, stop)
@@ -69,15 +69,27 @@ def create_app() -> ASGIApp:
             outbox.close()
             tracing.stop()
 
-    dependencies = ApiDependencies(registry.model, manager, batcher, outbox, health)
+    dependencies = ApiDependencies(
+        registry.model,
+        manager,
+        batcher,
+        outbox,
+        health,
+        accepts_unknown_labels=predictor_settings.unknown_labels == "accept",
+    )
     return tracing.instrument_asgi(create_application(dependencies, predictor_settings, lifespan))
 
 
 async def _poll(manager: ModelManager, outbox: Outbox, health: Health, interval_seconds: float) -> None:
-    """Refresh the model and look at the outbox at each interval, for ever; each time counts as progress."""
+    """Refresh the model and look at the outbox at each interval, for ever.
+
+    That the event loop runs counts as progress, however long the registry takes to answer.
+    """
     frozen = False
     while True:
-        await asyncio.to_thread(manager.refresh)
+        refresh = _in_daemon_thread(manager.refresh)
+        while not (await asyncio.wait([refresh], timeout=interval_seconds))[0]:
+            health.heartbeat()
         await asyncio.to_thread(report_outbox, outbox, health)
         if manager.serving is not None and not frozen:
             # The objects that exist by now stay: a garbage collection that visits all of them stops everything for
@@ -87,3 +99,20 @@ async def _poll(manager: ModelManager, outbox: Outbox, health: Health, interval_
             frozen = True
         health.heartbeat()
         await asyncio.sleep(interval_seconds)
+
+
+def _in_daemon_thread(function: Callable[[], None]) -> asyncio.Future[None]:
+    """Call a function, which must not raise, in a thread that does not keep the process from ending.
+
+    What it waits for may be a registry that does not answer, and a thread of the event loop's own is waited for.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def run() -> None:
+        function()
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(None))
+
+    threading.Thread(target=run, name="refresh", daemon=True).start()
+    return future

@@ -58,6 +58,12 @@ ALIAS_MISSING = Gauge(
     "1 while no version has the alias: the version in service keeps serving, but a new one would not be found.",
     multiprocess_mode="livemax",
 )
+ALIAS_NOT_SERVED = Gauge(
+    "driftloop_predictor_alias_not_served",
+    "1 while the predictor serves another version than the alias names, or one of the same number of a model that was "
+    "deleted and made again; else 0. After a promotion that lasts for seconds.",
+    multiprocess_mode="livemax",
+)
 VERSION_FAILING = Gauge(
     "driftloop_predictor_version_failing",
     "1 while the version in service has answered none of its last requests; GET /readyz says why.",

@@ -44,6 +44,11 @@ class ServingSettings(ServerSettings):
         description="whether the version before serves again after so many failures, if the new one has not answered a "
         "single request",
     )
+    unknown_labels: Literal["reject", "accept"] = Field(
+        "reject",
+        description="whether to accept outcomes that are no class of the version in service: they count as unlabelled "
+        "until a use case has the class",
+    )
     repeat_window_seconds: float = Field(
         0,
         ge=0,

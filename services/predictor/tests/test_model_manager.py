@@ -12,6 +12,7 @@ import pytest
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.types import ColSpec, Schema
 from mlflow.types.schema import DataType
+from prometheus_client import REGISTRY
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -19,6 +20,7 @@ from sklearn.preprocessing import OneHotEncoder, PowerTransformer
 
 from driftloop.errors import RegistryUnavailable
 from driftloop.registry.loading import ModelRejected
+from driftloop.registry.model_registry import RegisteredVersion
 from driftloop.telemetry.health import Health
 from predictor.serving import model_manager
 from predictor.serving.model_cache import ModelCache
@@ -50,6 +52,7 @@ class FakeRegistry:
 
     def __init__(self, folder: Path) -> None:
         self.alias_version: str | None = None
+        self.run_id = "first run"
         self.folder = folder
         self.error: Exception | None = None
         self.fetches = 0
@@ -57,10 +60,15 @@ class FakeRegistry:
     def add(self, version: str, estimator: Any, *args: Any, **options: Any) -> None:
         save(self.folder / version, estimator, *args, **options)
 
-    def champion(self) -> str | None:
+    def identified_champion(self) -> RegisteredVersion | None:
         if self.error:
             raise self.error
-        return self.alias_version
+        return None if self.alias_version is None else self.identified(self.alias_version)
+
+    def identified(self, version: str) -> RegisteredVersion:
+        if self.error:
+            raise self.error
+        return RegisteredVersion(version, self.run_id)
 
     def fetch(self, version: str, into: Path) -> Path:
         if self.error:
@@ -188,7 +196,7 @@ def test_model_manager_rejects_incompatible_signature_unless_accepted(
     assert "the new column y is required" in manager.rejected.reason
     assert "DRIFTLOOP_PREDICTOR__ON_SIGNATURE_CHANGE" in manager.rejected.reason
     again = start()  # what was served last counts after a restart too
-    again.start()
+    again.restore_cached()
     again.refresh()
     assert serving_version(again) == "1"
     accepting = start(on_signature_change="accept")
@@ -222,7 +230,7 @@ def test_model_manager_starts_from_cache_while_registry_is_unavailable(
         before.refresh()
     registry.error = RegistryUnavailable("away")
     after = start()
-    after.start()
+    after.restore_cached()
     assert (serving_version(after), health.unavailable) == ("1", {})
     after.refresh()
     assert (serving_version(after), after.source) == ("1", "cache")
@@ -237,7 +245,9 @@ def test_model_manager_without_registry_and_cache_is_unavailable(
     manager: ModelManager, registry: FakeRegistry, health: Health
 ) -> None:
     registry.error = RegistryUnavailable("away")
-    manager.start()
+    assert "DRIFTLOOP_REGISTRY__URI" in health.unavailable["model"]
+    manager.restore_cached()
+    manager.refresh()
     assert "the registry is unavailable: away" in health.unavailable["model"]
 
 
@@ -247,17 +257,84 @@ def test_model_manager_serves_pinned_version_instead_of_alias(
     registry.add("1", LogisticRegression())
     registry.add("2", LogisticRegression())
     registry.alias_version = "2"
-    start().start()  # leaves version 2 on the disk
+    start().refresh()  # leaves version 2 on the disk
     pinned = start(pinned_version="1")
-    pinned.start()
+    pinned.restore_cached()
+    assert pinned.serving is None
+    pinned.refresh()
     assert (serving_version(pinned), pinned.source) == ("1", "setting")
+    registry.error = RegistryUnavailable("away")
+    pinned.refresh()
+    assert "registry" not in pinned._health.warnings  # what is pinned and serves needs no registry
+
+
+def test_model_manager_serves_the_version_of_a_model_that_was_deleted_and_made_again(
+    start: Callable[..., ModelManager], registry: FakeRegistry, health: Health
+) -> None:
+    registry.add("1", LogisticRegression(C=1.0))
+    registry.alias_version = "1"
+    manager = start()
+    manager.refresh()
+    assert manager.serving is not None
+    assert (manager.serving.run_id, registry.fetches) == ("first run", 1)
+    shutil.rmtree(registry.folder / "1")
+    registry.add("1", LogisticRegression(C=2.0))
+    registry.run_id = "second run"
+    manager.refresh()
+    assert (manager.serving.version, manager.serving.run_id, registry.fetches) == ("1", "second run", 2)
+    assert manager.serving.loaded.estimator.get_params()["C"] == 2.0
+    assert not health.warnings
+    after = start()
+    after.restore_cached()
+    assert after.serving is not None
+    assert (after.serving.run_id, after.serving.loaded.estimator.get_params()["C"]) == ("second run", 2.0)
+    registry.run_id = "first run"  # the registry was restored: the files are on the disk
+    after.refresh()
+    assert (after.serving.run_id, registry.fetches) == ("first run", 2)
+
+
+def test_version_of_a_model_that_was_made_again_is_rejected_for_itself(
+    manager: ModelManager, registry: FakeRegistry
+) -> None:
+    registry.add("1", LogisticRegression())
+    registry.alias_version = "1"
+    manager.refresh()
+    shutil.rmtree(registry.folder / "1")
+    registry.add("1", LogisticRegression(), frame=FRAME.assign(y=1.0))
+    registry.run_id = "second run"
+    before = REGISTRY.get_sample_value("driftloop_predictor_rejected_versions_total") or 0.0
+    for _ in range(2):
+        manager.refresh()
+    assert manager.rejected is not None
+    assert (manager.rejected.version, manager.rejected.run_id) == ("1", "second run")
+    assert REGISTRY.get_sample_value("driftloop_predictor_rejected_versions_total") == before + 1
+    assert metric("driftloop_predictor_alias_not_served") == 1
+    assert (serving_version(manager), manager.serving and manager.serving.run_id) == ("1", "first run")
+    registry.run_id = "first run"
+    manager.refresh()
+    assert manager.rejected is None
+    assert metric("driftloop_predictor_alias_not_served") == 0
+
+
+def metric(name: str) -> float | None:
+    return REGISTRY.get_sample_value(name)
+
+
+def test_nothing_names_the_version_in_service_once_the_alias_is_gone(
+    manager: ModelManager, registry: FakeRegistry, health: Health
+) -> None:
+    registry.add("1", LogisticRegression())
+    for registry.alias_version, source in (("1", "alias"), (None, "nothing"), ("1", "alias")):
+        manager.refresh()
+        assert (serving_version(manager), manager.source) == ("1", source)
+        assert ("alias" in health.warnings) == (source == "nothing")
 
 
 def test_model_cache_keeps_the_last_two_versions(manager: ModelManager, registry: FakeRegistry, tmp_path: Path) -> None:
     for registry.alias_version in ("1", "2", "3"):
         registry.add(str(registry.alias_version), LogisticRegression())
         manager.refresh()
-    assert {path.name for path in (tmp_path / "models").iterdir() if path.is_dir()} == {"2", "3"}
+    assert {path.name[:2] for path in (tmp_path / "models").iterdir() if path.is_dir()} == {"2-", "3-"}
 
 
 @pytest.mark.parametrize(
@@ -384,18 +461,18 @@ def test_model_manager_restores_a_cached_version_that_fails_only_on_a_made_up_ro
     registry.add("2", clone(box_cox), frame=positive, input_example=None)
     before = start()
     registry.alias_version = "1"
-    before.start()
+    before.refresh()
     assert before.serving is not None
     before.serving.record.add_success({"x": [2.0]})
     registry.alias_version = "2"
     before.refresh()
     assert serving_version(before) == "2", before.rejected
     after = start()
-    after.start()
+    after.restore_cached()
     assert (serving_version(after), after.source) == ("2", "cache")
     shutil.rmtree(registry.folder.parent / "models")
     fresh = start()
-    fresh.start()
+    fresh.refresh()
     assert fresh.serving is None
     assert fresh.rejected is not None
     assert "log it with an input_example" in fresh.rejected.reason

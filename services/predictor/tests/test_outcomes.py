@@ -2,18 +2,20 @@
 
 import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from driftloop.events import Outcome, OutcomeValue, is_new_event_id, new_event_id
 from predictor.http import outcomes
 from predictor.outbox.outbox import Outbox
-from tests.support.predictor_app import outbox_events
+from tests.support.predictor_app import FRAME, StaticModelManager, outbox_events, serving_model
 
 ID = new_event_id()
 REPORT = {"id": ID, "index": 0, "outcome": 1}
@@ -62,9 +64,66 @@ def test_body_without_outcomes_is_422(client: TestClient, body: str) -> None:
     assert client.post("/outcomes", content=body).status_code == 422
 
 
-def test_numbers_without_fraction_and_with_one_are_stored_as_floats(client: TestClient, outbox: Outbox) -> None:
+def test_numbers_without_fraction_and_with_one_are_stored_as_floats(
+    client: TestClient, manager: StaticModelManager, outbox: Outbox
+) -> None:
+    manager.serving = serving_model(LinearRegression().fit(FRAME, [0, 0, 1, 1]), method="predict")
     assert post(client, REPORT, {**REPORT, "index": 1, "outcome": 0.25}).json() == {"accepted": 2, "unmatchable": 0}
     assert stored(outbox) == [(ID, 0, 1.0), (ID, 1, 0.25)]
+
+
+CLASSES: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
+    "numbers": ([0, 1], [0, 1, 1.0, True, False], [2.5, 2, -1, "1", "late"]),
+    "booleans": ([False, True], [True, 0, 1.0], [2, "True"]),
+    "texts": (["late", "on time"], ["late"], ["Late", "", 1, True]),
+    "numbers, three": ([1, 2, 3], [1, 2, 3.0, True], [0, 4, "3"]),
+}
+
+
+@pytest.mark.parametrize("case", CLASSES)
+@pytest.mark.parametrize("method", ["predict_proba", "predict"])
+def test_outcome_that_is_no_class_of_the_version_in_service_is_422_with_its_place(
+    client: TestClient, manager: StaticModelManager, outbox: Outbox, case: str, method: str
+) -> None:
+    classes, known, unknown = CLASSES[case]
+    manager.serving = serving_model(LogisticRegression().fit(FRAME, [*classes, *classes][:4]), method=method)
+    for outcome in unknown:
+        response = post(client, {**REPORT, "outcome": known[0]}, {**REPORT, "outcome": outcome})
+        (problem,) = response.json()["detail"]
+        assert (response.status_code, problem["type"]) == (422, "unknown_label"), outcome
+        assert problem["loc"] == ["body", "outcomes", 1, "outcome"]
+        assert "DRIFTLOOP_PREDICTOR__UNKNOWN_LABELS" in problem["msg"]
+    assert not stored(outbox)
+    assert post(client, *({**REPORT, "outcome": outcome} for outcome in known)).status_code == 202
+
+
+def test_outcomes_of_a_class_that_is_not_known_yet_can_be_let_in(
+    make_client: Callable[..., Any], outbox: Outbox
+) -> None:
+    with make_client(unknown_labels="accept") as client:
+        assert post(client, {**REPORT, "outcome": 2.5}).status_code == 202
+    assert stored(outbox) == [(ID, 0, 2.5)]
+
+
+def test_outcomes_are_accepted_while_no_version_serves(client: TestClient, manager: StaticModelManager) -> None:
+    manager.serving = None
+    assert post(client, {**REPORT, "outcome": 2.5}).status_code == 202
+
+
+@pytest.mark.parametrize("minutes", [4, 6])
+def test_time_in_the_future_is_422_beyond_what_clocks_differ_by(
+    client: TestClient, outbox: Outbox, minutes: int
+) -> None:
+    time = (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
+    own = post(client, REPORT, {**REPORT, "time": time})
+    header = client.post("/outcomes", json={"outcomes": [REPORT]}, headers={"Driftloop-Time": time})
+    if minutes < 5:
+        assert (own.status_code, header.status_code, len(stored(outbox))) == (202, 202, 3)
+        return
+    for response, location in ((own, ["body", "outcomes", 1, "time"]), (header, ["header", "Driftloop-Time"])):
+        (problem,) = response.json()["detail"]
+        assert (response.status_code, problem["type"], problem["loc"]) == (422, "time_in_future", location)
+    assert not stored(outbox)
 
 
 @pytest.mark.parametrize(

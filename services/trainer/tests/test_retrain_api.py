@@ -1,7 +1,9 @@
 """The trainer's API: retrains, their states and rollbacks, all of them with the key only."""
 
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import pandas as pd
@@ -11,6 +13,7 @@ from pydantic import SecretStr
 
 from driftloop.errors import BrokerUnavailable, RegistryUnavailable
 from driftloop.events import Event, ModelStateChanged, RetrainRequested
+from driftloop.registry.model_registry import AliasChanging
 from driftloop.retrain_summary import RetrainSummary, summarize_retrains
 from driftloop.telemetry.health import Health
 from trainer import api
@@ -37,7 +40,8 @@ class FakePublisher:
 
 
 class FakeHistory:
-    def __init__(self) -> None:
+    def __init__(self, publisher: FakePublisher) -> None:
+        self.publisher = publisher
         self.retrains = {"a/b": STATES, "waiting": list[ModelStateChanged]()}
         self.unavailable = False
 
@@ -45,6 +49,12 @@ class FakeHistory:
         if self.unavailable:
             raise BrokerUnavailable("no broker")
         return self.retrains.get(retrain_id)
+
+    def request(self, retrain_id: str) -> RetrainRequested | None:
+        if self.unavailable:
+            raise BrokerUnavailable("no broker")
+        published = (event for event in self.publisher.events if isinstance(event, RetrainRequested))
+        return next((event for event in published if event.id == retrain_id), None)
 
     def summaries(self, model: str, count: int) -> list[RetrainSummary]:
         if self.unavailable:
@@ -60,11 +70,24 @@ class FakeHistory:
 class FakeRegistry:
     """A registry with three versions, the last of which is in service."""
 
-    model = "flights"
+    model, alias = "flights", "champion"
 
     def __init__(self) -> None:
         self.aliases: dict[str, str | None] = {"champion": "3", "previous": "2"}
         self.unavailable = False
+        self.lock = threading.Lock()
+
+    @contextmanager
+    def changing_alias(self, *, wait: bool) -> Iterator[None]:
+        if not self.lock.acquire(blocking=wait):
+            raise AliasChanging("another change of the alias is under way")
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def last_champion(self) -> str | None:
+        return "3"
 
     def champion(self) -> str | None:
         if self.unavailable:
@@ -94,8 +117,8 @@ def publisher() -> FakePublisher:
 
 
 @pytest.fixture
-def history() -> FakeHistory:
-    return FakeHistory()
+def history(publisher: FakePublisher) -> FakeHistory:
+    return FakeHistory(publisher)
 
 
 @pytest.fixture
@@ -258,7 +281,7 @@ def test_retrain_api_rollback_moves_alias_and_publishes_event(
 @pytest.mark.parametrize(
     ("aliases", "to", "message"),
     [
-        ({"champion": None, "previous": None}, None, "no version of flights is in service"),
+        ({"champion": None, "previous": None}, None, "name the one to serve with --to; version 3 had it last"),
         ({"champion": "3", "previous": None}, None, "no version to roll back to"),
         ({"champion": "3", "previous": "3"}, None, "version 3 is already in service"),
         ({"champion": "3", "previous": "2"}, "3", "version 3 is already in service"),
@@ -285,6 +308,42 @@ def test_retrain_api_rolls_back_to_named_version(client: TestClient, registry: F
     response: httpx.Response = client.post("/rollback", json={"reason": "units", "to": "1"}, headers=KEY)
     assert response.json()["version"] == "1"
     assert registry.aliases["champion"] == "1"
+
+
+def test_retrain_api_rollback_during_another_change_of_the_alias_is_409(
+    client: TestClient, publisher: FakePublisher, registry: FakeRegistry
+) -> None:
+    with registry.lock:
+        response = client.post("/rollback", json={"reason": "units"}, headers=KEY)
+    assert (response.status_code, registry.aliases["champion"]) == (409, "3")
+    assert not publisher.events
+    assert client.post("/rollback", json={"reason": "units"}, headers=KEY).status_code == 200
+
+
+def test_retrain_api_request_that_is_repeated_with_its_key_is_one_retrain(
+    client: TestClient, publisher: FakePublisher, history: FakeHistory
+) -> None:
+    def post(key: str, reason: str = "why not") -> httpx.Response:
+        headers = {**KEY, "Idempotency-Key": key}
+        response: httpx.Response = client.post("/retrain", json={"reason": reason}, headers=headers)
+        return response
+
+    answers = [post("a"), post("a"), post("b"), post("a")]
+    assert [answer.status_code for answer in answers] == [202] * 4
+    ids = [answer.json()["id"] for answer in answers]
+    assert ids == [ids[0], ids[0], ids[2], ids[0]]
+    assert [event.id for event in publisher.events] == [ids[0], ids[2]]
+    assert post("a", "another reason").status_code == 422
+    assert post("").status_code == 422
+    assert len(publisher.events) == 2
+    history.unavailable = True
+    assert post("c").status_code == 503
+    assert len(publisher.events) == 2
+
+
+def test_retrain_api_dry_run_responds_503_without_broker(client: TestClient, history: FakeHistory) -> None:
+    history.unavailable = True
+    assert client.post("/retrain/dry-run", json={"reason": "why not"}, headers=KEY).status_code == 503
 
 
 def test_retrain_api_rollback_names_unavailable_dependency(

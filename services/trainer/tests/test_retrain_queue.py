@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from driftloop.errors import RegistryUnavailable
+from driftloop.errors import RegistryRefused, RegistryUnavailable
 from driftloop.events import DataSelection, Event, ModelStateChanged, RetrainRequested
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, RetryLater
@@ -48,13 +48,20 @@ class FakeRegistry:
         self.recorded: dict[str, ModelStateChanged] = {}
         self.promoted: list[str] = []
         self.unavailable = False
+        self.refusal: str | None = None
 
     def recorded_result(self, retrain_id: str) -> ModelStateChanged | None:
+        self._require_permission()
         return self.recorded.get(retrain_id)
+
+    def _require_permission(self) -> None:
+        if self.refusal:
+            raise RegistryRefused(self.refusal)
 
     def promote(self, version: str) -> None:
         if self.unavailable:
             raise RegistryUnavailable("unavailable")
+        self._require_permission()
         self.promoted.append(version)
 
 
@@ -246,3 +253,31 @@ def test_retrain_queue_kills_training_on_revoke(retrains: QueueFixture) -> None:
     retrains.queue.on_revoked([("retrain", 0)])
     assert retrains.jobs[0].was_killed
     assert retrains.poll() == []
+
+
+def test_event_that_was_published_three_times_has_one_final_state(retrains: QueueFixture) -> None:
+    earlier = request("earlier", last_day="2013-07-01")
+    assert not retrains.deliver(earlier, request("a"), request("b"), request("a"), request("a"))
+    retrains.jobs[0].finish("rejected", "2")
+    assert states(retrains.poll()) == [("earlier", "rejected")]
+    retrains.jobs[1].finish("rejected", "3")
+    (final,) = retrains.poll()
+    assert (states([final]), final.offset) == ([("a", "rejected"), ("b", "rejected")], 5)
+    assert [event.retrain_id for event in retrains.publisher.events] == ["earlier", "a", "b"]  # type: ignore[attr-defined]
+    assert states(retrains.deliver(request("a"), first=5)) == []
+    assert not retrains.poll()
+
+
+def test_refusal_of_the_registry_ends_the_retrain_with_its_words(retrains: QueueFixture) -> None:
+    retrains.registry.refusal = "400: invalid name"
+    (final,) = retrains.deliver(request("a"))
+    assert states([final]) == [("a", "failed")]
+    assert "400: invalid name" in final.events[0].explanation  # type: ignore[attr-defined]
+    assert not retrains.jobs
+    retrains.registry.refusal = None
+    retrains.deliver(request("b"), first=1)
+    retrains.jobs[0].finish("promoted", "2")
+    retrains.registry.refusal = "403: no permission"
+    (final,) = retrains.poll()
+    assert states([final]) == [("b", "failed")]
+    assert "403: no permission" in final.events[0].explanation  # type: ignore[attr-defined]

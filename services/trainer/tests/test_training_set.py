@@ -123,6 +123,8 @@ def test_training_set_merges_base_and_archive_in_order_of_time(dataset: DatasetF
     dataset.push_base(base(3))
     dataset.archive(base(2).assign(at=lambda rows: rows["at"] + timedelta(days=1), x=-1.0))
     result = dataset.build()
+    assert result.archived_through == BEGIN + timedelta(days=3, hours=3)
+    assert dataset.build(DataSelection(archive=False)).archived_through is None
     rows = training_set.read(result.path)
     assert rows["at"].is_monotonic_increasing
     assert rows["x"].tolist() == [0.0, 1.0, 2.0, -1.0, 3.0, -1.0, 4.0, -1.0, 5.0, -1.0]
@@ -367,3 +369,27 @@ def test_require_unseen_holdout_rejects_rows_the_champion_was_trained_on(
 def test_require_unseen_holdout_accepts_rows_after_the_champions() -> None:
     trained_through = pd.Timestamp("2013-01-05 11:59", tz="UTC")
     holdout_split.require_unseen_holdout(USE_CASE, days(date(2013, 1, 5), 2), trained_through, with_archive=True)
+
+
+def test_what_may_be_missing_does_not_depend_on_the_selection(dataset: DatasetFixture) -> None:
+    rows = base(4)
+    rows["x"] = [np.nan, *rows["x"][1:]]
+    rows["whole"] = pd.array([pd.NA, *rows["whole"][1:]], dtype="Int64")
+    dataset.push_base(rows)
+    everything, later = dataset.build(), dataset.build(DataSelection(start=date(2013, 1, 3)))
+    assert everything.optional_features == later.optional_features == {"x", "whole"}
+    frame = training_set.read(later.path, later.optional_features)
+    assert not frame[["x", "whole"]].isna().any(axis=None)
+    assert frame.dtypes[["x", "whole"]].astype(str).tolist() == ["float64", "float64"]
+    assert training_set.read(later.path)["whole"].dtype == "int64"
+
+
+def test_use_case_says_what_may_be_missing(dataset: DatasetFixture) -> None:
+    dataset.push_base(base(3))
+    assert dataset.build().optional_features == frozenset()
+    assert dataset.build(optional_features=("c",)).optional_features == {"c"}
+    rows = base(3)
+    rows["x"] = [np.nan, *rows["x"][1:]]
+    dataset.push_base(rows)
+    (problem,) = dataset.problems(optional_features=("c",))
+    assert problem.startswith("missing values: x is missing in 1 of 6 rows")

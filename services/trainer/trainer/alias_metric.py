@@ -10,7 +10,10 @@ POLL_INTERVAL_SECONDS = 10  # a poll costs the registry 10 ms
 
 
 class AliasMetric:
-    """Shows the version that the alias names as the only champion, or none."""
+    """Shows the version that the alias names as the only champion, or none, and notes it in the registry.
+
+    Noted, it is known after the alias has been deleted, also if people have set it by hand.
+    """
 
     def __init__(self, registry: ModelRegistry) -> None:
         """Show nothing yet."""
@@ -22,6 +25,7 @@ class AliasMetric:
 
         Raises:
             RegistryUnavailable: The metric keeps its last value.
+            RegistryRefused: Likewise.
         """
         version = self._registry.champion()
         report_progress()
@@ -29,4 +33,5 @@ class AliasMetric:
             metrics.CHAMPION.clear()
             if version is not None:
                 metrics.CHAMPION.labels(self._registry.model, version).set(1)
+                self._registry.note_champion(version)
         self._shown = version

@@ -1,18 +1,21 @@
 """The trainer's HTTP API: request retrains, follow them, and roll back. All of it needs the API key."""
 
 import secrets
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Annotated
+from uuid import UUID, uuid5
 from weakref import WeakSet
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Security
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Security
 from fastapi.responses import StreamingResponse
 from fastapi.security import APIKeyHeader
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from driftloop.errors import BrokerUnavailable, RegistryUnavailable
+from driftloop.errors import BrokerUnavailable, RegistryRefused, RegistryUnavailable
 from driftloop.events import ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.kafka.publisher import Publisher
 from driftloop.registry.model_registry import ModelRegistry
@@ -26,6 +29,17 @@ from trainer.retrain_history import RetrainHistory
 MAX_FOLLOWERS = 8  # each occupies a thread, and the server has forty of them
 MAX_LISTED = 200  # retrains in one answer
 HEARTBEAT_SECONDS = 9  # an empty line at least every 10 s: silence is checked once a second
+
+KEY_NAMESPACE = UUID("5d0c3e1f-3b0a-4f57-9f0e-2c6a7f1c9d11")  # of the ids that Idempotency-Key stands for
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=256,
+        description="a name of the client's own for this request: repeated with it, the request is the same retrain",
+    ),
+]
 
 API_KEY_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False)
 
@@ -62,7 +76,7 @@ def create_api(
     app = FastAPIOffline(title=f"driftloop trainer: {model}")
     app.include_router(operational_routes(health))
     for router in (
-        _request_routes(model, publisher),
+        _request_routes(model, publisher, history),
         _state_routes(model, history),
         _rollback_routes(registry, publisher),
     ):
@@ -70,25 +84,61 @@ def create_api(
     return app
 
 
-def _request_routes(model: str, publisher: Publisher) -> APIRouter:
+def _request_routes(model: str, publisher: Publisher, history: RetrainHistory) -> APIRouter:
     router = APIRouter()
+    lock = threading.Lock()  # between looking for a request of the same key and publishing it
 
     @router.post("/retrain", status_code=202)
-    def retrain(request: RetrainRequest) -> RetrainAccepted:
-        """Request a retrain: publish a retrain event."""
-        event = request.to_event(model, tracing.current_traceparent())
-        try:
-            publisher.publish(event)
-        except BrokerUnavailable as error:
-            raise HTTPException(503, f"the event could not be published: {error}") from error
+    def retrain(request: RetrainRequest, idempotency_key: IdempotencyKey = None) -> RetrainAccepted:
+        """Request a retrain: publish a retrain event.
+
+        Repeated with the same `Idempotency-Key`, the request is answered with the same id, and requests nothing more.
+        """
+        retrain_id = None if idempotency_key is None else str(uuid5(KEY_NAMESPACE, f"{model}\n{idempotency_key}"))
+        event = request.to_event(model, tracing.current_traceparent(), retrain_id)
+        with lock if idempotency_key is not None else nullcontext():
+            if idempotency_key is not None and _is_requested(history, event):
+                return RetrainAccepted(id=event.id)
+            try:
+                publisher.publish(event)
+            except BrokerUnavailable as error:
+                raise HTTPException(503, f"the event could not be published: {error}") from error
         return RetrainAccepted(id=event.id)
 
     @router.post("/retrain/dry-run")
     def dry_run(request: RetrainRequest) -> RetrainRequested:
-        """Return the event that a request would publish; nothing is published."""
-        return request.to_event(model)
+        """Return the event that a request would publish, if the broker answers; nothing is published."""
+        event = request.to_event(model)
+        with _broker_errors():
+            history.request(event.id)
+        return event
 
     return router
+
+
+def _is_requested(history: RetrainHistory, event: RetrainRequested) -> bool:
+    """Return whether a request of the event's id is on the topic.
+
+    Raises:
+        HTTPException: It is another one, or the topic cannot be read.
+    """
+    with _broker_errors():
+        earlier = history.request(event.id)
+    if earlier is None:
+        return False
+    differing = [name for name in RetrainRequest.model_fields if getattr(earlier, name) != getattr(event, name)]
+    if differing:
+        raise HTTPException(422, f"Idempotency-Key was used for a request with another {', '.join(differing)}")
+    return True
+
+
+@contextmanager
+def _broker_errors() -> Iterator[None]:
+    """Answer with 503 if the topics cannot be read in the block."""
+    try:
+        yield
+    except BrokerUnavailable as error:
+        raise HTTPException(503, f"the topics cannot be read: {error}") from error
 
 
 def _state_routes(model: str, history: RetrainHistory) -> APIRouter:
@@ -98,10 +148,8 @@ def _state_routes(model: str, history: RetrainHistory) -> APIRouter:
     @router.get("/retrain")
     def last_retrains(limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 20) -> list[RetrainSummary]:
         """Return the model's last retrains and rollbacks, the latest first, each with its latest state."""
-        try:
+        with _broker_errors():
             return history.summaries(model, limit)[::-1]
-        except BrokerUnavailable as error:
-            raise HTTPException(503, f"the topics cannot be read: {error}") from error
 
     @router.get("/retrain/{retrain_id:path}", response_model=list[ModelStateChanged])
     def follow(retrain_id: str, *, wait: bool = False) -> list[ModelStateChanged] | StreamingResponse:
@@ -110,10 +158,8 @@ def _state_routes(model: str, history: RetrainHistory) -> APIRouter:
         With `wait`, stream them as JSON lines until the final one. An empty line at least every 10 seconds is a
         heartbeat.
         """
-        try:
+        with _broker_errors():
             states = history.states(retrain_id)
-        except BrokerUnavailable as error:
-            raise HTTPException(503, f"the topics cannot be read: {error}") from error
         if states is None:
             raise HTTPException(404, f"there is no retrain {retrain_id}")
         if not wait:
@@ -132,13 +178,18 @@ def _rollback_routes(registry: ModelRegistry, publisher: Publisher) -> APIRouter
 
     @router.post("/rollback")
     def rollback(request: RollbackRequest) -> ModelStateChanged:
-        """Put the version that was in service before, or the named one, back into service."""
+        """Put the version that was in service before, or the named one, back into service.
+
+        While the alias is being changed, by another request or by a promotion, the answer is 409.
+        """
         try:
             state = roll_back(registry, request.reason, request.to)
         except RollbackNotPossible as error:
             raise HTTPException(409, str(error)) from error
         except RegistryUnavailable as error:
             raise HTTPException(503, f"the registry is unavailable: {error}") from error
+        except RegistryRefused as error:
+            raise HTTPException(502, str(error)) from error
         try:
             publisher.publish(state)
         except BrokerUnavailable as error:

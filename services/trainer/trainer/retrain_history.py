@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from driftloop.events import Event, ModelStateChanged
+from driftloop.events import Event, ModelStateChanged, RetrainRequested
 from driftloop.kafka import reader
 from driftloop.retrain_states import states_until_final
 from driftloop.retrain_summary import RetrainSummary, summarize_retrains
@@ -29,6 +29,11 @@ class RetrainHistory:
             return states
         requested = reader.read_last(self._kafka, self._topics.retrain, MAX_OFFSETS)
         return [] if any(event.id == retrain_id for event in requested) else None
+
+    def request(self, retrain_id: str) -> RetrainRequested | None:
+        """Return the event that requested a retrain, the first one if it was published again."""
+        requested = reader.read_last(self._kafka, self._topics.retrain, MAX_OFFSETS)
+        return next((e for e in requested if isinstance(e, RetrainRequested) and e.id == retrain_id), None)
 
     def stream(self, retrain_id: str) -> Iterator[ModelStateChanged | None]:
         """Yield a retrain's states, past and future, up to the final one; None for each second without an event."""

@@ -44,6 +44,12 @@ class TrainingDataSettings(SettingsSection):
     duckdb_memory_mb: int = Field(
         512, ge=128, description="megabytes of memory for joining the data; the rest is spilled to disk"
     )
+    archive_wait_seconds: float = Field(
+        0,
+        ge=0,
+        description="seconds for which a retrain that uses the archive waits for the drift worker to archive what was "
+        "published before; then it goes on without the rest, and says how much that is",
+    )
     cache_dir: Path | None = Field(
         None,
         description="folder that keeps the archive's files for the next retrain; if not set, each retrain downloads "
@@ -111,6 +117,10 @@ class TrainerSettings(Settings):
             raise ValueError(
                 f"DRIFTLOOP_USE_CASE has features named {', '.join(sorted(reserved))}, and the archive has columns of "
                 f"its own with the names {', '.join(sorted(RESERVED_COLUMNS))}: rename the features"
+            )
+        if unknown := set(self.use_case.optional_features or ()) - set(self.use_case.features):
+            raise ValueError(
+                f"DRIFTLOOP_USE_CASE has no features {', '.join(sorted(unknown))}, which its optional_features name"
             )
         return self
 

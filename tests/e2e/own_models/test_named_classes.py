@@ -79,9 +79,10 @@ def answers(
     url = f"http://127.0.0.1:{environment['DRIFTLOOP_PREDICTOR__PORT']}"
     log = stack.folder / "logs" / "tickets-predictor.log"
     command = stack.components["predictor"].command
+    variables = {**os.environ, **environment, "DRIFTLOOP_PREDICTOR__UNKNOWN_LABELS": "accept"}
     answers = []
     with (
-        Server("tickets", command, {**os.environ, **environment}, f"{url}/readyz", log, ROOT),
+        Server("tickets", command, variables, f"{url}/readyz", log, ROOT),
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         for start in range(0, len(served_rows), ROWS_PER_REQUEST):

@@ -15,6 +15,7 @@ from driftloop.events import (
     VERSION_COLUMN,
 )
 
+MAX_CLOCK_SKEW = pd.Timedelta(minutes=5)  # between the clocks of those who report outcomes and of this machine
 NO_KEY = np.uint64(0)
 PREDICTION_COLUMNS = [
     ID_COLUMN,
@@ -83,6 +84,15 @@ def name_rows(outcomes: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame
     row_hashes = outcomes["row_hash"].to_numpy(copy=True)
     row_hashes[has_key] = named
     return outcomes.assign(row_hash=row_hashes)
+
+
+def known_last(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Return outcomes, sorted by time, in the order in which the last one of a row counts.
+
+    Those from the future come first: they cannot be known yet, and would beat every later correction.
+    """
+    is_past = outcomes["reported_at"] <= pd.Timestamp.now("UTC") + MAX_CLOCK_SKEW
+    return outcomes if is_past.all() else outcomes.iloc[np.argsort(is_past.to_numpy(), kind="stable")]
 
 
 def _row_hashes(rows: pd.DataFrame) -> npt.NDArray[np.uint64]:

@@ -17,6 +17,7 @@ from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.matched_rows import (
     OUTCOME_COLUMNS,
     PREDICTION_COLUMNS,
+    known_last,
     name_rows,
     outcome_rows,
     prediction_rows,
@@ -142,7 +143,7 @@ class QualityTracker:
         # Without outcomes there is nothing to join: predictions are not read.
         predictions = self._predictions.refresh() if len(outcomes) else self._predictions.rows
         outcomes = name_rows(outcomes.sort_values("reported_at", kind="stable"), predictions)
-        latest_outcomes = outcomes.drop_duplicates("row_hash", keep="last")
+        latest_outcomes = known_last(outcomes).drop_duplicates("row_hash", keep="last")
         predictions = predictions.drop_duplicates("row_hash").drop(columns="key_hash")
         joined = latest_outcomes.merge(predictions, on="row_hash", how="left")
         self._errors_by_version = {}

@@ -27,8 +27,11 @@ class ServingStatus(BaseModel):
 
     model: str
     version: str | None
+    run_id: str | None
+    """The run that logged the version: it tells it from another of its number, of a model that was made again."""
     version_source: VersionSource
-    """What names the version: the alias, the setting that pins it, or the cache until the registry is reached."""
+    """What names the version: the alias, the setting that pins it, the cache until the registry is reached, or nothing
+    while no version has the alias."""
     alias_version: str | None
     """The version that the alias, or the setting, named at the last look-up; null if the alias does not exist."""
     loaded_at: datetime | None
@@ -74,6 +77,7 @@ def serving_status(api: Dependencies) -> ServingStatus:
     return ServingStatus(
         model=api.model_name,
         version=serving and serving.version,
+        run_id=serving and serving.run_id,
         version_source=api.manager.source,
         alias_version=api.manager.alias_version,
         loaded_at=serving and serving.loaded_at,

@@ -20,6 +20,8 @@ class ApiDependencies:
     batcher: Batcher
     outbox: Outbox
     health: Health
+    accepts_unknown_labels: bool = False
+    """Whether outcomes may be no class of the version in service."""
 
     @property
     def is_ready(self) -> bool:

@@ -1,9 +1,10 @@
 """``POST /outcomes``: what really happened to rows that were predicted earlier."""
 
 import asyncio
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from time import sleep
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Header, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,7 +15,7 @@ from driftloop.telemetry import tracing
 from predictor import metrics
 from predictor.http.dependencies import ApiDependencies, Dependencies
 from predictor.http.openapi_parts import DETAIL_SCHEMA, TIME_DESCRIPTION, error_responses, request_body
-from predictor.http.protocols.native import validation_error
+from predictor.http.protocols.native import MAX_REPORTED_ERRORS, validation_error
 from predictor.outbox.outbox import OutboxUnavailable
 
 EventTimeHeader = Annotated[
@@ -22,6 +23,9 @@ EventTimeHeader = Annotated[
     Header(alias="Driftloop-Time", description=TIME_DESCRIPTION),
 ]
 MAX_OUTCOMES = 10_000
+MAX_CLOCK_SKEW = timedelta(minutes=5)  # a client's clock may be ahead by as much
+MAX_LISTED_CLASSES = 20
+FUTURE = "the time is in the future: an outcome counts from the time at which it became known"
 RETRY_AFTER_SECONDS = "2"
 # Threads share the interpreter's lock, and the outbox has one writer at a time. So a long report gives both up after
 # each chunk, which takes 5 ms, for as long as a request of one row needs.
@@ -102,8 +106,15 @@ router = APIRouter()
 async def report_outcomes(
     request: Request, api: Dependencies, driftloop_time: EventTimeHeader = None
 ) -> OutcomesAccepted:
-    """Report outcomes of earlier predictions. If a row is reported more than once, the latest outcome counts."""
-    return await asyncio.to_thread(_store, api, await request.body(), driftloop_time or now())
+    """Report outcomes of earlier predictions.
+
+    If a row is reported more than once, the outcome with the latest time counts, and of several with the same time the
+    one that was reported last. An outcome that is no class of the version in service is refused, and one of the future.
+    """
+    received = now()
+    if driftloop_time is not None and driftloop_time > received + MAX_CLOCK_SKEW:
+        raise HTTPException(422, [_problem(("header", "Driftloop-Time"), "time_in_future", FUTURE)])
+    return await asyncio.to_thread(_store, api, await request.body(), driftloop_time or received)
 
 
 def _store(api: ApiDependencies, body: bytes, time: datetime) -> OutcomesAccepted:
@@ -118,6 +129,8 @@ def _store(api: ApiDependencies, body: bytes, time: datetime) -> OutcomesAccepte
     except ValidationError as error:
         rejection = validation_error(error)
         raise HTTPException(rejection.status, rejection.details or rejection.message) from error
+    if problems := [*_future_times(reports), *_unknown_labels(api, reports)]:
+        raise HTTPException(422, problems[:MAX_REPORTED_ERRORS])
     traceparent = tracing.current_traceparent()
     unmatchable = 0
     try:
@@ -134,3 +147,32 @@ def _store(api: ApiDependencies, body: bytes, time: datetime) -> OutcomesAccepte
     except OutboxUnavailable as error:
         raise HTTPException(503, str(error), {"Retry-After": RETRY_AFTER_SECONDS}) from error
     return OutcomesAccepted(accepted=len(reports), unmatchable=unmatchable)
+
+
+def _future_times(reports: Sequence[OutcomeReport]) -> Iterator[dict[str, Any]]:
+    limit = now() + MAX_CLOCK_SKEW
+    for position, report in enumerate(reports):
+        if report.time is not None and report.time > limit:
+            yield _problem(("body", "outcomes", position, "time"), "time_in_future", FUTURE)
+
+
+def _unknown_labels(api: ApiDependencies, reports: Sequence[OutcomeReport]) -> Iterator[dict[str, Any]]:
+    """Yield the outcomes that are no class of the version in service, if that has classes."""
+    serving = api.manager.serving
+    classes = None if serving is None or api.accepts_unknown_labels else serving.classes
+    if serving is None or classes is None:
+        return
+    known = frozenset(classes)
+    for position, report in enumerate(reports):
+        if report.outcome not in known:
+            yield _problem(
+                ("body", "outcomes", position, "outcome"),
+                "unknown_label",
+                f"version {serving.version} has the classes {', '.join(map(repr, classes[:MAX_LISTED_CLASSES]))}"
+                f"{', …' if len(classes) > MAX_LISTED_CLASSES else ''} (DRIFTLOOP_PREDICTOR__UNKNOWN_LABELS=accept "
+                "accepts others)",
+            )
+
+
+def _problem(location: tuple[int | str, ...], kind: str, message: str) -> dict[str, Any]:
+    return {"type": kind, "loc": location, "msg": message}

@@ -255,6 +255,7 @@ class Batcher:
                 traceparent=request.traceparent,
                 model=self._model_name,
                 version=request.model.version,
+                run_id=request.model.run_id,
                 features=request.columns,
                 predictions=result.scores,
                 classes=request.model.output.probability_classes,

@@ -11,13 +11,12 @@ from time import perf_counter, sleep
 from typing import Literal
 
 import structlog
-from mlflow.exceptions import MlflowException
 from threadpoolctl import threadpool_limits
 
-from driftloop.errors import DependencyUnavailable
+from driftloop.errors import DependencyUnavailable, RegistryRefused
 from driftloop.events import now
 from driftloop.registry.loading import ModelFilesUnreadable, ModelRejected, load_model
-from driftloop.registry.model_registry import ModelRegistry
+from driftloop.registry.model_registry import ModelRegistry, RegisteredVersion
 from driftloop.telemetry import tracing
 from driftloop.telemetry.health import Health
 from predictor import metrics
@@ -29,7 +28,7 @@ from predictor.settings import ServingSettings
 
 log = structlog.get_logger(__name__)
 
-VersionSource = Literal["alias", "setting", "cache"]
+VersionSource = Literal["alias", "setting", "cache", "nothing"]
 
 # A version whose files cannot be read is tried again: its upload may not be complete, or a right may be missing.
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 5, 300
@@ -48,6 +47,8 @@ class RejectedVersion:
     rejected_at: datetime
     retry_at: datetime | None = None
     """When it is tried again: only if its files could not be read."""
+    run_id: str = ""
+    """The run that logged it."""
 
 
 class ModelManager:
@@ -59,13 +60,14 @@ class ModelManager:
     """
 
     def __init__(self, registry: ModelRegistry, cache: ModelCache, settings: ServingSettings, health: Health) -> None:
-        """Create the manager; :meth:`start` loads the first version."""
+        """Create the manager; :meth:`restore_cached` and :meth:`refresh` load the first version."""
         self.serving: ServingModel | None = None
         self.rejected: RejectedVersion | None = None
         self.alias_version: str | None = None
         """The version that the alias, or the setting that pins one, named at the last look-up."""
         self.source: VersionSource = "setting" if settings.pinned_version else "alias"
-        """What names the version in service; ``cache`` until the registry has been reached for the first time."""
+        """What names the version in service; ``cache`` until the registry has been reached for the first time, and
+        ``nothing`` while no version has the alias."""
         self._previous: ServingModel | None = None  # until the version in service has answered a request
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._registry = registry
@@ -73,17 +75,17 @@ class ModelManager:
         self._settings = settings
         self._health = health
         self._refresh_lock = threading.Lock()
-        health.mark_unavailable("model", "the alias has not been looked up yet")
+        health.mark_unavailable(
+            "model", "the registry has not said yet which version has the alias (DRIFTLOOP_REGISTRY__URI)"
+        )
 
-    def start(self) -> None:
-        """Serve the cached version, which needs no registry; without one, look the alias up.
+    def restore_cached(self) -> None:
+        """Serve the cached version, if there is one: its schema matches what clients send today.
 
-        When it returns, either a version serves or the reason why none does is recorded in the health.
+        It needs no registry. Otherwise the first :meth:`refresh` loads a version.
         """
         with self._refresh_lock:
             self._restore_cached()
-        if self.serving is None:
-            self.refresh()
 
     def refresh(self) -> None:
         """Look the alias up, and swap if it names another version. Blocks while that is downloaded and loaded.
@@ -95,7 +97,7 @@ class ModelManager:
                 self._replace_failing_version()
                 self._sync_with_alias()
             except Exception as error:  # see above
-                expected = isinstance(error, DependencyUnavailable | MlflowException | OSError)
+                expected = isinstance(error, DependencyUnavailable | RegistryRefused | OSError)
                 reason = f"{error}" if expected else f"{type(error).__name__}: {error}"
                 log.warning("model.registry_unavailable", error=reason, exc_info=not expected)
                 reason = f"the registry is unavailable: {reason}"
@@ -106,24 +108,37 @@ class ModelManager:
                 self._health.mark_available("model")
 
     def _sync_with_alias(self) -> None:
-        version = self._settings.pinned_version or self._registry.champion()
-        self.alias_version = version
-        self._report_alias(version)
+        version = self._named_version()
+        self.alias_version = None if version is None else version.number
+        self._report_alias(self.alias_version)
         if version is None:
             self._health.clear_warning("registry")
+            self.source = "nothing"
             return
-        if self.serving is not None and version == self.serving.version:
+        if self.serving is not None and version == self.serving.identity:
             self._set_rejected(None)
         elif self._is_due(version):
-            retrain_traceparent = self._registry.traceparent(version) if tracing.is_enabled() else None
-            with tracing.span("swap", parents=[retrain_traceparent], version=version):
+            traceparent = self._registry.traceparent(version.number) if tracing.is_enabled() else None
+            with tracing.span("swap", parents=[traceparent], version=version.number):
                 self._swap(version)
+        metrics.ALIAS_NOT_SERVED.set(self.serving is not None and version != self.serving.identity)
         self._health.clear_warning("registry")
         self.source = "setting" if self._settings.pinned_version else "alias"
+
+    def _named_version(self) -> RegisteredVersion | None:
+        """Return the version that the alias or the setting names; one that is pinned and serves needs no registry."""
+        pinned = self._settings.pinned_version
+        if pinned is None:
+            return self._registry.identified_champion()
+        if self.serving is not None and self.serving.version == pinned:
+            return self.serving.identity
+        return self._registry.identified(pinned)
 
     def _report_alias(self, version: str | None) -> None:
         """Warn if the alias, the version that it named or the whole model has been deleted."""
         metrics.ALIAS_MISSING.set(version is None)
+        if version is None:
+            metrics.ALIAS_NOT_SERVED.set(0)
         if version is not None:
             self._health.clear_warning("alias")
             return
@@ -134,28 +149,27 @@ class ModelManager:
             log.warning("model.alias_missing", alias=self._registry.alias, version=self.serving.version)
             self._health.add_warning("alias", f"{reason} any more; version {self.serving.version} keeps serving")
 
-    def _is_due(self, version: str) -> bool:
+    def _is_due(self, version: RegisteredVersion) -> bool:
         """Return whether a version is to be loaded: it has not been rejected, or it is time to try it again."""
-        if self.rejected is None or version != self.rejected.version:
+        if self.rejected is None or version != (self.rejected.version, self.rejected.run_id):
             self._retry_seconds = FIRST_RETRY_SECONDS
             return True
         return self.rejected.retry_at is not None and now() >= self.rejected.retry_at
 
     def _restore_cached(self) -> None:
-        """Serve the cached version: its schema matches what clients send today."""
         version = self._cache.last_served()
-        if version is None or self._settings.pinned_version not in (None, version):
+        if version is None or self._settings.pinned_version not in (None, version.number):
             return
         try:
             model = self._load_throttled(version, has_served=True)
         except Exception as error:  # noqa: BLE001  # the registry may have it in better shape
-            log.warning("model.cached_version_unusable", version=version, reason=str(error))
+            log.warning("model.cached_version_unusable", version=version.number, reason=str(error))
         else:
             self._activate(model)
             self.source = "cache"
             self._health.mark_available("model")
 
-    def _swap(self, version: str) -> None:
+    def _swap(self, version: RegisteredVersion) -> None:
         try:
             model = self._load_throttled(version, has_served=False)
         except ModelRejected as error:
@@ -165,7 +179,7 @@ class ModelManager:
                 self._cache.discard(version)
                 retry_at = now() + timedelta(seconds=self._retry_seconds)
                 self._retry_seconds = min(2 * self._retry_seconds, MAX_RETRY_SECONDS)
-            self._set_rejected(RejectedVersion(version, str(error), now(), retry_at))
+            self._set_rejected(RejectedVersion(version.number, str(error), now(), retry_at, version.run_id))
             return
         self._previous = self.serving
         self._activate(model)
@@ -177,11 +191,19 @@ class ModelManager:
         if previous is not None:
             metrics.SERVING_VERSION.labels(self._registry.model, previous.version).set(0)
         metrics.SERVING_VERSION.labels(self._registry.model, model.version).set(1)
-        log.info("model.swapped", version=model.version, previous_version=previous and previous.version)
-        self._cache.mark_served(model.version)
+        log.info(
+            "model.swapped",
+            version=model.version,
+            run_id=model.run_id,
+            previous_version=previous and previous.version,
+        )
+        self._cache.mark_served(model.identity)
 
     def _set_rejected(self, rejected: RejectedVersion | None) -> None:
-        is_new = rejected is not None and (self.rejected is None or rejected.version != self.rejected.version)
+        is_new = rejected is not None and (
+            self.rejected is None
+            or (rejected.version, rejected.run_id) != (self.rejected.version, self.rejected.run_id)
+        )
         self.rejected = rejected
         metrics.ALIAS_REJECTED.set(rejected is not None)
         if rejected is None:
@@ -222,9 +244,9 @@ class ModelManager:
         log.error("model.previous_version_restored", version=previous.version, reason=reason)
         self._activate(previous)
         metrics.VERSION_FAILING.set(False)
-        self._set_rejected(RejectedVersion(serving.version, reason, now()))
+        self._set_rejected(RejectedVersion(serving.version, reason, now(), run_id=serving.identity.run_id))
 
-    def _load_throttled(self, version: str, *, has_served: bool) -> ServingModel:
+    def _load_throttled(self, version: RegisteredVersion, *, has_served: bool) -> ServingModel:
         """Load and try a version; throttled if another version serves meanwhile.
 
         Raises:
@@ -237,19 +259,22 @@ class ModelManager:
             except ModelRejected:
                 raise
             except Exception as error:
-                log.warning("model.load_failed", version=version, exc_info=True)
+                log.warning("model.load_failed", version=version.number, exc_info=True)
                 raise ModelRejected(f"it cannot be served: {type(error).__name__}: {error}") from error
 
-    def _load_and_try(self, version: str, folder: Path, *, has_served: bool) -> ServingModel:
+    def _load_and_try(self, version: RegisteredVersion, folder: Path, *, has_served: bool) -> ServingModel:
         loaded = load_model(folder, self._registry.trusted_types)
         schema = build_schema(loaded.signature, self._settings.max_rows)
         if self.serving is not None:
-            self._check_compatibility(version, self.serving.schema.incompatibilities_with(schema))
+            self._check_compatibility(version.number, self.serving.schema.incompatibilities_with(schema))
         model = try_model(
-            ServingModel(version, schema, loaded), self.serving, self._settings.missing_values, has_served=has_served
+            ServingModel(version.number, schema, loaded, run_id=version.run_id or None),
+            self.serving,
+            self._settings.missing_values,
+            has_served=has_served,
         )
         if self.serving is not None:
-            self._check_compatibility(version, self.serving.output.incompatibilities_with(model.output))
+            self._check_compatibility(version.number, self.serving.output.incompatibilities_with(model.output))
         return model
 
     def _check_compatibility(self, version: str, incompatibilities: Sequence[str]) -> None:

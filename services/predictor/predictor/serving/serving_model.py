@@ -1,13 +1,17 @@
 """A model version in service: it turns columns into predictions, and records how its requests ended."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import numpy as np
+
 from driftloop.errors import InvalidInput
-from driftloop.events import now
+from driftloop.events import Label, now
 from driftloop.registry.labelling import Labelling, most_probable, predict_labels
 from driftloop.registry.loading import LoadedModel
 from driftloop.registry.model_output import ModelOutput, OutputDescription
+from driftloop.registry.model_registry import RegisteredVersion
 from predictor.serving.schema import Columns, Schema
 
 UNKNOWN_OUTPUT = OutputDescription("number", None, 1)
@@ -60,6 +64,22 @@ class ServingModel:
     """The output for one row."""
     loaded_at: datetime = field(default_factory=now)
     record: RequestRecord = field(default_factory=RequestRecord)
+    run_id: str | None = None
+    """The run that logged the version, see :class:`driftloop.registry.model_registry.RegisteredVersion`."""
+
+    @property
+    def identity(self) -> RegisteredVersion:
+        """The version with its run."""
+        return RegisteredVersion(self.version, self.run_id or "")
+
+    @property
+    def classes(self) -> Sequence[Label] | None:
+        """The labels that the estimator knows, whatever it predicts of them; ``None`` if it knows none, or several."""
+        classes = getattr(self.loaded.estimator, "classes_", None)
+        if not isinstance(classes, np.ndarray) or classes.ndim != 1:
+            return None
+        labels: list[Label] = classes.tolist()
+        return labels
 
     def predict(self, columns: Columns) -> ModelOutput:
         """Call the estimator's method that the model's MLflow description names.

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import structlog
 
-from driftloop.errors import BrokerUnavailable, RegistryUnavailable
+from driftloop.errors import BrokerUnavailable, RegistryUnavailable, Rejected
 from driftloop.events import Event, ModelStateChanged, QualityVerdict
 from trainer.event_publisher import EventPublisher
 from trainer.probation.probation import ProbationDecision
@@ -77,7 +77,7 @@ class ProbationMonitor:
             state = self._probation.apply(decision)
             if state is not None:
                 self._publisher.publish(state)
-        except (RegistryUnavailable, BrokerUnavailable) as error:
+        except (RegistryUnavailable, BrokerUnavailable, Rejected) as error:  # the next outcomes start another check
             log.warning("probation.rollback_failed", version=decision.version, error=str(error))
 
     def _publish_missed_rollbacks(self) -> None:
@@ -89,7 +89,7 @@ class ProbationMonitor:
                 log.info("probation.missed_rollback_published", version=state.version, explanation=state.explanation)
                 self._publisher.publish(state)
             self._startup_check_done = True
-        except (RegistryUnavailable, BrokerUnavailable) as error:
+        except (RegistryUnavailable, BrokerUnavailable, Rejected) as error:
             log.warning("probation.startup_check_postponed", error=str(error))
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ Run and model are logged to MLflow. The result is stored as a tag on the version
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from driftloop.drift import calibration
-from driftloop.errors import RegistryUnavailable, StorageUnavailable
+from driftloop.errors import RegistryRefused, RegistryUnavailable, StorageUnavailable
 from driftloop.evaluation import gate
 from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult
 from driftloop.events import Evaluation, ModelStateChanged, RetrainRequested
@@ -30,12 +30,16 @@ from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, save_gate_evaluation, save_reference
 from driftloop.telemetry import tracing
 from driftloop.telemetry.logging import configure_logging
+from driftloop.usecase import UseCase
 from trainer.retrain import candidates, git_revision, training, training_set
 from trainer.retrain import holdout as holdout_split
+from trainer.retrain.archive_lag import ArchiveLag, wait_for_archive
 from trainer.retrain.subprocess_job import ReportPhase, RetryableError
 from trainer.retrain.training import LoggedModel
 from trainer.retrain.training_set import InvalidTrainingData, TrainingSet
 from trainer.settings import TrainerSettings
+
+TRIED_ROWS = 500  # the latest rows that the smoke test predicts: with an archive, rows that were answered
 
 
 class DataSplit(NamedTuple):
@@ -119,9 +123,12 @@ def run_retrain(
 
     Downloads, uploads, feature importances and the smoke test run in parallel, see :class:`_Background`.
     Any exception of a dataset or a pipeline is passed on.
+
+    Raises:
+        AliasMissing: The model has had a champion, which the challenger has to be compared with.
     """
     use_case = settings.use_case
-    champion = registry.champion()
+    champion = registry.champion_unless_first()
     with (
         tempfile.TemporaryDirectory(prefix="driftloop-retrain-") as name,
         SmokeTestProcess(registry.trusted_types) as smoke_test,
@@ -134,19 +141,29 @@ def run_retrain(
             champion_folder=threads.submit(registry.fetch, champion, folder / "champion") if champion else None,
         )
 
+        lag = ArchiveLag(0)
+        if retrain.data.archive:
+            lag = wait_for_archive(
+                settings.kafka, settings.topics, settings.data.archive_wait_seconds, partial(report_phase, "data")
+            )
         report_phase("data", "fetches the base dataset and the archive")
         dataset = training_set.build(
             settings.storage, bucket, settings.topics, use_case, retrain.data, settings.data, folder
         )
         background.dataset_pointer = threads.submit(dvc.push, settings.storage, dataset.path)
         trained_through = registry.trained_through(champion) if champion else None
-        split = _split(settings, training_set.read(dataset.path), trained_through, with_archive=retrain.data.archive)
+        rows = training_set.read(dataset.path, dataset.optional_features)
+        split = _split(settings, rows, trained_through, with_archive=retrain.data.archive)
         calibration.require_enough_rows(len(split.everything), settings.window.rows)  # before training, not after it
-        if background.champion_folder is not None:
-            smoke_test.set_champion(background.champion_folder.result())
+        champion_folder = background.champion_folder.result() if background.champion_folder else None
+        if champion_folder is not None:
+            smoke_test.set_champion(champion_folder)
 
-        last_day = split.train[use_case.timestamp].max()
-        report_phase("training", f"{dataset.counts}: trains on rows up to {last_day:%Y-%m-%d}")
+        archive_note = lag.describe(dataset.archived_through)
+        report_phase(
+            "training",
+            f"{dataset.counts}{archive_note}: trains on rows up to {split.train[use_case.timestamp].max():%Y-%m-%d}",
+        )
         selection = None
         if use_case.candidates:
             report_phase("candidates", f"compares {1 + len(use_case.candidates)} candidates on its latest days")
@@ -164,16 +181,7 @@ def run_retrain(
         if len(split.holdout):
             compared = f"compares it with version {champion}" if champion else "measures its quality"
             report_phase("gate", f"{compared} on {len(split.holdout):,} holdout rows")
-            scores = training.predict(use_case, challenger.estimator, split.holdout)
-            evaluation = gate.evaluate_holdout(use_case, split.holdout, scores)
-            if background.champion_folder is not None:
-                champion_model = load_model(background.champion_folder.result(), registry.trusted_types)
-                predictions = gate.describe_holdout(
-                    use_case,
-                    split.holdout,
-                    champion=training.predict(use_case, champion_model.estimator, split.holdout),
-                    challenger=scores,
-                )
+            evaluation, predictions = _score_holdout(use_case, registry, split.holdout, challenger, champion_folder)
 
         # Importances are computed on rows that the model was not trained on. Training again does not change them much.
         importance_rows = split.holdout if len(split.holdout) else split.train
@@ -192,6 +200,7 @@ def run_retrain(
         report_phase("smoke_test", "logs it, runs it in a fresh process, and calibrates its drift profile")
         params = {
             **dataset.counts._asdict(),
+            "archive_lag": lag.offsets,
             "training_rows": challenger.labelled,
             "holdout_rows": len(split.holdout),
             "refit": refit,
@@ -208,6 +217,7 @@ def run_retrain(
     decision = _decide(settings, evaluation, predictions, smoke_test_result)
     decision.challenger.update(training_rows=float(challenger.labelled), dataset_rows=float(dataset.counts.labelled))
     version = _register(settings, retrain, registry, bucket, logged, decision, reference, evaluation)
+    decision = decision._replace(explanation=decision.explanation + archive_note)
     return _record_result(registry, retrain, version, decision, challenger.rows[use_case.timestamp].max(), dataset_md5)
 
 
@@ -237,6 +247,23 @@ def _split(
 def _fit(settings: TrainerSettings, rows: pd.DataFrame, make_pipeline: Callable[[], Any]) -> _FittedModel:
     estimator, labelled = training.train(settings.use_case, rows, make_pipeline)
     return _FittedModel(estimator, rows, labelled)
+
+
+def _score_holdout(
+    use_case: UseCase,
+    registry: ModelRegistry,
+    holdout: pd.DataFrame,
+    challenger: _FittedModel,
+    champion_folder: Path | None,
+) -> tuple[Evaluation, HoldoutPredictions | None]:
+    """Return how good the challenger is on the holdout, and if there is a champion the predictions of both."""
+    scores = training.predict(use_case, challenger.estimator, holdout)
+    evaluation = gate.evaluate_holdout(use_case, holdout, scores)
+    if champion_folder is None:
+        return evaluation, None
+    champion = load_model(champion_folder, registry.trusted_types)
+    champion_scores = training.predict(use_case, champion.estimator, holdout)
+    return evaluation, gate.describe_holdout(use_case, holdout, champion=champion_scores, challenger=scores)
 
 
 def _decide(
@@ -273,9 +300,16 @@ def _log_and_test(
         challenger.rows,
         params=params,
         files={dataset.artifact: background.dataset_pointer.result()},
+        optional_features=dataset.optional_features,
     )
+    latest_rows = challenger.rows[settings.use_case.features].tail(TRIED_ROWS)
+    latest_rows.to_parquet(folder / "latest_rows.parquet", index=False)
     smoke_test_result = background.threads.submit(
-        lambda: smoke_test.run(download_model(logged.result().uri, folder), settings.gate.smoke_test_timeout_seconds)
+        lambda: smoke_test.run(
+            download_model(logged.result().uri, folder),
+            settings.gate.smoke_test_timeout_seconds,
+            folder / "latest_rows.parquet",
+        )
     )
     reference = training.build_reference(
         settings.use_case,
@@ -309,9 +343,10 @@ def _register(
     version = registry.create_version(
         logged.uri, retrain.id, {"reason": retrain.reason, "requested_by": retrain.requested_by}
     )
-    save_reference(bucket, model, version, reference)  # before the alias moves, so before any event names the version
+    # Before the alias moves, so before any event names the version.
+    save_reference(bucket, model, version, reference, logged.run_id)
     if evaluation is not None:  # its quality in service is compared with this
-        save_gate_evaluation(bucket, model, version, evaluation)
+        save_gate_evaluation(bucket, model, version, evaluation, logged.run_id)
     return version
 
 
@@ -343,7 +378,8 @@ def _record_result(
 def _unavailable_dependency(registry: ModelRegistry, bucket: Bucket) -> str | None:
     """Return the error of the registry or the bucket if one of them does not answer now."""
     try:
-        registry.champion()
+        with suppress(RegistryRefused):  # it answers
+            registry.champion()
         bucket.exists("references")
     except (RegistryUnavailable, StorageUnavailable, OSError) as error:
         return f"{type(error).__name__}: {error}"

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from driftloop.errors import BrokerUnavailable, RegistryUnavailable
+from driftloop.errors import BrokerUnavailable, RegistryRefused, RegistryUnavailable
 from driftloop.events import ModelStateChanged, RetrainRequested
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, RetryLater
@@ -70,7 +70,8 @@ class RetrainQueue:
     Waiting neighbours that request the same data share one training, and each gets its own final state. The final
     state is published in the transaction that commits the event's offset. An event that is delivered again is not
     trained again if its version is in the registry: only its state is published. A training that was killed with its
-    process starts again. An id whose retrain has finished is skipped.
+    process starts again. An id whose retrain has finished is skipped, so an event that was published several times has
+    one final state.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class RetrainQueue:
         for _ in messages:
             self._waiting.popleft()
         self._training = _RunningTraining(self._starter.start_retrain(retrain), messages)
-        for requested in self._training.retrains:
+        for requested in {requested.id: requested for requested in self._training.retrains}.values():
             note = "" if requested.id == retrain.id else f", together with retrain {retrain.id}"
             explanation = f"requested by {requested.requested_by}: {requested.reason}{note}"
             self._publish(_state(requested, "training", explanation))
@@ -215,10 +216,12 @@ class RetrainQueue:
                 self._registry.promote(state.version)
             except RegistryUnavailable as error:
                 raise RetryLater(f"the registry is unavailable: {error}") from error
+            except RegistryRefused as error:
+                state = state.model_copy(update={"state": "failed", "explanation": f"not promoted: {error}"})
         states = []
         for message in messages:
             retrain = message.event
-            if not isinstance(retrain, RetrainRequested):
+            if not isinstance(retrain, RetrainRequested) or retrain.id in self._finished():
                 continue
             note = "" if retrain.id == state.retrain_id else f"together with retrain {state.retrain_id}: "
             states.append(_copy_for(state, retrain, f"{note}{state.explanation}"))
@@ -236,11 +239,16 @@ class RetrainQueue:
         return _commit(messages, states)
 
     def _recorded_result(self, retrain: RetrainRequested) -> ModelStateChanged | None:
-        """Return the result of a retrain whose process died before it published the final state."""
+        """Return the result of a retrain whose process died before it published the final state.
+
+        If the registry refuses to say, the retrain has failed: it would refuse for ever, and others wait.
+        """
         try:
             return self._registry.recorded_result(retrain.id)
         except RegistryUnavailable as error:
             raise RetryLater(f"the registry is unavailable: {error}") from error
+        except RegistryRefused as error:
+            return _state(retrain, "failed", str(error))
 
     def _finished(self) -> dict[str, ModelStateChanged]:
         if self._final_states is None:

@@ -1,6 +1,6 @@
 """Train a challenger, log it with everything it was made from, and build the reference of its windows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import mlflow
@@ -112,6 +112,7 @@ def log_run(
     rows: pd.DataFrame,
     params: Mapping[str, object],
     files: Mapping[str, str],
+    optional_features: Collection[str] | None = None,
 ) -> LoggedModel:
     """Log a run with everything the pipeline was made from, and the pipeline itself.
 
@@ -123,6 +124,7 @@ def log_run(
         rows: The rows it was trained on.
         params: Further parameters of the run.
         files: Texts to log, by their path among the run's artifacts.
+        optional_features: The features that may be missing; by default those with a missing value in the rows.
     """
     mlflow.set_experiment(use_case.name)
     with mlflow.start_run(run_name=f"retrain {retrain.id}") as run:
@@ -144,5 +146,7 @@ def log_run(
         )
         for path, text in files.items():
             mlflow.log_text(text, path)
-        uri = log_model(estimator, rows[use_case.features], predict_method(use_case, estimator))
+        uri = log_model(
+            estimator, rows[use_case.features], predict_method(use_case, estimator), optional=optional_features
+        )
     return LoggedModel(run.info.run_id, uri)

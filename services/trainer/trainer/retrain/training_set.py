@@ -6,10 +6,10 @@ dataset, the archive and the event, so the same rows are the same dataset versio
 
 # ruff: noqa: S608  # see driftloop.storage.duckdb_sql
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,6 @@ from driftloop.storage.duckdb_sql import (
     fetch_row,
     find_cast_failures,
     quote_identifier,
-    quote_literal,
     scan_parquet_sql,
     struct_sql,
     tail_by_label_sql,
@@ -48,6 +47,7 @@ from driftloop.storage.labelled_archive import (
 )
 from driftloop.storage.outcome_sql import is_class_sql, outcome_type
 from driftloop.usecase import UseCase
+from trainer.retrain.missing_rates import MissingRates
 from trainer.settings import TrainingDataSettings
 
 ORDER = ("time", "source", "n")
@@ -96,6 +96,10 @@ class TrainingSet(NamedTuple):
 
     path: Path
     counts: TrainingSetCounts
+    optional_features: frozenset[str] = frozenset()
+    """Features that may be missing, in requests as well."""
+    archived_through: datetime | None = None
+    """The time of the archive's latest selected row; ``None`` if there is none."""
 
     @property
     def artifact(self) -> str:
@@ -156,17 +160,27 @@ def build(
         columns = f"time AS {timestamp}, features.*, outcome AS {target}"
         copy_to_parquet(connection, f"SELECT {columns} FROM chosen ORDER BY {', '.join(ORDER)}", path)
         counts = _count(connection, anomalies)
+        latest = connection.execute(f"SELECT max(time) FROM chosen WHERE source = {ARCHIVE}").fetchone()
+        archived_through = latest[0] if latest else None
         problems += _label_problems(connection, use_case, counts, settings)
         features = [name for name in use_case.features if name in base_types]
-        problems += _missing_value_problems(connection, features, counts, settings)
+        rates = MissingRates.read(connection, features, "base", "chosen", f"chosen WHERE source = {ARCHIVE}")
+        problems += rates.problems(counts.rows, counts.archived, settings)
+        problems += rates.required_feature_problems(use_case, counts.rows)
     if problems:
         raise InvalidTrainingData("; ".join(problems))
-    return TrainingSet(path, counts)
+    return TrainingSet(path, counts, rates.optional_features(use_case), archived_through)
 
 
-def read(path: Path) -> pd.DataFrame:
-    """Return a training set's rows."""
-    return pd.read_parquet(path)
+def read(path: Path, optional_features: Collection[str] = ()) -> pd.DataFrame:
+    """Return a training set's rows.
+
+    Whole numbers of a feature that may be missing become floats, as they do where one is missing: the type of a column
+    must not depend on the selection of rows.
+    """
+    rows = pd.read_parquet(path)
+    widened = [name for name in optional_features if name in rows and rows[name].dtype.kind in "iu"]
+    return rows.astype(dict.fromkeys(widened, "float64"))
 
 
 def _pull_base(storage: StorageSettings, use_case: UseCase, folder: Path) -> Path:
@@ -329,29 +343,3 @@ def _unknown_label_problems(connection: Connection, use_case: UseCase) -> list[s
         f"classes: {use_case.target} is {listed}{', …' if len(unknown) > MAX_LISTED_LABELS else ''}, and the classes "
         f"of the use case are {classes}: correct the rows, or add the class to the use case"
     ]
-
-
-def _missing_value_problems(
-    connection: Connection, features: Sequence[str], counts: TrainingSetCounts, settings: TrainingDataSettings
-) -> list[str]:
-    """Return features without any value, and those that are missing more often in the archive than in the base."""
-
-    def missing_rates(view: str) -> dict[str, float]:
-        value_counts = ", ".join(f"count(features[{quote_literal(name)}])" for name in features)
-        rows, *values = fetch_row(connection, f"SELECT count(*), {value_counts} FROM {view}")
-        return {name: 1 - count / rows if rows else 0.0 for name, count in zip(features, values, strict=True)}
-
-    overall, base = missing_rates("chosen"), missing_rates("base")
-    archived = missing_rates(f"chosen WHERE source = {ARCHIVE}")
-    problems = [
-        f"missing values: {name} has no value in any of {counts.rows:,} rows" for name in features if overall[name] == 1
-    ]
-    if counts.archived >= settings.min_labelled_rows:
-        problems += [
-            f"missing values: {name} is missing in {archived[name]:.0%} of the archive's {counts.archived:,} rows and "
-            f"in {base[name]:.0%} of the base dataset's, and at most {settings.max_missing_rate_increase:.0%} more is "
-            "allowed (DRIFTLOOP_DATA__MAX_MISSING_RATE_INCREASE)"
-            for name in features
-            if archived[name] - base[name] > settings.max_missing_rate_increase
-        ]
-    return problems
