@@ -54,6 +54,7 @@ ROW_COLUMN = "_row"
 TIME_COLUMN = "_time"
 MODEL_COLUMN = "_model"
 VERSION_COLUMN = "_version"
+RUN_COLUMN = "_run_id"
 PREDICTION_COLUMN = "_prediction"
 CLASSES_COLUMN = "_classes"
 LABEL_COLUMN = "_label"
@@ -66,6 +67,7 @@ RESERVED_COLUMNS = frozenset(
         TIME_COLUMN,
         MODEL_COLUMN,
         VERSION_COLUMN,
+        RUN_COLUMN,
         PREDICTION_COLUMN,
         CLASSES_COLUMN,
         LABEL_COLUMN,
@@ -96,7 +98,7 @@ class Prediction(Event):
     """Name of the registered model."""
     version: Name
     """Version of the model that has predicted."""
-    run_id: str | None = None
+    run_id: Name | None = None
     """Id of the run that logged the version: it tells the version from another of the same number, of a model that was
     deleted and made again. Null if it is not known, as of imported predictions."""
     features: dict[str, list[FeatureValue]]

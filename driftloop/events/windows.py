@@ -60,9 +60,10 @@ class Window(FrozenModel):
         return cls(topic=topic, partition=int(partition), first_offset=int(first), last_offset=int(last))
 
 
-def verdict_id(window: Window, model: str, version: str) -> str:
+def verdict_id(window: Window, model: str, version: str, run_id: str | None = None) -> str:
     """Return the id of the verdict on a version's rows of a window: judging the window again gives the same id."""
-    return f"{window.name}/{as_id_part(f'{model}/{version}')}"
+    names = (model, version, run_id) if run_id else (model, version)
+    return f"{window.name}/{as_id_part('/'.join(names))}"
 
 
 class Finding(FrozenModel):
@@ -106,6 +107,9 @@ class WindowEvent(Event):
     """Name of the registered model."""
     version: Name
     """Version of the model whose rows were judged."""
+    run_id: Name | None = None
+    """Id of the run that logged the version, which tells it from another of the same number; null if the predictions do
+    not have it."""
     rows: int
     """Number of rows of this version."""
     first_prediction_at: EventTime

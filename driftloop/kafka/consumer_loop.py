@@ -15,6 +15,8 @@ The contract between the loop and its :class:`MessageHandler`:
 - **Deleted messages.** If the broker has deleted messages before they were read, by retention or by hand, reading goes
   on at the beginning of the log; the jump is logged and counted. The handler sees it as a first message whose
   ``previous_end_offset`` is beyond the committed position.
+- **Forgotten offsets.** If nothing is committed, the loop asks ``find_handled`` how far the service has got. That is
+  then committed, logged and counted.
 - **One instance.** A process that another one of the same name has replaced waits until that has ended, and then raises
   :class:`InstanceReplaced`.
 - **Errors.** An exception of the handler ends the loop after the commits returned before it; its message is delivered
@@ -47,7 +49,7 @@ from driftloop.kafka.dead_letters import to_dead_letter
 from driftloop.kafka.instance_conflict import wait_while_replaced
 from driftloop.kafka.lag_metrics import LagMetrics
 from driftloop.kafka.metrics import CONSUMED, DEAD_LETTERS
-from driftloop.kafka.read_positions import ReadPositions
+from driftloop.kafka.read_positions import FindHandled, ReadPositions, nothing_handled
 from driftloop.kafka.topics import dead_letter_topic
 from driftloop.kafka.transactional_producer import (
     CommittedPosition,
@@ -90,8 +92,8 @@ class MessageHandler(Protocol):
     def on_assigned(self, positions: Mapping[tuple[str, int], CommittedPosition]) -> None:
         """Prepare for reading the (topic, partition) pairs from their committed positions.
 
-        Called before the first message of each pair, and again when it is read once more from there. Pairs without a
-        commit are left out: they are read from the beginning.
+        Called before the first message of each pair, and again when it is read once more from there. Pairs that are
+        read from the beginning are left out: nothing of them is committed, or was found to be handled.
         """
 
     def on_revoked(self, partitions: Collection[tuple[str, int]]) -> None:
@@ -117,6 +119,7 @@ class ConsumerLoop:
         producer: TransactionalProducer,
         limits: DeadLetterSettings,
         health: Health,
+        find_handled: FindHandled = nothing_handled,
     ) -> None:
         """Subscribe the consumer to the topics.
 
@@ -127,6 +130,8 @@ class ConsumerLoop:
             producer: Its transactions carry offsets, events and dead letters.
             limits: How many invalid messages are tolerated.
             health: Receives a heartbeat for each poll and each message.
+            find_handled: Finds out where to go on in a partition of which nothing is committed. It may raise
+                :class:`RetryLater`.
         """
         self._consumer = consumer
         self._topics = list(topics)
@@ -141,11 +146,11 @@ class ConsumerLoop:
         # Created now, because Prometheus computes no increase from a counter's first sample.
         self._consumed_counters = {topic: CONSUMED.labels(topic) for topic in topics}
         self._dead_letter_counters = {topic: DEAD_LETTERS.labels(topic) for topic in topics}
-        self._read_positions = ReadPositions(consumer, topics)
+        self._read_positions = ReadPositions(consumer, topics, find_handled)
         self._lag = LagMetrics(consumer)
         self._member_id = ""  # the latest one; a replaced member has none
         self._next_offsets: dict[TopicPartition, int] = {}  # after the message that was handed over last
-        self._rebalanced = False  # partitions were assigned since the last poll
+        self._must_rewind = False  # partitions were assigned since the last poll, or what was read is not committed
         self._retrying_since: float | None = None
         self._consecutive_invalid = 0
         self._recent_validity: deque[bool] = deque(maxlen=limits.ratio_window)  # True for an invalid message
@@ -186,7 +191,7 @@ class ConsumerLoop:
             self._member_id = self._consumer.group_metadata().member_id or self._member_id
             self._health.heartbeat()
             try:
-                if self._rebalanced:  # partitions that stayed were revoked, too: what was held of them is dropped
+                if self._must_rewind:  # partitions that stayed were revoked, too: what was held of them is dropped
                     self._rewind_to_committed()
                 else:
                     self._read_positions.note_gaps(polled, self._next_offsets)
@@ -195,10 +200,10 @@ class ConsumerLoop:
                     self._lag.on_handled(polled)
             except Rebalanced as error:
                 log.warning("consumer.commit_refused", error=str(error))
-                self._rewind_to_committed()
+                self._must_rewind = True
             except RetryLater as error:
                 self._back_off(error, stop)
-                self._rewind_to_committed()
+                self._must_rewind = True
             self._lag.update()
             self._rejoin_if_stalled()
 
@@ -337,19 +342,23 @@ class ConsumerLoop:
 
     def _rewind_to_committed(self) -> None:
         """Read all assigned partitions again from their committed offsets, dropping everything after them."""
-        self._rebalanced = False
+        self._must_rewind = False
         assigned = self._consumer.assignment()
         self.reset_partitions(assigned)
         positions: dict[tuple[str, int], CommittedPosition] = {}
-        for partition, offset, committed in self._read_positions.seek_to_committed(assigned):
+        forgotten: list[Commit] = []
+        for partition, offset, committed, is_forgotten in self._read_positions.seek_to_committed(assigned):
             if committed is not None:
                 self._next_offsets[partition] = offset
                 positions[partition.topic, partition.partition] = committed
+                if is_forgotten:
+                    forgotten.append(Commit(partition.topic, partition.partition, offset))
         self._handler.on_assigned(positions)
+        self._commit(forgotten)
 
     def mark_rebalanced(self) -> None:
         """Make the loop rewind after the current poll: partitions were assigned."""
-        self._rebalanced = True
+        self._must_rewind = True
 
     def drop_partitions(self, partitions: Collection[TopicPartition]) -> None:
         """Drop state and metrics of revoked partitions."""

@@ -21,6 +21,13 @@ SKIPPED_OFFSETS = Counter(
     "DRIFTLOOP_TOPICS__RETENTION_DAYS.",
     ["topic"],
 )
+FORGOTTEN_COMMITS = Counter(
+    "driftloop_forgotten_commits_total",
+    "Partitions of which the broker had no committed offset though the service has handled events of them before: the "
+    "group was deleted, or away for longer than the broker keeps offsets (offsets.retention.minutes). Reading went on "
+    "behind those events.",
+    ["topic"],
+)
 LAG_EVENTS = Gauge(
     "driftloop_consumer_lag_events",
     "Offsets of the partition that the service has not handled yet; each transaction adds one to those of its events.",

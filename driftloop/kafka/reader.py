@@ -74,7 +74,8 @@ def read_window(kafka: KafkaSettings, window: Window) -> Iterator[Event]:
     partition = TopicPartition(window.topic, window.partition)
     with _reader(kafka) as consumer:
         start = max(consumer.beginning_offsets([partition])[partition], window.first_offset)
-        yield from _read_between(consumer, {partition: start}, {partition: window.last_offset + 1})
+        end = min(consumer.end_offsets([partition])[partition], window.last_offset + 1)
+        yield from _read_between(consumer, {partition: start}, {partition: end})
 
 
 @contextmanager

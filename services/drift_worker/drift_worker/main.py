@@ -14,6 +14,7 @@ from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web import routes
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import RECONNECT_DELAY_SECONDS, VerdictCache, follow_models, follow_verdicts
+from drift_worker.windows.archived_end import ArchivedEnd
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
@@ -80,6 +81,7 @@ def run_worker() -> None:
         ),
         settings.dead_letters,
         health,
+        ArchivedEnd(bucket, settings.kafka).find,
     )
     for task, follow in (
         ("verdict_cache", partial(follow_verdicts, verdict_cache, settings.kafka, settings.topics.drift)),

@@ -171,6 +171,7 @@ class Worker:
             return []
         rows = archive.concat_rows([part.rows for part in own])
         model, version = str(rows[MODEL_COLUMN].iloc[0]), str(rows[VERSION_COLUMN].iloc[0])
+        run_id = archive.run_ids(rows).iloc[0] or None
         window = own[0].slice.model_copy(update={"last_offset": own[-1].slice.last_offset})
         with tracing.span("verdict", window=window.name, version=version):
             verdict = self._window_judge.judge(
@@ -180,6 +181,7 @@ class Worker:
                 rows,
                 [archive.concat_rows([part.rows for part in each]) for each in preceding if each],
                 [self._bucket.url(archive.slice_path(part.slice)) for part in own],
+                run_id,
             )
             tracing.set_attributes(verdict=verdict.verdict, explanation=verdict.explanation)
         if verdict.verdict == "drift" and self._report_queue is not None:

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from drift_worker.windows.archive import run_ids
 from driftloop.events import (
     CLASSES_COLUMN,
     ID_COLUMN,
@@ -11,6 +12,7 @@ from driftloop.events import (
     MODEL_COLUMN,
     PREDICTION_COLUMN,
     ROW_COLUMN,
+    RUN_COLUMN,
     TIME_COLUMN,
     VERSION_COLUMN,
 )
@@ -23,6 +25,7 @@ PREDICTION_COLUMNS = [
     TIME_COLUMN,
     MODEL_COLUMN,
     VERSION_COLUMN,
+    RUN_COLUMN,
     PREDICTION_COLUMN,
     CLASSES_COLUMN,
     KEY_COLUMN,
@@ -40,8 +43,9 @@ def prediction_rows(rows: pd.DataFrame, slice_name: str) -> pd.DataFrame:
             "prediction_slice": pd.Series(slice_name, index=rows.index, dtype=object),
             MODEL_COLUMN: rows[MODEL_COLUMN].astype(object),
             VERSION_COLUMN: rows[VERSION_COLUMN].astype(object),
+            RUN_COLUMN: run_ids(rows).astype("category").astype(object),  # equal texts become one object
             PREDICTION_COLUMN: rows[PREDICTION_COLUMN],
-            CLASSES_COLUMN: rows[CLASSES_COLUMN].astype("category").astype(object),  # equal texts become one object
+            CLASSES_COLUMN: rows[CLASSES_COLUMN].astype("category").astype(object),
         }
     )
 

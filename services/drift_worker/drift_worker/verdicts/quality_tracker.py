@@ -33,6 +33,7 @@ from driftloop.evaluation.performance_estimation import estimate_performance
 from driftloop.evaluation.targets import Target
 from driftloop.events import (
     MODEL_COLUMN,
+    RUN_COLUMN,
     VERSION_COLUMN,
     DriftVerdict,
     EstimateTrackRecord,
@@ -50,7 +51,17 @@ from driftloop.telemetry import tracing
 
 log = structlog.get_logger(__name__)
 
+VERSION_COLUMNS = [MODEL_COLUMN, VERSION_COLUMN, RUN_COLUMN]
 MIN_WINDOWS = 5  # a good track record of fewer windows can be luck
+
+
+class VersionKey(NamedTuple):
+    """A version of a model, as its rows in memory name it."""
+
+    model: str
+    version: str
+    run_id: str
+    """Empty if it is not known."""
 
 
 class PooledRows(NamedTuple):
@@ -74,8 +85,8 @@ class QualityTracker:
         self._outcomes = RecentSlices(
             bucket, topics.outcomes, settings.outcome_lookback_slices, OUTCOME_COLUMNS, outcome_rows
         )
-        self._gate_evaluations: dict[tuple[str, str], Evaluation | None] = {}
-        self._errors_by_version: dict[tuple[str, str], dict[Window, float]] | None = None
+        self._gate_evaluations: dict[VersionKey, Evaluation | None] = {}
+        self._errors_by_version: dict[VersionKey, dict[Window, float]] | None = None
 
     def evaluate_slice(self, window: Window) -> list[QualityVerdict]:
         """Return a verdict on each version with outcomes in an archived slice of outcomes."""
@@ -89,12 +100,10 @@ class QualityTracker:
         if unmatched:
             log.warning("quality.outcomes_unmatched", window=window.name, outcomes=unmatched)
         verdicts = []
-        for model, version in (
-            slice_rows[[MODEL_COLUMN, VERSION_COLUMN]].dropna().drop_duplicates().itertuples(index=False)
-        ):
-            is_version = (recent[MODEL_COLUMN] == model) & (recent[VERSION_COLUMN] == version)
+        for names in slice_rows[VERSION_COLUMNS].dropna().drop_duplicates().itertuples(index=False, name=None):
+            is_version = (recent[VERSION_COLUMNS] == names).all(axis="columns")
             pooled = self._pool_rows(recent[is_version], slices)
-            verdicts.append(self._judge_version(window, str(model), str(version), pooled, unmatched))
+            verdicts.append(self._judge_version(window, VersionKey(*map(str, names)), pooled, unmatched))
         for verdict in verdicts:
             _update_metrics(verdict)
         return verdicts
@@ -115,11 +124,12 @@ class QualityTracker:
         track_record = self._track_record(verdict)
         trusted, explanation = self._is_trusted(track_record)
         estimate = QualityEstimate(
-            id=f"{verdict_id(verdict.window, verdict.model, verdict.version)}/estimate",
+            id=f"{verdict_id(verdict.window, verdict.model, verdict.version, verdict.run_id)}/estimate",
             traceparent=tracing.current_traceparent(),
             window=verdict.window,
             model=verdict.model,
             version=verdict.version,
+            run_id=verdict.run_id,
             rows=len(probabilities),
             first_prediction_at=verdict.first_prediction_at,
             last_prediction_at=verdict.last_prediction_at,
@@ -147,8 +157,8 @@ class QualityTracker:
         predictions = predictions.drop_duplicates("row_hash").drop(columns="key_hash")
         joined = latest_outcomes.merge(predictions, on="row_hash", how="left")
         self._errors_by_version = {}
-        for (model, version), version_rows in joined.groupby([MODEL_COLUMN, VERSION_COLUMN]):
-            self._errors_by_version[str(model), str(version)] = self._estimate_errors(version_rows)
+        for names, version_rows in joined.groupby(VERSION_COLUMNS):
+            self._errors_by_version[VersionKey(*map(str, names))] = self._estimate_errors(version_rows)
         return joined
 
     def _estimate_errors(self, rows: pd.DataFrame) -> dict[Window, float]:
@@ -173,7 +183,8 @@ class QualityTracker:
 
     def _track_record(self, verdict: DriftVerdict) -> EstimateTrackRecord:
         """Return the errors of earlier estimates for a version, without those for rows of the verdict's own window."""
-        errors_by_window = (self._errors_by_version or {}).get((verdict.model, verdict.version), {})
+        key = VersionKey(verdict.model, verdict.version, verdict.run_id or "")
+        errors_by_window = (self._errors_by_version or {}).get(key, {})
         errors = [error for window, error in errors_by_window.items() if not _overlap(window, verdict.window)]
         if not errors:
             return EstimateTrackRecord()
@@ -213,19 +224,18 @@ class QualityTracker:
         all_rows = PooledRows(rows, len(slices))
         return all_rows if len(np.unique(days)) >= MIN_DAYS else enough_rows or all_rows
 
-    def _judge_version(
-        self, window: Window, model: str, version: str, pooled: PooledRows, unmatched: int
-    ) -> QualityVerdict:
+    def _judge_version(self, window: Window, judged: VersionKey, pooled: PooledRows, unmatched: int) -> QualityVerdict:
         """Return the verdict on a version's pooled rows; it is the same whenever the window is judged."""
         rows = pooled.rows
         verdict_of = partial(
             QualityVerdict,
-            id=verdict_id(window, model, version),
+            id=verdict_id(window, *judged),
             traceparent=tracing.current_traceparent(),
             window=window,
             windows=pooled.windows,
-            model=model,
-            version=version,
+            model=judged.model,
+            version=judged.version,
+            run_id=judged.run_id or None,
             rows=len(rows),
             unmatched=unmatched,
             first_prediction_at=rows["predicted_at"].min().to_pydatetime(),
@@ -237,7 +247,7 @@ class QualityTracker:
         scored = score_rows(rows)
         unknown_labels = scored.target.count_unknown(rows["outcome"])
         if unknown_labels:
-            log.warning("quality.unknown_labels", window=window.name, version=version, labels=unknown_labels)
+            log.warning("quality.unknown_labels", window=window.name, version=judged.version, labels=unknown_labels)
         verdict_of = partial(verdict_of, unknown_labels=unknown_labels)
         if scored.has_invalid_predictions:
             explanation = "the predictions are not one number or label per row"
@@ -247,7 +257,7 @@ class QualityTracker:
             explanation = f"the version knows none of the labels of {len(rows):,} outcomes"
             return verdict_of(verdict="inconclusive", reason="unknown_labels", explanation=explanation)
         try:
-            at_gate, gate_error = self._gate_evaluation(model, version), None
+            at_gate, gate_error = self._gate_evaluation(judged), None
         except ReferenceUnavailable as error:
             at_gate, gate_error = None, GateComparison("inconclusive", str(error), "unreadable_gate_evaluation")
         headline = _headline_metric(at_gate, scored.target)
@@ -255,11 +265,12 @@ class QualityTracker:
         compared = gate_error or compare_with_gate(in_service, at_gate)
         return verdict_of(**compared._asdict(), in_service=in_service, at_gate=at_gate)
 
-    def _gate_evaluation(self, model: str, version: str) -> Evaluation | None:
+    def _gate_evaluation(self, judged: VersionKey) -> Evaluation | None:
         """Return the gate's evaluation of a version; it is stored before the version serves, or never."""
-        if (model, version) not in self._gate_evaluations:
-            self._gate_evaluations[model, version] = load_gate_evaluation(self._bucket, model, version)
-        return self._gate_evaluations[model, version]
+        if judged not in self._gate_evaluations:
+            model, version, run_id = judged
+            self._gate_evaluations[judged] = load_gate_evaluation(self._bucket, model, version, run_id=run_id)
+        return self._gate_evaluations[judged]
 
 
 class GateComparison(NamedTuple):

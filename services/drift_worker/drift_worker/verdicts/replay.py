@@ -114,7 +114,7 @@ def replay_verdicts(
         bucket: Where archive and references are.
         settings: The drift worker's settings of windows.
     """
-    windows: dict[tuple[str, str, str, int], set[Window]] = {}
+    windows: dict[tuple[str, str, str, str, int], set[Window]] = {}
     for event in all_events:
         if isinstance(event, DriftVerdict) and not event.replayed:
             windows.setdefault(_stream_of(event), set()).add(event.window)
@@ -125,20 +125,20 @@ def replay_verdicts(
         earlier = sorted(earlier, key=lambda window: window.first_offset)[-PRECEDING_WINDOWS:]
         preceding = []
         with suppress(FileNotFoundError):
-            preceding = [read_window(window, old.model, old.version) for window in earlier]
+            preceding = [read_window(window, old.model, old.version, old.run_id) for window in earlier]
         try:
-            rows = read_window(old.window, old.model, old.version)
+            rows = read_window(old.window, old.model, old.version, old.run_id)
         except FileNotFoundError:
             continue
         if len(rows) < old.rows:
             continue
-        new = window_judge.judge(old.window, old.model, old.version, rows, preceding, old.archive)
+        new = window_judge.judge(old.window, old.model, old.version, rows, preceding, old.archive, old.run_id)
         yield ReplayedVerdict(old, new.model_copy(update={"id": new_event_id(), "replayed": True}))
 
 
-def _stream_of(verdict: DriftVerdict) -> tuple[str, str, str, int]:
+def _stream_of(verdict: DriftVerdict) -> tuple[str, str, str, str, int]:
     """Return what the windows that follow one another have in common."""
-    return verdict.model, verdict.version, verdict.window.topic, verdict.window.partition
+    return verdict.model, verdict.version, verdict.run_id or "", verdict.window.topic, verdict.window.partition
 
 
 def format_table(replayed: Sequence[ReplayedVerdict]) -> Iterator[str]:

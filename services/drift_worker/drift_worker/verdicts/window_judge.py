@@ -43,16 +43,16 @@ class WindowJudge:
         """Start without references."""
         self._bucket = bucket
         self._settings = settings
-        self._references: dict[tuple[str, str], LoadedReference] = {}
+        self._references: dict[tuple[str, str, str | None], LoadedReference] = {}
 
-    def window_length(self, model: str, version: str) -> int:
+    def window_length(self, model: str, version: str, run_id: str | None = None) -> int:
         """Return how many rows a version's window has: what its reference was calibrated for, or the setting.
 
         Raises:
             StorageUnavailable: The bucket does not answer.
         """
         try:
-            return self._load_reference(model, version).reference.profile.window_rows
+            return self._load_reference(model, version, run_id).reference.profile.window_rows
         except Inconclusive:  # as its verdicts will be
             return self._settings.rows
 
@@ -64,6 +64,7 @@ class WindowJudge:
         rows: pd.DataFrame,
         preceding: Sequence[pd.DataFrame],
         archive: Sequence[str],
+        run_id: str | None = None,
     ) -> DriftVerdict:
         """Return the verdict on a version's window; it is the same whenever the window is judged.
 
@@ -76,13 +77,15 @@ class WindowJudge:
             rows: The window's rows, at least one.
             preceding: The rows of each of the version's windows before it, the oldest first.
             archive: The URLs of the files with the window's rows.
+            run_id: The run that logged the version, if it is known.
         """
         verdict_of = partial(
             DriftVerdict,
-            id=verdict_id(window, model, version),
+            id=verdict_id(window, model, version, run_id),
             window=window,
             model=model,
             version=version,
+            run_id=run_id,
             rows=len(rows),
             first_prediction_at=rows[TIME_COLUMN].min().to_pydatetime(),
             last_prediction_at=rows[TIME_COLUMN].max().to_pydatetime(),
@@ -90,7 +93,7 @@ class WindowJudge:
             traceparent=tracing.current_traceparent(),
         )
         try:
-            loaded = self._load_reference(model, version)
+            loaded = self._load_reference(model, version, run_id)
             comparable = self._to_comparable(loaded.reference, rows)
         except Inconclusive as error:
             return verdict_of(verdict="inconclusive", reason=error.reason, explanation=str(error))
@@ -128,11 +131,11 @@ class WindowJudge:
                 values[span.windows] = loaded.prepared.statistics(pooled)
         return values
 
-    def _load_reference(self, model: str, version: str) -> LoadedReference:
+    def _load_reference(self, model: str, version: str, run_id: str | None) -> LoadedReference:
         """Return the version's reference. Raises :class:`Inconclusive` if windows cannot be judged by it."""
-        if (model, version) not in self._references:
+        if (model, version, run_id) not in self._references:
             try:
-                reference = load_reference(self._bucket, model, version)
+                reference = load_reference(self._bucket, model, version, run_id or "")
                 profile = reference.profile
                 prepared = PreparedProfile.prepare(profile, reference.rows)
                 # Scored as a window will be, so that a profile that does not fit its rows is found here.
@@ -145,8 +148,8 @@ class WindowJudge:
                     "unreadable_reference",
                     f"the reference of version {version} of {model} has another schema than its profile: {error!r}",
                 ) from error
-            self._references[model, version] = LoadedReference(reference, prepared)
-        return self._references[model, version]
+            self._references[model, version, run_id] = LoadedReference(reference, prepared)
+        return self._references[model, version, run_id]
 
     def _to_comparable(self, reference: Reference, rows: pd.DataFrame) -> ComparableRows:
         """Return the rows as the reference has them. Raises :class:`Inconclusive` if they cannot be compared."""

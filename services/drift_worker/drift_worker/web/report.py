@@ -1,7 +1,7 @@
 """Render evidently's report of a window as HTML in the bucket.
 
-``python -m drift_worker.web.report MODEL VERSION WINDOW`` renders one report. It runs in a process of its own, because
-evidently takes ten seconds to import and as long to render.
+``python -m drift_worker.web.report MODEL VERSION WINDOW [RUN]`` renders one report. It runs in a process of its own,
+because evidently takes ten seconds to import and as long to render.
 """
 
 import argparse
@@ -39,11 +39,13 @@ class ReportKey(NamedTuple):
     version: str
     window: str
     """The window's name."""
+    run_id: str = ""
+    """The run of the version; empty if it is not known."""
 
     @classmethod
     def for_verdict(cls, verdict: DriftVerdict) -> Self:
         """Return the key of the report on a verdict's window."""
-        return cls(verdict.model, verdict.version, verdict.window.name)
+        return cls(verdict.model, verdict.version, verdict.window.name, verdict.run_id or "")
 
     @property
     def path(self) -> str:
@@ -66,9 +68,9 @@ def load_rows(bucket: Bucket, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
         WindowNotArchived: The archive has no rows of the version in the window.
         StorageUnavailable: The bucket does not answer.
     """
-    reference = reference_store.load_reference(bucket, key.model, key.version)
+    reference = reference_store.load_reference(bucket, key.model, key.version, key.run_id)
     try:
-        version_rows = archive.read_window(bucket, Window.parse(key.window), key.model, key.version)
+        version_rows = archive.read_window(bucket, Window.parse(key.window), *key[:2], key.run_id)
     except FileNotFoundError as error:
         raise WindowNotArchived(f"the archive has no window {key.window}") from error
     if version_rows.empty:
@@ -183,7 +185,8 @@ def main() -> None:
     os.nice(NICENESS)
     parser = argparse.ArgumentParser(prog="python -m drift_worker.web.report", description=__doc__)
     for name in ReportKey._fields:
-        parser.add_argument(name)
+        default = ReportKey._field_defaults.get(name)
+        parser.add_argument(name, nargs=None if default is None else "?", default=default)
     key = ReportKey(**vars(parser.parse_args()))
     try:
         print(render_and_store(Bucket(load_settings_or_exit(DriftWorkerSettings).storage), key))

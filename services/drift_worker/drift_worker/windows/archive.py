@@ -24,6 +24,7 @@ from driftloop.events import (
     PREDICTION_COLUMN,
     RESERVED_COLUMNS,
     ROW_COLUMN,
+    RUN_COLUMN,
     TIME_COLUMN,
     VERSION_COLUMN,
     FeatureValue,
@@ -51,6 +52,7 @@ def predictions_table(events: Sequence[Prediction]) -> pa.Table:
         TIME_COLUMN: pa.array([event.time for event in event_per_row], TIME),
         MODEL_COLUMN: pa.array([event.model for event in event_per_row], pa.string()),
         VERSION_COLUMN: pa.array([event.version for event in event_per_row], pa.string()),
+        RUN_COLUMN: pa.array([event.run_id for event in event_per_row], pa.string()),
         PREDICTION_COLUMN: _arrow_column([prediction for event in events for prediction in event.predictions]),
         CLASSES_COLUMN: pa.array([_json_or_none(event.classes) for event in event_per_row], pa.string()),
         LABEL_COLUMN: pa.array(
@@ -151,7 +153,14 @@ def read_slice(bucket: Bucket, window: Window) -> pd.DataFrame:
     return bucket.read_parquet(slice_path(window))
 
 
-def read_window(bucket: Bucket, window: Window, model: str, version: str) -> pd.DataFrame:
+def run_ids(rows: pd.DataFrame) -> pd.Series:
+    """Return the run of the version that has predicted each row, an empty text if it is not known."""
+    if RUN_COLUMN not in rows:
+        return pd.Series("", index=rows.index, name=RUN_COLUMN, dtype=object)
+    return rows[RUN_COLUMN].astype(object).fillna("")
+
+
+def read_window(bucket: Bucket, window: Window, model: str, version: str, run_id: str | None = None) -> pd.DataFrame:
     """Return a version's rows of a window, each once: until orphans are deleted, a row can be in two slices.
 
     Raises :class:`FileNotFoundError` if the archive has no slice of the window.
@@ -161,7 +170,10 @@ def read_window(bucket: Bucket, window: Window, model: str, version: str) -> pd.
         raise FileNotFoundError(window.name)
     with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
         frames = list(readers.map(lambda each: read_slice(bucket, each), slices))
-    parts = [rows[(rows[MODEL_COLUMN] == model) & (rows[VERSION_COLUMN] == version)] for rows in frames]
+    parts = [
+        rows[(rows[MODEL_COLUMN] == model) & (rows[VERSION_COLUMN] == version) & (run_ids(rows) == (run_id or ""))]
+        for rows in frames
+    ]
     rows = concat_rows([part for part in parts if len(part)] or parts[:1])
     return rows.drop_duplicates([ID_COLUMN, ROW_COLUMN])
 

@@ -78,7 +78,7 @@ class PartitionState(NamedTuple):
     slices: tuple[int, ...] = ()
     """Where the latest slices begin; each ends where the next one begins."""
     versions: Mapping[str, VersionWindows] = {}
-    """By the digest of model and version, the one that was seen last at the end."""
+    """By the digest of model, version and run, the one that was seen last at the end."""
 
     def windows(self, partition: Partition) -> list[Window]:
         """Return the slices in order of their offsets."""
@@ -90,9 +90,10 @@ class PartitionState(NamedTuple):
 
 
 @lru_cache(maxsize=1_000)
-def version_digest(model: str, version: str) -> str:
-    """Return a short name of a model's version, always the same."""
-    number = int.from_bytes(sha256(json.dumps([model, version]).encode()).digest()) % BASE**DIGEST_DIGITS
+def version_digest(model: str, version: str, run_id: str | None = None) -> str:
+    """Return a short name of a model's version, of a run if it is known; always the same."""
+    names = [model, version, run_id] if run_id else [model, version]
+    number = int.from_bytes(sha256(json.dumps(names).encode()).digest()) % BASE**DIGEST_DIGITS
     return _to_text(number).rjust(DIGEST_DIGITS, "0")
 
 

@@ -28,7 +28,7 @@ class ClosedWindow(NamedTuple):
     """A version's window that ends with a slice."""
 
     version: str
-    """The digest of model and version."""
+    """The digest of model, version and run."""
     first_offset: int
     """Where its first slice begins."""
     preceding: tuple[int, ...]
@@ -115,8 +115,13 @@ class Slicer:
     when there are so many versions that its version is forgotten.
     """
 
-    def __init__(self, settings: WindowSettings, window_length: Callable[[str, str], int]) -> None:
-        """Start without open slices; ``window_length`` returns how many rows a window of a model's version has."""
+    def __init__(self, settings: WindowSettings, window_length: Callable[[str, str, str | None], int]) -> None:
+        """Start without open slices.
+
+        Args:
+            settings: When slices and windows close.
+            window_length: Returns how many rows a window has of a version, by its model, number and run.
+        """
         self._settings = settings
         self._window_length = window_length
         self._partitions: dict[Partition, _OpenPartition] = {}
@@ -172,12 +177,12 @@ class Slicer:
     ) -> tuple[str, OpenWindow]:
         """Add an event to the open window of its version; return both."""
         assert partition.slice is not None
-        version = version_digest(event.model, event.version)
+        version = version_digest(event.model, event.version, event.run_id)
         windows = partition.versions.pop(version, VersionWindows())  # it becomes the last one
         window = windows.open or OpenWindow(
             first_offset=partition.slice.first_offset,
             rows=0,
-            length=self._window_length(event.model, event.version),
+            length=self._window_length(event.model, event.version, event.run_id),
             opened_at=int(message.published_at),
         )
         window = window._replace(rows=window.rows + _row_count(event))

@@ -89,8 +89,8 @@ class WindowRows:
 
 
 def _by_version(window: Window, rows: pd.DataFrame) -> Iterator[tuple[str, SliceRows]]:
-    for (model, version), version_rows in rows.groupby([MODEL_COLUMN, VERSION_COLUMN]):
-        yield version_digest(str(model), str(version)), SliceRows(window, version_rows)
+    for (model, version, run_id), of_version in rows.groupby([MODEL_COLUMN, VERSION_COLUMN, archive.run_ids(rows)]):
+        yield version_digest(str(model), str(version), str(run_id)), SliceRows(window, of_version)
 
 
 def _needed(held: dict[str, list[SliceRows]], state: PartitionState) -> dict[str, list[SliceRows]]:
