@@ -150,7 +150,7 @@ class ConsumerLoop:
         self._lag = LagMetrics(consumer)
         self._member_id = ""  # the latest one; a replaced member has none
         self._next_offsets: dict[TopicPartition, int] = {}  # after the message that was handed over last
-        self._must_rewind = False  # partitions were assigned since the last poll, or what was read is not committed
+        self._must_rewind = False  # partitions were assigned since the last poll, or could not be rewound
         self._retrying_since: float | None = None
         self._consecutive_invalid = 0
         self._recent_validity: deque[bool] = deque(maxlen=limits.ratio_window)  # True for an invalid message
@@ -200,10 +200,10 @@ class ConsumerLoop:
                     self._lag.on_handled(polled)
             except Rebalanced as error:
                 log.warning("consumer.commit_refused", error=str(error))
-                self._must_rewind = True
+                self._rewind_now_or_after_poll()
             except RetryLater as error:
                 self._back_off(error, stop)
-                self._must_rewind = True
+                self._rewind_now_or_after_poll()
             self._lag.update()
             self._rejoin_if_stalled()
 
@@ -355,6 +355,13 @@ class ConsumerLoop:
                     forgotten.append(Commit(partition.topic, partition.partition, offset))
         self._handler.on_assigned(positions)
         self._commit(forgotten)
+
+    def _rewind_now_or_after_poll(self) -> None:
+        try:
+            self._rewind_to_committed()
+        except (Rebalanced, RetryLater) as error:  # as of the position of a partition of which nothing is committed
+            log.warning("consumer.rewind_postponed", error=str(error))
+            self._must_rewind = True
 
     def mark_rebalanced(self) -> None:
         """Make the loop rewind after the current poll: partitions were assigned."""

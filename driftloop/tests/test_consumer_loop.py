@@ -19,6 +19,7 @@ from driftloop.kafka.client import create_consumer
 from driftloop.kafka.codec import Message, encode
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, ConsumerLoop, DeadLetterLimitExceeded, RetryLater
+from driftloop.kafka.read_positions import FindHandled, nothing_handled
 from driftloop.kafka.transactional_producer import CommittedPosition, InstanceReplaced, TransactionalProducer
 from driftloop.settings import DeadLetterSettings, TopicsSettings
 from driftloop.telemetry.health import Health
@@ -112,11 +113,11 @@ class Setup:
         for message in outcomes(*names):
             self.broker.append(TOPIC, message, partition)
 
-    def run(self, limits: DeadLetterSettings = LENIENT) -> None:
+    def run(self, limits: DeadLetterSettings = LENIENT, find_handled: FindHandled = nothing_handled) -> None:
         """Run a new loop on the consumer. The events that it publishes go to the topic ``drift``."""
         self.stop.clear()
         producer = TransactionalProducer(KAFKA, TopicsSettings(outcomes="drift"), "test", "1")
-        self.loop = ConsumerLoop(self.consumer, [TOPIC], self.handler, producer, limits, self.health)
+        self.loop = ConsumerLoop(self.consumer, [TOPIC], self.handler, producer, limits, self.health, find_handled)
         self.loop.run(self.stop)
 
     def committed(self) -> dict[int, int]:
@@ -484,3 +485,64 @@ def test_loop_waits_while_another_process_has_its_place(setup: Setup, monkeypatc
         setup.run()
     assert waited == [("group", "group-1")]
     assert setup.consumer.closed
+
+
+def forgotten() -> float:
+    return REGISTRY.get_sample_value("driftloop_forgotten_commits_total", {"topic": TOPIC}) or 0.0
+
+
+def test_loop_goes_on_behind_what_was_handled_if_nothing_is_committed(setup: Setup) -> None:
+    setup.add("a", "b", "c")
+    setup.add("x", partition=1)
+    before = forgotten()
+    setup.run(find_handled=lambda topic, partition: {(TOPIC, 0): 2}.get((topic, partition)))
+    assert setup.handler.handled() == [(0, 2, "c"), (1, 0, "x")]
+    assert ("assigned", {(TOPIC, 0): CommittedPosition(2)}) in setup.handler.calls
+    assert setup.committed() == {0: 3, 1: 1}
+    assert forgotten() - before == 1
+
+
+def test_loop_commits_the_position_that_it_has_found(setup: Setup) -> None:
+    setup.add("a", "b")
+    setup.run(find_handled=lambda _, partition: None if partition else 2)
+    assert setup.handler.handled() == []
+    assert setup.committed() == {0: 2}
+
+
+def test_loop_does_not_ask_what_was_handled_if_it_is_committed(setup: Setup) -> None:
+    setup.add("a")
+    setup.add("x", partition=1)
+    setup.run()
+    setup.add("b")
+    asked: list[int] = []
+    setup.broker.rebalance([P0, P1])
+    setup.run(find_handled=lambda _, partition: asked.append(partition))
+    assert setup.handler.handled()[-1] == (0, 1, "b")
+    assert asked == []
+
+
+@pytest.mark.parametrize("handled", [1, 3], ids=["deleted since", "of another log"])
+def test_position_that_was_found_is_within_the_log(setup: Setup, handled: int) -> None:
+    setup.add("a", "b")
+    if handled == 1:
+        setup.add("c", "d")
+        setup.broker.beginnings[P0] = 2
+    setup.run(find_handled=lambda _, partition: None if partition else handled)
+    first = setup.handler.handled()[0]
+    assert first == ((0, 2, "c") if handled == 1 else (0, 0, "a"))
+
+
+def test_loop_waits_until_it_knows_what_was_handled(setup: Setup) -> None:
+    setup.add("a", "b")
+    attempts: list[int] = []
+
+    def find(_: str, partition: int) -> int | None:
+        attempts.append(partition)
+        if len(attempts) <= 3:
+            raise RetryLater("no bucket")
+        return None if partition else 1
+
+    setup.run(find_handled=find)
+    assert setup.handler.handled() == [(0, 1, "b")]
+    assert len(setup.pauses) >= 1
+    assert setup.committed() == {0: 2}

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient
 
 from drift_worker.windows.orphan_cleanup import SCAN_INTERVAL_SECONDS
 from driftloop.drift.settings import WindowSettings
@@ -441,6 +443,68 @@ def test_several_models_and_a_swap_share_a_topic_and_each_is_judged_also_after_a
     rows = {window: group.rows(window) for windows in group.windows().values() for window in windows}
     assert_each_row_is_in_one_window_of_its_version(rows, verdicts)
     assert sum(map(len, rows.values())) == 10 * (23 + 43 + 66)
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["whole log", "log begins in a slice"])
+def test_worker_goes_on_behind_the_archive_after_its_offsets_were_forgotten(
+    stack: Stack, make_group: MakeGroup, random_source: random.Random, deleted: bool
+) -> None:
+    group = make_group(f"forgotten-{deleted}".lower(), partitions=2, idle_timeout_seconds=5)
+    admin = KafkaAdminClient(bootstrap_servers=stack.kafka.bootstrap_servers)
+    source = np.random.default_rng(7)
+
+    def publish(count: int) -> list[str]:
+        """Publish so many events of ten rows; return their ids."""
+        events: list[Prediction] = []
+        for _ in range(count):
+            features = make_features(source, 0, 10)
+            predictions = make_predictions(source, features)
+            events.append(Prediction(model=MODEL, version="1", features=features, predictions=predictions))
+        group.publish(events)
+        return [event.id for event in events]
+
+    def is_caught_up() -> bool | None:
+        return reader.is_caught_up(stack.kafka, group.name, [group.name]) or None
+
+    def forget() -> bool | None:
+        (result,) = admin.delete_groups([group.name]).items()
+        return result[1] == "OK" or None
+
+    published = publish(random_source.randint(90, 130))
+    worker = group.worker()
+    wait_until(is_caught_up, "everything is archived", seconds=120)
+    worker.stop()
+    before = {verdict.id: verdict for verdict in group.verdicts()}
+    slices = {partition: windows[-1] for partition, windows in group.windows().items()}
+    assert before
+    assert slices.keys() == {0, 1}
+    wait_until(forget, "the group is deleted", seconds=120)  # once the session of its member has ended
+    if deleted:
+        middle = {number: (last.first_offset + last.last_offset) // 2 for number, last in slices.items()}
+        admin.delete_records({TopicPartition(group.name, number): offset for number, offset in middle.items()})
+    published += publish(random_source.randint(90, 130))
+
+    worker.start()
+    wait_until(lambda: len(group.verdicts()) > len(before) or None, "new windows are judged", seconds=120)
+    wait_until(is_caught_up, "the rest is archived", seconds=120)
+    worker.stop()
+    admin.close()
+    forgotten = {entry["partition"]: entry["position"] for entry in worker.log_entries("consumer.commit_forgotten")}
+    assert forgotten == {number: last.last_offset + 1 for number, last in slices.items()}
+    windows = group.windows()
+    assert {number: [each for each in windows[number] if each == last] for number, last in slices.items()} == {
+        number: [last] for number, last in slices.items()
+    }
+    rows = pd.concat([group.rows(window) for window in chain.from_iterable(windows.values())])
+    assert Counter(rows["_id"]) == dict.fromkeys(published, 10)
+    verdicts = group.verdicts()
+    assert {verdict.id: verdict for verdict in verdicts if verdict.id in before} == before
+    assert len({verdict.id for verdict in verdicts}) == len(verdicts)
+    for number, last in slices.items():
+        new = [v.window for v in verdicts if v.id not in before and v.window.partition == number]
+        assert all(window.first_offset > last.last_offset for window in new)
+        for window, next_window in pairwise(sorted(windows[number], key=lambda each: each.first_offset)):
+            assert window.last_offset + 1 == next_window.first_offset
 
 
 def test_replay_judges_archived_windows_with_the_current_reference(make_group: MakeGroup, reference: Reference) -> None:

@@ -86,8 +86,9 @@ def store_reference(
     version: str = "1",
     rows: pd.DataFrame | None = None,
     distances: Mapping[str, DistanceName] = {},
+    run_id: str = "",
 ) -> Reference:
-    """Store a reference for a version: ``rows``, or rows of 80 days; ``distances`` are by column."""
+    """Store a reference for a version and its run: ``rows``, or rows of 80 days; ``distances`` are by column."""
     rows = make_days(80) if rows is None else rows
     importance = {"temp": 0.04, "visib": 0.01, "carrier": 0.02}
     day_numbers = np.repeat(np.arange(80), ROWS)
@@ -102,7 +103,7 @@ def store_reference(
         distances=distances,
     )
     reference = Reference(rows, profile)
-    reference_store.save_reference(bucket, model, version, reference)
+    reference_store.save_reference(bucket, model, version, reference, run_id)
     return reference
 
 

@@ -14,7 +14,7 @@ pytest_plugins = "tests.support.drift_windows"
 
 AT = datetime(2013, 7, 1, tzinfo=UTC)
 OWN_COLUMNS = [
-    *("_id", "_row", "_time", "_model", "_version", "_prediction"),
+    *("_id", "_row", "_time", "_model", "_version", "_run_id", "_prediction"),
     *("_classes", "_label", "_key", "_context"),
 ]
 
@@ -75,6 +75,15 @@ def test_window_of_several_slices_has_each_row_of_its_version_once(bucket: Bucke
     assert read_window(bucket, whole, "m", "3").empty
     with pytest.raises(FileNotFoundError):
         read_window(bucket, whole.model_copy(update={"first_offset": 50, "last_offset": 59}), "m", "1")
+
+
+def test_window_has_the_rows_of_its_versions_run_only(bucket: Bucket) -> None:
+    window = Window(topic="predictions", partition=0, first_offset=0, last_offset=2)
+    one = Prediction(id="a", time=AT, model="m", version="1", features={"x": [1.0]}, predictions=[0.1])
+    two, three = (one.model_copy(update={"id": run_id, "run_id": run_id}) for run_id in ("first", "second"))
+    write_slice(bucket, window, predictions_table([one, two, three]))
+    ids = {run_id: read_window(bucket, window, "m", "1", run_id)["_id"].tolist() for run_id in (None, "first", "gone")}
+    assert ids == {None: ["a"], "first": ["first"], "gone": []}
 
 
 def test_outcomes_table_has_the_key_of_an_outcome_without_an_id() -> None:

@@ -63,6 +63,7 @@ class ArchiveBuilder:
                 "_time": pd.Timestamp(BEGIN + timedelta(days=day)),
                 "_model": "m",
                 "_version": version,
+                "_run_id": None,
                 "_prediction": chances if predictions is None else predictions,
                 "_classes": "[0, 1]" if predictions is None else None,
                 "_key": [f"key-{row}" for row in range(ROWS)],

@@ -147,7 +147,26 @@ def test_reference_is_loaded_once(window_judge: WindowJudge, bucket: Bucket, mon
     monkeypatch.setattr(FolderBucket, "read", recording_read)
     for _ in range(3):
         judge(window_judge, make_days(1, 3))
-    assert len(paths) == len(set(paths)) == 2  # rows and profile
+    assert len(paths) == len(set(paths)) == 3  # rows, profile, and the run that was saved last
+
+
+def test_version_of_the_same_number_and_another_run_has_its_own_reference(
+    window_judge: WindowJudge, bucket: Bucket
+) -> None:
+    store_reference(bucket, run_id="first")
+    store_reference(bucket, rows=make_days(80, warmer=12), run_id="second")
+    rows = rows_of_day(make_days(1, 3))
+    judged = {
+        run_id: window_judge.judge(window(), "m", "1", rows, [], ["gs://b/rows"], run_id)
+        for run_id in ("first", "second", "gone", None)
+    }
+    assert {run_id: (verdict.verdict, verdict.run_id) for run_id, verdict in judged.items()} == {
+        "first": ("no_drift", "first"),
+        "second": ("drift", "second"),
+        "gone": ("inconclusive", "gone"),
+        None: ("drift", None),  # by the reference that was saved last
+    }
+    assert len({verdict.id for verdict in judged.values()}) == len(judged)
 
 
 def test_values_that_are_no_numbers_are_a_type_mismatch_and_count_as_missing(

@@ -275,6 +275,24 @@ def path_of(bucket: Bucket, **bounds: int) -> str:
     return archive.slice_path(next(each for each in slices if getattr(each, name) == bound))
 
 
+def test_model_that_was_made_again_has_windows_of_its_own(worker: Worker, bucket: Bucket) -> None:
+    """Both versions have the number 1, and runs tell them apart."""
+    store_reference(bucket, run_id="first")
+    store_reference(bucket, rows=make_days(80, warmer=12), run_id="second")
+    events = [
+        *(prediction(day, rows=60, run_id="first") for day in (1, 2)),
+        *(prediction(day, warmer=12, rows=60, run_id="second") for day in (3, 4)),
+    ]
+    verdicts = drift_verdicts(run(worker, [events[0], *events[2:], events[1]]))
+    assert [(verdict.run_id, verdict.version, verdict.verdict, verdict.rows) for verdict in verdicts] == [
+        ("second", "1", "no_drift", 120),
+        ("first", "1", "no_drift", 120),
+    ]
+    for verdict in verdicts:
+        rows = archive.read_window(bucket, verdict.window, "m", "1", verdict.run_id)
+        assert len(rows) == verdict.rows
+
+
 @pytest.mark.parametrize(
     "shares",
     [

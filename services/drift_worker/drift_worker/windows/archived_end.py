@@ -29,7 +29,7 @@ class ArchivedEnd:
     def find(self, topic: str, partition: int) -> int | None:
         """Return the offset behind the last archived slice; ``None`` if there is none, or if it is of another log.
 
-        After a topic was deleted and made again its offsets begin anew, and the archive still has the slices of before:
+        After a topic was deleted and made again its offsets begin at 0, and the archive still has the slices of before:
         then the log has other events at the last slice's offsets.
 
         Raises:
