@@ -47,7 +47,7 @@ def make_slicer(
     rows: int,
     idle_timeout_seconds: float = 60,
     max_age_seconds: float = 60,
-    window_length: Callable[[str, str], int] | None = None,
+    window_length: Callable[[str, str, str | None], int] | None = None,
 ) -> Slicer:
     settings = WindowSettings.model_construct(
         None, rows=rows, idle_timeout_seconds=idle_timeout_seconds, max_age_seconds=max_age_seconds, min_fraction=0.9
@@ -242,7 +242,7 @@ def test_several_models_have_windows_of_their_own(models: int, max_rows: int, ra
 def test_three_versions_at_once_have_their_own_lengths(random_source: Random) -> None:
     lengths = {("m", "1"): 50, ("m", "2"): 200, ("m", "3"): 120}
     messages = list(mixed(random_source, dict.fromkeys(lengths, 1), 4_000))
-    run = Run(make_slicer(1_000, window_length=lambda *name: lengths[name]))
+    run = Run(make_slicer(1_000, window_length=lambda model, version, _: lengths[model, version]))
     run.add(*messages)
     assert_each_row_is_in_one_window(run, messages, lengths)
     assert [len(run.of(name)) > 3 for name in lengths] == [True] * 3
@@ -327,7 +327,7 @@ def test_next_owner_cuts_the_same_windows(restart_after: int, random_source: Ran
     ]
 
     def slicer() -> Slicer:
-        return make_slicer(1_000, max_age_seconds=900, window_length=lambda *name: lengths[name])
+        return make_slicer(1_000, max_age_seconds=900, window_length=lambda model, version, _: lengths[model, version])
 
     undisturbed = Run(slicer())
     undisturbed.add(*messages)
@@ -347,7 +347,7 @@ def test_next_owner_cuts_the_same_windows(restart_after: int, random_source: Ran
 
 def test_window_that_needs_more_slices_than_can_be_listed_closes_early() -> None:
     slow, fast = ("slow", "1"), ("fast", "1")
-    run = Run(make_slicer(2, window_length=lambda model, _: 10 if model == "slow" else 2))
+    run = Run(make_slicer(2, window_length=lambda model, *_: 10 if model == "slow" else 2))
     run.add(prediction(0, of=slow), *(prediction(n, of=fast) for n in range(1, 2 * MAX_SLICES + 10)))
     (early,) = run.of(slow)
     assert (early.first_offset, early.rows) == (0, 1)
