@@ -23,6 +23,7 @@ from driftloop.events import (
     PREDICTION_COLUMN,
     RESERVED_COLUMNS,
     ROW_COLUMN,
+    RUN_COLUMN,
     TIME_COLUMN,
     VERSION_COLUMN,
     DriftVerdict,
@@ -45,8 +46,8 @@ MAX_PARALLEL_READS = 8
 VERDICT_BATCH_SIZE = 200
 MAX_WINDOWS = 1_000  # far more than can be open at the same time
 OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN, "outcome"]
-VerdictKey = tuple[str, str, str]
-"""Archive file, model and version."""
+VerdictKey = tuple[str, str, str, str | None]
+"""Archive file, model, version and its run."""
 
 
 class LocatedPrediction(NamedTuple):
@@ -65,6 +66,8 @@ class LocatedPrediction(NamedTuple):
     """The event; ``None`` if the topic's retention time is over."""
     keys: tuple[str | None, ...] = ()
     """The client's key of each row; empty if no row has one."""
+    run_id: str | None = None
+    """The run of the version; ``None`` if it is not known."""
 
 
 class ReportedOutcome(FrozenModel):
@@ -162,8 +165,7 @@ def explanation_of(
 ) -> Explanation:
     """Return the explanation of a prediction that was found, with the URLs of its window's report and reference."""
     trace = prediction.event.traceparent if prediction.event is not None else None
-    run_id = prediction.event.run_id if prediction.event is not None else None
-    prefix = reference_store.find_reference(bucket, prediction.model, prediction.version, run_id or "")
+    prefix = reference_store.find_reference(bucket, prediction.model, prediction.version, prediction.run_id or "")
     return Explanation(
         id=prediction_id,
         model=prediction.model,
@@ -276,7 +278,7 @@ def _locate_in_archive(settings: StorageCliSettings, bucket: Bucket, prediction_
                 for archive, rows in executor.map(read, new[start : start + MAX_PARALLEL_READS]):
                     if len(rows):
                         # The verdict on another version's window may have named the file: this one's may come later.
-                        key = (archive, str(rows[MODEL_COLUMN].iloc[0]), str(rows[VERSION_COLUMN].iloc[0]))
+                        key = _verdict_key(archive, rows.iloc[0])
                         while key not in verdict_by_key and (batch := list(islice(verdicts, VERDICT_BATCH_SIZE))):
                             verdict_by_key |= _by_key(batch)
                         event = _find_event(reader.read_window(settings.kafka, Window.parse(archive)), prediction_id)
@@ -285,7 +287,12 @@ def _locate_in_archive(settings: StorageCliSettings, bucket: Bucket, prediction_
 
 
 def _by_key(verdicts: Iterable[DriftVerdict]) -> dict[VerdictKey, DriftVerdict]:
-    return {(url, verdict.model, verdict.version): verdict for verdict in verdicts for url in verdict.archive}
+    return {(url, v.model, v.version, v.run_id): v for v in verdicts for url in v.archive}
+
+
+def _verdict_key(archive: str, row: pd.Series) -> VerdictKey:
+    run_id = row.get(RUN_COLUMN)
+    return archive, str(row[MODEL_COLUMN]), str(row[VERSION_COLUMN]), run_id if isinstance(run_id, str) else None
 
 
 def _find_event(events: Iterator[Event], prediction_id: str) -> Prediction | None:
@@ -296,7 +303,8 @@ def _from_archive_rows(
     archive: str, rows: pd.DataFrame, verdict_by_key: Mapping[VerdictKey, DriftVerdict], event: Prediction | None
 ) -> LocatedPrediction:
     first = rows.iloc[0]
-    model, version = str(first[MODEL_COLUMN]), str(first[VERSION_COLUMN])
+    key = _verdict_key(archive, first)
+    _, model, version, run_id = key
     features = [str(name) for name in rows if name not in RESERVED_COLUMNS]
     return LocatedPrediction(
         model,
@@ -307,9 +315,10 @@ def _from_archive_rows(
             for prediction, values in zip(rows[PREDICTION_COLUMN], rows[features].to_numpy(dtype=object), strict=True)
         ],
         archive,
-        verdict_by_key.get((archive, model, version)),
+        verdict_by_key.get(key),
         event,
         tuple(key if isinstance(key, str) else None for key in rows[KEY_COLUMN]),
+        run_id,
     )
 
 
@@ -324,7 +333,7 @@ def _locate_on_topic(settings: StorageCliSettings, prediction_id: str) -> Locate
     features = [dict(zip(event.features, values, strict=True)) for values in zip(*event.features.values(), strict=True)]
     rows = list(zip(event.predictions, features, strict=True))
     keys = tuple(event.keys or ())
-    return LocatedPrediction(event.model, event.version, event.time, rows, None, None, event, keys)
+    return LocatedPrediction(event.model, event.version, event.time, rows, None, None, event, keys, event.run_id)
 
 
 def _reported_outcomes(outcomes: pd.DataFrame) -> list[ReportedOutcome]:
@@ -353,7 +362,7 @@ def _registered_version(
         aliases = [name for name in names if registry.version_for_alias(name) == prediction.version]
     except (MlflowException, RegistryRefused, RegistryUnavailable) as error:
         return None, str(error)
-    predicted_by = prediction.event.run_id if prediction.event is not None else None
+    predicted_by = prediction.run_id
     if predicted_by is not None and predicted_by != identify(version).run_id:
         return None, (
             f"its version {prediction.version} is another one: the model was deleted and made again after run "

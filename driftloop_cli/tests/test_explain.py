@@ -263,10 +263,22 @@ def test_explanation_of_reference_says_whether_it_is_complete(bucket: Any) -> No
 
 def test_explain_names_the_reference_of_the_run_that_predicted(bucket: Any) -> None:
     bucket.files["references/m/1/last_run"] = b"second"
-    event = prediction_event(new_event_id())
-    of_first = located()._replace(event=event.model_copy(update={"run_id": "first"}))
+    of_first = located(run_id="first")
     assert explain(bucket, of_first).reference == "gs://b/references/m/1/first"
     assert explain(bucket, located()).reference == "gs://b/references/m/1/second"
+
+
+def test_located_prediction_has_the_verdict_and_the_run_of_its_version(
+    bucket: Any, topic_events: dict[str, list[Any]]
+) -> None:
+    prediction_id = new_event_id()
+    bucket.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id).assign(_run_id="first")
+    topic_events["drift"] = [verdict(run_id="second"), verdict(), verdict(run_id="first", explanation="the first")]
+    found = locate(SETTINGS, bucket, prediction_id)
+    assert found is not None
+    assert found.run_id == "first"
+    assert found.verdict is not None
+    assert found.verdict.explanation == "the first"
 
 
 def test_explanation_of_version_has_its_revision_and_who_requested_it(bucket: Any) -> None:
