@@ -53,11 +53,12 @@ EXAMPLES: dict[str, Event] = {
         outcome=1.0,
     ),
     "driftloop.drift_verdict.v1": DriftVerdict(
-        id="predictions-0-000000000000-000000000019/flights/1",
+        id="predictions-0-000000000000-000000000019/flights/1/0b9fa1b53d3a4c5c8a4e4c0e6a3d9d55",
         time=AT,
         window=Window(topic="predictions", partition=0, first_offset=0, last_offset=19),
         model="flights",
         version="1",
+        run_id="0b9fa1b53d3a4c5c8a4e4c0e6a3d9d55",
         rows=1000,
         first_prediction_at=AT,
         last_prediction_at=AT,
