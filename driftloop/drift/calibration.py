@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from driftloop.drift.comparable_columns import COLUMN_TYPES, FeatureKind
+from driftloop.drift.cumulated_calibration import RUN_LENGTH, calibrate_cumulated
 from driftloop.drift.distances import DISTANCES, ColumnType, DistanceName, FloatArray, IntArray
 from driftloop.drift.profile import CalibratedSpan, DriftProfile, NullDistribution, Stretch
 from driftloop.drift.sensitivity import smallest_shift
@@ -64,6 +65,7 @@ def calibrate(
     *,
     window_rows: int,
     false_alarm_rate: float,
+    run_length: int = RUN_LENGTH,
     embargo_days: int = EMBARGO_DAYS,
     importance: Mapping[str, float] = {},
     distances: Mapping[str, DistanceName] = {},
@@ -80,6 +82,7 @@ def calibrate(
         kinds: The columns to calibrate and what they hold.
         window_rows: The length of the windows that will be scored.
         false_alarm_rate: Fraction of unchanged windows that may raise an alarm. It is divided evenly among the spans.
+        run_length: Windows to the first false alarm of the cumulated score, on average.
         embargo_days: Days before and after a window that it is not compared with.
         importance: Permutation importance of each feature; stored in the profile.
         distances: Distances of the columns that do not use the default of their type.
@@ -110,6 +113,7 @@ def calibrate(
         reference_rows=len(reference),
         stretches=[Stretch(first_row=first, end_row=end) for first, end in stretches],
         spans=[_with_smallest_shifts(data, numbers, span, spans[0]) for span in spans],
+        cumulated=calibrate_cumulated(present, data.column_types, window_rows, run_length),
         standard_deviations={name: float(np.nanstd(values)) for name, values in numbers.items() if _has_values(values)},
         importance=dict(importance),
     )

@@ -35,6 +35,14 @@ class WindowSettings(SettingsSection):
         0.01, gt=0, lt=0.5, description="rate of windows that may raise an alarm although nothing has changed"
     )
 
+    run_length: int = Field(
+        1_000,
+        ge=50,
+        le=10_000,
+        description="windows to the first false alarm of the cumulated score, on average; with more, slow changes are "
+        "found later",
+    )
+
     def min_rows(self, length: int) -> int:
         """Return the rows that a window of a length needs for a verdict."""
         return int(length * self.min_fraction)

@@ -40,7 +40,7 @@ def build_reference(
         kinds: What the features, and the column of predictions, hold.
         times: The time of each row.
         days: The ordinal of each row's day.
-        window: Size and false alarm rate of windows.
+        window: Size of windows, and their rates of false alarms.
         distances: Distances by column, where the default is not wanted.
         importance: Importance of features, by name.
         embargo_days: See :func:`driftloop.drift.calibration.calibrate`.
@@ -53,6 +53,7 @@ def build_reference(
         kinds,
         window_rows=window.rows,
         false_alarm_rate=window.false_alarm_rate,
+        run_length=window.run_length,
         embargo_days=embargo_days,
         importance=importance,
         distances=distances,
