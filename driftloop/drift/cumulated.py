@@ -16,9 +16,9 @@ from pydantic import BaseModel
 
 from driftloop.drift.distances import ColumnType, FloatArray
 from driftloop.drift.statistics import to_float_array
+from driftloop.events import CumulatedChange, Label
 
 MeanName = Literal["mean_rank", "level_share", "missing_rate"]
-Level = bool | int | float | str
 MAX_DEVIATION = 3.0  # scales: what one window adds at most, so that one bad day is no slow change
 MAX_SUM = 2.0  # limits: a sum goes no higher, so that it comes back soon when a change is over
 
@@ -30,14 +30,14 @@ class CumulatedColumn(BaseModel, frozen=True):
     type: ColumnType
     cut_points: list[float] = []
     """Of a number: quantiles of the reference, ascending. A value's rank is the fraction of them that are below it."""
-    levels: list[Level] = []
+    levels: list[Label] = []
     """Of a category: the most common levels of the reference, whose shares are averaged."""
 
     @property
-    def statistics(self) -> list[tuple[MeanName, Level | None]]:
+    def statistics(self) -> list[tuple[MeanName, Label | None]]:
         """The names of the column's statistics, in order, and the level that each is about."""
-        shares: list[tuple[MeanName, Level | None]] = [("level_share", level) for level in self.levels]
-        ranks: list[tuple[MeanName, Level | None]] = [("mean_rank", None)] if self.cut_points else []
+        shares: list[tuple[MeanName, Label | None]] = [("level_share", level) for level in self.levels]
+        ranks: list[tuple[MeanName, Label | None]] = [("mean_rank", None)] if self.cut_points else []
         return [*ranks, *shares, ("missing_rate", None)]
 
     def row_values(self, rows: pd.DataFrame) -> FloatArray:
@@ -63,7 +63,7 @@ class CumulatedStatistic(BaseModel, frozen=True):
 
     column: str
     statistic: MeanName
-    level: Level | None = None
+    level: Label | None = None
     """Of ``level_share``: the level."""
     location: float
     scale: float
@@ -95,30 +95,14 @@ class CumulatedState(BaseModel, frozen=True):
     downward_windows: list[int] = []
 
 
-class CumulatedFinding(NamedTuple):
-    """A statistic whose sum is above its limit."""
-
-    statistic: CumulatedStatistic
-    rises: bool
-    """Whether it has risen; else it has fallen."""
-    windows: int
-    """Windows that it has been summed over."""
-    score: float
-
-
 class CumulatedScore(NamedTuple):
     """The sums after a window, compared with their limits."""
 
     state: CumulatedState
     score: float
     """The largest ratio of a sum to its limit; above 1 it is an alarm."""
-    findings: list[CumulatedFinding]
-    """Of the sums above their limit, the highest first."""
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns with a sum above its limit, sorted."""
-        return sorted({finding.statistic.column for finding in self.findings})
+    changes: list[CumulatedChange]
+    """The sums above their limit, the largest ratio first."""
 
 
 def cumulate(calibration: CumulatedCalibration, state: CumulatedState, window: pd.DataFrame) -> CumulatedScore:
@@ -152,8 +136,15 @@ def cumulate(calibration: CumulatedCalibration, state: CumulatedState, window: p
         sums.append(after)
         runs.append(np.where(after > 0, np.array(run) + 1, 0))
     score = np.array(sums) / limit
-    findings = [
-        CumulatedFinding(statistics[number], side == 0, int(runs[side][number]), float(score[side, number]))
+    changes = [
+        CumulatedChange(
+            column=statistics[number].column,
+            statistic=statistics[number].statistic,
+            level=statistics[number].level,
+            direction="down" if side else "up",
+            windows=int(runs[side][number]),
+            score=float(score[side, number]),
+        )
         for side, number in zip(*np.nonzero(score > 1), strict=True)
     ]
     return CumulatedScore(
@@ -165,7 +156,7 @@ def cumulate(calibration: CumulatedCalibration, state: CumulatedState, window: p
             downward_windows=runs[1].tolist(),
         ),
         float(score.max(initial=0.0)),
-        sorted(findings, key=lambda finding: finding.score, reverse=True),
+        sorted(changes, key=lambda change: change.score, reverse=True),
     )
 
 

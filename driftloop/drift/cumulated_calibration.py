@@ -17,13 +17,13 @@ from driftloop.drift.cumulated import (
     CumulatedCalibration,
     CumulatedColumn,
     CumulatedStatistic,
-    Level,
     MeanName,
     means,
     standardize,
 )
 from driftloop.drift.distances import ColumnType, FloatArray
 from driftloop.drift.statistics import to_float_array
+from driftloop.events import Label
 
 RUN_LENGTH = 1_000  # windows
 MIN_WINDOWS = 20  # without overlap; with fewer, locations are too uncertain
@@ -104,7 +104,7 @@ def _describe(column: pd.Series, column_type: ColumnType) -> CumulatedColumn:
         cut_points = finite[positions].tolist() if len(finite) else []
         return CumulatedColumn(column=str(column.name), type=column_type, cut_points=cut_points)
     common = column.astype(object).value_counts().index[:MAX_LEVELS].tolist()
-    levels: list[Level] = [level for level in common if isinstance(level, Level)]
+    levels: list[Label] = [level for level in common if isinstance(level, Label)]
     return CumulatedColumn(column=str(column.name), type=column_type, levels=levels)
 
 

@@ -43,6 +43,7 @@ from driftloop.events.predictions import (
 from driftloop.events.retrains import DataSelection, ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.events.windows import (
     REASON_TEXTS,
+    CumulatedChange,
     DataQualityIssue,
     DriftReason,
     DriftVerdict,
@@ -73,6 +74,7 @@ __all__ = [
     "TIME_COLUMN",
     "VERSION_COLUMN",
     "ContextValue",
+    "CumulatedChange",
     "DataQualityIssue",
     "DataSelection",
     "DriftReason",

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Literal, Self
 
 from driftloop.events.base import Event, EventTime, FrozenModel, as_id_part
+from driftloop.events.predictions import Label
 
 DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "missing_columns"]
 """Why rows could not be compared with the reference."""
@@ -82,6 +83,23 @@ class Finding(FrozenModel):
     """Ratio of the standardized statistic to the score threshold, times the column's importance to the model."""
 
 
+class CumulatedChange(FrozenModel):
+    """A small change that has lasted: the mean of something in a column, summed over windows."""
+
+    column: str
+    """Name of the feature, or ``_prediction``."""
+    statistic: Literal["mean_rank", "level_share", "missing_rate"]
+    """What has changed: the mean rank of its values among the reference's, a level's share, or the missing rate."""
+    level: Label | None = None
+    """The level, of ``level_share``."""
+    direction: Literal["up", "down"]
+    """Whether it is above or below what it was in the reference."""
+    windows: int
+    """Number of the version's windows that it has been summed over: the change is about as old."""
+    score: float
+    """Ratio of the sum to its limit."""
+
+
 class DataQualityIssue(FrozenModel):
     """Something odd about a column's values in a window. It never changes the verdict."""
 
@@ -136,6 +154,11 @@ class DriftVerdict(WindowEvent):
     """Score of this window and the version's windows before it, taken as one; null if too few came before."""
     multiwindow_score_threshold: float | None = None
     """Score above which the windows taken as one drift."""
+    cumulated_score: float | None = None
+    """Largest ratio of a sum over the version's windows to its limit, above 1 if small changes have added up; null if
+    the version has no such calibration."""
+    cumulated_changes: list[CumulatedChange] = []
+    """The sums above their limit, the largest ratio first."""
     findings: list[Finding] = []
     """Every statistic of every column."""
     data_quality_issues: list[DataQualityIssue] = []
@@ -147,8 +170,9 @@ class DriftVerdict(WindowEvent):
 
     @property
     def drifted_columns(self) -> list[str]:
-        """Names of the columns with at least one statistic above its threshold, sorted."""
-        return sorted({finding.column for finding in self.findings if finding.drifted})
+        """Names of the columns with a statistic above its threshold, or a sum above its limit, sorted."""
+        drifted = {finding.column for finding in self.findings if finding.drifted}
+        return sorted(drifted | {change.column for change in self.cumulated_changes})
 
 
 class MetricEstimate(FrozenModel):

@@ -50,7 +50,7 @@ def scores_of(calibration: CumulatedCalibration, rows: pd.DataFrame) -> list[Cum
 
 
 def alarms(scores: Sequence[CumulatedScore]) -> list[bool]:
-    return [bool(score.findings) for score in scores]
+    return [bool(score.changes) for score in scores]
 
 
 def test_short_reference_has_no_cumulated_calibration() -> None:
@@ -77,22 +77,24 @@ def test_unchanged_windows_are_no_alarm_within_the_run_length() -> None:
 @pytest.mark.parametrize(
     ("column", "change", "rises"),
     [
-        ("number", lambda rows: rows["number"] + 0.15, True),
-        ("number", lambda rows: rows["number"] - 0.15, False),
-        ("other", lambda rows: rows["other"].mask(np.arange(len(rows)) % 20 == 0), True),
-        ("level", lambda rows: rows["level"].mask(np.arange(len(rows)) % 10 == 0, "c"), True),
+        ("number", lambda rows: rows["number"] + 0.15, "up"),
+        ("number", lambda rows: rows["number"] - 0.15, "down"),
+        ("other", lambda rows: rows["other"].mask(np.arange(len(rows)) % 20 == 0), "up"),
+        ("level", lambda rows: rows["level"].mask(np.arange(len(rows)) % 10 == 0, "c"), "up"),
     ],
     ids=["up", "down", "missing", "level"],
 )
-def test_small_lasting_change_becomes_an_alarm_that_names_the_column(column: str, change: Change, rises: bool) -> None:
+def test_small_lasting_change_becomes_an_alarm_that_names_the_column(
+    column: str, change: Change, direction: str
+) -> None:
     rows = made_rows(60, seed=3)
     scores = scores_of(calibrated(), rows.assign(**{column: change(rows)}))
     first = alarms(scores).index(True)
     assert first >= 2
-    finding = scores[first].findings[0]
-    assert (scores[first].columns, finding.statistic.column) == ([column], column)
-    assert finding.rises == rises
-    assert 2 <= finding.windows <= first + 1
+    change = scores[first].changes[0]
+    assert {change.column for change in scores[first].changes} == {column}
+    assert change.direction == direction
+    assert 2 <= change.windows <= first + 1
     assert all(alarms(scores)[first:])
 
 

@@ -83,3 +83,11 @@ def test_multiwindow_metrics_are_removed_after_a_gap() -> None:
     assert gauge("multiwindow_score", "gap") is None
     assert gauge("statistic", "gap", column="x", method="psi", windows="3") is None
     assert gauge("statistic", "gap", column="x", method="psi", windows="1") == 0.2
+
+
+def test_cumulated_score_and_its_columns_are_in_the_metrics() -> None:
+    change = {"column": "x", "statistic": "mean_rank", "direction": "up", "windows": 9, "score": 1.25}
+    findings = [finding("x"), finding("y")]
+    record_metrics(verdict("slow", 1, "drift", findings=findings, cumulated_score=1.25, cumulated_changes=[change]))
+    assert gauge("cumulated_score", "slow") == 1.25
+    assert [gauge("column_drifted", "slow", column=column) for column in ("x", "y")] == [1, 0]

@@ -11,8 +11,9 @@ import typer
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
-from drift_worker.windows.partition_state import PRECEDING_WINDOWS
+from drift_worker.windows.partition_state import PRECEDING_WINDOWS, version_digest
 from driftloop.command_line import load_settings_or_exit
+from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import BrokerUnavailable, StorageUnavailable
 from driftloop.events import DriftVerdict, Event, Window, new_event_id
@@ -106,7 +107,8 @@ def replay_verdicts(
 ) -> Iterator[ReplayedVerdict]:
     """Judge the windows of the selected verdicts again, those of a version in their order. A new verdict has a new id.
 
-    Verdicts whose rows are not all in the archive are left out.
+    Verdicts whose rows are not all in the archive are left out. The cumulated score goes on from the sums that are
+    archived with the window before the first one of a version.
 
     Args:
         selected: The verdicts to replay.
@@ -119,6 +121,7 @@ def replay_verdicts(
         if isinstance(event, DriftVerdict) and not event.replayed:
             windows.setdefault(_stream_of(event), set()).add(event.window)
     window_judge = WindowJudge(bucket, settings)
+    sums: dict[tuple[str, str, str, int], CumulatedState | None] = {}
     read_window = lru_cache(PRECEDING_WINDOWS + 1)(partial(archive.read_window, bucket))
     for old in sorted(selected, key=lambda verdict: (*_stream_of(verdict), verdict.window.first_offset)):
         earlier = [each for each in windows.get(_stream_of(old), ()) if each.first_offset < old.window.first_offset]
@@ -132,8 +135,24 @@ def replay_verdicts(
             continue
         if len(rows) < old.rows:
             continue
-        new = window_judge.judge(old.window, old.model, old.version, rows, preceding, old.archive)
+        stream = _stream_of(old)
+        if stream not in sums:
+            sums[stream] = _sums_before(bucket, earlier, old.model, old.version)
+        score = window_judge.cumulate(old.model, old.version, rows, sums[stream])
+        sums[stream] = score.state if score else sums[stream]
+        new = window_judge.judge(old.window, old.model, old.version, rows, preceding, old.archive, score)
         yield ReplayedVerdict(old, new.model_copy(update={"id": new_event_id(), "replayed": True}))
+
+
+def _sums_before(bucket: Bucket, earlier: Sequence[Window], model: str, version: str) -> CumulatedState | None:
+    """Return a version's sums as they were archived with the latest of the windows before a window that has them."""
+    for window in reversed(earlier):
+        for each in archive.list_slices_between(bucket, window, window):
+            if each.last_offset == window.last_offset and each.first_offset >= window.first_offset:
+                _, sums = archive.read_slice_with_sums(bucket, each)
+                if (found := sums.get(version_digest(model, version))) is not None:
+                    return found
+    return None
 
 
 def _stream_of(verdict: DriftVerdict) -> tuple[str, str, str, int]:
@@ -169,6 +188,7 @@ def _format_verdict(verdict: DriftVerdict) -> str:
     scores = [
         (verdict.score, verdict.score_threshold),
         (verdict.multiwindow_score, verdict.multiwindow_score_threshold),
+        (verdict.cumulated_score, 1.0),
     ]
     ratios = [f"{score:.1f}/{threshold:.1f}" for score, threshold in scores if score and threshold]
     return " ".join([verdict.verdict, *ratios])

@@ -60,7 +60,8 @@ class VersionSection(NamedTuple):
     estimate: QualityEstimate | None
     """The latest estimate."""
     charts: dict[str, go.Figure]
-    """``scores`` and ``heatmap`` if a window is conclusive, ``quality`` if there is an evaluation."""
+    """``scores`` and ``heatmap`` if a window is conclusive, ``cumulated`` if one has that score, ``quality`` if there
+    is an evaluation."""
 
 
 class ColumnChart(NamedTuple):
@@ -86,6 +87,8 @@ def version_section(cache: VerdictCache, status: VersionStatus) -> VersionSectio
     if conclusive:
         shown = [column.column for column in columns[:MAX_COLUMNS]]
         figures = {"scores": charts.score_chart(verdicts), "heatmap": charts.drift_heatmap(verdicts, shown)}
+        if any(verdict.cumulated_score is not None for verdict in verdicts):
+            figures["cumulated"] = charts.cumulated_chart(verdicts)
     if name := _headline_metric(measured):
         figures["quality"] = charts.quality_chart(name, metric_label(name), measured, estimates)
     return VersionSection(
