@@ -64,13 +64,15 @@ def score_references(stream: Stream, quick: bool) -> dict[str, ReferenceScores]:
                 [[span.score_threshold for span in profile.spans] for profile in detector.profiles.values()]
             )
             calibration, state = detector.profiles[DEFAULT_RATE].cumulated, CumulatedState()
-            assert calibration is not None
             for stretch in split.test_stretches:
                 rows = stream.rows.iloc[stretch.first : stretch.end]
                 week = int(stream.days[stretch.first]) // 7  # references share weeks, which are resampled as a whole
                 scored = detector.score_windows(rows, stream.window_rows // (1 if quick else 4), block=week)
                 for result in scored:
                     if result["end"] % stream.window_rows == 0:  # side by side, as the drift worker has them
+                        result["cumulated"] = False
+                        if calibration is None:  # the present stretch is too short
+                            continue
                         end = int(result["end"])
                         score = cumulate(calibration, state, rows.iloc[end - stream.window_rows : end])
                         state, result["cumulated"] = score.state, bool(score.changes)

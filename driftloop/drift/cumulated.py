@@ -19,12 +19,12 @@ from driftloop.drift.statistics import to_float_array
 from driftloop.events import CumulatedChange, Label
 
 MeanName = Literal["mean_rank", "level_share", "missing_rate"]
-MAX_DEVIATION = 3.0  # scales: what one window adds at most, so that one bad day is no slow change
+MAX_DEVIATION = 4.0  # scales: what one window adds at most, so that one bad day is no slow change
 MAX_SUM = 2.0  # limits: a sum goes no higher, so that it comes back soon when a change is over
 
 
 class CumulatedColumn(BaseModel, frozen=True):
-    """What of a column is averaged over the rows of a window."""
+    """The functions of a column's values that are averaged over the rows of a window."""
 
     column: str
     type: ColumnType

@@ -36,7 +36,7 @@ ALLOWANCE_ERRORS = 5.0  # standard errors of the location: the reference's own e
 BLOCKS = 6  # of a reference
 MIN_BLOCK_WINDOWS = 3
 RATIO_GRID = (1.0, 2.0, 4.0, 8.0, 16.0)  # variance ratios that limits are simulated for
-OWN_DEGREES = 10.0  # degrees of freedom of a statistic's own variance ratio, from so many blocks
+OWN_DEGREES = 6.0  # degrees of freedom of a statistic's own variance ratio, from so many blocks
 DEGREES = 20.0  # and together with what all statistics have in common
 RATIO_BIAS = 1.5  # blocks of a short reference show two thirds of what autocorrelation adds
 STREAMS = 1_000  # for each ratio
@@ -69,7 +69,8 @@ def calibrate_cumulated(
     locations, scales = _fit(statistics, min_scales)
     deviations = np.nan_to_num(standardize(statistics, locations, scales), nan=0.0)
     ratios = variance_ratios(deviations)
-    limits = np.interp(np.log(ratios), np.log(RATIO_GRID), simulate_limits(windows, len(names), run_length))
+    varying = int((deviations.std(axis=0) > 0).sum())  # others, such as the missing rate of a full column, are silent
+    limits = np.interp(np.log(ratios), np.log(RATIO_GRID), simulate_limits(windows, max(varying, 1), run_length))
     return CumulatedCalibration(
         run_length=run_length,
         columns=columns,
@@ -96,7 +97,7 @@ def calibrate_cumulated(
 
 
 def _describe(column: pd.Series, column_type: ColumnType) -> CumulatedColumn:
-    """Return what of a column is averaged: ranks among its quantiles, or the shares of its most common levels."""
+    """Return a column's statistics: the rank among its quantiles, or the shares of its most common levels."""
     if column_type == "number":
         values = to_float_array(column)
         finite = np.sort(values[np.isfinite(values)])
@@ -149,7 +150,7 @@ def simulate_limits(windows: int, statistics: int, run_length: int) -> tuple[flo
 
     Args:
         windows: Windows of the reference.
-        statistics: The number of statistics, which share the false alarms.
+        statistics: The number of statistics that vary, which share the false alarms.
         run_length: Windows to the first false alarm, on average.
     """
     random = np.random.default_rng(SEED)

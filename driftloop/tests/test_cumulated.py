@@ -75,7 +75,7 @@ def test_unchanged_windows_are_no_alarm_within_the_run_length() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "change", "rises"),
+    ("column", "change", "direction"),
     [
         ("number", lambda rows: rows["number"] + 0.15, "up"),
         ("number", lambda rows: rows["number"] - 0.15, "down"),
@@ -99,7 +99,7 @@ def test_small_lasting_change_becomes_an_alarm_that_names_the_column(
 
 
 def test_one_bad_window_is_no_alarm_and_alarms_end_after_the_change() -> None:
-    calibration = calibrated()
+    calibration = calibrated(run_length=5_000)
     rows = made_rows(200, seed=4)
     one_bad = rows.assign(number=rows["number"].where(np.arange(len(rows)) // ROWS != 20, 1e300))
     assert not any(alarms(scores_of(calibration, one_bad)))
