@@ -52,7 +52,7 @@ class CumulatedColumn(BaseModel, frozen=True):
             parts = [below / (2 * len(self.cut_points))] if self.cut_points else []
         else:
             is_missing = column.isna().to_numpy()
-            code = pd.Index(self.levels, dtype=object).get_indexer(column.astype(object))
+            code = pd.Index(self.levels, dtype=object).get_indexer(pd.Index(column, dtype=object))
             parts = [(code == number).astype(np.float64) for number in range(len(self.levels))]
         present = [np.where(is_missing, np.nan, part) for part in parts]
         return np.column_stack([*present, is_missing.astype(np.float64)])

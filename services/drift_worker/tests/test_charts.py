@@ -43,7 +43,7 @@ def verdict_with(**fields: object) -> DriftVerdict:
         verdict="no_drift",
         explanation="",
         archive=["gs://b/x.parquet"],
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
 
 
