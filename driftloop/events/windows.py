@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from driftloop.events.base import Event, EventTime, FrozenModel, as_id_part
 
-DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "missing_columns"]
+DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "small_reference", "missing_columns"]
 """Why rows could not be compared with the reference."""
 QualityReason = Literal[
     "too_few_rows",
@@ -21,6 +21,7 @@ REASON_TEXTS: Mapping[DriftReason | QualityReason, str] = {
     "too_few_rows": "too few rows",
     "no_reference": "the version has no reference",
     "unreadable_reference": "the version's reference cannot be read",
+    "small_reference": "the version's reference is too small to calibrate with",
     "missing_columns": "columns of the reference are missing",
     "invalid_predictions": "the predictions are not one number or label per row",
     "unknown_labels": "the version knows none of the outcomes' labels",
