@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Literal, Self
 
 from driftloop.events.base import Event, EventTime, FrozenModel, as_id_part
+from driftloop.events.predictions import Label
 
 DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "small_reference", "missing_columns"]
 """Why rows could not be compared with the reference."""
@@ -177,6 +178,8 @@ class Evaluation(FrozenModel):
     ``roc_auc`` for more; ``rmse``, ``mae``, ``r2`` and ``bias`` for numbers; and the headline metric."""
     headline: str | None = None
     """Name of the metric by which versions of the model are compared; null if the use case is not known."""
+    classes: list[Label] | None = None
+    """The classes that are predicted; null if the target is a number."""
 
 
 class QualityVerdict(WindowEvent):
