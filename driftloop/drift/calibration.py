@@ -78,7 +78,8 @@ def calibrate(
         false_alarm_rate,
         embargo_days,
     )
-    stretches, spans = [(0, len(reference))], []
+    stretches: list[tuple[int, int]] = [(0, len(reference))]
+    spans: list[CalibratedSpan] = []
     if len(reference) >= MIN_INDEPENDENT_WINDOWS * window_rows:
         stretches, spans = _calibrate_stretches(data)
     present = reference.iloc[slice(*stretches[-1])]
