@@ -23,10 +23,10 @@ from driftloop.drift.cumulated import (
 )
 from driftloop.drift.distances import ColumnType, FloatArray
 from driftloop.drift.statistics import to_float_array
+from driftloop.drift.window_length import MIN_INDEPENDENT_WINDOWS
 from driftloop.events import Label
 
 RUN_LENGTH = 1_000  # windows
-MIN_WINDOWS = 20  # without overlap; with fewer, locations are too uncertain
 CUT_POINTS = 63  # quantiles that ranks are counted by; more change no mean rank
 MAX_LEVELS = 10  # of a category whose shares are watched; rarer ones say little in a window
 MIN_SCALES: dict[MeanName, float] = {"mean_rank": 0.002, "level_share": 0.002, "missing_rate": 0.005}
@@ -57,7 +57,7 @@ def calibrate_cumulated(
         run_length: Windows to the first false alarm, on average.
     """
     windows = len(present) // window_rows
-    if windows < MIN_WINDOWS:
+    if windows < MIN_INDEPENDENT_WINDOWS:
         return None
     rows = present.iloc[len(present) - windows * window_rows :]
     columns = [_describe(present[name], column_type) for name, column_type in column_types.items()]

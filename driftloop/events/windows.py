@@ -7,7 +7,7 @@ from typing import Literal, Self
 from driftloop.events.base import Event, EventTime, FrozenModel, as_id_part
 from driftloop.events.predictions import Label
 
-DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "missing_columns"]
+DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "small_reference", "missing_columns"]
 """Why rows could not be compared with the reference."""
 QualityReason = Literal[
     "too_few_rows",
@@ -22,6 +22,7 @@ REASON_TEXTS: Mapping[DriftReason | QualityReason, str] = {
     "too_few_rows": "too few rows",
     "no_reference": "the version has no reference",
     "unreadable_reference": "the version's reference cannot be read",
+    "small_reference": "the version's reference is too small to calibrate with",
     "missing_columns": "columns of the reference are missing",
     "invalid_predictions": "the predictions are not one number or label per row",
     "unknown_labels": "the version knows none of the outcomes' labels",
@@ -200,6 +201,8 @@ class Evaluation(FrozenModel):
     ``roc_auc`` for more; ``rmse``, ``mae``, ``r2`` and ``bias`` for numbers; and the headline metric."""
     headline: str | None = None
     """Name of the metric by which versions of the model are compared; null if the use case is not known."""
+    classes: list[Label] | None = None
+    """The classes that are predicted; null if the target is a number."""
 
 
 class QualityVerdict(WindowEvent):

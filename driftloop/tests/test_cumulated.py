@@ -14,8 +14,9 @@ from driftloop.drift.cumulated import (
     CumulatedState,
     cumulate,
 )
-from driftloop.drift.cumulated_calibration import MIN_WINDOWS, calibrate_cumulated, simulate_limits
+from driftloop.drift.cumulated_calibration import calibrate_cumulated, simulate_limits
 from driftloop.drift.distances import ColumnType
+from driftloop.drift.window_length import MIN_INDEPENDENT_WINDOWS
 
 ROWS = 200
 Change = Callable[[pd.DataFrame], pd.Series]
@@ -54,8 +55,8 @@ def alarms(scores: Sequence[CumulatedScore]) -> list[bool]:
 
 
 def test_short_reference_has_no_cumulated_calibration() -> None:
-    assert calibrate_cumulated(made_rows(MIN_WINDOWS - 1, seed=1), COLUMN_TYPES, ROWS, 1_000) is None
-    assert calibrate_cumulated(made_rows(MIN_WINDOWS, seed=1), COLUMN_TYPES, ROWS, 1_000) is not None
+    assert calibrate_cumulated(made_rows(MIN_INDEPENDENT_WINDOWS - 1, seed=1), COLUMN_TYPES, ROWS, 1_000) is None
+    assert calibrate_cumulated(made_rows(MIN_INDEPENDENT_WINDOWS, seed=1), COLUMN_TYPES, ROWS, 1_000) is not None
 
 
 def test_calibration_is_the_same_each_time_and_round_trips_through_json() -> None:

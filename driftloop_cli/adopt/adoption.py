@@ -10,9 +10,9 @@ import mlflow
 import pandas as pd
 
 from driftloop.command_line import user_name
-from driftloop.drift.calibration import require_enough_rows
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.drift.settings import WindowSettings
+from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import InvalidInput
 from driftloop.events import ModelStateChanged, new_event_id
 from driftloop.registry.library_versions import mismatch_note, read_schema, require_compatible
@@ -127,7 +127,7 @@ def adopt(settings: AdoptSettings, options: AdoptionOptions, conversation: Conve
     registry = ModelRegistry(settings.registry.model_copy(update={"model": options.model}))
     report(f"reads {options.data}")
     rows = read_rows(options.data, options.target, options.time, options.timezone)
-    require_enough_rows(len(rows.frame), settings.window.rows)  # before the model is loaded, not after it
+    choose_window_rows(len(rows.frame), settings.window.rows)  # refuses before the model is loaded
     with tempfile.TemporaryDirectory(prefix="driftloop-adopt-") as name:
         folder = Path(name)
         report(f"downloads {options.model}")

@@ -49,8 +49,7 @@ def readme_values(plan: UseCasePlan) -> dict[str, str]:
 def _settings_note(settings: Mapping[str, str]) -> str:
     if not settings:
         return ""
-    reason = ": its versions are calibrated for windows of this length" if "DRIFTLOOP_WINDOW__ROWS" in settings else ""
-    text = wrap(f"The settings belong to each start of this use case, and to no other{reason}.")
+    text = wrap("The settings belong to each start of this use case, and to no other.")
     return f"\n{text}\n"
 
 

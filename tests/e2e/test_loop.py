@@ -223,7 +223,7 @@ def test_retrain_with_too_few_rows_for_a_reference_fails_before_training(stack: 
         stack, *("driftloop", "retrain", "--reason", "the latest", "--wait", "--no-archive", "--last-rows", "15000")
     )
     assert done.returncode == 4, done.stdout + done.stderr
-    assert "more rows are needed, or a shorter window (DRIFTLOOP_WINDOW__ROWS)" in done.stdout
+    assert "more rows are needed, or no DRIFTLOOP_WINDOW__ROWS" in done.stdout
     assert "trains on" not in done.stdout
 
 
@@ -355,7 +355,7 @@ def test_status_shows_verdicts_and_retrains_and_replay_changes_no_metric(stack: 
     status = run_command(stack, "driftloop", "status")
     assert status.returncode == 0, status.stdout + status.stderr
     assert f"models:/flights@champion is version {stack.registry.champion()}" in status.stdout
-    assert re.search(r"^1 +inconclusive +ROC AUC 0\.\d+ \[", status.stdout, re.MULTILINE)
+    assert re.search(r"^1 +(consistent|degraded|improved) +ROC AUC 0\.\d+ \[", status.stdout, re.MULTILINE)
     assert re.search(r" drift, replayed: \w+ ", status.stdout)
     for term in ("drift", "temp", "promoted", "rejected", "failed", "it is summer", "predictions-0"):
         assert term in status.stdout

@@ -93,7 +93,7 @@ def store_reference(
     """Store a reference for a version: ``rows``, or rows of 80 days; ``distances`` are by column."""
     rows = make_days(80) if rows is None else rows
     importance = {"temp": 0.04, "visib": 0.01, "carrier": 0.02}
-    day_numbers = np.repeat(np.arange(80), ROWS)
+    day_numbers = np.arange(len(rows)) // ROWS
     profile = calibrate(
         rows,
         day_numbers,

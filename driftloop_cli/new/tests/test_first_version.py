@@ -5,9 +5,9 @@ from datetime import date
 import pandas as pd
 import pytest
 
-from driftloop.drift.calibration import require_enough_rows
+from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import InvalidInput
-from driftloop_cli.new.first_version import choose_first_version, window_rows
+from driftloop_cli.new.first_version import choose_first_version
 
 
 def days(count: int, rows_a_day: int) -> pd.Series:
@@ -18,11 +18,6 @@ def target(rows: int) -> pd.Series:
     return pd.Series([0, 1] * rows)[:rows]
 
 
-@pytest.mark.parametrize("rows", [200, 599, 600, 1_999, 20_000, 1_000_000])
-def test_window_can_be_calibrated_with_the_rows(rows: int) -> None:
-    require_enough_rows(rows, window_rows(rows))
-
-
 def test_large_table_needs_no_settings() -> None:
     chosen = choose_first_version(days(100, 400), target(40_000))
     assert (chosen.base_end, chosen.rows, chosen.settings) == (date(2026, 3, 12), 28_000, {})
@@ -30,14 +25,15 @@ def test_large_table_needs_no_settings() -> None:
 
 def test_small_table_gets_shorter_windows() -> None:
     chosen = choose_first_version(days(100, 50), target(5_000))
-    assert chosen.settings["DRIFTLOOP_WINDOW__ROWS"] == "150"
+    assert chosen.settings == {}
+    assert any("windows of 150 rows" in note for note in chosen.notes)
     assert chosen.base_end is not None
     assert chosen.end == date(2026, 4, 11)
 
 
 def test_rare_rows_get_windows_that_stay_open() -> None:
     chosen = choose_first_version(days(400, 3), target(1_200))
-    rows, seconds = (int(chosen.settings[f"DRIFTLOOP_WINDOW__{name}"]) for name in ("ROWS", "MAX_AGE_SECONDS"))
+    rows, seconds = choose_window_rows(chosen.rows), int(chosen.settings["DRIFTLOOP_WINDOW__MAX_AGE_SECONDS"])
     assert seconds >= 86_400 * rows / 3
     (note,) = [note for note in chosen.notes if "DRIFTLOOP_WINDOW__MAX_AGE_SECONDS" in note]
     assert f"{seconds // 86_400} days" in note
@@ -63,11 +59,10 @@ def test_first_version_gets_all_rows_if_a_class_comes_late() -> None:
 
 def test_few_rows_cannot_judge_drift_and_say_so() -> None:
     chosen = choose_first_version(days(100, 5), target(500))
-    assert chosen.settings["DRIFTLOOP_WINDOW__ROWS"] == "20"
     assert int(chosen.settings["DRIFTLOOP_DATA__MIN_LABELLED_ROWS"]) <= 500
     assert any("600" in note for note in chosen.notes)
 
 
-def test_fewer_rows_than_the_shortest_windows_need_are_refused() -> None:
+def test_fewer_rows_than_a_first_version_needs_are_refused() -> None:
     with pytest.raises(InvalidInput, match="200"):
         choose_first_version(days(100, 1), target(100))

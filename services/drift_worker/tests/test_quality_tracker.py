@@ -273,6 +273,20 @@ def test_predictions_that_are_no_probabilities_have_no_evaluation_or_estimate(
     assert make_tracker(bucket).estimate(verdict(0), of_predictions([0.0, 1.0] * 50)) is None
 
 
+def test_numeric_labels_without_probabilities_are_judged_as_the_classes_of_the_gate(
+    bucket: Bucket, builder: ArchiveBuilder
+) -> None:
+    rows = builder.predict(0, predictions=[1.0, 2.0, 4.0, 4.0] * (ROWS // 4))
+    window = builder.report(0, rows.assign(outcome=[1.0, 2.0, 4.0, 2.0] * (ROWS // 4)))
+    as_numbers = only(make_tracker(bucket).evaluate_slice(window)).in_service
+    save_gate_evaluation(bucket, "m", "1", GATE.model_copy(update={"classes": [1, 2, 4]}))
+    as_classes = only(make_tracker(bucket).evaluate_slice(window)).in_service
+    assert as_numbers is not None
+    assert (as_numbers.classes, "rmse" in as_numbers.metrics) == (None, True)
+    assert as_classes is not None
+    assert (as_classes.classes, as_classes.metrics["accuracy"].value) == ([1, 2, 4], 0.75)
+
+
 def test_deleted_or_unreadable_slice_is_skipped(bucket: Bucket, builder: ArchiveBuilder) -> None:
     tracker = make_tracker(bucket)
     rows = builder.predict(0)

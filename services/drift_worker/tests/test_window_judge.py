@@ -84,6 +84,13 @@ def test_rows_that_cannot_be_compared_are_inconclusive(
     assert verdict.reason == reason
 
 
+def test_small_reference_gives_data_quality_only(window_judge: WindowJudge, bucket: Bucket) -> None:
+    store_reference(bucket, rows=make_days(19))
+    verdict = judge(window_judge, make_days(1, 3).assign(carrier="XX"))
+    assert (verdict.verdict, verdict.reason, verdict.findings) == ("inconclusive", "small_reference", [])
+    assert [(issue.column, issue.kind) for issue in verdict.data_quality_issues] == [("carrier", "unseen_levels")]
+
+
 def test_window_has_the_length_that_the_version_s_profile_says(bucket: Bucket) -> None:
     window_judge = WindowJudge(bucket, WindowSettings(rows=5 * ROWS))
     assert window_judge.window_length("m", "1") == 5 * ROWS  # it has no reference

@@ -14,6 +14,7 @@ from driftloop.drift.data_checks import check_data
 from driftloop.drift.prepared_profile import PreparedProfile
 from driftloop.drift.scoring import StatisticValues, WindowScore, score_window
 from driftloop.drift.settings import WindowSettings
+from driftloop.drift.window_length import MIN_INDEPENDENT_WINDOWS
 from driftloop.errors import InvalidInput
 from driftloop.events import (
     TIME_COLUMN,
@@ -63,7 +64,7 @@ class WindowJudge:
         try:
             return self._load_reference(model, version).reference.profile.window_rows
         except Inconclusive:  # as its verdicts will be
-            return self._settings.rows
+            return self._settings.slice_rows
 
     def cumulate(
         self, model: str, version: str, rows: pd.DataFrame, state: CumulatedState | None
@@ -128,6 +129,19 @@ class WindowJudge:
         except Inconclusive as error:
             return verdict_of(verdict="inconclusive", reason=error.reason, explanation=str(error))
         profile = loaded.reference.profile
+        issues = [
+            *type_issues(comparable.unreadable),
+            *check_data(loaded.prepared.whole, comparable.rows, profile.normally_constant_columns),
+        ]
+        if not profile.spans:
+            return verdict_of(
+                verdict="inconclusive",
+                reason="small_reference",
+                explanation=f"data quality only: the reference has {profile.reference_rows:,} rows, and "
+                f"{MIN_INDEPENDENT_WINDOWS * profile.window_rows:,} are needed to calibrate windows of "
+                f"{profile.window_rows:,}",
+                data_quality_issues=issues,
+            )
         score = score_window(profile, self._statistics(loaded, comparable.rows, preceding))
         single, *multiwindow = score.spans
         changes = cumulated.changes if cumulated else []
@@ -141,10 +155,7 @@ class WindowJudge:
             cumulated_score=cumulated.score if cumulated else None,
             cumulated_changes=changes,
             findings=score.findings,
-            data_quality_issues=[
-                *type_issues(comparable.unreadable),
-                *check_data(loaded.prepared.whole, comparable.rows, profile.normally_constant_columns),
-            ],
+            data_quality_issues=issues,
         )
 
     def _statistics(
@@ -171,8 +182,9 @@ class WindowJudge:
                 reference = load_reference(self._bucket, model, version)
                 profile = reference.profile
                 prepared = PreparedProfile.prepare(profile, reference.rows)
-                # Scored as a window will be, so that a profile that does not fit its rows is found here.
-                score_window(profile, {1: prepared.statistics(reference.rows)}).spans[0]
+                if profile.spans:
+                    # Scored as a window will be, so that a profile that does not fit its rows is found here.
+                    score_window(profile, {1: prepared.statistics(reference.rows)}).spans[0]
                 if profile.cumulated:
                     cumulate(profile.cumulated, CumulatedState(), reference.rows.head(profile.window_rows))
             except ReferenceUnavailable as error:

@@ -16,7 +16,7 @@ import mlflow
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from driftloop.drift import calibration
+from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import RegistryUnavailable, StorageUnavailable
 from driftloop.evaluation import gate
 from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult
@@ -141,12 +141,15 @@ def run_retrain(
         background.dataset_pointer = threads.submit(dvc.push, settings.storage, dataset.path)
         trained_through = registry.trained_through(champion) if champion else None
         split = _split(settings, training_set.read(dataset.path), trained_through, with_archive=retrain.data.archive)
-        calibration.require_enough_rows(len(split.everything), settings.window.rows)  # before training, not after it
+        window_rows = choose_window_rows(len(split.everything), settings.window.rows)  # refuses before the training
         if background.champion_folder is not None:
             smoke_test.set_champion(background.champion_folder.result())
 
         last_day = split.train[use_case.timestamp].max()
-        report_phase("training", f"{dataset.counts}: trains on rows up to {last_day:%Y-%m-%d}")
+        report_phase(
+            "training",
+            f"{dataset.counts}: trains on rows up to {last_day:%Y-%m-%d}; windows will have {window_rows:,} rows",
+        )
         selection = None
         if use_case.candidates:
             report_phase("candidates", f"compares {1 + len(use_case.candidates)} candidates on its latest days")
