@@ -1,6 +1,6 @@
 """The status of a version: its last real verdict, since when it holds, and since when no window could be judged. Pure.
 
-A verdict that is inconclusive never takes the place of a real one: it is told beside it.
+A verdict that is inconclusive never takes the place of a real one: it is shown beside it.
 """
 
 from collections import Counter

@@ -60,7 +60,7 @@ def test_shift_of_a_constant_column_is_in_the_unit_that_its_distance_has() -> No
     assert flat.shifts == (Shift(0.5, 0.5 * MIN_STD), Shift(0.25, 0.25 * MIN_STD))
 
 
-def test_smallest_shifts_are_told_in_one_sentence() -> None:
+def test_smallest_shifts_are_described_in_one_sentence() -> None:
     assert describe_smallest_shifts(make_profile()) == (
         "hour 0.4 sd = 1.2 in one window, 0.2 sd = 0.6 in three windows; "
         "signed_up 1.5 sd = 300 days in one window, not found in three windows; "
