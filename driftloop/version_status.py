@@ -119,7 +119,8 @@ def version_status(
     streak = list(takewhile(lambda window: window.verdict == verdict, reversed(conclusive)))
     unjudged = list(takewhile(lambda window: window.verdict == "inconclusive", reversed(windows)))
     compared = [quality for quality in qualities if quality.verdict != "inconclusive"]
-    quality = (compared or qualities or [None])[-1]
+    latest_quality = qualities[-1] if qualities else None
+    quality = compared[-1] if compared else latest_quality
     return VersionStatus(
         model=model,
         version=version,
@@ -133,7 +134,7 @@ def version_status(
         unjudged_since=unjudged[-1].first_prediction_at if unjudged else None,
         latest_verdict_at=windows[-1].published_at if windows else None,
         quality=quality,
-        later_quality=qualities[-1] if qualities and qualities[-1] is not quality else None,
+        later_quality=None if latest_quality is quality else latest_quality,
     )
 
 
