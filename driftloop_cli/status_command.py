@@ -1,7 +1,7 @@
 """The command ``driftloop status``."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 import typer
@@ -62,7 +62,8 @@ def read_status(settings: CliSettings, windows: int, *, all_models: bool) -> Sta
         ]
         if all_models:
             models |= _models_of(events)
-        events += _read_verdicts(settings, models, windows)
+        champions = {model: _champion(settings, model) for model in sorted(models)}
+        events += _read_verdicts(settings, champions, windows)
         groups = {model: settings.trainer_group(model) for model in sorted(models)}
         trainers = {model: reader.has_members(kafka, group) for model, group in groups.items()}
         lag = {
@@ -72,18 +73,24 @@ def read_status(settings: CliSettings, windows: int, *, all_models: bool) -> Sta
     alias = settings.registry.alias
     return Status(
         models=[
-            model_status(model, alias, _champion(settings, model), trainer_runs, events, windows)
+            model_status(model, alias, champions[model], trainer_runs, events, windows)
             for model, trainer_runs in trainers.items()
         ],
         lag=lag,
     )
 
 
-def _read_verdicts(settings: CliSettings, models: Collection[str], windows: int) -> list[Event]:
-    """Read the topic of verdicts from far enough back for the last windows of each model, and a conclusive one."""
+def _read_verdicts(settings: CliSettings, champions: Mapping[str, str | None], windows: int) -> list[Event]:
+    """Read the topic of verdicts from far enough back for the last windows of each model and their real verdicts.
+
+    Args:
+        settings: The broker and the topic.
+        champions: The models, each with its version in service.
+        windows: How many windows of each model to show.
+    """
     count = windows * EVENTS_PER_VERDICT
     events = reader.read_last(settings.kafka, settings.topics.drift, count)
-    while count < MAX_VERDICT_OFFSETS and not _has_windows(events, models, windows):
+    while count < MAX_VERDICT_OFFSETS and not _has_windows(events, champions, windows):
         count = min(count * 10, MAX_VERDICT_OFFSETS)
         earlier = reader.read_last(settings.kafka, settings.topics.drift, count)
         if len(earlier) == len(events):
@@ -92,11 +99,14 @@ def _read_verdicts(settings: CliSettings, models: Collection[str], windows: int)
     return events
 
 
-def _has_windows(events: Collection[Event], models: Collection[str], windows: int) -> bool:
+def _has_windows(events: Collection[Event], champions: Mapping[str, str | None], windows: int) -> bool:
+    """Return whether there are enough windows of each model, with a real verdict on each version that was judged."""
     verdicts = [event for event in events if isinstance(event, DriftVerdict) and not event.replayed]
     counts = Counter(verdict.model for verdict in verdicts)
-    conclusive = {verdict.model for verdict in verdicts if verdict.verdict != "inconclusive"}
-    return all(counts[model] >= windows and model in conclusive for model in models)
+    conclusive = {(verdict.model, verdict.version) for verdict in verdicts if verdict.verdict != "inconclusive"}
+    shown = {(verdict.model, verdict.version) for verdict in verdicts if verdict.model in champions}
+    shown |= {(model, version) for model, version in champions.items() if version is not None}
+    return shown <= conclusive and all(counts[model] >= windows for model in champions)
 
 
 def _models_of(events: Collection[Event]) -> set[str]:

@@ -47,6 +47,17 @@ def save_reference(bucket: Bucket, model: str, version: str, reference: Referenc
     return bucket.url(prefix)
 
 
+def load_profile(bucket: Bucket, model: str, version: str) -> DriftProfile:
+    """Load the drift profile of a version's reference, without the rows. Raises what :func:`load_reference` raises."""
+    prefix = reference_prefix(model, version)
+    try:
+        return DriftProfile.model_validate_json(bucket.read(f"{prefix}/profile.json"))
+    except FileNotFoundError as error:
+        raise _missing(bucket, model, version) from error
+    except (ValidationError, OSError) as error:
+        raise _unreadable(model, version, error) from error
+
+
 def load_reference(bucket: Bucket, model: str, version: str) -> Reference:
     """Load a version's reference.
 
@@ -55,20 +66,26 @@ def load_reference(bucket: Bucket, model: str, version: str) -> Reference:
         ReferenceUnavailable: if an object cannot be read.
         StorageUnavailable: if the bucket does not answer.
     """
-    prefix = reference_prefix(model, version)
+    profile = load_profile(bucket, model, version)
     try:
-        profile = DriftProfile.model_validate_json(bucket.read(f"{prefix}/profile.json"))
-        rows = bucket.read_parquet(f"{prefix}/rows.parquet")
+        rows = bucket.read_parquet(f"{reference_prefix(model, version)}/rows.parquet")
     except FileNotFoundError as error:
-        raise ReferenceMissing(
-            f"version {version} of {model} has no reference: {bucket.url(prefix)} is incomplete or missing"
-        ) from error
-    except (ValidationError, OSError, ValueError) as error:
-        raise ReferenceUnavailable(f"the reference of version {version} of {model} cannot be read: {error}") from error
+        raise _missing(bucket, model, version) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(model, version, error) from error
     missing = [column for column in profile.column_types if column not in rows.columns]
     if missing:
         raise ReferenceUnavailable(f"the reference of version {version} of {model} has no column {', '.join(missing)}")
     return Reference(rows, profile)
+
+
+def _missing(bucket: Bucket, model: str, version: str) -> ReferenceMissing:
+    url = bucket.url(reference_prefix(model, version))
+    return ReferenceMissing(f"version {version} of {model} has no reference: {url} is incomplete or missing")
+
+
+def _unreadable(model: str, version: str, error: Exception) -> ReferenceUnavailable:
+    return ReferenceUnavailable(f"the reference of version {version} of {model} cannot be read: {error}")
 
 
 def save_gate_evaluation(bucket: Bucket, model: str, version: str, evaluation: Evaluation) -> None:

@@ -11,6 +11,8 @@ import pandas as pd
 
 from driftloop.command_line import user_name
 from driftloop.drift.comparable_columns import FeatureKind
+from driftloop.drift.profile import DriftProfile
+from driftloop.drift.profile_summary import profile_tags
 from driftloop.drift.settings import WindowSettings
 from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import InvalidInput
@@ -93,6 +95,7 @@ class Adoption(NamedTuple):
     """Whether the rows have times."""
     trained_through: pd.Timestamp
     reference_url: str
+    profile: DriftProfile
     change: ModelStateChanged | None
     """The event to publish: the alias has moved."""
 
@@ -259,7 +262,7 @@ def _register(
     )
     if loaded.example is None:
         raise NotAdoptable("MLflow has not stored the input example")
-    version = registry.create_version(uri, adoption_id, tags)
+    version = registry.create_version(uri, adoption_id, {**tags, **profile_tags(reference.profile)})
     reference_url = save_reference(Bucket(settings.storage), name, version, reference)
     registry.describe(version, explanation)
     change = None
@@ -291,5 +294,6 @@ def _register(
         ordered=rows.times is not None,
         trained_through=trained_through,
         reference_url=reference_url,
+        profile=reference.profile,
         change=change,
     )

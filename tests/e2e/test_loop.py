@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from driftloop.drift.profile_summary import TAG_SMALLEST_SHIFTS, TAG_STRETCHES
 from driftloop.evaluation.metrics import roc_auc
 from driftloop.events import (
     RESERVED_COLUMNS,
@@ -267,6 +268,8 @@ def test_registry_has_reason_metrics_revision_and_dataset_of_version(stack: Stac
     version = stack.registry.client.get_model_version_by_alias("flights", "champion")
     run = stack.registry.client.get_run(version.run_id)
     assert "ROC AUC" in version.description
+    assert version.tags[TAG_STRETCHES]
+    assert "sched_dep_time" in version.tags[TAG_SMALLEST_SHIFTS]
     assert run.data.tags["reason"] == "it is summer"
     assert run.data.metrics["challenger_roc_auc"] > run.data.metrics["champion_roc_auc"]
     assert run.data.tags["git_revision"]

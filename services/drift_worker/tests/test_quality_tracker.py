@@ -328,6 +328,15 @@ def test_archived_file_is_read_once(bucket: Bucket, builder: ArchiveBuilder, mon
     assert len(files) == len(set(files)) == 6
 
 
+def test_outcomes_that_are_too_few_to_measure_change_no_metric(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    names = ("driftloop_quality", "driftloop_quality_low", "driftloop_quality_high")
+    assert only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0)))).in_service
+    measured = [metric_value(name, metric="roc_auc") for name in names]
+    few = only(make_tracker(bucket, min_rows=10 * ROWS).evaluate_slice(builder.report(1, builder.predict(1))))
+    assert (few.verdict, few.reason) == ("inconclusive", "too_few_rows")
+    assert [metric_value(name, metric="roc_auc") for name in names] == measured
+
+
 def test_evaluate_slice_compares_with_the_gate(bucket: Bucket, builder: ArchiveBuilder) -> None:
     save_gate_evaluation(bucket, "m", "1", GATE)
     quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0))))

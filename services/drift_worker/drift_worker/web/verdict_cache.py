@@ -8,39 +8,20 @@ import time
 import zlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-from driftloop.events import (
-    DriftReason,
-    DriftVerdict,
-    Event,
-    ModelStateChanged,
-    QualityEstimate,
-    QualityVerdict,
-    Window,
-)
+from driftloop.events import DriftVerdict, Event, ModelStateChanged, QualityEstimate, QualityVerdict
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings
+from driftloop.version_status import JudgedWindow
 
-Verdict = Literal["no_drift", "drift", "inconclusive"]
 CachedEvent = DriftVerdict | QualityVerdict | QualityEstimate
 OFFSETS_PER_VERDICT = 4  # the verdict, its estimate, a quality verdict, and the markers of their transactions
 MAX_MODEL_OFFSETS = 20_000  # a thousand retrains with all of their phases
 RECONNECT_DELAY_SECONDS = 5
 
 E = TypeVar("E", DriftVerdict, QualityVerdict, QualityEstimate)
-
-
-class JudgedWindow(NamedTuple):
-    """What the status of a version needs of a verdict; kept uncompressed, since a page needs those of all versions."""
-
-    window: Window
-    verdict: Verdict
-    reason: DriftReason | None
-    explanation: str
-    published_at: datetime
-    first_prediction_at: datetime
-    last_prediction_at: datetime
+V = TypeVar("V", DriftVerdict, QualityVerdict)
 
 
 class CompressedEvent(NamedTuple):
@@ -49,8 +30,10 @@ class CompressedEvent(NamedTuple):
     model: str
     version: str
     data: bytes
-    window: JudgedWindow | None = None
-    """Of a verdict on drift."""
+    is_conclusive: bool
+    """Whether it is a verdict that is not inconclusive."""
+    window: JudgedWindow | None
+    """Of a verdict on drift; uncompressed, since a page needs those of all versions."""
 
 
 class ServiceChange(NamedTuple):
@@ -65,7 +48,8 @@ class ServiceChange(NamedTuple):
 class VerdictCache:
     """The latest events of the topic of verdicts, up to a limit per type. One thread writes, any thread reads.
 
-    The last verdict of drift or no drift on a version stays, however many windows of others are judged after it.
+    The last conclusive verdicts on a version's drift and quality stay, however many windows of others are judged after
+    them.
     """
 
     def __init__(self, max_events: int) -> None:
@@ -77,7 +61,12 @@ class VerdictCache:
             QualityEstimate: {},
         }
         self._replayed: dict[tuple[str, str], CompressedEvent] = {}
-        self._last_conclusive: dict[tuple[str, str], tuple[str, str]] = {}  # by model and version: the verdict's key
+        # The key of the last conclusive verdict of each type on each model and version.
+        self._last_conclusive: dict[type[CachedEvent], dict[tuple[str, str], tuple[str, str]]] = {
+            DriftVerdict: {},
+            QualityVerdict: {},
+            QualityEstimate: {},
+        }
         self._service_changes: dict[str, dict[str, ServiceChange]] = {}
         self._lock = threading.Lock()
         self._fresh_at = time.monotonic()
@@ -90,13 +79,16 @@ class VerdictCache:
             return
         data = zlib.compress(event.model_dump_json().encode())
         is_replayed = isinstance(event, DriftVerdict) and event.replayed
+        is_conclusive = not isinstance(event, QualityEstimate) and event.verdict != "inconclusive"
+        window = JudgedWindow.of(event) if isinstance(event, DriftVerdict) else None
         with self._lock:
             events = self._replayed if is_replayed else self._events[type(event)]
-            events[_key_of(event)] = CompressedEvent(event.model, event.version, data, _judged_window(event))
-            if isinstance(event, DriftVerdict) and not is_replayed and event.verdict != "inconclusive":
-                self._last_conclusive[event.model, event.version] = _key_of(event)
+            last_conclusive = {} if is_replayed else self._last_conclusive[type(event)]
+            events[_key_of(event)] = CompressedEvent(event.model, event.version, data, is_conclusive, window)
+            if is_conclusive:
+                last_conclusive[event.model, event.version] = _key_of(event)
             if len(events) > self.max_events:
-                kept = set() if is_replayed else set(self._last_conclusive.values())
+                kept = set(last_conclusive.values())
                 del events[next((key for key in events if key not in kept), next(iter(events)))]
 
     def _add_service_change(self, event: ModelStateChanged) -> None:
@@ -133,11 +125,10 @@ class VerdictCache:
         """Return the latest events of a type on a version, at most ``count``, in the order of their publication."""
         return [_decompress(kind, event) for event in self._events_of(kind, model, version)[-count:]]
 
-    def latest_conclusive(self, model: str, version: str, count: int) -> list[DriftVerdict]:
-        """Return the latest verdicts of drift or no drift on a version, in the order of their publication."""
-        events = self._events_of(DriftVerdict, model, version)
-        conclusive = [event for event in events if event.window and event.window.verdict != "inconclusive"]
-        return [_decompress(DriftVerdict, event) for event in conclusive[-count:]]
+    def latest_conclusive(self, kind: type[V], model: str, version: str, count: int) -> list[V]:
+        """Return the latest conclusive verdicts of a type on a version, in the order of their publication."""
+        conclusive = [event for event in self._events_of(kind, model, version) if event.is_conclusive]
+        return [_decompress(kind, event) for event in conclusive[-count:]]
 
     def _events_of(self, kind: type[CachedEvent], model: str, version: str) -> list[CompressedEvent]:
         with self._lock:
@@ -162,20 +153,6 @@ class VerdictCache:
             names = [name for name, key in self._events[DriftVerdict] if key == model_version]
         index = names.index(window)
         return names[index - 1] if index else None, names[index + 1] if index + 1 < len(names) else None
-
-
-def _judged_window(event: CachedEvent) -> JudgedWindow | None:
-    if not isinstance(event, DriftVerdict):
-        return None
-    return JudgedWindow(
-        event.window,
-        event.verdict,
-        event.reason,
-        event.explanation,
-        event.time,
-        event.first_prediction_at,
-        event.last_prediction_at,
-    )
 
 
 def _key_of(event: CachedEvent) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import mlflow
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from driftloop.drift.profile_summary import profile_tags
 from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import RegistryUnavailable, StorageUnavailable
 from driftloop.evaluation import gate
@@ -309,9 +310,8 @@ def _register(
         for metric, value in values.items()
     }
     mlflow.log_metrics(metrics, run_id=logged.run_id)
-    version = registry.create_version(
-        logged.uri, retrain.id, {"reason": retrain.reason, "requested_by": retrain.requested_by}
-    )
+    about = {"reason": retrain.reason, "requested_by": retrain.requested_by, **profile_tags(reference.profile)}
+    version = registry.create_version(logged.uri, retrain.id, about)
     save_reference(bucket, model, version, reference)  # before the alias moves, so before any event names the version
     if evaluation is not None:  # its quality in service is compared with this
         save_gate_evaluation(bucket, model, version, evaluation)
