@@ -287,6 +287,19 @@ def test_numeric_labels_without_probabilities_are_judged_as_the_classes_of_the_g
     assert (as_classes.classes, as_classes.metrics["accuracy"].value) == ([1, 2, 4], 0.75)
 
 
+def test_numbers_are_judged_as_numbers_beside_labels_of_another_model(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    numbers = np.linspace(10, 60, ROWS)
+    rows = builder.predict(0, predictions=numbers)
+    outcomes = rows[["_id", "_row", "_time", "outcome"]].assign(outcome=numbers + 1, outcome_label=None)
+    labels = outcomes.assign(_id=[f"other-{row}" for row in range(ROWS)], outcome=None, outcome_label="yes")
+    mixed = pd.concat([outcomes.astype({"outcome": object, "outcome_label": object}), labels], ignore_index=True)
+    archive.write_slice(bucket, window("outcomes", 0), mixed.assign(_model=None, _key=None))
+    quality = only(make_tracker(bucket).evaluate_slice(window("outcomes", 0)))
+    assert quality.unknown_labels == {}
+    assert quality.in_service is not None
+    assert quality.in_service.metrics["bias"].value == pytest.approx(-1)
+
+
 def test_deleted_or_unreadable_slice_is_skipped(bucket: Bucket, builder: ArchiveBuilder) -> None:
     tracker = make_tracker(bucket)
     rows = builder.predict(0)

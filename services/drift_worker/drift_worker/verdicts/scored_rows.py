@@ -52,6 +52,7 @@ def score_rows(rows: pd.DataFrame, evaluated_classes: Sequence[Label] | None = N
     reported = rows[CLASSES_COLUMN].dropna()
     classes = json.loads(reported.iloc[-1]) if len(reported) else evaluated_classes
     outcomes = rows["outcome"] if "outcome" in rows else pd.Series(np.nan, index=rows.index)
+    outcomes = outcomes.infer_objects()  # beside another model's labels, numbers are objects
     target = infer_target(outcomes, rows[PREDICTION_COLUMN], classes)
     return ScoredRows(
         target,
