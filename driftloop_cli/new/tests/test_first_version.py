@@ -1,6 +1,6 @@
 """The first version gets most rows, and windows that these rows can calibrate."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import pandas as pd
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import InvalidInput
 from driftloop_cli.new.first_version import choose_first_version
+from driftloop_cli.new.readme import retrain_day
 
 
 def days(count: int, rows_a_day: int) -> pd.Series:
@@ -43,6 +44,14 @@ def test_rare_rows_get_windows_that_stay_open() -> None:
 def test_short_stream_gets_a_short_holdout() -> None:
     settings = choose_first_version(days(20, 1_000), target(20_000)).settings
     assert settings["DRIFTLOOP_GATE__HOLDOUT_DAYS"] == settings["DRIFTLOOP_GATE__MIN_HOLDOUT_DAYS"] == "3"
+
+
+@pytest.mark.parametrize(("days_to_stream", "days_before"), [(20, 20), (31, 31), (32, 16), (51, 25), (110, 30)])
+def test_rows_of_later_days_are_left_for_the_version_that_a_retrain_makes(
+    days_to_stream: int, days_before: int
+) -> None:
+    begin = date(2026, 3, 12)
+    assert (retrain_day(begin, begin + timedelta(days=days_to_stream)) - begin).days == days_before
 
 
 @pytest.mark.parametrize(
