@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import drift_streams
-from benchmarks.detector_power import RATES, alarm_rate, format_rate, names_changed_column
+from benchmarks.detector_power import RATES, alarm_rate, format_rate, names_changed_column, with_alarms
 from benchmarks.drift_detector import SPAN_WINDOWS, Detector
-from benchmarks.drift_streams import FOLDS, INJECTIONS, Stream
+from benchmarks.drift_streams import FOLDS, INJECTIONS, Stream, rate_with_interval
 from driftloop.drift.calibration import calibrate
+from driftloop.drift.cumulated import CumulatedState, cumulate
 from driftloop.drift.distances import FloatArray
 from driftloop.drift.prepared_profile import PreparedProfile
 from driftloop.drift.scoring import score_window
@@ -62,10 +63,20 @@ def score_references(stream: Stream, quick: bool) -> dict[str, ReferenceScores]:
             thresholds.append(
                 [[span.score_threshold for span in profile.spans] for profile in detector.profiles.values()]
             )
+            calibration, state = detector.profiles[DEFAULT_RATE].cumulated, CumulatedState()
             for stretch in split.test_stretches:
                 rows = stream.rows.iloc[stretch.first : stretch.end]
                 week = int(stream.days[stretch.first]) // 7  # references share weeks, which are resampled as a whole
-                unchanged += detector.score_windows(rows, stream.window_rows // (1 if quick else 4), block=week)
+                scored = detector.score_windows(rows, stream.window_rows // (1 if quick else 4), block=week)
+                for result in scored:
+                    if result["end"] % stream.window_rows == 0:  # side by side, as the drift worker has them
+                        result["cumulated"] = False
+                        if calibration is None:  # the present stretch is too short
+                            continue
+                        end = int(result["end"])
+                        score = cumulate(calibration, state, rows.iloc[end - stream.window_rows : end])
+                        state, result["cumulated"] = score.state, bool(score.changes)
+                unchanged += scored
                 for injection in INJECTIONS:
                     changed = injection.change(rows, detector.reference)
                     labels = {"block": week, "injection": injection.name, "column": injection.column}
@@ -81,6 +92,8 @@ def summarize_references(scores: dict[str, ReferenceScores]) -> tuple[dict[str, 
     """Print the tables of all references; return figures and details, each with its interval."""
     pooled = pd.concat([score.unchanged for score in scores.values()])
     rates = {f"false_alarms_{rate * 100:g}": alarm_rate(pooled, f"either {rate}") for rate in RATES}
+    rates |= {f"false_alarms_verdict_{rate * 100:g}": _verdict_rate(pooled, rate) for rate in RATES}
+    rates["cumulated_alarms"] = _cumulated_rate(pooled)
     found = {name: _found(score.injected) for name, score in scores.items()}
     share = _mean_of_references(list(found.values()))
     by_injection = {
@@ -97,6 +110,7 @@ def summarize_references(scores: dict[str, ReferenceScores]) -> tuple[dict[str, 
         for rate in RATES:
             values = (format_rate(alarm_rate(score.unchanged, f"{scale} {rate}")) for score in scores.values())
             table.add_row(f"{scale}, {rate * 100:g} %", *values)
+    table.add_row("cumulated", *(format_rate(_cumulated_rate(score.unchanged)) for score in scores.values()))
     for number, rate in enumerate(RATES):
         values = (" / ".join(f"{value:.1f}" for value in score.thresholds[number]) for score in scores.values())
         table.add_row(f"score thresholds, {rate * 100:g} %", *values)
@@ -128,6 +142,24 @@ def summarize_references(scores: dict[str, ReferenceScores]) -> tuple[dict[str, 
         "injections by reference": by_injection,
     }
     return figures, details
+
+
+def _cumulated_rate(scored: pd.DataFrame) -> list[float]:
+    """Return the percentage of windows, side by side, after which the cumulated score is an alarm."""
+    windows = scored[scored["cumulated"].notna()]
+    rate: list[float] = rate_with_interval(
+        windows["cumulated"].to_numpy(dtype=bool), windows["block"].to_numpy()
+    ).tolist()
+    return rate
+
+
+def _verdict_rate(scored: pd.DataFrame, rate: float) -> list[float]:
+    """Return the percentage of windows, side by side, whose verdict is an alarm: alone, in threes, or cumulated."""
+    windows = with_alarms(scored, f"either {rate}")
+    windows = windows[windows["cumulated"].notna()]
+    alarms = windows["alarm"].to_numpy(dtype=bool) | windows["cumulated"].to_numpy(dtype=bool)
+    interval: list[float] = rate_with_interval(alarms, windows["block"].to_numpy()).tolist()
+    return interval
 
 
 def _found(injected: pd.DataFrame) -> pd.DataFrame:

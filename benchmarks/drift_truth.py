@@ -30,6 +30,7 @@ from benchmarks.drift_references import measure_mixed, score_references, summari
 from benchmarks.drift_streams import EVERY_4TH_WEEK, INJECTIONS, LATER_WEEKS, REST_OF_YEAR, Split, Stream
 from benchmarks.peers import detectors
 from benchmarks.peers.detectors import SCRIPTS, Case, DetectorFailed, DetectorResult
+from benchmarks.slow_change import measure_slow_delay
 from tests.support import report
 from tests.support.peer_environments import ENVIRONMENTS_DIR, PINNED_PACKAGES, UvNotInstalled, ensure_environment
 from tests.support.processes import exit_on_sigterm
@@ -44,6 +45,9 @@ GOALS = {
     "injections_share": "≥ 85",
     "injections_lowest": "≥ 95",
     "mixed_ratio": "≤ 1.2",
+    "slow_delay": "≤ 8",
+    "false_alarms_verdict_5": "≤ 5",
+    "false_alarms_verdict_1": "≤ 1.5",
     "july_single": "≥ 96",
     "july_rolling": "100",
     "injections_found": f"≥ 10 (of {len(INJECTIONS)})",
@@ -83,7 +87,7 @@ def main() -> int:
         f"{__doc__}\nRun `make setup` first; peers are installed into .benchmarks."
     ).parse_args()
     try:
-        for peer in (*SCRIPTS, "islp"):
+        for peer in (*SCRIPTS, "islp", "river"):
             log(f"environment of {peer}")
             ensure_environment(peer)
         with exit_on_sigterm():
@@ -116,6 +120,7 @@ def measure(quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
         log("flights with injected changes: done")
         references = score_references(flights, quick)
         mixed_ratio, mixed = measure_mixed(1 if quick else 8)
+        slow_delay, slow = measure_slow_delay(2 if quick else SYNTHETIC_STREAMS_PER_TYPE)
         synthetic = score_synthetic(1 if quick else SYNTHETIC_STREAMS_PER_TYPE)
         log("waiting for the peers")
         results = {peer: detectors.collect_results(folder, peer, process) for peer, process in processes.items()}
@@ -135,6 +140,7 @@ def measure(quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
         },
         "references": by_reference,
         "two worlds": mixed,
+        "slow change": slow,
         "injections": by_injection,
         "synthetic streams": print_synthetic(synthetic),
         "pins": {peer: list(PINNED_PACKAGES[peer]) for peer in SCRIPTS},
@@ -151,6 +157,7 @@ def measure(quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
     figures = {
         **reference_figures,
         "mixed_ratio": mixed_ratio,
+        "slow_delay": slow_delay,
         "winter_false_alarms_5": false_alarms[0.05],
         "winter_false_alarms_1": false_alarms[0.01],
         "july_single": alarm_rate(july, "single 0.05")[0],

@@ -22,6 +22,7 @@ from driftloop.events import (
     event_id_time,
 )
 from driftloop.retrain_summary import RetrainSummary, summarize_retrains
+from driftloop.version_status import JudgedWindow, VersionStatus, most_important_first, version_status
 
 STATE_COLORS = {
     **{"promoted": "green", "rejected": "yellow", "failed": "red"},
@@ -62,13 +63,14 @@ class ModelStatus(FrozenModel):
     """Whether another version than the alias names has answered more than a minute after the alias was moved."""
     trainer: Literal["runs", "does not run", "unknown"]
     """Whether a trainer of the model runs; ``unknown`` if the broker does not let the command ask."""
+    versions: list[VersionStatus]
+    """The version in service first, then those with drift, each with its last real verdict. Versions that no verdict
+    on the last windows is about are left out."""
     windows: list[DriftVerdict]
     """The verdicts on the latest windows, the latest last; before them the last verdict of drift or no drift on each of
     their versions and on the version in service, if it is an earlier one."""
     replays: list[DriftVerdict]
     """Later verdicts on the same windows."""
-    quality: list[QualityVerdict]
-    """The latest verdict on the quality of each version."""
     estimates: list[QualityEstimate]
     """The latest estimate of the quality of each version."""
     retrains: list[RetrainSummary]
@@ -119,11 +121,34 @@ def model_status(
         answering=answering,
         is_swap_overdue=_is_swap_overdue(events, model, version, answering),
         trainer="unknown" if trainer_runs is None else "runs" if trainer_runs else "does not run",
+        versions=_version_statuses(model, alias, version, events),
         windows=shown,
         replays=[verdict for verdict in verdicts if verdict.replayed and _verdict_key(verdict) in keys],
-        quality=_latest(event for event in events if isinstance(event, QualityVerdict) and event.model == model),
         estimates=_latest(event for event in events if isinstance(event, QualityEstimate) and event.model == model),
         retrains=summarize_retrains(events, model, SHOWN_RETRAINS),
+    )
+
+
+def _version_statuses(model: str, alias: str, in_service: str | None, events: Sequence[Event]) -> list[VersionStatus]:
+    """Return the status of each version of a model that has verdicts, and of the one in service."""
+    windows: dict[str, list[JudgedWindow]] = {} if in_service is None else {in_service: []}
+    qualities: dict[str, list[QualityVerdict]] = {}
+    for event in events:
+        match event:
+            case DriftVerdict(model=name, replayed=False) if name == model:
+                windows.setdefault(event.version, []).append(JudgedWindow.of(event))
+            case QualityVerdict(model=name) if name == model:
+                windows.setdefault(event.version, [])
+                qualities.setdefault(event.version, []).append(event)
+    return most_important_first(
+        version_status(
+            model,
+            version,
+            judged,
+            qualities.get(version, ()),
+            f"models:/{model}@{alias} names it" if version == in_service else None,
+        )
+        for version, judged in windows.items()
     )
 
 
@@ -165,9 +190,16 @@ def _latest(events: Iterable[EventOfVersion]) -> list[EventOfVersion]:
 
 
 def status_parts(status: Status) -> Iterator[Table | str]:
-    """Yield a table, or a sentence where there is nothing to show, for each part: a section a model, and the lag."""
+    """Yield a table, or a sentence where there is nothing to show, for each part.
+
+    First a line for each version of all models, then a section for each model, then the lag.
+    """
+    models = [] if "kafka" in status.unavailable else status.models  # without verdicts nothing is known of versions
+    versions = most_important_first(version for model in models for version in model.versions)
+    if versions:
+        yield from ("Versions:", _versions_table(versions))
     for number, model in enumerate(status.models):
-        if number:
+        if number or versions:
             yield ""
         if "registry" not in status.unavailable:
             yield f"models:/{model.model}@{model.alias} is {_serving(model)}"
@@ -177,7 +209,7 @@ def status_parts(status: Status) -> Iterator[Table | str]:
         if model.trainer == "does not run":
             yield f"no trainer of {model.model} runs: a retrain that is requested waits for one"
         yield from (f"\nWindows of {model.model}:", _windows_table(model)) if model.windows else ("no windows yet",)
-        if model.quality or model.estimates:
+        if model.estimates or any(version.quality for version in model.versions):
             yield from (f"\nQuality of the latest predictions of {model.model}:", _quality_table(model))
         yield from (f"\nRetrains of {model.model}:", _retrains_table(model)) if model.retrains else ("no retrains yet",)
     if "kafka" not in status.unavailable:
@@ -212,6 +244,20 @@ def _table(*columns: Column | str) -> Table:
     return Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
 
 
+def _versions_table(versions: Iterable[VersionStatus]) -> Table:
+    table = _table("model", "version", "drift", "times in UTC", "quality")
+    for version in versions:
+        quality = _colored(version.quality.verdict) if version.quality else ""
+        table.add_row(
+            escape(version.model),
+            version.version + (", in service" if version.in_service else ""),
+            _colored(version.verdict) if version.windows else "",
+            escape(version.since_text),
+            quality + (", later outcomes not compared" if version.later_quality else ""),
+        )
+    return table
+
+
 def _windows_table(status: ModelStatus) -> Table:
     replayed = {_verdict_key(verdict): verdict.verdict for verdict in status.replays}
     table = _table(
@@ -241,7 +287,9 @@ def _quality_table(status: ModelStatus) -> Table:
             + (f"; {verdict.unmatched:,} outcomes have no archived prediction" if verdict.unmatched else "")
             + (f"; {sum(verdict.unknown_labels.values()):,} are no class" if verdict.unknown_labels else ""),
         )
-        for verdict in status.quality
+        for version in status.versions
+        for verdict in (version.quality, version.later_quality)
+        if verdict
     ]
     for estimate in status.estimates:
         label = "estimated" if estimate.trusted else "[yellow]estimated, not trusted[/]"
@@ -282,6 +330,6 @@ def _colored(name: str, default: str = "yellow") -> str:
     return f"[{STATE_COLORS.get(name, default)}]{name}[/]"
 
 
-def _verdict_key(verdict: DriftVerdict) -> tuple[str, str]:
+def _verdict_key(verdict: DriftVerdict) -> tuple[str, str, str | None]:
     """Return what a verdict on a model's window and its replays have in common."""
-    return verdict.window.name, verdict.version
+    return verdict.window.name, verdict.version, verdict.run_id

@@ -1,7 +1,7 @@
 """The command ``driftloop status``."""
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, NamedTuple
 
@@ -52,10 +52,21 @@ def status(
         raise typer.Exit(ExitCode.UNAVAILABLE)
 
 
+class _Champion(NamedTuple):
+    """What the registry says of a model; nothing if it does not answer."""
+
+    version: str | None
+    """The version in service."""
+    last: str | None
+    """The version that was the last in service, if none is."""
+
+
 class _TopicFacts(NamedTuple):
-    """What the topics say."""
+    """What the topics say, and of which models."""
 
     events: list[Event]
+    champions: dict[str, _Champion]
+    """The models, each with what the registry says of it."""
     trainers: dict[str, bool | None]
     """Whether a trainer runs, by model."""
     lag: dict[str, dict[str, int]]
@@ -70,29 +81,32 @@ def read_status(settings: CliSettings, windows: int, *, all_models: bool) -> Sta
     with ThreadPoolExecutor(1) as thread:
         registered = thread.submit(_registered_models, settings, all_models=all_models)
 
-        def known_models() -> set[str]:
+        def find_champions(named_by_events: set[str]) -> dict[str, _Champion]:
+            models = {settings.registry.model, *named_by_events}
             try:
-                return {settings.registry.model, *registered.result()}
+                models.update(registered.result())
             except (RegistryUnavailable, RegistryRefused) as error:
                 unavailable["registry"] = str(error)
-                return {settings.registry.model}
+            return {model: _champion(settings, model, unavailable) for model in sorted(models)}
 
         try:
-            topics = _read_topics(settings, windows, known_models, all_models=all_models)
+            topics = _read_topics(settings, windows, find_champions, all_models=all_models)
         except BrokerUnavailable as error:
-            topics = _TopicFacts([], dict.fromkeys(known_models()), {})
+            champions = find_champions(set())
+            topics = _TopicFacts([], champions, dict.fromkeys(champions), {})
             unavailable["kafka"] = str(error)
     return Status(
         models=[
             model_status(
                 model,
                 settings.registry.alias,
-                *_champions(settings, model, unavailable),
-                trainer_runs=trainer_runs,
+                champion.version,
+                champion.last,
+                trainer_runs=topics.trainers[model],
                 events=topics.events,
                 windows=windows,
             )
-            for model, trainer_runs in topics.trainers.items()
+            for model, champion in topics.champions.items()
         ],
         lag=topics.lag,
         unavailable=unavailable,
@@ -100,19 +114,28 @@ def read_status(settings: CliSettings, windows: int, *, all_models: bool) -> Sta
 
 
 def _read_topics(
-    settings: CliSettings, windows: int, known_models: Callable[[], set[str]], *, all_models: bool
+    settings: CliSettings, windows: int, find_champions: Callable[[set[str]], dict[str, _Champion]], *, all_models: bool
 ) -> _TopicFacts:
+    """Read the topics.
+
+    Args:
+        settings: The broker and the topics.
+        windows: How many windows of each model to show.
+        find_champions: Asks the registry about its models and those that it is given.
+        all_models: Whether models that only events name are shown, too.
+    """
     kafka, names = settings.kafka, settings.topics
     events = [
         *reader.read_last(kafka, names.retrain, MODEL_OFFSETS),
         *reader.read_last(kafka, names.models, MODEL_OFFSETS),
         *reader.read_last(kafka, names.predictions, PREDICTION_OFFSETS),
     ]
-    models = known_models() | (_models_of(events) if all_models else set())
-    events += _read_verdicts(settings, models, windows)
-    groups = {model: settings.trainer_group(model) for model in sorted(models)}
+    champions = find_champions(_models_of(events) if all_models else set())
+    events += _read_verdicts(settings, {model: champion.version for model, champion in champions.items()}, windows)
+    groups = {model: settings.trainer_group(model) for model in champions}
     return _TopicFacts(
         events,
+        champions,
         {model: reader.has_members(kafka, group) for model, group in groups.items()},
         {
             "drift_worker": reader.consumer_lag(kafka, "drift_worker", [names.predictions, names.outcomes]),
@@ -121,11 +144,17 @@ def _read_topics(
     )
 
 
-def _read_verdicts(settings: CliSettings, models: Collection[str], windows: int) -> list[Event]:
-    """Read the topic of verdicts from far enough back for the last windows of each model, and a conclusive one."""
+def _read_verdicts(settings: CliSettings, champions: Mapping[str, str | None], windows: int) -> list[Event]:
+    """Read the topic of verdicts from far enough back for the last windows of each model and their real verdicts.
+
+    Args:
+        settings: The broker and the topic.
+        champions: The models, each with its version in service.
+        windows: How many windows of each model to show.
+    """
     count = windows * EVENTS_PER_VERDICT
     events = reader.read_last(settings.kafka, settings.topics.drift, count)
-    while count < MAX_VERDICT_OFFSETS and not _has_windows(events, models, windows):
+    while count < MAX_VERDICT_OFFSETS and not _has_windows(events, champions, windows):
         count = min(count * 10, MAX_VERDICT_OFFSETS)
         earlier = reader.read_last(settings.kafka, settings.topics.drift, count)
         if len(earlier) == len(events):
@@ -134,11 +163,14 @@ def _read_verdicts(settings: CliSettings, models: Collection[str], windows: int)
     return events
 
 
-def _has_windows(events: Collection[Event], models: Collection[str], windows: int) -> bool:
+def _has_windows(events: Collection[Event], champions: Mapping[str, str | None], windows: int) -> bool:
+    """Return whether there are enough windows of each model, with a real verdict on each version that was judged."""
     verdicts = [event for event in events if isinstance(event, DriftVerdict) and not event.replayed]
     counts = Counter(verdict.model for verdict in verdicts)
-    conclusive = {verdict.model for verdict in verdicts if verdict.verdict != "inconclusive"}
-    return all(counts[model] >= windows and model in conclusive for model in models)
+    conclusive = {(verdict.model, verdict.version) for verdict in verdicts if verdict.verdict != "inconclusive"}
+    shown = {(verdict.model, verdict.version) for verdict in verdicts if verdict.model in champions}
+    shown |= {(model, version) for model, version in champions.items() if version is not None}
+    return shown <= conclusive and all(counts[model] >= windows for model in champions)
 
 
 def _models_of(events: Collection[Event]) -> set[str]:
@@ -156,7 +188,7 @@ def _registered_models(settings: CliSettings, *, all_models: bool) -> list[str]:
     return []
 
 
-def _champions(settings: CliSettings, model: str, unavailable: dict[str, str]) -> tuple[str | None, str | None]:
+def _champion(settings: CliSettings, model: str, unavailable: dict[str, str]) -> _Champion:
     """Return a model's version in service, or else the one that was the last in service.
 
     If the registry does not answer, that is noted in ``unavailable``, and it is not asked again.
@@ -164,11 +196,11 @@ def _champions(settings: CliSettings, model: str, unavailable: dict[str, str]) -
     from driftloop.registry.model_registry import ModelRegistry  # noqa: PLC0415  # MLflow takes seconds to import
 
     if "registry" in unavailable:
-        return None, None
+        return _Champion(None, None)
     try:
         registry = ModelRegistry(settings.registry.model_copy(update={"model": model}))
         version = registry.champion()
-        return version, registry.last_champion() if version is None else None
+        return _Champion(version, registry.last_champion() if version is None else None)
     except (RegistryUnavailable, RegistryRefused) as error:
         unavailable["registry"] = str(error)
-        return None, None
+        return _Champion(None, None)

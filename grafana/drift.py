@@ -65,6 +65,15 @@ def dashboard() -> Dashboard:
                     "short",
                     range_query(f"sum by (version) (max by (version, column) ({DRIFTED}))", "version {{version}}"),
                 ).data_links(windows_link()),
+                time_series(
+                    "Cumulated score",
+                    "The largest sum of small differences over a version's windows, divided by its limit. Above 100 % "
+                    "a small change has lasted, and the latest window is an alarm.",
+                    "percentunit",
+                    range_query(
+                        f"max by (version) (driftloop_drift_cumulated_score{{{SELECTOR}}})", "version {{version}}"
+                    ),
+                ).data_links(windows_link()),
             ],
         ),
         (

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from driftloop.drift.comparable_columns import COLUMN_TYPES, FeatureKind
+from driftloop.drift.cumulated_calibration import RUN_LENGTH, calibrate_cumulated
 from driftloop.drift.distances import DISTANCES, ColumnType, DistanceName, FloatArray, IntArray
 from driftloop.drift.profile import CalibratedSpan, DriftProfile, NullDistribution, Stretch
 from driftloop.drift.sensitivity import smallest_shift
@@ -28,7 +29,7 @@ from driftloop.drift.tails import (
     widen,
 )
 from driftloop.drift.window_counts import CountedColumn, count_column, statistics_by_window
-from driftloop.errors import InvalidInput
+from driftloop.drift.window_length import MIN_INDEPENDENT_WINDOWS
 
 MIN_SCALES: dict[StatisticName, float] = {  # a statistic that never varied in the reference still needs a scale
     # Of a standard deviation, or of the largest possible distance; 1 % of a PSI that is commonly called small (0.1).
@@ -40,21 +41,6 @@ SPAN_WINDOWS = (1, 3)  # numbers of consecutive windows that are scored together
 STRIDES_PER_WINDOW = 10  # windows of the reference start a tenth of their length apart
 MAX_WINDOWS = 2_000  # per span; more windows take longer and do not change the result
 EMBARGO_DAYS = 3  # rows within them may resemble a window more than later rows will
-MIN_INDEPENDENT_WINDOWS = 20  # windows without overlap; with fewer, a 1 % threshold would be a guess
-
-
-class InsufficientReference(InvalidInput):
-    """The reference has too few windows to calibrate with."""
-
-
-def require_enough_rows(reference_rows: int, window_rows: int) -> None:
-    """Raise :class:`InsufficientReference` if the reference is too small for windows of this length."""
-    required = MIN_INDEPENDENT_WINDOWS * window_rows
-    if reference_rows < required:
-        raise InsufficientReference(
-            f"a reference of {reference_rows} rows is too small to learn what windows of {window_rows} rows look like: "
-            f"{required - reference_rows} more rows are needed, or a shorter window (DRIFTLOOP_WINDOW__ROWS)"
-        )
 
 
 def calibrate(
@@ -64,6 +50,7 @@ def calibrate(
     *,
     window_rows: int,
     false_alarm_rate: float,
+    run_length: int = RUN_LENGTH,
     embargo_days: int = EMBARGO_DAYS,
     importance: Mapping[str, float] = {},
     distances: Mapping[str, DistanceName] = {},
@@ -72,7 +59,7 @@ def calibrate(
 
     Each window of the reference is compared with the rows of its stretch without those within ``embargo_days`` of it,
     because a window that is scored later is not part of the reference either. A span for which the reference has fewer
-    than 20 independent windows is left out.
+    than 20 independent windows is left out, in a very small reference even that of single windows.
 
     Args:
         reference: The reference's comparable rows, in order of time.
@@ -80,14 +67,11 @@ def calibrate(
         kinds: The columns to calibrate and what they hold.
         window_rows: The length of the windows that will be scored.
         false_alarm_rate: Fraction of unchanged windows that may raise an alarm. It is divided evenly among the spans.
+        run_length: Windows to the first false alarm of the cumulated score, on average.
         embargo_days: Days before and after a window that it is not compared with.
         importance: Permutation importance of each feature; stored in the profile.
         distances: Distances of the columns that do not use the default of their type.
-
-    Raises:
-        InsufficientReference: The reference is too small even for single windows.
     """
-    require_enough_rows(len(reference), window_rows)
     data = _Data(
         reference,
         days,
@@ -97,7 +81,10 @@ def calibrate(
         false_alarm_rate,
         embargo_days,
     )
-    stretches, spans = _calibrate_stretches(data)
+    stretches: list[tuple[int, int]] = [(0, len(reference))]
+    spans: list[CalibratedSpan] = []
+    if len(reference) >= MIN_INDEPENDENT_WINDOWS * window_rows:
+        stretches, spans = _calibrate_stretches(data)
     present = reference.iloc[slice(*stretches[-1])]
     numbers = {
         column: to_float_array(present[column]) for column, kind in data.column_types.items() if kind == "number"
@@ -110,6 +97,7 @@ def calibrate(
         reference_rows=len(reference),
         stretches=[Stretch(first_row=first, end_row=end) for first, end in stretches],
         spans=[_with_smallest_shifts(data, numbers, span, spans[0]) for span in spans],
+        cumulated=calibrate_cumulated(present, data.column_types, window_rows, run_length),
         standard_deviations={name: float(np.nanstd(values)) for name, values in numbers.items() if _has_values(values)},
         importance=dict(importance),
     )

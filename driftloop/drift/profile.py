@@ -5,6 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from driftloop.drift.comparable_columns import COLUMN_TYPES, FeatureKind
+from driftloop.drift.cumulated import CumulatedCalibration
 from driftloop.drift.distances import ColumnType, DistanceName
 from driftloop.drift.statistics import StatisticName
 
@@ -63,6 +64,9 @@ class DriftProfile(BaseModel, frozen=True):
     stretches: list[Stretch]
     """In order of time; the last one is the present. A window is compared with each and judged by the nearest."""
     spans: list[CalibratedSpan]
+    """Single windows first. Empty if the reference is too small to calibrate them: then windows are not judged."""
+    cumulated: CumulatedCalibration | None = None
+    """The calibration of the cumulated score, from the present stretch; none if that has fewer than 20 windows."""
     standard_deviations: dict[str, float] = {}
     """Standard deviations of the numeric columns in the present stretch: the unit of the smallest shifts."""
     importance: dict[str, float] = {}
@@ -76,6 +80,8 @@ class DriftProfile(BaseModel, frozen=True):
     @property
     def normally_constant_columns(self) -> set[str]:
         """Columns that can be constant in a window though nothing has changed, such as rain on dry days."""
+        if not self.spans:
+            return set(self.kinds)
         single = self.spans[0]
         return {
             null.column

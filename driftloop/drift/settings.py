@@ -2,17 +2,19 @@
 
 from pydantic import Field
 
+from driftloop.drift.window_length import MAX_ROWS
 from driftloop.settings_section import Fraction, SettingsSection
 
 
 class WindowSettings(SettingsSection):
     """How many rows the windows of a version have, and when a window closes with fewer."""
 
-    rows: int = Field(
-        1_000,
+    rows: int | None = Field(
+        None,
         ge=10,
-        description="rows of a window that the trainer calibrates for; the drift worker follows each version's drift "
-        "profile, and closes windows of a version without one, and slices of outcomes, at this number",
+        description="rows of a window that the trainer calibrates for; if not set, the longest of up to 1,000 rows of "
+        "which a version's reference has 20. The drift worker follows each version's drift profile, and closes windows "
+        "of a version without one, and slices of outcomes, at this number, or at 1,000",
     )
     max_age_seconds: float = Field(
         7 * 86_400,
@@ -34,6 +36,18 @@ class WindowSettings(SettingsSection):
     false_alarm_rate: float = Field(
         0.01, gt=0, lt=0.5, description="rate of windows that may raise an alarm although nothing has changed"
     )
+    run_length: int = Field(
+        1_000,
+        ge=50,
+        le=10_000,
+        description="windows to the first false alarm of the cumulated score, on average; with more, slow changes are "
+        "found later",
+    )
+
+    @property
+    def slice_rows(self) -> int:
+        """Rows at which a slice of outcomes, or a window of a version without a profile, closes."""
+        return self.rows or MAX_ROWS
 
     def min_rows(self, length: int) -> int:
         """Return the rows that a window of a length needs for a verdict."""

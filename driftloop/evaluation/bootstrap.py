@@ -83,6 +83,7 @@ def evaluate(
         resampling_unit="days" if by_day else "rows",
         metrics=metrics,
         headline=None if headline is None else headline.name,
+        classes=None if target.classes is None else list(target.classes),
     )
 
 

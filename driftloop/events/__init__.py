@@ -47,6 +47,7 @@ from driftloop.events.predictions import (
 from driftloop.events.retrains import DataSelection, ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.events.windows import (
     REASON_TEXTS,
+    CumulatedChange,
     DataQualityIssue,
     DriftReason,
     DriftVerdict,
@@ -78,6 +79,7 @@ __all__ = [
     "TIME_COLUMN",
     "VERSION_COLUMN",
     "ContextValue",
+    "CumulatedChange",
     "DataQualityIssue",
     "DataSelection",
     "DriftReason",

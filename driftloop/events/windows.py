@@ -7,8 +7,9 @@ from typing import Literal, Self
 from pydantic import Field
 
 from driftloop.events.base import Event, EventTime, FrozenModel, Name, as_id_part
+from driftloop.events.predictions import Label
 
-DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "missing_columns"]
+DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "small_reference", "missing_columns"]
 """Why rows could not be compared with the reference."""
 QualityReason = Literal[
     "too_few_rows",
@@ -23,6 +24,7 @@ REASON_TEXTS: Mapping[DriftReason | QualityReason, str] = {
     "too_few_rows": "too few rows",
     "no_reference": "the version has no reference",
     "unreadable_reference": "the version's reference cannot be read",
+    "small_reference": "the version's reference is too small to calibrate with",
     "missing_columns": "columns of the reference are missing",
     "invalid_predictions": "the predictions are not one number or label per row",
     "unknown_labels": "the version knows none of the outcomes' labels",
@@ -85,6 +87,23 @@ class Finding(FrozenModel):
     """Ratio of the standardized statistic to the score threshold, times the column's importance to the model."""
 
 
+class CumulatedChange(FrozenModel):
+    """A small change that has lasted: the mean of something in a column, summed over windows."""
+
+    column: str
+    """Name of the feature, or ``_prediction``."""
+    statistic: Literal["mean_rank", "level_share", "missing_rate"]
+    """What has changed: the mean rank of its values among the reference's, a level's share, or the missing rate."""
+    level: Label | None = None
+    """The level, of ``level_share``."""
+    direction: Literal["up", "down"]
+    """Whether it is above or below what it was in the reference."""
+    windows: int
+    """Number of the version's windows that it has been summed over: the change is about as old."""
+    score: float
+    """Ratio of the sum to its limit."""
+
+
 class DataQualityIssue(FrozenModel):
     """Something odd about a column's values in a window. It never changes the verdict."""
 
@@ -142,6 +161,11 @@ class DriftVerdict(WindowEvent):
     """Score of this window and the version's windows before it, taken as one; null if too few came before."""
     multiwindow_score_threshold: float | None = None
     """Score above which the windows taken as one drift."""
+    cumulated_score: float | None = None
+    """Largest ratio of a sum over the version's windows to its limit, above 1 if small changes have added up; null if
+    the version has no such calibration."""
+    cumulated_changes: list[CumulatedChange] = []
+    """The sums above their limit, the largest ratio first."""
     findings: list[Finding] = []
     """Every statistic of every column."""
     data_quality_issues: list[DataQualityIssue] = []
@@ -153,8 +177,9 @@ class DriftVerdict(WindowEvent):
 
     @property
     def drifted_columns(self) -> list[str]:
-        """Names of the columns with at least one statistic above its threshold, sorted."""
-        return sorted({finding.column for finding in self.findings if finding.drifted})
+        """Names of the columns with a statistic above its threshold, or a sum above its limit, sorted."""
+        drifted = {finding.column for finding in self.findings if finding.drifted}
+        return sorted(drifted | {change.column for change in self.cumulated_changes})
 
 
 class MetricEstimate(FrozenModel):
@@ -182,6 +207,8 @@ class Evaluation(FrozenModel):
     ``roc_auc`` for more; ``rmse``, ``mae``, ``r2`` and ``bias`` for numbers; and the headline metric."""
     headline: str | None = None
     """Name of the metric by which versions of the model are compared; null if the use case is not known."""
+    classes: list[Label] | None = None
+    """The classes that are predicted; null if the target is a number."""
 
 
 class QualityVerdict(WindowEvent):

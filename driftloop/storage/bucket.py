@@ -101,8 +101,12 @@ class Bucket:
 
     def read_parquet(self, path: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Read the Parquet file at ``path``, or some of its columns, as a frame."""
-        frame: pd.DataFrame = pq.read_table(pa.BufferReader(self.read(path)), columns=columns).to_pandas()
+        frame: pd.DataFrame = self.read_table(path, columns).to_pandas()
         return frame
+
+    def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the Parquet file at ``path``, or some of its columns, as a table."""
+        return pq.read_table(pa.BufferReader(self.read(path)), columns=columns)
 
     @_translate_errors()
     def list_paths(self, path: str) -> list[str]:

@@ -12,6 +12,7 @@ from driftloop.drift.comparable_columns import FeatureKind, to_comparable
 from driftloop.drift.distances import DistanceName
 from driftloop.drift.profile import DriftProfile
 from driftloop.drift.settings import WindowSettings
+from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import InvalidInput
 from driftloop.evaluation.targets import Target
 from driftloop.events import PREDICTION_COLUMN
@@ -40,10 +41,13 @@ def build_reference(
         kinds: What the features, and the column of predictions, hold.
         times: The time of each row.
         days: The ordinal of each row's day.
-        window: Size and false alarm rate of windows.
+        window: Size of windows, and their rates of false alarms.
         distances: Distances by column, where the default is not wanted.
         importance: Importance of features, by name.
         embargo_days: See :func:`driftloop.drift.calibration.calibrate`.
+
+    Raises:
+        InsufficientReference: The rows are too few for windows of the length that is set.
     """
     comparable = to_comparable(features, {name: kinds[name] for name in kinds if name in features}, times).rows
     monitored = comparable.assign(**{PREDICTION_COLUMN: predictions.to_numpy()})
@@ -51,8 +55,9 @@ def build_reference(
         monitored,
         days,
         kinds,
-        window_rows=window.rows,
+        window_rows=choose_window_rows(len(monitored), window.rows),
         false_alarm_rate=window.false_alarm_rate,
+        run_length=window.run_length,
         embargo_days=embargo_days,
         importance=importance,
         distances=distances,

@@ -68,6 +68,11 @@ def find_reference(bucket: Bucket, model: str, version: str, run_id: str = "") -
     return reference_prefix(model, version, run_id)
 
 
+def load_profile(bucket: Bucket, model: str, version: str, run_id: str = "") -> DriftProfile:
+    """Load the drift profile of a version's reference, without the rows. Raises what :func:`load_reference` raises."""
+    return _load_profile(bucket, model, version, find_reference(bucket, model, version, run_id))
+
+
 def load_reference(bucket: Bucket, model: str, version: str, run_id: str = "") -> Reference:
     """Load the reference of a version, of a run if it is known.
 
@@ -77,19 +82,34 @@ def load_reference(bucket: Bucket, model: str, version: str, run_id: str = "") -
         StorageUnavailable: if the bucket does not answer.
     """
     prefix = find_reference(bucket, model, version, run_id)
+    profile = _load_profile(bucket, model, version, prefix)
     try:
-        profile = DriftProfile.model_validate_json(bucket.read(f"{prefix}/profile.json"))
         rows = bucket.read_parquet(f"{prefix}/rows.parquet")
     except FileNotFoundError as error:
-        raise ReferenceMissing(
-            f"version {version} of {model} has no reference: {bucket.url(prefix)} is incomplete or missing"
-        ) from error
-    except (ValidationError, OSError, ValueError) as error:
-        raise ReferenceUnavailable(f"the reference of version {version} of {model} cannot be read: {error}") from error
+        raise _missing(model, version, bucket.url(prefix)) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(model, version, error) from error
     missing = [column for column in profile.column_types if column not in rows.columns]
     if missing:
         raise ReferenceUnavailable(f"the reference of version {version} of {model} has no column {', '.join(missing)}")
     return Reference(rows, profile)
+
+
+def _load_profile(bucket: Bucket, model: str, version: str, prefix: str) -> DriftProfile:
+    try:
+        return DriftProfile.model_validate_json(bucket.read(f"{prefix}/profile.json"))
+    except FileNotFoundError as error:
+        raise _missing(model, version, bucket.url(prefix)) from error
+    except (ValidationError, OSError) as error:
+        raise _unreadable(model, version, error) from error
+
+
+def _missing(model: str, version: str, url: str) -> ReferenceMissing:
+    return ReferenceMissing(f"version {version} of {model} has no reference: {url} is incomplete or missing")
+
+
+def _unreadable(model: str, version: str, error: Exception) -> ReferenceUnavailable:
+    return ReferenceUnavailable(f"the reference of version {version} of {model} cannot be read: {error}")
 
 
 def save_gate_evaluation(bucket: Bucket, model: str, version: str, evaluation: Evaluation, run_id: str = "") -> None:

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from driftloop.drift.calibration import MIN_INDEPENDENT_WINDOWS, InsufficientReference, calibrate
+from driftloop.drift.calibration import calibrate
 from driftloop.drift.distances import DistanceName
 from driftloop.drift.prepared_profile import PreparedProfile
 from driftloop.drift.profile import DriftProfile
 from driftloop.drift.scoring import score_window
 from driftloop.drift.statistics import StatisticKey, statistic_keys
+from driftloop.drift.window_length import MIN_INDEPENDENT_WINDOWS
 from tests.support.synthetic_columns import COLUMN_TYPES, WINDOW_ROWS, days_of, make_rows
 
 
@@ -24,9 +25,12 @@ def calibrated(reference: pd.DataFrame, **distances: DistanceName) -> DriftProfi
     )
 
 
-def test_calibrate_rejects_small_reference_and_names_missing_rows() -> None:
-    with pytest.raises(InsufficientReference, match="30 more rows"):
-        calibrated(make_rows(MIN_INDEPENDENT_WINDOWS * WINDOW_ROWS - 30, seed=1))
+def test_reference_that_is_too_small_for_single_windows_has_no_span() -> None:
+    rows = MIN_INDEPENDENT_WINDOWS * WINDOW_ROWS - 30
+    profile = calibrated(make_rows(rows, seed=1))
+    assert (profile.spans, profile.reference_rows) == ([], rows)
+    assert [(stretch.first_row, stretch.end_row) for stretch in profile.stretches] == [(0, rows)]
+    assert profile.normally_constant_columns == set(COLUMN_TYPES)
 
 
 def test_calibrate_leaves_out_span_for_which_reference_is_too_small() -> None:

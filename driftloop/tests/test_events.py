@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from driftloop.events import (
     EVENTS,
+    CumulatedChange,
     DataSelection,
     DriftVerdict,
     EstimateTrackRecord,
@@ -66,6 +67,12 @@ EXAMPLES: dict[str, Event] = {
         explanation="score 9.5, threshold 8.1; temp: wasserstein 2.5 > 1.9",
         score=9.5,
         score_threshold=8.125,
+        cumulated_score=1.25,
+        cumulated_changes=[
+            CumulatedChange(
+                column="carrier", statistic="level_share", level="UA", direction="down", windows=12, score=1.25
+            )
+        ],
         findings=[
             Finding(column="temp", method="wasserstein", value=2.5, threshold=1.875, drifted=True),
             Finding(column="wind_gust", method="wasserstein", value=None, threshold=1.5, drifted=False),

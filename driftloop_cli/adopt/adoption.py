@@ -10,9 +10,11 @@ import mlflow
 import pandas as pd
 
 from driftloop.command_line import user_name
-from driftloop.drift.calibration import require_enough_rows
 from driftloop.drift.comparable_columns import FeatureKind
+from driftloop.drift.profile import DriftProfile
+from driftloop.drift.profile_summary import profile_tags
 from driftloop.drift.settings import WindowSettings
+from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import InvalidInput
 from driftloop.events import ModelStateChanged, new_event_id
 from driftloop.registry.library_versions import mismatch_note, read_schema, require_compatible
@@ -93,6 +95,7 @@ class Adoption(NamedTuple):
     """Whether the rows have times."""
     trained_through: pd.Timestamp
     reference_url: str
+    profile: DriftProfile
     change: ModelStateChanged | None
     """The event to publish: the alias has moved."""
 
@@ -127,7 +130,7 @@ def adopt(settings: AdoptSettings, options: AdoptionOptions, conversation: Conve
     registry = ModelRegistry(settings.registry.model_copy(update={"model": options.model}))
     report(f"reads {options.data}")
     rows = read_rows(options.data, options.target, options.time, options.timezone)
-    require_enough_rows(len(rows.frame), settings.window.rows)  # before the model is loaded, not after it
+    choose_window_rows(len(rows.frame), settings.window.rows)  # refuses before the model is loaded
     with tempfile.TemporaryDirectory(prefix="driftloop-adopt-") as name:
         folder = Path(name)
         report(f"downloads {options.model}")
@@ -259,7 +262,7 @@ def _register(
     )
     if loaded.example is None:
         raise NotAdoptable("MLflow has not stored the input example")
-    version = registry.create_version(uri, adoption_id, tags)
+    version = registry.create_version(uri, adoption_id, {**tags, **profile_tags(reference.profile)})
     bucket = Bucket(settings.storage).require_answer()
     reference_url = save_reference(bucket, name, version, reference, str(run.info.run_id))
     registry.describe(version, explanation)
@@ -292,5 +295,6 @@ def _register(
         ordered=rows.times is not None,
         trained_through=trained_through,
         reference_url=reference_url,
+        profile=reference.profile,
         change=change,
     )

@@ -151,7 +151,7 @@ def adopt(
 
 def as_dict(adopted: "Adoption") -> dict[str, Any]:
     """Return what was done, for programs."""
-    comparison = adopted.comparison
+    comparison, profile = adopted.comparison, adopted.profile
     return {
         "model": adopted.model,
         "version": adopted.version,
@@ -172,6 +172,9 @@ def as_dict(adopted: "Adoption") -> dict[str, Any]:
             "url": adopted.reference_url,
             "rows": adopted.rows,
             "order": "time" if adopted.ordered else "independent",
+            "stretches": [stretch.model_dump() for stretch in profile.stretches],
+            "standard_deviations": profile.standard_deviations,
+            "smallest_shifts": {str(span.windows): span.smallest_shifts for span in profile.spans},
         },
         "trained_through": adopted.trained_through.isoformat(),
     }
@@ -179,6 +182,11 @@ def as_dict(adopted: "Adoption") -> dict[str, Any]:
 
 def describe(adopted: "Adoption") -> list[str]:
     """Return what was done, in words."""
+    from driftloop.drift.profile_summary import (  # noqa: PLC0415  # pandas takes a second to import
+        describe_smallest_shifts,
+        describe_stretches,
+    )
+
     source, comparison = adopted.source, adopted.comparison
     kinds: dict[str, list[str]] = {}
     for column, kind in adopted.kinds.items():
@@ -204,6 +212,8 @@ def describe(adopted: "Adoption") -> list[str]:
         )
     lines += [
         f"reference: {adopted.rows:,} rows, {order} ({adopted.reference_url})",
+        f"stretches of the reference: {describe_stretches(adopted.profile)}",
+        f"smallest shifts that are found: {describe_smallest_shifts(adopted.profile)}",
         f"taken as trained through {adopted.trained_through:%Y-%m-%d %H:%M} UTC"
         + ("" if adopted.ordered else ", when the version was registered"),
     ]

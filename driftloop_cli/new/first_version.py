@@ -7,13 +7,11 @@ from datetime import date
 import numpy as np
 import pandas as pd
 
-from driftloop.drift.calibration import MIN_INDEPENDENT_WINDOWS
+from driftloop.drift.window_length import MAX_ROWS, MIN_INDEPENDENT_WINDOWS, MIN_REFERENCE_ROWS, choose_window_rows
 from driftloop.errors import InvalidInput
 
 FIRST_FRACTION = 0.7  # of the rows, in order of time; the producer streams the others
-DEFAULT_WINDOW_ROWS = 1_000
-MIN_WINDOW_ROWS = 10  # the least that the setting allows
-MIN_USEFUL_ROWS = 600  # windows of 30 rows; statistics of fewer rows hardly ever differ clearly
+MIN_ROWS = 200  # fewer cannot be trained on, held out and compared
 DEFAULT_MIN_LABELLED_ROWS = 1_000
 DEFAULT_HOLDOUT_DAYS, DEFAULT_MIN_HOLDOUT_DAYS = 14, 10
 DEFAULT_MAX_AGE_DAYS = 7
@@ -43,27 +41,26 @@ def choose_first_version(days: pd.Series, target: pd.Series) -> FirstVersion:
         target: The target of each row; missing where it is not known.
 
     Raises:
-        InvalidInput: There are too few rows to calibrate the shortest windows.
+        InvalidInput: There are too few rows.
     """
     require_enough_rows(len(days))
     split = days.iloc[int(FIRST_FRACTION * len(days))]
     first = int((days < split).sum())
     base_end: date | None = split.date()
     notes: list[str] = []
-    if first < MIN_USEFUL_ROWS or target[:first].nunique() < min(target.nunique(), 50):
+    if first < MIN_REFERENCE_ROWS or target[:first].nunique() < min(target.nunique(), 50):
         base_end, first = None, len(days)
-    window = window_rows(first)
+    window = choose_window_rows(first)
     settings = {}
-    if window != DEFAULT_WINDOW_ROWS:
-        settings["DRIFTLOOP_WINDOW__ROWS"] = str(window)
+    if first < MIN_REFERENCE_ROWS:
         notes.append(
-            f"windows of {window} rows instead of {DEFAULT_WINDOW_ROWS:,}: calibration needs "
-            f"{MIN_INDEPENDENT_WINDOWS} of them in the {first:,} rows of the first version (DRIFTLOOP_WINDOW__ROWS)"
+            f"{first} rows are too few to judge drift: windows of {window} rows show data quality issues only; "
+            f"a version that is trained on {MIN_REFERENCE_ROWS} rows can be judged"
         )
-    if first < MIN_USEFUL_ROWS:
+    elif window != MAX_ROWS:
         notes.append(
-            f"{first} rows are too few to judge drift: with windows of {window} rows only gross changes show; "
-            f"from {MIN_USEFUL_ROWS} rows on, windows have 30"
+            f"windows of {window} rows instead of {MAX_ROWS:,}: calibration needs {MIN_INDEPENDENT_WINDOWS} of them in "
+            f"the {first:,} rows of the first version; later versions have more rows, and longer windows"
         )
     if int(target[:first].notna().sum()) < DEFAULT_MIN_LABELLED_ROWS:
         settings["DRIFTLOOP_DATA__MIN_LABELLED_ROWS"] = str(int(target[:first].notna().sum()) // 2)
@@ -79,26 +76,15 @@ def choose_first_version(days: pd.Series, target: pd.Series) -> FirstVersion:
 
 
 def require_enough_rows(rows: int) -> None:
-    """Check that a table has enough rows for the shortest windows.
+    """Check that a table has enough rows for a first version.
 
     Raises:
-        InvalidInput: There are too few to calibrate them.
+        InvalidInput: There are too few.
     """
-    least = MIN_INDEPENDENT_WINDOWS * MIN_WINDOW_ROWS
-    if rows < least:
+    if rows < MIN_ROWS:
         raise InvalidInput(
-            f"the table has {rows} rows, and {least} are needed: calibration compares {MIN_INDEPENDENT_WINDOWS} "
-            f"windows, and a window has at least {MIN_WINDOW_ROWS} rows (DRIFTLOOP_WINDOW__ROWS)"
+            f"the table has {rows} rows, and {MIN_ROWS} are needed to train a version on some and measure it on others"
         )
-
-
-def window_rows(reference_rows: int) -> int:
-    """Return the longest window with a round number of rows that so many rows can calibrate, up to the default."""
-    longest = reference_rows // MIN_INDEPENDENT_WINDOWS
-    if longest >= DEFAULT_WINDOW_ROWS:
-        return DEFAULT_WINDOW_ROWS
-    step = 50 if longest >= 100 else 10
-    return max(longest // step * step, MIN_WINDOW_ROWS)
 
 
 def _window_age(days: pd.Series, window: int, notes: list[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -16,6 +16,8 @@ from driftloop_cli.new.prose import LINE_LENGTH, in_prose, wrap
 EXAMPLE_ROWS = 50  # of which the one with the fewest missing values is the example
 MAX_KEY_LENGTH = 256  # of a row's own key
 ROWS_PER_REQUEST = 20
+MIN_DAYS_OF_TWO_STREAMS = 32  # half of them hold the gate's 14 days, with outcomes that come a day later
+MAX_FIRST_STREAM_DAYS = 30  # the policy asks for a retrain after 35
 
 Cell = bool | int | float | str | None
 """A value of JSON."""
@@ -49,8 +51,7 @@ def readme_values(plan: UseCasePlan) -> dict[str, str]:
 def _settings_note(settings: Mapping[str, str]) -> str:
     if not settings:
         return ""
-    reason = ": its versions are calibrated for windows of this length" if "DRIFTLOOP_WINDOW__ROWS" in settings else ""
-    text = wrap(f"The settings belong to each start of this use case, and to no other{reason}.")
+    text = wrap("The settings belong to each start of this use case, and to no other.")
     return f"\n{text}\n"
 
 
@@ -171,21 +172,31 @@ def _summary(plan: UseCasePlan) -> str:
 def _stream(plan: UseCasePlan) -> str:
     """Return how to stream the rows that the first version has not seen, and to retrain on them."""
     first = plan.first_version
+    producer, options = ".venv/bin/driftloop-producer", f"--rate 200 --rows {ROWS_PER_REQUEST}"
     if first.base_end is None:
         return (
             "All rows are in the first version: drift is judged, and a retrain is possible, once new rows have been "
             "sent.\nThe addresses of pages and APIs are printed at the start."
         )
+    middle = retrain_day(first.base_end, first.end)
+    rest = ", and stream the rest, which the new version answers" if middle < first.end else ""
+    last = f"{producer} --from {middle} --to {first.end} {options}\n" if middle < first.end else ""
     text = wrap(
         f"Stream the rows from {first.base_end} on, each outcome a day after its prediction. `--rows "
         f"{ROWS_PER_REQUEST}` sends up to so many in a request; with one a request, only some 30 a second are "
         "possible. Verdicts are on <http://localhost:8001>. The trainer may ask for a retrain by itself meanwhile, "
-        "unless it was started with `DRIFTLOOP_POLICY__ENABLED=false`. Then retrain on what was streamed:"
+        f"unless it was started with `DRIFTLOOP_POLICY__ENABLED=false`. Then retrain on what was streamed{rest}:"
     )
     return f"""{text}
 
 ```
-.venv/bin/driftloop-producer --from {first.base_end} --to {first.end} --rate 200 --rows {ROWS_PER_REQUEST}
+{producer} --from {first.base_end} --to {middle} {options}
 .venv/bin/driftloop status
 .venv/bin/driftloop retrain --reason "rows of later days" --to {first.base_end} --wait
-```"""
+{last}```"""
+
+
+def retrain_day(base_end: date, end: date) -> date:
+    """Return the day to stream to before a retrain: late enough for its holdout, and before the policy asks for one."""
+    days = (end - base_end).days
+    return end if days < MIN_DAYS_OF_TWO_STREAMS else base_end + timedelta(days=min(days // 2, MAX_FIRST_STREAM_DAYS))

@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from typer.testing import CliRunner, Result
 
+from driftloop.drift.profile_summary import TAG_SMALLEST_SHIFTS, TAG_STRETCHES
 from driftloop.exit_codes import ExitCode
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.settings import RegistrySettings, StorageSettings
@@ -179,6 +180,9 @@ def test_pipeline_is_adopted_however_it_was_serialized(
     assert max(reference.profile.importance, key=reference.profile.importance.__getitem__) == "amount"
     origin = mlflow.MlflowClient().get_model_version(name, printed["version"]).tags
     assert origin[TAG_VERSION] == version
+    assert origin[TAG_STRETCHES].startswith("one, from 2024-01-01 00:00 to ")
+    assert "amount" in origin[TAG_SMALLEST_SHIFTS]
+    assert set(printed["reference"]["smallest_shifts"]["1"]) <= set(printed["reference"]["standard_deviations"])
     assert origin[TAG_RUN] == printed["adopted_from"]["run_id"]
 
 

@@ -24,6 +24,7 @@ from driftloop.events import (
 )
 from driftloop_cli import console
 from driftloop_cli.status import ModelStatus, Status, model_status, status_parts
+from driftloop_cli.status_command import _has_windows
 
 START = datetime(2013, 7, 1, 9, tzinfo=UTC)
 
@@ -112,6 +113,61 @@ def test_status_keeps_the_last_real_verdict_of_each_version_before_windows_that_
         *(("1", "drift"), ("2", "drift")),
         *[("2", "inconclusive")] * 2,
     ]
+
+
+def version_lines(models: Sequence[ModelStatus]) -> list[str]:
+    lines = render_status(Status(models=list(models), lag={}))
+    first = lines.index("model version drift times in UTC quality") + 2
+    return lines[first : lines.index("", first)]
+
+
+def test_status_begins_with_a_line_for_each_version_of_all_models_the_most_important_first() -> None:
+    models = ["a", "b", "c", "d", "e"]
+    events: list[Event] = []
+    for hour in range(3):
+        for number, model in enumerate(models):
+            verdict = "drift" if model == "d" or (model == "b" and hour == 2) else "no_drift"
+            at = START + timedelta(hours=hour)
+            times = {"time": at + timedelta(minutes=number), "first_prediction_at": at}
+            events.append(drift(5 * hour + number, verdict, model=model, **times))
+    events.append(drift(99, "drift", model="e", version="2", time=START, first_prediction_at=START))
+    events.append(drift(100, "inconclusive", model="d", reason="no_reference", time=START + timedelta(hours=9)))
+    assert version_lines([status_of(model, events) for model in models]) == [
+        "d 1, in service drift since at least 2013-07-01 09:00, in 3 windows; "
+        "not judged since 2013-07-01 09:00: 1 window (the version has no reference)",
+        "b 1, in service drift since 2013-07-01 11:00, in 1 window",
+        *(f"{model} 1, in service no_drift since at least 2013-07-01 09:00, in 3 windows" for model in "eca"),
+        "e 2 drift since at least 2013-07-01 09:00, in 1 window",
+    ]
+
+
+def test_status_has_a_line_for_the_version_in_service_before_its_first_window() -> None:
+    assert version_lines([status_of("m", [drift(1, "drift", version="2")])]) == [
+        "m 1, in service no window has been judged yet",
+        "m 2 drift since at least 2013-07-01 09:00, in 1 window",
+    ]
+
+
+def test_status_of_a_version_does_not_mix_with_another_models_version_of_the_same_number() -> None:
+    events = [drift(1, "drift"), *(drift(number, "no_drift", model="other") for number in range(2, 5))]
+    (mine,), (theirs,) = (status_of(model, events).versions for model in ("m", "other"))
+    assert (mine.verdict, mine.streak, theirs.verdict, theirs.streak) == ("drift", 1, "no_drift", 3)
+
+
+def test_status_keeps_the_last_comparison_of_quality_before_outcomes_that_could_not_be_compared() -> None:
+    events = [quality(1, "degraded", "1"), quality(2, "inconclusive", "1"), quality(3, "inconclusive", "1")]
+    lines = render(events)
+    assert "m 1, in service no window has been judged yet degraded, later outcomes not compared" in lines
+    start = lines.index("version quality explanation")
+    assert lines[start + 2 : start + 4] == ["1 degraded quality 1 [x]", "1 inconclusive quality 3 [x]"]
+
+
+def test_more_of_the_topic_is_read_until_there_is_a_real_verdict_on_the_version_in_service() -> None:
+    rest = [drift(number, "inconclusive", version="2") for number in range(3)]
+    assert not _has_windows([drift(0, "drift", version="2"), *rest], {"m": "1"}, 3)
+    assert not _has_windows([drift(0, "drift"), *rest], {"m": "1"}, 3)  # nothing real is known of version 2
+    assert _has_windows([drift(0, "drift"), drift(1, "no_drift", version="2"), *rest], {"m": "1"}, 3)
+    assert not _has_windows([drift(0, "drift", model="other"), *rest], {"m": None, "other": "1"}, 3)
 
 
 def quality(number: int, verdict: str, version: str, model: str = "m") -> QualityVerdict:

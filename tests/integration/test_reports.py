@@ -153,8 +153,8 @@ def test_report_has_a_window_s_rows_of_all_of_its_slices(bucket: Bucket, referen
 
 @contextmanager
 def running_queue(code: str, timeout_seconds: float = 60, max_queued: int = 2) -> Iterator[ReportQueue]:
-    """Run a queue whose reports are rendered by Python code with the variables ``model, version, window``."""
-    code = f"import pathlib, sys, time\nmodel, version, window = sys.argv[2:]\n{code}"
+    """Run a queue whose reports are rendered by Python code with the variables ``model, version, window, run_id``."""
+    code = f"import pathlib, sys, time\nmodel, version, window, run_id = sys.argv[2:]\n{code}"
     with ReportQueue(max_queued, timeout_seconds, [sys.executable, "-c", code]) as queue:
         yield queue
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
+from drift_worker.windows.partition_state import version_digest
 from driftloop.drift.calibration import calibrate
+from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.distances import ColumnType, DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Window
@@ -91,7 +94,7 @@ def store_reference(
     """Store a reference for a version and its run: ``rows``, or rows of 80 days; ``distances`` are by column."""
     rows = make_days(80) if rows is None else rows
     importance = {"temp": 0.04, "visib": 0.01, "carrier": 0.02}
-    day_numbers = np.repeat(np.arange(80), ROWS)
+    day_numbers = np.arange(len(rows)) // ROWS
     profile = calibrate(
         rows,
         day_numbers,
@@ -116,13 +119,18 @@ def archive_and_judge(
     )
     window_judge = WindowJudge(bucket, settings)
     preceding: list[pd.DataFrame] = []
+    sums: CumulatedState | None = None
     for day, frame in enumerate(frames):
         window = Window(topic="predictions", partition=0, first_offset=day * ROWS, last_offset=(day + 1) * ROWS - 1)
         times = [begin + timedelta(days=day, minutes=row) for row in range(len(frame))]
         ids = [f"{day}-{row}" for row in range(len(frame))]
         rows = frame.assign(_id=ids, _row=0, _time=pd.to_datetime(times), _model=model, _version=version)
-        url = archive.write_slice(bucket, window, rows)
-        yield window_judge.judge(window, model, version, rows, preceding, [url])
+        score = window_judge.cumulate(model, version, rows, sums)
+        sums = score.state if score else sums
+        states = {version_digest(model, version): sums} if sums else {}
+        table = archive.with_sums(pa.Table.from_pandas(rows, preserve_index=False), states)
+        url = archive.write_slice(bucket, window, table)
+        yield window_judge.judge(window, model, version, rows, preceding, [url], score)
         preceding = [*preceding, rows][-2:]
 
 

@@ -19,6 +19,7 @@ PINNED_PACKAGES = {
     # statsmodels is imported by nannyml, but not declared
     "nannyml": ("nannyml==0.13.1", "statsmodels==0.14.5", f"pandas=={version('pandas')}"),
     "alibi_detect": ("alibi-detect==0.13.0", f"pyarrow=={version('pyarrow')}"),
+    "river": ("river==0.26.1",),
     "islp": ("--no-deps", "islp==0.6.0"),  # only for its data file; importing it needs PyTorch
     "kserve": ("kserve==0.21.0",),  # its client, for tests; it needs an older CloudEvents than driftloop
 }

@@ -327,6 +327,8 @@ class TopicContents(NamedTuple):
 
     events: dict[int, dict[int, Prediction]]
     """By offset; each id only at its first offset."""
+    duplicates: dict[int, dict[int, Prediction]]
+    """By offset; the events whose id is at an earlier offset, too."""
     invalid: set[tuple[int, int]]
     """Partition and offset of each invalid message."""
     last_offsets: dict[int, int]
@@ -335,7 +337,7 @@ class TopicContents(NamedTuple):
 
 def parse_topic(messages: Sequence[ConsumerRecord]) -> TopicContents:
     """Decode the messages of a topic of predictions."""
-    contents = TopicContents({}, set(), {})
+    contents = TopicContents({}, {}, set(), {})
     seen: set[str] = set()
     for record in messages:
         contents.last_offsets[record.partition] = record.offset
@@ -345,7 +347,7 @@ def parse_topic(messages: Sequence[ConsumerRecord]) -> TopicContents:
             contents.invalid.add((record.partition, record.offset))
             continue
         assert isinstance(event, Prediction)
-        if event.id not in seen:
-            seen.add(event.id)
-            contents.events.setdefault(record.partition, {})[record.offset] = event
+        events = contents.duplicates if event.id in seen else contents.events
+        events.setdefault(record.partition, {})[record.offset] = event
+        seen.add(event.id)
     return contents

@@ -218,7 +218,6 @@ def test_choices_are_printed_and_written_as_lines_to_edit(tmp_path: Path) -> Non
         assert column.split()[0] in result.output
     readme = (tmp_path / "written/loans/README.md").read_text()
     assert "make up USE_CASE=written.loans:usecase" in readme
-    assert "DRIFTLOOP_WINDOW__ROWS=50 \\\nmake up" in readme
     assert (tmp_path / "written/loans/.gitignore").read_text().splitlines()[-1] == "/loans.parquet"
 
 
@@ -331,7 +330,7 @@ REFUSALS: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any], str]] = {
     "wrong metric": (loans, {"options": ["--metric", "gini"]}, "balanced_accuracy"),
     "misspelt metric": (loans, {"options": ["--metric", "acuracy"]}, "did you mean accuracy"),
     "metric of another target": (rentals, {"target": "rented", "options": ["--metric", "roc_auc"]}, "neg_max_error"),
-    "too few rows": (lambda: loans().head(150), {}, "DRIFTLOOP_WINDOW__ROWS"),
+    "too few rows": (lambda: loans().head(150), {}, "200"),
     "no feature is left": (lambda: loans()[["at", "loan", "repaid"]], {}, "loan: "),
     "reserved name": (lambda: loans().rename(columns={"age": "_time"}), {}, "_time"),
     "duplicate names": (lambda: loans().rename(columns={"age": "amount"}), {}, "amount (3 and 4)"),

@@ -1,13 +1,14 @@
 """The first version gets most rows, and windows that these rows can calibrate."""
 
-from datetime import date
+from datetime import date, timedelta
 
 import pandas as pd
 import pytest
 
-from driftloop.drift.calibration import require_enough_rows
+from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import InvalidInput
-from driftloop_cli.new.first_version import choose_first_version, window_rows
+from driftloop_cli.new.first_version import choose_first_version
+from driftloop_cli.new.readme import retrain_day
 
 
 def days(count: int, rows_a_day: int) -> pd.Series:
@@ -18,11 +19,6 @@ def target(rows: int) -> pd.Series:
     return pd.Series([0, 1] * rows)[:rows]
 
 
-@pytest.mark.parametrize("rows", [200, 599, 600, 1_999, 20_000, 1_000_000])
-def test_window_can_be_calibrated_with_the_rows(rows: int) -> None:
-    require_enough_rows(rows, window_rows(rows))
-
-
 def test_large_table_needs_no_settings() -> None:
     chosen = choose_first_version(days(100, 400), target(40_000))
     assert (chosen.base_end, chosen.rows, chosen.settings) == (date(2026, 3, 12), 28_000, {})
@@ -30,14 +26,15 @@ def test_large_table_needs_no_settings() -> None:
 
 def test_small_table_gets_shorter_windows() -> None:
     chosen = choose_first_version(days(100, 50), target(5_000))
-    assert chosen.settings["DRIFTLOOP_WINDOW__ROWS"] == "150"
+    assert chosen.settings == {}
+    assert any("windows of 150 rows" in note for note in chosen.notes)
     assert chosen.base_end is not None
     assert chosen.end == date(2026, 4, 11)
 
 
 def test_rare_rows_get_windows_that_stay_open() -> None:
     chosen = choose_first_version(days(400, 3), target(1_200))
-    rows, seconds = (int(chosen.settings[f"DRIFTLOOP_WINDOW__{name}"]) for name in ("ROWS", "MAX_AGE_SECONDS"))
+    rows, seconds = choose_window_rows(chosen.rows), int(chosen.settings["DRIFTLOOP_WINDOW__MAX_AGE_SECONDS"])
     assert seconds >= 86_400 * rows / 3
     (note,) = [note for note in chosen.notes if "DRIFTLOOP_WINDOW__MAX_AGE_SECONDS" in note]
     assert f"{seconds // 86_400} days" in note
@@ -47,6 +44,14 @@ def test_rare_rows_get_windows_that_stay_open() -> None:
 def test_short_stream_gets_a_short_holdout() -> None:
     settings = choose_first_version(days(20, 1_000), target(20_000)).settings
     assert settings["DRIFTLOOP_GATE__HOLDOUT_DAYS"] == settings["DRIFTLOOP_GATE__MIN_HOLDOUT_DAYS"] == "3"
+
+
+@pytest.mark.parametrize(("days_to_stream", "days_before"), [(20, 20), (31, 31), (32, 16), (51, 25), (110, 30)])
+def test_rows_of_later_days_are_left_for_the_version_that_a_retrain_makes(
+    days_to_stream: int, days_before: int
+) -> None:
+    begin = date(2026, 3, 12)
+    assert (retrain_day(begin, begin + timedelta(days=days_to_stream)) - begin).days == days_before
 
 
 @pytest.mark.parametrize(
@@ -63,11 +68,10 @@ def test_first_version_gets_all_rows_if_a_class_comes_late() -> None:
 
 def test_few_rows_cannot_judge_drift_and_say_so() -> None:
     chosen = choose_first_version(days(100, 5), target(500))
-    assert chosen.settings["DRIFTLOOP_WINDOW__ROWS"] == "20"
     assert int(chosen.settings["DRIFTLOOP_DATA__MIN_LABELLED_ROWS"]) <= 500
     assert any("600" in note for note in chosen.notes)
 
 
-def test_fewer_rows_than_the_shortest_windows_need_are_refused() -> None:
+def test_fewer_rows_than_a_first_version_needs_are_refused() -> None:
     with pytest.raises(InvalidInput, match="200"):
         choose_first_version(days(100, 1), target(100))

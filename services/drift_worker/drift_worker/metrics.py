@@ -42,6 +42,12 @@ MULTIWINDOW_SCORE_THRESHOLD = Gauge(
     "Score above which several windows taken together are an alarm.",
     ["model", "version"],
 )
+CUMULATED_SCORE = Gauge(
+    "driftloop_drift_cumulated_score",
+    "Largest ratio of a sum over the version's windows to its limit; above 1, small changes have added up. No series "
+    "for a version without such a calibration.",
+    ["model", "version"],
+)
 WINDOW_END = Gauge(
     "driftloop_drift_window_end_timestamp_seconds",
     "Time of the last prediction in the latest window with a verdict of drift or no_drift; every drift gauge "
@@ -54,7 +60,7 @@ WINDOW_ALARM = Gauge(
 CONSECUTIVE_ALARMS = Gauge(
     "driftloop_drift_consecutive_alarms",
     "Alarms since the version's latest window without drift. Up to three can follow from one odd day; four are seldom "
-    "chance.",
+    "chance. The cumulated score is an alarm for some windows after a change is over.",
     ["model", "version"],
 )
 COLUMN_DRIFTED = Gauge(

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import NamedTuple
 
+import pandas as pd
 import structlog
 
 from drift_worker import metrics
@@ -18,6 +20,7 @@ from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.partition_state import Partition, from_metadata, to_metadata
 from drift_worker.windows.slicer import ClosedSlice, ClosedWindow, Slicer
 from drift_worker.windows.window_rows import WindowRows
+from driftloop.drift.cumulated import CumulatedScore, CumulatedState
 from driftloop.errors import StorageUnavailable
 from driftloop.events import (
     MODEL_COLUMN,
@@ -26,6 +29,7 @@ from driftloop.events import (
     Event,
     Outcome,
     Prediction,
+    Window,
 )
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, RetryLater
@@ -36,6 +40,23 @@ from driftloop.telemetry import tracing
 log = structlog.get_logger(__name__)
 
 MAX_OFFSET = 2**63 - 1
+
+
+class EndedWindow(NamedTuple):
+    """A version's window that has ended, with its rows."""
+
+    digest: str
+    """Of model, version and run."""
+    window: Window
+    model: str
+    version: str
+    run_id: str | None
+    """The run that logged the version; ``None`` if the predictions do not have it."""
+    rows: pd.DataFrame
+    preceding: list[pd.DataFrame]
+    """The rows of each of the version's windows before it, the oldest first."""
+    archive: list[str]
+    """The URLs of the files with its rows."""
 
 
 class Worker:
@@ -130,7 +151,9 @@ class Worker:
     def _judge_predictions(self, closed: ClosedSlice, predictions: Sequence[Prediction]) -> list[Event]:
         """Archive a slice's predictions while windows are judged; return the verdicts and estimates.
 
-        An event that is in the slice, in its version's open window or in the windows before it already is left out.
+        An event that is in the slice, in its version's open window or in the windows before it already is left out. The
+        file also has the sums of the cumulated score after the windows that end with the slice, so that they are as
+        durable as the rows, and the same if the slice is closed again.
         """
         window, partition = closed.slice.window, (closed.slice.topic, closed.slice.partition)
         seen = self._window_rows.event_ids(partition)
@@ -139,11 +162,16 @@ class Worker:
             if event.id not in seen:
                 deduplicated.setdefault(event.id, event)
         table = archive.predictions_table(list(deduplicated.values()))
+        if len(table):
+            self._window_rows.add(window, table.to_pandas())
+        judged = [rows for ended in closed.windows if (rows := self._rows_of(partition, ended)) is not None]
+        scores, sums = self._cumulate(partition, judged)
         with ThreadPoolExecutor(1) as uploader:  # an upload mostly waits
-            upload = uploader.submit(archive.write_slice, self._bucket, window, table) if len(table) else None
-            if upload:
-                self._window_rows.add(window, table.to_pandas())
-            verdicts = [verdict for ended in closed.windows for verdict in self._judge_window(partition, ended)]
+            upload = None
+            if len(table):
+                upload = uploader.submit(archive.write_slice, self._bucket, window, archive.with_sums(table, sums))
+                self._window_rows.keep_sums(window, sums)
+            verdicts = [verdict for rows in judged for verdict in self._judge_window(rows, scores.get(rows.digest))]
             if upload:
                 upload.result()
         self._window_rows.drop_unneeded(partition, closed.state)
@@ -156,8 +184,8 @@ class Worker:
             metrics.VERDICT_LATENCY.observe(time.monotonic() - closed.slice.last_added)
         return verdicts
 
-    def _judge_window(self, partition: Partition, ended: ClosedWindow) -> list[Event]:
-        """Judge a window; return its verdict and, where there is one, its quality estimate."""
+    def _rows_of(self, partition: Partition, ended: ClosedWindow) -> EndedWindow | None:
+        """Return the rows of a window that has ended, and of the windows before it; ``None`` if it has no rows."""
         begins = (*ended.preceding, ended.first_offset)
         parts = self._window_rows.of_window(partition, ended.version, begins[0])
         *preceding, own = [
@@ -168,25 +196,61 @@ class Worker:
             log.warning(
                 "drift.window_without_rows", topic=partition[0], partition=partition[1], first_offset=begins[-1]
             )
-            return []
+            return None
         rows = archive.concat_rows([part.rows for part in own])
-        model, version = str(rows[MODEL_COLUMN].iloc[0]), str(rows[VERSION_COLUMN].iloc[0])
-        run_id = archive.run_ids(rows).iloc[0] or None
-        window = own[0].slice.model_copy(update={"last_offset": own[-1].slice.last_offset})
-        with tracing.span("verdict", window=window.name, version=version):
+        return EndedWindow(
+            digest=ended.version,
+            window=own[0].slice.model_copy(update={"last_offset": own[-1].slice.last_offset}),
+            model=str(rows[MODEL_COLUMN].iloc[0]),
+            version=str(rows[VERSION_COLUMN].iloc[0]),
+            run_id=archive.run_ids(rows).iloc[0] or None,
+            rows=rows,
+            preceding=[archive.concat_rows([part.rows for part in each]) for each in preceding if each],
+            archive=[self._bucket.url(archive.slice_path(part.slice)) for part in own],
+        )
+
+    def _cumulate(
+        self, partition: Partition, windows: Sequence[EndedWindow]
+    ) -> tuple[dict[str, CumulatedScore], dict[str, CumulatedState]]:
+        """Return the cumulated scores of windows that have ended, and the sums to keep, by the digest of their version.
+
+        A window that cannot be judged adds nothing.
+        """
+        scores, sums = {}, {}
+        for ended in windows:
+            before = self._window_rows.sums(partition, ended.digest)
+            score = self._window_judge.cumulate(ended.model, ended.version, ended.rows, before, ended.run_id)
+            if score is None:
+                if before is not None:
+                    sums[ended.digest] = before
+                continue
+            scores[ended.digest], sums[ended.digest] = score, score.state
+            if before is None and ended.preceding:  # those windows had no file of their own, or were not judged
+                log.info(
+                    "drift.cumulated_score_restarted",
+                    window=ended.window.name,
+                    model=ended.model,
+                    version=ended.version,
+                )
+        return scores, sums
+
+    def _judge_window(self, ended: EndedWindow, cumulated: CumulatedScore | None) -> list[Event]:
+        """Judge a window; return its verdict and, where there is one, its quality estimate."""
+        with tracing.span("verdict", window=ended.window.name, version=ended.version):
             verdict = self._window_judge.judge(
-                window,
-                model,
-                version,
-                rows,
-                [archive.concat_rows([part.rows for part in each]) for each in preceding if each],
-                [self._bucket.url(archive.slice_path(part.slice)) for part in own],
-                run_id,
+                ended.window,
+                ended.model,
+                ended.version,
+                ended.rows,
+                ended.preceding,
+                ended.archive,
+                cumulated,
+                ended.run_id,
             )
             tracing.set_attributes(verdict=verdict.verdict, explanation=verdict.explanation)
         if verdict.verdict == "drift" and self._report_queue is not None:
             self._report_queue.enqueue(ReportKey.for_verdict(verdict))
-        estimate = self._quality_tracker.estimate(verdict, rows)
+        estimate = self._quality_tracker.estimate(verdict, ended.rows)
         return [verdict] if estimate is None else [verdict, estimate]
 
 
@@ -241,6 +305,8 @@ def record_metrics(verdict: DriftVerdict) -> None:
             metrics.THRESHOLD,
         ):
             gauge.remove_by_labels({"model": verdict.model, "version": verdict.version})
+    if verdict.cumulated_score is not None:
+        metrics.CUMULATED_SCORE.labels(*version).set(verdict.cumulated_score)
     for finding in verdict.findings:
         labels = (*version, finding.column, finding.method, str(finding.windows))
         if finding.value is not None:

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from drift_worker.web.charts import drift_heatmap
+from drift_worker.web.charts import cumulated_chart, drift_heatmap
 from drift_worker.web.distribution_charts import distribution_chart
 from drift_worker.web.distributions import compare_column
 from drift_worker.web.figure import label_lines, wrap_label
 from drift_worker.web.templating import mark_line_breaks
-from driftloop.events import DriftVerdict, Finding, Window
+from driftloop.events import CumulatedChange, DriftVerdict, Finding, Window
 from tests.support.drift_windows import BEGIN
 
 LONG = "number_of_days_since_the_last_inspection"
@@ -32,9 +32,8 @@ def test_wrapped_label_breaks_between_words(name: str, label: str) -> None:
     assert wrap_label(name) == label
 
 
-def test_heatmap_has_full_names_and_times_with_their_year() -> None:
-    finding = Finding(column=LONG, method="wasserstein", value=1.0, threshold=2.0, drifted=False)
-    verdict = DriftVerdict(
+def verdict_with(**fields: object) -> DriftVerdict:
+    return DriftVerdict(
         window=Window(topic="predictions", partition=0, first_offset=0, last_offset=0),
         model="m",
         version="1",
@@ -43,9 +42,31 @@ def test_heatmap_has_full_names_and_times_with_their_year() -> None:
         last_prediction_at=BEGIN,
         verdict="no_drift",
         explanation="",
-        findings=[finding],
         archive=["gs://b/x.parquet"],
+        **fields,
     )
+
+
+def test_cumulated_chart_has_the_score_after_each_window_and_marks_alarms() -> None:
+    change = CumulatedChange(column="a<b", statistic="mean_rank", direction="up", windows=3, score=1.5)
+    figure = cumulated_chart(
+        [
+            verdict_with(cumulated_score=0.5),
+            verdict_with(),
+            verdict_with(cumulated_score=1.5, cumulated_changes=[change]),
+        ]
+    ).to_plotly_json()
+    (line,) = figure["data"]
+    assert line["y"] == [0.5, None, 1.5]
+    assert len(set(line["marker"]["color"][:2])) == 1
+    assert line["marker"]["color"][2] != line["marker"]["color"][0]
+    assert line["customdata"] == ["", "", "<br>a&lt;b"]
+    assert figure["layout"]["shapes"][0]["y0"] == 1
+
+
+def test_heatmap_has_full_names_and_times_with_their_year() -> None:
+    finding = Finding(column=LONG, method="wasserstein", value=1.0, threshold=2.0, drifted=False)
+    verdict = verdict_with(findings=[finding])
     figure = drift_heatmap([verdict], [LONG]).to_plotly_json()
     assert figure["layout"]["xaxis"]["ticktext"] == ["2013-01-01<br>00:00"]
     (label,) = figure["layout"]["yaxis"]["ticktext"]

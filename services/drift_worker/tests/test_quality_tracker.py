@@ -274,6 +274,33 @@ def test_predictions_that_are_no_probabilities_have_no_evaluation_or_estimate(
     assert make_tracker(bucket).estimate(verdict(0), of_predictions([0.0, 1.0] * 50)) is None
 
 
+def test_numeric_labels_without_probabilities_are_judged_as_the_classes_of_the_gate(
+    bucket: Bucket, builder: ArchiveBuilder
+) -> None:
+    rows = builder.predict(0, predictions=[1.0, 2.0, 4.0, 4.0] * (ROWS // 4))
+    window = builder.report(0, rows.assign(outcome=[1.0, 2.0, 4.0, 2.0] * (ROWS // 4)))
+    as_numbers = only(make_tracker(bucket).evaluate_slice(window)).in_service
+    save_gate_evaluation(bucket, "m", "1", GATE.model_copy(update={"classes": [1, 2, 4]}))
+    as_classes = only(make_tracker(bucket).evaluate_slice(window)).in_service
+    assert as_numbers is not None
+    assert (as_numbers.classes, "rmse" in as_numbers.metrics) == (None, True)
+    assert as_classes is not None
+    assert (as_classes.classes, as_classes.metrics["accuracy"].value) == ([1, 2, 4], 0.75)
+
+
+def test_numbers_are_judged_as_numbers_beside_labels_of_another_model(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    numbers = np.linspace(10, 60, ROWS)
+    rows = builder.predict(0, predictions=numbers)
+    outcomes = rows[["_id", "_row", "_time", "outcome"]].assign(outcome=numbers + 1, outcome_label=None)
+    labels = outcomes.assign(_id=[f"other-{row}" for row in range(ROWS)], outcome=None, outcome_label="yes")
+    mixed = pd.concat([outcomes.astype({"outcome": object, "outcome_label": object}), labels], ignore_index=True)
+    archive.write_slice(bucket, window("outcomes", 0), mixed.assign(_model=None, _key=None))
+    quality = only(make_tracker(bucket).evaluate_slice(window("outcomes", 0)))
+    assert quality.unknown_labels == {}
+    assert quality.in_service is not None
+    assert quality.in_service.metrics["bias"].value == pytest.approx(-1)
+
+
 def test_deleted_or_unreadable_slice_is_skipped(bucket: Bucket, builder: ArchiveBuilder) -> None:
     tracker = make_tracker(bucket)
     rows = builder.predict(0)
@@ -313,6 +340,15 @@ def test_archived_file_is_read_once(bucket: Bucket, builder: ArchiveBuilder, mon
         tracker.evaluate_slice(builder.report(day, builder.predict(day)))
     files = [path for path in read if path.endswith(".parquet")]
     assert len(files) == len(set(files)) == 6
+
+
+def test_outcomes_that_are_too_few_to_measure_change_no_metric(bucket: Bucket, builder: ArchiveBuilder) -> None:
+    names = ("driftloop_quality", "driftloop_quality_low", "driftloop_quality_high")
+    assert only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0)))).in_service
+    measured = [metric_value(name, metric="roc_auc") for name in names]
+    few = only(make_tracker(bucket, min_rows=10 * ROWS).evaluate_slice(builder.report(1, builder.predict(1))))
+    assert (few.verdict, few.reason) == ("inconclusive", "too_few_rows")
+    assert [metric_value(name, metric="roc_auc") for name in names] == measured
 
 
 def test_evaluate_slice_compares_with_the_gate(bucket: Bucket, builder: ArchiveBuilder) -> None:

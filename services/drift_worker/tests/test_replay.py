@@ -51,6 +51,8 @@ def test_replay_with_equal_reference_gives_equal_verdicts_with_new_ids(
 def test_replay_of_selected_windows_uses_the_windows_before_them(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:
     ((_, new),) = replay_verdicts(verdicts[-1:], verdicts, bucket, WINDOW)
     assert new.multiwindow_score == verdicts[-1].multiwindow_score
+    assert new.cumulated_score == verdicts[-1].cumulated_score
+    assert new.cumulated_score
 
 
 def test_replay_uses_the_current_reference(bucket: Bucket, verdicts: list[DriftVerdict]) -> None:

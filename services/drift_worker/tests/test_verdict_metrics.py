@@ -15,7 +15,7 @@ def verdict(model: str, day: int, what: str, **more: Any) -> DriftVerdict:
     judged = (
         {"score": 1.5, "score_threshold": 1.0, "multiwindow_score": 2.0, "multiwindow_score_threshold": 1.0}
         if what != "inconclusive"
-        else {}
+        else {"reason": "too_few_rows"}
     )
     ends = NOON + timedelta(days=day)
     window = Window(topic="predictions", partition=0, first_offset=day, last_offset=day)
@@ -63,6 +63,18 @@ def test_inconclusive_window_is_counted_and_changes_no_gauge() -> None:
     ) == (1, 1, 1.5)
 
 
+def test_versions_of_the_same_number_of_five_models_have_gauges_of_their_own() -> None:
+    models = [f"same-{number}" for number in range(5)]
+    for day, what in enumerate(("drift", "no_drift", "inconclusive")):
+        for number, model in enumerate(models):
+            alarms = what == "drift" or (what == "no_drift" and number == 4)
+            record_metrics(verdict(model, 10 * day + number, "drift" if alarms else what, score=float(number)))
+    assert [gauge("window_alarm", model) for model in models] == [0, 0, 0, 0, 1]
+    assert [gauge("consecutive_alarms", model) for model in models] == [0, 0, 0, 0, 2]
+    assert [gauge("window_score", model) for model in models] == [0, 1, 2, 3, 4]
+    assert [gauge("unjudged_windows_total", model, reason="too_few_rows") for model in models] == [1] * 5
+
+
 def test_column_drifted_is_set_by_any_statistic_of_the_latest_window() -> None:
     record_metrics(
         verdict("col", 1, "drift", findings=[finding("x"), finding("x", windows=3, drifted=True), finding("y")])
@@ -83,3 +95,11 @@ def test_multiwindow_metrics_are_removed_after_a_gap() -> None:
     assert gauge("multiwindow_score", "gap") is None
     assert gauge("statistic", "gap", column="x", method="psi", windows="3") is None
     assert gauge("statistic", "gap", column="x", method="psi", windows="1") == 0.2
+
+
+def test_cumulated_score_and_its_columns_are_in_the_metrics() -> None:
+    change = {"column": "x", "statistic": "mean_rank", "direction": "up", "windows": 9, "score": 1.25}
+    findings = [finding("x"), finding("y")]
+    record_metrics(verdict("slow", 1, "drift", findings=findings, cumulated_score=1.25, cumulated_changes=[change]))
+    assert gauge("cumulated_score", "slow") == 1.25
+    assert [gauge("column_drifted", "slow", column=column) for column in ("x", "y")] == [1, 0]

@@ -22,6 +22,7 @@ from fastapi.testclient import TestClient
 from drift_worker.web import routes, views
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import VerdictCache
+from driftloop.drift.profile import Stretch
 from driftloop.errors import StorageUnavailable
 from driftloop.events import (
     DataQualityIssue,
@@ -42,6 +43,7 @@ from tests.support.model_names import USABLE_NAMES
 pytest_plugins = "tests.support.drift_windows"
 
 NASTY = "<script>alert('x')</script>&\"{{71*71}}"
+NASTY_NAME = NASTY.replace("/", "")  # the name of a model or version has no slash
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def client(cache: VerdictCache, bucket: Bucket, gate: Path, tmp_path: Path) -> I
     """Return a client of the pages. Reports are rendered by a few lines of Python; an empty gate makes them fail."""
     code = f"""
 import pathlib, sys, time
-model, version, window = sys.argv[2:]
+model, version, window, run_id = sys.argv[2:]
 gate = pathlib.Path({str(gate)!r})
 while not gate.exists():
     time.sleep(0.01)
@@ -219,8 +221,8 @@ def test_overview_keeps_the_light_of_the_last_real_verdict(client: TestClient, s
     cache = client.app.state.page_data.cache  # type: ignore[attr-defined]
     cache.add(few)
     seen = page_text(client.get("/"))
-    assert "m version 1 drift in service Drift since 2013-01-04 00:00, in 2 windows; 1 later window could" in seen
-    assert "not be judged (too few rows)." in seen
+    assert "m version 1 drift in service Drift since 2013-01-04 00:00, in 2 windows; not judged since " in seen
+    assert "2013-01-03 00:00: 1 window (too few rows)." in seen
 
 
 def test_overview_keeps_charts_and_columns_of_the_last_real_verdicts(
@@ -230,16 +232,136 @@ def test_overview_keeps_charts_and_columns_of_the_last_real_verdicts(
         few = {"id": f"rest-{number}", "window": make_verdict(900 + number).window}
         cache.add(stream[2].model_copy(update=few))
     seen = page_text(client.get("/"))
-    assert "Drift since 2013-01-04 00:00, in 2 windows; 61 later windows could not be judged" in seen
+    assert "Drift since 2013-01-04 00:00, in 2 windows; not judged since 2013-01-03 00:00: 61 windows" in seen
     assert "Columns by priority Over the latest 4 conclusive windows." in seen
     assert "None of these windows could be judged" not in seen
+
+
+def test_overview_has_a_line_for_each_of_several_models_and_hides_none(client: TestClient, cache: VerdictCache) -> None:
+    models = ["a", "b", "c", "d", "e"]
+    for number in range(3):
+        for offset, model in enumerate(models):
+            verdict = "drift" if model == "d" or (model == "b" and number == 2) else "no_drift"
+            at = BEGIN + timedelta(days=number, minutes=offset)
+            fields = {"model": model, "verdict": verdict, "time": at, "first_prediction_at": at}
+            cache.add(make_verdict(10 * number + offset, **fields))
+    cache.add(make_verdict(90, model="d", verdict="inconclusive", reason="too_few_rows", time=BEGIN))
+    response = client.get("/")
+    lines = re.findall(r'<li><span class="chip (\w+)">[^<]+</span>\s*<div><a href="/\?model=(\w)&', response.text)
+    assert lines[:2] == [("drift", "b"), ("drift", "d")]
+    assert sorted(lines[2:]) == [("no_drift", "a"), ("no_drift", "c"), ("no_drift", "e")]
+    seen = page_text(response)
+    assert "b version 1 in service Drift since 2013-01-03 00:01, in 1 window." in seen
+    assert "d version 1 in service Drift since at least 2013-01-01 00:03, in 3 windows; not judged since" in seen
+    assert seen.count("in 3 windows") == 4 + 3  # a line each, and in full
+    mine = page_text(client.get("/?model=b&version=1"))
+    assert "3 windows: 1 drift, 2 no drift." in mine
+
+
+def test_pages_of_two_models_do_not_mix_versions_of_the_same_number(client: TestClient, cache: VerdictCache) -> None:
+    common = {"window": make_verdict().window, "first_prediction_at": BEGIN}
+    cache.add(make_verdict(model="one", verdict="drift", explanation="the first", **common))
+    cache.add(make_verdict(model="two", explanation="the second", **common))
+    cache.add(make_quality(model="one", verdict="degraded"))
+    assert "quality degraded" not in page_text(client.get("/?model=two"))
+    assert "quality degraded" in page_text(client.get("/?model=one"))
+    assert "1 window: 1 drift." in page_text(client.get("/?model=one&version=1"))
+    assert "1 window: 1 no drift." in page_text(client.get("/?model=two&version=1"))
+    for model, explanation in (("one", "the first"), ("two", "the second")):
+        seen = page_text(client.get(page_url(make_verdict(model=model))))
+        assert explanation in seen
+        assert "previous window" not in seen
+        assert "next window" not in seen
+
+
+def test_overview_of_a_model_has_a_line_for_each_of_its_versions(client: TestClient, cache: VerdictCache) -> None:
+    for number in range(routes.MAX_VERSIONS + 2):
+        cache.add(make_verdict(number, version=str(number)))
+    cache.add(make_verdict(99, model="other"))
+    text = client.get("/?model=m").text
+    lines = re.findall(r'<div><a href="/\?model=(\w+)&amp;version=(\d)">', text)
+    assert sorted(lines) == [("m", str(number)) for number in range(routes.MAX_VERSIONS + 2)]
+
+
+def test_quality_that_cannot_be_compared_hides_no_comparison(client: TestClient, cache: VerdictCache) -> None:
+    cache.add(make_verdict())
+    metrics = {"roc_auc": MetricEstimate(value=0.7012, low=0.68, high=0.72)}
+    evaluation = Evaluation(rows=900, days=8, resampling_unit="days", metrics=metrics)
+    cache.add(make_quality(verdict="degraded", explanation="worse than at the gate", in_service=evaluation))
+    later = {"window": make_verdict(1).window, "verdict": "inconclusive", "reason": "too_few_rows"}
+    cache.add(make_quality(**later, explanation="40 of at least 200"))
+    for path in ("/", "/?model=m&version=1"):
+        seen = page_text(client.get(path))
+        assert "degraded : worse than at the gate" in seen
+        assert "ROC AUC 0.701 0.680 to 0.720" in seen
+        assert "The latest outcomes were not measured: 40 of at least 200." in seen
+    cache.add(make_verdict(model="other"))
+    assert "quality degraded" in page_text(client.get("/"))
+
+
+def test_page_of_a_version_shows_stretches_and_smallest_shifts(client: TestClient, cache: VerdictCache) -> None:
+    bucket = client.app.state.page_data.bucket  # type: ignore[attr-defined]
+    profile = store_reference(bucket).profile
+    week = timedelta(days=7)
+    stretches = [
+        Stretch(first_row=0, end_row=3_900, begin=BEGIN - 2 * week, end=BEGIN - week),
+        Stretch(first_row=4_100, end_row=8_000, begin=BEGIN - week, end=BEGIN),
+    ]
+    one, three = profile.spans
+    changed = profile.model_copy(
+        update={
+            "stretches": stretches,
+            "standard_deviations": {"visib": 2.0, "temp": 8.0, "_prediction": 0.15},
+            "spans": [
+                one.model_copy(update={"smallest_shifts": {"temp": 0.4, "visib": 0.6}}),
+                three.model_copy(update={"smallest_shifts": {"temp": 0.2, "_prediction": 0.3}}),
+            ],
+        }
+    )
+    bucket.write("references/m/1/profile.json", changed.model_dump_json().encode())
+    cache.add(make_verdict())
+    seen = page_text(client.get("/?model=m&version=1"))
+    assert "the present one lasts since 2012-12-25 00:00" in seen
+    assert "earlier 2012-12-18 00:00 2012-12-25 00:00 3,900 39" in seen
+    assert "the present 2012-12-25 00:00 2013-01-01 00:00 3,900 39" in seen
+    assert "column in one window in three windows standard deviation" in seen
+    assert "temp 0.4 sd = 3.2 0.2 sd = 1.6 8" in seen
+    assert "visib 0.6 sd = 1.2 not found 2" in seen
+    assert "_prediction not found 0.3 sd = 0.045 0.15" in seen
+    assert "What this version can see" not in page_text(client.get("/"))
+    assert 'href="/?model=m&amp;version=1#sensitivity"' in client.get("/").text
+
+
+def test_page_of_a_version_shows_what_calibration_has_found(client: TestClient, stream: list[DriftVerdict]) -> None:
+    assert stream
+    seen = page_text(client.get("/?model=m&version=1"))
+    assert "No abrupt change was found in the training rows: they are one stretch." in seen
+    assert "the present row 1 row 8,000 8,000 80" in seen
+    assert re.search(r"temp 0\.\d+ sd = [\d.]+ 0\.\d+ sd = [\d.]+ [\d.]+ ", seen)
+
+
+def test_page_of_a_version_without_a_profile_says_so(client: TestClient, cache: VerdictCache) -> None:
+    cache.add(make_verdict())
+    response = client.get("/?model=m&version=1")
+    assert response.status_code == 200
+    assert "Nothing can be compared with this version's training: version 1 of m has no" in page_text(response)
+
+
+def test_page_of_a_version_in_service_shows_its_sensitivity_before_its_first_window(
+    client: TestClient, cache: VerdictCache, bucket: Bucket
+) -> None:
+    store_reference(bucket, version="7")
+    cache.add(ModelStateChanged(retrain_id="r", model="m", version="7", state="promoted", explanation=""))
+    seen = page_text(client.get("/?model=m&version=7"))
+    assert "No window has been judged yet." in seen
+    assert "Smallest shifts that are found" in seen
 
 
 def test_overview_says_why_no_window_and_no_outcomes_could_be_judged(client: TestClient, cache: VerdictCache) -> None:
     cache.add(make_verdict(verdict="inconclusive", reason="no_reference", explanation="references/m/1 is missing"))
     cache.add(make_quality(verdict="inconclusive", reason="too_few_rows", explanation="40 of at least 200"))
     seen = page_text(client.get("/"))
-    assert "Not judged yet: 1 window could not be judged (the version has no reference)." in seen
+    assert "Not judged since 2013-01-01 00:00: 1 window (the version has no reference)." in seen
     assert "None of these windows could be judged: references/m/1 is missing" in seen
     assert "Not measured: 40 of at least 200." in seen
     assert "No outcomes are known yet" not in seen
@@ -256,10 +378,10 @@ def test_pages_link_to_versions_in_mlflow(cache: VerdictCache, bucket: Bucket) -
     app = FastAPI()
     with ReportQueue(2, 60, ["false"]) as report_queue:
         routes.mount(app, cache, report_queue, bucket, "https://mlflow.example/")
-        cache.add(make_verdict(model="a/b c"))
+        cache.add(make_verdict(model="a&b c"))
         client = TestClient(app)
-        for path in ("/", page_url(make_verdict(model="a/b c"))):
-            assert 'href="https://mlflow.example/#/models/a%2Fb%20c/versions/1"' in client.get(path).text
+        for path in ("/", page_url(make_verdict(model="a&b c"))):
+            assert 'href="https://mlflow.example/#/models/a%26b%20c/versions/1"' in client.get(path).text
 
 
 def test_window_page_shows_explanation_findings_issues_and_source(
@@ -367,8 +489,8 @@ def test_pages_escape_names_and_explanations(client: TestClient, cache: VerdictC
     finding = Finding(column=NASTY, method=NASTY, value=2.0, threshold=1.0, drifted=True, priority=1.0)
     issue = DataQualityIssue(column=NASTY, kind="constant", fraction=1.0)
     verdict = make_verdict(
-        model=f"a/b {NASTY}",
-        version=NASTY,
+        model=f"a b {NASTY_NAME}",
+        version=NASTY_NAME,
         verdict="drift",
         explanation=f"score 3, threshold 1; {NASTY}",
         findings=[finding],
@@ -384,6 +506,7 @@ def test_pages_escape_names_and_explanations(client: TestClient, cache: VerdictC
         assert "<script>alert" not in response.text
         assert str(71 * 71) not in page_text(response)
     assert page_text(window).count(NASTY) >= 5
+    assert NASTY_NAME in page_text(window)
 
 
 @pytest.mark.parametrize("model", USABLE_NAMES)
@@ -480,6 +603,9 @@ def test_unavailable_bucket_is_a_503_page_with_retry_after(
     window = client.get(page_url(make_verdict()))
     assert window.status_code == 200
     assert "No charts: the bucket does not answer" in page_text(window)
+    version = client.get("/?model=m&version=1")
+    assert version.status_code == 200
+    assert "compared with this version's training: the bucket does not answer" in page_text(version)
 
 
 def test_overview_shows_quality_and_estimate(client: TestClient, cache: VerdictCache) -> None:
@@ -550,7 +676,18 @@ def test_verdict_cache_keeps_the_last_real_verdict_of_each_version() -> None:
     windows = cache.windows_by_version()
     assert [judged.verdict for judged in windows["m", "slow"]] == ["drift", "inconclusive"]
     assert [judged.window.first_offset for judged in windows["m", "busy"]] == [8]
-    assert [verdict.verdict for verdict in cache.latest_conclusive("m", "slow", 10)] == ["drift"]
+    assert [verdict.verdict for verdict in cache.latest_conclusive(DriftVerdict, "m", "slow", 10)] == ["drift"]
+
+
+def test_verdict_cache_keeps_the_last_comparison_of_quality_of_each_version() -> None:
+    cache = VerdictCache(max_events=3)
+    cache.add(make_quality(version="slow", verdict="degraded"))
+    for number in range(1, 9):
+        window = make_verdict(number).window
+        cache.add(make_quality(window=window, version="slow", verdict="inconclusive", reason="too_few_rows"))
+        cache.add(make_quality(window=window, version="busy"))
+    (kept,) = cache.latest_conclusive(QualityVerdict, "m", "slow", 10)
+    assert kept.verdict == "degraded"
 
 
 def test_verdict_cache_drops_the_oldest_of_more_versions_than_it_has_room_for() -> None:

@@ -84,6 +84,13 @@ def test_rows_that_cannot_be_compared_are_inconclusive(
     assert verdict.reason == reason
 
 
+def test_small_reference_gives_data_quality_only(window_judge: WindowJudge, bucket: Bucket) -> None:
+    store_reference(bucket, rows=make_days(19))
+    verdict = judge(window_judge, make_days(1, 3).assign(carrier="XX"))
+    assert (verdict.verdict, verdict.reason, verdict.findings) == ("inconclusive", "small_reference", [])
+    assert [(issue.column, issue.kind) for issue in verdict.data_quality_issues] == [("carrier", "unseen_levels")]
+
+
 def test_window_has_the_length_that_the_version_s_profile_says(bucket: Bucket) -> None:
     window_judge = WindowJudge(bucket, WindowSettings(rows=5 * ROWS))
     assert window_judge.window_length("m", "1") == 5 * ROWS  # it has no reference
@@ -157,7 +164,7 @@ def test_version_of_the_same_number_and_another_run_has_its_own_reference(
     store_reference(bucket, rows=make_days(80, warmer=12), run_id="second")
     rows = rows_of_day(make_days(1, 3))
     judged = {
-        run_id: window_judge.judge(window(), "m", "1", rows, [], ["gs://b/rows"], run_id)
+        run_id: window_judge.judge(window(), "m", "1", rows, [], ["gs://b/rows"], run_id=run_id)
         for run_id in ("first", "second", "gone", None)
     }
     assert {run_id: (verdict.verdict, verdict.run_id) for run_id, verdict in judged.items()} == {

@@ -203,7 +203,48 @@ def test_next_owner_gives_equal_verdicts(make_worker: Callable[..., Worker], buc
     next_owner.on_assigned({PARTITION: CommittedPosition(commit.offset, commit.metadata)})
     expected, verdict = (drift_verdict(send(worker, 2, prediction(3))) for worker in (first_owner, next_owner))
     assert verdict.multiwindow_score is not None
+    assert verdict.cumulated_score
     assert verdict.model_copy(update={"time": expected.time}) == expected
+
+
+def test_small_lasting_change_becomes_drift_though_no_window_shows_it(worker: Worker, bucket: Bucket) -> None:
+    store_reference(bucket)
+    verdicts = drift_verdicts(run(worker, [prediction(number, warmer=2) for number in range(1, 41)]))
+    first = next(verdict for verdict in verdicts if verdict.verdict == "drift")
+    assert (first.drifted_columns, [finding for finding in first.findings if finding.drifted]) == (["temp"], [])
+    (change,) = first.cumulated_changes
+    assert (change.column, change.statistic, change.direction) == ("temp", "mean_rank", "up")
+    assert first.cumulated_score == change.score
+    assert {verdict.verdict for verdict in verdicts[verdicts.index(first) :]} == {"drift"}
+
+
+def test_window_that_cannot_be_judged_adds_nothing_to_the_sums(
+    make_worker: Callable[..., Worker], bucket: Bucket
+) -> None:
+    store_reference(bucket)
+    worker, next_owner = make_worker(max_age_seconds=60), make_worker(max_age_seconds=60)
+    run(worker, [prediction(number, warmer=4) for number in range(1, 4)])
+    short = [ConsumedMessage(*PARTITION, 3 + n, prediction(10 + n, rows=20), 3 + n, 100.0 * n) for n in range(5)]
+    commits = [commit for message in short for commit in worker.handle(message)]
+    assert {verdict.reason for verdict in drift_verdicts(commits)} == {"too_few_rows"}
+    next_owner.on_assigned({PARTITION: position_of(commits[-1])})
+    full = ConsumedMessage(*PARTITION, 7, prediction(20, warmer=4, rows=ROWS), 7, 400.0)
+    verdict = drift_verdict(list(next_owner.handle(full)))
+    _, sums = archive.read_slice_with_sums(bucket, verdict.window)
+    assert sums[version_digest("m", "1")].windows == 4
+
+
+def test_slice_that_is_closed_again_has_the_same_sums(make_worker: Callable[..., Worker], bucket: Bucket) -> None:
+    store_reference(bucket)
+    first_owner, next_owner = make_worker(), make_worker()
+    (commit,) = send(first_owner, 0, prediction(1))
+    files = []
+    next_owner.on_assigned({PARTITION: position_of(commit)})
+    for owner in (first_owner, next_owner):
+        window = drift_verdict(send(owner, 1, prediction(2))).window
+        files.append(bucket.read(archive.slice_path(window)))
+    assert files[0] == files[1]
+    assert archive.read_slice_with_sums(bucket, window)[1][version_digest("m", "1")].windows == 2
 
 
 def test_worker_commits_estimates_and_quality_verdicts_with_offsets(worker: Worker) -> None:
@@ -365,6 +406,7 @@ def test_next_owner_in_mid_window_gives_equal_verdicts(
     assert verdicts == expected
     assert any(len(verdict.archive) > 5 for verdict in verdicts)
     assert any(verdict.multiwindow_score is not None for verdict in verdicts)
+    assert all(verdict.cumulated_score is not None for verdict in verdicts)
     assert [commit.metadata for commit in restarted] == [commit.metadata for commit in undisturbed]
 
 

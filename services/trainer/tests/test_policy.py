@@ -158,6 +158,27 @@ SCENARIOS: dict[str, tuple[list[Event], str]] = {
     ),
     "degraded, resampled by rows": ([*FIRST_VERSION, quality(20, "degraded", resampling_unit="rows")], "nothing: "),
     "degraded earlier": ([*FIRST_VERSION, quality(19, "degraded"), quality(20)], "nothing: "),
+    "degraded, and later outcomes could not be compared": (
+        [*FIRST_VERSION, quality(20, "degraded"), quality(21, "inconclusive"), quality(22, "inconclusive")],
+        "retrain: version 1 is worse than at its gate",
+    ),
+    "recovered, and later outcomes could not be compared": (
+        [*FIRST_VERSION, quality(20, "degraded"), quality(21), quality(22, "inconclusive")],
+        "nothing: 0 of the last 0 windows",
+    ),
+    "outcomes of another model's version of the same number": (
+        [*WITH_OUTCOMES, quality(21, "degraded").model_copy(update={"model": "other"})],
+        "nothing: 0 of the last 0 windows",
+    ),
+    "five models, one of which alarms, with versions of the same number": (
+        [
+            *WITH_OUTCOMES,
+            *(event for model in ("a", "b", "c", "d") for event in windows("ququ", model=model)),
+            *windows("auaauuau"),
+            *windows("qqqqqqqq", first=9, model="a"),
+        ],
+        "retrain: 4 of the last 4 windows of version 1 alarm",
+    ),
     "an earlier version was degraded": (
         [*FIRST_VERSION, quality(20, "degraded"), change("second", "promoted", "2", trained_through=20)],
         "nothing: 0 of the last 0 windows of version 2",

@@ -244,7 +244,11 @@ class QualityTracker:
         if len(rows) < self._settings.min_rows:
             explanation = f"too few rows: {len(rows)} with an outcome of at least {self._settings.min_rows}"
             return verdict_of(verdict="inconclusive", reason="too_few_rows", explanation=explanation)
-        scored = score_rows(rows)
+        try:
+            at_gate, gate_error = self._gate_evaluation(judged), None
+        except ReferenceUnavailable as error:
+            at_gate, gate_error = None, GateComparison("inconclusive", str(error), "unreadable_gate_evaluation")
+        scored = score_rows(rows, at_gate.classes if at_gate else None)
         unknown_labels = scored.target.count_unknown(rows["outcome"])
         if unknown_labels:
             log.warning("quality.unknown_labels", window=window.name, version=judged.version, labels=unknown_labels)
@@ -256,10 +260,6 @@ class QualityTracker:
         if not len(known.outcomes):
             explanation = f"the version knows none of the labels of {len(rows):,} outcomes"
             return verdict_of(verdict="inconclusive", reason="unknown_labels", explanation=explanation)
-        try:
-            at_gate, gate_error = self._gate_evaluation(judged), None
-        except ReferenceUnavailable as error:
-            at_gate, gate_error = None, GateComparison("inconclusive", str(error), "unreadable_gate_evaluation")
         headline = _headline_metric(at_gate, scored.target)
         in_service = evaluate(scored.target, known.outcomes, known.predictions, known.days, headline)
         compared = gate_error or compare_with_gate(in_service, at_gate)

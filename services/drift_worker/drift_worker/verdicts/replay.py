@@ -11,8 +11,9 @@ import typer
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
-from drift_worker.windows.partition_state import PRECEDING_WINDOWS
+from drift_worker.windows.partition_state import PRECEDING_WINDOWS, version_digest
 from driftloop.command_line import load_settings_or_exit
+from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import BrokerUnavailable, StorageUnavailable
 from driftloop.events import DriftVerdict, Event, Window, new_event_id
@@ -36,6 +37,17 @@ Examples:
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+class Stream(NamedTuple):
+    """What the windows that follow one another have in common."""
+
+    model: str
+    version: str
+    run_id: str
+    """Empty if it is not known."""
+    topic: str
+    partition: int
 
 
 class ReplayedVerdict(NamedTuple):
@@ -106,7 +118,8 @@ def replay_verdicts(
 ) -> Iterator[ReplayedVerdict]:
     """Judge the windows of the selected verdicts again, those of a version in their order. A new verdict has a new id.
 
-    Verdicts whose rows are not all in the archive are left out.
+    Verdicts whose rows are not all in the archive are left out. The cumulated score goes on from the sums that are
+    archived with the window before the first one of a version.
 
     Args:
         selected: The verdicts to replay.
@@ -114,11 +127,12 @@ def replay_verdicts(
         bucket: Where archive and references are.
         settings: The drift worker's settings of windows.
     """
-    windows: dict[tuple[str, str, str, str, int], set[Window]] = {}
+    windows: dict[Stream, set[Window]] = {}
     for event in all_events:
         if isinstance(event, DriftVerdict) and not event.replayed:
             windows.setdefault(_stream_of(event), set()).add(event.window)
     window_judge = WindowJudge(bucket, settings)
+    sums: dict[Stream, CumulatedState | None] = {}
     read_window = lru_cache(PRECEDING_WINDOWS + 1)(partial(archive.read_window, bucket))
     for old in sorted(selected, key=lambda verdict: (*_stream_of(verdict), verdict.window.first_offset)):
         earlier = [each for each in windows.get(_stream_of(old), ()) if each.first_offset < old.window.first_offset]
@@ -132,13 +146,35 @@ def replay_verdicts(
             continue
         if len(rows) < old.rows:
             continue
-        new = window_judge.judge(old.window, old.model, old.version, rows, preceding, old.archive, old.run_id)
+        stream = _stream_of(old)
+        if stream not in sums:
+            sums[stream] = _sums_before(bucket, earlier, version_digest(old.model, old.version, old.run_id))
+        score = window_judge.cumulate(old.model, old.version, rows, sums[stream], old.run_id)
+        sums[stream] = score.state if score else sums[stream]
+        new = window_judge.judge(old.window, old.model, old.version, rows, preceding, old.archive, score, old.run_id)
         yield ReplayedVerdict(old, new.model_copy(update={"id": new_event_id(), "replayed": True}))
 
 
-def _stream_of(verdict: DriftVerdict) -> tuple[str, str, str, str, int]:
-    """Return what the windows that follow one another have in common."""
-    return verdict.model, verdict.version, verdict.run_id or "", verdict.window.topic, verdict.window.partition
+def _sums_before(bucket: Bucket, earlier: Sequence[Window], digest: str) -> CumulatedState | None:
+    """Return a version's sums as they were archived with the latest of the windows before a window that has them.
+
+    Args:
+        bucket: Where the archive is.
+        earlier: The windows before the window, the oldest first.
+        digest: The digest of the version, by which the archive has its sums.
+    """
+    for window in reversed(earlier):
+        for each in archive.list_slices_between(bucket, window, window):
+            if each.last_offset == window.last_offset and each.first_offset >= window.first_offset:
+                _, sums = archive.read_slice_with_sums(bucket, each)
+                if (found := sums.get(digest)) is not None:
+                    return found
+    return None
+
+
+def _stream_of(verdict: DriftVerdict) -> Stream:
+    window = verdict.window
+    return Stream(verdict.model, verdict.version, verdict.run_id or "", window.topic, window.partition)
 
 
 def format_table(replayed: Sequence[ReplayedVerdict]) -> Iterator[str]:
@@ -169,6 +205,7 @@ def _format_verdict(verdict: DriftVerdict) -> str:
     scores = [
         (verdict.score, verdict.score_threshold),
         (verdict.multiwindow_score, verdict.multiwindow_score_threshold),
+        (verdict.cumulated_score, 1.0),
     ]
     ratios = [f"{score:.1f}/{threshold:.1f}" for score, threshold in scores if score and threshold]
     return " ".join([verdict.verdict, *ratios])

@@ -1,6 +1,7 @@
 """Archived rows of one version as arrays that metrics are computed from."""
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -10,7 +11,7 @@ from pandas.api.types import is_numeric_dtype
 from driftloop.drift.comparable_columns import ComparableRows, to_comparable
 from driftloop.evaluation.metrics import FloatArray, IntArray
 from driftloop.evaluation.targets import Target, infer_target
-from driftloop.events import CLASSES_COLUMN, PREDICTION_COLUMN, TIME_COLUMN
+from driftloop.events import CLASSES_COLUMN, PREDICTION_COLUMN, TIME_COLUMN, Label
 from driftloop.storage.reference_store import Reference
 
 
@@ -38,14 +39,20 @@ class ScoredRows(NamedTuple):
         )
 
 
-def score_rows(rows: pd.DataFrame) -> ScoredRows:
+def score_rows(rows: pd.DataFrame, evaluated_classes: Sequence[Label] | None = None) -> ScoredRows:
     """Return a version's archived rows as arrays.
 
     The classes are those that the version itself has reported, so that the worker needs no use case.
+
+    Args:
+        rows: The archived rows, with their outcomes if these are known.
+        evaluated_classes: The classes by which the gate has evaluated the version: a version without probabilities
+            reports none.
     """
     reported = rows[CLASSES_COLUMN].dropna()
-    classes = json.loads(reported.iloc[-1]) if len(reported) else None
+    classes = json.loads(reported.iloc[-1]) if len(reported) else evaluated_classes
     outcomes = rows["outcome"] if "outcome" in rows else pd.Series(np.nan, index=rows.index)
+    outcomes = outcomes.infer_objects()  # beside another model's labels, numbers are objects
     target = infer_target(outcomes, rows[PREDICTION_COLUMN], classes)
     return ScoredRows(
         target,

@@ -9,12 +9,22 @@ import pandas as pd
 
 from drift_worker.verdicts.scored_rows import comparable_rows
 from driftloop.drift.comparable_columns import ComparableRows
+from driftloop.drift.cumulated import CumulatedScore, CumulatedState, cumulate
 from driftloop.drift.data_checks import check_data
 from driftloop.drift.prepared_profile import PreparedProfile
 from driftloop.drift.scoring import StatisticValues, WindowScore, score_window
 from driftloop.drift.settings import WindowSettings
+from driftloop.drift.window_length import MIN_INDEPENDENT_WINDOWS
 from driftloop.errors import InvalidInput
-from driftloop.events import TIME_COLUMN, DataQualityIssue, DriftReason, DriftVerdict, Window, verdict_id
+from driftloop.events import (
+    TIME_COLUMN,
+    CumulatedChange,
+    DataQualityIssue,
+    DriftReason,
+    DriftVerdict,
+    Window,
+    verdict_id,
+)
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, ReferenceMissing, ReferenceUnavailable, load_reference
 from driftloop.telemetry import tracing
@@ -54,7 +64,35 @@ class WindowJudge:
         try:
             return self._load_reference(model, version, run_id).reference.profile.window_rows
         except Inconclusive:  # as its verdicts will be
-            return self._settings.rows
+            return self._settings.slice_rows
+
+    def cumulate(
+        self,
+        model: str,
+        version: str,
+        rows: pd.DataFrame,
+        state: CumulatedState | None,
+        run_id: str | None = None,
+    ) -> CumulatedScore | None:
+        """Return a version's sums with a window added.
+
+        Args:
+            model: The model's name.
+            version: The version that has predicted the rows.
+            rows: The window's rows.
+            state: The sums after the version's window before it, if they are known; else the sums begin here.
+            run_id: The run that logged the version, if it is known.
+
+        Returns:
+            The sums; ``None`` if the window cannot be judged, or the version has no calibration of sums.
+        """
+        try:
+            reference = self._load_reference(model, version, run_id).reference
+            if (calibration := reference.profile.cumulated) is None:
+                return None
+            return cumulate(calibration, state or CumulatedState(), self._to_comparable(reference, rows).rows)
+        except Inconclusive:
+            return None
 
     def judge(
         self,
@@ -64,6 +102,7 @@ class WindowJudge:
         rows: pd.DataFrame,
         preceding: Sequence[pd.DataFrame],
         archive: Sequence[str],
+        cumulated: CumulatedScore | None = None,
         run_id: str | None = None,
     ) -> DriftVerdict:
         """Return the verdict on a version's window; it is the same whenever the window is judged.
@@ -77,6 +116,7 @@ class WindowJudge:
             rows: The window's rows, at least one.
             preceding: The rows of each of the version's windows before it, the oldest first.
             archive: The URLs of the files with the window's rows.
+            cumulated: The version's sums with this window, from :meth:`cumulate`.
             run_id: The run that logged the version, if it is known.
         """
         verdict_of = partial(
@@ -98,20 +138,33 @@ class WindowJudge:
         except Inconclusive as error:
             return verdict_of(verdict="inconclusive", reason=error.reason, explanation=str(error))
         profile = loaded.reference.profile
+        issues = [
+            *type_issues(comparable.unreadable),
+            *check_data(loaded.prepared.whole, comparable.rows, profile.normally_constant_columns),
+        ]
+        if not profile.spans:
+            return verdict_of(
+                verdict="inconclusive",
+                reason="small_reference",
+                explanation=f"data quality only: the reference has {profile.reference_rows:,} rows, and "
+                f"{MIN_INDEPENDENT_WINDOWS * profile.window_rows:,} are needed to calibrate windows of "
+                f"{profile.window_rows:,}",
+                data_quality_issues=issues,
+            )
         score = score_window(profile, self._statistics(loaded, comparable.rows, preceding))
         single, *multiwindow = score.spans
+        changes = cumulated.changes if cumulated else []
         return verdict_of(
-            verdict="drift" if score.alarm else "no_drift",
-            explanation=explain(score),
+            verdict="drift" if score.alarm or changes else "no_drift",
+            explanation="; ".join([explain(score), *map(explain_change, changes)]),
             score=single.score,
             score_threshold=single.threshold,
             multiwindow_score=multiwindow[0].score if multiwindow else None,
             multiwindow_score_threshold=multiwindow[0].threshold if multiwindow else None,
+            cumulated_score=cumulated.score if cumulated else None,
+            cumulated_changes=changes,
             findings=score.findings,
-            data_quality_issues=[
-                *type_issues(comparable.unreadable),
-                *check_data(loaded.prepared.whole, comparable.rows, profile.normally_constant_columns),
-            ],
+            data_quality_issues=issues,
         )
 
     def _statistics(
@@ -138,8 +191,11 @@ class WindowJudge:
                 reference = load_reference(self._bucket, model, version, run_id or "")
                 profile = reference.profile
                 prepared = PreparedProfile.prepare(profile, reference.rows)
-                # Scored as a window will be, so that a profile that does not fit its rows is found here.
-                score_window(profile, {1: prepared.statistics(reference.rows)}).spans[0]
+                if profile.spans:
+                    # Scored as a window will be, so that a profile that does not fit its rows is found here.
+                    score_window(profile, {1: prepared.statistics(reference.rows)}).spans[0]
+                if profile.cumulated:
+                    cumulate(profile.cumulated, CumulatedState(), reference.rows.head(profile.window_rows))
             except ReferenceUnavailable as error:
                 reason: DriftReason = "no_reference" if isinstance(error, ReferenceMissing) else "unreadable_reference"
                 raise Inconclusive(reason, str(error)) from error
@@ -177,6 +233,15 @@ def explain(score: WindowScore) -> str:
         for finding in score.drifted_findings
     ]
     return "; ".join(parts)
+
+
+def explain_change(change: CumulatedChange) -> str:
+    """Return a small change that has lasted in words."""
+    level = "" if change.level is None else f" of {change.level}"
+    return (
+        f"cumulated over {change.windows} windows: {change.column}: {change.statistic.replace('_', ' ')}{level} "
+        f"{'higher' if change.direction == 'up' else 'lower'} than in the reference, sum {change.score:.1f} × its limit"
+    )
 
 
 def type_issues(unreadable: Mapping[str, float]) -> list[DataQualityIssue]:

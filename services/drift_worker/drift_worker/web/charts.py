@@ -79,10 +79,42 @@ def score_chart(verdicts: Sequence[DriftVerdict]) -> go.Figure:
         customdata=[[verdict.score, verdict.score_threshold] for verdict in verdicts],
         hovertemplate="%{text}<br>score %{customdata[0]:.3g}, threshold %{customdata[1]:.3g}",
     )
+    _add_limit(figure)
+    return figure
+
+
+def cumulated_chart(verdicts: Sequence[DriftVerdict]) -> go.Figure:
+    """Return a chart of the cumulated score after each window, with its limit."""
+    figure = new_figure(
+        height=240,
+        hovermode="closest",
+        xaxis=_time_axis([verdict.first_prediction_at for verdict in verdicts]),
+        yaxis={"title": {"text": "sum ÷ limit"}, "gridcolor": GRID, "zeroline": False, "rangemode": "tozero"},
+        showlegend=False,
+        meta=_window_links(verdicts),
+    )
+    figure.add_scatter(
+        x=list(range(len(verdicts))),
+        y=[verdict.cumulated_score for verdict in verdicts],
+        mode="lines+markers",
+        line={"color": BLUE, "width": 2},
+        marker={"size": 5, "color": [RED if verdict.cumulated_changes else BLUE for verdict in verdicts]},
+        text=[_format_utc(verdict.first_prediction_at) for verdict in verdicts],
+        customdata=[
+            "".join(f"<br>{escape_html(column)}" for column in sorted({each.column for each in changes}))
+            for changes in (verdict.cumulated_changes for verdict in verdicts)
+        ],
+        hovertemplate="%{text}<br>cumulated %{y:.2f}%{customdata}<extra></extra>",
+    )
+    _add_limit(figure)
+    return figure
+
+
+def _add_limit(figure: go.Figure) -> None:
+    """Add the line above which the verdict is ``drift``."""
     figure.add_shape(
         type="line", xref="paper", x0=0, x1=1, y0=1, y1=1, line={"color": RED, "width": 1.5, "dash": "dash"}
     )
-    return figure
 
 
 def drift_heatmap(verdicts: Sequence[DriftVerdict], columns: Sequence[str]) -> go.Figure:

@@ -146,9 +146,9 @@ def render_html(reference: Reference, window: pd.DataFrame, key: ReportKey) -> s
 
 def thresholds(profile: DriftProfile) -> dict[str, float]:
     """Return the distance above which a single window is an alarm, by column."""
-    single = profile.spans[0]
     return {
         null.column: single.threshold(null)
+        for single in profile.spans[:1]
         for null in single.null_distributions
         if null.statistic == distance_for(null.column, profile.column_types, profile.distances)
     }

@@ -46,7 +46,7 @@ class ReportQueue:
         Args:
             max_queued: Requests that can wait.
             timeout_seconds: How long rendering a report may take.
-            command: Renders a report; it gets ``--`` and the three parts of a report's key as arguments.
+            command: Renders a report; it gets ``--`` and the parts of a report's key as arguments.
         """
         self._max_queued = max_queued
         self._timeout_seconds = timeout_seconds

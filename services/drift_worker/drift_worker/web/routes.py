@@ -12,7 +12,8 @@ from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.templating import VersionedStaticFiles, create_templates
 from drift_worker.web.verdict_cache import VerdictCache
 from drift_worker.web.version_status import version_statuses
-from drift_worker.web.views import column_charts, rank_findings, version_section
+from drift_worker.web.views import column_charts, load_profile, rank_findings, version_section
+from driftloop.drift.profile_summary import column_sensitivities
 from driftloop.errors import StorageUnavailable
 from driftloop.storage.bucket import Bucket
 
@@ -69,18 +70,28 @@ def mount(
 
 @router.get("/")
 def overview(request: Request, data: Data, model: str | None = None, version: str | None = None) -> Response:
-    """Show the status of all versions, and the most important ones in full, or those of a model or with a version."""
+    """Show the status of all versions, and the most important ones in full, or those of a model or with a version.
+
+    The page of one version of one model also shows what the version can see.
+    """
     statuses = version_statuses(data.cache)
     selected = [s for s in statuses if model in (None, s.model) and version in (None, s.version)]
     if statuses and not selected:
         return not_found(request, f"verdict on version {version} of model {model}")
     in_full = [status for status in selected if status.windows][:MAX_VERSIONS]
+    is_one_version = bool(selected) and None not in (model, version)
+    # Only here: the overview does not wait for the bucket.
+    profile, no_profile_reason = load_profile(data.bucket, selected[0]) if is_one_version else (None, "")
     return render(
         request,
         "overview.html",
-        statuses=statuses,
+        lines=selected,
         sections=[version_section(data.cache, status) for status in in_full],
         is_filtered=len(selected) < len(statuses),
+        is_one_version=is_one_version,
+        profile=profile,
+        sensitivities=column_sensitivities(profile) if profile else [],
+        no_profile_reason=no_profile_reason,
     )
 
 

@@ -16,6 +16,7 @@ from starlette.types import Scope
 
 from drift_worker.web.charts import threshold_ratio, verdict_path
 from drift_worker.web.distributions import Statistic
+from driftloop.drift.profile_summary import describe_span
 from driftloop.evaluation.metric_names import format_metric, metric_label
 from driftloop.events import REASON_TEXTS, DataQualityIssue, DriftVerdict, QualityVerdict
 
@@ -74,6 +75,7 @@ def create_templates() -> Jinja2Templates:
         "quoted": quote,
         "ratio": threshold_ratio,
         "reason": reason_text,
+        "span": describe_span,
         "statistic": format_statistic,
         "time_range": format_time_range,
         "utc": format_utc,

@@ -8,39 +8,20 @@ import time
 import zlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
-from driftloop.events import (
-    DriftReason,
-    DriftVerdict,
-    Event,
-    ModelStateChanged,
-    QualityEstimate,
-    QualityVerdict,
-    Window,
-)
+from driftloop.events import DriftVerdict, Event, ModelStateChanged, QualityEstimate, QualityVerdict
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings
+from driftloop.version_status import JudgedWindow, is_of_run
 
-Verdict = Literal["no_drift", "drift", "inconclusive"]
 CachedEvent = DriftVerdict | QualityVerdict | QualityEstimate
 OFFSETS_PER_VERDICT = 4  # the verdict, its estimate, a quality verdict, and the markers of their transactions
 MAX_MODEL_OFFSETS = 20_000  # a thousand retrains with all of their phases
 RECONNECT_DELAY_SECONDS = 5
 
 E = TypeVar("E", DriftVerdict, QualityVerdict, QualityEstimate)
-
-
-class JudgedWindow(NamedTuple):
-    """What the status of a version needs of a verdict; kept uncompressed, since a page needs those of all versions."""
-
-    window: Window
-    verdict: Verdict
-    reason: DriftReason | None
-    explanation: str
-    published_at: datetime
-    first_prediction_at: datetime
-    last_prediction_at: datetime
+V = TypeVar("V", DriftVerdict, QualityVerdict)
 
 
 class CompressedEvent(NamedTuple):
@@ -48,9 +29,27 @@ class CompressedEvent(NamedTuple):
 
     model: str
     version: str
+    run_id: str | None
     data: bytes
-    window: JudgedWindow | None = None
-    """Of a verdict on drift."""
+    is_conclusive: bool
+    """Whether it is a verdict that is not inconclusive."""
+    window: JudgedWindow | None
+    """Of a verdict on drift; uncompressed, since a page needs those of all versions."""
+
+
+class EventKey(NamedTuple):
+    """What an event is about; a later one with the same key takes its place."""
+
+    window: str
+    """The window's name."""
+    model_version: str
+    """The model's name, a slash and the version."""
+    run_id: str | None
+
+    @classmethod
+    def of(cls, event: CachedEvent) -> Self:
+        """Return an event's key."""
+        return cls(event.window.name, f"{event.model}/{event.version}", event.run_id)
 
 
 class ServiceChange(NamedTuple):
@@ -65,19 +64,25 @@ class ServiceChange(NamedTuple):
 class VerdictCache:
     """The latest events of the topic of verdicts, up to a limit per type. One thread writes, any thread reads.
 
-    The last verdict of drift or no drift on a version stays, however many windows of others are judged after it.
+    The last conclusive verdicts on a version's drift and quality stay, however many windows of others are judged after
+    them.
     """
 
     def __init__(self, max_events: int) -> None:
         """Start empty; ``max_events`` is the limit per type of event."""
         self.max_events = max_events
-        self._events: dict[type[CachedEvent], dict[tuple[str, str], CompressedEvent]] = {
+        self._events: dict[type[CachedEvent], dict[EventKey, CompressedEvent]] = {
             DriftVerdict: {},
             QualityVerdict: {},
             QualityEstimate: {},
         }
-        self._replayed: dict[tuple[str, str], CompressedEvent] = {}
-        self._last_conclusive: dict[tuple[str, str], tuple[str, str]] = {}  # by model and version: the verdict's key
+        self._replayed: dict[EventKey, CompressedEvent] = {}
+        # The key of the last conclusive verdict of each type on each model and version.
+        self._last_conclusive: dict[type[CachedEvent], dict[tuple[str, str], EventKey]] = {
+            DriftVerdict: {},
+            QualityVerdict: {},
+            QualityEstimate: {},
+        }
         self._service_changes: dict[str, dict[str, ServiceChange]] = {}
         self._lock = threading.Lock()
         self._fresh_at = time.monotonic()
@@ -90,13 +95,17 @@ class VerdictCache:
             return
         data = zlib.compress(event.model_dump_json().encode())
         is_replayed = isinstance(event, DriftVerdict) and event.replayed
+        is_conclusive = not isinstance(event, QualityEstimate) and event.verdict != "inconclusive"
+        window = JudgedWindow.of(event) if isinstance(event, DriftVerdict) else None
         with self._lock:
             events = self._replayed if is_replayed else self._events[type(event)]
-            events[_key_of(event)] = CompressedEvent(event.model, event.version, data, _judged_window(event))
-            if isinstance(event, DriftVerdict) and not is_replayed and event.verdict != "inconclusive":
-                self._last_conclusive[event.model, event.version] = _key_of(event)
+            last_conclusive = {} if is_replayed else self._last_conclusive[type(event)]
+            key = EventKey.of(event)
+            events[key] = CompressedEvent(event.model, event.version, event.run_id, data, is_conclusive, window)
+            if is_conclusive:
+                last_conclusive[event.model, event.version] = key
             if len(events) > self.max_events:
-                kept = set() if is_replayed else set(self._last_conclusive.values())
+                kept = set(last_conclusive.values())
                 del events[next((key for key in events if key not in kept), next(iter(events)))]
 
     def _add_service_change(self, event: ModelStateChanged) -> None:
@@ -129,57 +138,50 @@ class VerdictCache:
         with self._lock:
             return {model: dict(changes) for model, changes in self._service_changes.items()}
 
-    def latest(self, kind: type[E], model: str, version: str, count: int) -> list[E]:
-        """Return the latest events of a type on a version, at most ``count``, in the order of their publication."""
-        return [_decompress(kind, event) for event in self._events_of(kind, model, version)[-count:]]
+    def latest(self, kind: type[E], model: str, version: str, count: int, run_id: str | None = None) -> list[E]:
+        """Return the latest events of a type on a version, at most ``count``, in the order of their publication.
 
-    def latest_conclusive(self, model: str, version: str, count: int) -> list[DriftVerdict]:
-        """Return the latest verdicts of drift or no drift on a version, in the order of their publication."""
-        events = self._events_of(DriftVerdict, model, version)
-        conclusive = [event for event in events if event.window and event.window.verdict != "inconclusive"]
-        return [_decompress(DriftVerdict, event) for event in conclusive[-count:]]
+        With a run, events on a version of the same number and of another run are left out.
+        """
+        return [_decompress(kind, event) for event in self._events_of(kind, model, version, run_id)[-count:]]
 
-    def _events_of(self, kind: type[CachedEvent], model: str, version: str) -> list[CompressedEvent]:
+    def latest_conclusive(
+        self, kind: type[V], model: str, version: str, count: int, run_id: str | None = None
+    ) -> list[V]:
+        """Return the latest conclusive verdicts, as :meth:`latest` does."""
+        conclusive = [event for event in self._events_of(kind, model, version, run_id) if event.is_conclusive]
+        return [_decompress(kind, event) for event in conclusive[-count:]]
+
+    def _events_of(
+        self, kind: type[CachedEvent], model: str, version: str, run_id: str | None
+    ) -> list[CompressedEvent]:
         with self._lock:
-            return [event for event in self._events[kind].values() if (event.model, event.version) == (model, version)]
+            events = list(self._events[kind].values())
+        return [e for e in events if (e.model, e.version) == (model, version) and is_of_run(e, run_id)]
 
     def find(self, window: str, model_version: str) -> DriftVerdict | None:
-        """Return the verdict on a window's rows of a version; arguments are the window's name and model/version."""
+        """Return the verdict on a window's rows of a version; arguments are the window's name and model/version.
+
+        Of versions with the same number, and rows in the same slices, it is the one that was judged last.
+        """
         with self._lock:
-            event = self._events[DriftVerdict].get((window, model_version))
+            events = reversed(self._events[DriftVerdict].items())
+            event = next((event for key, event in events if key[:2] == (window, model_version)), None)
         return None if event is None else _decompress(DriftVerdict, event)
 
     def replayed(self, verdict: DriftVerdict) -> DriftVerdict | None:
         """Return the latest verdict that a replay has given to a verdict's rows."""
         with self._lock:
-            event = self._replayed.get(_key_of(verdict))
+            event = self._replayed.get(EventKey.of(verdict))
         return None if event is None else _decompress(DriftVerdict, event)
 
     def neighbours(self, verdict: DriftVerdict) -> tuple[str | None, str | None]:
         """Return the names of the version's windows before and after a verdict's window, in order of publication."""
-        window, model_version = _key_of(verdict)
+        of = EventKey.of(verdict)
         with self._lock:
-            names = [name for name, key in self._events[DriftVerdict] if key == model_version]
-        index = names.index(window)
+            names = [key.window for key in self._events[DriftVerdict] if key[1:] == of[1:]]
+        index = names.index(of.window)
         return names[index - 1] if index else None, names[index + 1] if index + 1 < len(names) else None
-
-
-def _judged_window(event: CachedEvent) -> JudgedWindow | None:
-    if not isinstance(event, DriftVerdict):
-        return None
-    return JudgedWindow(
-        event.window,
-        event.verdict,
-        event.reason,
-        event.explanation,
-        event.time,
-        event.first_prediction_at,
-        event.last_prediction_at,
-    )
-
-
-def _key_of(event: CachedEvent) -> tuple[str, str]:
-    return event.window.name, f"{event.model}/{event.version}"
 
 
 def _decompress(kind: type[E], event: CompressedEvent) -> E:

@@ -12,12 +12,14 @@ from drift_worker.web.distribution_charts import distribution_chart
 from drift_worker.web.distributions import Statistic, compare_column
 from drift_worker.web.report import ReportKey, WindowNotArchived, load_rows
 from drift_worker.web.verdict_cache import VerdictCache
-from drift_worker.web.version_status import VersionStatus
+from driftloop.drift.profile import DriftProfile
 from driftloop.errors import StorageUnavailable
 from driftloop.evaluation.metric_names import HEADLINE_METRICS, metric_label
 from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerdict
+from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import ReferenceUnavailable
+from driftloop.version_status import VersionStatus
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go  # type: ignore[import-untyped]
@@ -54,13 +56,14 @@ class VersionSection(NamedTuple):
     columns: list[RankedColumn]
     """In descending order of priority."""
     quality: QualityVerdict | None
-    """The latest verdict with an evaluation."""
+    """The last verdict that compares quality with the gate's; if there is none, the last one with an evaluation."""
     metrics: list[str]
     """Names of all metrics of that evaluation and of the gate's."""
     estimate: QualityEstimate | None
     """The latest estimate."""
     charts: dict[str, go.Figure]
-    """``scores`` and ``heatmap`` if a window is conclusive, ``quality`` if there is an evaluation."""
+    """``scores`` and ``heatmap`` if a window is conclusive, ``cumulated`` if one has that score, ``quality`` if there
+    is an evaluation."""
 
 
 class ColumnChart(NamedTuple):
@@ -74,18 +77,23 @@ class ColumnChart(NamedTuple):
 
 def version_section(cache: VerdictCache, status: VersionStatus) -> VersionSection:
     """Return what the overview shows of a version that has at least one verdict."""
-    model, version = status.model, status.version
-    verdicts = cache.latest(DriftVerdict, model, version, MAX_WINDOWS)
-    conclusive = cache.latest_conclusive(model, version, RANKED_WINDOWS)
+    model, version, run_id = status.model, status.version, status.run_id
+    verdicts = cache.latest(DriftVerdict, model, version, MAX_WINDOWS, run_id)
+    conclusive = cache.latest_conclusive(DriftVerdict, model, version, RANKED_WINDOWS, run_id)
     if all(verdict.verdict == "inconclusive" for verdict in verdicts):
         verdicts = [*conclusive, *verdicts]
     columns = rank_columns(conclusive)
-    measured = [verdict for verdict in cache.latest(QualityVerdict, model, version, MAX_WINDOWS) if verdict.in_service]
-    estimates = cache.latest(QualityEstimate, model, version, MAX_WINDOWS)
+    qualities = cache.latest(QualityVerdict, model, version, MAX_WINDOWS, run_id)
+    measured = [verdict for verdict in qualities if verdict.in_service]
+    compared = status.quality if status.quality and status.quality.in_service else None
+    quality = compared or (measured[-1] if measured else None)
+    estimates = cache.latest(QualityEstimate, model, version, MAX_WINDOWS, run_id)
     figures = {}
     if conclusive:
         shown = [column.column for column in columns[:MAX_COLUMNS]]
         figures = {"scores": charts.score_chart(verdicts), "heatmap": charts.drift_heatmap(verdicts, shown)}
+        if any(verdict.cumulated_score is not None for verdict in verdicts):
+            figures["cumulated"] = charts.cumulated_chart(verdicts)
     if name := _headline_metric(measured):
         figures["quality"] = charts.quality_chart(name, metric_label(name), measured, estimates)
     return VersionSection(
@@ -95,8 +103,8 @@ def version_section(cache: VerdictCache, status: VersionStatus) -> VersionSectio
         counts=Counter(verdict.verdict for verdict in verdicts),
         ranked_windows=len(conclusive),
         columns=columns,
-        quality=measured[-1] if measured else None,
-        metrics=_metric_names(measured[-1]) if measured else [],
+        quality=quality,
+        metrics=_metric_names(quality) if quality else [],
         estimate=estimates[-1] if estimates else None,
         charts=figures,
     )
@@ -145,6 +153,14 @@ def column_charts(bucket: Bucket, verdict: DriftVerdict) -> tuple[list[ColumnCha
         chart = distribution_chart(compared.fractions, column in drifted)
         shown.append(ColumnChart(column, column in drifted, compared.statistics, chart))
     return shown, ""
+
+
+def load_profile(bucket: Bucket, status: VersionStatus) -> tuple[DriftProfile | None, str]:
+    """Return a version's drift profile; or none and the reason."""
+    try:
+        return reference_store.load_profile(bucket, status.model, status.version, status.run_id or ""), ""
+    except (ReferenceUnavailable, StorageUnavailable) as error:
+        return None, str(error)
 
 
 def _headline_metric(verdicts: Sequence[QualityVerdict]) -> str | None:

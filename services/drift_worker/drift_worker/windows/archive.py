@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from drift_worker import metrics
+from driftloop.drift.cumulated import CumulatedState
 from driftloop.events import (
     CLASSES_COLUMN,
     CONTEXT_COLUMN,
@@ -36,6 +37,8 @@ from driftloop.events import (
 )
 from driftloop.storage.bucket import Bucket
 
+SUMS_KEY = b"driftloop.cumulated"
+"""Of a file's metadata: the sums of the cumulated score by version, after the windows that end with the slice."""
 TIME = pa.timestamp("ns", "UTC")  # the resolution of pandas
 MAX_PARALLEL_READS = 8  # so that hundreds of files take seconds
 
@@ -158,6 +161,19 @@ def run_ids(rows: pd.DataFrame) -> pd.Series:
     if RUN_COLUMN not in rows:
         return pd.Series("", index=rows.index, name=RUN_COLUMN, dtype=object)
     return rows[RUN_COLUMN].astype(object).fillna("")
+
+
+def with_sums(rows: pa.Table, sums: Mapping[str, CumulatedState]) -> pa.Table:
+    """Return a slice's rows with the sums by version in the metadata."""
+    texts = {version: state.model_dump() for version, state in sums.items()}
+    return rows.replace_schema_metadata({**(rows.schema.metadata or {}), SUMS_KEY: json.dumps(texts)})
+
+
+def read_slice_with_sums(bucket: Bucket, window: Window) -> tuple[pd.DataFrame, dict[str, CumulatedState]]:
+    """Return a slice's rows and the sums by version. Raises :class:`FileNotFoundError` as :func:`read_slice` does."""
+    table = bucket.read_table(slice_path(window))
+    texts = json.loads((table.schema.metadata or {}).get(SUMS_KEY, b"{}"))
+    return table.to_pandas(), {version: CumulatedState.model_validate(text) for version, text in texts.items()}
 
 
 def read_window(bucket: Bucket, window: Window, model: str, version: str, run_id: str | None = None) -> pd.DataFrame:

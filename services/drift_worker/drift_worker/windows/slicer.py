@@ -150,7 +150,7 @@ class Slicer:
             version, window = self._add_to_window(partition, event, message)
             if window.rows >= window.length:
                 closed.append(self._close(key, [version]))
-        elif partition.slice.rows >= self._settings.rows:
+        elif partition.slice.rows >= self._settings.slice_rows:
             closed.append(self._close(key, []))
         return closed
 

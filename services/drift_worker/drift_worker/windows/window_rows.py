@@ -1,6 +1,6 @@
 """The rows of each version's open window and of the windows before it, from memory or from the archive."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import dropwhile
 from typing import NamedTuple
@@ -9,6 +9,7 @@ import pandas as pd
 
 from drift_worker.windows import archive
 from drift_worker.windows.partition_state import Partition, PartitionState, version_digest
+from driftloop.drift.cumulated import CumulatedState
 from driftloop.events import ID_COLUMN, MODEL_COLUMN, VERSION_COLUMN, Window
 from driftloop.storage.bucket import Bucket
 
@@ -20,8 +21,15 @@ class SliceRows(NamedTuple):
     rows: pd.DataFrame
 
 
+class SliceSums(NamedTuple):
+    """A version's sums of the cumulated score, after the window that ends with a slice."""
+
+    slice: Window
+    state: CumulatedState
+
+
 class WindowRows:
-    """The rows of each version that its next verdict needs.
+    """The rows of each version that its next verdict needs, and the sums of the cumulated score that it adds to.
 
     They are kept in memory. After a partition is assigned they are read from its committed slices, once; so verdicts
     are the same whichever worker gives them. The archive may have other slices too, orphans, so it is not listed.
@@ -32,6 +40,7 @@ class WindowRows:
         self._bucket = bucket
         self._unread: dict[Partition, PartitionState] = {}
         self._rows: dict[Partition, dict[str, list[SliceRows]]] = {}
+        self._sums: dict[Partition, dict[str, SliceSums]] = {}
 
     def resume(self, partition: Partition, state: PartitionState) -> None:
         """Go on behind what is committed of a partition, whose rows are read when they are needed."""
@@ -42,6 +51,7 @@ class WindowRows:
         for partition in partitions:
             self._unread.pop(partition, None)
             self._rows.pop(partition, None)
+            self._sums.pop(partition, None)
 
     def event_ids(self, partition: Partition) -> set[str]:
         """Return the ids of the events in the open windows and in those before them."""
@@ -58,34 +68,53 @@ class WindowRows:
         """Return a version's rows from the slice that begins at an offset on, by slice."""
         return [part for part in self._of(partition).get(version, []) if part.slice.first_offset >= first_offset]
 
+    def sums(self, partition: Partition, version: str) -> CumulatedState | None:
+        """Return a version's sums after the window before the open one; ``None`` if no file of the windows has them."""
+        self._of(partition)
+        found = self._sums.get(partition, {}).get(version)
+        return found.state if found else None
+
+    def keep_sums(self, window: Window, sums: Mapping[str, CumulatedState]) -> None:
+        """Keep the sums by version that the file of a slice has."""
+        held = self._sums.setdefault((window.topic, window.partition), {})
+        held.update({version: SliceSums(window, state) for version, state in sums.items()})
+
     def drop_unneeded(self, partition: Partition, state: PartitionState) -> None:
-        """Drop the rows before the windows that a state names."""
+        """Drop rows and sums of before the windows that a state names: another worker would not read them."""
         self._rows[partition] = _needed(self._of(partition), state)
+        self._sums[partition] = _needed_sums(self._sums.get(partition, {}), state)
 
     def _of(self, partition: Partition) -> dict[str, list[SliceRows]]:
         """Return a partition's rows by version; read them if it was assigned. Raises :class:`StorageUnavailable`."""
         if (state := self._unread.get(partition)) is not None:
-            self._rows[partition] = self._read(partition, state)
+            self._rows[partition], self._sums[partition] = self._read(partition, state)
             del self._unread[partition]
         return self._rows.setdefault(partition, {})
 
-    def _read(self, partition: Partition, state: PartitionState) -> dict[str, list[SliceRows]]:
+    def _read(
+        self, partition: Partition, state: PartitionState
+    ) -> tuple[dict[str, list[SliceRows]], dict[str, SliceSums]]:
         first = min((windows.begins[0] for windows in state.versions.values()), default=state.end)
         slices = dropwhile(lambda each: each.first_offset < first, state.windows(partition))
         held: dict[str, list[SliceRows]] = {}
+        sums: dict[str, SliceSums] = {}
 
-        def read(window: Window) -> dict[str, list[SliceRows]]:
+        def read(window: Window) -> tuple[dict[str, list[SliceRows]], dict[str, SliceSums]]:
             try:
-                rows = archive.read_slice(self._bucket, window)
+                rows, states = archive.read_slice_with_sums(self._bucket, window)
             except FileNotFoundError:  # a slice without rows has no file
-                return {}
-            return _needed({version: [part] for version, part in _by_version(window, rows)}, state)
+                return {}, {}
+            return (
+                _needed({version: [part] for version, part in _by_version(window, rows)}, state),
+                _needed_sums({version: SliceSums(window, each) for version, each in states.items()}, state),
+            )
 
         with ThreadPoolExecutor(archive.MAX_PARALLEL_READS) as readers:
-            for found in readers.map(read, slices):
+            for found, later in readers.map(read, slices):
+                sums.update(later)
                 for version, parts in found.items():
                     held.setdefault(version, []).extend(parts)
-        return held
+        return held, sums
 
 
 def _by_version(window: Window, rows: pd.DataFrame) -> Iterator[tuple[str, SliceRows]]:
@@ -98,4 +127,12 @@ def _needed(held: dict[str, list[SliceRows]], state: PartitionState) -> dict[str
         version: [part for part in parts if part.slice.first_offset >= state.versions[version].begins[0]]
         for version, parts in held.items()
         if version in state.versions
+    }
+
+
+def _needed_sums(sums: Mapping[str, SliceSums], state: PartitionState) -> dict[str, SliceSums]:
+    return {
+        version: found
+        for version, found in sums.items()
+        if version in state.versions and found.slice.first_offset >= state.versions[version].begins[0]
     }

@@ -33,7 +33,7 @@ class ModelHistory:
     windows: dict[str, dict[str, WindowVerdict]] = field(default_factory=dict)
     """By version and window name; inconclusive verdicts are left out."""
     latest_quality: dict[str, QualityVerdict] = field(default_factory=dict)
-    """The latest quality verdict of each version."""
+    """The latest conclusive quality verdict of each version."""
     latest_labelled: QualityVerdict | None = None
     """The quality verdict with the latest prediction whose outcome is known, of any version."""
     retrains: dict[str, RetrainRequested] = field(default_factory=dict)
@@ -68,7 +68,9 @@ class ModelHistory:
 
     def _add_quality(self, quality: QualityVerdict) -> None:
         previous = self.latest_quality.get(quality.version)
-        if previous is None or (previous.time, previous.id) < (quality.time, quality.id):
+        if quality.verdict != "inconclusive" and (
+            previous is None or (previous.time, previous.id) < (quality.time, quality.id)
+        ):
             self.latest_quality[quality.version] = quality
         if self.latest_labelled is None or _labelled_order(self.latest_labelled) < _labelled_order(quality):
             self.latest_labelled = quality

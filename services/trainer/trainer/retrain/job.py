@@ -16,7 +16,8 @@ import mlflow
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from driftloop.drift import calibration
+from driftloop.drift.profile_summary import profile_tags
+from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import RegistryRefused, RegistryUnavailable, StorageUnavailable
 from driftloop.evaluation import gate
 from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult
@@ -154,7 +155,7 @@ def run_retrain(
         trained_through = registry.trained_through(champion) if champion else None
         rows = training_set.read(dataset.path, dataset.optional_features)
         split = _split(settings, rows, trained_through, with_archive=retrain.data.archive)
-        calibration.require_enough_rows(len(split.everything), settings.window.rows)  # before training, not after it
+        window_rows = choose_window_rows(len(split.everything), settings.window.rows)  # refuses before the training
         champion_folder = background.champion_folder.result() if background.champion_folder else None
         if champion_folder is not None:
             smoke_test.set_champion(champion_folder)
@@ -162,7 +163,8 @@ def run_retrain(
         archive_note = lag.describe(dataset.archived_through)
         report_phase(
             "training",
-            f"{dataset.counts}{archive_note}: trains on rows up to {split.train[use_case.timestamp].max():%Y-%m-%d}",
+            f"{dataset.counts}{archive_note}: trains on rows up to {split.train[use_case.timestamp].max():%Y-%m-%d}; "
+            f"windows will have {window_rows:,} rows",
         )
         selection = None
         if use_case.candidates:
@@ -340,9 +342,8 @@ def _register(
         for metric, value in values.items()
     }
     mlflow.log_metrics(metrics, run_id=logged.run_id)
-    version = registry.create_version(
-        logged.uri, retrain.id, {"reason": retrain.reason, "requested_by": retrain.requested_by}
-    )
+    about = {"reason": retrain.reason, "requested_by": retrain.requested_by, **profile_tags(reference.profile)}
+    version = registry.create_version(logged.uri, retrain.id, about)
     # Before the alias moves, so before any event names the version.
     save_reference(bucket, model, version, reference, logged.run_id)
     if evaluation is not None:  # its quality in service is compared with this
