@@ -53,7 +53,7 @@ def main() -> int:
 
 def print_line(line: str) -> None:
     """Print a line at once."""
-    print(line, flush=True)
+    print(f"{line}\n", end="", flush=True)  # at once: threads would print between a line and its end
 
 
 def train_first_version(stack: Stack, served: ServedUseCase) -> None:

@@ -429,7 +429,7 @@ def test_status_prints_champion_retrains_and_lag(topic_events: dict[str, list[Ev
     topic_events["models"] += [older, model_state("promoted")]
     result = run("status")
     assert result.exit_code == ExitCode.SUCCESS
-    assert result.stdout.startswith("models:/flights@champion is version 2\n")
+    assert "models:/flights@champion is version 2\n" in result.stdout
     for text in ("no windows yet", "promoted", "drift_worker-0", "trainer-flights-0"):
         assert text in text_of(result)
     assert "training" not in result.stdout  # only the latest state of a retrain

@@ -259,7 +259,7 @@ def test_overview_has_a_line_for_each_of_several_models_and_hides_none(client: T
 
 
 def test_pages_of_two_models_do_not_mix_versions_of_the_same_number(client: TestClient, cache: VerdictCache) -> None:
-    common = {"window": make_verdict().window, "first_prediction_at": BEGIN}
+    common: dict[str, Any] = {"window": make_verdict().window, "first_prediction_at": BEGIN}
     cache.add(make_verdict(model="one", verdict="drift", explanation="the first", **common))
     cache.add(make_verdict(model="two", explanation="the second", **common))
     cache.add(make_quality(model="one", verdict="degraded"))

@@ -29,7 +29,7 @@ from driftloop.storage.bucket import Bucket
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable
 
 MAX_REFERENCE_ROWS = 5_000  # evidently plots each row, and comparing takes no longer than plotting
-NICENESS = 19  # judging windows goes first
+NICENESS = 10  # judging windows goes first; with 19, busy processors leave a report no time at all
 
 
 class ReportKey(NamedTuple):
@@ -181,7 +181,7 @@ def _header_html(
 
 
 def main() -> None:
-    """Render one report with the lowest priority; exit with 1 and the reason if it cannot be rendered."""
+    """Render one report with a low priority; exit with 1 and the reason if it cannot be rendered."""
     os.nice(NICENESS)
     parser = argparse.ArgumentParser(prog="python -m drift_worker.web.report", description=__doc__)
     for name in ReportKey._fields:
