@@ -59,8 +59,10 @@ def test_version_of_a_model_that_was_made_again_has_a_reference_of_its_own(
         loaded = reference_store.load_gate_evaluation(bucket, "m", "1", run_id)
         assert loaded is not None
         assert loaded.rows == count
-    with pytest.raises(ReferenceUnavailable, match="gs://b/references/m/1/third is incomplete or missing"):
-        reference_store.load_reference(bucket, "m", "1", "third")
+        assert reference_store.load_profile(bucket, "m", "1", run_id) == reference.profile
+    for load in (reference_store.load_reference, reference_store.load_profile):
+        with pytest.raises(ReferenceUnavailable, match="gs://b/references/m/1/third is incomplete or missing"):
+            load(bucket, "m", "1", "third")
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "profile.json"])

@@ -100,6 +100,17 @@ def test_quality_that_cannot_be_compared_hides_no_comparison(
     assert status.later_quality == (None if later is None else qualities[later])
 
 
+def test_status_says_nothing_of_another_version_of_the_same_number() -> None:
+    first = [window._replace(run_id="first") for window in judged("dd")]
+    imported, second = judged("n", 2), [window._replace(run_id="second") for window in judged("n", 3)]
+    qualities = [quality(1, "degraded", run_id="first"), quality(2, "improved", run_id="second")]
+    status = version_status("m", "1", [*first, *imported, *second], qualities)
+    assert (status.run_id, status.verdict, status.streak, status.windows) == ("second", "no_drift", 2, 2)
+    assert status.quality == qualities[1]
+    assert version_status("m", "1", first, qualities).quality == qualities[0]
+    assert version_status("m", "1", [], qualities).run_id == "second"
+
+
 def test_the_most_important_version_is_first() -> None:
     statuses = [
         version_status("quiet", "1", judged("n"), in_service="so"),

@@ -690,6 +690,38 @@ def test_verdict_cache_keeps_the_last_comparison_of_quality_of_each_version() ->
     assert kept.verdict == "degraded"
 
 
+def test_pages_show_of_a_number_the_version_that_was_judged_last(
+    client: TestClient, cache: VerdictCache, bucket: Bucket
+) -> None:
+    store_reference(bucket, run_id="second")
+    bucket.write("references/m/1/last_run", b"third")  # without the run, a reference that is missing would be read
+    for number, run_id in enumerate(["first", "first", None, "second"]):
+        verdict = "drift" if run_id == "first" else "no_drift"
+        cache.add(make_verdict(number, run_id=run_id, verdict=verdict))
+    cache.add(make_quality(window=make_verdict(8).window, run_id="second", verdict="improved"))
+    cache.add(make_quality(window=make_verdict(9).window, run_id="first", verdict="degraded"))  # late outcomes
+    seen = page_text(client.get("/?model=m&version=1"))
+    assert "2 windows: 2 no drift." in seen
+    assert "quality degraded" not in seen
+    assert "Smallest shifts that are found" in seen
+
+
+def test_verdict_cache_tells_versions_of_the_same_number_in_one_window_apart() -> None:
+    cache = VerdictCache(max_events=10)
+    for number in range(2):
+        for run_id in ("first", "second"):
+            cache.add(make_verdict(number, run_id=run_id))
+    cache.add(make_verdict(1, run_id="first", verdict="drift", replayed=True))
+    verdicts = cache.latest(DriftVerdict, "m", "1", 10)
+    assert [verdict.run_id for verdict in verdicts] == ["first", "second"] * 2
+    assert [verdict.run_id for verdict in cache.latest(DriftVerdict, "m", "1", 10, "first")] == ["first"] * 2
+    assert [cache.replayed(verdict) is None for verdict in verdicts] == [True, True, False, True]
+    found = cache.find(make_verdict(0).window.name, "m/1")
+    assert found is not None
+    assert found.run_id == "second"  # the one that was judged last
+    assert cache.neighbours(found) == (None, make_verdict(1).window.name)
+
+
 def test_verdict_cache_drops_the_oldest_of_more_versions_than_it_has_room_for() -> None:
     cache = VerdictCache(max_events=3)
     for number in range(5):

@@ -332,6 +332,11 @@ def test_model_that_was_made_again_has_windows_of_its_own(worker: Worker, bucket
     for verdict in verdicts:
         rows = archive.read_window(bucket, verdict.window, "m", "1", verdict.run_id)
         assert len(rows) == verdict.rows
+        path = path_of(bucket, last_offset=verdict.window.last_offset)
+        _, sums = archive.read_slice_with_sums(bucket, Window.parse(path))
+        assert {digest: state.windows for digest, state in sums.items()} == {
+            version_digest("m", "1", verdict.run_id): 1
+        }
 
 
 @pytest.mark.parametrize(
