@@ -1,7 +1,6 @@
 """A broker without services, and small disks, for tests that cause one fault of one part."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from driftloop.settings import KafkaSettings
 from stack.running import Stack
 from tests.support.running_stack import isolated_settings
+from tests.support.small_disk import NoSmallDisk, mounted_disk
 
 SMALL_DISK_MB = 32
 
@@ -30,13 +30,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """An empty file system of its own, in memory; the test is skipped where this user may not mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    options = ["-t", "tmpfs", "-o", f"size={SMALL_DISK_MB}m", "none", str(folder)]
-    if not Path("/usr/bin/mount").exists():
-        pytest.skip("no small disk: there is no mount")
-    mounted = subprocess.run(["/usr/bin/mount", *options], capture_output=True, text=True, check=False)
-    if mounted.returncode:
+    try:
+        with mounted_disk(folder, SMALL_DISK_MB):
+            yield folder
+    except NoSmallDisk as error:
         if os.geteuid() == 0 and os.environ.get("CI"):
-            raise RuntimeError(mounted.stderr)
-        pytest.skip(f"no small disk: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["/usr/bin/umount", "--lazy", str(folder)], check=True)
+            raise
+        pytest.skip(f"no small disk: {error}")

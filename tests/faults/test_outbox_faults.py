@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from predictor.outbox.outbox import Outbox, OutboxUnavailable
 from predictor.outbox.readiness import report_outbox
 from predictor.outbox.relay import run_relay
 from predictor.settings import OutboxSettings, RelaySettings, ServingSettings
+from tests.support.small_disk import fill
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -216,15 +217,6 @@ def test_disk_that_others_have_filled_ends_neither_publishing_nor_honesty(
             outbox.append(more := make_events(1))
             machine.wait_until_empty()
     assert published() == Counter([*ids, more[0].id])
-
-
-def fill(file: Path) -> None:
-    """Write a file until the disk has no room at all."""
-    with file.open("wb", buffering=0) as stream:
-        for size in (2**20, 2**12, 1):
-            with suppress(OSError):
-                while True:
-                    stream.write(b"\0" * size)
 
 
 def test_events_of_a_clock_that_is_an_hour_ahead_go_on_and_readiness_says_it(

@@ -13,33 +13,18 @@ from typer.testing import CliRunner
 from driftloop.events import Outcome
 from driftloop.exit_codes import ExitCode
 from driftloop.kafka import reader
-from driftloop.kafka.codec import encode
 from driftloop.kafka.dead_letter_queue import DeadLetter, read_dead_letters, settle
 from driftloop.kafka.dead_letters import parse_origin
-from driftloop.kafka.tolerant_records import MAX_BATCH_BYTES
 from driftloop.settings import DeadLetterSettings, KafkaSettings
 from driftloop_cli.main import app
 from tests.support.consumed_topic import TopicUnderTest
+from tests.support.poison import ForeignName, Poison, poison_messages, poison_producer, send, valid_message
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
-class UncheckedHeaders(list[Any]):
-    """Headers of which kafka-python sends all, but adds up the sizes of none: those that are null have none."""
-
-    def __bool__(self) -> bool:
-        return False
-
-
 LENIENT = DeadLetterSettings(max_consecutive=100, max_ratio=1.0)
-
-
-class ForeignName(str):
-    """A header's name that is encoded as bytes that are no UTF-8, as another client may send it."""
-
-    def encode(self, *_: Any) -> bytes:
-        return b"\xff\xfename"
 
 
 @pytest.fixture
@@ -51,51 +36,18 @@ def topic(broker: KafkaSettings) -> Iterator[TopicUnderTest]:
 
 @pytest.fixture
 def producer(broker: KafkaSettings) -> Iterator[KafkaProducer]:
-    producer = KafkaProducer(
-        bootstrap_servers=broker.bootstrap_servers,
-        compression_type="gzip",
-        max_request_size=2 * MAX_BATCH_BYTES,
-    )
+    producer = poison_producer(broker.bootstrap_servers)
     yield producer
     producer.close()
 
 
-def send(producer: KafkaProducer, topic: str, key: Any, value: Any, headers: list[Any]) -> None:
-    """Send a message that Kafka knows but that kafka-python's ``send`` refuses, such as one without key and value."""
-    producer.partitions_for(topic)
-    future, *_ = producer._accumulator.append(TopicPartition(topic, 0), None, key, value, UncheckedHeaders(headers))
-    producer._sender.wakeup()
-    producer.flush(60)
-    future.get(60)
-
-
-def valid_message(index: int) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]:
-    key, value, headers = encode(Outcome(prediction_id="p", index=index, outcome=1.0), "test")
-    return key, value, headers
-
-
-def null_id(headers: list[tuple[str, bytes]]) -> list[tuple[str, bytes | None]]:
-    return [(name, None if name == "ce_id" else content) for name, content in headers]
-
-
 def test_poison_is_moved_with_its_origin_and_ends_no_consumer(topic: TopicUnderTest, producer: KafkaProducer) -> None:
-    key, value, headers = valid_message(0)
-    zeros, bomb = b"\0" * 5_000_000, b"\0" * (MAX_BATCH_BYTES + 1)
-    poison: dict[str, tuple[Any, Any, list[Any]]] = {
-        "neither key nor value": (None, None, []),
-        "null header": (key, value, null_id(headers)),
-        "header name": (b"k", b"v", [(ForeignName("x"), b"1")]),
-        "zeros": (b"k", zeros, []),
-        "bomb": (b"k", bomb, []),
-        "large key": (zeros, b"v", []),
-        "large headers": (b"k", None, [(f"h{number}", b"x" * 10_000) for number in range(300)]),
-        "tombstone": (b"k", None, headers),
-        "key alone": (b"k", None, []),
-    }
-    send(producer, topic.topic, *valid_message(1))
+    poison = poison_messages()
+    zeros = poison["zeros"].value
+    send(producer, topic.topic, valid_message(1))
     for content in poison.values():
-        send(producer, topic.topic, *content)
-    send(producer, topic.topic, *valid_message(2))
+        send(producer, topic.topic, content)
+    send(producer, topic.topic, valid_message(2))
     offsets = dict(zip(poison, range(1, len(poison) + 1), strict=True))
 
     received = topic.run(len(poison) + 2, LENIENT).received
@@ -153,14 +105,14 @@ def test_dead_letters_are_listed_shown_moved_back_once_and_dropped(
 ) -> None:
     monkeypatch.setenv("DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS", topic.kafka.bootstrap_servers)
     monkeypatch.setenv("DRIFTLOOP_TOPICS__OUTCOMES", topic.topic)
-    send(producer, topic.topic, b"k", b"garbage", [("trace", b"t")])
-    send(producer, topic.topic, None, None, [])
+    send(producer, topic.topic, Poison(b"k", b"garbage", [("trace", b"t")]))
+    send(producer, topic.topic, Poison(None, None, []))
     topic.run(2, LENIENT)
     # A message that only an older reader has found invalid.
     key, value, headers = valid_message(7)
     origin = [("dlq_topic", topic.topic), ("dlq_partition", "0"), ("dlq_offset", "9"), ("dlq_timestamp", "1000")]
     facts = [*origin, ("dlq_error", "unknown type"), ("dlq_size", "1"), ("dlq_sha256", "0")]
-    send(producer, f"{topic.topic}.dlq", key, value, [*headers, *((name, text.encode()) for name, text in facts)])
+    send(producer, f"{topic.topic}.dlq", Poison(key, value, [*headers, *((n, text.encode()) for n, text in facts)]))
 
     listed = run("list", "--topic", topic.topic)["dead_letters"]
     assert [letter["state"] for letter in listed] == ["waiting"] * 3
@@ -193,7 +145,7 @@ def test_interrupted_redrive_moves_each_message_once(topic: TopicUnderTest, prod
     facts = [*origin, ("dlq_error", "unknown type"), ("dlq_size", "1"), ("dlq_sha256", "0")]
     for index in range(20):
         key, value, headers = valid_message(index)
-        send(producer, f"{topic.topic}.dlq", key, value, [*headers, *((name, text.encode()) for name, text in facts)])
+        send(producer, f"{topic.topic}.dlq", Poison(key, value, [*headers, *((n, text.encode()) for n, text in facts)]))
     letters = waiting(topic)
     done = list(settle(topic.kafka, letters[:5], "redriven"))
     done += settle(topic.kafka, letters, "redriven")

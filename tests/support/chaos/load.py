@@ -1,0 +1,126 @@
+"""Steady load: requests for the first model over many connections, and requests and outcomes for the second one."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import httpx
+
+from tests.support import flights_model, load_client, wrk
+from tests.support.chaos.audit import outcome_key
+from tests.support.chaos.system import FLIGHTS_PREDICTOR, RENTAL, RENTALS_PREDICTOR, System
+from tests.support.load_client import Responses
+
+CONNECTIONS = 16
+UNLIMITED_SECONDS = 3_600  # the client is stopped by a signal before
+MIN_PAUSE_SECONDS = 0.001
+OUTCOME_INTERVAL_SECONDS = 0.2
+TIMEOUT_SECONDS = 60  # longer than any fault
+
+
+@dataclass
+class Answers:
+    """What the clients got while one fault lasted."""
+
+    ids: list[str] = field(default_factory=list)
+    """Of answered requests, and of accepted outcomes, each as it is counted."""
+    failed: int = 0
+    """Requests without an answer, or with another status than 200 or 202."""
+
+
+class Load:
+    """The clients' settings."""
+
+    def __init__(self, system: System, folder: Path) -> None:
+        """Write the requests; nothing is sent yet."""
+        self._system = system
+        self._url = f"{system.url(FLIGHTS_PREDICTOR)}/predict"
+        self._file = folder / "responses.npz"
+        rows = flights_model.sample_rows((date(2013, 1, 1), date(2014, 1, 1)))
+        self._bodies = wrk.write_bodies(folder / "requests", (json.dumps({"instances": [row]}) for row in rows))
+        self._pause = 0.0
+
+    def set_half_speed(self, seconds: float, rate: float | None) -> tuple[float, float]:
+        """Measure the predictor's top speed; from then on send at half of it, or at another rate.
+
+        Args:
+            seconds: How long the measurement takes.
+            rate: Requests a second in place of half of the top speed.
+
+        Returns:
+            The top speed, and the rate of the load, in requests a second.
+        """
+        with load_client.run_client(self._url, self._bodies, CONNECTIONS, seconds, self._file) as process:
+            responses = load_client.collect_responses(process, seconds, self._file)
+        self._note(_answers(responses), "measuring the top speed")
+        top = float((responses.status == httpx.codes.OK).sum()) / float(responses.end.max() - responses.start.min())
+        chosen = rate or top / 2
+        # At half speed a request takes no longer than with all connections busy.
+        taken = median(responses.milliseconds) / 1e3 / 2
+        self._pause = max(CONNECTIONS / chosen - taken, MIN_PAUSE_SECONDS)
+        return top, chosen
+
+    @contextmanager
+    def running(self, fault: str) -> Iterator[Answers]:
+        """Send requests for the duration of the block; the answers are complete after it, and noted for the audit."""
+        answers = Answers()
+        second = _SecondModel(self._system.url(RENTALS_PREDICTOR))
+        with load_client.run_client(
+            self._url, self._bodies, CONNECTIONS, UNLIMITED_SECONDS, self._file, self._pause
+        ) as process:
+            second.start()
+            try:
+                yield answers
+            finally:
+                second.stop()
+                process.terminate()
+            first = _answers(load_client.collect_responses(process, 0, self._file))
+        answers.ids = first.ids + second.answers.ids
+        answers.failed = first.failed + second.answers.failed
+        self._note(answers, fault)
+
+    def _note(self, answers: Answers, fault: str) -> None:
+        self._system.audit.answered.update(dict.fromkeys(answers.ids, fault))
+
+
+def _answers(responses: Responses) -> Answers:
+    is_answered = responses.status == httpx.codes.OK
+    return Answers(responses.id[is_answered].tolist(), int((~is_answered).sum()))
+
+
+class _SecondModel(threading.Thread):
+    """Requests a prediction, reports its outcome, and again."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.answers = Answers()
+        self._url = url
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=TIMEOUT_SECONDS) as client:
+            while not self._stopped.wait(OUTCOME_INTERVAL_SECONDS):
+                try:
+                    answer = client.post("/predict", json={"instances": [RENTAL]})
+                    if answer.status_code != httpx.codes.OK:
+                        self.answers.failed += 1
+                        continue
+                    prediction_id = str(answer.json()["id"])
+                    self.answers.ids.append(prediction_id)
+                    outcome = {"id": prediction_id, "index": 0, "outcome": 120.0}
+                    reported = client.post("/outcomes", json={"outcomes": [outcome]})
+                    if reported.status_code == httpx.codes.ACCEPTED:
+                        self.answers.ids.append(outcome_key(prediction_id))
+                    else:
+                        self.answers.failed += 1
+                except httpx.HTTPError:
+                    self.answers.failed += 1
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
