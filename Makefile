@@ -68,6 +68,10 @@ faults: setup ## predictor, drift workers and trainer under many more faults tha
 	@FAULTS_KILLS=40 FAULTS_AWAY_SECONDS=60 $(PYTHON) -m pytest tests/faults/test_worker_faults.py -s  # 10 of them freezes
 	@FAULTS_KILLS=10 $(PYTHON) -m pytest tests/faults/test_trainer_faults.py -s
 
+.PHONY: chaos
+chaos: setup ## a hundred faults of many kinds on the whole stack under load (hours); CHAOS="--seed N" repeats those of a run
+	@$(PYTHON) -m benchmarks.chaos $(CHAOS)
+
 .PHONY: check
 check: setup check-locks check-workflows ## format, lint, types, import boundaries, locks, Dockerfiles, workflows, dashboards
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }

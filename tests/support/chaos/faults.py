@@ -1,7 +1,7 @@
 """The faults: each with a name, a kind, how it is caused and how it ends.
 
-A fault is a function that returns a context manager: entering it causes the fault, leaving it ends the fault. In between
-the caller waits, for as long as the fault is to last.
+The cause of a fault is a function that returns a context manager: entering it causes the fault, leaving it ends the
+fault. In between the caller waits, for as long as the fault is to last.
 """
 
 import random
@@ -231,7 +231,7 @@ def all_faults() -> list[Fault]:
     """Return every fault, those of a kind together."""
     predictors = (FLIGHTS_PREDICTOR, RENTALS_PREDICTOR)
     found = [
-        Fault(f"{name} killed", "kill", partial(killed, name=name), name in predictors, name not in predictors)
+        Fault(f"{name} killed", "kill", partial(killed, name=name), is_predictors_own=name in predictors)
         for name in SERVICES
     ]
     found += [
@@ -251,7 +251,7 @@ def all_faults() -> list[Fault]:
             f"{client} to {server}: {trouble}",
             f"network {trouble}",
             partial(network_trouble, link=(client, server), trouble=trouble),
-            needs_session_timeout=server == "kafka",
+            needs_session_timeout=server == "kafka" and client != "predictor",
         )
         for trouble in get_args(Trouble)
         for client, server in LINKS

@@ -15,11 +15,13 @@ from tests.support import flights_model, load_client, wrk
 from tests.support.chaos.audit import outcome_key
 from tests.support.chaos.system import FLIGHTS_PREDICTOR, RENTAL, RENTALS_PREDICTOR, System
 from tests.support.load_client import Responses
+from tests.support.waiting import wait_until
 
 CONNECTIONS = 16
 UNLIMITED_SECONDS = 3_600  # the client is stopped by a signal before
 MIN_PAUSE_SECONDS = 0.001
 OUTCOME_INTERVAL_SECONDS = 0.2
+MIN_ANSWERS = 20
 TIMEOUT_SECONDS = 60  # longer than any fault
 
 
@@ -83,6 +85,15 @@ class Load:
         answers.ids = first.ids + second.answers.ids
         answers.failed = first.failed + second.answers.failed
         self._note(answers, fault)
+
+    def wait_until_flowing(self) -> None:
+        """Wait until :data:`MIN_ANSWERS` more requests are answered. Raises :class:`AssertionError` if they are not."""
+
+        def answered() -> float:
+            return self._system.metric(FLIGHTS_PREDICTOR, "driftloop_predictor_requests_total", status="200")
+
+        before = answered()
+        wait_until(lambda: answered() > before + MIN_ANSWERS or None, "requests are answered")
 
     def _note(self, answers: Answers, fault: str) -> None:
         self._system.audit.answered.update(dict.fromkeys(answers.ids, fault))

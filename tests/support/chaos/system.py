@@ -13,7 +13,6 @@ import psutil
 from kafka.errors import KafkaError
 from prometheus_client.parser import text_string_to_metric_families
 
-from driftloop.errors import BrokerUnavailable
 from driftloop.events import DataSelection, RetrainRequested
 from driftloop.kafka.publisher import Publisher
 from stack.running import Stack, StackStartError
@@ -29,6 +28,7 @@ OF_OTHERS = ("kafka", "mlflow", "gcs")
 RENTAL = {"hour": 8, "temperature": 15.0}
 SESSION_TIMEOUT_SECONDS = 10
 START_SECONDS = 600
+RESTART_SECONDS = 0.5  # between two attempts of a supervisor
 FIRST_DAY = {"flights": date(2013, 1, 1), "rentals": date(2026, 1, 1)}
 LAST_DAYS = {"flights": 360, "rentals": 118}
 FIRST_DAYS, MORE_DAYS = 50, 12
@@ -58,6 +58,8 @@ class System:
         self.audit = Audit(stack)
         self.exits = 0
         """How often a process has ended without being killed, and was started again."""
+        self.fault_ended_at = time.monotonic()
+        """When the latest fault had ended; a part that is not the project's own has started again by then."""
         self.down: set[str] = set()
         """Components that a fault has stopped, and starts again itself."""
 
@@ -65,15 +67,10 @@ class System:
         """Return the address of a component, without a proxy."""
         return self.stack.components[name].url
 
-    def pid(self, name: str) -> int:
-        """Return the id of a component's first process."""
-        process = self.stack.executors[name].process
-        assert process is not None
-        return process.pid
-
     def processes(self, name: str) -> list[psutil.Process]:
-        """Return the processes of a component."""
-        return process_tree(self.pid(name)) if name in self.stack.executors else []
+        """Return the processes of a component, the first one first."""
+        process = self.stack.executors[name].process
+        return [] if process is None else process_tree(process.pid)
 
     def data_folder(self, name: str) -> Path:
         """Return the data folder of a predictor."""
@@ -95,7 +92,7 @@ class System:
         self.down.add(name)
         processes = self.processes(name)
         with suppress(psutil.NoSuchProcess):
-            processes[0].terminate()
+            processes[0].terminate() if processes else None
         psutil.wait_procs(processes, timeout=60)
         self.kill(name)
 
@@ -106,12 +103,23 @@ class System:
         while True:
             try:
                 self.stack.start(name)
-                return
+                break
             except StackStartError as error:
                 self.exits += 1
                 if time.monotonic() > deadline:
                     raise
                 self.log(f"{name} is started again: {str(error).splitlines()[0]}")
+                time.sleep(RESTART_SECONDS)
+        if name in OF_OTHERS:
+            self.fault_ended_at = time.monotonic()
+
+    def start_all(self) -> None:
+        """Kill all services and start them again, and start whatever a fault has left stopped."""
+        for name in (*OF_OTHERS, *SERVICES):
+            if name in SERVICES:
+                self.kill(name)
+            if name in self.down or not self.stack.executors[name].running():
+                self.start(name)
 
     def restart_exited(self) -> None:
         """Start components again that have ended by themselves, as a supervisor does."""
@@ -123,10 +131,11 @@ class System:
 
     def set_clock(self, seconds: float) -> None:
         """Set the clocks of the predictors ahead by so many seconds."""
-        clock_file(self.stack.folder).write_bytes(struct.pack("d", seconds))
+        with clock_file(self.stack.folder).open("r+b") as file:  # processes have it in memory: it must not get shorter
+            file.write(struct.pack("d", seconds))
 
     def keep_retraining(self, fault: str) -> None:
-        """Request a retrain of each model of which none is under way."""
+        """Request a retrain of each model of which none is under way. Raises :class:`BrokerUnavailable`."""
         final = self.audit.final_retrains()
         for served in self.stack.use_cases:
             own = [key for key, (model, _) in self.audit.retrains.items() if model == served.name]
@@ -140,7 +149,7 @@ class System:
                 requested_by="chaos",
                 data=DataSelection(base_end=base_end(served.name, number), archive=False),
             )
-            with suppress(BrokerUnavailable), Publisher(self.stack.kafka, self.stack.topics, "chaos") as publisher:
+            with Publisher(self.stack.kafka, self.stack.topics, "chaos") as publisher:
                 publisher.publish(request)
                 self.audit.retrains[request.id] = (served.name, fault)
 
@@ -185,9 +194,8 @@ class System:
         """Wait until answers, events and consumption go on; start again what has ended by itself.
 
         Returns:
-            The seconds that it took, and what did not go on in the given time.
+            The seconds since the end of the fault, and what did not go on in the given time.
         """
-        began = time.monotonic()
         marks = Marks(self.consumed())
         while True:
             self.restart_exited()
@@ -199,7 +207,7 @@ class System:
                     marks = Marks(marks.consumed, tuple(probe for probe in probes if probe))
             if not problems:
                 problems = self._behind(marks)
-            elapsed = time.monotonic() - began
+            elapsed = time.monotonic() - self.fault_ended_at
             if not problems or elapsed > seconds:
                 return elapsed, problems
             time.sleep(0.1)
@@ -221,11 +229,12 @@ class System:
         held = {}
         for name in (*OF_OTHERS, *SERVICES):
             files = sockets = 0
-            for process in self.processes(name):
+            processes = self.processes(name)
+            for process in processes:
                 with suppress(psutil.Error):
                     files += process.num_fds()
                     sockets += len(process.net_connections())
-            held[name] = Resources(memory_mb(self.pid(name)), files, sockets)
+            held[name] = Resources(memory_mb(processes[0].pid) if processes else 0, files, sockets)
         return held
 
 
