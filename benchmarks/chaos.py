@@ -2,8 +2,8 @@
 
 Two models are served at half of the first predictor's top speed, outcomes flow, and a retrain of each model is under
 way. A fault lasts some seconds; then the time is measured until requests are answered, their events get to the topic
-and the drift worker consumes. A process that has ended is started again, as a supervisor does. After every few faults the
-load rests, and everything is counted that was answered, published, archived, judged, trained and promoted.
+and the drift worker consumes. A process that has ended is started again, as a supervisor does. After every few faults
+the load rests, and everything is counted that was answered, published, archived, judged, trained and promoted.
 
 A fault that a consumer group has to notice may take a session timeout longer, which is not in the figures. The recovery
 of Kafka, MLflow and the bucket begins when they have started again, that of the project's own processes with their
@@ -20,6 +20,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from kafka.errors import KafkaError
+from rich.markup import escape
 
 from driftloop.errors import DriftloopError
 from driftloop.kafka import reader
@@ -121,7 +122,7 @@ def run(system: System, drawn: Sequence[Fault], plan: Plan, source: random.Rando
         results.append(_cause(system, load, fault, plan, source))
         last = results[-1]
         state = f"stuck: {'; '.join(last.stuck)}" if last.stuck else f"goes on after {last.seconds:.1f} s"
-        log(f"{number} of {len(drawn)}, {fault.kind}: {fault.name}: {state}, {last.failed:,} requests failed")
+        log(escape(f"{number} of {len(drawn)}, {fault.kind}: {fault.name}: {state}, {last.failed:,} requests failed"))
         if number % plan.round_faults == 0 or number == len(drawn):
             log("the load rests; counting")
             _settle(system, total)
@@ -223,7 +224,7 @@ def print_table(findings: Findings) -> None:
     report.console.print(table)
     problems = findings.counts.problems + findings.not_back
     for problem in problems[:MAX_PROBLEMS]:
-        report.warn(problem)
+        report.warn(escape(problem))
     if len(problems) > MAX_PROBLEMS:
         report.warn(f"and {len(problems) - MAX_PROBLEMS} more")
 
