@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import chaos
-from driftloop.events import ModelStateChanged, Window
+from driftloop.events import DriftVerdict, ModelStateChanged, Window
 from tests.support.chaos import counts
 from tests.support.chaos.counts import FaultResult, Line, Resources, Round
 from tests.support.chaos.faults import all_faults, draw
@@ -75,6 +75,38 @@ def test_slices_have_no_gap_but_where_messages_were_deleted(
 ) -> None:
     counted = counts.count_slices([slice_(*each) for each in slices], {("t", 0): 9}, {("t", 0): {7}})
     assert (counted.lost.total(), counted.doubled.total()) == (lost, doubled)
+
+
+def verdict(first: int, last: int, rows: int) -> DriftVerdict:
+    window, at = slice_(first, last), "2026-01-01T00:00:00Z"
+    times = {"first_prediction_at": at, "last_prediction_at": at}
+    fields = {"id": window.name, "window": window, "model": "m", "version": "1", "rows": rows, "verdict": "no_drift"}
+    return DriftVerdict.model_validate({**fields, **times, "explanation": "", "archive": []})
+
+
+@pytest.mark.parametrize(
+    ("windows", "may_have_gaps", "lost", "doubled"),
+    [
+        ([(0, 9, 7), (10, 19, 8)], False, 0, 0),
+        ([(0, 9, 7), (0, 9, 7)], False, 0, 1),
+        ([(0, 9, 7), (5, 19, 11)], False, 0, 1),
+        ([(0, 9, 6)], False, 1, 0),
+        ([(0, 9, 8)], False, 0, 1),
+        ([(0, 4, 4), (10, 19, 8)], False, 1, 0),
+        ([(0, 4, 4), (10, 19, 8)], True, 0, 0),
+    ],
+    ids=["whole", "twice", "overlap", "too few rows", "too many rows", "gap", "forgotten"],
+)
+def test_windows_are_judged_once_with_the_rows_of_the_archive(
+    windows: list[tuple[int, int, int]], may_have_gaps: bool, lost: int, doubled: int
+) -> None:
+    rows = {
+        slice_(0, 4): Counter({("m", "1"): 4, ("m", "2"): 1}),
+        slice_(5, 9): Counter({("m", "1"): 3}),
+        slice_(10, 19): Counter({("m", "1"): 8}),
+    }
+    counted = counts.count_verdicts([verdict(*each) for each in windows], rows, may_have_gaps=may_have_gaps)
+    assert (counted.lost.total(), counted.doubled.total()) == (lost, doubled), counted.problems
 
 
 def test_each_retrain_has_one_final_state_and_at_most_one_version() -> None:

@@ -57,7 +57,9 @@ class Audit:
         self._places: dict[str, TopicPartition] = {}
         self._offsets: dict[str, int] = {}
         self._deleted: set[str] = set()
-        self._counted_slices: set[str] = set()
+        self._rows: dict[str, Counter[tuple[str, str]]] = {}  # by the slice's path
+        self.has_forgotten = False
+        """Whether a fault has made the drift worker forget the windows that were open."""
         self._last_offsets: dict[Partition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._consumer = self._connect()
@@ -147,21 +149,28 @@ class Audit:
         paths = self.slices()
         archived: Counter[str] = Counter()
         for path in paths:
-            if path not in self._counted_slices:
-                ids = self._bucket.read_parquet(path, ["_id"])["_id"]
-                is_outcome = Window.parse(path).topic == self._stack.topics.outcomes
-                archived.update(outcome_key(str(each)) if is_outcome else str(each) for each in ids)
+            if path in self._rows:
+                continue
+            if Window.parse(path).topic == self._stack.topics.outcomes:
+                self._rows[path] = Counter()
+                archived.update(outcome_key(str(each)) for each in self._bucket.read_parquet(path, ["_id"])["_id"])
+            else:
+                rows = self._bucket.read_parquet(path, ["_id", "_model", "_version"])
+                self._rows[path] = Counter(zip(rows["_model"], rows["_version"], strict=True))
+                archived.update(rows["_id"])
         counts = count_events(Round(self.answered, self.published, archived, self._deleted))
-        self._counted_slices |= {*paths}
         self.answered, self.published = {}, Counter()
         self._places, self._offsets, self._deleted = {}, {}, set()
         return counts
 
     def count_rest(self) -> Counts:
         """Count slices, verdicts, dead letters, retrains and versions since the beginning."""
-        counts = count_slices(map(Window.parse, self.slices()), self._last_offsets, self.deletions)
+        paths = self.slices()
+        counts = count_slices(map(Window.parse, paths), self._last_offsets, self.deletions)
         events = reader.read_last(self._stack.kafka, self._stack.topics.drift, ALL)
-        counts += count_verdicts([event for event in events if isinstance(event, DriftVerdict)])
+        verdicts = [event for event in events if isinstance(event, DriftVerdict)]
+        rows = {Window.parse(path): self._rows[path] for path in paths if self._rows.get(path)}
+        counts += count_verdicts(verdicts, rows, may_have_gaps=self.has_forgotten)
         counts += count_dead_letters(self.poison, self._dead_letters())
         states, versions = self.states(), Counter[str]()
         for served in self._stack.use_cases:

@@ -1,9 +1,10 @@
 """What faults have lost and doubled, counted on topics, in the archive and among retrains. Pure functions."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 from driftloop.events import DriftVerdict, ModelStateChanged, Window
@@ -120,23 +121,51 @@ def count_slices(
     return counts
 
 
-def count_verdicts(verdicts: Sequence[DriftVerdict]) -> Counts:
-    """Count windows that were judged twice, and windows of one version that share offsets."""
+def count_verdicts(
+    verdicts: Sequence[DriftVerdict], rows: Mapping[Window, Counter[tuple[str, str]]], *, may_have_gaps: bool
+) -> Counts:
+    """Count windows that were judged twice, overlap, or have other rows than the archive, and rows between windows.
+
+    Args:
+        verdicts: All verdicts on the topic.
+        rows: The number of rows of each model and version in each archived slice of predictions.
+        may_have_gaps: Whether a fault has made the worker forget the windows that were open.
+    """
     counts = Counts()
     for verdict_id, copies in Counter(verdict.id for verdict in verdicts).items():
         if copies > 1:
             counts.note(counts.doubled, AT_THE_END, f"the verdict {verdict_id} is {copies} times on its topic")
+    slices: dict[int, list[Window]] = {}
+    for each in sorted(rows, key=_first_offset):
+        slices.setdefault(each.partition, []).append(each)
 
-    def version(verdict: DriftVerdict) -> tuple[str, str, str, int]:
-        return verdict.model, verdict.version, verdict.run_id or "", verdict.window.partition
+    def row_count(model: str, version: str, partition: int, begin: int, end: int) -> int:
+        """Return the rows of a version in the slices that begin in a range of offsets, its end not included."""
+        of_partition = slices.get(partition, [])
+        chosen = (bisect_left(of_partition, offset, key=_first_offset) for offset in (begin, end))
+        return sum(rows[each][model, version] for each in of_partition[slice(*chosen)])
 
-    distinct = {verdict.id: verdict for verdict in verdicts}.values()
-    for _, group in groupby(sorted(distinct, key=version), key=version):
-        windows = sorted((verdict.window for verdict in group), key=lambda window: window.first_offset)
-        for one, following in pairwise(windows):
+    windows: dict[tuple[str, str, int], list[DriftVerdict]] = {}
+    for verdict in {verdict.id: verdict for verdict in verdicts}.values():
+        windows.setdefault((verdict.model, verdict.version, verdict.window.partition), []).append(verdict)
+    for key, of_version in windows.items():
+        ordered = sorted(of_version, key=lambda verdict: verdict.window.first_offset)
+        for verdict in ordered:
+            window = verdict.window
+            archived = row_count(*key, window.first_offset, window.last_offset + 1)
+            if verdict.rows != archived:
+                problem = f"{verdict.id} is about {verdict.rows} rows, and the archive has {archived}"
+                counts.note(counts.lost if verdict.rows < archived else counts.doubled, AT_THE_END, problem)
+        for one, following in pairwise(verdict.window for verdict in ordered):
             if following.first_offset <= one.last_offset:
                 counts.note(counts.doubled, AT_THE_END, f"{one.name} was judged, and overlaps {following.name}")
+            elif not may_have_gaps and row_count(*key, one.last_offset + 1, following.first_offset):
+                counts.note(counts.lost, AT_THE_END, f"rows of {key} between {one.name} and {following.name}")
     return counts
+
+
+def _first_offset(window: Window) -> int:
+    return window.first_offset
 
 
 def count_dead_letters(poison: Mapping[tuple[str, int, int], str], letters: Counter[tuple[str, int, int]]) -> Counts:

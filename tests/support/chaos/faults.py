@@ -128,6 +128,7 @@ def offsets_forgotten(system: System, _: random.Random) -> Iterator[None]:
             return result[1] == "OK" or None
 
         wait_until(forget, "the group is deleted", GONE_SECONDS)  # once the session of its member has ended
+    system.audit.has_forgotten = True
     yield
     system.start("drift_worker")
 
