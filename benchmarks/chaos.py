@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
+import httpx
 from kafka.errors import KafkaError
 from rich.markup import escape
 
@@ -174,6 +175,9 @@ def _settle(system: System, total: Counts) -> None:
     """Wait until nothing is under way any more; what does not end in time is counted as lost."""
     audit, stack = system.audit, system.stack
 
+    def ready() -> bool | None:
+        return not system.not_ready() or None
+
     def retrains_ended() -> bool | None:
         return audit.retrains.keys() <= audit.final_retrains() or None
 
@@ -185,13 +189,13 @@ def _settle(system: System, total: Counts) -> None:
         return reader.is_caught_up(stack.kafka, "drift_worker", audit.topics) or None
 
     def swapped() -> bool | None:
-        names = (FLIGHTS_PREDICTOR, RENTALS_PREDICTOR)
-        return sum(system.metric(name, "driftloop_predictor_alias_not_served") for name in names) == 0 or None
+        return all(alias == serving for alias, serving in map(audit.alias_and_serving, stack.use_cases)) or None
 
     def no_orphans() -> bool | None:
         return audit.overlapping_slices() == 0 or None
 
     for condition, description in (
+        (ready, "all services are ready"),
         (retrains_ended, "all retrains have ended"),
         (outboxes_empty, "all outboxes are empty"),
         (archived, "everything is archived"),
@@ -203,7 +207,7 @@ def _settle(system: System, total: Counts) -> None:
             system.restart_exited()
             try:
                 return bool(condition()) or None
-            except (DriftloopError, KafkaError):
+            except (DriftloopError, KafkaError, httpx.HTTPError):
                 return None
 
         try:

@@ -16,6 +16,7 @@ from driftloop.registry.model_registry import TAG_RETRAIN_ID
 from driftloop.storage import reference_store
 from driftloop.storage.bucket import Bucket
 from stack.running import Stack
+from stack.services import ServedUseCase
 from tests.support.chaos.counts import (
     AT_THE_END,
     Counts,
@@ -180,6 +181,11 @@ class Audit:
         counts += self._count_versions(states)
         return counts
 
+    def alias_and_serving(self, served: ServedUseCase) -> tuple[str | None, str | None]:
+        """Return the version that a model's alias names, and the one that its predictor serves."""
+        url = self._stack.components[served.component_name("predictor")].url
+        return served.registry.champion(), httpx.get(f"{url}/models", timeout=30).json().get("version")
+
     def _dead_letters(self) -> Counter[tuple[str, int, int]]:
         letters: Counter[tuple[str, int, int]] = Counter()
         for topic in self.topics:
@@ -200,9 +206,7 @@ class Audit:
         counts = Counts()
         for served in self._stack.use_cases:
             promoted = [s.version for s in states if s.state == "promoted" and s.model == served.name and s.version]
-            alias = served.registry.champion()
-            url = self._stack.components[served.component_name("predictor")].url
-            serving = httpx.get(f"{url}/models", timeout=30).json().get("version")
+            alias, serving = self.alias_and_serving(served)
             if not alias == serving == promoted[-1]:
                 told = f"{served.name}: the alias names {alias}, {serving} serves, {promoted[-1]} was promoted last"
                 counts.note(counts.lost, AT_THE_END, told)
