@@ -47,7 +47,6 @@ GOALS = {
     "longest_recovery_seconds": "≤ 10",
     "failed_requests_of_others": "0",
 }
-STUCK_SECONDS = 120  # after the end of a fault; what does not go on by then is started again
 SETTLE_SECONDS = 900  # for retrains, outboxes, archive and swaps at the end of a round
 MAX_PROBLEMS = 30  # that are printed; the JSON file has all
 
@@ -61,6 +60,8 @@ class Plan(NamedTuple):
     hold_seconds: tuple[float, float]
     """How long a fault lasts, at least and at most."""
     measure_seconds: float
+    stuck_seconds: float = 120
+    """After the end of a fault; what does not go on by then counts as stuck, and is started again."""
     rate: float | None = None
     """Requests a second; ``None`` for half of the top speed."""
 
@@ -160,11 +161,12 @@ def _cause(system: System, load: Load, fault: Fault, plan: Plan, source: random.
         except (AssertionError, DriftloopError, KafkaError) as error:
             seconds, stuck = 0.0, [f"the fault could not be caused or ended: {type(error).__name__}: {error}"]
         else:
-            seconds, stuck = system.wait_until_going_on(STUCK_SECONDS)
+            seconds, stuck = system.wait_until_going_on(plan.stuck_seconds)
         if stuck:
+            log(escape(f"{fault.name}: {'; '.join(stuck)}; all services are started again"))
             system.start_all()
             system.fault_ended_at = time.monotonic()
-            stuck += [f"after a restart, too: {each}" for each in system.wait_until_going_on(STUCK_SECONDS)[1]]
+            stuck += [f"after a restart, too: {each}" for each in system.wait_until_going_on(plan.stuck_seconds)[1]]
     allowance = SESSION_TIMEOUT_SECONDS if fault.needs_session_timeout else 0
     return FaultResult(
         fault.name, fault.kind, answers.failed, max(seconds - allowance, 0), stuck, fault.is_predictors_own

@@ -14,7 +14,7 @@ from tests.support.chaos.faults import all_faults, draw
 from tests.support.chaos.setup import running_system
 
 FEW = ("relay killed", "drift_worker killed", "predictor to kafka: reset", "trainer to mlflow: cut", "poison: zeros")
-FEW_PLAN = chaos.QUICK._replace(faults=len(FEW), round_faults=len(FEW), rate=30)
+FEW_PLAN = chaos.QUICK._replace(faults=len(FEW), round_faults=len(FEW), rate=30, stuck_seconds=600)
 
 
 @pytest.mark.integration
