@@ -1,19 +1,26 @@
 """Steady load: requests for the first model over many connections, and requests and outcomes for the second one."""
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from statistics import median
 
 import httpx
 
-from tests.support import flights_model, load_client, wrk
+from tests.support import flights_model, load_client, regression_usecase, wrk
 from tests.support.chaos.audit import outcome_key
-from tests.support.chaos.system import FLIGHTS_PREDICTOR, RENTAL, RENTALS_PREDICTOR, System
+from tests.support.chaos.system import (
+    FIRST_DAY,
+    FIRST_DAYS,
+    FLIGHTS_PREDICTOR,
+    RENTALS_PREDICTOR,
+    System,
+    base_end,
+)
 from tests.support.load_client import Responses
 from tests.support.waiting import wait_until
 
@@ -43,8 +50,11 @@ class Load:
         self._system = system
         self._url = f"{system.url(FLIGHTS_PREDICTOR)}/predict"
         self._file = folder / "responses.npz"
-        rows = flights_model.sample_rows((date(2013, 1, 1), date(2014, 1, 1)))
+        rows = flights_model.sample_rows((FIRST_DAY["flights"], base_end("flights", 0)))  # or else all is drift
         self._bodies = wrk.write_bodies(folder / "requests", (json.dumps({"instances": [row]}) for row in rows))
+        rentals = regression_usecase.load_rows().head(FIRST_DAYS * 24).sample(frac=1, random_state=0)
+        columns = (rentals[name].tolist() for name in ("hour", "temperature", "rented"))
+        self._rentals = itertools.cycle(list(zip(*columns, strict=True)))
         self._pause = 0.0
 
     def set_half_speed(self, seconds: float, rate: float | None) -> tuple[float, float]:
@@ -71,7 +81,7 @@ class Load:
     def running(self, fault: str) -> Iterator[Answers]:
         """Send requests for the duration of the block; the answers are complete after it, and noted for the audit."""
         answers = Answers()
-        second = _SecondModel(self._system.url(RENTALS_PREDICTOR))
+        second = _SecondModel(self._system.url(RENTALS_PREDICTOR), self._rentals)
         with load_client.run_client(
             self._url, self._bodies, CONNECTIONS, UNLIMITED_SECONDS, self._file, self._pause
         ) as process:
@@ -107,23 +117,26 @@ def _answers(responses: Responses) -> Answers:
 class _SecondModel(threading.Thread):
     """Requests a prediction, reports its outcome, and again."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, rentals: Iterator[tuple[int, float, float]]) -> None:
         super().__init__(daemon=True)
         self.answers = Answers()
         self._url = url
+        self._rentals = rentals
         self._stopped = threading.Event()
 
     def run(self) -> None:
         with httpx.Client(base_url=self._url, timeout=TIMEOUT_SECONDS) as client:
             while not self._stopped.wait(OUTCOME_INTERVAL_SECONDS):
+                hour, temperature, rented = next(self._rentals)
                 try:
-                    answer = client.post("/predict", json={"instances": [RENTAL]})
+                    row = {"hour": hour, "temperature": temperature}
+                    answer = client.post("/predict", json={"instances": [row]})
                     if answer.status_code != httpx.codes.OK:
                         self.answers.failed += 1
                         continue
                     prediction_id = str(answer.json()["id"])
                     self.answers.ids.append(prediction_id)
-                    outcome = {"id": prediction_id, "index": 0, "outcome": 120.0}
+                    outcome = {"id": prediction_id, "index": 0, "outcome": rented}
                     reported = client.post("/outcomes", json={"outcomes": [outcome]})
                     if reported.status_code == httpx.codes.ACCEPTED:
                         self.answers.ids.append(outcome_key(prediction_id))
