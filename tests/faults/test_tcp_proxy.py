@@ -57,7 +57,7 @@ def ask(client: socket.socket) -> bytes:
     return client.recv(1_000)
 
 
-def ask_anew(proxy: TcpProxy) -> bytes:
+def ask_again(proxy: TcpProxy) -> bytes:
     with connect(proxy) as client:
         return ask(client)
 
@@ -67,7 +67,7 @@ def test_cut_network_ends_connections_and_refuses_new_ones(proxy: TcpProxy, clie
         assert client.recv(1_000) == b""
         with pytest.raises(ConnectionRefusedError):
             connect(proxy)
-    assert ask_anew(proxy) == b"x"
+    assert ask_again(proxy) == b"x"
 
 
 def test_reset_network_resets_connections_and_each_new_one(proxy: TcpProxy, client: socket.socket) -> None:
@@ -75,8 +75,8 @@ def test_reset_network_resets_connections_and_each_new_one(proxy: TcpProxy, clie
         with pytest.raises(ConnectionResetError):
             client.recv(1_000)
         with pytest.raises(ConnectionResetError):
-            ask_anew(proxy)
-    assert ask_anew(proxy) == b"x"
+            ask_again(proxy)
+    assert ask_again(proxy) == b"x"
 
 
 def test_slow_network_delays_each_direction(proxy: TcpProxy, client: socket.socket) -> None:
@@ -97,7 +97,7 @@ def test_half_open_network_is_silent_and_ends_with_a_reset(proxy: TcpProxy, clie
         client.settimeout(60)
     with pytest.raises(ConnectionResetError):
         client.recv(1_000)
-    assert ask_anew(proxy) == b"x"
+    assert ask_again(proxy) == b"x"
 
 
 def test_proxy_forgets_connections_that_have_ended(proxy: TcpProxy, client: socket.socket) -> None:

@@ -107,7 +107,7 @@ class Audit:
             self._places[key], self._offsets[key] = partition, offset
 
     def reconnect(self) -> None:
-        """Connect anew, so that partitions that were added are known at once."""
+        """Connect again, so that partitions that were added are known at once."""
         self._consumer.close()
         self._consumer = self._connect()
 
@@ -208,8 +208,10 @@ class Audit:
             promoted = [s.version for s in states if s.state == "promoted" and s.model == served.name and s.version]
             alias, serving = self.alias_and_serving(served)
             if not alias == serving == promoted[-1]:
-                told = f"{served.name}: the alias names {alias}, {serving} serves, {promoted[-1]} was promoted last"
-                counts.note(counts.lost, AT_THE_END, told)
+                difference = (
+                    f"{served.name}: the alias names {alias}, {serving} serves, {promoted[-1]} was promoted last"
+                )
+                counts.note(counts.lost, AT_THE_END, difference)
             for version in promoted:
                 try:
                     run_id = served.registry.identified(version).run_id

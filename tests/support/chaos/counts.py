@@ -12,7 +12,7 @@ from driftloop.events import DriftVerdict, ModelStateChanged, Window
 NOT_ANSWERED = "no answer"
 """In place of a fault: of an event whose client got no answer, which may be on its topic but not twice."""
 AT_THE_END = "after all faults"
-"""In place of a fault: what cannot be told from the faults of a round."""
+"""In place of a fault: what belongs to no single fault."""
 MAX_MEMORY_GROWTH = 1.5
 MAX_MEMORY_GROWTH_MB = 150
 MAX_FILES_GROWTH = 40

@@ -106,7 +106,7 @@ def _insert_proxies(stack: Stack) -> dict[tuple[str, str], tuple[int, int]]:
     )
     for name, component in stack.components.items():
         part = name.split("-")[0]
-        variables = {}
+        variables: dict[str, str] = {}
         for client, server in LINKS:
             if client == part:
                 variables |= _address(client, server, proxy_ports[client, server])
