@@ -17,6 +17,7 @@ from driftloop.drift.calibration import calibrate
 from driftloop.drift.cumulated import CumulatedState, cumulate
 from driftloop.drift.distances import FloatArray
 from driftloop.drift.prepared_profile import PreparedProfile
+from driftloop.drift.profile import DriftProfile
 from driftloop.drift.scoring import score_window
 from tests.support import report
 from tests.support.report import log
@@ -47,7 +48,7 @@ class ReferenceScores(NamedTuple):
     unchanged: pd.DataFrame
     injected: pd.DataFrame
     thresholds: FloatArray
-    """Mean score threshold by rate and span."""
+    """Mean score threshold by rate and span, of the folds whose references are long enough for the span."""
 
 
 def score_references(stream: Stream, quick: bool) -> dict[str, ReferenceScores]:
@@ -60,9 +61,7 @@ def score_references(stream: Stream, quick: bool) -> dict[str, ReferenceScores]:
         splits = drift_streams.season_splits(stream, *REFERENCES[name], 1)[: 1 if quick else FOLDS]
         for split in splits:
             detector = Detector(stream, split.reference)
-            thresholds.append(
-                [[span.score_threshold for span in profile.spans] for profile in detector.profiles.values()]
-            )
+            thresholds.append([_thresholds(profile) for profile in detector.profiles.values()])
             calibration, state = detector.profiles[DEFAULT_RATE].cumulated, CumulatedState()
             for stretch in split.test_stretches:
                 rows = stream.rows.iloc[stretch.first : stretch.end]
@@ -83,7 +82,7 @@ def score_references(stream: Stream, quick: bool) -> dict[str, ReferenceScores]:
                     injected += detector.score_windows(changed, stream.window_rows // (1 if quick else 2), **labels)
         log(f"{name}: {len(unchanged):,} windows scored, {len(injected):,} with injected changes")
         scores[name] = ReferenceScores(
-            pd.DataFrame(unchanged), pd.DataFrame(injected), np.array(thresholds).mean(axis=0)
+            pd.DataFrame(unchanged), pd.DataFrame(injected), np.nanmean(np.array(thresholds), axis=0)
         )
     return scores
 
@@ -123,7 +122,7 @@ def summarize_references(scores: dict[str, ReferenceScores]) -> tuple[dict[str, 
     log("all references: " + ", ".join(f"{name} {format_rate(value)} %" for name, value in intervals.items()))
     figures = {
         **{name: rate[0] for name, rate in rates.items()},
-        "limit_ratio": float(max(ratio.max() for ratio in ratios.values())),
+        "limit_ratio": float(np.nanmax(list(ratios.values()))),
         "injections_share": share[0],
         "injections_lowest": min(
             value
@@ -160,6 +159,12 @@ def _verdict_rate(scored: pd.DataFrame, rate: float) -> list[float]:
     alarms = windows["alarm"].to_numpy(dtype=bool) | windows["cumulated"].to_numpy(dtype=bool)
     interval: list[float] = rate_with_interval(alarms, windows["block"].to_numpy()).tolist()
     return interval
+
+
+def _thresholds(profile: DriftProfile) -> list[float]:
+    """Return the score threshold of each span; NaN if the reference is too short for it."""
+    by_span = {span.windows: span.score_threshold for span in profile.spans}
+    return [by_span.get(windows, np.nan) for windows in (1, SPAN_WINDOWS)]
 
 
 def _found(injected: pd.DataFrame) -> pd.DataFrame:

@@ -94,7 +94,7 @@ def _window_age(days: pd.Series, window: int, notes: list[str]) -> dict[str, str
     if needed <= DEFAULT_MAX_AGE_DAYS:
         return {}
     notes.append(
-        f"a window may last {needed} days instead of {DEFAULT_MAX_AGE_DAYS}: {window} rows take about "
+        f"a window may last {needed} days instead of {DEFAULT_MAX_AGE_DAYS}: {window:,} rows take about "
         f"{window / per_day:.0f} at this table's pace (DRIFTLOOP_WINDOW__MAX_AGE_SECONDS)"
     )
     return {"DRIFTLOOP_WINDOW__MAX_AGE_SECONDS": str(needed * 86_400)}

@@ -302,7 +302,7 @@ def test_drift_worker_scaler_ignores_lag_of_open_windows(overlay: str) -> None:
         document["metadata"]["name"]: document["spec"]["partitions"] for document in of_kind(documents, "KafkaTopic")
     }
     settings = DriftWorkerSettings()
-    open_window_rows = settings.window.rows * (
+    open_window_rows = settings.window.slice_rows * (
         partitions[topic_settings.predictions] + partitions[topic_settings.outcomes]
     )
     assert int(trigger["metadata"]["lagThreshold"]) > open_window_rows

@@ -57,6 +57,7 @@ MAX_VALUE_RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "Statistics relative to thresholds": (1, 1_000),
         "Latest window: columns by statistic relative to threshold": (0.01, 1_000),
         "Drifted columns by version": (1, 16),
+        "Cumulated score": (0.01, 2),
         "Statistics and thresholds, one window": (0.001, 10),
         "Statistics and thresholds, several windows": (0.001, 10),
     },
