@@ -1,7 +1,6 @@
 """The status of a model: windows, quality and retrains from the topics' latest events, as facts and as tables. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 from rich import box
@@ -11,6 +10,7 @@ from rich.table import Column, Table
 from driftloop.evaluation.metric_names import metric_label
 from driftloop.events import DriftVerdict, Event, FrozenModel, QualityEstimate, QualityVerdict, WindowEvent
 from driftloop.retrain_summary import RetrainSummary, summarize_retrains
+from driftloop.times import format_utc
 from driftloop.version_status import JudgedWindow, VersionStatus, most_important_first, version_status
 
 STATE_COLORS = {
@@ -183,7 +183,7 @@ def _windows_table(status: ModelStatus) -> Table:
     for verdict in status.windows:
         key = _verdict_key(verdict)
         table.add_row(
-            _utc(verdict.last_prediction_at),
+            format_utc(verdict.last_prediction_at),
             verdict.version,
             str(verdict.rows),
             _colored(verdict.verdict) + (f", replayed: {replayed[key]}" if key in replayed else ""),
@@ -219,7 +219,7 @@ def _retrains_table(status: ModelStatus) -> Table:
         if retrain.requested_by is not None and retrain.state != "rolled_back":
             lines.insert(0, escape(f"requested by {retrain.requested_by}: {retrain.reason}"))
         table.add_row(
-            _utc(retrain.time), retrain.version or "", _colored(retrain.state, default="cyan"), "\n".join(lines)
+            format_utc(retrain.time), retrain.version or "", _colored(retrain.state, default="cyan"), "\n".join(lines)
         )
     return table
 
@@ -230,10 +230,6 @@ def _lag_table(status: Status) -> Table:
         for partition, offsets in sorted(partitions.items()):
             table.add_row(group, partition, str(offsets))
     return table
-
-
-def _utc(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def _colored(name: str, default: str = "yellow") -> str:
