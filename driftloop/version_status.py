@@ -6,12 +6,13 @@ made again, a version is another one than that of the same number and another ru
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import takewhile
 from typing import Literal, NamedTuple, Protocol, Self
 
 from driftloop.events import REASON_TEXTS, DriftReason, DriftVerdict, QualityVerdict, Window
 from driftloop.events.base import EventTime, FrozenModel
+from driftloop.times import format_utc
 
 Verdict = Literal["no_drift", "drift", "inconclusive"]
 VERDICT_ORDER: tuple[Verdict, ...] = ("drift", "inconclusive", "no_drift")
@@ -97,11 +98,11 @@ class VersionStatus(FrozenModel):
         """Since when the verdict holds, and since when and why no window could be judged."""
         parts = []
         if self.since is not None:
-            since = f"{'at least ' if self.since_or_before else ''}{_utc(self.since)}"
+            since = f"{'at least ' if self.since_or_before else ''}{format_utc(self.since)}"
             parts.append(f"since {since}, in {_window_count(self.streak)}")
         if self.unjudged_since is not None:
             count = _window_count(sum(self.unjudged.values()))
-            parts.append(f"not judged since {_utc(self.unjudged_since)}: {count} ({self.unjudged_reasons})")
+            parts.append(f"not judged since {format_utc(self.unjudged_since)}: {count} ({self.unjudged_reasons})")
         return "; ".join(parts) or "no window has been judged yet"
 
     @property
@@ -181,10 +182,6 @@ def most_important_first(statuses: Iterable[VersionStatus]) -> list[VersionStatu
             -status.latest_verdict_at.timestamp() if status.latest_verdict_at else 0.0,
         ),
     )
-
-
-def _utc(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def _window_count(count: int) -> str:

@@ -1,7 +1,7 @@
 """The status of a model: windows, quality and retrains from the topics' latest events, as facts and as tables. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal, TypeVar
 
 from pydantic import Field
@@ -22,6 +22,7 @@ from driftloop.events import (
     event_id_time,
 )
 from driftloop.retrain_summary import RetrainSummary, summarize_retrains
+from driftloop.times import format_utc
 from driftloop.version_status import JudgedWindow, VersionStatus, most_important_first, version_status
 
 STATE_COLORS = {
@@ -231,7 +232,7 @@ def _answers(model: ModelStatus, status: Status) -> Iterator[str]:
     """Yield which version answers, where that is not the one that the alias names, or is not known otherwise."""
     if model.answering is None:
         return
-    version, at = model.answering.version, _utc(model.answering.at)
+    version, at = model.answering.version, format_utc(model.answering.at)
     answered = f"version {version} of {model.model} has answered last, at {at} UTC"
     if model.is_swap_overdue:
         yield f"{answered}, and not the version that the alias names: GET /models of the predictor says why"
@@ -267,7 +268,7 @@ def _windows_table(status: ModelStatus) -> Table:
     for verdict in status.windows:
         key = _verdict_key(verdict)
         table.add_row(
-            _utc(verdict.last_prediction_at),
+            format_utc(verdict.last_prediction_at),
             verdict.version,
             str(verdict.rows),
             _colored(verdict.verdict) + (f", replayed: {replayed[key]}" if key in replayed else ""),
@@ -309,7 +310,7 @@ def _retrains_table(status: ModelStatus) -> Table:
         if retrain.requested_by is not None and retrain.state != "rolled_back":
             lines.insert(0, escape(f"requested by {retrain.requested_by}: {retrain.reason}"))
         table.add_row(
-            _utc(retrain.time), retrain.version or "", _colored(retrain.state, default="cyan"), "\n".join(lines)
+            format_utc(retrain.time), retrain.version or "", _colored(retrain.state, default="cyan"), "\n".join(lines)
         )
     return table
 
@@ -320,10 +321,6 @@ def _lag_table(status: Status) -> Table:
         for partition, offsets in sorted(partitions.items()):
             table.add_row(group, partition, str(offsets))
     return table
-
-
-def _utc(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def _colored(name: str, default: str = "yellow") -> str:

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from driftloop.drift.comparable_columns import COLUMN_TYPES, FeatureKind
-from driftloop.drift.cumulated_calibration import RUN_LENGTH, calibrate_cumulated
+from driftloop.drift.cumulated_calibration import calibrate_cumulated
 from driftloop.drift.distances import DISTANCES, ColumnType, DistanceName, FloatArray, IntArray
 from driftloop.drift.profile import CalibratedSpan, DriftProfile, NullDistribution, Stretch
 from driftloop.drift.sensitivity import smallest_shift
+from driftloop.drift.settings import RUN_LENGTH
 from driftloop.drift.statistics import StatisticName, distance_for, statistic_keys, to_float_array
 from driftloop.drift.stretches import cut, find_changes
 from driftloop.drift.tails import (

@@ -26,7 +26,6 @@ from driftloop.drift.statistics import to_float_array
 from driftloop.drift.window_length import MIN_INDEPENDENT_WINDOWS
 from driftloop.events import Label
 
-RUN_LENGTH = 1_000  # windows
 CUT_POINTS = 63  # quantiles that ranks are counted by; more change no mean rank
 MAX_LEVELS = 10  # of a category whose shares are watched; rarer ones say little in a window
 MIN_SCALES: dict[MeanName, float] = {"mean_rank": 0.002, "level_share": 0.002, "missing_rate": 0.005}

@@ -1,11 +1,11 @@
 """What a drift profile can see, for people: its stretches, and the smallest shifts that are found, by column."""
 
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.drift.profile import DriftProfile, Stretch
 from driftloop.drift.statistics import MIN_STD
+from driftloop.times import format_utc
 
 UNITS: dict[FeatureKind, str] = {"datetime": " days", "text": " characters"}
 """Units of columns that are not compared as they are."""
@@ -65,7 +65,7 @@ def describe_stretches(profile: DriftProfile) -> str:
     rows = f"{present.end_row - present.first_row:,} of {profile.reference_rows:,} rows"
     if len(profile.stretches) == 1:
         return f"one, {_times(present)}{rows}"
-    since = "" if present.begin is None else f" lasts since {_utc(present.begin)} and"
+    since = "" if present.begin is None else f" lasts since {format_utc(present.begin)} and"
     return f"{len(profile.stretches)}; the present one{since} has {rows}"
 
 
@@ -94,11 +94,7 @@ def describe_column(sensitivity: ColumnSensitivity, profile: DriftProfile) -> st
 def _times(stretch: Stretch) -> str:
     if stretch.begin is None or stretch.end is None:
         return ""
-    return f"from {_utc(stretch.begin)} to {_utc(stretch.end)}, "
-
-
-def _utc(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
+    return f"from {format_utc(stretch.begin)} to {format_utc(stretch.end)}, "
 
 
 def _number(value: float) -> str:

@@ -5,6 +5,8 @@ from pydantic import Field
 from driftloop.drift.window_length import MAX_ROWS
 from driftloop.settings_section import Fraction, SettingsSection
 
+RUN_LENGTH = 1_000  # windows
+
 
 class WindowSettings(SettingsSection):
     """How many rows the windows of a version have, and when a window closes with fewer."""
@@ -37,7 +39,7 @@ class WindowSettings(SettingsSection):
         0.01, gt=0, lt=0.5, description="rate of windows that may raise an alarm although nothing has changed"
     )
     run_length: int = Field(
-        1_000,
+        RUN_LENGTH,
         ge=50,
         le=10_000,
         description="windows to the first false alarm of the cumulated score, on average; with more, slow changes are "

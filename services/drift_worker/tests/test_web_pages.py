@@ -300,7 +300,7 @@ def test_quality_that_cannot_be_compared_hides_no_comparison(client: TestClient,
 
 
 def test_page_of_a_version_shows_stretches_and_smallest_shifts(client: TestClient, cache: VerdictCache) -> None:
-    bucket = client.app.state.page_data.bucket  # type: ignore[attr-defined]
+    bucket = client.app.state.page_data.bucket  # type: ignore[attr-defined]  # typed as any ASGI application
     profile = store_reference(bucket).profile
     week = timedelta(days=7)
     stretches = [

@@ -20,6 +20,7 @@ from drift_worker.web.figure import (
     wrap_label,
 )
 from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerdict
+from driftloop.times import format_utc
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go  # type: ignore[import-untyped]
@@ -48,7 +49,7 @@ def largest_finding_by_column(verdict: DriftVerdict) -> dict[str, Finding]:
 def score_chart(verdicts: Sequence[DriftVerdict]) -> go.Figure:
     """Return a chart of each window's score divided by its threshold, alone and with the windows before it."""
     positions = list(range(len(verdicts)))
-    times = [_format_utc(verdict.first_prediction_at) for verdict in verdicts]
+    times = [format_utc(verdict.first_prediction_at) for verdict in verdicts]
     figure = new_figure(
         height=340,
         hovermode="closest",
@@ -99,7 +100,7 @@ def cumulated_chart(verdicts: Sequence[DriftVerdict]) -> go.Figure:
         mode="lines+markers",
         line={"color": BLUE, "width": 2},
         marker={"size": 5, "color": [RED if verdict.cumulated_changes else BLUE for verdict in verdicts]},
-        text=[_format_utc(verdict.first_prediction_at) for verdict in verdicts],
+        text=[format_utc(verdict.first_prediction_at) for verdict in verdicts],
         customdata=[
             "".join(f"<br>{escape_html(column)}" for column in sorted({each.column for each in changes}))
             for changes in (verdict.cumulated_changes for verdict in verdicts)
@@ -191,7 +192,7 @@ def quality_chart(
         y=[value for _, value in estimated],
         mode="markers",
         marker={"size": 6, "color": LIGHT_GREY},
-        text=[_format_utc(time) for time, _ in estimated],
+        text=[format_utc(time) for time, _ in estimated],
         hovertemplate="%{text}<br>%{y:.3f}",
     )
     figure.add_scatter(
@@ -208,7 +209,7 @@ def quality_chart(
         },
         mode="markers",
         marker={"size": 7, "color": BLUE},
-        text=[_format_utc(time) for time, _ in measured],
+        text=[format_utc(time) for time, _ in measured],
         hovertemplate="%{text}<br>%{y:.3f}",
     )
     return figure
@@ -243,10 +244,6 @@ def _time_axis(times: Sequence[datetime]) -> dict[str, Any]:
 def _window_links(verdicts: Sequence[DriftVerdict]) -> dict[str, list[str]]:
     """Return the pages that a click on a window leads to, by position; charts.js reads them."""
     return {"links": [verdict_path(verdict) for verdict in verdicts]}
-
-
-def _format_utc(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def _score_ratio(score: float | None, threshold: float | None) -> float | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC
 from functools import cache
 from importlib.resources import files
 from urllib.parse import quote
@@ -19,6 +19,7 @@ from drift_worker.web.distributions import Statistic
 from driftloop.drift.profile_summary import describe_span
 from driftloop.evaluation.metric_names import format_metric, metric_label
 from driftloop.events import REASON_TEXTS, DataQualityIssue, DriftVerdict, QualityVerdict
+from driftloop.times import format_utc
 
 PACKAGES = (("drift_worker.web", "static"), ("plotly", "package_data"))  # the latter has plotly.min.js
 CACHE_CONTROL = "public, max-age=31536000, immutable"
@@ -127,11 +128,6 @@ def format_fraction(fraction: float) -> str:
 def format_statistic(statistic: Statistic, value: float | None) -> str:
     """Return a statistic's value in the reference or the window."""
     return format_number(value) if value is None or not statistic.is_fraction else format_fraction(value)
-
-
-def format_utc(time: datetime) -> str:
-    """Return a time in UTC, to the minute."""
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 def format_time_range(verdict: DriftVerdict) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from drift_worker.web.templating import format_utc
 from drift_worker.web.verdict_cache import ServiceChange, VerdictCache
 from driftloop.events import QualityVerdict
+from driftloop.times import format_utc
 from driftloop.version_status import JudgedWindow, VersionStatus, latest_run, most_important_first, version_status
 
 CHANGE_TEXTS: Mapping[str, str] = {"promoted": "promoted", "rolled_back": "restored by a rollback"}
