@@ -14,7 +14,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import SecretStr
 
 from driftloop.errors import BrokerUnavailable, TrainerUnavailable
-from driftloop.events import Event, ModelStateChanged, RetrainRequest
+from driftloop.events import Event, ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.retrain_summary import RetrainSummary
 from driftloop.telemetry.health import Health
 from driftloop_cli import retrain_client
@@ -42,6 +42,10 @@ class FakeTopics:
 
     def states(self, retrain_id: str) -> list[ModelStateChanged] | None:
         return [] if any(event.id == retrain_id for event in self.published) else None
+
+    def request(self, retrain_id: str) -> RetrainRequested | None:
+        requests = (event for event in self.published if isinstance(event, RetrainRequested))
+        return next((event for event in requests if event.id == retrain_id), None)
 
     def stream(self, retrain_id: str) -> Iterator[ModelStateChanged | None]:
         self.connections += 1

@@ -1,5 +1,6 @@
 """Probation: whether a promoted version stays in service."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -61,6 +62,10 @@ class FakeRegistry:
 
     def champion(self) -> str | None:
         return self.serving
+
+    def changing_alias(self, *, wait: bool) -> AbstractContextManager[None]:
+        assert not wait
+        return nullcontext()
 
     def previous(self) -> str | None:
         return self._previous

@@ -1,5 +1,6 @@
 """The API page: FastAPI's, completed by the prediction requests in the form that the version in service accepts."""
 
+import re
 from urllib.parse import quote
 
 from fastapi import FastAPI
@@ -89,10 +90,10 @@ def _name_by_first_sentence(document: JsonObject) -> None:
     for path in document["paths"].values():
         for operation in path.values():
             if description := operation.pop("description", ""):
-                sentence, _, rest = description.partition(". ")
+                sentence, *rest = re.split(r"\.\s+", description, maxsplit=1)
                 operation["summary"] = sentence.removesuffix(".")
                 if rest:
-                    operation["description"] = rest
+                    operation["description"] = rest[0]
 
 
 def _schemas(serving: ServingModel | None, examples: RequestExamples) -> JsonObject:
