@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import InvalidRecordError, InvalidTimestampError, KafkaError
+from kafka.errors import InvalidRecordError, InvalidTimestampError, KafkaConnectionError, KafkaError
 
 from driftloop.errors import BrokerUnavailable
 from driftloop.kafka.tolerant_records import read_past_undecodable
@@ -133,7 +133,7 @@ def create_transactional_producer(
     """
     timeout_ms = int(kafka.request_timeout_seconds * 1000)
     with translate_errors(kafka):
-        return KafkaProducer(
+        producer = KafkaProducer(
             **kafka.client_config,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
             client_id=client_id,
@@ -144,6 +144,27 @@ def create_transactional_producer(
             allow_auto_create_topics=False,
             **options,
         )
+    return _keep_requests_to_lost_coordinators(producer)
+
+
+def _keep_requests_to_lost_coordinators(producer: KafkaProducer) -> KafkaProducer:
+    """Let a producer send a transactional request again whose coordinator has just gone.
+
+    kafka-python's sender looks for another coordinator and tries again if ``await_ready`` returns that the broker is
+    not ready. But that function raises instead (in 3.0.12), and then the request is dropped: whoever has made it waits
+    for ever. So with three brokers each loss of one could stop a producer for good.
+    """
+    client = producer._sender._client  # no public name leads to it
+    await_ready = client.await_ready
+
+    def is_ready(node_id: Any, timeout_ms: float) -> bool:
+        try:
+            return bool(await_ready(node_id, timeout_ms=timeout_ms))
+        except KafkaConnectionError:
+            return False
+
+    client.await_ready = is_ready
+    return producer
 
 
 @contextmanager

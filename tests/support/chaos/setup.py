@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from driftloop.events import DataSelection
 from stack import kafka, services
@@ -82,11 +83,12 @@ def running_system(folder: Path, log: Log) -> Iterator[System]:
 
 def _mount_disks(settings: StackSettings, parts: ExitStack, log: Log) -> dict[str, Path]:
     """Mount small disks for the second model's outbox, the first trainer's scratch and the broker, where allowed."""
-    folder = settings.stack.data_dir.resolve()
+    # Short: the trainer's processes have sockets in it, whose paths may have 107 bytes.
+    scratch = parts.enter_context(TemporaryDirectory(prefix="scratch-"))
     disks = {
         RENTALS_PREDICTOR: services.predictor_folder(settings) / "rentals",
-        "trainer": folder / "scratch",
-        "kafka": folder / "kafka",
+        "trainer": Path(scratch),
+        "kafka": settings.stack.data_dir.resolve() / "kafka",
     }
     try:
         for name, disk in disks.items():
