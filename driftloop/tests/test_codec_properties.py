@@ -3,6 +3,7 @@
 import math
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -64,7 +65,7 @@ def test_damaged_headers_give_an_event_or_an_invalid_message(
     names = st.sampled_from([name for name, _ in message.headers]) | st.text(max_size=20)
     kept = data.draw(st.lists(st.sampled_from(message.headers), max_size=8), label="kept or doubled")
     added = data.draw(st.lists(st.tuples(names, header_contents), max_size=3), label="added")
-    headers = data.draw(st.permutations([*kept, *added]))
+    headers: list[tuple[str, Any]] = data.draw(st.permutations([*kept, *added]))
     value = message.value if data.draw(st.booleans()) else b"{}"
     with suppress(InvalidMessage):
         read(encode(decode(value, headers, timestamp), "test"))

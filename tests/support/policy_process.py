@@ -1,6 +1,7 @@
 """A broker and a process of the policy handler that is killed at chosen steps, without Kafka."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from driftloop.events import Event
 from driftloop.kafka.consumed_message import ConsumedMessage
@@ -53,7 +54,7 @@ class Process:
     def __init__(self, broker: Broker, use_case: UseCase, policy: PolicySettings, holdout_days: int) -> None:
         """Start a process."""
         self.broker = broker
-        self._new_handler = lambda: PolicyHandler(use_case, policy, holdout_days, TopicsSettings(), broker)
+        self._new_handler = partial(PolicyHandler, use_case, policy, holdout_days, TopicsSettings(), broker)
         self.start()
 
     def start(self) -> None:

@@ -64,7 +64,7 @@ def _messages(first_offset: int, steps: Sequence[Step]) -> list[ConsumedMessage]
 
 STREAMS = st.lists(STEPS, max_size=MAX_MESSAGES) | st.lists(STEPS, min_size=MAX_MESSAGES // 2, max_size=MAX_MESSAGES)
 MESSAGES = st.builds(_messages, st.sampled_from([0, 7, 2**40]), STREAMS)
-KILLS = st.sets(st.integers(1, 2 * MAX_MESSAGES)) | st.integers(3, 20).map(
+KILLS = st.sets(st.integers(1, 2 * MAX_MESSAGES)) | st.integers(8, 30).map(
     lambda each: set(range(each, 4 * MAX_MESSAGES, each))
 )
 """Steps of :func:`read_through_kills` before which a worker is killed."""

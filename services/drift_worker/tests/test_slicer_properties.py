@@ -113,14 +113,14 @@ def assert_windows_have_each_row_once(closed: Sequence[ClosedSlice], messages: S
     assert found == Counter((digest_of(message), message.offset) for message in committed)
     begins = {each.slice.first_offset for each in closed}
     for version in {window.version for window in windows}:
-        of_version = [window for window in windows if window.version == version]
-        assert {window.first_offset for window in of_version} <= begins
-        for number, window in enumerate(of_version):
-            before = tuple(each.first_offset for each in of_version[max(0, number - PRECEDING_WINDOWS) : number])
+        same = [window for window in windows if window.version == version]
+        assert {window.first_offset for window in same} <= begins
+        for number, window in enumerate(same):
+            before = tuple(each.first_offset for each in same[max(0, number - PRECEDING_WINDOWS) : number])
             assert window.preceding == before[len(before) - len(window.preceding) :]
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(messages=MESSAGES, limits=FEW)
 def test_each_message_is_in_one_slice_and_each_row_in_one_window_of_its_version(
     messages: list[ConsumedMessage], limits: tuple[int, int]
@@ -131,7 +131,7 @@ def test_each_message_is_in_one_slice_and_each_row_in_one_window_of_its_version(
     assert_windows_have_each_row_once(closed, messages)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(messages=MESSAGES, kills=KILLS, limits=FEW)
 def test_slices_and_windows_are_the_same_wherever_the_worker_is_killed(
     messages: list[ConsumedMessage], kills: set[int], limits: tuple[int, int]
@@ -145,7 +145,7 @@ def test_slices_and_windows_are_the_same_wherever_the_worker_is_killed(
     assert windows_of(killed, messages) == windows_of(undisturbed, messages)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(messages=MESSAGES, pauses=st.lists(st.integers(0, 6), min_size=10, max_size=10))
 def test_each_row_is_in_one_slice_and_window_whatever_pauses_there_are(
     messages: list[ConsumedMessage], pauses: list[int]

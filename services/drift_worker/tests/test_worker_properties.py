@@ -2,8 +2,8 @@
 
 import tempfile
 from collections.abc import Callable, Collection, Iterable
-from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 from hypothesis import given, settings
@@ -20,7 +20,7 @@ from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.settings import WindowSettings
-from driftloop.events import DriftVerdict, Window
+from driftloop.events import DriftVerdict, Prediction, Window
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit
 from driftloop.kafka.transactional_producer import CommittedPosition
@@ -28,15 +28,25 @@ from driftloop.settings import TopicsSettings
 from tests.support.drift_windows import FolderBucket
 from tests.support.prediction_streams import KILLS, MESSAGES, NOON, PARTITION, read_through_kills
 
+ROWS = 6
 WINDOWS = WindowSettings.model_construct(
-    None, rows=6, idle_timeout_seconds=1e9, max_age_seconds=60, min_fraction=0.5, false_alarm_rate=0.01
+    None, rows=ROWS, idle_timeout_seconds=1e9, max_age_seconds=60, min_fraction=0.5, false_alarm_rate=0.01
 )
 
 
-def judge(
-    messages: list[ConsumedMessage], kills: Collection[int] = ()
-) -> tuple[list[DriftVerdict], dict[str, bytes], list[tuple[int, str | None]]]:
-    """Return verdicts without their time, the archive's files and the committed positions."""
+class Judged(NamedTuple):
+    """What workers have left behind."""
+
+    positions: list[tuple[int, str | None]]
+    verdicts: list[DriftVerdict]
+    """Without the time at which they were given."""
+    files: dict[str, bytes]
+    """The archive."""
+    rows: list[tuple[str, int]]
+    """Event and row of each archived row."""
+
+
+def judge(messages: list[ConsumedMessage], kills: Collection[int] = ()) -> Judged:
     with tempfile.TemporaryDirectory() as folder:
         bucket = FolderBucket(Path(folder))
 
@@ -44,7 +54,7 @@ def judge(
             window_judge = WindowJudge(bucket, WINDOWS)
             worker = Worker(
                 bucket=bucket,
-                slicer=Slicer(WINDOWS, lambda *_: WINDOWS.rows),
+                slicer=Slicer(WINDOWS, lambda *_: ROWS),
                 window_rows=WindowRows(bucket),
                 window_judge=window_judge,
                 quality_tracker=QualityTracker(bucket, TopicsSettings(), QualitySettings()),
@@ -56,25 +66,37 @@ def judge(
 
         commits = list(read_through_kills(messages, start, lambda commit: commit.offset, kills))
         files = {path: bucket.read(path) for path in bucket.list_paths("events/predictions/predictions-")}
+        rows = [archive.read_slice(bucket, each)[["_id", "_row"]] for each in archive.list_slices(bucket, *PARTITION)]
     verdicts = [event for commit in commits for event in commit.events if isinstance(event, DriftVerdict)]
-    return (
+    return Judged(
+        [(commit.offset, commit.metadata) for commit in commits],
         [verdict.model_copy(update={"time": NOON}) for verdict in verdicts],
         files,
-        [(commit.offset, commit.metadata) for commit in commits],
+        [(event_id, row) for frame in rows for event_id, row in frame.itertuples(index=False)],
     )
 
 
-@settings(max_examples=20, deadline=timedelta(seconds=20))
+@settings(max_examples=10)
 @given(messages=MESSAGES, kills=KILLS)
 def test_verdicts_and_archive_are_the_same_wherever_the_worker_is_killed(
     messages: list[ConsumedMessage], kills: set[int]
 ) -> None:
-    verdicts, files, positions = judge(messages)
-    verdicts_after_kills, files_after_kills, positions_after_kills = judge(messages, kills)
-    assert positions_after_kills == positions
-    assert verdicts_after_kills == verdicts
-    assert {path: files_after_kills[path] for path in files} == files
-    assert len({verdict.id for verdict in verdicts}) == len(verdicts)
+    undisturbed, killed = judge(messages), judge(messages, kills)
+    assert killed == undisturbed
+    assert len({verdict.id for verdict in undisturbed.verdicts}) == len(undisturbed.verdicts)
+
+
+@settings(max_examples=10)
+@given(messages=MESSAGES)
+def test_each_row_is_archived_once_although_events_are_repeated(messages: list[ConsumedMessage]) -> None:
+    judged = judge(messages)
+    end = judged.positions[-1][0] if judged.positions else 0
+    events = {
+        message.event.id: message.event
+        for message in messages
+        if isinstance(message.event, Prediction) and message.offset < end
+    }
+    assert judged.rows == [(event.id, row) for event in events.values() for row in range(len(event.predictions))]
 
 
 numbers = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4)

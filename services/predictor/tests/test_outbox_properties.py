@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -50,7 +51,10 @@ class FakeProducer:
         self.broker, self.name = broker, name
         broker.epochs[name] += 1
         self.epoch = broker.epochs[name]
-        self.position, self.metadata = broker.positions.get(name, (None, ""))
+        self.position: int | None = None
+        self.metadata = ""
+        if name in broker.positions:
+            self.position, self.metadata = broker.positions[name]
 
     def commit(self, messages: Iterable[OutgoingMessage], position: int, metadata: str) -> None:
         keys = [(message.message.key or b"").decode() for message in messages]
@@ -110,13 +114,10 @@ class OutboxMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.root = Path(tempfile.mkdtemp())
         self.broker = Broker()
-        self.patches = [
-            patch.object(outbox_module, "MAX_DELETED_EVENTS", 2),
-            patch.object(relay_module, "MAX_BATCH_EVENTS", 5),
-            patch.object(relay_module, "PositionedProducer", self.connect),
-        ]
-        for each in self.patches:
-            each.start()
+        self.patches = ExitStack()
+        self.patches.enter_context(patch.object(outbox_module, "MAX_DELETED_EVENTS", 2))
+        self.patches.enter_context(patch.object(relay_module, "MAX_BATCH_EVENTS", 5))
+        self.patches.enter_context(patch.object(relay_module, "PositionedProducer", self.connect))
         self.count = 0
         self.may_repeat = Counter[str]()
         self.folders = [Folder(self.root / "0")]
@@ -223,8 +224,7 @@ class OutboxMachine(RuleBasedStateMachine):
                 assert set(self.broker.keys) >= set(folder.accepted)
             self.no_event_is_published_twice_unless_two_folders_have_had_it()
         finally:
-            for each in self.patches:
-                each.stop()
+            self.patches.close()
             for folder in self.folders:
                 folder.outbox.close()
             shutil.rmtree(self.root)
@@ -232,5 +232,5 @@ class OutboxMachine(RuleBasedStateMachine):
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_what_is_accepted_is_published_in_order_through_kills_copies_and_restores() -> None:
-    OutboxMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+    OutboxMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25)
     OutboxMachine.TestCase("runTest").runTest()

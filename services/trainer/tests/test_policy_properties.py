@@ -91,7 +91,7 @@ def state(retrain_id: str, name: str, version: str | None, number: int) -> Model
         retrain_id=retrain_id,
         model="m",
         version=version,
-        state=name,  # type: ignore[arg-type]
+        state=name,
         explanation="",
         trained_through=at if name in ("promoted", "rejected") else None,
     )
@@ -129,14 +129,14 @@ def run(days: Iterable[Day], kills: Collection[int] = (), *, at_once: bool = Fal
     return broker
 
 
-@settings(max_examples=60, deadline=timedelta(seconds=20))
+@settings(max_examples=60)
 @given(days=DAYS, kills=KILLS)
 def test_decisions_are_the_same_wherever_the_policy_is_killed(days: list[Day], kills: set[int]) -> None:
     undisturbed, killed = run(days), run(days, kills)
     assert killed.topics == undisturbed.topics
 
 
-@settings(max_examples=60, deadline=timedelta(seconds=20))
+@settings(max_examples=60)
 @given(days=DAYS, kills=KILLS)
 def test_no_decision_is_taken_twice_or_within_the_cooldown_while_the_policy_lags(
     days: list[Day], kills: set[int]
