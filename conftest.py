@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from driftloop.settings import StorageSettings
 from tests.support.ports import reserve_ports
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from stack.component import Component
 
 BUCKET = "driftloop"
+
+# A slow machine is no failure.
+hypothesis_settings.register_profile("driftloop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("driftloop")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -104,7 +104,7 @@ def _describe(column: pd.Series, column_type: ColumnType) -> CumulatedColumn:
         cut_points = finite[positions].tolist() if len(finite) else []
         return CumulatedColumn(column=str(column.name), type=column_type, cut_points=cut_points)
     common = column.astype(object).value_counts().index[:MAX_LEVELS].tolist()
-    levels: list[Label] = [level for level in common if isinstance(level, Label)]
+    levels: list[Label] = [level for level in common if isinstance(level, int | float | str)]
     return CumulatedColumn(column=str(column.name), type=column_type, levels=levels)
 
 

@@ -36,6 +36,7 @@ EXTRA_STATISTICS: dict[ColumnType, tuple[StatisticName, ...]] = {
 """Statistics besides the distance, by column type."""
 MIN_STD = 0.001  # evidently's, for a reference that is constant
 NAN = float("nan")
+MAX_DEVIATION = 1e290  # from the reference's median: sums and ratios of larger ones would be infinite
 
 
 class StatisticKey(NamedTuple):
@@ -133,7 +134,8 @@ class NumericReference:
         n, m = len(self._sorted), len(sorted_values)
         if not n or not m:
             return NAN
-        window = sorted_values - self._center
+        with np.errstate(over="ignore"):
+            window = np.clip(sorted_values - self._center, -MAX_DEVIATION, MAX_DEVIATION)
         left, right = window[:-1], window[1:]
         rank = np.arange(1, m)
         crossing = np.clip(self._sorted[(rank * n + m - 1) // m - 1], left, right)

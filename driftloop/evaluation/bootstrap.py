@@ -39,7 +39,7 @@ def evaluate(
     confidence: float = 0.95,
     resamples: int = 2_000,
 ) -> Evaluation:
-    """Evaluate predictions against outcomes; metrics that are undefined for these rows are left out.
+    """Evaluate predictions against outcomes; metrics that are undefined or infinite are left out.
 
     The intervals come from a bootstrap of whole days, or of rows where there are fewer than five days. Each metric is
     computed from sums by day (a ROC AUC: from the concordant pairs between every two days), so that a resample does not
@@ -69,14 +69,17 @@ def evaluate(
     count = bootstrap.weights.shape[1]
     tail = float(ndtr(np.sqrt(count / max(count - 1, 1)) * stdtrit(max(count - 1, 1), (1 - confidence) / 2)))
     metrics: dict[str, MetricEstimate] = {}
-    for name, per_resample in _resampled_metrics(target, outcomes, predictions, bootstrap, headline).items():
-        value = float(per_resample[0])
-        if np.isnan(value):
-            continue
-        low, high = np.nanquantile(per_resample[1:], [tail, 1 - tail])
-        if name == "calibration_error":
-            low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
-        metrics[name] = MetricEstimate(value=value, low=low, high=high)
+    with np.errstate(over="ignore", invalid="ignore"):  # the square of 1e200 is infinite
+        resampled = _resampled_metrics(target, outcomes, predictions, bootstrap, headline)
+        for name, per_resample in resampled.items():
+            value = float(per_resample[0])
+            if np.isnan(value):
+                continue
+            low, high = np.nanquantile(per_resample[1:], [tail, 1 - tail])
+            if name == "calibration_error":
+                low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
+            if np.isfinite([value, low, high]).all():
+                metrics[name] = MetricEstimate(value=value, low=low, high=high)
     return Evaluation(
         rows=len(outcomes),
         days=len(distinct_days),

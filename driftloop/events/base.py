@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
@@ -103,11 +103,18 @@ def parse_iso_time(value: object) -> object:
         raise ValueError("expected a time in ISO 8601, such as 2013-07-01T05:00:00Z or 2013-07-01") from error
 
 
+def _require_writable_offset(time: datetime) -> datetime:
+    """Return a time as it is, or in UTC if its offset has seconds: no header and no JSON can hold such an offset."""
+    offset = time.utcoffset() or timedelta()
+    return time.astimezone(UTC) if offset % timedelta(minutes=1) else time
+
+
 # What Parquet and pandas can hold: nanoseconds since 1970 end in 2262, and a row's position is a 64-bit number.
 EventTime = Annotated[
     AwareDatetime,
     BeforeValidator(parse_iso_time),
     Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(2200, 1, 1, tzinfo=UTC)),
+    AfterValidator(_require_writable_offset),
 ]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd  # clients that only talk to the broker do not need it
 
 FeatureValue = float | int | bool | str | datetime | None
-Label = float | int | bool | str
+Label = FiniteFloat | int | bool | str
 """A class of a classifier, in the type that the classifier was fitted with."""
 PredictionValue = Label | list[Label]
 """What a model returns for a row: a probability or number, a class, or a list with one for each output."""

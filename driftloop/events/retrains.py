@@ -6,7 +6,7 @@ import json
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 
 from driftloop.events.base import Event, EventTime, FrozenModel, Name, new_event_id
 
@@ -129,9 +129,9 @@ class ModelStateChanged(Event):
     """The state; ``training`` is repeated with each phase."""
     explanation: str
     """The state in words: the phase, the gate's decision, or the error."""
-    champion: dict[str, float] = {}
+    champion: dict[str, FiniteFloat] = {}
     """Metrics of the champion on the holdout."""
-    challenger: dict[str, float] = {}
+    challenger: dict[str, FiniteFloat] = {}
     """Metrics of the challenger on the holdout."""
     trained_through: EventTime | None = None
     """Time of the latest row that the version was trained on; also set for a rejected version."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from driftloop.events.base import Event, EventTime, FrozenModel, Name, as_id_part
 from driftloop.events.predictions import Label
@@ -79,11 +79,11 @@ class Finding(FrozenModel):
     """Number of the version's consecutive windows that the statistic was computed on; the event's is the last one."""
     value: float | None
     """Value of the statistic; null if the column has no value in the window."""
-    threshold: float
+    threshold: FiniteFloat
     """Value above which the column has drifted."""
     drifted: bool
     """Whether the value is above the threshold; of several windows, only if the latest alone is not as usual, too."""
-    priority: float = 0.0
+    priority: FiniteFloat = 0.0
     """Ratio of the standardized statistic to the score threshold, times the column's importance to the model."""
 
 
@@ -100,7 +100,7 @@ class CumulatedChange(FrozenModel):
     """Whether it is above or below what it was in the reference."""
     windows: int
     """Number of the version's windows that it has been summed over: the change is about as old."""
-    score: float
+    score: FiniteFloat
     """Ratio of the sum to its limit."""
 
 
@@ -111,7 +111,7 @@ class DataQualityIssue(FrozenModel):
     """Name of the feature."""
     kind: Literal["out_of_range", "unseen_levels", "constant", "all_missing", "type_mismatch"]
     """What is odd."""
-    fraction: float
+    fraction: FiniteFloat
     """Fraction of the window's rows that have the issue."""
 
 
@@ -185,11 +185,11 @@ class DriftVerdict(WindowEvent):
 class MetricEstimate(FrozenModel):
     """A metric with its 95 % confidence interval."""
 
-    value: float
+    value: FiniteFloat
     """The metric on the rows."""
-    low: float
+    low: FiniteFloat
     """Lower bound of the interval."""
-    high: float
+    high: FiniteFloat
     """Upper bound of the interval."""
 
 
@@ -250,7 +250,7 @@ class QualityEstimate(WindowEvent):
 
     type = "driftloop.quality_estimate.v1"
 
-    metrics: dict[str, float]
+    metrics: dict[str, FiniteFloat]
     """``roc_auc``, ``brier`` and ``accuracy``, if the probabilities are right; no ``roc_auc`` for more than two
     classes. A model that predicts numbers has no estimate: nothing is known of its errors before the outcomes."""
     track_record: EstimateTrackRecord

@@ -94,6 +94,13 @@ def test_evaluate_leaves_out_undefined_metric() -> None:
     assert set(evaluation.metrics) == {"brier", "accuracy", "calibration_error"}
 
 
+def test_evaluate_leaves_out_infinite_metric() -> None:
+    outcomes = np.append(np.ones(199), 1e200)
+    evaluation = evaluate(NUMBER, outcomes, np.ones(200), np.arange(200) // 20)
+    assert "rmse" not in evaluation.metrics
+    assert evaluation.metrics["mae"].value == pytest.approx(5e197)
+
+
 def test_evaluate_single_row() -> None:
     evaluation = evaluate(BINARY, np.ones(1), np.array([0.75]), np.zeros(1, dtype=np.int64))
     assert evaluation.metrics["brier"] == MetricEstimate(value=0.0625, low=0.0625, high=0.0625)

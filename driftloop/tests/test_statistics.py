@@ -71,6 +71,13 @@ def test_numeric_distance_equals_evidently(reference: np.ndarray, window: np.nda
     assert values[StatisticKey("x", distance)] == pytest.approx(expected, rel=tolerance, abs=tolerance)
 
 
+@pytest.mark.parametrize("window", [[1.7e308] * 50, [-1.7e308] * 50, [1.7e308, -1.7e308], [math.inf]])
+def test_distance_of_huge_numbers_is_huge_and_finite(window: list[float]) -> None:
+    prepared = prepare_reference({"x": "number"}, pd.DataFrame({"x": np.linspace(0, 1, 100)}), {"x": "wasserstein"})
+    distance = window_statistics(prepared, pd.DataFrame({"x": window}))[StatisticKey("x", "wasserstein")]
+    assert 1e280 < distance < 1e300
+
+
 @pytest.mark.parametrize("distance", DISTANCES["category"])
 @pytest.mark.parametrize("seed", range(20))
 def test_categorical_distance_equals_evidently(seed: int, distance: DistanceName) -> None:

@@ -1,7 +1,7 @@
 """The policy handler: each decision is taken once, wherever the process is killed."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -22,6 +22,7 @@ from driftloop.events import (
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import Commit, RetryLater
 from driftloop.settings import TopicsSettings
+from tests.support.policy_process import Broker, Process
 from tests.support.synthetic_usecase import make_use_case
 from trainer.policy.policy_handler import PolicyHandler
 from trainer.policy.settings import PolicySettings
@@ -37,64 +38,6 @@ POLICY = PolicySettings(
 )
 HOLDOUT_DAYS = 3
 DAYS = 70
-
-
-class ProcessKilled(Exception):
-    """The process is killed."""
-
-
-class Broker:
-    """Topics, committed offsets, and the steps at which the process that uses them is killed."""
-
-    def __init__(self, kills: Iterable[int] = ()) -> None:
-        self.topics: dict[str, list[Event]] = {"drift": [], "models": [], "retrain": []}
-        self.committed = {"drift": 0, "models": 0}
-        self.kills = set(kills)
-        self.steps = 0
-
-    def step(self) -> None:
-        self.steps += 1
-        if self.steps in self.kills:
-            raise ProcessKilled
-
-    def policy_events(self) -> Iterator[Event]:
-        for topic in ("retrain", "models", "drift"):
-            self.step()
-            yield from list(self.topics[topic])
-
-    def commit(self, commits: Iterable[Commit]) -> None:
-        """All or nothing."""
-        commits = list(commits)
-        self.step()
-        for commit in commits:
-            self.committed[commit.topic] = max(self.committed[commit.topic], commit.offset)
-            self.topics["retrain"] += commit.events
-        self.step()
-
-
-class Process:
-    """The consumer loop over all three topics, which starts again whenever it is killed."""
-
-    def __init__(self, broker: Broker) -> None:
-        self.broker = broker
-        self.start()
-
-    def start(self) -> None:
-        self.policy_handler = PolicyHandler(USE_CASE, POLICY, HOLDOUT_DAYS, TopicsSettings(), self.broker)
-        self.position = {**self.broker.committed, "retrain": 0}
-
-    def catch_up(self) -> None:
-        while True:
-            try:
-                for topic, at in self.position.items():
-                    for offset in range(at, len(self.broker.topics[topic])):
-                        message = ConsumedMessage(topic, 0, offset, self.broker.topics[topic][offset], offset)
-                        self.broker.step()
-                        self.broker.commit(self.policy_handler.handle(message))
-                        self.position[topic] = offset + 1
-                return
-            except ProcessKilled:
-                self.start()
 
 
 def has_alarm(day: int) -> bool:
@@ -140,7 +83,7 @@ def outcomes(day: int, version: str) -> QualityVerdict:
 def run_days(kills: Iterable[int] = ()) -> Broker:
     """Simulate days; every third training leads to a promotion, and the others are rejected after up to two days."""
     broker = Broker(kills)
-    process = Process(broker)
+    process = Process(broker, USE_CASE, POLICY, HOLDOUT_DAYS)
     version, ends_on = "1", dict[str, int]()
     learned = datetime(2013, 3, 31, 16, tzinfo=UTC)
     broker.topics["models"].append(
@@ -254,7 +197,7 @@ def test_policy_handler_drops_unpublished_decision_on_revoke() -> None:
 
 def test_policy_handler_warns_once_per_version_about_insufficient_outcomes() -> None:
     broker = Broker()
-    process = Process(broker)
+    process = Process(broker, USE_CASE, POLICY, HOLDOUT_DAYS)
     with capture_logs() as logs:
         for version in ("1", "2"):
             at = datetime(2013, 4, 30, 16, tzinfo=UTC)
