@@ -41,8 +41,14 @@ CLOCK_FOLDER = Path(__file__).with_name("jumping_clock")
 
 
 @contextmanager
-def running_system(folder: Path, log: Log) -> Iterator[System]:
-    """Start the stack for two models with a proxy in each link, train the first versions, and stop it at the end."""
+def running_system(folder: Path, log: Log, *, with_faults: bool = True) -> Iterator[System]:
+    """Start the stack for two models, train the first versions, and stop it at the end.
+
+    Args:
+        folder: The stack's data folder, which is emptied.
+        log: Receives lines of progress.
+        with_faults: Whether there is a proxy in each link, and a small disk, which cost the processors something.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     settings = isolated_settings(folder, RENTALS)
     extra = {
@@ -58,17 +64,17 @@ def running_system(folder: Path, log: Log) -> Iterator[System]:
     stack.components.pop("prometheus", None)
     clock_file(folder).write_bytes(struct.pack("d", 0.0))
     with ExitStack() as parts:
-        disk = services.predictor_folder(settings) / "rentals"
-        disk.mkdir(parents=True, exist_ok=True)
-        try:
-            parts.enter_context(mounted_disk(disk, SMALL_DISK_MB))
-            small_disk = True
-        except NoSmallDisk as error:
-            log(f"no full disks: {error}")
-            small_disk = False
-        proxies = {
-            link: parts.enter_context(TcpProxy(port, target)) for link, (port, target) in _insert_proxies(stack).items()
-        }
+        small_disk, proxies = False, {}
+        if with_faults:
+            disk = services.predictor_folder(settings) / "rentals"
+            disk.mkdir(parents=True, exist_ok=True)
+            try:
+                parts.enter_context(mounted_disk(disk, SMALL_DISK_MB))
+                small_disk = True
+            except NoSmallDisk as error:
+                log(f"no full disks: {error}")
+            for link, (port, target) in _insert_proxies(stack).items():
+                proxies[link] = parts.enter_context(TcpProxy(port, target))
         parts.enter_context(stack)
         for served in stack.use_cases:
             first = stack.retrain(
