@@ -1,6 +1,6 @@
 """A picture of a soak: four small panels over time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def draw_picture(
     figure, panels = plt.subplots(2, 2, figsize=(11, 6.5), layout="constrained", sharex=True)
     lag, latency, memory, disk = panels.flat
 
-    def draw(panel: Any, times: Sequence[float], series: dict[str, Sequence[float]], unit: str, title: str) -> None:
+    def draw(panel: Any, times: Sequence[float], series: Mapping[str, Sequence[float]], unit: str, title: str) -> None:
         minutes = [(time - begin) / 60 for time in times]
         for (name, values), color in zip(series.items(), COLORS, strict=False):
             panel.plot(minutes, values, color=color, linewidth=1.2, label=name)
