@@ -15,11 +15,13 @@ from tests.support.load_client import Interval
 
 HOUR = 3_600
 MAX_GROWTH = 0.02
-"""Part of the events that may pile up in a queue of a part that still counts as keeping up."""
+"""Part of the events that may pile up while a rate is tried, and the part still counts as keeping up."""
 MIN_ANSWERED = 0.95
 """Part of the requests at a rate that must be answered for the predictor to count as keeping up."""
 MIN_GROWTH = 1.0
 """Events a second; a queue that grows by less does not count as growing."""
+BATCH_EVENTS = 2_000
+"""That the relay publishes, and the worker reads, at once: what waits goes up and down by as many."""
 LATE_SECONDS = 10.0
 """Events that wait for longer are late."""
 SLOW_MS = 1_000.0
@@ -100,7 +102,7 @@ def trend(name: str, unit: str, times: Sequence[float], values: Sequence[float],
 def trends(samples: Sequence[Sample], intervals: Sequence[Interval], rate: float) -> list[Trend]:
     """Judge everything that must stay as it is under a steady load of so many requests a second."""
     times = [sample.time for sample in samples]
-    waiting = Bound(rate * HOUR * MAX_GROWTH, 1_000)
+    waiting = Bound(rate * LATE_SECONDS, BATCH_EVENTS)
     judged = [
         trend("unread events", "events", times, [sample.unread_events for sample in samples], waiting),
         trend("outbox", "events", times, [sample.outbox_events for sample in samples], waiting),

@@ -5,18 +5,20 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from benchmarks import soak_trends
-from benchmarks.soak_picture import draw_picture
+from benchmarks import soak_findings, soak_trends
+from benchmarks.soak_findings import Beyond, Findings, Period
 from benchmarks.soak_samples import folder_mb
 from benchmarks.soak_trends import Bound, Sample
 from tests.support import load_client, wrk
 from tests.support.chaos.counts import Resources
+from tests.support.chaos.load import Answers, SteadyLoad
 from tests.support.load_client import Interval
 from tests.support.waiting import wait_until
 
@@ -77,9 +79,9 @@ def test_last_two_thirds_are_of_the_time_not_of_the_samples() -> None:
 def test_growth_is_flat_up_to_its_bound_or_noise(per_hour: float, seconds: int, is_flat: bool) -> None:
     times = [float(second) for second in range(0, seconds + 1, 5)]
     values = [100 + per_hour * second / 3_600 for second in times]
-    found = soak_trends.trend("memory", "MB", times, values, Bound(30, 20))
-    assert found.is_flat is is_flat
-    assert found.per_hour == pytest.approx(per_hour)
+    judged = soak_trends.trend("memory", "MB", times, values, Bound(30, 20))
+    assert judged.is_flat is is_flat
+    assert judged.per_hour == pytest.approx(per_hour)
 
 
 def test_beginning_is_not_judged() -> None:
@@ -100,8 +102,8 @@ def test_beginning_is_not_judged() -> None:
     ids=["unread", "outbox", "lag", "memory", "files"],
 )
 def test_what_grows_is_named(field: str, per_second: float, name: str) -> None:
-    found = soak_trends.trends(growing(field, per_second), steady_answers(), RATE)
-    assert [trend.name for trend in found if not trend.is_flat] == [name]
+    judged = soak_trends.trends(growing(field, per_second), steady_answers(), RATE)
+    assert [trend.name for trend in judged if not trend.is_flat] == [name]
 
 
 def test_disk_is_that_of_a_million_answered_rows() -> None:
@@ -152,9 +154,9 @@ def test_signs_are_in_the_order_in_which_they_came() -> None:
         interval(second, 100 if second < 50 else 10, **({"s503": 90} if second >= 50 else {}))
         for second in range(1, 60)
     ]
-    found = soak_trends.first_signs(RATE, samples, answers)
-    assert [round(seconds) for seconds, _ in found] == [21, 41, 50, 50]
-    assert [seconds for seconds, what in found if "503" in what] == [50]
+    signs = soak_trends.first_signs(RATE, samples, answers)
+    assert [round(seconds) for seconds, _ in signs] == [21, 41, 50, 50]
+    assert [seconds for seconds, what in signs if "503" in what] == [50]
     assert soak_trends.first_signs(RATE, growing("lag", 0), steady_answers()) == []
 
 
@@ -167,12 +169,30 @@ def test_folder_takes_what_its_files_take(tmp_path: Path) -> None:
     assert 1 <= folder_mb(tmp_path) < 2
 
 
+def found(memory_per_second: float) -> Findings:
+    steady = Period(RATE, growing("memory", memory_per_second), SteadyLoad(steady_answers(), Answers(failed=0)))
+    bare = [each._replace(time=each.time + 180, resources={}, disk_mb={}) for each in growing("unread", 5)]
+    late = Period(150, bare, SteadyLoad([interval(190), interval(200, s503=7)], Answers()))
+    probe = soak_trends.judge_probe(RATE, steady.samples, steady.intervals)
+    trends = soak_trends.trends(steady.samples, steady.intervals, RATE)
+    beyond = Beyond(late, [(20.0, "late")], soak_trends.statuses(late.intervals), Counter({"2": 7}), 4.5)
+    return Findings(200, 100, [probe], steady, trends, beyond)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_picture_of_steady_load_and_beyond(tmp_path: Path, suffix: str) -> None:
+def test_findings_have_figures_details_and_a_picture(tmp_path: Path, suffix: str) -> None:
+    findings = found(memory_per_second=1)
+    figures = soak_findings.figures(findings)
+    assert figures["requests_per_second"] == pytest.approx(RATE)
+    assert figures["not_flat"] == 1
+    assert figures["memory_growth_mb_per_hour"] == pytest.approx(3_600)
+    assert (figures["failed_requests"], figures["beyond_refused_requests"]) == (0, 7)
+    assert soak_findings.has_failed(findings)
+    assert not soak_findings.has_failed(found(memory_per_second=0))
+    assert json.loads(json.dumps(soak_findings.details(findings)))["retry_after"] == {"2": 7}
+    soak_findings.print_tables(findings)
     file = tmp_path / f"soak{suffix}"
-    bare = [each._replace(resources={}, disk_mb={}) for each in growing("unread", 5)]
-    samples = growing("memory", 1) + [each._replace(time=each.time + 180) for each in bare]
-    draw_picture(samples, steady_answers(), (180, 240), "100 requests a second", file)
+    soak_findings.draw(findings, file)
     assert file.stat().st_size > 10_000
 
 
