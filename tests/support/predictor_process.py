@@ -56,7 +56,9 @@ class PredictorProcess:
             **{f"DRIFTLOOP_{setting}": value for setting, value in settings.items()},
         }
         self._process: subprocess.Popen[bytes] | None = None
-        topics.create(stack.kafka, TopicsSettings(predictions=self.topic, partitions=3))
+        replicas = stack.topics.replication_factor
+        own_topics = TopicsSettings(predictions=self.topic, partitions=3, replication_factor=replicas)
+        topics.create(stack.kafka, own_topics)
 
     def start(self) -> None:
         """Start the predictor, and wait until it is ready."""

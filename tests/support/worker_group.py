@@ -189,7 +189,11 @@ class WorkerGroup:
     ) -> None:
         self.stack, self.name = stack, name
         self.topics = TopicsSettings(
-            predictions=name, outcomes=f"{name}-outcomes", drift=f"{name}-drift", partitions=partitions
+            predictions=name,
+            outcomes=f"{name}-outcomes",
+            drift=f"{name}-drift",
+            partitions=partitions,
+            replication_factor=stack.topics.replication_factor,
         )
         topics.create(stack.kafka, self.topics)
         self.bucket = self._bucket(name)

@@ -6,7 +6,7 @@ fault. In between the caller waits, for as long as the fault is to last.
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,8 @@ from kafka import TopicPartition
 from driftloop.kafka.client import admin_client
 from predictor.outbox.outbox import Outbox
 from predictor.settings import OutboxSettings
-from tests.support.chaos.setup import LINKS
-from tests.support.chaos.system import FLIGHTS_PREDICTOR, OF_OTHERS, RENTALS_PREDICTOR, SERVICES, System
+from tests.support.chaos.setup import DISK_MB, LINKS
+from tests.support.chaos.system import FLIGHTS_PREDICTOR, OF_OTHERS, RENTALS_PREDICTOR, SECOND_WORKER, SERVICES, System
 from tests.support.poison import poison_messages, poison_producer, send
 from tests.support.small_disk import fill
 from tests.support.tcp_proxy import Trouble
@@ -46,7 +46,8 @@ class Fault:
     """Whether a group has to notice that a member is gone or frozen, which takes up to a session timeout."""
     max_times: int | None = None
     """How often it can be caused in a run; ``None`` for any number."""
-    needs_small_disk: bool = False
+    disk: str | None = None
+    """The component whose disk is to be a small one."""
 
 
 @contextmanager
@@ -204,9 +205,19 @@ def poisoned(system: System, source: random.Random, name: str) -> Iterator[None]
 
 
 @contextmanager
-def disk_filled(system: System, _: random.Random) -> Iterator[None]:
-    """Fill the disk of the second predictor's outbox until it has no room at all; empty it again."""
-    ballast = system.data_folder(RENTALS_PREDICTOR) / "ballast"
+def worker_joined(system: System, _: random.Random) -> Iterator[None]:
+    """Let a second drift worker join the group; it leaves again."""
+    system.start(SECOND_WORKER)
+    try:
+        yield
+    finally:
+        system.stop(SECOND_WORKER)
+
+
+@contextmanager
+def disk_filled(system: System, _: random.Random, name: str) -> Iterator[None]:
+    """Fill a component's disk until it has no room at all; empty it again."""
+    ballast = system.disks[name] / "ballast"
     fill(ballast)
     try:
         yield
@@ -262,17 +273,34 @@ def all_faults() -> list[Fault]:
         Fault("offsets forgotten", "offsets forgotten", offsets_forgotten, needs_session_timeout=True),
         Fault("records deleted", "retention", records_deleted, needs_session_timeout=True),
         Fault("outbox restored", "snapshot restored", snapshot_restored, is_predictors_own=True),
-        Fault("disk full", "disk full", disk_filled, is_predictors_own=True, needs_small_disk=True),
+        Fault("worker joins and leaves", "rebalance", worker_joined, needs_session_timeout=True),
         Fault("clock jumped", "clock", clock_jumped),
+    ]
+    found += [
+        Fault(
+            f"disk of {name} full",
+            "disk full",
+            partial(disk_filled, name=name),
+            is_predictors_own=name in predictors,
+            needs_session_timeout=name == "kafka",
+            disk=name,
+        )
+        for name in DISK_MB
     ]
     return found + [Fault(f"poison: {name}", "poison", partial(poisoned, name=name)) for name in poison_messages()]
 
 
-def draw(source: random.Random, count: int, *, has_small_disk: bool) -> list[Fault]:
-    """Draw faults: first each kind once, then any; the kinds are equally likely."""
+def draw(source: random.Random, count: int, disks: Collection[str]) -> list[Fault]:
+    """Draw faults: first each kind once, then any; the kinds are equally likely.
+
+    Args:
+        source: Of the randomness.
+        count: How many.
+        disks: Components that have a small disk of their own.
+    """
     by_kind: dict[str, list[Fault]] = {}
     for fault in all_faults():
-        if has_small_disk or not fault.needs_small_disk:
+        if fault.disk is None or fault.disk in disks:
             by_kind.setdefault(fault.kind, []).append(fault)
     drawn: list[Fault] = []
     kinds = source.sample(sorted(by_kind), len(by_kind))

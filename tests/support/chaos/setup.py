@@ -2,7 +2,7 @@
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,12 @@ from pathlib import Path
 from driftloop.events import DataSelection
 from stack import kafka, services
 from stack.running import Stack, StackStartError
+from stack.settings import StackSettings
 from tests.support import regression_usecase
 from tests.support.chaos.system import (
     FLIGHTS_PREDICTOR,
     RENTALS_PREDICTOR,
+    SECOND_WORKER,
     SESSION_TIMEOUT_SECONDS,
     START_SECONDS,
     Log,
@@ -36,7 +38,7 @@ LINKS = (
 PARTITIONS = 2
 HOLDOUT_DAYS = 10
 IDLE_TIMEOUT_SECONDS = 5
-SMALL_DISK_MB = 64
+DISK_MB = {RENTALS_PREDICTOR: 64, "trainer": 1_024, "kafka": 2_048}
 CLOCK_FOLDER = Path(__file__).with_name("jumping_clock")
 
 
@@ -47,7 +49,7 @@ def running_system(folder: Path, log: Log, *, with_faults: bool = True) -> Itera
     Args:
         folder: The stack's data folder, which is emptied.
         log: Receives lines of progress.
-        with_faults: Whether there is a proxy in each link, and a small disk, which cost the processors something.
+        with_faults: Whether there is a proxy in each link, and small disks; proxies cost the processors something.
     """
     folder.mkdir(parents=True, exist_ok=True)
     settings = isolated_settings(folder, RENTALS)
@@ -64,17 +66,11 @@ def running_system(folder: Path, log: Log, *, with_faults: bool = True) -> Itera
     stack.components.pop("prometheus", None)
     clock_file(folder).write_bytes(struct.pack("d", 0.0))
     with ExitStack() as parts:
-        small_disk, proxies = False, {}
+        disks, links = {}, {}
         if with_faults:
-            disk = services.predictor_folder(settings) / "rentals"
-            disk.mkdir(parents=True, exist_ok=True)
-            try:
-                parts.enter_context(mounted_disk(disk, SMALL_DISK_MB))
-                small_disk = True
-            except NoSmallDisk as error:
-                log(f"no full disks: {error}")
-            for link, (port, target) in _insert_proxies(stack).items():
-                proxies[link] = parts.enter_context(TcpProxy(port, target))
+            disks = _mount_disks(settings, parts, log)
+            links = _insert_proxies(stack, disks)
+        proxies = {link: parts.enter_context(TcpProxy(port, target)) for link, (port, target) in links.items()}
         parts.enter_context(stack)
         for served in stack.use_cases:
             first = stack.retrain(
@@ -85,14 +81,32 @@ def running_system(folder: Path, log: Log, *, with_faults: bool = True) -> Itera
             )
             if first.state != "promoted":
                 raise StackStartError(f"no first version of {served.name}: {first.explanation}")
-        system = System(stack, proxies, log, small_disk=small_disk)
+        system = System(stack, proxies, log, disks)
         parts.callback(system.audit.close)
         for name in (FLIGHTS_PREDICTOR, RENTALS_PREDICTOR):
             wait_until(lambda name=name: system.predict(name), f"{name} answers", START_SECONDS)  # type: ignore[misc]
         yield system
 
 
-def _insert_proxies(stack: Stack) -> dict[tuple[str, str], tuple[int, int]]:
+def _mount_disks(settings: StackSettings, parts: ExitStack, log: Log) -> dict[str, Path]:
+    """Mount small disks for the second model's outbox, the first trainer's scratch and the broker, where allowed."""
+    folder = settings.stack.data_dir.resolve()
+    disks = {
+        RENTALS_PREDICTOR: services.predictor_folder(settings) / "rentals",
+        "trainer": folder / "scratch",
+        "kafka": folder / "kafka",
+    }
+    try:
+        for name, disk in disks.items():
+            disk.mkdir(parents=True, exist_ok=True)
+            parts.enter_context(mounted_disk(disk, DISK_MB[name]))
+    except NoSmallDisk as error:
+        log(f"no full disks: {error}")
+        return {}
+    return disks
+
+
+def _insert_proxies(stack: Stack, disks: Mapping[str, Path]) -> dict[tuple[str, str], tuple[int, int]]:
     """Let components connect through proxies; return each proxy's port and target.
 
     The broker has a listener for each part that connects to it, because clients connect to the address that it names.
@@ -110,9 +124,15 @@ def _insert_proxies(stack: Stack) -> dict[tuple[str, str], tuple[int, int]]:
     stack.components["kafka"] = kafka.kafka_component(
         stack.folder / "kafka", ports.kafka_port, ports.kafka_controller_port, overrides
     )
+    (port,) = reserve_ports(1)
+    variables = {"DRIFTLOOP_INSTANCE_ID": SECOND_WORKER, "DRIFTLOOP_DRIFT_WORKER__PORT": str(port)}
+    worker = stack.components["drift_worker"]
+    stack.components[SECOND_WORKER] = replace(
+        worker, name="second worker", port=port, environment={**worker.environment, **variables}
+    )
     for name, component in stack.components.items():
         part = name.split("-")[0]
-        variables: dict[str, str] = {}
+        variables = {"TMPDIR": str(disks["trainer"])} if name == "trainer" and disks else {}
         for client, server in LINKS:
             if client == part:
                 variables |= _address(client, server, proxy_ports[client, server])

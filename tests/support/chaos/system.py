@@ -26,6 +26,8 @@ from tests.support.tcp_proxy import TcpProxy
 FLIGHTS_PREDICTOR, RENTALS_PREDICTOR = "predictor", "predictor-rentals"
 SERVICES = (FLIGHTS_PREDICTOR, RENTALS_PREDICTOR, "drift_worker", "trainer", "trainer-rentals")
 OF_OTHERS = ("kafka", "mlflow", "gcs")
+SECOND_WORKER = "drift_worker-2"
+"""A worker that is there only while a fault lets it join the group."""
 RENTAL = {"hour": 8, "temperature": 15.0}
 SESSION_TIMEOUT_SECONDS = 10
 START_SECONDS = 600
@@ -52,10 +54,10 @@ class System:
     """A running stack, and how to find out whether it goes on; :func:`.setup.running_system` makes it."""
 
     def __init__(
-        self, stack: Stack, proxies: Mapping[tuple[str, str], TcpProxy], log: Log, *, small_disk: bool
+        self, stack: Stack, proxies: Mapping[tuple[str, str], TcpProxy], log: Log, disks: Mapping[str, Path]
     ) -> None:
-        """Take a stack that runs; ``small_disk`` says whether the second model's outbox has a disk of its own."""
-        self.stack, self.proxies, self.log, self.has_small_disk = stack, proxies, log, small_disk
+        """Take a stack that runs; ``disks`` are the components that have a small disk of their own."""
+        self.stack, self.proxies, self.log, self.disks = stack, proxies, log, disks
         self.audit = Audit(stack)
         self.exits = 0
         """How often a process has ended without being killed, and was started again."""
