@@ -72,6 +72,10 @@ faults: setup ## predictor, drift workers and trainer under many more faults tha
 chaos: setup ## a hundred faults of many kinds on the whole stack under load (hours); CHAOS="--seed N" repeats those of a run
 	@$(PYTHON) -m benchmarks.chaos $(CHAOS)
 
+.PHONY: soak
+soak: setup ## an hour of steady load on the whole stack; SOAK="--at-limit --beyond --plot FILE" asks for more
+	@$(PYTHON) -m benchmarks.soak $(SOAK)
+
 .PHONY: check
 check: setup check-locks check-workflows ## format, lint, types, import boundaries, locks, Dockerfiles, workflows, dashboards
 	@.venv/bin/ruff format --check --quiet . || { echo "not formatted: run make format"; exit 1; }

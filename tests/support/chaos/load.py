@@ -2,12 +2,12 @@
 
 import itertools
 import json
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 import httpx
 
@@ -21,12 +21,11 @@ from tests.support.chaos.system import (
     System,
     base_end,
 )
-from tests.support.load_client import Responses
+from tests.support.load_client import Interval, Responses
 from tests.support.waiting import wait_until
 
 CONNECTIONS = 16
-UNLIMITED_SECONDS = 3_600  # the client is stopped by a signal before
-MIN_PAUSE_SECONDS = 0.001
+UNLIMITED_SECONDS = 86_400  # the client is stopped by a signal before
 OUTCOME_INTERVAL_SECONDS = 0.2
 MIN_ANSWERS = 20
 TIMEOUT_SECONDS = 60  # longer than any fault
@@ -42,20 +41,39 @@ class Answers:
     """Requests without an answer, or with another status than 200 or 202."""
 
 
+@dataclass
+class SteadyLoad:
+    """What the clients got from a steady load; complete once it has ended."""
+
+    intervals: list[Interval] = field(default_factory=list)
+    """Responses of the first model's predictor."""
+    second: Answers = field(default_factory=Answers)
+    """Predictions and outcomes of the second model."""
+
+
 class Load:
     """The clients' settings."""
 
-    def __init__(self, system: System, folder: Path) -> None:
-        """Write the requests; nothing is sent yet."""
+    def __init__(self, system: System, folder: Path, seed: int = 0) -> None:
+        """Write the requests, in an order that the seed determines; nothing is sent yet."""
         self._system = system
         self._url = f"{system.url(FLIGHTS_PREDICTOR)}/predict"
         self._file = folder / "responses.npz"
+        self._intervals_file = folder / "intervals.jsonl"
         rows = flights_model.sample_rows((FIRST_DAY["flights"], base_end("flights", 0)))  # or else all is drift
+        random.Random(seed).shuffle(rows)
         self._bodies = wrk.write_bodies(folder / "requests", (json.dumps({"instances": [row]}) for row in rows))
-        rentals = regression_usecase.load_rows().head(FIRST_DAYS * 24).sample(frac=1, random_state=0)
+        rentals = regression_usecase.load_rows().head(FIRST_DAYS * 24).sample(frac=1, random_state=seed)
         columns = (rentals[name].tolist() for name in ("hour", "temperature", "rented"))
         self._rentals = itertools.cycle(list(zip(*columns, strict=True)))
-        self._pause = 0.0
+        self._rate = 0.0
+
+    def measure_top_speed(self, seconds: float, connections: int = CONNECTIONS) -> float:
+        """Return how many requests a second the first model's predictor answers over some connections."""
+        with load_client.run_client(self._url, self._bodies, connections, seconds, self._file) as process:
+            responses = load_client.collect_responses(process, seconds, self._file)
+        self._note(_answers(responses), "measuring the top speed")
+        return float((responses.status == httpx.codes.OK).sum()) / float(responses.end.max() - responses.start.min())
 
     def set_half_speed(self, seconds: float, rate: float | None) -> tuple[float, float]:
         """Measure the predictor's top speed; from then on send at half of it, or at another rate.
@@ -67,15 +85,9 @@ class Load:
         Returns:
             The top speed, and the rate of the load, in requests a second.
         """
-        with load_client.run_client(self._url, self._bodies, CONNECTIONS, seconds, self._file) as process:
-            responses = load_client.collect_responses(process, seconds, self._file)
-        self._note(_answers(responses), "measuring the top speed")
-        top = float((responses.status == httpx.codes.OK).sum()) / float(responses.end.max() - responses.start.min())
-        chosen = rate or top / 2
-        # At half speed a request takes no longer than with all connections busy.
-        taken = median(responses.milliseconds) / 1e3 / 2
-        self._pause = max(CONNECTIONS / chosen - taken, MIN_PAUSE_SECONDS)
-        return top, chosen
+        top = self.measure_top_speed(seconds)
+        self._rate = rate or top / 2
+        return top, self._rate
 
     @contextmanager
     def running(self, fault: str) -> Iterator[Answers]:
@@ -83,7 +95,7 @@ class Load:
         answers = Answers()
         second = _SecondModel(self._system.url(RENTALS_PREDICTOR), self._rentals)
         with load_client.run_client(
-            self._url, self._bodies, CONNECTIONS, UNLIMITED_SECONDS, self._file, self._pause
+            self._url, self._bodies, CONNECTIONS, UNLIMITED_SECONDS, self._file, rate=self._rate
         ) as process:
             second.start()
             try:
@@ -95,6 +107,30 @@ class Load:
         answers.ids = first.ids + second.answers.ids
         answers.failed = first.failed + second.answers.failed
         self._note(answers, fault)
+
+    @contextmanager
+    def steady(self, rate: float, connections: int, interval: float) -> Iterator[SteadyLoad]:
+        """Send requests at a rate for the duration of the block, however long; nothing is noted for the audit.
+
+        Args:
+            rate: Requests a second for the first model.
+            connections: How many of them may wait for their responses at once.
+            interval: Seconds by which the responses are summed up.
+        """
+        load = SteadyLoad()
+        second = _SecondModel(self._system.url(RENTALS_PREDICTOR), self._rentals)
+        with load_client.run_client(
+            self._url, self._bodies, connections, UNLIMITED_SECONDS, self._intervals_file, rate=rate, interval=interval
+        ) as process:
+            second.start()
+            try:
+                yield load
+            finally:
+                second.stop()
+                process.terminate()
+            if code := process.wait():
+                raise RuntimeError(f"the client ended with exit code {code}")
+        load.intervals, load.second = load_client.read_intervals(self._intervals_file), second.answers
 
     def wait_until_flowing(self) -> None:
         """Wait until :data:`MIN_ANSWERS` more requests are answered. Raises :class:`AssertionError` if they are not."""

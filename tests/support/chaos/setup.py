@@ -44,8 +44,14 @@ CLOCK_FOLDER = Path(__file__).with_name("jumping_clock")
 
 
 @contextmanager
-def running_system(folder: Path, log: Log) -> Iterator[System]:
-    """Start the stack for two models with a proxy in each link, train the first versions, and stop it at the end."""
+def running_system(folder: Path, log: Log, *, with_faults: bool = True) -> Iterator[System]:
+    """Start the stack for two models, train the first versions, and stop it at the end.
+
+    Args:
+        folder: The stack's data folder, which is emptied.
+        log: Receives lines of progress.
+        with_faults: Whether there is a proxy in each link, and small disks; proxies cost the processors something.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     settings = isolated_settings(folder, RENTALS)
     extra = {
@@ -61,8 +67,10 @@ def running_system(folder: Path, log: Log) -> Iterator[System]:
     stack.components.pop("prometheus", None)
     clock_file(folder).write_bytes(struct.pack("d", 0.0))
     with ExitStack() as parts:
-        disks = _mount_disks(settings, parts, log)
-        links = _insert_proxies(stack, disks)
+        disks, links = {}, {}
+        if with_faults:
+            disks = _mount_disks(settings, parts, log)
+            links = _insert_proxies(stack, disks)
         proxies = {link: parts.enter_context(TcpProxy(port, target)) for link, (port, target) in links.items()}
         parts.enter_context(stack)
         for served in stack.use_cases:

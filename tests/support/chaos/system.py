@@ -12,6 +12,7 @@ import httpx
 import psutil
 from kafka.errors import KafkaError
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample as MetricSample
 
 from driftloop.events import DataSelection, RetrainRequested
 from driftloop.kafka.publisher import Publisher
@@ -166,14 +167,18 @@ class System:
 
     def metric(self, component: str, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels; 0 if the component does not answer."""
-        try:
-            text = httpx.get(f"{self.url(component)}/metrics", timeout=10).text
-        except httpx.HTTPError:
-            return 0.0
-        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+        samples = self.metric_samples(component)
         return sum(
             sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def metric_samples(self, component: str) -> list[MetricSample]:
+        """Return all samples of a component's metrics; none if it does not answer."""
+        try:
+            text = httpx.get(f"{self.url(component)}/metrics", timeout=10).text
+        except httpx.HTTPError:
+            return []
+        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
 
     def consumed(self) -> float:
         """Return how many predictions the drift worker has consumed since its start."""
