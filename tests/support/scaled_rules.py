@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,14 @@ def scale_rules(rules: Rules, scale: Callable[[float], float], windows: Mapping[
     for group in scaled["groups"]:
         for rule in group["rules"]:
             window = (windows or {}).get(rule["alert"])
-            rule["expr"] = scale_expression(rule["expr"], (lambda _, window=window: window) if window else scale)
+            rule["expr"] = scale_expression(rule["expr"], scale if window is None else partial(_constant, window))
             if "for" in rule:
                 rule["for"] = to_duration(scale(to_seconds(rule["for"])))
     return scaled
+
+
+def _constant(length: float, _: float) -> float:
+    return length
 
 
 def scale_expression(expression: str, scale: Callable[[float], float]) -> str:
