@@ -51,8 +51,8 @@ def watched_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watche
 
 @pytest.fixture
 def watched(watched_for_all: WatchedStack, request: pytest.FixtureRequest) -> Iterator[WatchedStack]:
-    """The stack for the drill of one alert, which is silent at the start; afterwards all is as it was."""
-    watched_for_all.drill = request.function.alert
+    """The stack for one drill, whose alerts are silent at the start; afterwards all is as it was."""
+    watched_for_all.drilled = request.function.alerts
     watched_for_all.recover()
     watched_for_all.wait_until_ends()
     yield watched_for_all

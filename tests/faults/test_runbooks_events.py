@@ -19,7 +19,7 @@ from tests.support.faults import stopped
 from tests.support.poison import Poison, poison_producer, send
 from tests.support.rentals_model import register_by_hand
 from tests.support.waiting import wait_until
-from tests.support.watched_stack import IDLE_TIMEOUT_SECONDS, SPARE, WatchedStack, drill_of
+from tests.support.watched_stack import IDLE_TIMEOUT_SECONDS, WatchedStack, drill_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -34,7 +34,7 @@ def test_worker_lags_without_the_bucket_until_it_is_back(watched: WatchedStack) 
     wait_until(lambda: watched.metric(f"sum({consumed}) == 0"), "what the clients have sent is archived")
     with stopped(watched.stack, "gcs"), times_of_producers(watched):
         publish_old_events(watched)
-        watched.wait_until_fires(job="drift_worker", topic="predictions", severity="warning")
+        watched.wait_until_fires("ConsumerLagging", job="drift_worker", topic="predictions", severity="warning")
         assert watched.readiness("drift_worker")["unavailable"]
     watched.wait_until_ends()
 
@@ -76,13 +76,13 @@ def test_message_that_is_no_event_is_listed_shown_and_dropped(watched: WatchedSt
     producer = poison_producer(watched.stack.kafka.bootstrap_servers)
     sent = send(producer, watched.stack.topics.predictions, Poison(b"k", b"no event", []))
     producer.close()
-    watched.wait_until_fires(job="drift_worker", topic="predictions", severity="warning")
-    letters = json.loads(watched.perform("driftloop dlq list", "--json"))["dead_letters"]
+    watched.wait_until_fires("DeadLetters", job="drift_worker", topic="predictions", severity="warning")
+    letters = json.loads(watched.perform("DeadLetters", "driftloop dlq list", "--json"))["dead_letters"]
     (letter,) = [letter for letter in letters if letter["offset"] == sent.offset]
-    watched.perform("driftloop dlq show ID", ID=letter["id"])
-    watched.perform("driftloop dlq redrive --topic TOPIC", TOPIC="predictions")
-    watched.perform("driftloop dlq drop ID", ID=letter["id"])
-    assert letter["id"] not in watched.perform("driftloop dlq list", "--json")
+    watched.perform("DeadLetters", "driftloop dlq show ID", ID=letter["id"])
+    watched.perform("DeadLetters", "driftloop dlq redrive --topic TOPIC", TOPIC="predictions")
+    watched.perform("DeadLetters", "driftloop dlq drop ID", ID=letter["id"])
+    assert letter["id"] not in watched.perform("DeadLetters", "driftloop dlq list", "--json")
     watched.wait_until_ends()
 
 
@@ -98,7 +98,7 @@ def test_events_deleted_while_the_worker_was_away_are_skipped_loudly(watched: Wa
     with admin_client(watched.stack.kafka) as admin:
         admin.delete_records({topic: -1})
     watched.stack.start("drift_worker")
-    watched.wait_until_fires(job="drift_worker", topic="predictions", severity="critical")
+    watched.wait_until_fires("EventsSkipped", job="drift_worker", topic="predictions", severity="critical")
     assert watched.log_has("drift_worker", "consumer.offsets_skipped")
     watched.wait_until_ends()
 
@@ -106,7 +106,7 @@ def test_events_deleted_while_the_worker_was_away_are_skipped_loudly(watched: Wa
 @drill_of("NoEvents")
 def test_no_predictions_arrive_until_clients_send_requests_again(watched: WatchedStack) -> None:
     watched.clients.paused = True
-    watched.wait_until_fires(job="drift_worker", severity="warning")
+    watched.wait_until_fires("NoEvents", job="drift_worker", severity="warning")
     watched.clients.paused = False
     watched.wait_until_ends()
 
@@ -114,7 +114,7 @@ def test_no_predictions_arrive_until_clients_send_requests_again(watched: Watche
 @drill_of("NoOutcomes")
 def test_no_outcomes_arrive_until_they_are_reported_again(watched: WatchedStack) -> None:
     watched.clients.outcomes = "none"
-    watched.wait_until_fires(job="drift_worker", severity="warning")
+    watched.wait_until_fires("NoOutcomes", job="drift_worker", severity="warning")
     watched.clients.outcomes = "right"
     watched.wait_until_ends()
 
@@ -122,33 +122,28 @@ def test_no_outcomes_arrive_until_they_are_reported_again(watched: WatchedStack)
 @drill_of("OutcomesUnmatched")
 def test_outcomes_of_unknown_ids_are_unmatched_until_the_ids_are_right(watched: WatchedStack) -> None:
     watched.clients.outcomes = "of unknown ids"
-    watched.wait_until_fires(job="drift_worker", severity="warning")
+    watched.wait_until_fires("OutcomesUnmatched", job="drift_worker", severity="warning")
     assert watched.log_has("drift_worker", "quality.outcomes_unmatched")
     watched.clients.outcomes = "right"
     watched.wait_until_ends()
 
 
-@drill_of("BackgroundTaskFailing")
-def test_task_fails_without_the_broker_until_it_is_back(watched: WatchedStack) -> None:
-    with watched.spare_predictor(KAFKA__REQUEST_TIMEOUT_SECONDS="1"):
-        with watched.proxies["kafka"].trouble("cut"):
-            watched.wait_until_fires(instance=watched.instance(SPARE), task="model_changes", severity="warning")
-            assert "model_changes" in watched.readiness(SPARE)["warnings"]
-        watched.wait_until_ends()
-
-
 @drill_of("ServiceDown")
 def test_killed_service_is_down_until_it_is_started(watched: WatchedStack) -> None:
-    watched.kill("trainer")
-    watched.wait_until_fires(job="trainer", instance=watched.instance("trainer"), severity="critical")
-    watched.stack.start("trainer")
+    watched.kill("drift_worker")
+    watched.wait_until_fires(
+        "ServiceDown", job="drift_worker", instance=watched.instance("drift_worker"), severity="critical"
+    )
+    watched.stack.start("drift_worker")
     watched.wait_until_ends()
 
 
 @drill_of("DriftSustained")
 def test_broken_thermometer_is_drift_until_it_is_repaired(watched: WatchedStack) -> None:
     watched.clients.shift, watched.clients.rows = 100.0, 25
-    watched.wait_until_fires(model=watched.registry.model, version=watched.first_version, severity="warning")
+    watched.wait_until_fires(
+        "DriftSustained", model=watched.registry.model, version=watched.first_version, severity="warning"
+    )
     watched.clients.shift = 0.0
     watched.wait_until_ends()
 
@@ -157,13 +152,14 @@ def test_broken_thermometer_is_drift_until_it_is_repaired(watched: WatchedStack)
 def test_version_without_reference_is_not_judged_until_it_is_adopted(watched: WatchedStack, tmp_path: Path) -> None:
     version = register_by_hand(watched.registry, tmp_path)
     watched.registry.promote(version)
-    watched.wait_until_fires(model=watched.registry.model, version=version, severity="warning")
+    watched.wait_until_fires("DriftNotJudged", model=watched.registry.model, version=version, severity="warning")
     reason = f'driftloop_drift_unjudged_windows_total{{version="{version}", reason="no_reference"}} > 0'
     assert watched.metric(reason)
     rows = regression_usecase.load_rows()
     file = tmp_path / "rows.parquet"
     rows[rows["at"] < str(regression_usecase.FIRST_END)].to_parquet(file)
     watched.perform(
+        "DriftNotJudged",
         "driftloop adopt MODEL VERSION --data FILE --promote",
         *("--target", "rented", "--time", "at", "--yes"),
         MODEL=watched.registry.model,

@@ -52,11 +52,11 @@ COMMAND_SECONDS = 240
 Drill = TypeVar("Drill", bound=Callable[..., None])
 
 
-def drill_of(alert: str) -> Callable[[Drill], Drill]:
-    """Say that a test tries the runbook of an alert."""
+def drill_of(*alerts: str) -> Callable[[Drill], Drill]:
+    """Say that a test tries the runbooks of these alerts."""
 
     def note(test: Drill) -> Drill:
-        vars(test)["alert"] = alert
+        vars(test)["alerts"] = alerts
         return test
 
     return note
@@ -77,8 +77,8 @@ class WatchedStack:
         self.registry = stack.registry
         self.first_version = ""
         self.clients = RentalsClients(self.url("predictor"))
-        self.drill = ""
-        """The alert whose runbook is tried."""
+        self.drilled: tuple[str, ...] = ()
+        """The alerts whose runbooks are tried."""
 
     def url(self, name: str) -> str:
         """Return the address of a component."""
@@ -93,50 +93,51 @@ class WatchedStack:
         answer = httpx.get(f"{self.url('prometheus')}/api/v1/alerts", timeout=30).raise_for_status()
         return list(answer.json()["data"]["alerts"])
 
-    def fires(self, **labels: str) -> bool:
-        """Return whether the alert of this drill is firing with these labels."""
-        wanted = {"alertname": self.drill, **labels}.items()
-        return any(alert["state"] == "firing" and wanted <= alert["labels"].items() for alert in self.alerts())
+    def fires(self, alert: str, **labels: str) -> bool:
+        """Return whether an alert is firing with these labels."""
+        wanted = {"alertname": alert, **labels}.items()
+        return any(one["state"] == "firing" and wanted <= one["labels"].items() for one in self.alerts())
 
-    def wait_until_fires(self, meanwhile: Callable[[], object] = lambda: None, **labels: str) -> None:
-        """Wait until the alert fires with these labels; call a function before each look."""
+    def wait_until_fires(self, alert: str, meanwhile: Callable[[], object] = lambda: None, **labels: str) -> None:
+        """Wait until an alert fires with these labels; call a function before each look."""
 
         def look() -> bool | None:
             meanwhile()
-            return self.fires(**labels) or None
+            return self.fires(alert, **labels) or None
 
-        wait_until(look, f"{self.drill} fires with {labels}")
+        wait_until(look, f"{alert} fires with {labels}")
 
     def wait_until_ends(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Wait until the alert fires no more, with any labels."""
+        """Wait until none of the alerts of this drill fires any more, with any labels."""
 
         def look() -> bool | None:
             meanwhile()
-            return not self.fires() or None
+            return not any(map(self.fires, self.drilled)) or None
 
-        wait_until(look, f"{self.drill} ends")
+        wait_until(look, f"{', '.join(self.drilled)} end")
 
-    def perform(self, command: str, *more: str, codes: Sequence[int] = (0,), **values: str) -> str:
-        """Run a command as the runbook of this drill prints it; return its standard output.
+    def perform(self, alert: str, command: str, *more: str, codes: Sequence[int] = (0,), **values: str) -> str:
+        """Run a command as the runbook of an alert prints it; return its standard output.
 
         Args:
+            alert: The alert.
             command: The command, which must be in the runbook word for word.
-            more: Further arguments, which change what the command prints only.
+            more: Further arguments.
             codes: The exit codes that are right.
             values: What stands for the words in capitals, such as ``VERSION``.
         """
-        assert f"`{command}`" in runbook(self.drill), f"the runbook of {self.drill} has no {command}"
+        assert f"`{command}`" in runbook(alert), f"the runbook of {alert} has no {command}"
         program, *words = shlex.split(command)
-        arguments = [values.get(word, word) for word in words]
+        arguments = [*(values.get(word, word) for word in words), *more]
         done = subprocess.run(
-            [str(Path(sys.executable).with_name(program)), *arguments, *more],
+            [str(Path(sys.executable).with_name(program)), *arguments],
             env={**os.environ, **self.stack.environment, "COLUMNS": "200"},
             capture_output=True,
             text=True,
             timeout=COMMAND_SECONDS,
             check=False,
         )
-        print(f"{self.drill}: {program} {shlex.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
+        print(f"{alert}: {program} {shlex.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
         assert done.returncode in codes, done.stderr
         return done.stdout
 
