@@ -37,10 +37,11 @@ class RentalsClients:
     def __init__(self, url: str) -> None:
         self._url = url
         rentals = regression_usecase.load_rows()
-        # From the days that the first version knows, in random order: or else all of it is drift.
-        known = rentals[rentals["at"] < str(regression_usecase.FIRST_END)].sample(frac=1, random_state=0)
+        # From the days that the first version knows, hour by hour as there: or else all of it is drift.
+        known = rentals[rentals["at"] < str(regression_usecase.FIRST_END)]
         columns = (known[name].tolist() for name in ("hour", "temperature", "rented"))
         self._rows = list(zip(*columns, strict=True))
+        self._single_rows = itertools.cycle(self._rows)
         self.reset()
 
     def reset(self) -> None:
@@ -62,11 +63,12 @@ class RentalsClients:
         instances = [{"hour": hour, "temperature": temperature + self.shift} for hour, temperature, _ in chosen]
         return instances, [rented for _, _, rented in chosen]
 
-    def predict_once(self) -> str | None:
-        """Send one request; return the version that has answered, or ``None``."""
-        instances, _ = self.instances(itertools.cycle(self._rows))
+    def predict_once(self, url: str) -> str | None:
+        """Send a row to a predictor; return the version that has answered, or ``None``."""
+        hour, temperature, _ = next(self._single_rows)
+        body = {"instances": [{"hour": hour, "temperature": temperature}]}
         try:
-            answer = httpx.post(f"{self._url}/predict", json={"instances": instances}, timeout=30)
+            answer = httpx.post(f"{url}/predict", json=body, timeout=30)
         except httpx.HTTPError:
             return None
         return str(answer.json()["version"]) if answer.is_success else None

@@ -159,7 +159,7 @@ class WatchedStack:
 
     def served_version(self, name: str = "predictor") -> str | None:
         """Return the version that answers a request, or ``None`` if none does."""
-        return RentalsClients(self.url(name)).predict_once()
+        return self.clients.predict_once(self.url(name))
 
     def wait_until_serves(self, version: str, name: str = "predictor") -> None:
         """Wait until a version answers."""
