@@ -8,8 +8,10 @@ import pytest
 
 from driftloop.settings import KafkaSettings
 from stack.running import Stack
+from tests.support.external_tools import require_tool
 from tests.support.running_stack import isolated_settings
 from tests.support.small_disk import NoSmallDisk, mounted_disk
+from tests.support.watched_stack import WatchedStack, watched_stack
 
 SMALL_DISK_MB = 32
 
@@ -37,3 +39,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         if os.geteuid() == 0 and os.environ.get("CI"):
             raise
         pytest.skip(f"no small disk: {error}")
+
+
+@pytest.fixture(scope="session")
+def watched_for_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedStack]:
+    """The stack on which all runbooks are tried."""
+    require_tool("prometheus")
+    with watched_stack(tmp_path_factory.mktemp("watched")) as watched:
+        yield watched
+
+
+@pytest.fixture
+def watched(watched_for_all: WatchedStack, request: pytest.FixtureRequest) -> Iterator[WatchedStack]:
+    """The stack for one drill, whose alerts are silent at the start; afterwards all is as it was."""
+    watched_for_all.drilled = request.function.alerts
+    watched_for_all.recover()
+    watched_for_all.wait_until_ends()
+    yield watched_for_all
+    watched_for_all.recover()

@@ -15,6 +15,8 @@ from driftloop.usecase import UseCase
 
 POINTER_VARIABLE = "HOURLY_POINTER"  # names the environment variable with the path of its DVC pointer
 DAYS = 120
+FIRST_END = date(2026, 3, 1)
+"""The day after the last one of a first version."""
 
 
 def load_rows() -> pd.DataFrame:
@@ -39,4 +41,4 @@ usecase = UseCase(
 )
 
 # The same under another name, beside the flights on one stack.
-rentals = replace(usecase, name="rentals", first_version=DataSelection(base_end=date(2026, 3, 1)))
+rentals = replace(usecase, name="rentals", first_version=DataSelection(base_end=FIRST_END))

@@ -9,8 +9,9 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from driftloop.kafka import topics
+from driftloop.registry.model_registry import ModelRegistry
 from stack.running import Stack, orphans
-from tests.support.flights_model import MODEL, SavedModel
+from tests.support.flights_model import SavedModel
 from tests.support.processes import Server
 from tests.support.running_stack import isolated_settings
 
@@ -36,17 +37,21 @@ def benchmark_stack(log_line: Callable[[str], None]) -> Iterator[Stack]:
 
 def register_model(stack: Stack, saved: SavedModel) -> str:
     """Register a saved model; return its version, which has no alias yet."""
-    registry = stack.registry
-    mlflow.set_experiment(MODEL)
+    return register_folder(stack.registry, saved.folder)
+
+
+def register_folder(registry: ModelRegistry, folder: Path) -> str:
+    """Register the files of a folder as a model; return its version, which has no alias yet."""
+    mlflow.set_experiment(registry.model)
     with mlflow.start_run() as run:
-        mlflow.log_artifacts(str(saved.folder), "model")
+        mlflow.log_artifacts(str(folder), "model")
     try:
-        registry.client.create_registered_model(MODEL)
+        registry.client.create_registered_model(registry.model)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = registry.client.create_model_version(MODEL, f"{run.info.artifact_uri}/model", run_id=str(run.info.run_id))
-    return str(version.version)
+    source = f"{run.info.artifact_uri}/model"
+    return str(registry.client.create_model_version(registry.model, source, run_id=str(run.info.run_id)).version)
 
 
 def predictor_server(stack: Stack) -> Server:

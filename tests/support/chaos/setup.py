@@ -118,7 +118,7 @@ def _insert_proxies(stack: Stack, disks: Mapping[str, Path]) -> dict[tuple[str, 
     listeners = dict(zip(kafka_links, reserve_ports(len(kafka_links)), strict=True))
     proxy_ports = dict(zip(LINKS, reserve_ports(len(LINKS)), strict=True))
     targets = {link: listeners.get(link) or stack.components[link[1]].port for link in LINKS}
-    overrides = _kafka_properties(
+    overrides = kafka_properties(
         ports.kafka_port,
         ports.kafka_controller_port,
         [(client, listeners[client, server], proxy_ports[client, server]) for client, server in kafka_links],
@@ -156,7 +156,7 @@ def _address(client: str, server: str, port: int) -> dict[str, str]:
     }[server]
 
 
-def _kafka_properties(port: int, controller_port: int, clients: Sequence[tuple[str, int, int]]) -> str:
+def kafka_properties(port: int, controller_port: int, clients: Sequence[tuple[str, int, int]]) -> str:
     """Return properties of a broker with a listener for each client, which it advertises at the client's proxy."""
     names = [client.replace("_", "").upper() for client, _, _ in clients]
     own = f"PLAINTEXT://127.0.0.1:{port}"
