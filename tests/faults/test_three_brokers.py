@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from driftloop.errors import BrokerUnavailable
 from driftloop.kafka import reader
 from driftloop.kafka.client import admin_client
 from tests.support import flights_model, stack_fixture
@@ -101,18 +102,22 @@ def test_one_and_two_lost_brokers_of_three_lose_and_double_nothing(
     assert set(verdicts.values()) == {1}
 
 
-def published(stack: ReplicatedStack, group: WorkerGroup) -> int:
-    """Return how many offsets the predictor's topic has had."""
-    positions = reader.group_positions(stack.kafka, group.name, [group.name]).values()
+def published(stack: ReplicatedStack, group: WorkerGroup) -> int | None:
+    """Return how many offsets the predictor's topic has had; ``None`` while partitions of a lost broker have no other."""
+    try:
+        positions = reader.group_positions(stack.kafka, group.name, [group.name]).values()
+    except BrokerUnavailable:
+        return None
     return sum(position.committed + position.lag for position in positions)
 
 
 def wait_until_published(stack: ReplicatedStack, predictor: PredictorProcess, group: WorkerGroup) -> None:
     """Wait until events of answers from now on have been published."""
-    before = published(stack, group) + int(predictor.metric("driftloop_outbox_pending_events"))
+    offsets = wait_until(lambda: published(stack, group), "the topic can be read", START_SECONDS)
+    before = offsets + int(predictor.metric("driftloop_outbox_pending_events"))
 
     def is_further() -> bool | None:
-        return published(stack, group) > before or None
+        return (published(stack, group) or 0) > before or None
 
     wait_until(is_further, "events are published", START_SECONDS)
 

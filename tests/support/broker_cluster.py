@@ -51,6 +51,11 @@ class ReplicatedStack(Stack):
             return
         self.start_brokers(*BROKERS)
 
+    def stop(self) -> None:
+        """Stop everything. Brokers are killed: the last ones would wait for a controller, which needs two of them."""
+        self.kill_brokers(*(name for name in BROKERS if name in self.executors))
+        super().stop()
+
     def start_brokers(self, *names: str) -> None:
         """Start brokers at once, and wait until they are ready."""
         with ThreadPoolExecutor() as pool:
