@@ -60,8 +60,10 @@ def kafka_component(
 
 
 def new_cluster_id() -> str:
-    """Return a random id for a cluster, as Kafka writes it."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    """Return a random id for a cluster, as Kafka writes it: it takes none that looks like an option."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
 
 
 def _properties(log: Path, port: int, controller_port: int) -> str:

@@ -103,7 +103,7 @@ def test_one_and_two_lost_brokers_of_three_lose_and_double_nothing(
 
 
 def published(stack: ReplicatedStack, group: WorkerGroup) -> int | None:
-    """Return how many offsets the predictor's topic has had; ``None`` while partitions of a lost broker have no other."""
+    """Return how many offsets the predictor's topic has had; ``None`` until a lost broker is replaced."""
     try:
         positions = reader.group_positions(stack.kafka, group.name, [group.name]).values()
     except BrokerUnavailable:
