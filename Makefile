@@ -72,6 +72,10 @@ faults: setup ## predictor, drift workers and trainer under many more faults tha
 chaos: setup ## a hundred faults of many kinds on the whole stack under load (hours); CHAOS="--seed N" repeats those of a run
 	@$(PYTHON) -m benchmarks.chaos $(CHAOS)
 
+.PHONY: runbooks
+runbooks: setup ## a fault for each alert: it fires, and the steps of its runbook end it (a quarter of an hour)
+	@$(PYTHON) -m pytest tests/faults/test_runbooks_*.py -m drill
+
 .PHONY: soak
 soak: setup ## an hour of steady load on the whole stack; SOAK="--at-limit --beyond --plot FILE" asks for more
 	@$(PYTHON) -m benchmarks.soak $(SOAK)

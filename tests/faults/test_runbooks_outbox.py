@@ -10,7 +10,7 @@ from tests.support.small_disk import fill
 from tests.support.waiting import wait_until
 from tests.support.watched_stack import SPARE, WatchedStack, drill_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.drill, pytest.mark.timeout(900)]
 
 SECONDS_AHEAD = 120.0
 

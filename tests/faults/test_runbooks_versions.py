@@ -11,7 +11,7 @@ from tests.support.rentals_model import register_by_hand
 from tests.support.waiting import wait_until
 from tests.support.watched_stack import SPARE, WatchedStack, drill_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.drill, pytest.mark.timeout(900)]
 
 MORNING = range(12)
 
