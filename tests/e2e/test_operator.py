@@ -5,7 +5,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
 import httpx
@@ -289,15 +289,16 @@ def test_explain_shows_row_outcome_verdict_and_version_of_prediction(
     stack: Stack, answered_requests: list[AnsweredRequest]
 ) -> None:
     request = next(request for request in answered_requests[3:] if request.outcomes[7] is not None)
-    corrected = datetime(2020, 1, 2, tzinfo=UTC)
-    report_outcomes(stack, [(request.id, 7, 1 - (request.outcomes[7] or 0))], corrected)
+    correction = 1 - int(request.outcomes[7] or 0)
+    report_outcomes(stack, [(request.id, 7, float(correction))])
     result = run_command(stack, "driftloop", "explain", request.id, "--row", "7")
     assert result.returncode == 0, result.stdout + result.stderr
     for term in (
         f"{request.at:%Y-%m-%d %H:%M:%S} by version 1 of flights",
         f"prediction {request.predictions[7]}",
         "carrier=",
-        "known at 2020-01-02 00:00 (corrected: before it was",
+        f"outcome {correction}, known at 20",
+        f"(corrected: before it was {1 - correction}, known at",
         "events/predictions/predictions-0-",
         "on 200 rows of version 1: score",
         "1 @champion",
