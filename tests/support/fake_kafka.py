@@ -202,7 +202,13 @@ class FakeProducer:
         # Like kafka-python, which keeps refused offsets and sends them with the next transaction of the same producer.
         self._offsets: dict[TopicPartition, OffsetAndMetadata] = {}
         self._in_transaction = False
+        self._sender = SimpleNamespace(_client=SimpleNamespace(await_ready=self._await_ready))
         broker.producers.append(self)
+
+    def _await_ready(self, node_id: str, timeout_ms: float) -> bool:
+        """Wait for the coordinator; like kafka-python, which raises instead of returning that it is not ready."""
+        self._broker.raise_fault("await_ready")
+        return True
 
     def init_transactions(self) -> None:
         self._broker.raise_fault("init_transactions")
