@@ -33,7 +33,6 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple, Protocol
 
 import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
@@ -48,6 +47,7 @@ from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.dead_letters import to_dead_letter
 from driftloop.kafka.instance_conflict import wait_while_replaced
 from driftloop.kafka.lag_metrics import LagMetrics
+from driftloop.kafka.message_handler import Commit, MessageHandler, RetryLater
 from driftloop.kafka.metrics import CONSUMED, DEAD_LETTERS
 from driftloop.kafka.read_positions import FindHandled, ReadPositions, nothing_handled
 from driftloop.kafka.topics import dead_letter_topic
@@ -66,42 +66,6 @@ log = structlog.get_logger(__name__)
 MAX_BACKOFF_SECONDS = 30  # half of the time without a heartbeat after which the watchdog ends the process
 POLL_TIMEOUT_MS = 200  # upper bound on how late `on_poll` runs, for example after a background job has ended
 RETRY_DEADLINE_SECONDS = 900  # then give up and exit, so that the supervisor and an operator notice
-
-
-class Commit(NamedTuple):
-    """A statement of the handler: everything of the partition before ``offset`` has had its effect."""
-
-    topic: str
-    partition: int
-    offset: int
-    events: Sequence[Event] = ()
-    """Events to publish in the same transaction."""
-    metadata: str = ""
-    """Text that is committed with the offset, for the next owner of the partition."""
-
-
-class MessageHandler(Protocol):
-    """What a service does with its messages. The loop calls all methods from one thread."""
-
-    def handle(self, message: ConsumedMessage) -> Iterable[Commit]:
-        """Process one message and return what can be committed now, which need not include this message."""
-
-    def on_poll(self) -> Iterable[Commit]:
-        """Return what can be committed now. Called after each poll, several times a second while no event arrives."""
-
-    def on_assigned(self, positions: Mapping[tuple[str, int], CommittedPosition]) -> None:
-        """Prepare for reading the (topic, partition) pairs from their committed positions.
-
-        Called before the first message of each pair, and again when it is read once more from there. Pairs that are
-        read from the beginning are left out: nothing of them is committed, or was found to be handled.
-        """
-
-    def on_revoked(self, partitions: Collection[tuple[str, int]]) -> None:
-        """Drop what is held of the (topic, partition) pairs: another process may own them from now on."""
-
-
-class RetryLater(DriftloopError):
-    """The handler needs something that is unavailable: deliver again from the last commit on, after a pause."""
 
 
 class DeadLetterLimitExceeded(DriftloopError):

@@ -18,7 +18,8 @@ from driftloop.kafka import consumer_loop
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.codec import Message, encode
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit, ConsumerLoop, DeadLetterLimitExceeded, RetryLater
+from driftloop.kafka.consumer_loop import ConsumerLoop, DeadLetterLimitExceeded
+from driftloop.kafka.message_handler import Commit, RetryLater
 from driftloop.kafka.read_positions import FindHandled, nothing_handled
 from driftloop.kafka.transactional_producer import CommittedPosition, InstanceReplaced, TransactionalProducer
 from driftloop.settings import DeadLetterSettings, TopicsSettings

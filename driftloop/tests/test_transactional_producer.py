@@ -114,10 +114,8 @@ def test_producer_raises_broker_unavailable_at_start(broker: FakeBroker, step: s
         TransactionalProducer(KAFKA, TopicsSettings(), "drift_worker", "worker-1")
 
 
-def test_request_to_a_coordinator_that_has_gone_is_not_dropped(
-    broker: FakeBroker, producer: TransactionalProducer
-) -> None:
-    assert producer is not None
+@pytest.mark.usefixtures("producer")
+def test_request_to_a_coordinator_that_has_gone_is_not_dropped(broker: FakeBroker) -> None:
     client = broker.producers[0]._sender._client  # what kafka-python's sender asks before each request
     broker.faults["await_ready"] = [KafkaConnectionError("not ready")]
     assert not client.await_ready("coordinator-3", timeout_ms=1_000)  # so it looks for another one

@@ -12,7 +12,8 @@ from prometheus_client import REGISTRY
 
 from driftloop.events import Outcome
 from driftloop.kafka.client import create_consumer
-from driftloop.kafka.consumer_loop import Commit, ConsumerLoop
+from driftloop.kafka.consumer_loop import ConsumerLoop
+from driftloop.kafka.message_handler import Commit
 from driftloop.kafka.transactional_producer import InstanceReplaced
 from driftloop.settings import DeadLetterSettings, KafkaSettings
 from driftloop.telemetry.health import Health

@@ -11,7 +11,8 @@ from driftloop.events import Outcome
 from driftloop.kafka import consumer_loop, topics
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit, ConsumerLoop
+from driftloop.kafka.consumer_loop import ConsumerLoop
+from driftloop.kafka.message_handler import Commit
 from driftloop.kafka.publisher import Publisher
 from driftloop.kafka.topics import dead_letter_topic
 from driftloop.kafka.transactional_producer import CommittedPosition, Rebalanced, TransactionalProducer

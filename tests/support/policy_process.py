@@ -5,7 +5,7 @@ from functools import partial
 
 from driftloop.events import Event
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit
+from driftloop.kafka.message_handler import Commit
 from driftloop.settings import TopicsSettings
 from driftloop.usecase import UseCase
 from trainer.policy.policy_handler import PolicyHandler

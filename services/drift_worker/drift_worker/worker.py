@@ -32,7 +32,7 @@ from driftloop.events import (
     Window,
 )
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit, RetryLater
+from driftloop.kafka.message_handler import Commit, RetryLater
 from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.storage.bucket import Bucket
 from driftloop.telemetry import tracing

@@ -10,7 +10,7 @@ from drift_worker.windows.archived_end import ArchivedEnd
 from driftloop.errors import StorageUnavailable
 from driftloop.events import Event, Outcome, Prediction, Window
 from driftloop.kafka.codec import Message, encode
-from driftloop.kafka.consumer_loop import RetryLater
+from driftloop.kafka.message_handler import RetryLater
 from driftloop.storage.bucket import Bucket
 from tests.support.fake_kafka import KAFKA, FakeBroker
 

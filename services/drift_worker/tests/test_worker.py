@@ -34,7 +34,7 @@ from driftloop.events import (
     frame_to_columns,
 )
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit, RetryLater
+from driftloop.kafka.message_handler import Commit, RetryLater
 from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.settings import TopicsSettings
 from driftloop.storage import reference_store

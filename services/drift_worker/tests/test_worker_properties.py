@@ -22,7 +22,7 @@ from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Prediction, Window
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit
+from driftloop.kafka.message_handler import Commit
 from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.settings import TopicsSettings
 from tests.support.drift_windows import FolderBucket

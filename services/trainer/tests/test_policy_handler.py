@@ -20,7 +20,7 @@ from driftloop.events import (
     Window,
 )
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit, RetryLater
+from driftloop.kafka.message_handler import Commit, RetryLater
 from driftloop.settings import TopicsSettings
 from tests.support.policy_process import Broker, Process
 from tests.support.synthetic_usecase import make_use_case

@@ -8,7 +8,7 @@ import pytest
 from driftloop.errors import RegistryRefused, RegistryUnavailable
 from driftloop.events import DataSelection, Event, ModelStateChanged, RetrainRequested
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit, RetryLater
+from driftloop.kafka.message_handler import Commit, RetryLater
 from trainer import metrics
 from trainer.retrain.queue import MAX_ATTEMPTS, RetrainQueue
 from trainer.retrain.subprocess_job import JobResult, Progress

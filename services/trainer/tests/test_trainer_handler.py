@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import Event, ModelStateChanged, RetrainRequested
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit
+from driftloop.kafka.message_handler import Commit
 from driftloop.kafka.transactional_producer import CommittedPosition
 from trainer.handler import TrainerHandler
 

@@ -7,7 +7,7 @@ import structlog
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import now
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit
+from driftloop.kafka.message_handler import Commit
 from driftloop.kafka.transactional_producer import CommittedPosition
 from trainer.policy.policy_handler import PolicyHandler
 from trainer.probation.probation_monitor import ProbationMonitor

@@ -21,7 +21,7 @@ from driftloop.errors import BrokerUnavailable
 from driftloop.events import Event, ModelStateChanged, RetrainRequest, RetrainRequested
 from driftloop.exit_codes import ExitCode
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import RetryLater
+from driftloop.kafka.message_handler import RetryLater
 from driftloop.kafka.publisher import Publisher
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.retrain_report import RetrainReport

@@ -7,7 +7,7 @@ from drift_worker.windows import archive
 from driftloop.errors import BrokerUnavailable, StorageUnavailable
 from driftloop.events import ID_COLUMN, KEY_COLUMN, Event, Outcome, Prediction, Window
 from driftloop.kafka import reader
-from driftloop.kafka.consumer_loop import RetryLater
+from driftloop.kafka.message_handler import RetryLater
 from driftloop.settings import KafkaSettings
 from driftloop.storage.bucket import Bucket
 

@@ -14,7 +14,7 @@ import structlog
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import DriftVerdict, Event, ModelStateChanged, QualityVerdict
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit, RetryLater
+from driftloop.kafka.message_handler import Commit, RetryLater
 from driftloop.settings import TopicsSettings
 from driftloop.usecase import UseCase
 from trainer import metrics

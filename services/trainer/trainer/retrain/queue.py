@@ -12,7 +12,7 @@ import structlog
 from driftloop.errors import BrokerUnavailable, RegistryRefused, RegistryUnavailable
 from driftloop.events import ModelStateChanged, RetrainRequested
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import Commit, RetryLater
+from driftloop.kafka.message_handler import Commit, RetryLater
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.telemetry import tracing
 from trainer import metrics
