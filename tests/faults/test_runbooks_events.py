@@ -15,7 +15,7 @@ from driftloop.kafka import topics
 from driftloop.kafka.client import admin_client
 from driftloop.kafka.codec import encode
 from tests.support import regression_usecase
-from tests.support.faults import stopped
+from tests.support.faults import kill_component, stopped
 from tests.support.poison import Poison, poison_producer, send
 from tests.support.rentals_model import register_by_hand
 from tests.support.waiting import wait_until
@@ -91,7 +91,7 @@ def test_events_deleted_while_the_worker_was_away_are_skipped_loudly(watched: Wa
     topic = TopicPartition(watched.stack.topics.predictions, 0)
     consumed = 'driftloop_consumed_events_total{job="drift_worker", topic="predictions"}'
     wait_until(lambda: watched.metric(f"{consumed} > 0"), "the worker has committed")
-    watched.kill("drift_worker")
+    kill_component(watched.stack, "drift_worker")
     published = f'driftloop_outbox_relayed_events_total{{instance="{watched.instance("predictor")}"}}'
     before = watched.metric(published) or 0
     wait_until(lambda: watched.metric(f"{published} > {before + 20}"), "events wait for the worker")
@@ -130,7 +130,7 @@ def test_outcomes_of_unknown_ids_are_unmatched_until_the_ids_are_right(watched: 
 
 @drill_of("ServiceDown")
 def test_killed_service_is_down_until_it_is_started(watched: WatchedStack) -> None:
-    watched.kill("drift_worker")
+    kill_component(watched.stack, "drift_worker")
     watched.wait_until_fires(
         "ServiceDown", job="drift_worker", instance=watched.instance("drift_worker"), severity="critical"
     )

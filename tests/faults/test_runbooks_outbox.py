@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ports import reserve_ports
-from tests.support.small_disk import fill
+from tests.support.small_disk import fill, skip_without_small_disk
 from tests.support.waiting import wait_until
 from tests.support.watched_stack import SPARE, WatchedStack, drill_of
 
@@ -47,8 +47,8 @@ def test_outbox_grows_without_the_broker_and_empties_itself_once_it_is_back(watc
 
 @drill_of("OutboxDiskFull")
 def test_disk_of_the_outbox_is_full_until_there_is_room(watched: WatchedStack) -> None:
-    if not watched.has_small_disk:
-        pytest.skip("no small disk")
+    if watched.no_small_disk:
+        skip_without_small_disk(watched.no_small_disk)
     ballast = Path(watched.stack.components["predictor"].environment["DRIFTLOOP_PREDICTOR__DATA_DIR"]) / "ballast"
     fill(ballast)
     try:
@@ -83,9 +83,9 @@ def test_copied_folder_is_renamed_and_an_empty_one_ends_the_alert(watched: Watch
 
 @drill_of("ClockSkew")
 def test_clock_that_is_ahead_alerts_until_it_is_right(watched: WatchedStack) -> None:
-    watched.set_clock(SECONDS_AHEAD)
+    watched.clock.set(SECONDS_AHEAD)
     instance = watched.instance("predictor")
     watched.wait_until_fires("ClockSkew", instance=instance, severity="warning")
     assert (watched.metric(f'driftloop_outbox_clock_skew_seconds{{instance="{instance}"}}') or 0) > 0
-    watched.set_clock(0)
+    watched.clock.set(0)
     watched.wait_until_ends()

@@ -5,9 +5,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from mirakuru.exceptions import ProcessFinishedWithError
+import psutil
+from mirakuru.exceptions import ExecutorError, ProcessFinishedWithError
 
 from stack.running import Stack
+from tests.support.processes import process_tree
 
 
 @contextmanager
@@ -23,6 +25,18 @@ def stopped(stack: Stack, name: str, *, kill: bool = False) -> Iterator[None]:
         yield
     finally:
         stack.start(name)
+
+
+def kill_component(stack: Stack, name: str) -> None:
+    """Kill all processes of a component at once, and wait for their ends."""
+    executor = stack.executors[name]
+    processes = [] if executor.process is None else process_tree(executor.process.pid)
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    with suppress(ExecutorError):  # mirakuru reports that the process has ended, which is what was wanted
+        executor.kill()
+    psutil.wait_procs(processes)
 
 
 def random_delay(source: random.Random, seconds: float = 2) -> None:

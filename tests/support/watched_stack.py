@@ -4,18 +4,16 @@ import json
 import os
 import re
 import shlex
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-import psutil
 import yaml
 
 from driftloop.events import DataSelection, ModelStateChanged
@@ -24,10 +22,10 @@ from stack.component import Component
 from stack.running import Stack
 from stack.settings import load_named
 from tests.support import regression_usecase
-from tests.support.chaos.setup import CLOCK_FOLDER, kafka_properties
-from tests.support.chaos.system import clock_file
+from tests.support.chaos.jumping_clock import JumpingClock
+from tests.support.chaos.setup import kafka_properties
+from tests.support.faults import kill_component
 from tests.support.ports import reserve_ports
-from tests.support.processes import process_tree
 from tests.support.rentals_clients import RentalsClients
 from tests.support.running_stack import RENTALS, isolated_settings
 from tests.support.scaled_rules import fourth_root, load_rules, scale_rules
@@ -72,8 +70,12 @@ def runbook(alert: str) -> str:
 class WatchedStack:
     """The running stack with its clients and its Prometheus; :func:`watched_stack` makes it."""
 
-    def __init__(self, stack: Stack, proxies: dict[str, TcpProxy], *, has_small_disk: bool) -> None:
-        self.stack, self.proxies, self.has_small_disk = stack, proxies, has_small_disk
+    def __init__(
+        self, stack: Stack, proxies: dict[str, TcpProxy], clock: JumpingClock, no_small_disk: NoSmallDisk | None
+    ) -> None:
+        self.stack, self.proxies, self.clock = stack, proxies, clock
+        self.no_small_disk = no_small_disk
+        """Why the predictor's outbox has no small disk of its own; ``None`` if it has one."""
         self.registry = stack.registry
         self.first_version = ""
         self.clients = RentalsClients(self.url("predictor"))
@@ -177,25 +179,9 @@ class WatchedStack:
         result = self.retrain("a day", first + timedelta(days=1))
         assert result.state == "failed", result.explanation
 
-    def kill(self, name: str) -> None:
-        """Kill all processes of a component."""
-        executor = self.stack.executors[name]
-        processes = [] if executor.process is None else process_tree(executor.process.pid)
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        with suppress(Exception):  # mirakuru reports that the process has ended, which is what was wanted
-            executor.kill()
-        psutil.wait_procs(processes)
-
     def log_has(self, name: str, event: str) -> bool:
         """Return whether a component has logged an event."""
         return f'"{event}"' in self.stack.log_file(name).read_text()
-
-    def set_clock(self, seconds: float) -> None:
-        """Set the clocks of the predictors ahead by so many seconds."""
-        with clock_file(self.stack.folder).open("r+b") as file:  # processes have it in memory: it must not get shorter
-            file.write(struct.pack("d", seconds))
 
     @contextmanager
     def spare_predictor(self, **settings: str) -> Iterator[Component]:
@@ -212,7 +198,7 @@ class WatchedStack:
             self.write_targets([*self.stack.executors])
             yield spare
         finally:
-            self.kill(SPARE)
+            kill_component(self.stack, SPARE)
             self.stack.executors.pop(SPARE)
             self.write_targets([*self.stack.executors])
 
@@ -225,7 +211,7 @@ class WatchedStack:
 
     def recover(self) -> None:
         """Let the first version serve, all parts run and the clients be as they should, whatever a drill has left."""
-        self.set_clock(0)
+        self.clock.set(0)
         self.clients.reset()
         for name, executor in list(self.stack.executors.items()):
             if not executor.running():
@@ -252,20 +238,19 @@ def watched_stack(folder: Path) -> Iterator[WatchedStack]:
         "DRIFTLOOP_OUTBOX__MAX_EVENTS": str(MAX_EVENTS),
     }
     stack = Stack(settings, print, extra)
-    proxied = _insert_proxies(stack)
+    clock = JumpingClock(folder)
+    proxied = _insert_proxies(stack, clock)
     _watch_quickly(stack)
-    clock_file(folder).write_bytes(struct.pack("d", 0.0))
     with ExitStack() as parts:
         disk = services.predictor_folder(settings) / regression_usecase.rentals.name
         disk.mkdir(parents=True)
         try:
             parts.enter_context(mounted_disk(disk, SMALL_DISK_MB))
-            has_small_disk = True
+            no_small_disk = None
         except NoSmallDisk as error:
-            print(f"no full disks: {error}")
-            has_small_disk = False
+            no_small_disk = error
         proxies = {name: parts.enter_context(TcpProxy(*ports)) for name, ports in proxied.items()}
-        watched = WatchedStack(stack, proxies, has_small_disk=has_small_disk)
+        watched = WatchedStack(stack, proxies, clock, no_small_disk)
         (folder / "prometheus").mkdir()
         watched.write_targets(services.NAMES)
         parts.enter_context(stack)
@@ -277,7 +262,7 @@ def watched_stack(folder: Path) -> Iterator[WatchedStack]:
         yield watched
 
 
-def _insert_proxies(stack: Stack) -> dict[str, tuple[int, int]]:
+def _insert_proxies(stack: Stack, clock: JumpingClock) -> dict[str, tuple[int, int]]:
     """Let the predictors reach Kafka and MLflow through proxies; return each one's port and target."""
     ports = stack.settings.stack
     listener, kafka_proxy, mlflow_proxy = reserve_ports(3)
@@ -285,13 +270,11 @@ def _insert_proxies(stack: Stack) -> dict[str, tuple[int, int]]:
     stack.components["kafka"] = kafka.kafka_component(
         stack.folder / "kafka", ports.kafka_port, ports.kafka_controller_port, overrides
     )
-    path = os.pathsep.join([str(CLOCK_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
     predictor = stack.components["predictor"]
     variables = {
         "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{kafka_proxy}",
         "DRIFTLOOP_REGISTRY__URI": f"http://127.0.0.1:{mlflow_proxy}",
-        "PYTHONPATH": path,
-        "CHAOS_CLOCK_FILE": str(clock_file(stack.folder)),
+        **clock.variables,
     }
     stack.components["predictor"] = replace(predictor, environment={**predictor.environment, **variables})
     return {"kafka": (kafka_proxy, listener), "mlflow": (mlflow_proxy, ports.mlflow_port)}

@@ -228,11 +228,11 @@ def disk_filled(system: System, _: random.Random, name: str) -> Iterator[None]:
 @contextmanager
 def clock_jumped(system: System, source: random.Random) -> Iterator[None]:
     """Let the clocks of the predictors and their relays jump; then back."""
-    system.set_clock(source.choice(CLOCK_SECONDS))
+    system.clock.set(source.choice(CLOCK_SECONDS))
     try:
         yield
     finally:
-        system.set_clock(0.0)
+        system.clock.set(0.0)
 
 
 def _worker_group(system: System) -> str:

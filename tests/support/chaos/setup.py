@@ -1,7 +1,5 @@
 """Start the stack for two models, with a proxy in each connection between two parts."""
 
-import os
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -13,6 +11,7 @@ from stack import kafka, services
 from stack.running import Stack, StackStartError
 from stack.settings import StackSettings
 from tests.support import regression_usecase
+from tests.support.chaos.jumping_clock import JumpingClock
 from tests.support.chaos.system import (
     FLIGHTS_PREDICTOR,
     RENTALS_PREDICTOR,
@@ -22,7 +21,6 @@ from tests.support.chaos.system import (
     Log,
     System,
     base_end,
-    clock_file,
 )
 from tests.support.ports import reserve_ports
 from tests.support.running_stack import RENTALS, isolated_settings
@@ -40,7 +38,6 @@ PARTITIONS = 2
 HOLDOUT_DAYS = 10
 IDLE_TIMEOUT_SECONDS = 5
 DISK_MB = {RENTALS_PREDICTOR: 64, "trainer": 1_024, "kafka": 2_048}
-CLOCK_FOLDER = Path(__file__).with_name("jumping_clock")
 
 
 @contextmanager
@@ -65,12 +62,12 @@ def running_system(folder: Path, log: Log, *, with_faults: bool = True) -> Itera
     stack = Stack(settings, log, extra, reset=True)
     stack.topics = stack.topics.model_copy(update={"partitions": PARTITIONS})
     stack.components.pop("prometheus", None)
-    clock_file(folder).write_bytes(struct.pack("d", 0.0))
+    clock = JumpingClock(folder)
     with ExitStack() as parts:
         disks, links = {}, {}
         if with_faults:
             disks = _mount_disks(settings, parts, log)
-            links = _insert_proxies(stack, disks)
+            links = _insert_proxies(stack, disks, clock)
         proxies = {link: parts.enter_context(TcpProxy(port, target)) for link, (port, target) in links.items()}
         parts.enter_context(stack)
         for served in stack.use_cases:
@@ -82,7 +79,7 @@ def running_system(folder: Path, log: Log, *, with_faults: bool = True) -> Itera
             )
             if first.state != "promoted":
                 raise StackStartError(f"no first version of {served.name}: {first.explanation}")
-        system = System(stack, proxies, log, disks)
+        system = System(stack, proxies, log, disks, clock)
         parts.callback(system.audit.close)
         for name in (FLIGHTS_PREDICTOR, RENTALS_PREDICTOR):
             wait_until(lambda name=name: system.predict(name), f"{name} answers", START_SECONDS)  # type: ignore[misc]
@@ -108,7 +105,9 @@ def _mount_disks(settings: StackSettings, parts: ExitStack, log: Log) -> dict[st
     return disks
 
 
-def _insert_proxies(stack: Stack, disks: Mapping[str, Path]) -> dict[tuple[str, str], tuple[int, int]]:
+def _insert_proxies(
+    stack: Stack, disks: Mapping[str, Path], clock: JumpingClock
+) -> dict[tuple[str, str], tuple[int, int]]:
     """Let components connect through proxies; return each proxy's port and target.
 
     The broker has a listener for each part that connects to it, because clients connect to the address that it names.
@@ -139,8 +138,7 @@ def _insert_proxies(stack: Stack, disks: Mapping[str, Path]) -> dict[tuple[str, 
             if client == part:
                 variables |= _address(client, server, proxy_ports[client, server])
         if part == "predictor":
-            path = os.pathsep.join([str(CLOCK_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
-            variables |= {"PYTHONPATH": path, "CHAOS_CLOCK_FILE": str(clock_file(stack.folder))}
+            variables |= clock.variables
         stack.components[name] = replace(component, environment={**component.environment, **variables})
     return {link: (proxy_ports[link], targets[link]) for link in LINKS}
 

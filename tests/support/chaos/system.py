@@ -1,6 +1,5 @@
 """The stack as faults hit it: two models, and a proxy in each connection between two parts."""
 
-import struct
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,6 +18,8 @@ from driftloop.kafka.publisher import Publisher
 from stack.running import Stack, StackStartError
 from tests.support.chaos.audit import Audit
 from tests.support.chaos.counts import Resources
+from tests.support.chaos.jumping_clock import JumpingClock
+from tests.support.faults import kill_component
 from tests.support.processes import memory_mb, process_tree
 from tests.support.running_stack import FLIGHT
 from tests.support.tcp_proxy import TcpProxy
@@ -54,10 +55,15 @@ class System:
     """A running stack, and how to find out whether it goes on; :func:`.setup.running_system` makes it."""
 
     def __init__(
-        self, stack: Stack, proxies: Mapping[tuple[str, str], TcpProxy], log: Log, disks: Mapping[str, Path]
+        self,
+        stack: Stack,
+        proxies: Mapping[tuple[str, str], TcpProxy],
+        log: Log,
+        disks: Mapping[str, Path],
+        clock: JumpingClock,
     ) -> None:
         """Take a stack that runs; ``disks`` are the components that have a small disk of their own."""
-        self.stack, self.proxies, self.log, self.disks = stack, proxies, log, disks
+        self.stack, self.proxies, self.log, self.disks, self.clock = stack, proxies, log, disks, clock
         self.audit = Audit(stack)
         self.exits = 0
         """How often a process has ended without being killed, and was started again."""
@@ -82,13 +88,7 @@ class System:
     def kill(self, name: str) -> None:
         """Kill all processes of a component at once; it counts as down until :meth:`start`."""
         self.down.add(name)
-        processes = self.processes(name)
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        with suppress(Exception):  # mirakuru reports that the process has ended, which is what was wanted
-            self.stack.executors[name].kill()
-        psutil.wait_procs(processes)
+        kill_component(self.stack, name)
 
     def stop(self, name: str) -> None:
         """Stop a component with SIGTERM, and wait for its end and that of its children."""
@@ -131,11 +131,6 @@ class System:
                 self.exits += 1
                 self.log(f"{name} has ended, and is started again")
                 self.start(name)
-
-    def set_clock(self, seconds: float) -> None:
-        """Set the clocks of the predictors ahead by so many seconds."""
-        with clock_file(self.stack.folder).open("r+b") as file:  # processes have it in memory: it must not get shorter
-            file.write(struct.pack("d", seconds))
 
     def keep_retraining(self, fault: str) -> None:
         """Request a retrain of each model of which none is under way. Raises :class:`BrokerUnavailable`."""
@@ -243,11 +238,6 @@ class System:
                     sockets += len(process.net_connections())
             held[name] = Resources(memory_mb(processes[0].pid) if processes else 0, files, sockets)
         return held
-
-
-def clock_file(folder: Path) -> Path:
-    """Return the file by which the predictors' clocks jump."""
-    return folder / "clock"
 
 
 def base_end(model: str, number: int) -> date:
