@@ -301,6 +301,7 @@ class ConsumerLoop:
         seconds = min(max(elapsed, 1), MAX_BACKOFF_SECONDS)
         log.warning("consumer.retry_scheduled", seconds=seconds, retrying_seconds=elapsed, error=str(error))
         self._health.mark_unavailable("handler", str(error))
+        self._health.heartbeat()  # the attempt that has failed may have taken half of the watchdog's time, too
         stop.wait(seconds)
         self._health.heartbeat()
 

@@ -320,6 +320,31 @@ def test_loop_is_not_ready_while_it_retries(setup: Setup) -> None:
     assert reasons == [{}, {"handler": "no bucket"}]
 
 
+def test_loop_is_not_stalled_while_it_retries_what_fails_slowly(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.add("a")
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    setup.health.heartbeat()
+    stalled: list[str | None] = []
+
+    def pause(seconds: float) -> bool:
+        now[0] += seconds
+        stalled.append(setup.health.stalled_reason)
+        return False
+
+    def fail_slowly(message: ConsumedMessage) -> list[Commit]:
+        now[0] += 35  # as long as the bucket's client tries
+        if len(stalled) < 5:
+            raise RetryLater("no bucket")
+        return setup.handler.commit(message)
+
+    monkeypatch.setattr(setup.stop, "wait", pause)
+    setup.handler.on_message = fail_slowly
+    setup.run()
+    assert stalled == [None] * 5
+    assert now[0] > 1000 + 6 * 35 + 3 * consumer_loop.MAX_BACKOFF_SECONDS
+
+
 def test_loop_raises_retry_later_after_deadline(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     setup.add("a")
     now = [1000.0]
