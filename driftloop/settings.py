@@ -98,6 +98,8 @@ class KafkaSettings(SettingsSection):
         config: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap_servers.split(","),
             "bootstrap_timeout_ms": int(self.request_timeout_seconds * 1000),
+            # How long after its return a broker is noticed at most. kafka-python's default is half a minute.
+            "reconnect_backoff_max_ms": 1_000,
             "security_protocol": self.security_protocol,
         }
         if self.security_protocol.endswith("SSL"):

@@ -4,12 +4,12 @@ Options that differ from kafka-python's defaults have their reason beside them. 
 ``driftloop topics create`` does, with the right number of partitions.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import InvalidRecordError, InvalidTimestampError, KafkaConnectionError, KafkaError
+from kafka.errors import InvalidRecordError, InvalidTimestampError, KafkaConnectionError, KafkaError, KafkaTimeoutError
 
 from driftloop.errors import BrokerUnavailable
 from driftloop.kafka.tolerant_records import read_past_undecodable
@@ -132,6 +132,7 @@ def create_transactional_producer(
         BrokerUnavailable: No broker answers.
     """
     timeout_ms = int(kafka.request_timeout_seconds * 1000)
+    step_timeout_ms = timeout_ms * 2  # a second attempt; no step may last as long as the watchdog waits
     with translate_errors(kafka):
         producer = KafkaProducer(
             **kafka.client_config,
@@ -140,14 +141,28 @@ def create_transactional_producer(
             transactional_id=transactional_id,
             acks="all",
             request_timeout_ms=timeout_ms,
+            delivery_timeout_ms=step_timeout_ms,
             max_block_ms=timeout_ms * 3,
             allow_auto_create_topics=False,
             **options,
         )
-    return _keep_requests_to_lost_coordinators(producer)
+    _keep_requests_to_lost_coordinators(producer)
+    _limit_waiting(producer, step_timeout_ms)
+    return producer
 
 
-def _keep_requests_to_lost_coordinators(producer: KafkaProducer) -> KafkaProducer:
+def close_producer(producer: KafkaProducer) -> None:
+    """Disconnect a producer within two seconds, without what it has not sent by then."""
+    try:
+        producer.close(timeout=1)
+    except KafkaTimeoutError:  # raised before anything is closed (in 3.0.12): give up what waits, and close the rest
+        producer._sender.force_close()
+        producer._sender.join(1)
+        with suppress(KafkaTimeoutError):
+            producer.close(timeout=0)
+
+
+def _keep_requests_to_lost_coordinators(producer: KafkaProducer) -> None:
     """Let a producer send a transactional request again whose coordinator has just gone.
 
     kafka-python's sender looks for another coordinator and tries again if ``await_ready`` returns that the broker is
@@ -164,7 +179,30 @@ def _keep_requests_to_lost_coordinators(producer: KafkaProducer) -> KafkaProduce
             return False
 
     client.await_ready = is_ready
-    return producer
+
+
+def _limit_waiting(producer: KafkaProducer, timeout_ms: int) -> None:
+    """Let the steps of a transaction raise ``KafkaTimeoutError`` if the broker does not answer in time.
+
+    kafka-python waits for ever for the broker's answer to offsets, commit and abort (in 3.0.12).
+    """
+    manager = producer._transaction_manager  # no public method takes a timeout
+
+    def limited(begin: Callable[..., Any]) -> Callable[..., _LimitedResult]:
+        return lambda *arguments: _LimitedResult(begin(*arguments), timeout_ms)
+
+    for step in ("send_offsets_to_transaction", "begin_commit", "begin_abort"):
+        setattr(manager, step, limited(getattr(manager, step)))
+
+
+class _LimitedResult:
+    def __init__(self, result: Any, timeout_ms: int) -> None:
+        self._result = result
+        self._timeout_ms = timeout_ms
+
+    def wait(self) -> None:
+        if not self._result.wait(timeout_ms=self._timeout_ms):
+            raise KafkaTimeoutError(f"no answer for {self._timeout_ms / 1000:g} s to a step of a transaction")
 
 
 @contextmanager

@@ -21,6 +21,8 @@ The contract between the loop and its :class:`MessageHandler`:
   :class:`InstanceReplaced`.
 - **Errors.** An exception of the handler ends the loop after the commits returned before it; its message is delivered
   again after a restart. :class:`RetryLater` makes the same loop deliver it again after a pause.
+- **Broker.** If the broker does not answer a commit, it is unknown whether the transaction is committed. The loop
+  replaces the producer, which settles that, as soon as the broker answers, and reads on from the committed offsets.
 - **Shutdown.** After ``stop`` is set (SIGTERM) no further message is handed over. Messages that the handler still holds
   are not committed, and are delivered again to the next owner of the partition.
 - **Rebalance.** When partitions are revoked, the handler drops what it holds of them, and their next owner reads it
@@ -40,8 +42,9 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import FencedInstanceIdError
 from kafka.structs import MemberState
 
-from driftloop.errors import DriftloopError
+from driftloop.errors import BrokerUnavailable, DriftloopError
 from driftloop.events import Event
+from driftloop.kafka.client import translate_errors
 from driftloop.kafka.codec import InvalidMessage, Message, decode_record
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.dead_letters import to_dead_letter
@@ -50,6 +53,7 @@ from driftloop.kafka.lag_metrics import LagMetrics
 from driftloop.kafka.message_handler import Commit, MessageHandler, RetryLater
 from driftloop.kafka.metrics import CONSUMED, DEAD_LETTERS
 from driftloop.kafka.read_positions import FindHandled, ReadPositions, nothing_handled
+from driftloop.kafka.retries import Retries
 from driftloop.kafka.topics import dead_letter_topic
 from driftloop.kafka.transactional_producer import (
     CommittedPosition,
@@ -63,9 +67,9 @@ from driftloop.telemetry.health import Health
 
 log = structlog.get_logger(__name__)
 
-MAX_BACKOFF_SECONDS = 30  # half of the time without a heartbeat after which the watchdog ends the process
+MAX_HANDLER_PAUSE_SECONDS = 30
+BROKER_PAUSE_SECONDS = 1  # connecting waits for the broker by itself
 POLL_TIMEOUT_MS = 200  # upper bound on how late `on_poll` runs, for example after a background job has ended
-RETRY_DEADLINE_SECONDS = 900  # then give up and exit, so that the supervisor and an operator notice
 
 
 class DeadLetterLimitExceeded(DriftloopError):
@@ -115,7 +119,8 @@ class ConsumerLoop:
         self._member_id = ""  # the latest one; a replaced member has none
         self._next_offsets: dict[TopicPartition, int] = {}  # after the message that was handed over last
         self._must_rewind = False  # partitions were assigned since the last poll, or could not be rewound
-        self._retrying_since: float | None = None
+        self._handler_retries = Retries("handler", health, MAX_HANDLER_PAUSE_SECONDS)
+        self._broker_retries = Retries("broker", health, BROKER_PAUSE_SECONDS)
         self._consecutive_invalid = 0
         self._recent_validity: deque[bool] = deque(maxlen=limits.ratio_window)  # True for an invalid message
         self._last_stable_at = time.monotonic()
@@ -126,8 +131,8 @@ class ConsumerLoop:
 
         Raises:
             DeadLetterLimitExceeded: Too many messages are invalid.
-            RetryLater: The handler has raised it for longer than ``RETRY_DEADLINE_SECONDS``.
-            BrokerUnavailable: A transaction failed because the broker does not answer.
+            RetryLater: The handler has raised it for longer than :data:`driftloop.kafka.retries.DEADLINE_SECONDS`.
+            BrokerUnavailable: Transactions have failed for as long because the broker does not answer.
             InstanceReplaced: Another process with this one's name had replaced it, and has ended by now.
         """
         try:
@@ -155,19 +160,22 @@ class ConsumerLoop:
             self._member_id = self._consumer.group_metadata().member_id or self._member_id
             self._health.heartbeat()
             try:
-                if self._must_rewind:  # partitions that stayed were revoked, too: what was held of them is dropped
-                    self._rewind_to_committed()
-                else:
-                    self._read_positions.note_gaps(polled, self._next_offsets)
-                    self._lag.on_polled(polled)
-                    self._process_batch(polled, stop)
-                    self._lag.on_handled(polled)
+                with translate_errors(self._producer.kafka):
+                    if self._must_rewind:  # partitions that stayed were revoked, too: what was held of them is dropped
+                        self._rewind_to_committed()
+                    else:
+                        self._read_positions.note_gaps(polled, self._next_offsets)
+                        self._lag.on_polled(polled)
+                        self._process_batch(polled, stop)
+                        self._lag.on_handled(polled)
             except Rebalanced as error:
                 log.warning("consumer.commit_refused", error=str(error))
                 self._rewind_now_or_after_poll()
             except RetryLater as error:
-                self._back_off(error, stop)
+                self._handler_retries.pause(error, stop)
                 self._rewind_now_or_after_poll()
+            except BrokerUnavailable as error:
+                self._reconnect(error, stop)
             self._lag.update()
             self._rejoin_if_stalled()
 
@@ -288,22 +296,23 @@ class ConsumerLoop:
             [OutgoingMessage(dead_letter_topic(record.topic), letter) for record, letter in committed_letters],
         )
         self._pending_dead_letters = [item for item in self._pending_dead_letters if item not in committed_letters]
-        self._retrying_since = None
-        self._health.mark_available("handler")
+        self._handler_retries.end_series()
+        self._broker_retries.end_series()
 
-    def _back_off(self, error: RetryLater, stop: threading.Event) -> None:
-        """Pause for as long as the retries have lasted so far; raise the error after ``RETRY_DEADLINE_SECONDS``."""
-        now = time.monotonic()
-        self._retrying_since = self._retrying_since or now
-        elapsed = now - self._retrying_since
-        if elapsed > RETRY_DEADLINE_SECONDS:
-            raise error
-        seconds = min(max(elapsed, 1), MAX_BACKOFF_SECONDS)
-        log.warning("consumer.retry_scheduled", seconds=seconds, retrying_seconds=elapsed, error=str(error))
-        self._health.mark_unavailable("handler", str(error))
-        self._health.heartbeat()  # the attempt that has failed may have taken half of the watchdog's time, too
-        stop.wait(seconds)
-        self._health.heartbeat()
+    def _reconnect(self, error: BrokerUnavailable, stop: threading.Event) -> None:
+        """Replace the producer once the broker answers, and rewind."""
+        while True:
+            self._broker_retries.pause(error, stop)
+            if stop.is_set():
+                return
+            try:
+                self._producer.reconnect()
+                break
+            except BrokerUnavailable as still_unavailable:
+                error = still_unavailable
+        self._health.mark_available("broker")
+        log.info("consumer.producer_replaced")
+        self._rewind_now_or_after_poll()
 
     def _rewind_to_committed(self) -> None:
         """Read all assigned partitions again from their committed offsets, dropping everything after them."""
@@ -323,8 +332,9 @@ class ConsumerLoop:
 
     def _rewind_now_or_after_poll(self) -> None:
         try:
-            self._rewind_to_committed()
-        except (Rebalanced, RetryLater) as error:  # as of the position of a partition of which nothing is committed
+            with translate_errors(self._producer.kafka):
+                self._rewind_to_committed()
+        except (Rebalanced, RetryLater, BrokerUnavailable) as error:  # of the position of what was never committed
             log.warning("consumer.rewind_postponed", error=str(error))
             self._must_rewind = True
 

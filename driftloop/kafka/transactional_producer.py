@@ -7,6 +7,7 @@ from typing import NamedTuple
 from kafka import ConsumerGroupMetadata, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.errors import (
     CommitFailedError,
+    FencedInstanceIdError,
     IllegalGenerationError,
     InvalidProducerEpochError,
     KafkaError,
@@ -17,7 +18,12 @@ from kafka.errors import (
 
 from driftloop.errors import DriftloopError
 from driftloop.events import Event
-from driftloop.kafka.client import broker_unavailable, create_transactional_producer, translate_errors
+from driftloop.kafka.client import (
+    broker_unavailable,
+    close_producer,
+    create_transactional_producer,
+    translate_errors,
+)
 from driftloop.kafka.codec import Message, encode
 from driftloop.settings import KafkaSettings, TopicsSettings
 
@@ -98,9 +104,9 @@ class TransactionalProducer:
            as if nothing had happened if a batch was dropped for a new producer epoch.
         6. Commit the transaction.
 
-        If a step fails the transaction is aborted, and readers of committed messages see nothing of it. After a
-        rebalance the producer is replaced, because kafka-python would send the refused offsets with its next
-        transaction, when their partitions may already have moved on with another owner.
+        After a rebalance the transaction is aborted, and readers of committed messages see nothing of it. The producer
+        is replaced, because kafka-python would send the refused offsets with its next transaction, when their
+        partitions may already have moved on with another owner.
 
         Args:
             group: The consumer's membership.
@@ -112,7 +118,8 @@ class TransactionalProducer:
             Rebalanced: The membership is outdated; nothing is committed.
             InstanceReplaced: A later producer of the same source and instance has fenced this one; nothing is
                 committed.
-            BrokerUnavailable: The broker does not answer; whether the transaction is committed is unknown.
+            BrokerUnavailable: The broker does not answer. Whether the transaction is committed is unknown until
+                :meth:`reconnect` has settled it.
         """
         if group.generation_id < 0:  # a broker would accept a commit without a membership while the group is empty
             raise Rebalanced("this consumer is no longer a member of its group")
@@ -128,17 +135,25 @@ class TransactionalProducer:
             for future in sent:
                 future.get()
             self._producer.commit_transaction()
-        except KafkaError as error:
+        except REBALANCE_ERRORS as error:
             with suppress(KafkaError):
                 self._producer.abort_transaction()
-            if isinstance(error, REBALANCE_ERRORS):
-                self._producer.close(timeout=1)
-                self._producer = self._open()
-                raise Rebalanced(str(error)) from error
-            if isinstance(error, ProducerFencedError | InvalidProducerEpochError):
-                raise InstanceReplaced(f"the producer was fenced: {type(error).__name__}") from error
+            self.reconnect()
+            raise Rebalanced(str(error)) from error
+        except (ProducerFencedError, InvalidProducerEpochError, FencedInstanceIdError) as error:
+            raise InstanceReplaced(f"the producer was fenced: {type(error).__name__}") from error
+        except KafkaError as error:  # an abort would wait for the same broker
             raise broker_unavailable(self.kafka, error) from error
+
+    def reconnect(self) -> None:
+        """Replace the connection; the broker completes or aborts the transaction of the one before first.
+
+        Raises:
+            BrokerUnavailable: No broker answers; call it again.
+        """
+        self.close()
+        self._producer = self._open()
 
     def close(self) -> None:
         """Disconnect without waiting for the broker."""
-        self._producer.close(timeout=1)
+        close_producer(self._producer)

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaConnectionError, ProducerFencedError
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError, ProducerFencedError
 from kafka.structs import MemberState
 from prometheus_client import REGISTRY
 
 from driftloop.errors import BrokerUnavailable
 from driftloop.events import Event, Outcome
-from driftloop.kafka import consumer_loop
+from driftloop.kafka import consumer_loop, retries
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.codec import Message, encode
 from driftloop.kafka.consumed_message import ConsumedMessage
@@ -89,6 +89,7 @@ class Setup:
         self.polls = 0
         self.stop = threading.Event()
         self.pauses: list[float] = []
+        self.before_pause: Callable[[], object] = list
         self._poll = self.consumer.poll
         monkeypatch.setattr(self.consumer, "poll", self._poll_until_nothing_is_left)
         monkeypatch.setattr(self.stop, "wait", self._pause)
@@ -107,6 +108,7 @@ class Setup:
         return bool(self.consumer.group_metadata().generation_id == self.broker.generation)
 
     def _pause(self, seconds: float) -> bool:
+        self.before_pause()
         self.pauses.append(seconds)
         return self.stop.is_set()
 
@@ -342,7 +344,7 @@ def test_loop_is_not_stalled_while_it_retries_what_fails_slowly(setup: Setup, mo
     setup.handler.on_message = fail_slowly
     setup.run()
     assert stalled == [None] * 5
-    assert now[0] > 1000 + 6 * 35 + 3 * consumer_loop.MAX_BACKOFF_SECONDS
+    assert now[0] > 1000 + 6 * 35 + 3 * consumer_loop.MAX_HANDLER_PAUSE_SECONDS
 
 
 def test_loop_raises_retry_later_after_deadline(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,8 +366,8 @@ def test_loop_raises_retry_later_after_deadline(setup: Setup, monkeypatch: pytes
     with pytest.raises(RetryLater, match="no bucket"):
         setup.run()
     assert setup.pauses[:4] == [1, 1, 2, 4]
-    assert max(setup.pauses) == consumer_loop.MAX_BACKOFF_SECONDS
-    assert now[0] - 1000 > consumer_loop.RETRY_DEADLINE_SECONDS
+    assert max(setup.pauses) == consumer_loop.MAX_HANDLER_PAUSE_SECONDS
+    assert now[0] - 1000 > retries.DEADLINE_SECONDS
     assert setup.committed() == {}
 
 
@@ -427,12 +429,66 @@ def test_loop_counts_consecutive_invalid_messages_again_after_rewind(setup: Setu
     assert setup.committed() == {0: 3}
 
 
-def test_loop_ends_if_broker_does_not_answer_a_commit(setup: Setup) -> None:
+@pytest.mark.parametrize("step", ["commit_transaction", "answer to commit_transaction"])
+def test_loop_goes_on_after_a_commit_that_the_broker_did_not_answer(setup: Setup, step: str) -> None:
+    setup.add("a", "b")
+    setup.broker.faults[step] = [KafkaConnectionError("gone")]
+    setup.broker.faults["KafkaProducer"] = [None, KafkaConnectionError("still gone")]
+    reasons: list[str] = []
+    setup.before_pause = lambda: reasons.append(setup.health.unavailable["broker"])
+    setup.handler.on_message = lambda message: setup.handler.commit(message, outcome("published"))
+    setup.run()
+    assert [reason.split(": ")[-1] for reason in reasons] == ["gone", "still gone"]
+    assert setup.health.unavailable == {}
+    assert setup.committed() == {0: 2}
+    assert len(setup.broker.messages("drift")) == 2
+    times = 2 if step == "commit_transaction" else 1  # committed, although nobody said so
+    assert setup.handler.handled() == [(0, 0, "a"), (0, 1, "b")] * times
+
+
+def test_loop_reads_again_if_the_broker_does_not_tell_what_is_committed(setup: Setup) -> None:
     setup.add("a")
+    setup.broker.faults["committed"] = [KafkaTimeoutError("too slow")]
+    setup.run()
+    assert setup.handler.handled() == [(0, 0, "a")]
+    assert setup.committed() == {0: 1}
+
+
+def test_loop_ends_if_no_broker_answers_for_long(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.add("a")
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     setup.broker.faults["commit_transaction"] = [KafkaConnectionError("gone")]
+    setup.broker.faults["init_transactions"] = [None, *(KafkaConnectionError("gone") for _ in range(1_000))]
+
+    def advance() -> None:
+        now[0] += 10
+
+    setup.before_pause = advance
     with pytest.raises(BrokerUnavailable, match=r"fake:9092 \(DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS\).*gone"):
         setup.run()
+    assert now[0] - 1000 > retries.DEADLINE_SECONDS
     assert setup.committed() == {}
+
+
+def test_failures_long_after_one_another_are_no_series(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup.add(*"abcdefgh")
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    failed: set[int] = set()
+
+    def fail_once(message: ConsumedMessage) -> list[Commit]:
+        if message.offset not in failed:
+            failed.add(message.offset)
+            now[0] += 300
+            raise RetryLater("no bucket")
+        return setup.handler.commit(message) if message.offset == 7 else []
+
+    setup.handler.on_message = fail_once
+    setup.run()
+    assert now[0] - 1000 > retries.DEADLINE_SECONDS
+    assert setup.pauses == [1] * 8
+    assert setup.committed() == {0: 8}
 
 
 def test_loop_joins_again_after_stalled_rebalance(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,14 +97,19 @@ def test_commit_of_outdated_member_is_refused(broker: FakeBroker, producer: Tran
 
 
 @pytest.mark.parametrize("step", ["send", "send_offsets_to_transaction", "commit_transaction", "future.get"])
-def test_commit_aborts_if_broker_does_not_answer(
+def test_commit_without_an_answer_is_settled_by_reconnecting(
     broker: FakeBroker, producer: TransactionalProducer, step: str
 ) -> None:
     broker.faults[step] = [KafkaTimeoutError("too slow")]
     with pytest.raises(BrokerUnavailable, match=r"fake:9092 \(DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS\).*too slow"):
         producer.commit(MEMBER, {INPUT: CommittedPosition(5)}, [EVENT])
-    assert broker.producers[0].aborts == 1
-    assert len(broker.producers) == 1
+    assert broker.messages("outcomes") == []
+
+    producer.reconnect()
+    producer.commit(MEMBER, {INPUT: CommittedPosition(5)}, [EVENT])
+    unanswered, current = broker.producers
+    assert (unanswered.closed, current.closed) == (True, False)
+    assert len(broker.messages("outcomes")) == 1
 
 
 @pytest.mark.parametrize("step", ["KafkaProducer", "init_transactions"])

@@ -40,7 +40,7 @@ class FakeBroker:
         self.assigned: set[TopicPartition] | None = None
         self.commits = 0
         self.producers: list[FakeProducer] = []
-        self.faults: dict[str, list[KafkaError]] = defaultdict(list)
+        self.faults: dict[str, list[KafkaError | None]] = defaultdict(list)
         """Errors that the next calls of a client's method raise, by the method's name."""
         monkeypatch.setattr(client, "KafkaConsumer", lambda **options: FakeConsumer(self, options))
         monkeypatch.setattr(client, "KafkaProducer", lambda **options: FakeProducer(self, options))
@@ -67,9 +67,9 @@ class FakeBroker:
         self.assigned = set(assigned)
 
     def raise_fault(self, method: str) -> None:
-        """Raise the next error that a test has planned for a method."""
-        if self.faults[method]:
-            raise self.faults[method].pop(0)
+        """Raise the next error that a test has planned for a method; ``None`` stands for a call without one."""
+        if self.faults[method] and (error := self.faults[method].pop(0)) is not None:
+            raise error
 
 
 class FakeConsumer:
@@ -202,6 +202,9 @@ class FakeProducer:
         # Like kafka-python, which keeps refused offsets and sends them with the next transaction of the same producer.
         self._offsets: dict[TopicPartition, OffsetAndMetadata] = {}
         self._in_transaction = False
+        self._transaction_manager = SimpleNamespace(
+            send_offsets_to_transaction=None, begin_commit=None, begin_abort=None
+        )
         self._sender = SimpleNamespace(_client=SimpleNamespace(await_ready=self._await_ready))
         broker.producers.append(self)
 
@@ -245,6 +248,7 @@ class FakeProducer:
         self._broker.commits += 1
         self._offsets = {}
         self._in_transaction = False
+        self._broker.raise_fault("answer to commit_transaction")
 
     def abort_transaction(self) -> None:
         self.aborts += 1

@@ -1,7 +1,8 @@
 """The stack as faults hit it: two models, and a proxy in each connection between two parts."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
@@ -118,19 +119,26 @@ class System:
 
     def start_all(self) -> None:
         """Kill all services and start them again, and start whatever a fault has left stopped."""
-        for name in (*OF_OTHERS, *SERVICES):
-            if name in SERVICES:
-                self.kill(name)
-            if name in self.down or not self.stack.executors[name].running():
-                self.start(name)
+        for name in SERVICES:
+            self.kill(name)
+        for names in (OF_OTHERS, SERVICES):
+            self._start_at_once([name for name in names if name in self.down or not self._is_running(name)])
 
     def restart_exited(self) -> None:
         """Start components again that have ended by themselves, as a supervisor does."""
-        for name in (*OF_OTHERS, *SERVICES):
-            if name not in self.down and not self.stack.executors[name].running():
-                self.exits += 1
-                self.log(f"{name} has ended, and is started again")
-                self.start(name)
+        ended = [name for name in (*OF_OTHERS, *SERVICES) if name not in self.down and not self._is_running(name)]
+        for name in ended:
+            self.exits += 1
+            self.log(f"{name} has ended, and is started again")
+        self._start_at_once(ended)
+
+    def _is_running(self, name: str) -> bool:
+        return bool(self.stack.executors[name].running())
+
+    def _start_at_once(self, names: Sequence[str]) -> None:
+        """Start components beside one another: none of them waits for another one's start."""
+        with ThreadPoolExecutor(max(len(names), 1)) as starts:
+            list(starts.map(self.start, names))
 
     def keep_retraining(self, fault: str) -> None:
         """Request a retrain of each model of which none is under way. Raises :class:`BrokerUnavailable`."""
