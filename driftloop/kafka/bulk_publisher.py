@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 from kafka.producer.future import FutureRecordMetadata
 
 from driftloop.events import Event
-from driftloop.kafka.client import create_idempotent_producer, translate_errors
+from driftloop.kafka.client import close_producer, create_idempotent_producer, translate_errors
 from driftloop.kafka.codec import SerializedEvent, to_message
 from driftloop.settings import KafkaSettings, TopicsSettings
 
@@ -103,7 +103,7 @@ class BulkPublisher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Disconnect. After an error nothing is waited for."""
-        self._producer.close(timeout=0 if error else self._kafka.request_timeout_seconds)
+        close_producer(self._producer, 0 if error else self._kafka.request_timeout_seconds)
 
 
 def shared_headers(event: type[Event], source: str) -> list[tuple[str, bytes]]:

@@ -151,10 +151,10 @@ def create_transactional_producer(
     return producer
 
 
-def close_producer(producer: KafkaProducer) -> None:
-    """Disconnect a producer within two seconds, without what it has not sent by then."""
+def close_producer(producer: KafkaProducer, seconds: float = 1) -> None:
+    """Disconnect a producer after ``seconds`` at most, without what it has not sent by then."""
     try:
-        producer.close(timeout=1)
+        producer.close(timeout=seconds)
     except KafkaTimeoutError:  # raised before anything is closed (in 3.0.12): give up what waits, and close the rest
         producer._sender.force_close()
         producer._sender.join(1)

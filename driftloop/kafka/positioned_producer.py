@@ -11,11 +11,10 @@ from contextlib import suppress
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
-from driftloop.kafka.client import create_reader, create_transactional_producer, translate_errors
+from driftloop.kafka.client import close_producer, create_reader, create_transactional_producer, translate_errors
 from driftloop.kafka.transactional_producer import OutgoingMessage
 from driftloop.settings import KafkaSettings
 
-RECONNECT_MS = 1_000  # while the broker is unavailable; kafka-python would back off to half a minute
 BATCH_BYTES = 500_000
 
 
@@ -37,7 +36,7 @@ class PositionedProducer:
         self._kafka = kafka
         self._partition = TopicPartition(topic, 0)
         # It never joins its group: the group only stores the position.
-        self._consumer = create_reader(kafka, group_id=name, reconnect_backoff_max_ms=RECONNECT_MS)
+        self._consumer = create_reader(kafka, group_id=name)
         try:
             self._producer = create_transactional_producer(
                 kafka,
@@ -45,7 +44,6 @@ class PositionedProducer:
                 transactional_id=name,
                 linger_ms=5,
                 batch_size=BATCH_BYTES,
-                reconnect_backoff_max_ms=RECONNECT_MS,
             )
         except BaseException:
             self._consumer.close()
@@ -105,5 +103,5 @@ class PositionedProducer:
 
     def close(self) -> None:
         """Disconnect without waiting for the broker."""
-        self._producer.close(timeout=1)
+        close_producer(self._producer)
         self._consumer.close(autocommit=False)

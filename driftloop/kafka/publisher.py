@@ -7,7 +7,7 @@ from typing import Self
 from kafka.producer.future import FutureRecordMetadata
 
 from driftloop.events import Event
-from driftloop.kafka.client import create_idempotent_producer, translate_errors
+from driftloop.kafka.client import close_producer, create_idempotent_producer, translate_errors
 from driftloop.kafka.codec import encode
 from driftloop.settings import KafkaSettings, TopicsSettings
 
@@ -55,7 +55,7 @@ class Publisher:
 
     def close(self) -> None:
         """Send the queued events, for as long as the request timeout allows, then disconnect."""
-        self._producer.close(timeout=self._kafka.request_timeout_seconds)
+        close_producer(self._producer, self._kafka.request_timeout_seconds)
 
     def __enter__(self) -> Self:
         """Return the publisher itself."""
