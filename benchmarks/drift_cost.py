@@ -31,7 +31,7 @@ from driftloop.drift.settings import WindowSettings
 from driftloop.drift.statistics import StatisticKey, window_statistics
 from driftloop.events import PREDICTION_COLUMN, DriftVerdict, Prediction, frame_to_columns
 from driftloop.kafka.codec import decode, encode
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import save_reference
 from stack.running import Stack, StackStartError
 from tests.support import flights_model, report, stack_fixture
@@ -295,7 +295,7 @@ def measure_throughput(events: int) -> Throughput:
         training_rows = usecase.rows_between(usecase.load_rows(), *flights_model.WINTER)
         estimator, _ = train(usecase, training_rows)
         reference = build_reference(usecase, estimator, training_rows, WindowSettings(rows=WINDOW_ROWS))
-        save_reference(Bucket(stack.storage), flights_model.MODEL, "1", reference)
+        save_reference(ObjectStore(stack.storage), flights_model.MODEL, "1", reference)
         times = sample_evenly(training_rows[[usecase.timestamp]], events)[usecase.timestamp]
         publish_events(stack, sample_evenly(reference.rows, events), times, events)
         log(f"{events:,} events published")

@@ -5,8 +5,8 @@ import pandas as pd
 from driftloop.evaluation.metrics import FloatArray
 from driftloop.registry.loading import LoadedModel
 from driftloop.storage import labelled_archive
-from driftloop.storage.bucket import Bucket
 from driftloop.storage.labelled_archive import ArchiveQuery
+from driftloop.storage.object_store import ObjectStore
 from driftloop.usecase import UseCase
 from driftloop.usecase_setting import UseCaseSetting
 from driftloop_cli.settings import StorageCliSettings
@@ -21,7 +21,9 @@ class ArchivedRowsSettings(StorageCliSettings):
 def read_labelled_rows(settings: ArchivedRowsSettings, query: ArchiveQuery) -> pd.DataFrame:
     """Return the rows of the archive that match and whose outcome is one that the use case knows, ordered by time."""
     use_case = settings.use_case
-    with labelled_archive.open_archive(Bucket(settings.storage).require_answer(), settings.topics, use_case) as archive:
+    with labelled_archive.open_archive(
+        ObjectStore(settings.storage).require_answer(), settings.topics, use_case
+    ) as archive:
         return archive.read(query)
 
 

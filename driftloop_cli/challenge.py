@@ -16,8 +16,8 @@ from driftloop.events import Evaluation, ModelStateChanged, new_event_id
 from driftloop.registry.loading import load_model
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.registry.smoke_test import SmokeTestProcess
-from driftloop.storage.bucket import Bucket
 from driftloop.storage.labelled_archive import ArchiveQuery
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import ReferenceUnavailable, load_reference, save_gate_evaluation
 from driftloop.telemetry import tracing
 from driftloop_cli.archived_rows import ArchivedRowsSettings, predict_rows, read_labelled_rows
@@ -66,7 +66,7 @@ def challenge(
     if version == champion:
         raise ChallengeImpossible(f"version {version} is in service already")
     try:  # without a reference nobody would watch its windows
-        load_reference(Bucket(settings.storage).require_answer(), registry.model, version)
+        load_reference(ObjectStore(settings.storage).require_answer(), registry.model, version)
     except ReferenceUnavailable as error:
         raise ChallengeImpossible(f"{error}; driftloop adopt makes one") from error
     with (
@@ -135,7 +135,7 @@ def promote(
         trained_through=passed.trained_through.to_pydatetime(),
     )
     if passed.evaluation is not None:  # its quality in service is compared with this
-        save_gate_evaluation(Bucket(settings.storage), registry.model, passed.version, passed.evaluation)
+        save_gate_evaluation(ObjectStore(settings.storage), registry.model, passed.version, passed.evaluation)
     registry.record_result(passed.version, change)
     registry.promote(passed.version)
     return change

@@ -37,7 +37,7 @@ from driftloop.events import (
 from driftloop.kafka import reader
 from driftloop.registry.model_registry import ALIAS_CHALLENGER, ALIAS_PREVIOUS, ModelRegistry, identify
 from driftloop.storage import labelled_archive, reference_store
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop_cli.row_keys import last_offsets, name_rows, rows_of_key
 from driftloop_cli.settings import StorageCliSettings
 
@@ -140,23 +140,23 @@ def explain_prediction(settings: StorageCliSettings, name: str) -> Explanation |
         settings: Where archive and topics are.
         name: The prediction's id, or a client's own key, which means the row of this key that was predicted last.
     """
-    bucket = Bucket(settings.storage).require_answer()
+    store = ObjectStore(settings.storage).require_answer()
     prediction_id, row = name, None
-    prediction = locate(settings, bucket, prediction_id)
-    if prediction is None and len(rows := rows_of_key(settings, bucket, name)):
+    prediction = locate(settings, store, prediction_id)
+    if prediction is None and len(rows := rows_of_key(settings, store, name)):
         last = rows.iloc[-1]
         prediction_id, row = str(last[ID_COLUMN]), int(last[ROW_COLUMN])
-        prediction = locate(settings, bucket, prediction_id)
+        prediction = locate(settings, store, prediction_id)
     if prediction is None:
         return None
-    outcomes = outcomes_of(settings, bucket, prediction_id, prediction)
+    outcomes = outcomes_of(settings, store, prediction_id, prediction)
     registered, registry_error = _registered_version(settings, prediction)
-    explanation = explanation_of(bucket, prediction_id, prediction, outcomes, registered, registry_error)
+    explanation = explanation_of(store, prediction_id, prediction, outcomes, registered, registry_error)
     return explanation if row is None else explanation.model_copy(update={"rows": [explanation.rows[row]]})
 
 
 def explanation_of(
-    bucket: Bucket,
+    store: ObjectStore,
     prediction_id: str,
     prediction: LocatedPrediction,
     outcomes: pd.DataFrame,
@@ -165,7 +165,7 @@ def explanation_of(
 ) -> Explanation:
     """Return the explanation of a prediction that was found, with the URLs of its window's report and reference."""
     trace = prediction.event.traceparent if prediction.event is not None else None
-    prefix = reference_store.find_reference(bucket, prediction.model, prediction.version, prediction.run_id or "")
+    prefix = reference_store.find_reference(store, prediction.model, prediction.version, prediction.run_id or "")
     return Explanation(
         id=prediction_id,
         model=prediction.model,
@@ -184,21 +184,21 @@ def explanation_of(
         ],
         archive=prediction.archive,
         verdict=prediction.verdict,
-        report=_report_url(bucket, prediction),
+        report=_report_url(store, prediction),
         registered=registered,
         registry_error=registry_error,
-        reference=bucket.url(prefix),
-        reference_is_complete=bucket.exists(f"{prefix}/profile.json"),
+        reference=store.url(prefix),
+        reference_is_complete=store.exists(f"{prefix}/profile.json"),
     )
 
 
-def locate(settings: StorageCliSettings, bucket: Bucket, prediction_id: str) -> LocatedPrediction | None:
+def locate(settings: StorageCliSettings, store: ObjectStore, prediction_id: str) -> LocatedPrediction | None:
     """Return the prediction from the archive or, while its window is open, from the topic."""
-    return _locate_in_archive(settings, bucket, prediction_id) or _locate_on_topic(settings, prediction_id)
+    return _locate_in_archive(settings, store, prediction_id) or _locate_on_topic(settings, prediction_id)
 
 
 def outcomes_of(
-    settings: StorageCliSettings, bucket: Bucket, prediction_id: str, prediction: LocatedPrediction | None = None
+    settings: StorageCliSettings, store: ObjectStore, prediction_id: str, prediction: LocatedPrediction | None = None
 ) -> pd.DataFrame:
     """Return all reported outcomes of a prediction's rows (row, outcome and time), sorted by time.
 
@@ -207,18 +207,18 @@ def outcomes_of(
 
     Args:
         settings: Where archive and topics are.
-        bucket: The bucket with the archive.
+        store: The bucket with the archive.
         prediction_id: The prediction's id.
         prediction: The prediction, of whose keys outcomes may be, too.
     """
     keys = {key for key in prediction.keys if key is not None} if prediction else set()
     since = (event_id_time(prediction_id) or datetime.fromtimestamp(0, UTC) + MAX_CLOCK_SKEW) - MAX_CLOCK_SKEW
-    files = bucket.list_modified_since(f"events/{settings.topics.outcomes}", since)
+    files = store.list_modified_since(f"events/{settings.topics.outcomes}", since)
     empty = pd.DataFrame(columns=OUTCOME_COLUMNS)
 
     def read(file: str) -> pd.DataFrame:
         try:
-            rows = bucket.read_parquet(file, [*OUTCOME_COLUMNS, "outcome_label"])
+            rows = store.read_parquet(file, [*OUTCOME_COLUMNS, "outcome_label"])
         except FileNotFoundError:  # deleted since it was listed
             return empty
         rows = rows[(rows[ID_COLUMN] == prediction_id) | rows[KEY_COLUMN].isin(keys)]
@@ -243,14 +243,16 @@ def outcomes_of(
         return empty
     found = pd.concat(frames)
     for key in set(found[KEY_COLUMN].dropna()):
-        named = name_rows(found[found[KEY_COLUMN] == key], rows_of_key(settings, bucket, key, since))
+        named = name_rows(found[found[KEY_COLUMN] == key], rows_of_key(settings, store, key, since))
         found = pd.concat([found[found[KEY_COLUMN] != key], named])
     found = found[found[ID_COLUMN] == prediction_id].sort_values(TIME_COLUMN, kind="stable")
     is_past = found[TIME_COLUMN] <= datetime.now(UTC) + labelled_archive.MAX_CLOCK_SKEW
     return pd.concat([found[~is_past], found[is_past]])
 
 
-def _locate_in_archive(settings: StorageCliSettings, bucket: Bucket, prediction_id: str) -> LocatedPrediction | None:
+def _locate_in_archive(
+    settings: StorageCliSettings, store: ObjectStore, prediction_id: str
+) -> LocatedPrediction | None:
     time = event_id_time(prediction_id)
     events = (
         reader.read_since(settings.kafka, settings.topics.drift, time - MAX_CLOCK_SKEW)
@@ -263,7 +265,7 @@ def _locate_in_archive(settings: StorageCliSettings, bucket: Bucket, prediction_
 
     def read(archive: str) -> tuple[str, pd.DataFrame]:
         try:
-            rows = bucket.read_parquet(archive.removeprefix(bucket.url("")))
+            rows = store.read_parquet(archive.removeprefix(store.url("")))
         except FileNotFoundError:  # deleted by the bucket's lifecycle rule or by an operator
             return archive, pd.DataFrame({ID_COLUMN: []})
         return archive, rows[rows[ID_COLUMN] == prediction_id]
@@ -343,11 +345,11 @@ def _reported_outcomes(outcomes: pd.DataFrame) -> list[ReportedOutcome]:
     ]
 
 
-def _report_url(bucket: Bucket, prediction: LocatedPrediction) -> str | None:
+def _report_url(store: ObjectStore, prediction: LocatedPrediction) -> str | None:
     if prediction.verdict is None:
         return None
     report = f"reports/{prediction.model}/{prediction.version}/{prediction.verdict.window.name}.html"
-    return bucket.url(report) if bucket.exists(report) else None
+    return store.url(report) if store.exists(report) else None
 
 
 def _registered_version(

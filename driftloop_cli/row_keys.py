@@ -7,7 +7,7 @@ import pandas as pd
 
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN, Prediction, Window
 from driftloop.kafka import reader
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop_cli.settings import StorageCliSettings
 
 MAX_PARALLEL_READS = 8
@@ -16,15 +16,17 @@ COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN]
 BEGINNING = datetime.fromtimestamp(0, UTC)
 
 
-def rows_of_key(settings: StorageCliSettings, bucket: Bucket, key: str, since: datetime = BEGINNING) -> pd.DataFrame:
+def rows_of_key(
+    settings: StorageCliSettings, store: ObjectStore, key: str, since: datetime = BEGINNING
+) -> pd.DataFrame:
     """Return the rows of any model with a key, sorted by time: of slices archived since a time, and of open windows."""
     topic = settings.topics.predictions
-    files = bucket.list_modified_since(f"events/{topic}", since)
+    files = store.list_modified_since(f"events/{topic}", since)
     latest = sorted(files, key=lambda file: Window.parse(file).first_offset)[-MAX_SLICES:]
 
     def read(file: str) -> pd.DataFrame:
         try:
-            rows = bucket.read_parquet(file, COLUMNS)
+            rows = store.read_parquet(file, COLUMNS)
         except FileNotFoundError:  # deleted since it was listed
             return pd.DataFrame(columns=COLUMNS)
         return rows[rows[KEY_COLUMN] == key]

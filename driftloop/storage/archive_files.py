@@ -12,7 +12,7 @@ import structlog
 from driftloop.errors import DriftloopError
 from driftloop.events import Window
 from driftloop.settings import TopicsSettings
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
 
@@ -30,14 +30,14 @@ class ArchiveFiles(NamedTuple):
     outcomes: Sequence[Path] = ()
 
 
-def download_archive(bucket: Bucket, topics: TopicsSettings, folder: Path) -> ArchiveFiles:
+def download_archive(store: ObjectStore, topics: TopicsSettings, folder: Path) -> ArchiveFiles:
     """Download predictions and outcomes into a folder; see :func:`download_slices` for what it raises."""
     # Outcomes first: rows that are archived between the two downloads then are no outcomes without a prediction.
-    outcomes = download_slices(bucket, topics.outcomes, folder / topics.outcomes)
-    return ArchiveFiles(download_slices(bucket, topics.predictions, folder / topics.predictions), outcomes)
+    outcomes = download_slices(store, topics.outcomes, folder / topics.outcomes)
+    return ArchiveFiles(download_slices(store, topics.predictions, folder / topics.predictions), outcomes)
 
 
-def download_slices(bucket: Bucket, topic: str, folder: Path) -> list[Path]:
+def download_slices(store: ObjectStore, topic: str, folder: Path) -> list[Path]:
     """Download a topic's slices into a folder; return the files that have rows, in the archive's order.
 
     Files of an earlier call are not downloaded again, since a slice never changes. Files of slices that the bucket no
@@ -48,13 +48,13 @@ def download_slices(bucket: Bucket, topic: str, folder: Path) -> list[Path]:
         StorageUnavailable: if the bucket does not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = {PurePosixPath(path).name: path for path in bucket.list_paths(f"events/{topic}/") if _is_slice(path)}
+    names = {PurePosixPath(path).name: path for path in store.list_paths(f"events/{topic}/") if _is_slice(path)}
     for stale in {file.name for file in folder.iterdir()} - names.keys():
         (folder / stale).unlink(missing_ok=True)
 
     def fetch(name: str) -> None:
         try:
-            content = bucket.read(names[name])
+            content = store.read(names[name])
         except FileNotFoundError:  # an orphan that was deleted since it was listed; committed slices have its rows
             log.warning("archive.slice_disappeared", window=PurePosixPath(name).stem)
             return
@@ -66,9 +66,7 @@ def download_slices(bucket: Bucket, topic: str, folder: Path) -> list[Path]:
         for _ in pool.map(fetch, [name for name in names if not (folder / name).exists()]):
             pass
     return [
-        folder / name
-        for name in names
-        if (folder / name).exists() and _has_rows(folder / name, bucket.url(names[name]))
+        folder / name for name in names if (folder / name).exists() and _has_rows(folder / name, store.url(names[name]))
     ]
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from driftloop.errors import DriftloopError, RegistryRefused
 from driftloop.settings import StorageSettings
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 
 if TYPE_CHECKING:
     from driftloop.registry.model_registry import ModelRegistry
@@ -76,7 +76,7 @@ def is_pushed(storage: StorageSettings, pointer: DvcPointer) -> bool:
     Raises:
         StorageUnavailable: if the bucket does not answer.
     """
-    return Bucket(storage).exists(f"{REMOTE_PREFIX}/files/md5/{pointer.md5[:2]}/{pointer.md5[2:]}")
+    return ObjectStore(storage).exists(f"{REMOTE_PREFIX}/files/md5/{pointer.md5[:2]}/{pointer.md5[2:]}")
 
 
 def pull(storage: StorageSettings, pointer: str, into: Path) -> Path:
@@ -199,7 +199,7 @@ def _temporary_repo(storage: StorageSettings) -> Iterator[tuple[Path, Any]]:
         raise ImportError(f"datasets need DVC, which is not installed; to install it: {INSTALL_HINT}") from error
 
     logging.getLogger("dvc").setLevel(logging.WARNING)  # it logs every new repository, and these exist for seconds
-    Bucket(storage).require_answer()  # fail early: DVC retries for long without a log; also sets up gcsfs
+    ObjectStore(storage).require_answer()  # fail early: DVC retries for long without a log; also sets up gcsfs
     remote: dict[str, object] = {"url": f"gs://{storage.bucket}/{REMOTE_PREFIX}"}
     if storage.endpoint:
         remote |= {"endpointurl": storage.endpoint, "allow_anonymous_login": True}

@@ -41,7 +41,6 @@ from driftloop.events import (
 )
 from driftloop.settings import TopicsSettings
 from driftloop.storage.archive_files import ArchiveFiles, ArchiveUnreadable, download_archive
-from driftloop.storage.bucket import Bucket
 from driftloop.storage.duckdb_sql import (
     POSITION_COLUMNS,
     TIMESTAMP_TYPE,
@@ -61,6 +60,7 @@ from driftloop.storage.duckdb_sql import (
     try_cast_sql,
     with_json_fields_sql,
 )
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.outcome_sql import outcome_sql, reported_sql
 from driftloop.usecase import UseCase
 
@@ -130,7 +130,7 @@ class ArchiveAnomalies(NamedTuple):
 
 @contextmanager
 def open_archive(
-    bucket: Bucket,
+    store: ObjectStore,
     topics: TopicsSettings,
     use_case: UseCase,
     *,
@@ -143,7 +143,7 @@ def open_archive(
     This function and the archive's methods raise :class:`ArchiveUnreadable` for a file that cannot be read.
 
     Args:
-        bucket: the bucket that holds the archive.
+        store: the bucket that holds the archive.
         topics: names of the topics of predictions and outcomes.
         use_case: the model's name, columns and time zone.
         types: DuckDB types of features; by default those of their kinds, and the type in the archive for a category.
@@ -152,7 +152,7 @@ def open_archive(
     """
     with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as scratch:
         files = folder or Path(scratch)
-        downloaded = download_archive(bucket, topics, files)
+        downloaded = download_archive(store, topics, files)
         with connect(Path(scratch), memory_mb) as connection:
             yield LabelledArchive(connection, use_case, types or {}, downloaded)
 

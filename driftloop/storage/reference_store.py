@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from driftloop.drift.profile import DriftProfile
 from driftloop.errors import DriftloopError
 from driftloop.events import Evaluation, require_name
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 
 MAX_ROWS = 200_000  # more rows would not change the statistics: distances to every second row are the same
 
@@ -47,16 +47,16 @@ def reference_prefix(model: str, version: str, run_id: str = "") -> str:
     return "/".join(["references", *map(require_name, (model, version, *([run_id] if run_id else [])))])
 
 
-def save_reference(bucket: Bucket, model: str, version: str, reference: Reference, run_id: str = "") -> str:
+def save_reference(store: ObjectStore, model: str, version: str, reference: Reference, run_id: str = "") -> str:
     """Save the reference of a version and its run; return its gs:// URL."""
     prefix = reference_prefix(model, version, run_id)
-    bucket.write_parquet(f"{prefix}/rows.parquet", subsample_evenly(reference.rows))
-    bucket.write(f"{prefix}/profile.json", reference.profile.model_dump_json().encode())
-    bucket.write(_last_run_path(model, version), run_id.encode())
-    return bucket.url(prefix)
+    store.write_parquet(f"{prefix}/rows.parquet", subsample_evenly(reference.rows))
+    store.write(f"{prefix}/profile.json", reference.profile.model_dump_json().encode())
+    store.write(_last_run_path(model, version), run_id.encode())
+    return store.url(prefix)
 
 
-def find_reference(bucket: Bucket, model: str, version: str, run_id: str = "") -> str:
+def find_reference(store: ObjectStore, model: str, version: str, run_id: str = "") -> str:
     """Return the folder of a version's reference, which need not exist: of a run, or else the one saved last.
 
     Raises:
@@ -64,16 +64,16 @@ def find_reference(bucket: Bucket, model: str, version: str, run_id: str = "") -
     """
     if not run_id:
         with suppress(FileNotFoundError):
-            run_id = bucket.read(_last_run_path(model, version)).decode()
+            run_id = store.read(_last_run_path(model, version)).decode()
     return reference_prefix(model, version, run_id)
 
 
-def load_profile(bucket: Bucket, model: str, version: str, run_id: str = "") -> DriftProfile:
+def load_profile(store: ObjectStore, model: str, version: str, run_id: str = "") -> DriftProfile:
     """Load the drift profile of a version's reference, without the rows. Raises what :func:`load_reference` raises."""
-    return _load_profile(bucket, model, version, find_reference(bucket, model, version, run_id))
+    return _load_profile(store, model, version, find_reference(store, model, version, run_id))
 
 
-def load_reference(bucket: Bucket, model: str, version: str, run_id: str = "") -> Reference:
+def load_reference(store: ObjectStore, model: str, version: str, run_id: str = "") -> Reference:
     """Load the reference of a version, of a run if it is known.
 
     Raises:
@@ -81,12 +81,12 @@ def load_reference(bucket: Bucket, model: str, version: str, run_id: str = "") -
         ReferenceUnavailable: if an object cannot be read.
         StorageUnavailable: if the bucket does not answer.
     """
-    prefix = find_reference(bucket, model, version, run_id)
-    profile = _load_profile(bucket, model, version, prefix)
+    prefix = find_reference(store, model, version, run_id)
+    profile = _load_profile(store, model, version, prefix)
     try:
-        rows = bucket.read_parquet(f"{prefix}/rows.parquet")
+        rows = store.read_parquet(f"{prefix}/rows.parquet")
     except FileNotFoundError as error:
-        raise _missing(model, version, bucket.url(prefix)) from error
+        raise _missing(model, version, store.url(prefix)) from error
     except (OSError, ValueError) as error:
         raise _unreadable(model, version, error) from error
     missing = [column for column in profile.column_types if column not in rows.columns]
@@ -95,11 +95,11 @@ def load_reference(bucket: Bucket, model: str, version: str, run_id: str = "") -
     return Reference(rows, profile)
 
 
-def _load_profile(bucket: Bucket, model: str, version: str, prefix: str) -> DriftProfile:
+def _load_profile(store: ObjectStore, model: str, version: str, prefix: str) -> DriftProfile:
     try:
-        return DriftProfile.model_validate_json(bucket.read(f"{prefix}/profile.json"))
+        return DriftProfile.model_validate_json(store.read(f"{prefix}/profile.json"))
     except FileNotFoundError as error:
-        raise _missing(model, version, bucket.url(prefix)) from error
+        raise _missing(model, version, store.url(prefix)) from error
     except (ValidationError, OSError) as error:
         raise _unreadable(model, version, error) from error
 
@@ -112,22 +112,24 @@ def _unreadable(model: str, version: str, error: Exception) -> ReferenceUnavaila
     return ReferenceUnavailable(f"the reference of version {version} of {model} cannot be read: {error}")
 
 
-def save_gate_evaluation(bucket: Bucket, model: str, version: str, evaluation: Evaluation, run_id: str = "") -> None:
+def save_gate_evaluation(
+    store: ObjectStore, model: str, version: str, evaluation: Evaluation, run_id: str = ""
+) -> None:
     """Save the evaluation of a version on the holdout, beside its reference."""
-    prefix = find_reference(bucket, model, version, run_id)
-    bucket.write(f"{prefix}/gate_evaluation.json", evaluation.model_dump_json().encode())
+    prefix = find_reference(store, model, version, run_id)
+    store.write(f"{prefix}/gate_evaluation.json", evaluation.model_dump_json().encode())
 
 
-def load_gate_evaluation(bucket: Bucket, model: str, version: str, run_id: str = "") -> Evaluation | None:
+def load_gate_evaluation(store: ObjectStore, model: str, version: str, run_id: str = "") -> Evaluation | None:
     """Load the evaluation of a version on the holdout; ``None`` if it was never evaluated there.
 
     Raises:
         ReferenceUnavailable: if the object cannot be read.
         StorageUnavailable: if the bucket does not answer.
     """
-    path = f"{find_reference(bucket, model, version, run_id)}/gate_evaluation.json"
+    path = f"{find_reference(store, model, version, run_id)}/gate_evaluation.json"
     try:
-        return Evaluation.model_validate_json(bucket.read(path))
+        return Evaluation.model_validate_json(store.read(path))
     except FileNotFoundError:
         return None
     except ValidationError as error:

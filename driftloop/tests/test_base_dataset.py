@@ -12,7 +12,7 @@ from driftloop.exit_codes import ExitCode
 from driftloop.settings import StorageSettings
 from driftloop.storage import base_dataset, dvc
 from driftloop.storage.base_dataset import BaseDatasetDiffers
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.usecase import UseCase
 from driftloop_cli.main import app
 from tests.support.synthetic_usecase import make_use_case
@@ -44,7 +44,7 @@ def test_version_that_the_bucket_lacks_is_uploaded_only_if_the_file_is_that_vers
     storage: StorageSettings, use_case: UseCase
 ) -> None:
     published = base_dataset.publish(storage, use_case)
-    Bucket(storage).delete(f"{dvc.REMOTE_PREFIX}/files/md5/{published.md5[:2]}/{published.md5[2:]}")
+    ObjectStore(storage).delete(f"{dvc.REMOTE_PREFIX}/files/md5/{published.md5[:2]}/{published.md5[2:]}")
     assert base_dataset.publish(storage, use_case) == published._replace(action="uploaded")
     file = use_case.dvc_file.with_suffix("")
     ROWS.head(2).to_parquet(file, index=False)

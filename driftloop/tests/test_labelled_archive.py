@@ -17,7 +17,6 @@ from driftloop.events import new_event_id
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import labelled_archive
 from driftloop.storage.archive_files import ArchiveUnreadable
-from driftloop.storage.bucket import Bucket
 from driftloop.storage.duckdb_sql import CastFailures
 from driftloop.storage.labelled_archive import (
     ArchiveAnomalies,
@@ -25,6 +24,7 @@ from driftloop.storage.labelled_archive import (
     LabelledArchive,
     start_of_day,
 )
+from driftloop.storage.object_store import ObjectStore
 from driftloop.usecase import UseCase
 from tests.support.synthetic_usecase import kinds_of, make_use_case
 
@@ -59,7 +59,7 @@ class ArchiveBuilder:
 
     def __init__(self, storage: StorageSettings) -> None:
         name = new_event_id()
-        self.bucket = Bucket(storage)
+        self.store = ObjectStore(storage)
         self.topics = TopicsSettings(predictions=f"predictions-{name}", outcomes=f"outcomes-{name}")
         self._slices = 0
 
@@ -70,17 +70,17 @@ class ArchiveBuilder:
 
     def add_predictions(self, *rows: Row) -> str:
         path = self.path(self.topics.predictions)
-        self.bucket.write_parquet(path, pa.Table.from_pylist(list(rows)))
+        self.store.write_parquet(path, pa.Table.from_pylist(list(rows)))
         return path
 
     def add_outcomes(self, *rows: Row) -> str:
         path = self.path(self.topics.outcomes)
-        self.bucket.write_parquet(path, pa.Table.from_pylist(list(rows)))
+        self.store.write_parquet(path, pa.Table.from_pylist(list(rows)))
         return path
 
     @contextmanager
     def open(self, use_case: UseCase = USE_CASE, **options: Any) -> Iterator[LabelledArchive]:
-        with labelled_archive.open_archive(self.bucket, self.topics, use_case, **options) as archive:
+        with labelled_archive.open_archive(self.store, self.topics, use_case, **options) as archive:
             yield archive
 
     def rows(self, query: ArchiveQuery = labelled_archive.EVERYTHING, use_case: UseCase = USE_CASE) -> pd.DataFrame:
@@ -323,7 +323,7 @@ def test_archive_writes_unlabelled_rows_too_and_equal_bytes_each_time(archive: A
 
 
 def test_archive_may_be_empty(archive: ArchiveBuilder) -> None:
-    archive.bucket.write_parquet(archive.path(archive.topics.predictions), pd.DataFrame())
+    archive.store.write_parquet(archive.path(archive.topics.predictions), pd.DataFrame())
     with archive.open() as labelled:
         assert labelled.counts() == (0, 0, 0)
         assert labelled.anomalies() == ArchiveAnomalies(0, 0, 0, 0, 0)
@@ -346,19 +346,19 @@ def test_archive_may_be_empty(archive: ArchiveBuilder) -> None:
 def test_archive_ignores_other_files_and_names_truncated_slice(archive: ArchiveBuilder) -> None:
     archive.add_predictions(prediction(1))
     archive.add_outcomes(outcome(1, 1, known=2))
-    archive.bucket.write(f"events/{archive.topics.predictions}/notes.txt", b"nothing of ours")
+    archive.store.write(f"events/{archive.topics.predictions}/notes.txt", b"nothing of ours")
     assert archive.outcomes() == {"1": 1.0}
     path = archive.add_predictions(prediction(2))
-    content = archive.bucket.read(path)
-    archive.bucket.write(path, content[: len(content) // 2])
+    content = archive.store.read(path)
+    archive.store.write(path, content[: len(content) // 2])
     with pytest.raises(ArchiveUnreadable, match=f"{path} is not a readable Parquet file"):
         archive.rows()
 
 
 def test_archive_reports_slice_with_corrupt_pages(archive: ArchiveBuilder) -> None:
     path = archive.add_predictions(*(prediction(day) for day in range(200)))
-    content = archive.bucket.read(path)
-    archive.bucket.write(path, content[:4] + bytes(1_000) + content[1_004:])
+    content = archive.store.read(path)
+    archive.store.write(path, content[:4] + bytes(1_000) + content[1_004:])
     with pytest.raises(ArchiveUnreadable, match="the archive cannot be read"):
         archive.rows()
 
@@ -369,8 +369,8 @@ def test_archive_folder_downloads_each_slice_once_and_deletes_stale_ones(
     first, second = archive.add_predictions(prediction(1)), archive.add_predictions(prediction(2))
     with archive.open(folder=tmp_path) as labelled:
         assert labelled.counts().rows == 2
-    archive.bucket.write(first, b"a slice has its name for good, so that this is not fetched")
-    archive.bucket.delete(second)
+    archive.store.write(first, b"a slice has its name for good, so that this is not fetched")
+    archive.store.delete(second)
     archive.add_predictions(prediction(3), prediction(4))
     with archive.open(folder=tmp_path) as labelled:
         assert labelled.counts().rows == 3
@@ -386,8 +386,8 @@ def test_archive_joins_more_rows_than_fit_into_memory(archive: ArchiveBuilder, t
         )
         features = {name: random.random(of_slice) for name in names}
         answers = rows.assign(_model="m", _version="1", _prediction=0.5, **features)
-        archive.bucket.write_parquet(archive.path(archive.topics.predictions), answers)
-        archive.bucket.write_parquet(archive.path(archive.topics.outcomes), rows.assign(outcome=features["x0"]))
+        archive.store.write_parquet(archive.path(archive.topics.predictions), answers)
+        archive.store.write_parquet(archive.path(archive.topics.outcomes), rows.assign(outcome=features["x0"]))
     with archive.open(replace(USE_CASE, feature_kinds=kinds_of(names), classes=None), memory_mb=megabytes) as labelled:
         labelled.write(tmp_path / "rows.parquet")
     written = pq.read_table(tmp_path / "rows.parquet")

@@ -10,14 +10,14 @@ from driftloop.drift.calibration import calibrate
 from driftloop.errors import DriftloopError
 from driftloop.events import Evaluation
 from driftloop.storage import reference_store
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable
-from tests.support.drift_windows import FolderBucket
+from tests.support.drift_windows import FolderStore
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return FolderBucket(tmp_path / "bucket")
+def store(tmp_path: Path) -> ObjectStore:
+    return FolderStore(tmp_path / "bucket")
 
 
 @pytest.fixture(scope="module")
@@ -37,67 +37,65 @@ def reference() -> Reference:
     return Reference(rows, profile)
 
 
-def test_saved_reference_is_loaded_unchanged(bucket: Bucket, reference: Reference) -> None:
-    assert reference_store.save_reference(bucket, "m", "1", reference) == "gs://b/references/m/1"
-    loaded = reference_store.load_reference(bucket, "m", "1")
+def test_saved_reference_is_loaded_unchanged(store: ObjectStore, reference: Reference) -> None:
+    assert reference_store.save_reference(store, "m", "1", reference) == "gs://b/references/m/1"
+    loaded = reference_store.load_reference(store, "m", "1")
     pd.testing.assert_frame_equal(loaded.rows, reference.rows)
     assert loaded.profile == reference.profile
 
 
 def test_version_of_a_model_that_was_made_again_has_a_reference_of_its_own(
-    bucket: Bucket, reference: Reference
+    store: ObjectStore, reference: Reference
 ) -> None:
     evaluation = Evaluation(rows=10, days=3, resampling_unit="days", metrics={})
     for run_id, rows in (("first", reference.rows), ("second", reference.rows.head(10))):
-        url = reference_store.save_reference(bucket, "m", "1", reference._replace(rows=rows), run_id)
+        url = reference_store.save_reference(store, "m", "1", reference._replace(rows=rows), run_id)
         assert url == f"gs://b/references/m/1/{run_id}"
-        reference_store.save_gate_evaluation(
-            bucket, "m", "1", evaluation.model_copy(update={"rows": len(rows)}), run_id
-        )
+        reference_store.save_gate_evaluation(store, "m", "1", evaluation.model_copy(update={"rows": len(rows)}), run_id)
     for run_id, count in (("first", 2_000), ("second", 10), ("", 10)):
-        assert len(reference_store.load_reference(bucket, "m", "1", run_id).rows) == count
-        loaded = reference_store.load_gate_evaluation(bucket, "m", "1", run_id)
+        assert len(reference_store.load_reference(store, "m", "1", run_id).rows) == count
+        loaded = reference_store.load_gate_evaluation(store, "m", "1", run_id)
         assert loaded is not None
         assert loaded.rows == count
-        assert reference_store.load_profile(bucket, "m", "1", run_id) == reference.profile
+        assert reference_store.load_profile(store, "m", "1", run_id) == reference.profile
     for load in (reference_store.load_reference, reference_store.load_profile):
         with pytest.raises(ReferenceUnavailable, match="gs://b/references/m/1/third is incomplete or missing"):
-            load(bucket, "m", "1", "third")
+            load(store, "m", "1", "third")
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "profile.json"])
-def test_reference_with_missing_object_is_unavailable(bucket: Bucket, reference: Reference, name: str) -> None:
-    reference_store.save_reference(bucket, "m", "1", reference)
-    bucket.delete(f"{reference_store.reference_prefix('m', '1')}/{name}")
+def test_reference_with_missing_object_is_unavailable(store: ObjectStore, reference: Reference, name: str) -> None:
+    reference_store.save_reference(store, "m", "1", reference)
+    store.delete(f"{reference_store.reference_prefix('m', '1')}/{name}")
     with pytest.raises(ReferenceUnavailable, match="version 1 of m has no reference: gs://b/references/m/1"):
-        reference_store.load_reference(bucket, "m", "1")
+        reference_store.load_reference(store, "m", "1")
 
 
 @pytest.mark.parametrize("name", ["rows.parquet", "profile.json"])
-def test_reference_with_corrupt_object_is_unavailable(bucket: Bucket, reference: Reference, name: str) -> None:
-    reference_store.save_reference(bucket, "m", "1", reference)
-    bucket.write(f"{reference_store.reference_prefix('m', '1')}/{name}", b"neither Parquet nor JSON")
+def test_reference_with_corrupt_object_is_unavailable(store: ObjectStore, reference: Reference, name: str) -> None:
+    reference_store.save_reference(store, "m", "1", reference)
+    store.write(f"{reference_store.reference_prefix('m', '1')}/{name}", b"neither Parquet nor JSON")
     with pytest.raises(ReferenceUnavailable, match="the reference of version 1 of m cannot be read"):
-        reference_store.load_reference(bucket, "m", "1")
+        reference_store.load_reference(store, "m", "1")
 
 
-def test_reference_without_a_column_of_its_profile_is_unavailable(bucket: Bucket, reference: Reference) -> None:
-    reference_store.save_reference(bucket, "m", "1", reference._replace(rows=reference.rows[["x"]]))
+def test_reference_without_a_column_of_its_profile_is_unavailable(store: ObjectStore, reference: Reference) -> None:
+    reference_store.save_reference(store, "m", "1", reference._replace(rows=reference.rows[["x"]]))
     with pytest.raises(ReferenceUnavailable, match="has no column _prediction"):
-        reference_store.load_reference(bucket, "m", "1")
+        reference_store.load_reference(store, "m", "1")
 
 
-def test_gate_evaluation_is_loaded_unchanged_and_none_if_never_saved(bucket: Bucket) -> None:
+def test_gate_evaluation_is_loaded_unchanged_and_none_if_never_saved(store: ObjectStore) -> None:
     evaluation = Evaluation(rows=10, days=3, resampling_unit="days", metrics={})
-    assert reference_store.load_gate_evaluation(bucket, "m", "1") is None
-    reference_store.save_gate_evaluation(bucket, "m", "1", evaluation)
-    assert reference_store.load_gate_evaluation(bucket, "m", "1") == evaluation
+    assert reference_store.load_gate_evaluation(store, "m", "1") is None
+    reference_store.save_gate_evaluation(store, "m", "1", evaluation)
+    assert reference_store.load_gate_evaluation(store, "m", "1") == evaluation
 
 
-def test_corrupt_gate_evaluation_is_an_error(bucket: Bucket) -> None:
-    bucket.write(f"{reference_store.reference_prefix('m', '1')}/gate_evaluation.json", b'{"rows": ')
+def test_corrupt_gate_evaluation_is_an_error(store: ObjectStore) -> None:
+    store.write(f"{reference_store.reference_prefix('m', '1')}/gate_evaluation.json", b'{"rows": ')
     with pytest.raises(ReferenceUnavailable, match="the gate evaluation of version 1 of m cannot be read") as error:
-        reference_store.load_gate_evaluation(bucket, "m", "1")
+        reference_store.load_gate_evaluation(store, "m", "1")
     assert isinstance(error.value, DriftloopError)
 
 

@@ -23,7 +23,7 @@ from driftloop.registry.model_logging import log_model
 from driftloop.registry.model_registry import PARAM_TRAINED_THROUGH, ModelRegistry
 from driftloop.registry.untrusted_types import can_run_code, explain_untrusted, is_installed
 from driftloop.settings import RegistrySettings
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference, save_reference
 from driftloop.telemetry import tracing
 from driftloop_cli.adopt.conversion import convert
@@ -263,8 +263,8 @@ def _register(
     if loaded.example is None:
         raise NotAdoptable("MLflow has not stored the input example")
     version = registry.create_version(uri, adoption_id, {**tags, **profile_tags(reference.profile)})
-    bucket = Bucket(settings.storage).require_answer()
-    reference_url = save_reference(bucket, name, version, reference, str(run.info.run_id))
+    store = ObjectStore(settings.storage).require_answer()
+    reference_url = save_reference(store, name, version, reference, str(run.info.run_id))
     registry.describe(version, explanation)
     change = None
     if options.promote:

@@ -44,10 +44,10 @@ def shown_progress(what: str) -> Iterator[Callable[[int, int], None]]:
 def archive_files(settings: StorageCliSettings) -> Iterator["ArchiveFiles"]:
     """Download the archive for the time of the block."""
     from driftloop.storage.archive_files import download_archive  # noqa: PLC0415
-    from driftloop.storage.bucket import Bucket  # noqa: PLC0415  # takes a second to import
+    from driftloop.storage.object_store import ObjectStore  # noqa: PLC0415  # takes a second to import
 
     with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as folder:
-        yield download_archive(Bucket(settings.storage).require_answer(), settings.topics, Path(folder))
+        yield download_archive(ObjectStore(settings.storage).require_answer(), settings.topics, Path(folder))
 
 
 def publish(

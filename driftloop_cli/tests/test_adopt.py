@@ -25,7 +25,7 @@ from driftloop.drift.profile_summary import TAG_SMALLEST_SHIFTS, TAG_STRETCHES
 from driftloop.exit_codes import ExitCode
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.settings import RegistrySettings, StorageSettings
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import load_reference
 from driftloop_cli.adopt import conversion
 from driftloop_cli.adopt.adoption import TAG_RUN, TAG_VERSION
@@ -174,7 +174,7 @@ def test_pipeline_is_adopted_however_it_was_serialized(
     np.testing.assert_array_equal(
         loaded.estimator.predict_proba(rows[FEATURES]), estimator.predict_proba(rows[FEATURES])
     )
-    reference = load_reference(Bucket(storage), name, printed["version"])
+    reference = load_reference(ObjectStore(storage), name, printed["version"])
     assert len(reference.rows) == ROWS
     assert reference.profile.window_rows == WINDOW_ROWS
     assert max(reference.profile.importance, key=reference.profile.importance.__getitem__) == "amount"
@@ -246,7 +246,7 @@ def test_regression_and_signature_of_the_version_are_kept(
     printed = adopted(name, "--data", str(data), "--as", f"{name}-2")
     assert (printed["model"], printed["method"], printed["inferred"]) == (f"{name}-2", "predict", [])
     assert load(mlflow_url, printed).signature.inputs == signature.inputs
-    assert list(load_reference(Bucket(storage), f"{name}-2", printed["version"]).rows) == ["age", "_prediction"]
+    assert list(load_reference(ObjectStore(storage), f"{name}-2", printed["version"]).rows) == ["age", "_prediction"]
 
 
 # What a pickle may not do, and what is asked.

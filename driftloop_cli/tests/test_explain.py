@@ -30,14 +30,14 @@ SETTINGS = StorageCliSettings(kafka=KafkaSettings(), registry=RegistrySettings(m
 NO_OUTCOMES = pd.DataFrame(columns=["_id", "_row", "_time", "outcome"])
 
 
-class FakeBucket:
+class FakeStore:
     """Files by path; a frame is a Parquet file."""
 
     def __init__(self, **files: Any) -> None:
         self.files: dict[str, Any] = files
         self.deleted: set[str] = set()
 
-    def require_answer(self) -> "FakeBucket":
+    def require_answer(self) -> "FakeStore":
         return self
 
     def url(self, path: str) -> str:
@@ -63,8 +63,8 @@ class FakeBucket:
 
 
 @pytest.fixture
-def bucket() -> Any:
-    return FakeBucket()
+def store() -> Any:
+    return FakeStore()
 
 
 @pytest.fixture
@@ -119,9 +119,9 @@ def test_event_id_time_is_the_time_of_a_uuid7_and_none_for_other_ids() -> None:
 
 @pytest.mark.parametrize("prediction_id", [new_event_id(), "my-own-id"], ids=["own", "foreign"])
 def test_locate_finds_archived_prediction_with_its_verdict(
-    prediction_id: str, bucket: Any, topic_events: dict[str, list[Any]]
+    prediction_id: str, store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
-    bucket.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
+    store.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
     event = prediction_event(prediction_id)
     topic_events["predictions"] = [prediction_event("other"), event]
     topic_events["drift"] = [
@@ -130,7 +130,7 @@ def test_locate_finds_archived_prediction_with_its_verdict(
         verdict(replayed=True, explanation="replayed"),
         verdict(),
     ]
-    found = locate(SETTINGS, bucket, prediction_id)
+    found = locate(SETTINGS, store, prediction_id)
     assert found is not None
     assert found.rows == [(0.25, {"x": 1.0}), (0.5, {"x": 2.0})]  # sorted by row
     assert (found.archive, found.event) == (ARCHIVE, event)
@@ -140,41 +140,41 @@ def test_locate_finds_archived_prediction_with_its_verdict(
 
 
 def test_locate_finds_the_window_of_the_version_among_those_that_share_the_slice(
-    bucket: Any, topic_events: dict[str, list[Any]]
+    store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
     prediction_id = new_event_id()
-    bucket.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
+    store.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
     others = [verdict(version="2") for _ in range(3 * explain_module.VERDICT_BATCH_SIZE)]
     topic_events["drift"] = [*others, verdict("gs://b/events/other-0-0-9.parquet", ARCHIVE, explanation="at last")]
-    found = locate(SETTINGS, bucket, prediction_id)
+    found = locate(SETTINGS, store, prediction_id)
     assert found is not None
     assert found.archive == ARCHIVE
     assert found.verdict is not None
     assert (found.verdict.version, found.verdict.explanation) == ("1", "at last")
     topic_events["drift"] = others
-    open_window = locate(SETTINGS, bucket, prediction_id)
+    open_window = locate(SETTINGS, store, prediction_id)
     assert open_window is not None
     assert (open_window.archive, open_window.verdict) == (ARCHIVE, None)
 
 
-def test_locate_finds_prediction_of_open_window_on_the_topic(bucket: Any, topic_events: dict[str, list[Any]]) -> None:
+def test_locate_finds_prediction_of_open_window_on_the_topic(store: Any, topic_events: dict[str, list[Any]]) -> None:
     event = prediction_event(new_event_id())
     topic_events["predictions"] = [event]
-    found = locate(SETTINGS, bucket, event.id)
+    found = locate(SETTINGS, store, event.id)
     assert found == LocatedPrediction("m", "1", event.time, [(0.25, {"x": 1.0}), (0.5, {"x": None})], None, None, event)
 
 
 @pytest.mark.parametrize("prediction_id", [new_event_id(), "my-own-id"], ids=["own", "foreign"])
 def test_locate_returns_none_for_unknown_prediction(
-    prediction_id: str, bucket: Any, topic_events: dict[str, list[Any]]
+    prediction_id: str, store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
     topic_events["drift"] = [verdict()]
-    assert locate(SETTINGS, bucket, prediction_id) is None
+    assert locate(SETTINGS, store, prediction_id) is None
 
 
-def test_outcomes_come_from_archive_and_topic_sorted_by_time(bucket: Any, topic_events: dict[str, list[Any]]) -> None:
+def test_outcomes_come_from_archive_and_topic_sorted_by_time(store: Any, topic_events: dict[str, list[Any]]) -> None:
     name = Window(topic="outcomes", partition=0, first_offset=0, last_offset=9).name
-    bucket.files[f"events/outcomes/{name}.parquet"] = pd.DataFrame(
+    store.files[f"events/outcomes/{name}.parquet"] = pd.DataFrame(
         {
             "_id": ["a", "b", "c"],
             "_row": 0,
@@ -185,25 +185,25 @@ def test_outcomes_come_from_archive_and_topic_sorted_by_time(bucket: Any, topic_
             "_key": None,
         }
     )
-    bucket.deleted.add(f"events/outcomes/{name.replace('-0-', '-1-')}.parquet")
+    store.deleted.add(f"events/outcomes/{name.replace('-0-', '-1-')}.parquet")
     earlier = Outcome(prediction_id="a", index=0, outcome=0, time=NOW - timedelta(days=1))
     topic_events["outcomes"] = [earlier, Outcome(prediction_id="c", index=0, outcome=1)]
-    outcomes = outcomes_of(SETTINGS, bucket, "a")
+    outcomes = outcomes_of(SETTINGS, store, "a")
     assert outcomes["outcome"].tolist() == [0.0, 1.0]
     assert set(outcomes["_id"]) == {"a"}
 
-    assert outcomes_of(SETTINGS, bucket, "c")["outcome"].tolist() == ["late", 1]
+    assert outcomes_of(SETTINGS, store, "c")["outcome"].tolist() == ["late", 1]
 
 
-def test_outcomes_are_empty_if_none_was_reported(bucket: Any, topic_events: dict[str, list[Any]]) -> None:
+def test_outcomes_are_empty_if_none_was_reported(store: Any, topic_events: dict[str, list[Any]]) -> None:
     assert not topic_events
-    assert outcomes_of(SETTINGS, bucket, "a").empty
+    assert outcomes_of(SETTINGS, store, "a").empty
 
 
 def explain(
-    bucket: Any, prediction: LocatedPrediction, outcomes: pd.DataFrame = NO_OUTCOMES, **fields: Any
+    store: Any, prediction: LocatedPrediction, outcomes: pd.DataFrame = NO_OUTCOMES, **fields: Any
 ) -> Explanation:
-    return explanation_of(bucket, "some-id", prediction, outcomes).model_copy(update=fields)
+    return explanation_of(store, "some-id", prediction, outcomes).model_copy(update=fields)
 
 
 def row_lines(explanation: Explanation) -> list[tuple[str, str]]:
@@ -211,9 +211,9 @@ def row_lines(explanation: Explanation) -> list[tuple[str, str]]:
     return lines[1 : next(number for number, (label, _) in enumerate(lines) if label == "window")]
 
 
-def test_explanation_of_rows_has_features_prediction_and_outcome(bucket: Any) -> None:
+def test_explanation_of_rows_has_features_prediction_and_outcome(store: Any) -> None:
     outcomes = pd.DataFrame({"_row": [1], "_time": [NOW], "outcome": [1.0]})
-    explanation = explain(bucket, located(), outcomes)
+    explanation = explain(store, located(), outcomes)
     assert explanation.rows[1].model_dump() == {
         "row": 1,
         "key": None,
@@ -227,61 +227,61 @@ def test_explanation_of_rows_has_features_prediction_and_outcome(bucket: Any) ->
     assert lines[5][1] == f"1, known at {NOW:%Y-%m-%d %H:%M}"
 
 
-def test_explanation_shows_a_limited_number_of_rows(bucket: Any) -> None:
-    assert row_lines(explain(bucket, located(MAX_ROWS + 5)))[-1] == ("", "5 more rows: choose one with --row")
+def test_explanation_shows_a_limited_number_of_rows(store: Any) -> None:
+    assert row_lines(explain(store, located(MAX_ROWS + 5)))[-1] == ("", "5 more rows: choose one with --row")
 
 
-def test_explanation_of_outcomes_has_the_last_one_first(bucket: Any) -> None:
+def test_explanation_of_outcomes_has_the_last_one_first(store: Any) -> None:
     times = [datetime(2013, 7, day, tzinfo=UTC) for day in (1, 2)]
     outcomes = pd.DataFrame({"_row": [0, 0], "_time": times, "outcome": [0.0, 1.0]})
-    assert row_lines(explain(bucket, located(1), outcomes))[-1] == (
+    assert row_lines(explain(store, located(1), outcomes))[-1] == (
         "  outcome",
         "1, known at 2013-07-02 00:00 (corrected: before it was 0, known at 2013-07-01 00:00)",
     )
 
 
-def test_explanation_of_window_depends_on_archive_verdict_and_report(bucket: Any) -> None:
-    open_window = dict(explanation_lines(explain(bucket, located())))
+def test_explanation_of_window_depends_on_archive_verdict_and_report(store: Any) -> None:
+    open_window = dict(explanation_lines(explain(store, located())))
     assert open_window["window"] == "not judged yet: its window is still open"
     assert "verdict" not in open_window
     archived = located(archive=ARCHIVE)
-    assert dict(explanation_lines(explain(bucket, archived)))["verdict"].startswith("not among the verdicts")
-    judged = dict(explanation_lines(explain(bucket, archived._replace(verdict=verdict()))))
+    assert dict(explanation_lines(explain(store, archived)))["verdict"].startswith("not among the verdicts")
+    judged = dict(explanation_lines(explain(store, archived._replace(verdict=verdict()))))
     assert judged["verdict"] == "no_drift, on 20 rows of version 1: score 1, threshold 2"
     assert judged["window"] == f"{WINDOW.name} ({ARCHIVE})"
     report = f"reports/m/1/{WINDOW.name}.html"
-    bucket.files[report] = Path()
-    explained = explain(bucket, archived._replace(verdict=verdict()))
+    store.files[report] = Path()
+    explained = explain(store, archived._replace(verdict=verdict()))
     assert explained.report == dict(explanation_lines(explained))["report"] == f"gs://b/{report}"
 
 
-def test_explanation_of_reference_says_whether_it_is_complete(bucket: Any) -> None:
-    assert dict(explanation_lines(explain(bucket, located())))["  reference"].startswith("missing")
-    bucket.files["references/m/1/profile.json"] = Path()
-    assert dict(explanation_lines(explain(bucket, located())))["  reference"] == "gs://b/references/m/1"
+def test_explanation_of_reference_says_whether_it_is_complete(store: Any) -> None:
+    assert dict(explanation_lines(explain(store, located())))["  reference"].startswith("missing")
+    store.files["references/m/1/profile.json"] = Path()
+    assert dict(explanation_lines(explain(store, located())))["  reference"] == "gs://b/references/m/1"
 
 
-def test_explain_names_the_reference_of_the_run_that_predicted(bucket: Any) -> None:
-    bucket.files["references/m/1/last_run"] = b"second"
+def test_explain_names_the_reference_of_the_run_that_predicted(store: Any) -> None:
+    store.files["references/m/1/last_run"] = b"second"
     of_first = located(run_id="first")
-    assert explain(bucket, of_first).reference == "gs://b/references/m/1/first"
-    assert explain(bucket, located()).reference == "gs://b/references/m/1/second"
+    assert explain(store, of_first).reference == "gs://b/references/m/1/first"
+    assert explain(store, located()).reference == "gs://b/references/m/1/second"
 
 
 def test_located_prediction_has_the_verdict_and_the_run_of_its_version(
-    bucket: Any, topic_events: dict[str, list[Any]]
+    store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
     prediction_id = new_event_id()
-    bucket.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id).assign(_run_id="first")
+    store.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id).assign(_run_id="first")
     topic_events["drift"] = [verdict(run_id="second"), verdict(), verdict(run_id="first", explanation="the first")]
-    found = locate(SETTINGS, bucket, prediction_id)
+    found = locate(SETTINGS, store, prediction_id)
     assert found is not None
     assert found.run_id == "first"
     assert found.verdict is not None
     assert found.verdict.explanation == "the first"
 
 
-def test_explanation_of_version_has_its_revision_and_who_requested_it(bucket: Any) -> None:
+def test_explanation_of_version_has_its_revision_and_who_requested_it(store: Any) -> None:
     version = ExplainedVersion(
         aliases=["champion"],
         description="promoted: it is better\n\n[Drift of this version](http://worker/?model=m&version=1)\n\nin service",
@@ -294,14 +294,14 @@ def test_explanation_of_version_has_its_revision_and_who_requested_it(bucket: An
         data={"data_selection": "{}"},
         dataset_files={"dataset/m.parquet.dvc": "outs:\n- md5: d9e6\n  size: 4251102\n  path: m.parquet\n"},
     )
-    lines = dict(explanation_lines(explain(bucket, located(), registered=version)))
+    lines = dict(explanation_lines(explain(store, located(), registered=version)))
     assert lines["version"] == "1 @champion"
     assert lines["  retrain"] == "r, requested by root: it is summer"
     assert lines["  git revision"] == "123-dirty"
     assert lines["  result"].splitlines() == ["promoted: it is better", "in service"]
     assert lines["  drift pages"] == "http://worker/?model=m&version=1"
     assert (lines["  data selection"], lines["  dataset"]) == ("{}", "m.parquet, 4,251,102 bytes, md5 d9e6")
-    unknown = dict(explanation_lines(explain(bucket, located(), registry_error="no registry")))
+    unknown = dict(explanation_lines(explain(store, located(), registry_error="no registry")))
     assert unknown["version"] == "1; its origin cannot be read from the registry: no registry"
 
 
@@ -312,45 +312,45 @@ def keyed_event(days: int, *keys: str | None, model: str = "m") -> Prediction:
 
 
 def test_outcomes_with_a_key_are_those_of_the_latest_row_before_them(
-    bucket: Any, topic_events: dict[str, list[Any]]
+    store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
     first, second = keyed_event(9, "order-17", None), keyed_event(5, "order-17")
     topic_events["predictions"] = [second, first, keyed_event(4, "order-17", model="another")]
     window = Window(topic="outcomes", partition=0, first_offset=0, last_offset=9)
     known = [NOW - timedelta(days=days) for days in (10, 6, 3)]
-    bucket.files[f"events/outcomes/{window.name}.parquet"] = pd.DataFrame(
+    store.files[f"events/outcomes/{window.name}.parquet"] = pd.DataFrame(
         {"_id": None, "_row": None, "_time": known, "_model": "m", "_key": "order-17", "outcome": [0.0, 1.0, 2.0]}
     ).assign(outcome_label=None)
     topic_events["outcomes"] = [Outcome(model="m", key="order-17", outcome="late", time=NOW - timedelta(days=7))]
-    located = {event.id: locate(SETTINGS, bucket, event.id) for event in (first, second)}
-    outcomes = {event_id: outcomes_of(SETTINGS, bucket, event_id, found) for event_id, found in located.items()}
+    located = {event.id: locate(SETTINGS, store, event.id) for event in (first, second)}
+    outcomes = {event_id: outcomes_of(SETTINGS, store, event_id, found) for event_id, found in located.items()}
     assert outcomes[first.id]["outcome"].tolist() == ["late", 1.0]
     assert outcomes[first.id]["_row"].tolist() == [0, 0]
     assert outcomes[second.id]["outcome"].tolist() == [2.0]
 
 
 def test_rows_of_a_key_come_from_archive_and_topic_sorted_by_time(
-    bucket: Any, topic_events: dict[str, list[Any]]
+    store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
-    bucket.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows("archived")
+    store.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows("archived")
     event = keyed_event(1, None, "order-18")
     topic_events["predictions"] = [event, keyed_event(1, "order-19")]
-    rows = rows_of_key(SETTINGS, bucket, "order-18")
+    rows = rows_of_key(SETTINGS, store, "order-18")
     assert list(zip(rows["_id"], rows["_row"], strict=True)) == [("archived", 1), (event.id, 1)]
-    assert rows_of_key(SETTINGS, bucket, "order-20").empty
+    assert rows_of_key(SETTINGS, store, "order-20").empty
 
 
-def test_explanation_of_a_row_has_its_key(bucket: Any) -> None:
-    lines = list(explanation_lines(explain(bucket, located(keys=("order-17", None)))))
+def test_explanation_of_a_row_has_its_key(store: Any) -> None:
+    lines = list(explanation_lines(explain(store, located(keys=("order-17", None)))))
     assert [text for label, text in lines if label == "  key"] == ["order-17"]
 
 
 def test_explanation_by_key_is_of_the_row_that_was_predicted_last(
-    monkeypatch: pytest.MonkeyPatch, bucket: Any, topic_events: dict[str, list[Any]]
+    monkeypatch: pytest.MonkeyPatch, store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
     earlier, later = keyed_event(3, "order-17"), keyed_event(2, None, "order-17")
     topic_events["predictions"] = [later, earlier]
-    monkeypatch.setattr(explain_module, "Bucket", lambda _: bucket)
+    monkeypatch.setattr(explain_module, "ObjectStore", lambda _: store)
     monkeypatch.setattr(explain_module, "_registered_version", lambda *_: (None, "no registry"))
     explanation = explain_module.explain_prediction(SETTINGS, "order-17")
     assert explanation is not None

@@ -102,7 +102,7 @@ def test_each_bucket_folder_has_a_writer_and_no_account_may_write_all() -> None:
         for grant in folders
         if grant["role"].endswith('objectUser"')
     }
-    layout = (ROOT / "driftloop" / "storage" / "bucket.py").read_text().split('"""')[1]
+    layout = (ROOT / "driftloop" / "storage" / "object_store.py").read_text().split('"""')[1]
     documented_folders = set(re.findall(r"^(\w+/)", layout, re.MULTILINE))
     assert documented_folders == {folder for _, folder in write_grants}
     bindings = [

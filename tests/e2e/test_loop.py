@@ -27,7 +27,7 @@ from driftloop.events import (
 from driftloop.kafka import reader
 from driftloop.retrain_states import states_until_final
 from driftloop.storage import dvc
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import load_gate_evaluation, load_reference
 from stack.running import Stack
 from tests.support.running_stack import FLIGHT, HOLDOUT_DAYS, WINDOW_ROWS, predict, run_command, serves_version
@@ -111,8 +111,8 @@ def test_drift_worker_publishes_verdict_and_archives_window(stack: Stack) -> Non
     assert verdict.verdict == "no_drift", verdict.explanation
     assert verdict.rows >= WINDOW_ROWS
     assert {finding.column for finding in verdict.findings} == {*usecase.features, "_prediction"}
-    bucket = Bucket(stack.storage)
-    rows = pd.concat(bucket.read_parquet(url.removeprefix(f"gs://{bucket.name}/")) for url in verdict.archive)
+    store = ObjectStore(stack.storage)
+    rows = pd.concat(store.read_parquet(url.removeprefix(f"gs://{store.name}/")) for url in verdict.archive)
     assert set(usecase.features) < set(rows.columns) <= set(usecase.features) | RESERVED_COLUMNS
     assert verdict.rows <= len(rows)
     metrics = httpx.get(stack.components["drift_worker"].url + "/metrics").text
@@ -144,7 +144,7 @@ def test_drift_worker_publishes_quality_verdict_and_estimate(stack: Stack) -> No
 
 
 def test_reference_of_version_is_in_the_bucket(stack: Stack) -> None:
-    reference = load_reference(Bucket(stack.storage), "flights", "1")
+    reference = load_reference(ObjectStore(stack.storage), "flights", "1")
     compared = {*usecase.features, "_prediction"}
     assert set(reference.rows.columns) == compared
     assert reference.profile.window_rows == WINDOW_ROWS
@@ -177,11 +177,11 @@ def test_alarm_has_page_and_report_without_a_request(stack: Stack) -> None:
     page = httpx.get(f"{url}/windows/{window}/{model}/{version}", timeout=30)
     assert page.status_code == 200
     assert "<b>temp</b>" in page.text
-    bucket = Bucket(stack.storage)
+    store = ObjectStore(stack.storage)
     path = f"reports/{model}/{version}/{window}.html"
-    wait_until(lambda: bucket.exists(path) or None, "the report is in the bucket", seconds=180)
-    assert path in bucket.list_modified_before("reports/", now() + timedelta(minutes=1))
-    assert bucket.list_modified_before("reports/", now() - timedelta(days=1)) == []
+    wait_until(lambda: store.exists(path) or None, "the report is in the bucket", seconds=180)
+    assert path in store.list_modified_before("reports/", now() + timedelta(minutes=1))
+    assert store.list_modified_before("reports/", now() - timedelta(days=1)) == []
     report = httpx.get(f"{url}/reports/{model}/{version}/{window}", timeout=30)
     assert report.status_code == 200
     assert "Wasserstein distance (normed)" in report.text
@@ -253,7 +253,7 @@ def test_swap_to_promoted_challenger_under_load_fails_no_request(stack: Stack) -
     versions = [response.json()["version"] for response in responses]
     assert set(versions) == {"1", change.version}
     assert change.challenger["roc_auc"] > change.champion["roc_auc"]
-    evaluation = load_gate_evaluation(Bucket(stack.storage), "flights", str(change.version))
+    evaluation = load_gate_evaluation(ObjectStore(stack.storage), "flights", str(change.version))
     assert evaluation is not None
     assert evaluation.metrics["roc_auc"].value == pytest.approx(change.challenger["roc_auc"], abs=1e-12)
     assert (evaluation.rows, evaluation.days) == (change.challenger["rows"], HOLDOUT_DAYS)
@@ -303,8 +303,8 @@ def test_drift_worker_archives_outcomes(stack: Stack) -> None:
     assert (reported.status_code, reported.json()) == (202, {"accepted": 1, "unmatchable": 0})
 
     def archived() -> pd.DataFrame | None:
-        bucket = Bucket(stack.storage)
-        frames = [bucket.read_parquet(path) for path in bucket.list_paths("events/outcomes/")]
+        store = ObjectStore(stack.storage)
+        frames = [store.read_parquet(path) for path in store.list_paths("events/outcomes/")]
         rows = pd.concat(frames) if frames else pd.DataFrame({"_id": []})
         rows = rows[rows["_id"] == response["id"]]
         return rows if len(rows) else None
@@ -313,8 +313,8 @@ def test_drift_worker_archives_outcomes(stack: Stack) -> None:
 
 
 def test_duckdb_joins_predictions_with_outcomes_in_the_bucket(stack: Stack) -> None:
-    bucket = Bucket(stack.storage)
-    import gcsfs  # noqa: PLC0415  # see Bucket
+    store = ObjectStore(stack.storage)
+    import gcsfs  # noqa: PLC0415  # see ObjectStore
 
     duckdb.register_filesystem(
         gcsfs.GCSFileSystem(token="anon", endpoint_url=stack.storage.endpoint, use_listings_cache=False)
@@ -323,7 +323,7 @@ def test_duckdb_joins_predictions_with_outcomes_in_the_bucket(stack: Stack) -> N
     def joined_statistics() -> tuple[int, float] | None:
         """Return count and Brier score if pandas and DuckDB agree; they differ if a slice closes in between."""
         predictions, outcomes = (
-            pd.concat(bucket.read_parquet(path) for path in bucket.list_paths(f"events/{topic}/"))
+            pd.concat(store.read_parquet(path) for path in store.list_paths(f"events/{topic}/"))
             for topic in ("predictions", "outcomes")
         )
         joined_rows = predictions.merge(outcomes, on=["_id", "_row"])

@@ -22,7 +22,7 @@ from driftloop.registry.rollback import roll_back
 from driftloop.registry.trusted_types import TRUSTED_TYPES
 from driftloop.settings import RegistrySettings
 from driftloop.storage import reference_store
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference
 from driftloop_cli import explain
 from driftloop_cli.explain import locate
@@ -104,7 +104,7 @@ def versions(stack: Stack, rows: pd.DataFrame) -> dict[str, Any]:
             )
             run_id = stack.registry.identified(version).run_id
             reference_store.save_reference(
-                Bucket(stack.storage), usecase.name, version, Reference(reference_rows, profile), run_id
+                ObjectStore(stack.storage), usecase.name, version, Reference(reference_rows, profile), run_id
             )
         estimators[version] = estimator
     stack.registry.promote("1")
@@ -138,9 +138,9 @@ def answered_requests(stack: Stack, rows: pd.DataFrame) -> list[AnsweredRequest]
             if outcome is not None
         ],
     )
-    bucket = Bucket(stack.storage)
-    wait_until(lambda: len(bucket.list_paths("events/predictions/")) >= DAYS or None, "the predictions are archived")
-    wait_until(lambda: len(bucket.list_paths("events/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
+    store = ObjectStore(stack.storage)
+    wait_until(lambda: len(store.list_paths("events/predictions/")) >= DAYS or None, "the predictions are archived")
+    wait_until(lambda: len(store.list_paths("events/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
     return requests
 
 
@@ -350,11 +350,11 @@ def test_locate_searches_latest_windows_for_id_without_timestamp(
     settings = StorageCliSettings(
         kafka=stack.kafka, registry=RegistrySettings(model="flights"), storage=stack.storage, topics=stack.topics
     )
-    bucket = Bucket(stack.storage)
-    assert locate(settings, bucket, "nothing") is None
+    store = ObjectStore(stack.storage)
+    assert locate(settings, store, "nothing") is None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(explain, "event_id_time", lambda _: None)
-        located = locate(settings, bucket, answered_requests[0].id)
+        located = locate(settings, store, answered_requests[0].id)
     assert located is not None
     assert [prediction for prediction, _ in located.rows] == answered_requests[0].predictions
     assert located.verdict is not None

@@ -25,7 +25,7 @@ from driftloop.events import DriftVerdict, Event, FeatureValue, Prediction, Wind
 from driftloop.kafka import reader
 from driftloop.kafka.topics import dead_letter_topic
 from driftloop.storage import reference_store
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference
 from stack.running import Stack, orphans
 from tests.support.faults import random_delay, stopped
@@ -84,7 +84,7 @@ def make_group(stack: Stack, reference: Reference) -> Iterator[MakeGroup]:
 
     def make(name: str, **settings: Any) -> WorkerGroup:
         opened.append(WorkerGroup(stack, name, **settings))
-        reference_store.save_reference(opened[-1].bucket, MODEL, "1", reference)
+        reference_store.save_reference(opened[-1].store, MODEL, "1", reference)
         return opened[-1]
 
     yield make
@@ -134,8 +134,8 @@ def test_worker_faults_leave_each_event_in_one_window_judged_once_with_an_equal_
             }
     assert_each_row_is_in_one_window_of_its_version(rows, verdicts, expected.duplicates)
 
-    control, bucket, drift = group.control_worker()
-    reference_store.save_reference(bucket, MODEL, "1", reference)
+    control, store, drift = group.control_worker()
+    reference_store.save_reference(store, MODEL, "1", reference)
     control.start()
     # The last slices were closed by the idle timeout, and windows with them.
     ends = {(partition, partition_windows[-1].last_offset) for partition, partition_windows in windows.items()}
@@ -328,7 +328,7 @@ def test_inconclusive_windows_have_an_explanation_and_do_not_stop_the_partition(
     make_group: MakeGroup, reference: Reference
 ) -> None:
     group = make_group("inconclusive")
-    save_broken_references(group.bucket, reference)
+    save_broken_references(group.store, reference)
     source = np.random.default_rng(4)
 
     def window(
@@ -409,7 +409,7 @@ def test_several_models_and_a_swap_share_a_topic_and_each_is_judged_also_after_a
 ) -> None:
     group = make_group("shared")
     for model, version in (("other", "1"), (MODEL, "2")):
-        reference_store.save_reference(group.bucket, model, version, reference)
+        reference_store.save_reference(group.store, model, version, reference)
     source = np.random.default_rng(6)
 
     def events(**counts: int) -> list[Event | bytes]:
@@ -532,7 +532,7 @@ def test_replay_judges_archived_windows_with_the_current_reference(make_group: M
     )
     spans = [span.model_copy(update={"score_threshold": -1.0}) for span in reference.profile.spans]
     profile = reference.profile.model_copy(update={"spans": spans})
-    reference_store.save_reference(group.bucket, MODEL, "1", reference._replace(profile=profile))
+    reference_store.save_reference(group.store, MODEL, "1", reference._replace(profile=profile))
 
     days = ("--from", f"{NOON + timedelta(days=1):%Y-%m-%d}", "--to", f"{NOON + timedelta(days=3):%Y-%m-%d}")
     result = group.command("replay", *days)
@@ -547,20 +547,20 @@ def test_replay_judges_archived_windows_with_the_current_reference(make_group: M
     assert {verdict.id for verdict in replayed}.isdisjoint(verdict.id for verdict in original)
 
 
-def save_broken_references(bucket: Bucket, reference: Reference) -> None:
+def save_broken_references(store: ObjectStore, reference: Reference) -> None:
     """Save a broken reference for each kind of damage; its name is the version."""
     rows, profile = reference
     prefix = reference_store.reference_prefix(MODEL, "truncated")
-    reference_store.save_reference(bucket, MODEL, "truncated", reference)
-    content = bucket.read(f"{prefix}/rows.parquet")
-    bucket.write(f"{prefix}/rows.parquet", content[: len(content) // 2])
-    reference_store.save_reference(bucket, MODEL, "lacks", Reference(rows.drop(columns="k"), profile))
-    reference_store.save_reference(bucket, MODEL, "types", Reference(rows.assign(x="far"), profile))
-    reference_store.save_reference(bucket, MODEL, "profile", reference)
-    bucket.write(f"{reference_store.reference_prefix(MODEL, 'profile')}/profile.json", b'{"columns": ["x"]}')
+    reference_store.save_reference(store, MODEL, "truncated", reference)
+    content = store.read(f"{prefix}/rows.parquet")
+    store.write(f"{prefix}/rows.parquet", content[: len(content) // 2])
+    reference_store.save_reference(store, MODEL, "lacks", Reference(rows.drop(columns="k"), profile))
+    reference_store.save_reference(store, MODEL, "types", Reference(rows.assign(x="far"), profile))
+    reference_store.save_reference(store, MODEL, "profile", reference)
+    store.write(f"{reference_store.reference_prefix(MODEL, 'profile')}/profile.json", b'{"columns": ["x"]}')
     other_kinds = {name: kind for name, kind in profile.kinds.items() if name != "k"}
     reference_store.save_reference(
-        bucket, MODEL, "columns", Reference(rows, profile.model_copy(update={"kinds": other_kinds}))
+        store, MODEL, "columns", Reference(rows, profile.model_copy(update={"kinds": other_kinds}))
     )
 
 

@@ -20,7 +20,7 @@ from driftloop.kafka.dead_letters import original_headers, parse_origin
 from driftloop.kafka.message_handler import Commit, RetryLater
 from driftloop.kafka.transactional_producer import TransactionalProducer
 from driftloop.settings import DeadLetterSettings
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.telemetry.health import Health
 from stack.running import Stack
 from tests.support.consumed_topic import RecordingHandler, TopicUnderTest, records
@@ -199,8 +199,8 @@ def test_drift_worker_dead_letters_invalid_message_and_continues(stack: Stack) -
     response = predict(stack, FLIGHT).json()
 
     def archived() -> bool | None:
-        bucket = Bucket(stack.storage)
-        frames = (bucket.read_parquet(path) for path in bucket.list_paths("events/predictions/"))
+        store = ObjectStore(stack.storage)
+        frames = (store.read_parquet(path) for path in store.list_paths("events/predictions/"))
         return any(response["id"] in set(frame["_id"]) for frame in frames) or None
 
     wait_until(archived, f"{response['id']} is archived")

@@ -22,7 +22,7 @@ from sklearn.tree import DecisionTreeClassifier
 from driftloop.events import Event, Outcome, Prediction
 from driftloop.kafka import reader
 from driftloop.storage import labelled_archive
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop_cli.files.scoring_job import CHUNK_ROWS
 from stack.running import Stack
 from tests.support.predictor_app import save_model
@@ -68,8 +68,8 @@ def events_of(stack: Stack, topic: str) -> list[Event]:
 
 
 def archived_rows(stack: Stack, topic: str) -> int:
-    bucket = Bucket(stack.storage)
-    return sum(len(bucket.read_parquet(path, ["_id"])) for path in bucket.list_paths(f"events/{topic}/"))
+    store = ObjectStore(stack.storage)
+    return sum(len(store.read_parquet(path, ["_id"])) for path in store.list_paths(f"events/{topic}/"))
 
 
 def counts_of(stack: Stack, *arguments: str) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def test_imported_past_is_archived_once(stack: Stack, tmp_path: Path, random_sou
     assert sorted(float(str(event.predictions[0])) for event in imported) == sorted(chances)
 
     def counts() -> labelled_archive.ArchiveCounts:
-        with labelled_archive.open_archive(Bucket(stack.storage), stack.topics, usecase) as archive:
+        with labelled_archive.open_archive(ObjectStore(stack.storage), stack.topics, usecase) as archive:
             return archive.counts(labelled_archive.ArchiveQuery(versions=("old system",)))
 
     wait_until(lambda: counts().labelled == PAST_ROWS or None, "the rows are archived with their outcomes")

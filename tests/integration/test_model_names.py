@@ -13,7 +13,7 @@ from driftloop.registry.model_registry import ModelRegistry
 from driftloop.registry.rollback import roll_back
 from driftloop.settings import RegistrySettings
 from driftloop.storage import reference_store
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from stack.running import Stack
 from tests.support.model_names import USABLE_NAMES
 
@@ -59,8 +59,8 @@ def test_versions_of_a_model_with_this_name_are_found_fetched_promoted_and_rolle
 
 @pytest.mark.parametrize("name", USABLE_NAMES)
 def test_reference_of_a_model_with_this_name_is_one_folder_of_the_bucket(stack: Stack, name: str) -> None:
-    bucket = Bucket(stack.storage)
+    store = ObjectStore(stack.storage)
     evaluation = Evaluation(rows=1, days=1, resampling_unit="days", metrics={})
-    reference_store.save_gate_evaluation(bucket, name, "1", evaluation)
-    assert reference_store.load_gate_evaluation(bucket, name, "1") == evaluation
-    assert reference_store.load_gate_evaluation(bucket, name, "2") is None
+    reference_store.save_gate_evaluation(store, name, "1", evaluation)
+    assert reference_store.load_gate_evaluation(store, name, "1") == evaluation
+    assert reference_store.load_gate_evaluation(store, name, "2") is None

@@ -15,7 +15,7 @@ from driftloop.events import Event, Outcome, Prediction, Window, new_event_id
 from driftloop.kafka import reader
 from driftloop.settings import RegistrySettings, StorageSettings, TopicsSettings
 from driftloop.storage import labelled_archive
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop_cli.explain import outcomes_of
 from driftloop_cli.settings import StorageCliSettings
 from tests.support.synthetic_usecase import make_use_case
@@ -44,7 +44,7 @@ class Archive:
 
     def __init__(self, storage: StorageSettings) -> None:
         name = new_event_id()
-        self.bucket = Bucket(storage)
+        self.store = ObjectStore(storage)
         self.topics = TopicsSettings(predictions=f"predictions-{name}", outcomes=f"outcomes-{name}")
         registry = RegistrySettings(model="m")
         self.cli = StorageCliSettings(topics=self.topics, storage=storage, registry=registry)
@@ -52,7 +52,7 @@ class Archive:
         self.prediction = Prediction(
             time=BEGIN, model="m", version="1", features={"x": [1.0, 2.0]}, predictions=[0.5, 0.5], classes=[0, 1]
         )
-        archive.write_slice(self.bucket, self.window("predictions", 0), archive.predictions_table([self.prediction]))
+        archive.write_slice(self.store, self.window("predictions", 0), archive.predictions_table([self.prediction]))
 
     def window(self, topic: str, number: int) -> Window:
         name = self.topics.name_of(topic)  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ class Archive:
 
     def report(self, number: int, *outcomes: Outcome) -> Window:
         """Archive a slice of outcomes."""
-        archive.write_slice(self.bucket, self.window("outcomes", number), archive.outcomes_table(outcomes))
+        archive.write_slice(self.store, self.window("outcomes", number), archive.outcomes_table(outcomes))
         return self.window("outcomes", number)
 
     def outcome(self, value: float, known_after: timedelta = HOUR, **changed: Any) -> Outcome:
@@ -68,10 +68,10 @@ class Archive:
         return Outcome(time=BEGIN + known_after, outcome=value, **named)
 
     def tracker(self) -> QualityTracker:
-        return QualityTracker(self.bucket, self.topics, QualitySettings())
+        return QualityTracker(self.store, self.topics, QualitySettings())
 
     def of_retrain(self) -> list[float]:
-        with labelled_archive.open_archive(self.bucket, self.topics, self.use_case) as labelled:
+        with labelled_archive.open_archive(self.store, self.topics, self.use_case) as labelled:
             rows: list[float] = labelled.read()["y"].tolist()
             return rows
 
@@ -80,7 +80,7 @@ class Archive:
         return joined
 
     def of_explanation(self) -> float:
-        reported = outcomes_of(self.cli, self.bucket, self.prediction.id)
+        reported = outcomes_of(self.cli, self.store, self.prediction.id)
         return float(reported[reported["_row"] == 0]["outcome"].iloc[-1])
 
 
@@ -114,7 +114,7 @@ def test_outcomes_of_rows_that_do_not_exist_are_counted_and_change_nothing(archi
     (verdict,) = archived.tracker().evaluate_slice(window)
     assert (verdict.rows, verdict.unmatched) == (1, 2)
     assert REGISTRY.get_sample_value("driftloop_outcomes_unmatched_total") == before + 2
-    with labelled_archive.open_archive(archived.bucket, archived.topics, archived.use_case) as labelled:
+    with labelled_archive.open_archive(archived.store, archived.topics, archived.use_case) as labelled:
         anomalies = labelled.anomalies()
         rows = labelled.read()
     assert (anomalies.outcomes, anomalies.unmatched) == (3, 2)
@@ -123,7 +123,7 @@ def test_outcomes_of_rows_that_do_not_exist_are_counted_and_change_nothing(archi
 
 def test_outcome_that_is_no_class_counts_as_none(archived: Archive) -> None:
     archived.report(0, archived.outcome(2.5), archived.outcome(1, index=1))
-    with labelled_archive.open_archive(archived.bucket, archived.topics, archived.use_case) as labelled:
+    with labelled_archive.open_archive(archived.store, archived.topics, archived.use_case) as labelled:
         assert labelled.anomalies().unknown_labels == 1
         rows: pd.DataFrame = labelled.read()
     assert rows["_row"].tolist() == [1]

@@ -16,7 +16,7 @@ from drift_worker.web.verdict_cache import VerdictCache
 from driftloop.asgi import refuse_foreign_pages
 from driftloop.events import DriftVerdict, Evaluation, MetricEstimate, QualityVerdict
 from driftloop.storage.reference_store import load_profile
-from tests.support.drift_windows import BEGIN, FolderBucket, archive_and_judge, make_days, store_reference
+from tests.support.drift_windows import BEGIN, FolderStore, archive_and_judge, make_days, store_reference
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -26,10 +26,10 @@ ALL_CHARTS_DRAWN = "() => [...document.querySelectorAll('.chart')].every(chart =
 
 
 @pytest.fixture(scope="module")
-def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[FolderBucket, list[DriftVerdict]]:
+def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[FolderStore, list[DriftVerdict]]:
     """Return verdicts on normal days, one with too few rows, a warm one, and one with an empty column."""
-    bucket = FolderBucket(tmp_path_factory.mktemp("bucket"))
-    store_reference(bucket)
+    store = FolderStore(tmp_path_factory.mktemp("bucket"))
+    store_reference(store)
     frames = [
         make_days(1, 3),
         make_days(1, 4),
@@ -37,13 +37,13 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[FolderBucket, list
         make_days(1, 5, warmer=10),
         make_days(1, 6).assign(visib=np.nan),
     ]
-    return bucket, list(archive_and_judge(bucket, frames))
+    return store, list(archive_and_judge(store, frames))
 
 
 @pytest.fixture(scope="module")
-def url(stream: tuple[FolderBucket, list[DriftVerdict]]) -> Iterator[str]:
+def url(stream: tuple[FolderStore, list[DriftVerdict]]) -> Iterator[str]:
     """Serve the pages and return their URL."""
-    bucket, verdicts = stream
+    store, verdicts = stream
     cache = VerdictCache(max_events=100)
     evaluation = Evaluation(
         rows=100, days=1, resampling_unit="rows", metrics={"roc_auc": MetricEstimate(value=0.70, low=0.68, high=0.72)}
@@ -67,7 +67,7 @@ def url(stream: tuple[FolderBucket, list[DriftVerdict]]) -> Iterator[str]:
         )
     app = FastAPI()
     with ReportQueue(2, 60, ["false"]) as report_queue:
-        routes.mount(app, cache, report_queue, bucket)
+        routes.mount(app, cache, report_queue, store)
         server = uvicorn.Server(uvicorn.Config(refuse_foreign_pages(app), port=0, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, name="http", daemon=True)
         thread.start()
@@ -81,7 +81,7 @@ def url(stream: tuple[FolderBucket, list[DriftVerdict]]) -> Iterator[str]:
 
 
 @pytest.fixture(params=["overview", "version", "window"])
-def path(request: pytest.FixtureRequest, stream: tuple[FolderBucket, list[DriftVerdict]]) -> str:
+def path(request: pytest.FixtureRequest, stream: tuple[FolderStore, list[DriftVerdict]]) -> str:
     return {
         "overview": "/",
         "version": "/?model=m&version=1",
@@ -132,11 +132,11 @@ def test_click_on_heatmap_opens_page_of_window(browser: "Browser", url: str) -> 
 
 
 def test_report_is_drawn_without_foreign_requests(
-    browser: "Browser", url: str, stream: tuple[FolderBucket, list[DriftVerdict]]
+    browser: "Browser", url: str, stream: tuple[FolderStore, list[DriftVerdict]]
 ) -> None:
-    bucket, verdicts = stream
+    store, verdicts = stream
     key = ReportKey.for_verdict(verdicts[-2])
-    render_and_store(bucket, key)
+    render_and_store(store, key)
     errors, foreign = [], []
     with browser.new_page() as page:
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -147,13 +147,13 @@ def test_report_is_drawn_without_foreign_requests(
         )
         page.goto(f"{url}/reports/m/1/{key.window}")
         page.get_by_text("of columns (1 out of 4)").wait_for(timeout=30_000)
-        threshold = thresholds(load_profile(bucket, "m", "1"))["temp"]
+        threshold = thresholds(load_profile(store, "m", "1"))["temp"]
         assert f"temp {threshold:.3g}" in page.locator("body").inner_text()
     assert (errors, foreign) == ([], [])
 
 
 def test_page_of_a_failed_report_requests_it_again_but_a_foreign_page_cannot(
-    browser: "Browser", url: str, stream: tuple[FolderBucket, list[DriftVerdict]]
+    browser: "Browser", url: str, stream: tuple[FolderStore, list[DriftVerdict]]
 ) -> None:
     path = f"/reports/m/1/{stream[1][0].window.name}"
     with browser.new_page() as page:

@@ -20,9 +20,9 @@ from drift_worker.web.report_queue import ReportQueue
 from driftloop.drift.distances import DistanceName
 from driftloop.events import DriftVerdict
 from driftloop.storage import reference_store
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable
-from tests.support.drift_windows import COLUMN_TYPES, FolderBucket, archive_and_judge, make_days, store_reference
+from tests.support.drift_windows import COLUMN_TYPES, FolderStore, archive_and_judge, make_days, store_reference
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -37,18 +37,18 @@ A, B, C, D = (ReportKey("m", "1", f"predictions-0-{n:012}-{n:012}") for n in ran
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return FolderBucket(tmp_path)
+def store(tmp_path: Path) -> ObjectStore:
+    return FolderStore(tmp_path)
 
 
 @pytest.fixture
-def reference(bucket: Bucket) -> Reference:
-    return store_reference(bucket)
+def reference(store: ObjectStore) -> Reference:
+    return store_reference(store)
 
 
-def render_report(bucket: Bucket, verdict: DriftVerdict) -> str:
+def render_report(store: ObjectStore, verdict: DriftVerdict) -> str:
     """Render and store the report of a window; return its HTML."""
-    return bucket.read(report.render_and_store(bucket, ReportKey.for_verdict(verdict))).decode()
+    return store.read(report.render_and_store(store, ReportKey.for_verdict(verdict))).decode()
 
 
 def with_binary_visibility(rows: pd.DataFrame) -> pd.DataFrame:
@@ -61,15 +61,15 @@ def with_binary_visibility(rows: pd.DataFrame) -> pd.DataFrame:
     [{}, {"temp": "psi", "visib": "hellinger", "carrier": "kl_div", "_prediction": "jensenshannon"}],
     ids=["by default", "chosen"],
 )
-def test_report_shows_our_distances_and_thresholds(bucket: Bucket, distances: dict[str, DistanceName]) -> None:
-    store_reference(bucket, rows=with_binary_visibility(make_days(80)), distances=distances)
+def test_report_shows_our_distances_and_thresholds(store: ObjectStore, distances: dict[str, DistanceName]) -> None:
+    store_reference(store, rows=with_binary_visibility(make_days(80)), distances=distances)
     normal_verdict, verdict = archive_and_judge(
-        bucket, [with_binary_visibility(make_days(1, 5)), with_binary_visibility(make_days(1, 5, warmer=10))]
+        store, [with_binary_visibility(make_days(1, 5)), with_binary_visibility(make_days(1, 5, warmer=10))]
     )
     assert (normal_verdict.verdict, verdict.verdict, verdict.drifted_columns) == ("no_drift", "drift", ["temp"])
     assert {column: method for column, method in distances_of(verdict).items() if column in distances} == distances
-    page = render_report(bucket, verdict)
-    assert bucket.exists(f"reports/m/1/{verdict.window.name}.html")
+    page = render_report(store, verdict)
+    assert store.exists(f"reports/m/1/{verdict.window.name}.html")
     rows = re.findall(
         r'"column_name": "(\w+)", "column_type": "\w+", "stattest_name": "([^"]+)".*?'
         r'"data_drift": "([^"]+)", "drift_score": ([0-9.]+)',
@@ -91,61 +91,61 @@ def distances_of(verdict: DriftVerdict) -> dict[str, str]:
     return {finding.column: finding.method for finding in verdict.findings if finding.method in EVIDENTLY_NAMES}
 
 
-def test_report_uses_threshold_of_profile(bucket: Bucket, reference: Reference) -> None:
-    (verdict,) = archive_and_judge(bucket, [make_days(1, 5, warmer=10)])
+def test_report_uses_threshold_of_profile(store: ObjectStore, reference: Reference) -> None:
+    (verdict,) = archive_and_judge(store, [make_days(1, 5, warmer=10)])
     span = reference.profile.spans[0]
     profile = reference.profile.model_copy(
         update={"spans": [span.model_copy(update={"score_threshold": span.score_threshold * 100})]}
     )
-    reference_store.save_reference(bucket, "m", "1", reference._replace(profile=profile))
-    page = render_report(bucket, verdict)
+    reference_store.save_reference(store, "m", "1", reference._replace(profile=profile))
+    page = render_report(store, verdict)
     assert '"data_drift": "Not Detected"' in page
     assert '"data_drift": "Detected"' not in page
 
 
 @pytest.mark.usefixtures("reference")
-def test_report_leaves_out_and_names_column_without_values(bucket: Bucket) -> None:
-    (verdict,) = archive_and_judge(bucket, [make_days(1, 6).assign(visib=np.nan)])
-    page = render_report(bucket, verdict)
+def test_report_leaves_out_and_names_column_without_values(store: ObjectStore) -> None:
+    (verdict,) = archive_and_judge(store, [make_days(1, 6).assign(visib=np.nan)])
+    page = render_report(store, verdict)
     assert "Left out because they have no values: visib." in page
     assert "<title>m 1: predictions-0-" in page
 
 
 @pytest.mark.usefixtures("reference")
-def test_report_of_window_without_values_names_all_columns(bucket: Bucket) -> None:
-    (verdict,) = archive_and_judge(bucket, [make_days(1, 6).assign(**dict.fromkeys(COLUMN_TYPES, np.nan))])
-    page = render_report(bucket, verdict)
+def test_report_of_window_without_values_names_all_columns(store: ObjectStore) -> None:
+    (verdict,) = archive_and_judge(store, [make_days(1, 6).assign(**dict.fromkeys(COLUMN_TYPES, np.nan))])
+    page = render_report(store, verdict)
     assert f"Left out because they have no values: {', '.join(COLUMN_TYPES)}." in page
 
 
-def test_stored_report_is_not_rendered_twice(bucket: Bucket) -> None:
-    bucket.write(A.path, b"as it was")
-    assert bucket.read(report.render_and_store(bucket, A)) == b"as it was"
+def test_stored_report_is_not_rendered_twice(store: ObjectStore) -> None:
+    store.write(A.path, b"as it was")
+    assert store.read(report.render_and_store(store, A)) == b"as it was"
 
 
-def test_report_names_missing_reference_window_or_rows(bucket: Bucket) -> None:
+def test_report_names_missing_reference_window_or_rows(store: ObjectStore) -> None:
     with pytest.raises(ReferenceUnavailable, match="version 1 of m has no reference"):
-        report.render_and_store(bucket, A)
-    store_reference(bucket)
+        report.render_and_store(store, A)
+    store_reference(store)
     with pytest.raises(WindowNotArchived, match="the archive has no window predictions-0-000000000000-000000000000"):
-        report.render_and_store(bucket, A)
-    (verdict,) = archive_and_judge(bucket, [make_days(1)], version="2")
-    store_reference(bucket)
+        report.render_and_store(store, A)
+    (verdict,) = archive_and_judge(store, [make_days(1)], version="2")
+    store_reference(store)
     with pytest.raises(WindowNotArchived, match="has no rows of version 1 of m"):
-        report.render_and_store(bucket, ReportKey.for_verdict(verdict)._replace(version="1"))
+        report.render_and_store(store, ReportKey.for_verdict(verdict)._replace(version="1"))
 
 
-def test_report_has_a_window_s_rows_of_all_of_its_slices(bucket: Bucket, reference: Reference) -> None:
-    (verdict,) = archive_and_judge(bucket, [make_days(1, 5)])
+def test_report_has_a_window_s_rows_of_all_of_its_slices(store: ObjectStore, reference: Reference) -> None:
+    (verdict,) = archive_and_judge(store, [make_days(1, 5)])
     path, middle = f"events/predictions/{verdict.window.name}.parquet", verdict.window.first_offset + 60
-    rows = bucket.read_parquet(path)
-    bucket.delete(path)
+    rows = store.read_parquet(path)
+    store.delete(path)
     for bounds, part in (({"last_offset": middle - 1}, rows[:60]), ({"first_offset": middle}, rows[60:])):
         others = part.assign(_version="2", temp="far")
         name = verdict.window.model_copy(update=bounds).name
         mixed = pd.concat([others, part]).astype({"temp": str})
-        bucket.write_parquet(f"events/predictions/{name}.parquet", mixed)
-    loaded, window = report.load_rows(bucket, ReportKey.for_verdict(verdict))
+        store.write_parquet(f"events/predictions/{name}.parquet", mixed)
+    loaded, window = report.load_rows(store, ReportKey.for_verdict(verdict))
     columns = list(reference.profile.kinds)
     pd.testing.assert_frame_equal(window, rows[columns].reset_index(drop=True), check_dtype=False)
     assert len(loaded.rows) == len(reference.rows)

@@ -18,7 +18,7 @@ from driftloop.drift.distances import ColumnType, DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Window
 from driftloop.storage import reference_store
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference
 
 ROWS = 100
@@ -32,7 +32,7 @@ COLUMN_TYPES: dict[str, ColumnType] = {
 BEGIN = datetime(2013, 1, 1, tzinfo=UTC)
 
 
-class FolderBucket(Bucket):
+class FolderStore(ObjectStore):
     """A bucket whose objects are files in a folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -84,7 +84,7 @@ def make_days(count: int, seed: int = 0, warmer: float = 0.0) -> pd.DataFrame:
 
 
 def store_reference(
-    bucket: Bucket,
+    store: ObjectStore,
     model: str = "m",
     version: str = "1",
     rows: pd.DataFrame | None = None,
@@ -106,18 +106,18 @@ def store_reference(
         distances=distances,
     )
     reference = Reference(rows, profile)
-    reference_store.save_reference(bucket, model, version, reference, run_id)
+    reference_store.save_reference(store, model, version, reference, run_id)
     return reference
 
 
 def archive_and_judge(
-    bucket: Bucket, frames: list[pd.DataFrame], model: str = "m", version: str = "1", begin: datetime = BEGIN
+    store: ObjectStore, frames: list[pd.DataFrame], model: str = "m", version: str = "1", begin: datetime = BEGIN
 ) -> Iterator[DriftVerdict]:
     """Archive each frame as the window of one day, in partition 0, and yield its verdict."""
     settings = WindowSettings.model_construct(
         None, rows=ROWS, min_fraction=0.9, false_alarm_rate=0.01, max_age_seconds=1, idle_timeout_seconds=1
     )
-    window_judge = WindowJudge(bucket, settings)
+    window_judge = WindowJudge(store, settings)
     preceding: list[pd.DataFrame] = []
     sums: CumulatedState | None = None
     for day, frame in enumerate(frames):
@@ -129,12 +129,12 @@ def archive_and_judge(
         sums = score.state if score else sums
         states = {version_digest(model, version): sums} if sums else {}
         table = archive.with_sums(pa.Table.from_pandas(rows, preserve_index=False), states)
-        url = archive.write_slice(bucket, window, table)
+        url = archive.write_slice(store, window, table)
         yield window_judge.judge(window, model, version, rows, preceding, [url], score)
         preceding = [*preceding, rows][-2:]
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
+def store(tmp_path: Path) -> ObjectStore:
     """Return an empty bucket."""
-    return FolderBucket(tmp_path / "bucket")
+    return FolderStore(tmp_path / "bucket")

@@ -25,7 +25,7 @@ from driftloop.events import DriftVerdict, Event, FeatureValue, Prediction, Pred
 from driftloop.kafka import reader, topics
 from driftloop.kafka.codec import InvalidMessage, decode, encode
 from driftloop.settings import StorageSettings, TopicsSettings
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference
 from stack.running import FOLDER_VARIABLE, Stack
 from tests.support.ports import reserve_ports
@@ -196,7 +196,7 @@ class WorkerGroup:
             replication_factor=stack.topics.replication_factor,
         )
         topics.create(stack.kafka, self.topics)
-        self.bucket = self._bucket(name)
+        self.store = self._store(name)
         self.workers: list[WorkerProcess] = []
         self._environment = {
             "DRIFTLOOP_STORAGE__BUCKET": name,
@@ -215,9 +215,9 @@ class WorkerGroup:
         )
         self._producer.init_transactions()
 
-    def _bucket(self, name: str) -> Bucket:
+    def _store(self, name: str) -> ObjectStore:
         (self.stack.folder / "gcs" / name).mkdir(exist_ok=True)
-        return Bucket(StorageSettings(bucket=name, endpoint=self.stack.storage.endpoint))
+        return ObjectStore(StorageSettings(bucket=name, endpoint=self.stack.storage.endpoint))
 
     def worker(self) -> WorkerProcess:
         """Start another worker."""
@@ -236,13 +236,13 @@ class WorkerGroup:
             check=True,
         )
 
-    def control_worker(self) -> tuple[WorkerProcess, Bucket, str]:
+    def control_worker(self) -> tuple[WorkerProcess, ObjectStore, str]:
         """Return a worker without faults, not started, with its bucket and its topic of verdicts.
 
         It is in another group and consumes the same topic of predictions.
         """
         name = f"{self.name}-undisturbed"
-        bucket, drift = self._bucket(name), f"{name}-drift"
+        store, drift = self._store(name), f"{name}-drift"
         topics.create(self.stack.kafka, self.topics.model_copy(update={"drift": drift}))
         overrides = {
             "DRIFTLOOP_STORAGE__BUCKET": name,
@@ -250,7 +250,7 @@ class WorkerGroup:
             "DRIFTLOOP_DRIFT_WORKER__GROUP": name,
         }
         self.workers.append(WorkerProcess(self.stack, name, {**self._environment, **overrides}))
-        return self.workers[-1], bucket, drift
+        return self.workers[-1], store, drift
 
     def publish(self, messages: Sequence[Event | bytes], *, abort: bool = False) -> None:
         """Publish messages in a transaction, as the relay does."""
@@ -296,13 +296,13 @@ class WorkerGroup:
     def windows(self) -> dict[int, list[Window]]:
         """Return the archived windows by partition, in order."""
         windows: dict[int, list[Window]] = {}
-        for path in self.bucket.list_paths(f"events/{self.name}/"):
+        for path in self.store.list_paths(f"events/{self.name}/"):
             window = Window.parse(path)
             windows.setdefault(window.partition, []).append(window)
         return windows
 
     def rows(self, window: Window) -> pd.DataFrame:
-        return self.bucket.read_parquet(f"events/{self.name}/{window.name}.parquet")
+        return self.store.read_parquet(f"events/{self.name}/{window.name}.parquet")
 
     def messages(self, topic: str) -> list[ConsumerRecord]:
         """Return all committed messages of a topic, those of a partition in order."""

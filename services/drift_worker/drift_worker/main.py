@@ -24,7 +24,7 @@ from driftloop.kafka.client import create_consumer
 from driftloop.kafka.consumer_loop import ConsumerLoop
 from driftloop.kafka.transactional_producer import TransactionalProducer
 from driftloop.service import run_service
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.telemetry import tracing
 from driftloop.telemetry.background import start_background
 from driftloop.telemetry.health import Health
@@ -58,18 +58,18 @@ def run_worker() -> None:
     health = Health()
     app = FastAPIOffline(title="driftloop drift worker")
     app.include_router(operational_routes(health))
-    bucket = Bucket(settings.storage)
-    window_judge = WindowJudge(bucket, settings.window)
+    store = ObjectStore(settings.storage)
+    window_judge = WindowJudge(store, settings.window)
     report_queue = ReportQueue(worker_settings.max_queued_reports, worker_settings.report_timeout_seconds)
     verdict_cache = VerdictCache(worker_settings.cached_verdicts)
-    routes.mount(app, verdict_cache, report_queue, bucket, worker_settings.mlflow_url)
+    routes.mount(app, verdict_cache, report_queue, store, worker_settings.mlflow_url)
     worker = Worker(
-        bucket=bucket,
+        store=store,
         slicer=Slicer(settings.window, window_judge.window_length),
-        window_rows=WindowRows(bucket),
+        window_rows=WindowRows(store),
         window_judge=window_judge,
-        quality_tracker=QualityTracker(bucket, settings.topics, settings.quality),
-        archive_cleaner=ArchiveCleaner(bucket, worker_settings.report_retention_days),
+        quality_tracker=QualityTracker(store, settings.topics, settings.quality),
+        archive_cleaner=ArchiveCleaner(store, worker_settings.report_retention_days),
         report_queue=report_queue,
     )
     loop = ConsumerLoop(
@@ -81,7 +81,7 @@ def run_worker() -> None:
         ),
         settings.dead_letters,
         health,
-        ArchivedEnd(bucket, settings.kafka).find,
+        ArchivedEnd(store, settings.kafka).find,
     )
     for task, follow in (
         ("verdict_cache", partial(follow_verdicts, verdict_cache, settings.kafka, settings.topics.drift)),

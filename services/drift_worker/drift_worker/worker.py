@@ -34,7 +34,7 @@ from driftloop.events import (
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.message_handler import Commit, RetryLater
 from driftloop.kafka.transactional_producer import CommittedPosition
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.telemetry import tracing
 
 log = structlog.get_logger(__name__)
@@ -69,7 +69,7 @@ class Worker:
     def __init__(
         self,
         *,
-        bucket: Bucket,
+        store: ObjectStore,
         slicer: Slicer,
         window_rows: WindowRows,
         window_judge: WindowJudge,
@@ -80,7 +80,7 @@ class Worker:
         """Start without open slices.
 
         Args:
-            bucket: Where the archive is.
+            store: Where the archive is.
             slicer: Cuts partitions into slices, and rows into windows.
             window_rows: Has the rows of windows.
             window_judge: Judges windows of predictions.
@@ -88,7 +88,7 @@ class Worker:
             archive_cleaner: Deletes orphans and old reports.
             report_queue: Gets a request for a report on each window with drift, again if a window is processed again.
         """
-        self._bucket = bucket
+        self._store = store
         self._slicer = slicer
         self._window_rows = window_rows
         self._window_judge = window_judge
@@ -142,7 +142,7 @@ class Worker:
         outcomes = [event for event in events if isinstance(event, Outcome)]
         verdicts = self._judge_predictions(closed, predictions) if predictions or closed.windows else []
         if outcomes:
-            archive.write_slice(self._bucket, window, archive.outcomes_table(outcomes))
+            archive.write_slice(self._store, window, archive.outcomes_table(outcomes))
             verdicts += self._quality_tracker.evaluate_slice(window)
         if not closed.is_empty:
             self._archive_cleaner.on_slice_closed(window)
@@ -169,7 +169,7 @@ class Worker:
         with ThreadPoolExecutor(1) as uploader:  # an upload mostly waits
             upload = None
             if len(table):
-                upload = uploader.submit(archive.write_slice, self._bucket, window, archive.with_sums(table, sums))
+                upload = uploader.submit(archive.write_slice, self._store, window, archive.with_sums(table, sums))
                 self._window_rows.keep_sums(window, sums)
             verdicts = [verdict for rows in judged for verdict in self._judge_window(rows, scores.get(rows.digest))]
             if upload:
@@ -206,7 +206,7 @@ class Worker:
             run_id=archive.run_ids(rows).iloc[0] or None,
             rows=rows,
             preceding=[archive.concat_rows([part.rows for part in each]) for each in preceding if each],
-            archive=[self._bucket.url(archive.slice_path(part.slice)) for part in own],
+            archive=[self._store.url(archive.slice_path(part.slice)) for part in own],
         )
 
     def _cumulate(

@@ -8,7 +8,7 @@ import pytest
 
 from drift_worker.windows.archive import outcomes_table, predictions_table, read_window, write_slice
 from driftloop.events import Outcome, Prediction, Window
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -54,13 +54,13 @@ def test_predictions_table_has_classes_labels_keys_and_context_as_texts() -> Non
     assert table["_context"] == [None, '{"key": 1, "größe": "ü"}', '{"key": null, "größe": true}', None]
 
 
-def test_window_of_several_slices_has_each_row_of_its_version_once(bucket: Bucket) -> None:
+def test_window_of_several_slices_has_each_row_of_its_version_once(store: ObjectStore) -> None:
     whole = Window(topic="predictions", partition=0, first_offset=10, last_offset=39)
 
     def write(first: int, last: int, *names: str, version: str = "1", x: object = None) -> None:
         table = pd.DataFrame({"_id": names, "_row": 0, "_model": "m", "_version": version, "x": x})
         slice_ = Window(topic="predictions", partition=0, first_offset=first, last_offset=last)
-        write_slice(bucket, slice_, table)
+        write_slice(store, slice_, table)
 
     write(0, 9, "before")
     write(10, 19, "a", "b")
@@ -68,21 +68,21 @@ def test_window_of_several_slices_has_each_row_of_its_version_once(bucket: Bucke
     write(20, 24, "c", x=2)  # an orphan
     write(30, 39, "c", "d", x=2.5)
     write(30, 49, "orphan")
-    rows = read_window(bucket, whole, "m", "1")
+    rows = read_window(store, whole, "m", "1")
     assert rows["_id"].tolist() == ["a", "b", "c", "d"]
     assert rows["x"].isna().tolist() == [True, True, False, False]
     assert rows["x"].dtype == float
-    assert read_window(bucket, whole, "m", "3").empty
+    assert read_window(store, whole, "m", "3").empty
     with pytest.raises(FileNotFoundError):
-        read_window(bucket, whole.model_copy(update={"first_offset": 50, "last_offset": 59}), "m", "1")
+        read_window(store, whole.model_copy(update={"first_offset": 50, "last_offset": 59}), "m", "1")
 
 
-def test_window_has_the_rows_of_its_versions_run_only(bucket: Bucket) -> None:
+def test_window_has_the_rows_of_its_versions_run_only(store: ObjectStore) -> None:
     window = Window(topic="predictions", partition=0, first_offset=0, last_offset=2)
     one = Prediction(id="a", time=AT, model="m", version="1", features={"x": [1.0]}, predictions=[0.1])
     two, three = (one.model_copy(update={"id": run_id, "run_id": run_id}) for run_id in ("first", "second"))
-    write_slice(bucket, window, predictions_table([one, two, three]))
-    ids = {run_id: read_window(bucket, window, "m", "1", run_id)["_id"].tolist() for run_id in (None, "first", "gone")}
+    write_slice(store, window, predictions_table([one, two, three]))
+    ids = {run_id: read_window(store, window, "m", "1", run_id)["_id"].tolist() for run_id in (None, "first", "gone")}
     assert ids == {None: ["a"], "first": ["first"], "gone": []}
 
 

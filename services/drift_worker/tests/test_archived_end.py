@@ -11,7 +11,7 @@ from driftloop.errors import StorageUnavailable
 from driftloop.events import Event, Outcome, Prediction, Window
 from driftloop.kafka.codec import Message, encode
 from driftloop.kafka.message_handler import RetryLater
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from tests.support.fake_kafka import KAFKA, FakeBroker
 
 pytest_plugins = "tests.support.drift_windows"
@@ -30,10 +30,10 @@ def window(topic: str, first: int, last: int, partition: int = 0) -> Window:
 class Setup:
     """A broker with events, and an archive."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: ObjectStore) -> None:
         self.broker = FakeBroker(monkeypatch, {"predictions": 2, "outcomes": 1})
-        self.bucket = bucket
-        self.find = ArchivedEnd(bucket, KAFKA).find
+        self.store = store
+        self.find = ArchivedEnd(store, KAFKA).find
 
     def publish(self, topic: str, events: Sequence[Event]) -> None:
         for event in events:
@@ -41,12 +41,12 @@ class Setup:
 
     def archive(self, first: int, last: int, names: Sequence[str], partition: int = 0) -> None:
         table = archive.predictions_table([prediction(name) for name in names])
-        archive.write_slice(self.bucket, window("predictions", first, last, partition), table)
+        archive.write_slice(self.store, window("predictions", first, last, partition), table)
 
 
 @pytest.fixture
-def setup(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> Setup:
-    return Setup(monkeypatch, bucket)
+def setup(monkeypatch: pytest.MonkeyPatch, store: ObjectStore) -> Setup:
+    return Setup(monkeypatch, store)
 
 
 def test_nothing_is_archived(setup: Setup) -> None:
@@ -92,7 +92,7 @@ def test_outcomes_are_compared_by_what_they_name(setup: Setup, published: str, e
             Outcome(model="m", key=names[1], outcome=1.0, time=NOON),
         ]
 
-    archive.write_slice(setup.bucket, window("outcomes", 0, 1), archive.outcomes_table(events("ab")))
+    archive.write_slice(setup.store, window("outcomes", 0, 1), archive.outcomes_table(events("ab")))
     setup.publish("outcomes", events(published))
     assert setup.find("outcomes", 0) == end
 
@@ -101,6 +101,6 @@ def test_loop_is_asked_to_retry_while_the_bucket_is_away(setup: Setup, monkeypat
     def fail(_: str) -> list[str]:
         raise StorageUnavailable("gone")
 
-    monkeypatch.setattr(setup.bucket, "list_paths", fail)
+    monkeypatch.setattr(setup.store, "list_paths", fail)
     with pytest.raises(RetryLater, match="gone"):
         setup.find("predictions", 0)

@@ -24,9 +24,9 @@ from driftloop.events import (
     Window,
 )
 from driftloop.settings import TopicsSettings
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import save_gate_evaluation
-from tests.support.drift_windows import FolderBucket
+from tests.support.drift_windows import FolderStore
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -38,19 +38,19 @@ GATE = Evaluation(
 
 
 @pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return FolderBucket(tmp_path)
+def store(tmp_path: Path) -> ObjectStore:
+    return FolderStore(tmp_path)
 
 
-def make_tracker(bucket: Bucket, **settings: Any) -> QualityTracker:
-    return QualityTracker(bucket, TopicsSettings(), QualitySettings(**{"min_rows": 50, **settings}))
+def make_tracker(store: ObjectStore, **settings: Any) -> QualityTracker:
+    return QualityTracker(store, TopicsSettings(), QualitySettings(**{"min_rows": 50, **settings}))
 
 
 class ArchiveBuilder:
     """Archives windows of predictions, one a day, and slices of their outcomes."""
 
-    def __init__(self, bucket: Bucket, seed: int = 0) -> None:
-        self.bucket = bucket
+    def __init__(self, store: ObjectStore, seed: int = 0) -> None:
+        self.store = store
         self.random = np.random.default_rng(seed)
 
     def predict(self, day: int, version: str | Sequence[str] = "1", predictions: object = None) -> pd.DataFrame:
@@ -70,14 +70,14 @@ class ArchiveBuilder:
                 "x": 1.0,
             }
         )
-        archive.write_slice(self.bucket, window("predictions", day), rows)
+        archive.write_slice(self.store, window("predictions", day), rows)
         return rows.assign(outcome=(self.random.random(ROWS) < chances).astype(float))
 
     def report(self, day: int, rows: pd.DataFrame, late: float = 1.0) -> Window:
         """Archive a slice of outcomes, known ``late`` days after the predictions."""
         columns = rows[["_id", "_row", "_time", "outcome"]].assign(outcome_label=None, _model=None, _key=None)
         archive.write_slice(
-            self.bucket, window("outcomes", day), columns.assign(_time=rows["_time"] + timedelta(days=late))
+            self.store, window("outcomes", day), columns.assign(_time=rows["_time"] + timedelta(days=late))
         )
         return window("outcomes", day)
 
@@ -85,13 +85,13 @@ class ArchiveBuilder:
         """Archive a slice of outcomes that name the keys of the rows."""
         times = rows["_time"] + timedelta(days=late)
         named = rows[["_key", "outcome"]].assign(_id=None, _row=None, _model=model, _time=times, outcome_label=None)
-        archive.write_slice(self.bucket, window("outcomes", day), named)
+        archive.write_slice(self.store, window("outcomes", day), named)
         return window("outcomes", day)
 
 
 @pytest.fixture
-def builder(bucket: Bucket) -> ArchiveBuilder:
-    return ArchiveBuilder(bucket)
+def builder(store: ObjectStore) -> ArchiveBuilder:
+    return ArchiveBuilder(store)
 
 
 def window(topic: str, day: int) -> Window:
@@ -129,9 +129,9 @@ def only(verdicts: list[QualityVerdict]) -> QualityVerdict:
     return quality
 
 
-def test_evaluate_slice_joins_outcomes_with_their_predictions(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_evaluate_slice_joins_outcomes_with_their_predictions(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
-    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows.sample(frac=1, random_state=0))))
+    quality = only(make_tracker(store).evaluate_slice(builder.report(0, rows.sample(frac=1, random_state=0))))
     assert (quality.model, quality.version, quality.rows, quality.windows) == ("m", "1", ROWS, 1)
     assert quality.first_prediction_at == quality.last_prediction_at == BEGIN
     assert quality.in_service is not None
@@ -142,9 +142,9 @@ def test_evaluate_slice_joins_outcomes_with_their_predictions(bucket: Bucket, bu
     assert quality.id == "outcomes-0-000000000000-000000000099/m/1"
 
 
-def test_evaluate_slice_pools_slices_until_there_are_enough_days(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_evaluate_slice_pools_slices_until_there_are_enough_days(store: ObjectStore, builder: ArchiveBuilder) -> None:
     days = [builder.predict(day) for day in range(9)]
-    tracker = make_tracker(bucket, min_days=7)
+    tracker = make_tracker(store, min_days=7)
     found = [only(tracker.evaluate_slice(builder.report(day, rows))) for day, rows in enumerate(days)]
     assert [one.windows for one in found] == [1, 1, 1, 1, 5, 6, 7, 7, 7]
     assert [one.in_service.resampling_unit for one in found if one.in_service] == ["rows"] * 4 + ["days"] * 5
@@ -158,26 +158,26 @@ def test_evaluate_slice_pools_slices_until_there_are_enough_days(bucket: Bucket,
     assert last.first_prediction_at == BEGIN + timedelta(days=2)
 
 
-def test_restarted_tracker_gives_equal_verdicts_and_estimates(bucket: Bucket, builder: ArchiveBuilder) -> None:
-    tracker = make_tracker(bucket)
+def test_restarted_tracker_gives_equal_verdicts_and_estimates(store: ObjectStore, builder: ArchiveBuilder) -> None:
+    tracker = make_tracker(store)
     days = [builder.predict(day) for day in range(8)]
     found = [only(tracker.evaluate_slice(builder.report(day, rows))) for day, rows in enumerate(days)][-1]
-    again = make_tracker(bucket)
+    again = make_tracker(store)
     assert only(again.evaluate_slice(window("outcomes", 7))).model_copy(update={"time": found.time}) == found
     chances = of_predictions(builder.random.beta(1, 2, ROWS).tolist())
-    one, other = (each.estimate(verdict(8), chances) for each in (tracker, make_tracker(bucket)))
+    one, other = (each.estimate(verdict(8), chances) for each in (tracker, make_tracker(store)))
     assert one is not None
     assert other is not None
     assert one.track_record.windows == 8
     assert other.model_copy(update={"time": one.time}) == one
 
 
-def test_evaluate_slice_uses_the_latest_outcome_of_a_row(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_evaluate_slice_uses_the_latest_outcome_of_a_row(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
     wrong = rows.assign(outcome=1 - rows["outcome"])
     corrected = pd.concat([rows.assign(_time=rows["_time"] + timedelta(hours=1)), wrong])
-    tracker = make_tracker(bucket)
-    right = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
+    tracker = make_tracker(store)
+    right = only(make_tracker(store).evaluate_slice(builder.report(0, rows)))
     within = only(tracker.evaluate_slice(builder.report(0, corrected)))
     assert within.in_service == right.in_service
     tracker.evaluate_slice(builder.report(1, wrong, late=1))
@@ -185,77 +185,79 @@ def test_evaluate_slice_uses_the_latest_outcome_of_a_row(bucket: Bucket, builder
     assert later.in_service == right.in_service
 
 
-def test_outcomes_with_a_key_belong_to_the_latest_row_before_them(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_outcomes_with_a_key_belong_to_the_latest_row_before_them(store: ObjectStore, builder: ArchiveBuilder) -> None:
     earlier, later = builder.predict(0), builder.predict(2)
-    by_id = only(make_tracker(bucket).evaluate_slice(builder.report(0, earlier)))
-    by_key = only(make_tracker(bucket).evaluate_slice(builder.report_by_key(0, earlier, late=1.5)))
+    by_id = only(make_tracker(store).evaluate_slice(builder.report(0, earlier)))
+    by_key = only(make_tracker(store).evaluate_slice(builder.report_by_key(0, earlier, late=1.5)))
     assert by_key.in_service == by_id.in_service
     assert by_key.unmatched == 0
-    by_id = only(make_tracker(bucket).evaluate_slice(builder.report(0, later, late=0)))
-    by_key = only(make_tracker(bucket).evaluate_slice(builder.report_by_key(0, later, late=0)))
+    by_id = only(make_tracker(store).evaluate_slice(builder.report(0, later, late=0)))
+    by_key = only(make_tracker(store).evaluate_slice(builder.report_by_key(0, later, late=0)))
     assert by_key.in_service == by_id.in_service
     assert by_key.first_prediction_at == BEGIN + timedelta(days=2)
 
 
-def test_outcomes_with_a_key_correct_those_with_an_id(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_outcomes_with_a_key_correct_those_with_an_id(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
-    right = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
-    tracker = make_tracker(bucket)
+    right = only(make_tracker(store).evaluate_slice(builder.report(0, rows)))
+    tracker = make_tracker(store)
     tracker.evaluate_slice(builder.report(0, rows.assign(outcome=1 - rows["outcome"])))
     corrected = only(tracker.evaluate_slice(builder.report_by_key(1, rows, late=1.5)))
     assert corrected.in_service == right.in_service
 
 
-def test_outcomes_with_a_key_are_matched_beside_those_of_no_row(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_outcomes_with_a_key_are_matched_beside_those_of_no_row(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
-    by_id = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows, late=1.5)))
+    by_id = only(make_tracker(store).evaluate_slice(builder.report(0, rows, late=1.5)))
     mixed = pd.concat([rows, rows.head(1).assign(_key="nobody's")])
-    by_key = only(make_tracker(bucket).evaluate_slice(builder.report_by_key(0, mixed, late=1.5)))
+    by_key = only(make_tracker(store).evaluate_slice(builder.report_by_key(0, mixed, late=1.5)))
     assert (by_key.rows, by_key.unmatched) == (ROWS, 1)
     assert by_key.in_service == by_id.in_service
 
 
-def test_outcomes_with_a_key_of_no_row_are_unmatched(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_outcomes_with_a_key_of_no_row_are_unmatched(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
-    tracker = make_tracker(bucket)
+    tracker = make_tracker(store)
     before = unmatched_count()
     assert tracker.evaluate_slice(builder.report_by_key(0, rows, late=-1)) == []
     assert tracker.evaluate_slice(builder.report_by_key(1, rows, model="another")) == []
     assert unmatched_count() == before + 2 * ROWS
 
 
-def test_unmatched_outcomes_are_counted_and_matched_by_later_slices(bucket: Bucket, builder: ArchiveBuilder) -> None:
-    tracker = make_tracker(bucket, min_days=1, min_rows=150)
+def test_unmatched_outcomes_are_counted_and_matched_by_later_slices(
+    store: ObjectStore, builder: ArchiveBuilder
+) -> None:
+    tracker = make_tracker(store, min_days=1, min_rows=150)
     first = builder.predict(0)
     second = builder.predict(1)
-    bucket.delete(archive.slice_path(window("predictions", 1)))
+    store.delete(archive.slice_path(window("predictions", 1)))
     before = unmatched_count()
     unknown = second.head(10).assign(_id="of another system")
     quality = only(tracker.evaluate_slice(builder.report(0, pd.concat([first, second.head(70), unknown]))))
     assert quality.unmatched == 72  # of ten outcomes of the same rows of an id, two are different
     assert unmatched_count() - before == 72
     assert (quality.verdict, quality.rows) == ("inconclusive", ROWS)
-    archive.write_slice(bucket, window("predictions", 1), second.drop(columns="outcome"))
+    archive.write_slice(store, window("predictions", 1), second.drop(columns="outcome"))
     later = only(tracker.evaluate_slice(builder.report(1, second.tail(30))))
     assert (later.unmatched, later.rows, later.windows) == (0, 2 * ROWS, 2)
 
 
-def test_slice_with_unmatched_outcomes_only_gives_no_verdict(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_slice_with_unmatched_outcomes_only_gives_no_verdict(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
     before = unmatched_count()
-    assert make_tracker(bucket).evaluate_slice(builder.report(0, rows.assign(_id="x", _row=range(ROWS)))) == []
+    assert make_tracker(store).evaluate_slice(builder.report(0, rows.assign(_id="x", _row=range(ROWS)))) == []
     assert unmatched_count() - before == ROWS
 
 
-def test_outcomes_without_archived_predictions_give_no_verdict(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_outcomes_without_archived_predictions_give_no_verdict(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
-    bucket.delete(archive.slice_path(window("predictions", 0)))
-    assert make_tracker(bucket).evaluate_slice(builder.report(0, rows)) == []
+    store.delete(archive.slice_path(window("predictions", 0)))
+    assert make_tracker(store).evaluate_slice(builder.report(0, rows)) == []
 
 
-def test_evaluate_slice_judges_each_version_by_its_own_rows(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_evaluate_slice_judges_each_version_by_its_own_rows(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0, version=["1"] * 60 + ["2"] * 40)
-    one, two = sorted(make_tracker(bucket).evaluate_slice(builder.report(0, rows)), key=lambda quality: quality.version)
+    one, two = sorted(make_tracker(store).evaluate_slice(builder.report(0, rows)), key=lambda quality: quality.version)
     assert (one.version, one.rows) == ("1", 60)
     assert one.in_service is not None
     assert one.in_service.rows == 60
@@ -264,110 +266,114 @@ def test_evaluate_slice_judges_each_version_by_its_own_rows(bucket: Bucket, buil
 
 
 def test_predictions_that_are_no_probabilities_have_no_evaluation_or_estimate(
-    bucket: Bucket, builder: ArchiveBuilder
+    store: ObjectStore, builder: ArchiveBuilder
 ) -> None:
     rows = builder.predict(0, predictions=["[0.5, 0.5]"] * ROWS)
-    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
+    quality = only(make_tracker(store).evaluate_slice(builder.report(0, rows)))
     assert (quality.verdict, quality.reason) == ("inconclusive", "invalid_predictions")
-    assert make_tracker(bucket).estimate(verdict(0), rows) is None
-    assert make_tracker(bucket).estimate(verdict(0), of_predictions([12.5, 80.0] * 50)) is None
-    assert make_tracker(bucket).estimate(verdict(0), of_predictions([0.0, 1.0] * 50)) is None
+    assert make_tracker(store).estimate(verdict(0), rows) is None
+    assert make_tracker(store).estimate(verdict(0), of_predictions([12.5, 80.0] * 50)) is None
+    assert make_tracker(store).estimate(verdict(0), of_predictions([0.0, 1.0] * 50)) is None
 
 
 def test_numeric_labels_without_probabilities_are_judged_as_the_classes_of_the_gate(
-    bucket: Bucket, builder: ArchiveBuilder
+    store: ObjectStore, builder: ArchiveBuilder
 ) -> None:
     rows = builder.predict(0, predictions=[1.0, 2.0, 4.0, 4.0] * (ROWS // 4))
     window = builder.report(0, rows.assign(outcome=[1.0, 2.0, 4.0, 2.0] * (ROWS // 4)))
-    as_numbers = only(make_tracker(bucket).evaluate_slice(window)).in_service
-    save_gate_evaluation(bucket, "m", "1", GATE.model_copy(update={"classes": [1, 2, 4]}))
-    as_classes = only(make_tracker(bucket).evaluate_slice(window)).in_service
+    as_numbers = only(make_tracker(store).evaluate_slice(window)).in_service
+    save_gate_evaluation(store, "m", "1", GATE.model_copy(update={"classes": [1, 2, 4]}))
+    as_classes = only(make_tracker(store).evaluate_slice(window)).in_service
     assert as_numbers is not None
     assert (as_numbers.classes, "rmse" in as_numbers.metrics) == (None, True)
     assert as_classes is not None
     assert (as_classes.classes, as_classes.metrics["accuracy"].value) == ([1, 2, 4], 0.75)
 
 
-def test_numbers_are_judged_as_numbers_beside_labels_of_another_model(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_numbers_are_judged_as_numbers_beside_labels_of_another_model(
+    store: ObjectStore, builder: ArchiveBuilder
+) -> None:
     numbers = np.linspace(10, 60, ROWS)
     rows = builder.predict(0, predictions=numbers)
     outcomes = rows[["_id", "_row", "_time", "outcome"]].assign(outcome=numbers + 1, outcome_label=None)
     labels = outcomes.assign(_id=[f"other-{row}" for row in range(ROWS)], outcome=None, outcome_label="yes")
     mixed = pd.concat([outcomes.astype({"outcome": object, "outcome_label": object}), labels], ignore_index=True)
-    archive.write_slice(bucket, window("outcomes", 0), mixed.assign(_model=None, _key=None))
-    quality = only(make_tracker(bucket).evaluate_slice(window("outcomes", 0)))
+    archive.write_slice(store, window("outcomes", 0), mixed.assign(_model=None, _key=None))
+    quality = only(make_tracker(store).evaluate_slice(window("outcomes", 0)))
     assert quality.unknown_labels == {}
     assert quality.in_service is not None
     assert quality.in_service.metrics["bias"].value == pytest.approx(-1)
 
 
-def test_deleted_or_unreadable_slice_is_skipped(bucket: Bucket, builder: ArchiveBuilder) -> None:
-    tracker = make_tracker(bucket)
+def test_deleted_or_unreadable_slice_is_skipped(store: ObjectStore, builder: ArchiveBuilder) -> None:
+    tracker = make_tracker(store)
     rows = builder.predict(0)
     builder.predict(1)
     assert only(tracker.evaluate_slice(builder.report(0, rows))).rows == ROWS
-    bucket.delete(archive.slice_path(window("predictions", 0)))
-    bucket.write(archive.slice_path(window("predictions", 1)), b"no parquet")
+    store.delete(archive.slice_path(window("predictions", 0)))
+    store.write(archive.slice_path(window("predictions", 1)), b"no parquet")
     assert tracker.evaluate_slice(window("outcomes", 0)) == []
-    assert make_tracker(bucket).evaluate_slice(window("outcomes", 0)) == []
+    assert make_tracker(store).evaluate_slice(window("outcomes", 0)) == []
 
 
-def test_prediction_in_two_slices_counts_once(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_prediction_in_two_slices_counts_once(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
-    archive.write_slice(bucket, window("predictions", 1), rows.drop(columns="outcome"))
-    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, rows)))
+    archive.write_slice(store, window("predictions", 1), rows.drop(columns="outcome"))
+    quality = only(make_tracker(store).evaluate_slice(builder.report(0, rows)))
     assert (quality.rows, quality.unmatched) == (ROWS, 0)
 
 
-def test_only_the_lookback_slices_of_predictions_are_read(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_only_the_lookback_slices_of_predictions_are_read(store: ObjectStore, builder: ArchiveBuilder) -> None:
     days = [builder.predict(day) for day in range(3)]
     slice_of_outcomes = builder.report(0, pd.concat(days))
-    quality = only(make_tracker(bucket, prediction_lookback_slices=2).evaluate_slice(slice_of_outcomes))
+    quality = only(make_tracker(store, prediction_lookback_slices=2).evaluate_slice(slice_of_outcomes))
     assert (quality.rows, quality.unmatched) == (2 * ROWS, ROWS)
 
 
-def test_archived_file_is_read_once(bucket: Bucket, builder: ArchiveBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archived_file_is_read_once(
+    store: ObjectStore, builder: ArchiveBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[str] = []
-    really = FolderBucket.read
+    really = FolderStore.read
 
-    def noted(self: FolderBucket, path: str) -> bytes:
+    def noted(self: FolderStore, path: str) -> bytes:
         read.append(path)
         return really(self, path)
 
-    monkeypatch.setattr(FolderBucket, "read", noted)
-    tracker = make_tracker(bucket)
+    monkeypatch.setattr(FolderStore, "read", noted)
+    tracker = make_tracker(store)
     for day in range(3):
         tracker.evaluate_slice(builder.report(day, builder.predict(day)))
     files = [path for path in read if path.endswith(".parquet")]
     assert len(files) == len(set(files)) == 6
 
 
-def test_outcomes_that_are_too_few_to_measure_change_no_metric(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_outcomes_that_are_too_few_to_measure_change_no_metric(store: ObjectStore, builder: ArchiveBuilder) -> None:
     names = ("driftloop_quality", "driftloop_quality_low", "driftloop_quality_high")
-    assert only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0)))).in_service
+    assert only(make_tracker(store).evaluate_slice(builder.report(0, builder.predict(0)))).in_service
     measured = [metric_value(name, metric="roc_auc") for name in names]
-    few = only(make_tracker(bucket, min_rows=10 * ROWS).evaluate_slice(builder.report(1, builder.predict(1))))
+    few = only(make_tracker(store, min_rows=10 * ROWS).evaluate_slice(builder.report(1, builder.predict(1))))
     assert (few.verdict, few.reason) == ("inconclusive", "too_few_rows")
     assert [metric_value(name, metric="roc_auc") for name in names] == measured
 
 
-def test_evaluate_slice_compares_with_the_gate(bucket: Bucket, builder: ArchiveBuilder) -> None:
-    save_gate_evaluation(bucket, "m", "1", GATE)
-    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0))))
+def test_evaluate_slice_compares_with_the_gate(store: ObjectStore, builder: ArchiveBuilder) -> None:
+    save_gate_evaluation(store, "m", "1", GATE)
+    quality = only(make_tracker(store).evaluate_slice(builder.report(0, builder.predict(0))))
     assert quality.verdict == "degraded"
     assert quality.at_gate == GATE
     assert "0.970 [0.960, 0.980] on 5,000 rows of 14 days at the gate: a difference of -" in quality.explanation
     assert metric_value("driftloop_quality_at_gate", metric="roc_auc") == 0.97
 
 
-def test_version_without_gate_evaluation_is_inconclusive(bucket: Bucket, builder: ArchiveBuilder) -> None:
-    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0))))
+def test_version_without_gate_evaluation_is_inconclusive(store: ObjectStore, builder: ArchiveBuilder) -> None:
+    quality = only(make_tracker(store).evaluate_slice(builder.report(0, builder.predict(0))))
     assert (quality.verdict, quality.reason, quality.at_gate) == ("inconclusive", "not_evaluated_at_gate", None)
 
 
-def test_unreadable_gate_evaluation_is_inconclusive(bucket: Bucket, builder: ArchiveBuilder) -> None:
-    bucket.write("references/m/1/gate_evaluation.json", b'{"rows": ')
-    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0))))
+def test_unreadable_gate_evaluation_is_inconclusive(store: ObjectStore, builder: ArchiveBuilder) -> None:
+    store.write("references/m/1/gate_evaluation.json", b'{"rows": ')
+    quality = only(make_tracker(store).evaluate_slice(builder.report(0, builder.predict(0))))
     assert (quality.verdict, quality.reason) == ("inconclusive", "unreadable_gate_evaluation")
     assert quality.in_service is not None
 
@@ -393,15 +399,15 @@ def test_compare_with_gate_needs_a_difference_beyond_both_intervals(
     assert compare_with_gate(one, other).verdict == verdict
 
 
-def test_equal_outcomes_are_inconclusive(bucket: Bucket, builder: ArchiveBuilder) -> None:
-    save_gate_evaluation(bucket, "m", "1", GATE)
-    quality = only(make_tracker(bucket).evaluate_slice(builder.report(0, builder.predict(0).assign(outcome=0.0))))
+def test_equal_outcomes_are_inconclusive(store: ObjectStore, builder: ArchiveBuilder) -> None:
+    save_gate_evaluation(store, "m", "1", GATE)
+    quality = only(make_tracker(store).evaluate_slice(builder.report(0, builder.predict(0).assign(outcome=0.0))))
     assert (quality.verdict, quality.reason) == ("inconclusive", "metric_undefined")
 
 
-def test_estimate_without_track_record_is_not_trusted(bucket: Bucket, builder: ArchiveBuilder) -> None:
+def test_estimate_without_track_record_is_not_trusted(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
-    estimate = make_tracker(bucket).estimate(verdict(0), rows)
+    estimate = make_tracker(store).estimate(verdict(0), rows)
     assert estimate is not None
     assert set(estimate.metrics) == {"roc_auc", "brier", "accuracy"}
     assert (estimate.trusted, estimate.track_record.windows, estimate.track_record.mean_error) == (False, 0, None)
@@ -410,9 +416,9 @@ def test_estimate_without_track_record_is_not_trusted(bucket: Bucket, builder: A
 
 @pytest.mark.parametrize(("changed", "trusted"), [(False, True), (True, False)])
 def test_estimate_is_trusted_if_its_track_record_is_good(
-    bucket: Bucket, builder: ArchiveBuilder, changed: bool, trusted: bool
+    store: ObjectStore, builder: ArchiveBuilder, changed: bool, trusted: bool
 ) -> None:
-    tracker = make_tracker(bucket, max_estimate_error=0.05)
+    tracker = make_tracker(store, max_estimate_error=0.05)
     for day in range(12):
         rows = builder.predict(day)
         if changed:  # half of the outcomes have nothing to do with the features any more
@@ -431,9 +437,9 @@ def test_estimate_is_trusted_if_its_track_record_is_good(
 
 
 def test_track_record_of_a_version_with_few_rows_in_each_slice_has_windows_of_several_slices(
-    bucket: Bucket, builder: ArchiveBuilder
+    store: ObjectStore, builder: ArchiveBuilder
 ) -> None:
-    tracker = make_tracker(bucket, min_rows=50)
+    tracker = make_tracker(store, min_rows=50)
     for day in range(10):
         rows = builder.predict(day, version=["1"] * 75 + ["2"] * 25)
         tracker.evaluate_slice(builder.report(day, rows))
@@ -459,13 +465,13 @@ def test_slices_are_pooled_within_a_partition_until_they_have_enough_rows() -> N
     ]
 
 
-def test_estimate_needs_enough_rows(bucket: Bucket) -> None:
-    assert make_tracker(bucket).estimate(verdict(0), of_predictions([0.2, 0.8] * 24)) is None
-    assert make_tracker(bucket).estimate(verdict(0), of_predictions([0.2, 0.8] * 25)) is not None
+def test_estimate_needs_enough_rows(store: ObjectStore) -> None:
+    assert make_tracker(store).estimate(verdict(0), of_predictions([0.2, 0.8] * 24)) is None
+    assert make_tracker(store).estimate(verdict(0), of_predictions([0.2, 0.8] * 25)) is not None
 
 
-def test_track_record_leaves_out_the_estimated_window(bucket: Bucket, builder: ArchiveBuilder) -> None:
-    tracker = make_tracker(bucket)
+def test_track_record_leaves_out_the_estimated_window(store: ObjectStore, builder: ArchiveBuilder) -> None:
+    tracker = make_tracker(store)
     rows = builder.predict(0)
     tracker.evaluate_slice(builder.report(0, rows))
     estimate = tracker.estimate(verdict(0), rows)

@@ -36,7 +36,7 @@ from driftloop.events import (
     QualityVerdict,
     Window,
 )
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from tests.support.drift_windows import BEGIN, archive_and_judge, make_days, store_reference
 from tests.support.model_names import USABLE_NAMES
 
@@ -65,7 +65,7 @@ def open_gate(gate: Path, content: str) -> None:
 
 
 @pytest.fixture
-def client(cache: VerdictCache, bucket: Bucket, gate: Path, tmp_path: Path) -> Iterator[TestClient]:
+def client(cache: VerdictCache, store: ObjectStore, gate: Path, tmp_path: Path) -> Iterator[TestClient]:
     """Return a client of the pages. Reports are rendered by a few lines of Python; an empty gate makes them fail."""
     code = f"""
 import pathlib, sys, time
@@ -83,14 +83,14 @@ new.rename(path)
 """
     app = FastAPI()
     with ReportQueue(2, 60, [sys.executable, "-c", code]) as report_queue:
-        routes.mount(app, cache, report_queue, bucket)
+        routes.mount(app, cache, report_queue, store)
         yield TestClient(app)
 
 
 @pytest.fixture
-def stream(cache: VerdictCache, bucket: Bucket) -> list[DriftVerdict]:
+def stream(cache: VerdictCache, store: ObjectStore) -> list[DriftVerdict]:
     """Return verdicts on normal days, one with too few rows, and warm ones."""
-    store_reference(bucket)
+    store_reference(store)
     few = make_days(1, 9).head(20)
     frames = [
         make_days(1, 3),
@@ -99,7 +99,7 @@ def stream(cache: VerdictCache, bucket: Bucket) -> list[DriftVerdict]:
         make_days(1, 5, warmer=10),
         make_days(1, 6, warmer=10).assign(visib=np.nan),
     ]
-    stream = list(archive_and_judge(bucket, frames))
+    stream = list(archive_and_judge(store, frames))
     for verdict in stream:
         cache.add(verdict)
     assert [verdict.verdict for verdict in stream] == ["no_drift", "no_drift", "inconclusive", "drift", "drift"]
@@ -300,8 +300,8 @@ def test_quality_that_cannot_be_compared_hides_no_comparison(client: TestClient,
 
 
 def test_page_of_a_version_shows_stretches_and_smallest_shifts(client: TestClient, cache: VerdictCache) -> None:
-    bucket = client.app.state.page_data.bucket  # type: ignore[attr-defined]  # typed as any ASGI application
-    profile = store_reference(bucket).profile
+    store = client.app.state.page_data.store  # type: ignore[attr-defined]  # typed as any ASGI application
+    profile = store_reference(store).profile
     week = timedelta(days=7)
     stretches = [
         Stretch(first_row=0, end_row=3_900, begin=BEGIN - 2 * week, end=BEGIN - week),
@@ -318,7 +318,7 @@ def test_page_of_a_version_shows_stretches_and_smallest_shifts(client: TestClien
             ],
         }
     )
-    bucket.write("references/m/1/profile.json", changed.model_dump_json().encode())
+    store.write("references/m/1/profile.json", changed.model_dump_json().encode())
     cache.add(make_verdict())
     seen = page_text(client.get("/?model=m&version=1"))
     assert "the present one lasts since 2012-12-25 00:00" in seen
@@ -348,9 +348,9 @@ def test_page_of_a_version_without_a_profile_says_so(client: TestClient, cache: 
 
 
 def test_page_of_a_version_in_service_shows_its_sensitivity_before_its_first_window(
-    client: TestClient, cache: VerdictCache, bucket: Bucket
+    client: TestClient, cache: VerdictCache, store: ObjectStore
 ) -> None:
-    store_reference(bucket, version="7")
+    store_reference(store, version="7")
     cache.add(ModelStateChanged(retrain_id="r", model="m", version="7", state="promoted", explanation=""))
     seen = page_text(client.get("/?model=m&version=7"))
     assert "No window has been judged yet." in seen
@@ -374,10 +374,10 @@ def test_overview_shows_version_in_service_before_its_first_window(client: TestC
     assert "No windows yet" in seen
 
 
-def test_pages_link_to_versions_in_mlflow(cache: VerdictCache, bucket: Bucket) -> None:
+def test_pages_link_to_versions_in_mlflow(cache: VerdictCache, store: ObjectStore) -> None:
     app = FastAPI()
     with ReportQueue(2, 60, ["false"]) as report_queue:
-        routes.mount(app, cache, report_queue, bucket, "https://mlflow.example/")
+        routes.mount(app, cache, report_queue, store, "https://mlflow.example/")
         cache.add(make_verdict(model="a&b c"))
         client = TestClient(app)
         for path in ("/", page_url(make_verdict(model="a&b c"))):
@@ -479,9 +479,9 @@ def test_unknown_window_or_report_is_a_404_page(client: TestClient, path: str) -
     assert NASTY not in response.text
 
 
-def test_report_path_cannot_leave_the_reports_folder(client: TestClient, bucket: Bucket) -> None:
-    bucket.write("secret.html", b"not for you")
-    bucket.write("reports/m/x.html", b"")
+def test_report_path_cannot_leave_the_reports_folder(client: TestClient, store: ObjectStore) -> None:
+    store.write("secret.html", b"not for you")
+    store.write("reports/m/x.html", b"")
     assert client.get("/reports/m/%2e%2e/%2e%2e/secret").status_code == 404
 
 
@@ -584,18 +584,18 @@ def test_failed_report_shows_error_and_can_be_retried(client: TestClient, cache:
     assert wait_for_status(lambda: client.get(path), 200).text == "now"
 
 
-def test_report_is_served_without_its_verdict_in_the_cache(client: TestClient, bucket: Bucket) -> None:
-    bucket.write(f"reports/m/1/{make_verdict().window.name}.html", b"old")
+def test_report_is_served_without_its_verdict_in_the_cache(client: TestClient, store: ObjectStore) -> None:
+    store.write(f"reports/m/1/{make_verdict().window.name}.html", b"old")
     assert client.get(page_url(make_verdict(), "reports")).text == "old"
 
 
 def test_unavailable_bucket_is_a_503_page_with_retry_after(
-    client: TestClient, cache: VerdictCache, bucket: Bucket
+    client: TestClient, cache: VerdictCache, store: ObjectStore
 ) -> None:
     def unavailable(_: str) -> bytes:
         raise StorageUnavailable("the bucket does not answer: TimeoutError")
 
-    bucket.read = unavailable  # type: ignore[method-assign,assignment]
+    store.read = unavailable  # type: ignore[method-assign,assignment]
     cache.add(make_verdict())
     response = client.get(page_url(make_verdict(), "reports"))
     assert (response.status_code, response.headers["Retry-After"]) == (503, "30")
@@ -691,10 +691,10 @@ def test_verdict_cache_keeps_the_last_comparison_of_quality_of_each_version() ->
 
 
 def test_pages_show_of_a_number_the_version_that_was_judged_last(
-    client: TestClient, cache: VerdictCache, bucket: Bucket
+    client: TestClient, cache: VerdictCache, store: ObjectStore
 ) -> None:
-    store_reference(bucket, run_id="second")
-    bucket.write("references/m/1/last_run", b"third")  # without the run, a reference that is missing would be read
+    store_reference(store, run_id="second")
+    store.write("references/m/1/last_run", b"third")  # without the run, a reference that is missing would be read
     for number, run_id in enumerate(["first", "first", None, "second"]):
         verdict = "drift" if run_id == "first" else "no_drift"
         cache.add(make_verdict(number, run_id=run_id, verdict=verdict))

@@ -9,8 +9,8 @@ import pytest
 from drift_worker.verdicts.window_judge import WindowJudge
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Window
-from driftloop.storage.bucket import Bucket
-from tests.support.drift_windows import BEGIN, ROWS, FolderBucket, make_days, store_reference
+from driftloop.storage.object_store import ObjectStore
+from tests.support.drift_windows import BEGIN, ROWS, FolderStore, make_days, store_reference
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -18,8 +18,8 @@ SETTINGS = WindowSettings(rows=ROWS)
 
 
 @pytest.fixture
-def window_judge(bucket: Bucket) -> WindowJudge:
-    return WindowJudge(bucket, SETTINGS)
+def window_judge(store: ObjectStore) -> WindowJudge:
+    return WindowJudge(store, SETTINGS)
 
 
 def window(number: int = 0) -> Window:
@@ -39,8 +39,8 @@ def judge(
     return window_judge.judge(window(number), "m", "1", rows, preceding, ["gs://b/rows"])
 
 
-def test_verdict_has_scores_findings_and_times(window_judge: WindowJudge, bucket: Bucket) -> None:
-    reference = store_reference(bucket)
+def test_verdict_has_scores_findings_and_times(window_judge: WindowJudge, store: ObjectStore) -> None:
+    reference = store_reference(store)
     normal, warm = judge(window_judge, make_days(1, 3)), judge(window_judge, make_days(1, 4, warmer=12))
     assert (normal.verdict, normal.drifted_columns) == ("no_drift", [])
     assert (warm.verdict, warm.drifted_columns) == ("drift", ["temp"])
@@ -51,14 +51,14 @@ def test_verdict_has_scores_findings_and_times(window_judge: WindowJudge, bucket
     assert (warm.rows, warm.archive, warm.id) == (ROWS, ["gs://b/rows"], f"{window().name}/m/1")
 
 
-def test_judging_a_window_again_gives_an_equal_verdict(window_judge: WindowJudge, bucket: Bucket) -> None:
-    store_reference(bucket)
+def test_judging_a_window_again_gives_an_equal_verdict(window_judge: WindowJudge, store: ObjectStore) -> None:
+    store_reference(store)
     first, second = (judge(window_judge, make_days(1, 3)) for _ in range(2))
     assert second.model_copy(update={"time": first.time}) == first
 
 
-def test_explanation_lists_scores_and_drifted_statistics(window_judge: WindowJudge, bucket: Bucket) -> None:
-    store_reference(bucket)
+def test_explanation_lists_scores_and_drifted_statistics(window_judge: WindowJudge, store: ObjectStore) -> None:
+    store_reference(store)
     verdict = judge(window_judge, make_days(1, 4, warmer=12))
     score, *drifted = verdict.explanation.split("; ")
     assert score == f"score {verdict.score:.1f}, threshold {verdict.score_threshold:.1f}"
@@ -76,41 +76,41 @@ def test_explanation_lists_scores_and_drifted_statistics(window_judge: WindowJud
     ids=["too few rows", "missing columns"],
 )
 def test_rows_that_cannot_be_compared_are_inconclusive(
-    window_judge: WindowJudge, bucket: Bucket, frame: pd.DataFrame, reason: str
+    window_judge: WindowJudge, store: ObjectStore, frame: pd.DataFrame, reason: str
 ) -> None:
-    store_reference(bucket)
+    store_reference(store)
     verdict = judge(window_judge, frame)
     assert (verdict.verdict, verdict.score, verdict.findings) == ("inconclusive", None, [])
     assert verdict.reason == reason
 
 
-def test_small_reference_gives_data_quality_only(window_judge: WindowJudge, bucket: Bucket) -> None:
-    store_reference(bucket, rows=make_days(19))
+def test_small_reference_gives_data_quality_only(window_judge: WindowJudge, store: ObjectStore) -> None:
+    store_reference(store, rows=make_days(19))
     verdict = judge(window_judge, make_days(1, 3).assign(carrier="XX"))
     assert (verdict.verdict, verdict.reason, verdict.findings) == ("inconclusive", "small_reference", [])
     assert [(issue.column, issue.kind) for issue in verdict.data_quality_issues] == [("carrier", "unseen_levels")]
 
 
-def test_window_has_the_length_that_the_version_s_profile_says(bucket: Bucket) -> None:
-    window_judge = WindowJudge(bucket, WindowSettings(rows=5 * ROWS))
+def test_window_has_the_length_that_the_version_s_profile_says(store: ObjectStore) -> None:
+    window_judge = WindowJudge(store, WindowSettings(rows=5 * ROWS))
     assert window_judge.window_length("m", "1") == 5 * ROWS  # it has no reference
-    store_reference(bucket)
+    store_reference(store)
     assert window_judge.window_length("m", "1") == ROWS
     assert judge(window_judge, make_days(1, 3)).verdict == "no_drift"
 
 
 def test_window_of_a_version_with_unreadable_reference_has_the_length_of_the_setting(
-    window_judge: WindowJudge, bucket: Bucket
+    window_judge: WindowJudge, store: ObjectStore
 ) -> None:
-    bucket.write("references/m/1/profile.json", b"{")
+    store.write("references/m/1/profile.json", b"{")
     assert window_judge.window_length("m", "1") == ROWS
 
 
 def test_levels_that_are_numbers_are_found_in_a_slice_with_texts_of_another_model(
-    window_judge: WindowJudge, bucket: Bucket
+    window_judge: WindowJudge, store: ObjectStore
 ) -> None:
     codes = {"UA": 1, "DL": 2, "B6": 3, "AA": 4}
-    store_reference(bucket, rows=make_days(80).assign(carrier=lambda rows: rows["carrier"].map(codes)))
+    store_reference(store, rows=make_days(80).assign(carrier=lambda rows: rows["carrier"].map(codes)))
     frame = make_days(1, 3).assign(carrier=lambda rows: rows["carrier"].map(codes))
     as_texts = frame.astype({"carrier": str, "temp": str})
     numbers, texts = judge(window_judge, frame), judge(window_judge, as_texts)
@@ -124,44 +124,46 @@ def test_version_without_reference_is_inconclusive(window_judge: WindowJudge) ->
     assert (verdict.verdict, verdict.reason) == ("inconclusive", "no_reference")
 
 
-def test_version_with_unreadable_reference_is_inconclusive(window_judge: WindowJudge, bucket: Bucket) -> None:
-    store_reference(bucket)
-    bucket.write("references/m/1/profile.json", b"{")
+def test_version_with_unreadable_reference_is_inconclusive(window_judge: WindowJudge, store: ObjectStore) -> None:
+    store_reference(store)
+    store.write("references/m/1/profile.json", b"{")
     verdict = judge(window_judge, make_days(1))
     assert (verdict.verdict, verdict.reason) == ("inconclusive", "unreadable_reference")
 
 
-def test_conclusive_verdict_has_no_reason(window_judge: WindowJudge, bucket: Bucket) -> None:
-    store_reference(bucket)
+def test_conclusive_verdict_has_no_reason(window_judge: WindowJudge, store: ObjectStore) -> None:
+    store_reference(store)
     assert judge(window_judge, make_days(1, 3)).reason is None
 
 
-def test_reference_that_is_stored_later_is_used(window_judge: WindowJudge, bucket: Bucket) -> None:
+def test_reference_that_is_stored_later_is_used(window_judge: WindowJudge, store: ObjectStore) -> None:
     assert judge(window_judge, make_days(1, 3)).verdict == "inconclusive"
-    store_reference(bucket)
+    store_reference(store)
     assert judge(window_judge, make_days(1, 3)).verdict == "no_drift"
 
 
-def test_reference_is_loaded_once(window_judge: WindowJudge, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    store_reference(bucket)
+def test_reference_is_loaded_once(
+    window_judge: WindowJudge, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_reference(store)
     paths: list[str] = []
-    read = FolderBucket.read
+    read = FolderStore.read
 
-    def recording_read(self: FolderBucket, path: str) -> bytes:
+    def recording_read(self: FolderStore, path: str) -> bytes:
         paths.append(path)
         return read(self, path)
 
-    monkeypatch.setattr(FolderBucket, "read", recording_read)
+    monkeypatch.setattr(FolderStore, "read", recording_read)
     for _ in range(3):
         judge(window_judge, make_days(1, 3))
     assert len(paths) == len(set(paths)) == 3  # rows, profile, and the run that was saved last
 
 
 def test_version_of_the_same_number_and_another_run_has_its_own_reference(
-    window_judge: WindowJudge, bucket: Bucket
+    window_judge: WindowJudge, store: ObjectStore
 ) -> None:
-    store_reference(bucket, run_id="first")
-    store_reference(bucket, rows=make_days(80, warmer=12), run_id="second")
+    store_reference(store, run_id="first")
+    store_reference(store, rows=make_days(80, warmer=12), run_id="second")
     rows = rows_of_day(make_days(1, 3))
     judged = {
         run_id: window_judge.judge(window(), "m", "1", rows, [], ["gs://b/rows"], run_id=run_id)
@@ -177,9 +179,9 @@ def test_version_of_the_same_number_and_another_run_has_its_own_reference(
 
 
 def test_values_that_are_no_numbers_are_a_type_mismatch_and_count_as_missing(
-    window_judge: WindowJudge, bucket: Bucket
+    window_judge: WindowJudge, store: ObjectStore
 ) -> None:
-    store_reference(bucket)
+    store_reference(store)
     frame = make_days(1, 3).astype({"temp": object})
     frame.loc[: ROWS // 4 - 1, "temp"] = "warm"
     verdict = judge(window_judge, frame)
@@ -200,9 +202,9 @@ def test_values_that_are_no_numbers_are_a_type_mismatch_and_count_as_missing(
     ids=["conclusive", "missing columns", "too few rows", "no second one"],
 )
 def test_window_is_judged_with_the_two_before_it_if_they_are_conclusive(
-    window_judge: WindowJudge, bucket: Bucket, first: pd.DataFrame | None, is_together: bool
+    window_judge: WindowJudge, store: ObjectStore, first: pd.DataFrame | None, is_together: bool
 ) -> None:
-    store_reference(bucket)
+    store_reference(store)
     earlier = [frame for frame in (first, make_days(1, 1)) if frame is not None]
     preceding = [rows_of_day(frame, number) for number, frame in enumerate(earlier)]
     verdict = judge(window_judge, make_days(1, 5), 2, preceding)

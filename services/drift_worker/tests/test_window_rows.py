@@ -9,8 +9,8 @@ from drift_worker.windows.partition_state import OpenWindow, PartitionState, Ver
 from drift_worker.windows.window_rows import WindowRows
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.events import Window
-from driftloop.storage.bucket import Bucket
-from tests.support.drift_windows import FolderBucket
+from driftloop.storage.object_store import ObjectStore
+from tests.support.drift_windows import FolderStore
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -50,15 +50,15 @@ SUMS = {  # of version 2 only from before its open window, which another worker 
 
 
 @pytest.fixture(params=["memory", "archive"])
-def window_rows(request: pytest.FixtureRequest, bucket: Bucket) -> WindowRows:
-    held = WindowRows(bucket)
+def window_rows(request: pytest.FixtureRequest, store: ObjectStore) -> WindowRows:
+    held = WindowRows(store)
     for slice_, frame in SLICES.items():
         sums = SUMS.get(slice_, {})
-        archive.write_slice(bucket, slice_, archive.with_sums(pa.Table.from_pandas(frame), sums))
+        archive.write_slice(store, slice_, archive.with_sums(pa.Table.from_pandas(frame), sums))
         if request.param == "memory":
             held.add(slice_, frame)
             held.keep_sums(slice_, sums)
-    archive.write_slice(bucket, window(25, 39), rows("orphan", v1=9))
+    archive.write_slice(store, window(25, 39), rows("orphan", v1=9))
     if request.param == "memory":
         held.add(window(0, 9, partition=1), rows("other partition", v1=1))
         held.drop_unneeded(PARTITION, STATE)
@@ -96,25 +96,25 @@ def test_forgotten_partition_has_no_rows(window_rows: WindowRows) -> None:
     assert window_rows.sums(PARTITION, ONE) is None
 
 
-def test_slice_without_a_file_has_no_rows(bucket: Bucket) -> None:
-    archive.write_slice(bucket, window(30, 39), SLICES[window(30, 39)])
-    held = WindowRows(bucket)
+def test_slice_without_a_file_has_no_rows(store: ObjectStore) -> None:
+    archive.write_slice(store, window(30, 39), SLICES[window(30, 39)])
+    held = WindowRows(store)
     held.resume(PARTITION, STATE)
     assert found(held, ONE, 0) == [(30, ["d-0"])]
 
 
-def test_slices_are_read_once(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_are_read_once(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     paths: list[str] = []
-    read = FolderBucket.read
+    read = FolderStore.read
 
-    def recording_read(self: FolderBucket, path: str) -> bytes:
+    def recording_read(self: FolderStore, path: str) -> bytes:
         paths.append(path)
         return read(self, path)
 
     for slice_, frame in SLICES.items():
-        archive.write_slice(bucket, slice_, frame)
-    monkeypatch.setattr(FolderBucket, "read", recording_read)
-    held = WindowRows(bucket)
+        archive.write_slice(store, slice_, frame)
+    monkeypatch.setattr(FolderStore, "read", recording_read)
+    held = WindowRows(store)
     held.resume(PARTITION, STATE)
     for _ in range(2):
         held.event_ids(PARTITION)

@@ -38,7 +38,7 @@ from driftloop.kafka.message_handler import Commit, RetryLater
 from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.settings import TopicsSettings
 from driftloop.storage import reference_store
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from tests.support.drift_windows import ROWS, make_days, store_reference
 from tests.support.waiting import wait_until
 
@@ -55,19 +55,19 @@ def report_queue() -> ReportQueue:
 
 
 @pytest.fixture
-def make_worker(bucket: Bucket, report_queue: ReportQueue) -> Callable[..., Worker]:
+def make_worker(store: ObjectStore, report_queue: ReportQueue) -> Callable[..., Worker]:
     """Return a function that makes a worker as a new process would."""
 
     def make(**windows: float) -> Worker:
         settings = WindowSettings.model_validate({"rows": ROWS, **windows})
-        window_judge = WindowJudge(bucket, settings)
+        window_judge = WindowJudge(store, settings)
         return Worker(
-            bucket=bucket,
+            store=store,
             slicer=Slicer(settings, window_judge.window_length),
-            window_rows=WindowRows(bucket),
+            window_rows=WindowRows(store),
             window_judge=window_judge,
-            quality_tracker=QualityTracker(bucket, TopicsSettings(), QualitySettings(min_rows=50)),
-            archive_cleaner=ArchiveCleaner(bucket, report_retention_days=90),
+            quality_tracker=QualityTracker(store, TopicsSettings(), QualitySettings(min_rows=50)),
+            archive_cleaner=ArchiveCleaner(store, report_retention_days=90),
             report_queue=report_queue,
         )
 
@@ -97,8 +97,8 @@ def send(worker: Worker, offset: int, event: Event | None, topic: str = "predict
     return list(worker.handle(ConsumedMessage(topic, 0, offset, event, offset)))
 
 
-def archived(bucket: Bucket, offset: int) -> pd.DataFrame:
-    return archive.read_slice(bucket, Window(topic="predictions", partition=0, first_offset=offset, last_offset=offset))
+def archived(store: ObjectStore, offset: int) -> pd.DataFrame:
+    return archive.read_slice(store, Window(topic="predictions", partition=0, first_offset=offset, last_offset=offset))
 
 
 def drift_verdicts(commits: Iterable[Commit]) -> list[DriftVerdict]:
@@ -123,8 +123,8 @@ def comparable(verdict: DriftVerdict) -> DriftVerdict:
     return verdict.model_copy(update={"time": NOON})
 
 
-def test_worker_commits_full_slice_with_its_verdict(worker: Worker, bucket: Bucket) -> None:
-    store_reference(bucket)
+def test_worker_commits_full_slice_with_its_verdict(worker: Worker, store: ObjectStore) -> None:
+    store_reference(store)
     assert send(worker, 0, prediction(1, rows=40)) == []
     (commit,) = send(worker, 1, prediction(2))
     assert (commit.topic, commit.partition, commit.offset, slices_in(commit)) == ("predictions", 0, 2, (0,))
@@ -132,37 +132,37 @@ def test_worker_commits_full_slice_with_its_verdict(worker: Worker, bucket: Buck
     assert (verdict.verdict, verdict.rows, verdict.model, verdict.version) == ("no_drift", 140, "m", "1")
 
 
-def test_worker_archives_slice_before_it_returns_the_commit(worker: Worker, bucket: Bucket) -> None:
+def test_worker_archives_slice_before_it_returns_the_commit(worker: Worker, store: ObjectStore) -> None:
     commits = send(worker, 0, prediction(1))
-    assert len(archived(bucket, 0)) == ROWS
+    assert len(archived(store, 0)) == ROWS
     assert drift_verdict(commits).archive == [
         "gs://b/events/predictions/predictions-0-000000000000-000000000000.parquet"
     ]
 
 
-def test_worker_commits_slice_of_duplicates_and_archives_nothing(worker: Worker, bucket: Bucket) -> None:
+def test_worker_commits_slice_of_duplicates_and_archives_nothing(worker: Worker, store: ObjectStore) -> None:
     send(worker, 0, prediction(1))
     (commit,) = send(worker, 1, prediction(1))
     assert (commit.offset, list(commit.events), slices_in(commit)) == (2, [], (0, 1))
-    assert not bucket.list_paths("events/predictions/predictions-0-000000000001")
+    assert not store.list_paths("events/predictions/predictions-0-000000000001")
 
 
-def test_worker_counts_duplicate_event_once(worker: Worker, bucket: Bucket) -> None:
+def test_worker_counts_duplicate_event_once(worker: Worker, store: ObjectStore) -> None:
     first = prediction(1, rows=60)
     send(worker, 0, first)
     send(worker, 1, first)
     send(worker, 2, prediction(2))  # closes the window with 60 + 60 + 100 rows
     window = Window(topic="predictions", partition=0, first_offset=0, last_offset=1)
-    assert len(archive.read_slice(bucket, window)) == 60
-    assert len(archived(bucket, 2)) == ROWS
+    assert len(archive.read_slice(store, window)) == 60
+    assert len(archived(store, 2)) == ROWS
     send(worker, 3, first)
     send(worker, 4, prediction(3, rows=60))
     window = Window(topic="predictions", partition=0, first_offset=3, last_offset=4)
-    assert set(archive.read_slice(bucket, window)["_id"]) == {"day-3"}
+    assert set(archive.read_slice(store, window)["_id"]) == {"day-3"}
 
 
-def test_worker_requests_report_on_drift_only(worker: Worker, bucket: Bucket, report_queue: ReportQueue) -> None:
-    store_reference(bucket)
+def test_worker_requests_report_on_drift_only(worker: Worker, store: ObjectStore, report_queue: ReportQueue) -> None:
+    store_reference(store)
     normal = drift_verdict(send(worker, 0, prediction(1)))
     warm = drift_verdict(send(worker, 1, prediction(2, warmer=12)))
     assert (normal.verdict, warm.verdict) == ("no_drift", "drift")
@@ -171,7 +171,7 @@ def test_worker_requests_report_on_drift_only(worker: Worker, bucket: Bucket, re
 
 
 def test_worker_retries_later_if_storage_is_unavailable(
-    worker: Worker, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = {"model": "unlucky", "version": "1", "verdict": "inconclusive"}
 
@@ -179,7 +179,7 @@ def test_worker_retries_later_if_storage_is_unavailable(
         raise StorageUnavailable("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bucket, "write", unavailable)
+        patch.setattr(store, "write", unavailable)
         with pytest.raises(RetryLater, match="no answer"):
             send(worker, 0, prediction(1, model="unlucky"))
     assert REGISTRY.get_sample_value("driftloop_drift_windows_total", labels) is None
@@ -188,15 +188,15 @@ def test_worker_retries_later_if_storage_is_unavailable(
     assert REGISTRY.get_sample_value("driftloop_drift_windows_total", labels) == 1
 
 
-def test_worker_drops_open_slices_of_revoked_partitions(worker: Worker, bucket: Bucket) -> None:
+def test_worker_drops_open_slices_of_revoked_partitions(worker: Worker, store: ObjectStore) -> None:
     send(worker, 0, prediction(1, rows=60))
     worker.on_revoked([PARTITION])
     send(worker, 1, prediction(2))
-    assert len(archived(bucket, 1)) == ROWS
+    assert len(archived(store, 1)) == ROWS
 
 
-def test_next_owner_gives_equal_verdicts(make_worker: Callable[..., Worker], bucket: Bucket) -> None:
-    store_reference(bucket)
+def test_next_owner_gives_equal_verdicts(make_worker: Callable[..., Worker], store: ObjectStore) -> None:
+    store_reference(store)
     first_owner, next_owner = make_worker(), make_worker()
     for offset in range(2):
         (commit,) = send(first_owner, offset, prediction(offset + 1))
@@ -207,8 +207,8 @@ def test_next_owner_gives_equal_verdicts(make_worker: Callable[..., Worker], buc
     assert verdict.model_copy(update={"time": expected.time}) == expected
 
 
-def test_small_lasting_change_becomes_drift_though_no_window_shows_it(worker: Worker, bucket: Bucket) -> None:
-    store_reference(bucket)
+def test_small_lasting_change_becomes_drift_though_no_window_shows_it(worker: Worker, store: ObjectStore) -> None:
+    store_reference(store)
     verdicts = drift_verdicts(run(worker, [prediction(number, warmer=2) for number in range(1, 41)]))
     first = next(verdict for verdict in verdicts if verdict.verdict == "drift")
     assert (first.drifted_columns, [finding for finding in first.findings if finding.drifted]) == (["temp"], [])
@@ -219,9 +219,9 @@ def test_small_lasting_change_becomes_drift_though_no_window_shows_it(worker: Wo
 
 
 def test_window_that_cannot_be_judged_adds_nothing_to_the_sums(
-    make_worker: Callable[..., Worker], bucket: Bucket
+    make_worker: Callable[..., Worker], store: ObjectStore
 ) -> None:
-    store_reference(bucket)
+    store_reference(store)
     worker, next_owner = make_worker(max_age_seconds=60), make_worker(max_age_seconds=60)
     run(worker, [prediction(number, warmer=4) for number in range(1, 4)])
     short = [ConsumedMessage(*PARTITION, 3 + n, prediction(10 + n, rows=20), 3 + n, 100.0 * n) for n in range(5)]
@@ -230,21 +230,21 @@ def test_window_that_cannot_be_judged_adds_nothing_to_the_sums(
     next_owner.on_assigned({PARTITION: position_of(commits[-1])})
     full = ConsumedMessage(*PARTITION, 7, prediction(20, warmer=4, rows=ROWS), 7, 400.0)
     verdict = drift_verdict(list(next_owner.handle(full)))
-    _, sums = archive.read_slice_with_sums(bucket, verdict.window)
+    _, sums = archive.read_slice_with_sums(store, verdict.window)
     assert sums[version_digest("m", "1")].windows == 4
 
 
-def test_slice_that_is_closed_again_has_the_same_sums(make_worker: Callable[..., Worker], bucket: Bucket) -> None:
-    store_reference(bucket)
+def test_slice_that_is_closed_again_has_the_same_sums(make_worker: Callable[..., Worker], store: ObjectStore) -> None:
+    store_reference(store)
     first_owner, next_owner = make_worker(), make_worker()
     (commit,) = send(first_owner, 0, prediction(1))
     files = []
     next_owner.on_assigned({PARTITION: position_of(commit)})
     for owner in (first_owner, next_owner):
         window = drift_verdict(send(owner, 1, prediction(2))).window
-        files.append(bucket.read(archive.slice_path(window)))
+        files.append(store.read(archive.slice_path(window)))
     assert files[0] == files[1]
-    assert archive.read_slice_with_sums(bucket, window)[1][version_digest("m", "1")].windows == 2
+    assert archive.read_slice_with_sums(store, window)[1][version_digest("m", "1")].windows == 2
 
 
 def test_worker_commits_estimates_and_quality_verdicts_with_offsets(worker: Worker) -> None:
@@ -268,11 +268,11 @@ Name = tuple[str, str]
 """A model and a version."""
 
 
-def store_references(bucket: Bucket, *names: Name) -> None:
+def store_references(store: ObjectStore, *names: Name) -> None:
     """Store the same reference for several versions."""
-    reference = store_reference(bucket)
+    reference = store_reference(store)
     for model, version in names:
-        reference_store.save_reference(bucket, model, version, reference)
+        reference_store.save_reference(store, model, version, reference)
 
 
 def traffic(source: Random, shares: dict[Name, int], events: int, max_rows: int = 10) -> list[Prediction]:
@@ -289,7 +289,9 @@ def run(worker: Worker, events: Sequence[Event], first_offset: int = 0) -> list[
     return [commit for offset, event in enumerate(events, first_offset) for commit in send(worker, offset, event)]
 
 
-def assert_each_row_is_in_one_verdict(bucket: Bucket, events: Sequence[Prediction], commits: Sequence[Commit]) -> None:
+def assert_each_row_is_in_one_verdict(
+    store: ObjectStore, events: Sequence[Prediction], commits: Sequence[Commit]
+) -> None:
     """Check that the rows of the verdicts and of the open windows are those of the committed events."""
     state = from_metadata(*position_of(commits[-1]))
     rows: Counter[Name] = Counter()
@@ -298,28 +300,28 @@ def assert_each_row_is_in_one_verdict(bucket: Bucket, events: Sequence[Predictio
     judged = Counter[Name]()
     for verdict in drift_verdicts(commits):
         judged[verdict.model, verdict.version] += verdict.rows
-        archived_rows = archive.read_window(bucket, verdict.window, verdict.model, verdict.version)
+        archived_rows = archive.read_window(store, verdict.window, verdict.model, verdict.version)
         assert len(archived_rows) == verdict.rows
         assert (verdict.archive[0], verdict.archive[-1]) == (
-            bucket.url(path_of(bucket, first_offset=verdict.window.first_offset)),
-            bucket.url(path_of(bucket, last_offset=verdict.window.last_offset)),
+            store.url(path_of(store, first_offset=verdict.window.first_offset)),
+            store.url(path_of(store, last_offset=verdict.window.last_offset)),
         )
     for name in rows:
         opened = state.versions[version_digest(*name)].open
         assert judged[name] + (opened.rows if opened else 0) == rows[name]
 
 
-def path_of(bucket: Bucket, **bounds: int) -> str:
+def path_of(store: ObjectStore, **bounds: int) -> str:
     """Return the path of the slice with a bound."""
     ((name, bound),) = bounds.items()
-    slices = archive.list_slices(bucket, *PARTITION)
+    slices = archive.list_slices(store, *PARTITION)
     return archive.slice_path(next(each for each in slices if getattr(each, name) == bound))
 
 
-def test_model_that_was_made_again_has_windows_of_its_own(worker: Worker, bucket: Bucket) -> None:
+def test_model_that_was_made_again_has_windows_of_its_own(worker: Worker, store: ObjectStore) -> None:
     """Both versions have the number 1, and runs tell them apart."""
-    store_reference(bucket, run_id="first")
-    store_reference(bucket, rows=make_days(80, warmer=12), run_id="second")
+    store_reference(store, run_id="first")
+    store_reference(store, rows=make_days(80, warmer=12), run_id="second")
     events = [
         *(prediction(day, rows=60, run_id="first") for day in (1, 2)),
         *(prediction(day, warmer=12, rows=60, run_id="second") for day in (3, 4)),
@@ -330,10 +332,10 @@ def test_model_that_was_made_again_has_windows_of_its_own(worker: Worker, bucket
         ("first", "1", "no_drift", 120),
     ]
     for verdict in verdicts:
-        rows = archive.read_window(bucket, verdict.window, "m", "1", verdict.run_id)
+        rows = archive.read_window(store, verdict.window, "m", "1", verdict.run_id)
         assert len(rows) == verdict.rows
-        path = path_of(bucket, last_offset=verdict.window.last_offset)
-        _, sums = archive.read_slice_with_sums(bucket, Window.parse(path))
+        path = path_of(store, last_offset=verdict.window.last_offset)
+        _, sums = archive.read_slice_with_sums(store, Window.parse(path))
         assert {digest: state.windows for digest, state in sums.items()} == {
             version_digest("m", "1", verdict.run_id): 1
         }
@@ -350,12 +352,12 @@ def test_model_that_was_made_again_has_windows_of_its_own(worker: Worker, bucket
     ids=["two models", "five models", "three versions", "1 to 9"],
 )
 def test_versions_on_one_partition_are_each_judged_in_windows_of_their_own(
-    worker: Worker, bucket: Bucket, shares: dict[Name, int], random_source: Random
+    worker: Worker, store: ObjectStore, shares: dict[Name, int], random_source: Random
 ) -> None:
-    store_references(bucket, *shares)
+    store_references(store, *shares)
     events = traffic(random_source, shares, 90 * sum(shares.values()) // min(shares.values()))
     commits = run(worker, events)
-    assert_each_row_is_in_one_verdict(bucket, events, commits)
+    assert_each_row_is_in_one_verdict(store, events, commits)
     verdicts = drift_verdicts(commits)
     by_name = {name: [v for v in verdicts if (v.model, v.version) == name] for name in shares}
     assert all(len(of_name) >= 3 for of_name in by_name.values())
@@ -365,8 +367,8 @@ def test_versions_on_one_partition_are_each_judged_in_windows_of_their_own(
         assert all(ROWS <= verdict.rows < ROWS + 10 for verdict in of_name)
 
 
-def test_drift_of_one_model_is_found_in_its_first_window_beside_another(worker: Worker, bucket: Bucket) -> None:
-    store_references(bucket, ("changed", "1"), ("same", "1"))
+def test_drift_of_one_model_is_found_in_its_first_window_beside_another(worker: Worker, store: ObjectStore) -> None:
+    store_references(store, ("changed", "1"), ("same", "1"))
     days = [
         prediction(number, warmer, rows=50, model=model)
         for number in range(8)
@@ -377,8 +379,8 @@ def test_drift_of_one_model_is_found_in_its_first_window_beside_another(worker: 
     assert found == {"changed": ["no_drift"] * 2 + ["drift"] * 2, "same": ["no_drift"] * 4}
 
 
-def test_version_s_window_has_the_length_of_its_profile(make_worker: Callable[..., Worker], bucket: Bucket) -> None:
-    store_reference(bucket)
+def test_version_s_window_has_the_length_of_its_profile(make_worker: Callable[..., Worker], store: ObjectStore) -> None:
+    store_reference(store)
     worker = make_worker(rows=5 * ROWS)
     events = [prediction(n, rows=50, version=version) for n in range(20) for version in ("1", "2")]
     events = [event.model_copy(update={"id": f"{event.id}-{event.version}"}) for event in events]
@@ -390,10 +392,10 @@ def test_version_s_window_has_the_length_of_its_profile(make_worker: Callable[..
 
 @pytest.mark.parametrize("restart_after", [1, 5])
 def test_next_owner_in_mid_window_gives_equal_verdicts(
-    make_worker: Callable[..., Worker], bucket: Bucket, restart_after: int, random_source: Random
+    make_worker: Callable[..., Worker], store: ObjectStore, restart_after: int, random_source: Random
 ) -> None:
     shares = {("m", "1"): 6, ("m", "2"): 3, ("n", "1"): 1}
-    store_references(bucket, *shares)
+    store_references(store, *shares)
     events = traffic(random_source, shares, 400)
     undisturbed = run(make_worker(), events)
     restarted: list[Commit] = []
@@ -426,23 +428,23 @@ def test_event_of_an_open_window_that_comes_again_counts_once(make_worker: Calla
 
 
 def test_idle_worker_judges_windows_with_enough_rows_and_keeps_shorter_ones_open(
-    make_worker: Callable[..., Worker], bucket: Bucket
+    make_worker: Callable[..., Worker], store: ObjectStore
 ) -> None:
-    store_references(bucket, ("m", "1"), ("m", "2"))
+    store_references(store, ("m", "1"), ("m", "2"))
     worker = make_worker(idle_timeout_seconds=0.001)
     assert run(worker, [prediction(1, rows=95), prediction(2, rows=30, version="2")]) == []
     (commit,) = wait_until(lambda: list(worker.on_poll()) or None, "the slice is closed")
     assert [(v.version, v.rows, v.verdict) for v in drift_verdicts([commit])] == [("1", 95, "no_drift")]
-    assert len(archive.list_slices(bucket, *PARTITION)) == 1
+    assert len(archive.list_slices(store, *PARTITION)) == 1
     verdict = drift_verdict(send(worker, 2, prediction(3, rows=70, version="2")))
     assert (verdict.version, verdict.rows, verdict.verdict) == ("2", 100, "no_drift")
     assert (verdict.window.first_offset, verdict.window.last_offset) == (0, 2)
 
 
 def test_short_window_that_is_too_old_is_published_as_unjudged_with_the_offset_before(
-    make_worker: Callable[..., Worker], bucket: Bucket
+    make_worker: Callable[..., Worker], store: ObjectStore
 ) -> None:
-    store_reference(bucket)
+    store_reference(store)
     first_owner, next_owner = make_worker(max_age_seconds=60), make_worker(max_age_seconds=60)
     send(first_owner, 0, prediction(1, rows=20))
     (commit,) = send(first_owner, 1, prediction(2, version="2"))
@@ -458,13 +460,13 @@ def test_short_window_that_is_too_old_is_published_as_unjudged_with_the_offset_b
 
 
 def test_worker_retries_later_if_the_length_of_a_window_is_unavailable(
-    worker: Worker, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    worker: Worker, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unavailable(*_: object) -> None:
         raise StorageUnavailable("no answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(bucket, "read", unavailable)
+        patch.setattr(store, "read", unavailable)
         with pytest.raises(RetryLater, match="no answer"):
             send(worker, 0, prediction(1))
     worker.on_revoked([PARTITION])

@@ -25,7 +25,7 @@ from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.message_handler import Commit
 from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.settings import TopicsSettings
-from tests.support.drift_windows import FolderBucket
+from tests.support.drift_windows import FolderStore
 from tests.support.prediction_streams import KILLS, MESSAGES, NOON, PARTITION, read_through_kills
 
 ROWS = 6
@@ -48,25 +48,25 @@ class Judged(NamedTuple):
 
 def judge(messages: list[ConsumedMessage], kills: Collection[int] = ()) -> Judged:
     with tempfile.TemporaryDirectory() as folder:
-        bucket = FolderBucket(Path(folder))
+        store = FolderStore(Path(folder))
 
         def start(latest: Commit | None) -> Callable[[ConsumedMessage], Iterable[Commit]]:
-            window_judge = WindowJudge(bucket, WINDOWS)
+            window_judge = WindowJudge(store, WINDOWS)
             worker = Worker(
-                bucket=bucket,
+                store=store,
                 slicer=Slicer(WINDOWS, lambda *_: ROWS),
-                window_rows=WindowRows(bucket),
+                window_rows=WindowRows(store),
                 window_judge=window_judge,
-                quality_tracker=QualityTracker(bucket, TopicsSettings(), QualitySettings()),
-                archive_cleaner=ArchiveCleaner(bucket, report_retention_days=90),
+                quality_tracker=QualityTracker(store, TopicsSettings(), QualitySettings()),
+                archive_cleaner=ArchiveCleaner(store, report_retention_days=90),
             )
             if latest is not None:
                 worker.on_assigned({PARTITION: CommittedPosition(latest.offset, latest.metadata)})
             return worker.handle
 
         commits = list(read_through_kills(messages, start, lambda commit: commit.offset, kills))
-        files = {path: bucket.read(path) for path in bucket.list_paths("events/predictions/predictions-")}
-        rows = [archive.read_slice(bucket, each)[["_id", "_row"]] for each in archive.list_slices(bucket, *PARTITION)]
+        files = {path: store.read(path) for path in store.list_paths("events/predictions/predictions-")}
+        rows = [archive.read_slice(store, each)[["_id", "_row"]] for each in archive.list_slices(store, *PARTITION)]
     verdicts = [event for commit in commits for event in commit.events if isinstance(event, DriftVerdict)]
     return Judged(
         [(commit.offset, commit.metadata) for commit in commits],
@@ -119,6 +119,6 @@ sums_of_versions = st.dictionaries(
 def test_sums_that_are_archived_with_a_slice_are_read(sums: dict[str, CumulatedState]) -> None:
     window = Window(topic="predictions", partition=0, first_offset=0, last_offset=1)
     with tempfile.TemporaryDirectory() as folder:
-        bucket = FolderBucket(Path(folder))
-        archive.write_slice(bucket, window, archive.with_sums(pa.table({"x": [1.0]}), sums))
-        assert archive.read_slice_with_sums(bucket, window)[1] == sums
+        store = FolderStore(Path(folder))
+        archive.write_slice(store, window, archive.with_sums(pa.table({"x": [1.0]}), sums))
+        assert archive.read_slice_with_sums(store, window)[1] == sums

@@ -30,7 +30,7 @@ def greet(argument: str, report_phase: ReportPhase) -> str:
     return f"hello {argument}"
 
 
-def need_unavailable_bucket(_: str, __: ReportPhase) -> str:
+def need_unavailable_store(_: str, __: ReportPhase) -> str:
     raise RetryableError("the bucket is unavailable")
 
 
@@ -92,7 +92,7 @@ def test_subprocess_job_returns_progress_and_result(start: Callable[..., Subproc
 @pytest.mark.parametrize(
     ("function", "result"),
     [
-        (need_unavailable_bucket, JobResult("retry", "the bucket is unavailable")),
+        (need_unavailable_store, JobResult("retry", "the bucket is unavailable")),
         (fail, JobResult("failed", "ValueError: no such column")),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from driftloop.events import DataSelection, new_event_id
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import dvc
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from tests.support.synthetic_usecase import make_use_case
 from trainer.retrain import holdout as holdout_split
 from trainer.retrain import training_set
@@ -47,7 +47,7 @@ class DatasetFixture:
     """A base dataset under DVC and an archive in a bucket, both of one test."""
 
     def __init__(self, storage: StorageSettings, folder: Path) -> None:
-        self.storage, self.bucket, self.folder = storage, Bucket(storage), folder
+        self.storage, self.store, self.folder = storage, ObjectStore(storage), folder
         name = new_event_id()
         self.topics = TopicsSettings(predictions=f"predictions-{name}", outcomes=f"outcomes-{name}")
         self.use_case = replace(USE_CASE, dvc_file=folder / "base.parquet.dvc")
@@ -74,19 +74,19 @@ class DatasetFixture:
         answers = answers.assign(_id=ids, _row=0, _model="m", _version="1", _prediction=0.5)
         outcomes = pd.DataFrame({"_id": ids, "_row": 0, "_time": rows["at"] + timedelta(days=7), "outcome": rows["y"]})
         for topic, frame in ((self.topics.predictions, answers), (self.topics.outcomes, outcomes[rows["y"].notna()])):
-            self.bucket.write_parquet(self._path(topic), frame)
+            self.store.write_parquet(self._path(topic), frame)
 
     def archive_again(self) -> None:
         """Archive everything a second time."""
         for topic in (self.topics.predictions, self.topics.outcomes):
-            for path in self.bucket.list_paths(f"events/{topic}/"):
-                self.bucket.write(path.replace(f"{topic}-0-", f"{topic}-1-"), self.bucket.read(path))
+            for path in self.store.list_paths(f"events/{topic}/"):
+                self.store.write(path.replace(f"{topic}-0-", f"{topic}-1-"), self.store.read(path))
 
     def archive_unmatched_outcomes(self, count: int) -> None:
         """Archive outcomes without a prediction."""
         self._slices += 1
         rows = pd.DataFrame({"_id": [new_event_id() for _ in range(count)], "_row": 0, "_time": BEGIN, "outcome": 1.0})
-        self.bucket.write_parquet(self._path(self.topics.outcomes), rows)
+        self.store.write_parquet(self._path(self.topics.outcomes), rows)
 
     def _path(self, topic: str) -> str:
         first = self._slices * 10_000
@@ -99,7 +99,7 @@ class DatasetFixture:
         folder = self.folder / new_event_id()
         folder.mkdir()
         use_case = replace(self.use_case, **changed)
-        return training_set.build(self.storage, self.bucket, self.topics, use_case, selection, settings, folder)
+        return training_set.build(self.storage, self.store, self.topics, use_case, selection, settings, folder)
 
     def problems(
         self, selection: DataSelection = ALL_DATA, settings: TrainingDataSettings = FEW_ROWS, **changed: Any
@@ -304,14 +304,14 @@ def test_training_set_rejects_truncated_base_dataset(dataset: DatasetFixture) ->
 
 def test_training_set_rejects_base_dataset_with_other_bytes(dataset: DatasetFixture) -> None:
     at = dataset.push_base(base())
-    dataset.bucket.write(str(at), dataset.bucket.read(str(at))[:-10])
+    dataset.store.write(str(at), dataset.store.read(str(at))[:-10])
     with pytest.raises(InvalidTrainingData, match=r"base dataset: .* has another file in place of base\.parquet"):
         dataset.build()
 
 
 def test_training_set_names_missing_base_dataset_by_md5(dataset: DatasetFixture) -> None:
     at = dataset.push_base(base())
-    dataset.bucket.delete(str(at))
+    dataset.store.delete(str(at))
     with pytest.raises(InvalidTrainingData, match=f"does not have base.parquet with md5 {at.parent.name}{at.name}"):
         dataset.build()
 
@@ -319,8 +319,8 @@ def test_training_set_names_missing_base_dataset_by_md5(dataset: DatasetFixture)
 def test_training_set_names_broken_archive_slice(dataset: DatasetFixture) -> None:
     dataset.push_base(base())
     dataset.archive(base(2))
-    (path,) = dataset.bucket.list_paths(f"events/{dataset.topics.predictions}/")
-    dataset.bucket.write(path, b"PAR1")
+    (path,) = dataset.store.list_paths(f"events/{dataset.topics.predictions}/")
+    dataset.store.write(path, b"PAR1")
     with pytest.raises(InvalidTrainingData, match=f"{path} is not a readable Parquet file"):
         dataset.build()
 

@@ -24,7 +24,7 @@ from driftloop.events import DriftVerdict, ModelStateChanged, frame_to_columns
 from driftloop.exit_codes import ExitCode
 from driftloop.kafka import reader
 from driftloop.registry.trusted_types import TRUSTED_TYPES
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from stack.running import Stack
 from tests.support.running_stack import isolated_settings, serves_version
 from tests.support.waiting import wait_until
@@ -151,8 +151,8 @@ def test_notebooks_models_are_adopted_served_watched_and_challenged(
     judged = wait_until(verdicts, "each day's window is judged")
     assert {verdict.version for verdict in judged} == {first["version"]}
     assert any(verdict.verdict != "inconclusive" for verdict in judged), [verdict.explanation for verdict in judged]
-    bucket = Bucket(stack.storage)
-    wait_until(lambda: len(bucket.list_paths("events/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
+    store = ObjectStore(stack.storage)
+    wait_until(lambda: len(store.list_paths("events/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
 
     booster = adopt(stack, log(training_rows, LGBMClassifier(n_estimators=20, verbose=-1, n_jobs=1), "skops"), data)
     dry = challenge(stack, booster["version"], "--dry-run")

@@ -15,7 +15,7 @@ from driftloop.kafka import reader
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.settings import RegistrySettings
 from driftloop.storage import dvc
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import load_reference
 from stack.running import Stack
 from tests.support import tickets_usecase
@@ -137,7 +137,7 @@ def test_events_have_keys_and_the_window_is_judged_by_columns_of_every_kind(stac
     events = [event for event in reader.read_last(stack.kafka, "predictions", 100_000) if isinstance(event, Prediction)]
     keys = [key for event in events if event.model == usecase.name for key in event.keys or []]
     assert len(keys) == len(set(keys)) == WINDOW_ROWS
-    profile = load_reference(Bucket(stack.storage), usecase.name, "1").profile
+    profile = load_reference(ObjectStore(stack.storage), usecase.name, "1").profile
     assert profile.kinds == usecase.monitored_kinds
     verdict: DriftVerdict = wait_until(lambda: verdicts_of(stack, DriftVerdict), "a window of tickets is judged")[0]
     if verdict.verdict != "inconclusive":  # requests of other tests can divide the window

@@ -14,7 +14,7 @@ from driftloop.kafka.dead_letters import parse_origin
 from driftloop.kafka.topics import dead_letter_topic
 from driftloop.registry.model_registry import TAG_RETRAIN_ID
 from driftloop.storage import reference_store
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from stack.running import Stack
 from stack.services import ServedUseCase
 from tests.support.chaos.counts import (
@@ -54,7 +54,7 @@ class Audit:
         self.retrains: dict[str, tuple[str, str]] = {}
         """From the id of each requested retrain to its model and the name of the fault."""
         self._stack = stack
-        self._bucket = Bucket(stack.storage)
+        self._store = ObjectStore(stack.storage)
         self._places: dict[str, TopicPartition] = {}
         self._offsets: dict[str, int] = {}
         self._deleted: set[str] = set()
@@ -136,7 +136,7 @@ class Audit:
 
     def slices(self) -> list[str]:
         """Return the paths of all archived slices."""
-        return [path for topic in self.topics for path in self._bucket.list_paths(f"events/{topic}/")]
+        return [path for topic in self.topics for path in self._store.list_paths(f"events/{topic}/")]
 
     def overlapping_slices(self) -> int:
         """Return how many slices overlap another one, as orphans of killed workers do until they are deleted."""
@@ -154,9 +154,9 @@ class Audit:
                 continue
             if Window.parse(path).topic == self._stack.topics.outcomes:
                 self._rows[path] = Counter()
-                archived.update(outcome_key(str(each)) for each in self._bucket.read_parquet(path, ["_id"])["_id"])
+                archived.update(outcome_key(str(each)) for each in self._store.read_parquet(path, ["_id"])["_id"])
             else:
-                rows = self._bucket.read_parquet(path, ["_id", "_model", "_version"])
+                rows = self._store.read_parquet(path, ["_id", "_model", "_version"])
                 self._rows[path] = Counter(zip(rows["_model"], rows["_version"], strict=True))
                 archived.update(rows["_id"])
         counts = count_events(Round(self.answered, self.published, archived, self._deleted))
@@ -215,7 +215,7 @@ class Audit:
             for version in promoted:
                 try:
                     run_id = served.registry.identified(version).run_id
-                    reference_store.load_profile(self._bucket, served.name, version, run_id)
+                    reference_store.load_profile(self._store, served.name, version, run_id)
                 except reference_store.ReferenceUnavailable as error:
                     counts.note(counts.lost, AT_THE_END, str(error))
         return counts

@@ -45,7 +45,7 @@ from driftloop.events import (
     verdict_id,
 )
 from driftloop.settings import TopicsSettings
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import ReferenceUnavailable, load_gate_evaluation
 from driftloop.telemetry import tracing
 
@@ -75,15 +75,15 @@ class PooledRows(NamedTuple):
 class QualityTracker:
     """Judges and estimates the quality of each version. It keeps in memory what it has read from the archive."""
 
-    def __init__(self, bucket: Bucket, topics: TopicsSettings, settings: QualitySettings) -> None:
+    def __init__(self, store: ObjectStore, topics: TopicsSettings, settings: QualitySettings) -> None:
         """Start without rows; the first evaluation or estimate reads the archive."""
-        self._bucket = bucket
+        self._store = store
         self._settings = settings
         self._predictions = RecentSlices(
-            bucket, topics.predictions, settings.prediction_lookback_slices, PREDICTION_COLUMNS, prediction_rows
+            store, topics.predictions, settings.prediction_lookback_slices, PREDICTION_COLUMNS, prediction_rows
         )
         self._outcomes = RecentSlices(
-            bucket, topics.outcomes, settings.outcome_lookback_slices, OUTCOME_COLUMNS, outcome_rows
+            store, topics.outcomes, settings.outcome_lookback_slices, OUTCOME_COLUMNS, outcome_rows
         )
         self._gate_evaluations: dict[VersionKey, Evaluation | None] = {}
         self._errors_by_version: dict[VersionKey, dict[Window, float]] | None = None
@@ -269,7 +269,7 @@ class QualityTracker:
         """Return the gate's evaluation of a version; it is stored before the version serves, or never."""
         if judged not in self._gate_evaluations:
             model, version, run_id = judged
-            self._gate_evaluations[judged] = load_gate_evaluation(self._bucket, model, version, run_id=run_id)
+            self._gate_evaluations[judged] = load_gate_evaluation(self._store, model, version, run_id=run_id)
         return self._gate_evaluations[judged]
 
 

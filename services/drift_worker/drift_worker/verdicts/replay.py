@@ -20,7 +20,7 @@ from driftloop.events import DriftVerdict, Event, Window, new_event_id
 from driftloop.exit_codes import ExitCode
 from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 
 ALL_EVENTS = 10**9  # more than a topic has with a few events per window
 
@@ -77,7 +77,7 @@ def replay(
     try:
         all_events = reader.read_last(settings.kafka, settings.topics.drift, ALL_EVENTS)
         selected = select_verdicts(all_events, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), model, version)
-        replayed = list(replay_verdicts(selected, all_events, Bucket(settings.storage), settings.window))
+        replayed = list(replay_verdicts(selected, all_events, ObjectStore(settings.storage), settings.window))
         for line in format_table(replayed):
             print(line)
         if missing := len(selected) - len(replayed):
@@ -114,7 +114,7 @@ def select_verdicts(
 
 
 def replay_verdicts(
-    selected: Iterable[DriftVerdict], all_events: Iterable[Event], bucket: Bucket, settings: WindowSettings
+    selected: Iterable[DriftVerdict], all_events: Iterable[Event], store: ObjectStore, settings: WindowSettings
 ) -> Iterator[ReplayedVerdict]:
     """Judge the windows of the selected verdicts again, those of a version in their order. A new verdict has a new id.
 
@@ -124,16 +124,16 @@ def replay_verdicts(
     Args:
         selected: The verdicts to replay.
         all_events: All events of the topic of verdicts, which name the windows before a window.
-        bucket: Where archive and references are.
+        store: Where archive and references are.
         settings: The drift worker's settings of windows.
     """
     windows: dict[Stream, set[Window]] = {}
     for event in all_events:
         if isinstance(event, DriftVerdict) and not event.replayed:
             windows.setdefault(_stream_of(event), set()).add(event.window)
-    window_judge = WindowJudge(bucket, settings)
+    window_judge = WindowJudge(store, settings)
     sums: dict[Stream, CumulatedState | None] = {}
-    read_window = lru_cache(PRECEDING_WINDOWS + 1)(partial(archive.read_window, bucket))
+    read_window = lru_cache(PRECEDING_WINDOWS + 1)(partial(archive.read_window, store))
     for old in sorted(selected, key=lambda verdict: (*_stream_of(verdict), verdict.window.first_offset)):
         earlier = [each for each in windows.get(_stream_of(old), ()) if each.first_offset < old.window.first_offset]
         earlier = sorted(earlier, key=lambda window: window.first_offset)[-PRECEDING_WINDOWS:]
@@ -148,25 +148,25 @@ def replay_verdicts(
             continue
         stream = _stream_of(old)
         if stream not in sums:
-            sums[stream] = _sums_before(bucket, earlier, version_digest(old.model, old.version, old.run_id))
+            sums[stream] = _sums_before(store, earlier, version_digest(old.model, old.version, old.run_id))
         score = window_judge.cumulate(old.model, old.version, rows, sums[stream], old.run_id)
         sums[stream] = score.state if score else sums[stream]
         new = window_judge.judge(old.window, old.model, old.version, rows, preceding, old.archive, score, old.run_id)
         yield ReplayedVerdict(old, new.model_copy(update={"id": new_event_id(), "replayed": True}))
 
 
-def _sums_before(bucket: Bucket, earlier: Sequence[Window], digest: str) -> CumulatedState | None:
+def _sums_before(store: ObjectStore, earlier: Sequence[Window], digest: str) -> CumulatedState | None:
     """Return a version's sums as they were archived with the latest of the windows before a window that has them.
 
     Args:
-        bucket: Where the archive is.
+        store: Where the archive is.
         earlier: The windows before the window, the oldest first.
         digest: The digest of the version, by which the archive has its sums.
     """
     for window in reversed(earlier):
-        for each in archive.list_slices_between(bucket, window, window):
+        for each in archive.list_slices_between(store, window, window):
             if each.last_offset == window.last_offset and each.first_offset >= window.first_offset:
-                _, sums = archive.read_slice_with_sums(bucket, each)
+                _, sums = archive.read_slice_with_sums(store, each)
                 if (found := sums.get(digest)) is not None:
                     return found
     return None

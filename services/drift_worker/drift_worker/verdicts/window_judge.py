@@ -25,7 +25,7 @@ from driftloop.events import (
     Window,
     verdict_id,
 )
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference, ReferenceMissing, ReferenceUnavailable, load_reference
 from driftloop.telemetry import tracing
 
@@ -49,9 +49,9 @@ class Inconclusive(InvalidInput):
 class WindowJudge:
     """Judges rows against the reference of their version. A reference is loaded once."""
 
-    def __init__(self, bucket: Bucket, settings: WindowSettings) -> None:
+    def __init__(self, store: ObjectStore, settings: WindowSettings) -> None:
         """Start without references."""
-        self._bucket = bucket
+        self._store = store
         self._settings = settings
         self._references: dict[tuple[str, str, str | None], LoadedReference] = {}
 
@@ -188,7 +188,7 @@ class WindowJudge:
         """Return the version's reference. Raises :class:`Inconclusive` if windows cannot be judged by it."""
         if (model, version, run_id) not in self._references:
             try:
-                reference = load_reference(self._bucket, model, version, run_id or "")
+                reference = load_reference(self._store, model, version, run_id or "")
                 profile = reference.profile
                 prepared = PreparedProfile.prepare(profile, reference.rows)
                 if profile.spans:

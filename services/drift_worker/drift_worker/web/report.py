@@ -25,7 +25,7 @@ from driftloop.drift.statistics import distance_for
 from driftloop.errors import InvalidInput, StorageUnavailable
 from driftloop.events import DriftVerdict, Window
 from driftloop.storage import reference_store
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable
 
 MAX_REFERENCE_ROWS = 5_000  # evidently plots each row, and comparing takes no longer than plotting
@@ -57,7 +57,7 @@ class WindowNotArchived(InvalidInput):
     """The archive has no rows of the version in the window; they may have been deleted."""
 
 
-def load_rows(bucket: Bucket, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
+def load_rows(store: ObjectStore, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
     """Return the version's reference and its rows of the window, both with the reference's columns and types.
 
     Of the reference, only the rows of the stretch that the window is judged by are returned. A column that the window
@@ -68,9 +68,9 @@ def load_rows(bucket: Bucket, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
         WindowNotArchived: The archive has no rows of the version in the window.
         StorageUnavailable: The bucket does not answer.
     """
-    reference = reference_store.load_reference(bucket, key.model, key.version, key.run_id)
+    reference = reference_store.load_reference(store, key.model, key.version, key.run_id)
     try:
-        version_rows = archive.read_window(bucket, Window.parse(key.window), *key[:2], key.run_id)
+        version_rows = archive.read_window(store, Window.parse(key.window), *key[:2], key.run_id)
     except FileNotFoundError as error:
         raise WindowNotArchived(f"the archive has no window {key.window}") from error
     if version_rows.empty:
@@ -95,11 +95,11 @@ def _nearest_stretch(profile: DriftProfile, reference: pd.DataFrame, window: pd.
     return stretch_rows(profile, reference)[score.spans[0].stretch].reset_index(drop=True)
 
 
-def render_and_store(bucket: Bucket, key: ReportKey) -> str:
+def render_and_store(store: ObjectStore, key: ReportKey) -> str:
     """Render and store a report unless the bucket has it; return its path. Raises what :func:`load_rows` raises."""
-    if not bucket.exists(key.path):
-        reference, window = load_rows(bucket, key)
-        bucket.write(key.path, render_html(reference, window, key).encode())
+    if not store.exists(key.path):
+        reference, window = load_rows(store, key)
+        store.write(key.path, render_html(reference, window, key).encode())
     return key.path
 
 
@@ -189,7 +189,7 @@ def main() -> None:
         parser.add_argument(name, nargs=None if default is None else "?", default=default)
     key = ReportKey(**vars(parser.parse_args()))
     try:
-        print(render_and_store(Bucket(load_settings_or_exit(DriftWorkerSettings).storage), key))
+        print(render_and_store(ObjectStore(load_settings_or_exit(DriftWorkerSettings).storage), key))
     except (ReferenceUnavailable, WindowNotArchived, StorageUnavailable) as error:
         sys.exit(str(error))
 

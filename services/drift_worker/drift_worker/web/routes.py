@@ -15,7 +15,7 @@ from drift_worker.web.version_status import version_statuses
 from drift_worker.web.views import column_charts, load_profile, rank_findings, version_section
 from driftloop.drift.profile_summary import column_sensitivities
 from driftloop.errors import StorageUnavailable
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 
 MAX_VERSIONS = 4  # shown in full on the overview; of the others only the status
 FIRST_FINDINGS = 20  # shown on a window's page before the reader asks for more
@@ -44,7 +44,7 @@ class PageData(NamedTuple):
 
     cache: VerdictCache
     report_queue: ReportQueue
-    bucket: Bucket
+    store: ObjectStore
     mlflow_url: str | None
 
 
@@ -58,10 +58,10 @@ Data = Annotated[PageData, Depends(page_data)]
 
 
 def mount(
-    app: FastAPI, cache: VerdictCache, report_queue: ReportQueue, bucket: Bucket, mlflow_url: str | None = None
+    app: FastAPI, cache: VerdictCache, report_queue: ReportQueue, store: ObjectStore, mlflow_url: str | None = None
 ) -> None:
     """Add the pages and static files to an app, and compress its responses. Without a URL no page links to MLflow."""
-    app.state.page_data = PageData(cache, report_queue, bucket, mlflow_url)
+    app.state.page_data = PageData(cache, report_queue, store, mlflow_url)
     app.include_router(router)
     app.mount("/static", VersionedStaticFiles())
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES, compresslevel=GZIP_LEVEL)
@@ -81,7 +81,7 @@ def overview(request: Request, data: Data, model: str | None = None, version: st
     in_full = [status for status in selected if status.windows][:MAX_VERSIONS]
     is_one_version = bool(selected) and None not in (model, version)
     # Only here: the overview does not wait for the bucket.
-    profile, no_profile_reason = load_profile(data.bucket, selected[0]) if is_one_version else (None, "")
+    profile, no_profile_reason = load_profile(data.store, selected[0]) if is_one_version else (None, "")
     return render(
         request,
         "overview.html",
@@ -102,7 +102,7 @@ def window(request: Request, data: Data, name: str, model_version: str) -> Respo
     verdict = data.cache.find(name, model_version)
     if verdict is None:
         return not_found(request, f"window {name} of {model_version}")
-    columns, no_charts_reason = column_charts(data.bucket, verdict)
+    columns, no_charts_reason = column_charts(data.store, verdict)
     previous_window, next_window = data.cache.neighbours(verdict)
     return render(
         request,
@@ -126,7 +126,7 @@ def report(request: Request, data: Data, model_version: str, name: str) -> Respo
     path = f"reports/{model_version}/{name}.html" if verdict is None else ReportKey.for_verdict(verdict).path
     if verdict is not None or is_plain(path):
         try:
-            return HTMLResponse(data.bucket.read(path), headers={"Content-Security-Policy": REPORT_POLICY})
+            return HTMLResponse(data.store.read(path), headers={"Content-Security-Policy": REPORT_POLICY})
         except FileNotFoundError:
             pass
     if verdict is None:

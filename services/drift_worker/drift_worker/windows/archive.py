@@ -35,7 +35,7 @@ from driftloop.events import (
     PredictionValue,
     Window,
 )
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 
 SUMS_KEY = b"driftloop.cumulated"
 """Of a file's metadata: the sums of the cumulated score by version, after the windows that end with the slice."""
@@ -144,16 +144,16 @@ def _text_or_none(outcome: Label) -> str | None:
     return outcome if isinstance(outcome, str) else None
 
 
-def write_slice(bucket: Bucket, window: Window, rows: pa.Table | pd.DataFrame) -> str:
+def write_slice(store: ObjectStore, window: Window, rows: pa.Table | pd.DataFrame) -> str:
     """Write a slice's rows to the file of its name, replacing it if it exists; return its gs:// URL."""
     with metrics.ARCHIVE_WRITE_SECONDS.time():
-        bucket.write_parquet(slice_path(window), rows)
-    return bucket.url(slice_path(window))
+        store.write_parquet(slice_path(window), rows)
+    return store.url(slice_path(window))
 
 
-def read_slice(bucket: Bucket, window: Window) -> pd.DataFrame:
+def read_slice(store: ObjectStore, window: Window) -> pd.DataFrame:
     """Return a slice's rows. Raises :class:`FileNotFoundError` if the archive does not have the slice."""
-    return bucket.read_parquet(slice_path(window))
+    return store.read_parquet(slice_path(window))
 
 
 def run_ids(rows: pd.DataFrame) -> pd.Series:
@@ -169,23 +169,25 @@ def with_sums(rows: pa.Table, sums: Mapping[str, CumulatedState]) -> pa.Table:
     return rows.replace_schema_metadata({**(rows.schema.metadata or {}), SUMS_KEY: json.dumps(texts)})
 
 
-def read_slice_with_sums(bucket: Bucket, window: Window) -> tuple[pd.DataFrame, dict[str, CumulatedState]]:
+def read_slice_with_sums(store: ObjectStore, window: Window) -> tuple[pd.DataFrame, dict[str, CumulatedState]]:
     """Return a slice's rows and the sums by version. Raises :class:`FileNotFoundError` as :func:`read_slice` does."""
-    table = bucket.read_table(slice_path(window))
+    table = store.read_table(slice_path(window))
     texts = json.loads((table.schema.metadata or {}).get(SUMS_KEY, b"{}"))
     return table.to_pandas(), {version: CumulatedState.model_validate(text) for version, text in texts.items()}
 
 
-def read_window(bucket: Bucket, window: Window, model: str, version: str, run_id: str | None = None) -> pd.DataFrame:
+def read_window(
+    store: ObjectStore, window: Window, model: str, version: str, run_id: str | None = None
+) -> pd.DataFrame:
     """Return a version's rows of a window, each once: until orphans are deleted, a row can be in two slices.
 
     Raises :class:`FileNotFoundError` if the archive has no slice of the window.
     """
-    slices = [each for each in list_slices_between(bucket, window, window) if _is_within(each, window)]
+    slices = [each for each in list_slices_between(store, window, window) if _is_within(each, window)]
     if not slices:
         raise FileNotFoundError(window.name)
     with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
-        frames = list(readers.map(lambda each: read_slice(bucket, each), slices))
+        frames = list(readers.map(lambda each: read_slice(store, each), slices))
     parts = [
         rows[(rows[MODEL_COLUMN] == model) & (rows[VERSION_COLUMN] == version) & (run_ids(rows) == (run_id or ""))]
         for rows in frames
@@ -207,12 +209,12 @@ def concat_rows(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True).reindex(columns=columns)
 
 
-def list_slices(bucket: Bucket, topic: str, partition: int) -> list[Window]:
+def list_slices(store: ObjectStore, topic: str, partition: int) -> list[Window]:
     """List the archived slices of a partition in order of their offsets."""
-    return [Window.parse(name) for name in bucket.list_paths(f"events/{topic}/{topic}-{partition}-")]
+    return [Window.parse(name) for name in store.list_paths(f"events/{topic}/{topic}-{partition}-")]
 
 
-def list_slices_between(bucket: Bucket, first: Window, last: Window) -> list[Window]:
+def list_slices_between(store: ObjectStore, first: Window, last: Window) -> list[Window]:
     """List the archived slices that begin between the first offset of ``first`` and the last offset of ``last``.
 
     The result can have a few more: it is one listing of the longest common prefix of the paths.
@@ -220,7 +222,7 @@ def list_slices_between(bucket: Bucket, first: Window, last: Window) -> list[Win
     ends = (first, last.model_copy(update={"first_offset": last.last_offset}))
     # By characters, not by folders: paths sort as offsets do.
     common_prefix = commonprefix([slice_path(window) for window in ends])  # noqa: RUF071
-    return [Window.parse(name) for name in bucket.list_paths(common_prefix)]
+    return [Window.parse(name) for name in store.list_paths(common_prefix)]
 
 
 def slice_path(window: Window) -> str:

@@ -9,7 +9,7 @@ from driftloop.events import ID_COLUMN, KEY_COLUMN, Event, Outcome, Prediction, 
 from driftloop.kafka import reader
 from driftloop.kafka.message_handler import RetryLater
 from driftloop.settings import KafkaSettings
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
 
@@ -21,9 +21,9 @@ class ArchivedEnd:
     known any more: the archive has their rows, and they get no verdict.
     """
 
-    def __init__(self, bucket: Bucket, kafka: KafkaSettings) -> None:
-        """Look for slices in the archive of ``bucket``, and for their events at ``kafka``."""
-        self._bucket = bucket
+    def __init__(self, store: ObjectStore, kafka: KafkaSettings) -> None:
+        """Look for slices in the archive of ``store``, and for their events at ``kafka``."""
+        self._store = store
         self._kafka = kafka
 
     def find(self, topic: str, partition: int) -> int | None:
@@ -36,7 +36,7 @@ class ArchivedEnd:
             RetryLater: The bucket or the broker does not answer.
         """
         try:
-            slices = archive.list_slices(self._bucket, topic, partition)
+            slices = archive.list_slices(self._store, topic, partition)
             if not slices:
                 return None
             last = max(slices, key=lambda each: each.last_offset)
@@ -51,7 +51,7 @@ class ArchivedEnd:
         """Return whether the log has events at a slice's offsets, and none of them is in the slice."""
         names = {name for event in reader.read_window(self._kafka, archived) for name in _names_of(event)}
         try:
-            rows = archive.read_slice(self._bucket, archived) if names else pd.DataFrame()
+            rows = archive.read_slice(self._store, archived) if names else pd.DataFrame()
         except (FileNotFoundError, ValueError):  # deleted or unreadable by now: its name alone counts
             return False
         known = {name for column in (ID_COLUMN, KEY_COLUMN) if column in rows for name in rows[column].dropna()}

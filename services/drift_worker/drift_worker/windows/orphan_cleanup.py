@@ -10,7 +10,7 @@ from drift_worker.windows import archive
 from drift_worker.windows.partition_state import Partition
 from driftloop.errors import StorageUnavailable
 from driftloop.events import Window, now
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
 
@@ -29,9 +29,9 @@ class ArchiveCleaner:
     now.
     """
 
-    def __init__(self, bucket: Bucket, report_retention_days: float) -> None:
+    def __init__(self, store: ObjectStore, report_retention_days: float) -> None:
         """Start without partitions; ``report_retention_days`` is the age at which a report is deleted."""
-        self._bucket = bucket
+        self._store = store
         self._report_age = timedelta(days=report_retention_days)
         self._preexisting: dict[Partition, list[Window]] = {}  # archived before this worker's first slice
         self._closed: list[Window] = []
@@ -49,7 +49,7 @@ class ArchiveCleaner:
         """Add a slice that is committed in this round of the loop. Raises :class:`StorageUnavailable`."""
         partition = (window.topic, window.partition)
         if partition not in self._preexisting:
-            archived = archive.list_slices(self._bucket, *partition)
+            archived = archive.list_slices(self._store, *partition)
             self._preexisting[partition] = [one for one in archived if one.first_offset >= window.first_offset]
         self._closed.append(window)
 
@@ -78,7 +78,7 @@ class ArchiveCleaner:
                 self._next_scan = clock + SCAN_INTERVAL_SECONDS
                 for committed in self._committed.values():
                     self._delete_orphans(
-                        committed, archive.list_slices_between(self._bucket, committed[0], committed[-1])
+                        committed, archive.list_slices_between(self._store, committed[0], committed[-1])
                     )
                 self._delete_expired_reports(clock)
         except StorageUnavailable as error:
@@ -97,15 +97,15 @@ class ArchiveCleaner:
         for window in candidates:
             if window.first_offset in offsets and window not in committed:
                 log.warning("archive_cleaner.orphan_deleted", window=window.name)
-                self._bucket.delete(archive.slice_path(window))
+                self._store.delete(archive.slice_path(window))
 
     def _delete_expired_reports(self, clock: float) -> None:
         if not self._expired_reports and clock >= self._next_report_scan:
             self._next_report_scan = clock + REPORT_SCAN_INTERVAL_SECONDS
-            self._expired_reports = self._bucket.list_modified_before("reports/", now() - self._report_age)
+            self._expired_reports = self._store.list_modified_before("reports/", now() - self._report_age)
         batch, self._expired_reports = (
             self._expired_reports[:DELETES_PER_STEP],
             self._expired_reports[DELETES_PER_STEP:],
         )
         for path in batch:
-            self._bucket.delete(path)
+            self._store.delete(path)

@@ -8,7 +8,7 @@ import structlog
 
 from drift_worker.windows import archive
 from driftloop.events import Window
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
 
@@ -18,7 +18,7 @@ class RecentSlices:
 
     def __init__(
         self,
-        bucket: Bucket,
+        store: ObjectStore,
         topic: str,
         max_slices: int,
         columns: list[str],
@@ -27,13 +27,13 @@ class RecentSlices:
         """Start without slices.
 
         Args:
-            bucket: Where the archive is.
+            store: Where the archive is.
             topic: The topic whose slices are read.
             max_slices: The number of slices per partition.
             columns: The columns to read.
             transform: Turns a slice's columns and its name into the rows to keep.
         """
-        self._bucket = bucket
+        self._store = store
         self._topic = topic
         self._max_slices = max_slices
         self._columns = columns
@@ -50,7 +50,7 @@ class RecentSlices:
     def refresh(self) -> pd.DataFrame:
         """Read slices that are new since the last refresh, drop those that are too old or deleted; return all rows."""
         by_partition: dict[int, list[Window]] = {}
-        for path in self._bucket.list_paths(f"events/{self._topic}/"):
+        for path in self._store.list_paths(f"events/{self._topic}/"):
             window = Window.parse(path)
             by_partition.setdefault(window.partition, []).append(window)
         latest = [window for windows in by_partition.values() for window in windows[-self._max_slices :]]
@@ -66,7 +66,7 @@ class RecentSlices:
     def _read(self, window: Window) -> pd.DataFrame:
         """Return a slice's transformed rows; none if the file was deleted since the listing or is no Parquet file."""
         try:
-            rows = self._bucket.read_parquet(archive.slice_path(window), self._columns)
+            rows = self._store.read_parquet(archive.slice_path(window), self._columns)
         except (FileNotFoundError, ValueError) as error:
             log.warning("archive.slice_skipped", window=window.name, error=str(error))
             rows = pd.DataFrame(columns=self._columns)

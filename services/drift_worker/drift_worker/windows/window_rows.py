@@ -11,7 +11,7 @@ from drift_worker.windows import archive
 from drift_worker.windows.partition_state import Partition, PartitionState, version_digest
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.events import ID_COLUMN, MODEL_COLUMN, VERSION_COLUMN, Window
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 
 
 class SliceRows(NamedTuple):
@@ -35,9 +35,9 @@ class WindowRows:
     are the same whichever worker gives them. The archive may have other slices too, orphans, so it is not listed.
     """
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, store: ObjectStore) -> None:
         """Start without rows."""
-        self._bucket = bucket
+        self._store = store
         self._unread: dict[Partition, PartitionState] = {}
         self._rows: dict[Partition, dict[str, list[SliceRows]]] = {}
         self._sums: dict[Partition, dict[str, SliceSums]] = {}
@@ -101,7 +101,7 @@ class WindowRows:
 
         def read(window: Window) -> tuple[dict[str, list[SliceRows]], dict[str, SliceSums]]:
             try:
-                rows, states = archive.read_slice_with_sums(self._bucket, window)
+                rows, states = archive.read_slice_with_sums(self._store, window)
             except FileNotFoundError:  # a slice without rows has no file
                 return {}, {}
             return (

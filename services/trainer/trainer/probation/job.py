@@ -20,7 +20,7 @@ from driftloop.registry.model_registry import ModelRegistry
 from driftloop.registry.rollback import roll_back, unpublished_rollbacks
 from driftloop.settings import load_settings
 from driftloop.storage import labelled_archive
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.telemetry.logging import configure_logging
 from trainer.probation.probation import ProbationDecision, decide, first_days
 from trainer.retrain import training
@@ -64,7 +64,7 @@ class Probation:
         return unpublished_rollbacks(self._registry, self._history.model_events())
 
 
-def evaluate(settings: TrainerSettings, registry: ModelRegistry, bucket: Bucket) -> ProbationDecision:
+def evaluate(settings: TrainerSettings, registry: ModelRegistry, store: ObjectStore) -> ProbationDecision:
     """Decide about the version in service.
 
     It costs little while there is nothing to decide: the archive is read only if there is a version to roll back to,
@@ -83,7 +83,7 @@ def evaluate(settings: TrainerSettings, registry: ModelRegistry, bucket: Bucket)
         )
     if version is None or previous is None:
         return ProbationDecision(status="passed", explanation="there is no version to roll back to", **versions)
-    served = first_days(use_case, labelled_rows_of(settings, bucket, version), probation.days)
+    served = first_days(use_case, labelled_rows_of(settings, store, version), probation.days)
     days = len(np.unique(use_case.day_ordinals(served[use_case.timestamp])))
     if days < probation.min_days:
         explanation = f"{days} days of outcomes since its promotion, and {probation.min_days} are needed"
@@ -98,9 +98,9 @@ def evaluate(settings: TrainerSettings, registry: ModelRegistry, bucket: Bucket)
     return decide(use_case, served, previous_scores, probation).model_copy(update=versions)
 
 
-def labelled_rows_of(settings: TrainerSettings, bucket: Bucket, version: str) -> pd.DataFrame:
+def labelled_rows_of(settings: TrainerSettings, store: ObjectStore, version: str) -> pd.DataFrame:
     """Return the archived rows that a version predicted and whose outcomes are known, in order of time."""
-    with labelled_archive.open_archive(bucket, settings.topics, settings.use_case) as archive:
+    with labelled_archive.open_archive(store, settings.topics, settings.use_case) as archive:
         return archive.read(labelled_archive.ArchiveQuery(versions=(version,)))
 
 
@@ -121,7 +121,7 @@ def job_main(_: str, report_phase: ReportPhase) -> str:
     configure_logging("trainer", settings.log)
     report_phase("probation", "scores the rows with the version before")
     try:
-        return evaluate(settings, ModelRegistry(settings.registry), Bucket(settings.storage)).model_dump_json()
+        return evaluate(settings, ModelRegistry(settings.registry), ObjectStore(settings.storage)).model_dump_json()
     except (RegistryUnavailable, StorageUnavailable) as error:
         raise RetryableError(str(error)) from error
 
@@ -130,7 +130,7 @@ def main() -> int:
     """Run one check and act on it; return the exit code."""
     settings = load_settings(TrainerSettings)
     registry = ModelRegistry(settings.registry)
-    decision = evaluate(settings, registry, Bucket(settings.storage))
+    decision = evaluate(settings, registry, ObjectStore(settings.storage))
     print(f"version {decision.version} {decision.status}: {decision.explanation}")
     state = apply(registry, decision)
     if state is not None:

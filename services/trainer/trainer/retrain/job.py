@@ -27,7 +27,7 @@ from driftloop.registry.model_registry import ModelRegistry
 from driftloop.registry.smoke_test import SmokeTestProcess
 from driftloop.settings import load_settings
 from driftloop.storage import dvc
-from driftloop.storage.bucket import Bucket
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference, save_gate_evaluation, save_reference
 from driftloop.telemetry import tracing
 from driftloop.telemetry.logging import configure_logging
@@ -84,7 +84,7 @@ def job_main(argument: str, report_phase: ReportPhase) -> str:
     settings = load_settings(TrainerSettings)
     configure_logging("trainer", settings.log)
     retrain = RetrainRequested.model_validate_json(argument)
-    registry, bucket = ModelRegistry(settings.registry), Bucket(settings.storage)
+    registry, store = ModelRegistry(settings.registry), ObjectStore(settings.storage)
     with (
         tracing.tracing_session("trainer", settings.tracing),
         tracing.span("retrain", "consumer", parents=[retrain.traceparent], retrain_id=retrain.id),
@@ -98,9 +98,9 @@ def job_main(argument: str, report_phase: ReportPhase) -> str:
 
         try:
             with threadpool_limits(settings.trainer.training_threads):
-                return run_retrain(settings, retrain, registry, bucket, enter_phase).model_dump_json()
+                return run_retrain(settings, retrain, registry, store, enter_phase).model_dump_json()
         except Exception as error:
-            if (unavailable := _unavailable_dependency(registry, bucket)) is not None:
+            if (unavailable := _unavailable_dependency(registry, store)) is not None:
                 raise RetryableError(f"{unavailable} ({type(error).__name__}: {error})") from error
             raise
 
@@ -109,7 +109,7 @@ def run_retrain(
     settings: TrainerSettings,
     retrain: RetrainRequested,
     registry: ModelRegistry,
-    bucket: Bucket,
+    store: ObjectStore,
     report_phase: ReportPhase,
 ) -> ModelStateChanged:
     """Run a retrain and return its final state.
@@ -149,7 +149,7 @@ def run_retrain(
             )
         report_phase("data", "fetches the base dataset and the archive")
         dataset = training_set.build(
-            settings.storage, bucket, settings.topics, use_case, retrain.data, settings.data, folder
+            settings.storage, store, settings.topics, use_case, retrain.data, settings.data, folder
         )
         background.dataset_pointer = threads.submit(dvc.push, settings.storage, dataset.path)
         trained_through = registry.trained_through(champion) if champion else None
@@ -218,7 +218,7 @@ def run_retrain(
     report_phase("registration", "registers it with its reference")
     decision = _decide(settings, evaluation, predictions, smoke_test_result)
     decision.challenger.update(training_rows=float(challenger.labelled), dataset_rows=float(dataset.counts.labelled))
-    version = _register(settings, retrain, registry, bucket, logged, decision, reference, evaluation)
+    version = _register(settings, retrain, registry, store, logged, decision, reference, evaluation)
     decision = decision._replace(explanation=decision.explanation + archive_note)
     return _record_result(registry, retrain, version, decision, challenger.rows[use_case.timestamp].max(), dataset_md5)
 
@@ -328,7 +328,7 @@ def _register(
     settings: TrainerSettings,
     retrain: RetrainRequested,
     registry: ModelRegistry,
-    bucket: Bucket,
+    store: ObjectStore,
     logged: LoggedModel,
     decision: Decision,
     reference: Reference,
@@ -345,9 +345,9 @@ def _register(
     about = {"reason": retrain.reason, "requested_by": retrain.requested_by, **profile_tags(reference.profile)}
     version = registry.create_version(logged.uri, retrain.id, about)
     # Before the alias moves, so before any event names the version.
-    save_reference(bucket, model, version, reference, logged.run_id)
+    save_reference(store, model, version, reference, logged.run_id)
     if evaluation is not None:  # its quality in service is compared with this
-        save_gate_evaluation(bucket, model, version, evaluation, logged.run_id)
+        save_gate_evaluation(store, model, version, evaluation, logged.run_id)
     return version
 
 
@@ -376,12 +376,12 @@ def _record_result(
     return state
 
 
-def _unavailable_dependency(registry: ModelRegistry, bucket: Bucket) -> str | None:
+def _unavailable_dependency(registry: ModelRegistry, store: ObjectStore) -> str | None:
     """Return the error of the registry or the bucket if one of them does not answer now."""
     try:
         with suppress(RegistryRefused):  # it answers
             registry.champion()
-        bucket.exists("references")
+        store.exists("references")
     except (RegistryUnavailable, StorageUnavailable, OSError) as error:
         return f"{type(error).__name__}: {error}"
     return None

@@ -21,7 +21,6 @@ from driftloop.events import DataSelection
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import dvc, labelled_archive
 from driftloop.storage.archive_files import ArchiveUnreadable
-from driftloop.storage.bucket import Bucket
 from driftloop.storage.duckdb_sql import (
     NUMBERS,
     TIMESTAMP_TYPE,
@@ -45,6 +44,7 @@ from driftloop.storage.labelled_archive import (
     start_of_day,
     where_clause,
 )
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.outcome_sql import is_class_sql, outcome_type
 from driftloop.usecase import UseCase
 from trainer.retrain.missing_rates import MissingRates
@@ -109,7 +109,7 @@ class TrainingSet(NamedTuple):
 
 def build(
     storage: StorageSettings,
-    bucket: Bucket,
+    store: ObjectStore,
     topics: TopicsSettings,
     use_case: UseCase,
     data: DataSelection,
@@ -122,7 +122,7 @@ def build(
 
     Args:
         storage: Where the base dataset is.
-        bucket: Where the archive is.
+        store: Where the archive is.
         topics: The names of the archived topics.
         use_case: Columns, types and time zone.
         data: Which rows to use.
@@ -148,7 +148,7 @@ def build(
             archive.parent.mkdir(exist_ok=True)
             query = replace(days, until=None)
             anomalies, archive_problems = _export_archive(
-                bucket, topics, use_case, query, feature_types, settings, archive
+                store, topics, use_case, query, feature_types, settings, archive
             )
             problems += archive_problems
             archive_types = column_types(connection, scan_parquet_sql([archive]))
@@ -239,7 +239,7 @@ def _day_selection(use_case: UseCase, data: DataSelection) -> ArchiveQuery:
 
 
 def _export_archive(
-    bucket: Bucket,
+    store: ObjectStore,
     topics: TopicsSettings,
     use_case: UseCase,
     query: ArchiveQuery,
@@ -250,7 +250,7 @@ def _export_archive(
     """Write the archive's rows to a file; return its anomalies and the problems of its schema."""
     try:
         with labelled_archive.open_archive(
-            bucket,
+            store,
             topics,
             use_case,
             types=feature_types,

@@ -31,14 +31,14 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        from gcsfs.retry import is_retriable  # noqa: PLC0415  # see Bucket
+        from gcsfs.retry import is_retriable  # noqa: PLC0415  # see ObjectStore
 
         if is_retriable(error) or isinstance(error, TimeoutError):
             raise StorageUnavailable(f"the bucket does not answer: {type(error).__name__}: {error}") from error
         raise
 
 
-class Bucket:
+class ObjectStore:
     """A GCS bucket. Paths are relative to the bucket; a written object appears whole or not at all.
 
     Every method that accesses the bucket raises :class:`StorageUnavailable` if the bucket does not answer.
