@@ -136,7 +136,7 @@ class System:
         return bool(self.stack.executors[name].running())
 
     def _start_at_once(self, names: Sequence[str]) -> None:
-        """Start components beside one another: none of them waits for another one's start."""
+        """Start components at the same time: none of them waits for another one's start."""
         with ThreadPoolExecutor(max(len(names), 1)) as starts:
             list(starts.map(self.start, names))
 
