@@ -1,7 +1,7 @@
 """Explain one prediction: request, response, version and its training data, window, verdict and outcomes.
 
 No topic or folder is searched as a whole. A UUIDv7 has a time: the verdicts from then on name the windows that may
-contain the prediction, and its outcomes are in files that were written after it.
+contain the prediction, and its outcomes are in files of that day and later ones.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +15,8 @@ from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 from pydantic import Field
 
+from driftloop.archive.layout import ArchivedFile, list_files
+from driftloop.archive.rows import read_slice_or_merged
 from driftloop.errors import RegistryRefused, RegistryUnavailable
 from driftloop.events import (
     ID_COLUMN,
@@ -213,12 +215,12 @@ def outcomes_of(
     """
     keys = {key for key in prediction.keys if key is not None} if prediction else set()
     since = (event_id_time(prediction_id) or datetime.fromtimestamp(0, UTC) + MAX_CLOCK_SKEW) - MAX_CLOCK_SKEW
-    files = store.list_modified_since(f"events/{settings.topics.outcomes}", since)
+    files = list_files(store, settings.topics.outcomes, since)
     empty = pd.DataFrame(columns=OUTCOME_COLUMNS)
 
-    def read(file: str) -> pd.DataFrame:
+    def read(file: ArchivedFile) -> pd.DataFrame:
         try:
-            rows = store.read_parquet(file, [*OUTCOME_COLUMNS, "outcome_label"])
+            rows = store.read_parquet(file.path, [*OUTCOME_COLUMNS, "outcome_label"])
         except FileNotFoundError:  # deleted since it was listed
             return empty
         rows = rows[(rows[ID_COLUMN] == prediction_id) | rows[KEY_COLUMN].isin(keys)]
@@ -265,7 +267,7 @@ def _locate_in_archive(
 
     def read(archive: str) -> tuple[str, pd.DataFrame]:
         try:
-            rows = store.read_parquet(archive.removeprefix(store.url("")))
+            rows = read_slice_or_merged(store, Window.parse(archive))
         except FileNotFoundError:  # deleted by the bucket's lifecycle rule or by an operator
             return archive, pd.DataFrame({ID_COLUMN: []})
         return archive, rows[rows[ID_COLUMN] == prediction_id]

@@ -1,17 +1,19 @@
 """Find archived and open rows by the key that a client gave them, and the outcomes that name it."""
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pandas as pd
 
-from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN, Prediction, Window
+from driftloop.archive.layout import ArchivedFile, list_files
+from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN, Prediction
 from driftloop.kafka import reader
 from driftloop.storage.object_store import ObjectStore
 from driftloop_cli.settings import StorageCliSettings
 
 MAX_PARALLEL_READS = 8
-MAX_SLICES = 1_000  # the latest ones are searched
+MAX_FILES = 1_000  # the latest ones are searched
 COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN]
 BEGINNING = datetime.fromtimestamp(0, UTC)
 
@@ -21,12 +23,12 @@ def rows_of_key(
 ) -> pd.DataFrame:
     """Return the rows of any model with a key, sorted by time: of slices archived since a time, and of open windows."""
     topic = settings.topics.predictions
-    files = store.list_modified_since(f"events/{topic}", since)
-    latest = sorted(files, key=lambda file: Window.parse(file).first_offset)[-MAX_SLICES:]
+    files = list_files(store, topic, since)
+    latest = sorted(files, key=lambda file: file.window.first_offset)[-MAX_FILES:]
 
-    def read(file: str) -> pd.DataFrame:
+    def read(file: ArchivedFile) -> pd.DataFrame:
         try:
-            rows = store.read_parquet(file, COLUMNS)
+            rows = store.read_parquet(file.path, COLUMNS)
         except FileNotFoundError:  # deleted since it was listed
             return pd.DataFrame(columns=COLUMNS)
         return rows[rows[KEY_COLUMN] == key]
@@ -64,9 +66,9 @@ def name_rows(outcomes: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=outcomes.columns)
 
 
-def last_offsets(files: list[str]) -> dict[int, int]:
-    """Return the last archived offset of each partition, by the names of slices."""
+def last_offsets(files: Iterable[ArchivedFile]) -> dict[int, int]:
+    """Return the last archived offset of each partition."""
     last: dict[int, int] = {}
-    for window in map(Window.parse, files):
+    for window in (file.window for file in files):
         last[window.partition] = max(window.last_offset, last.get(window.partition, -1))
     return last

@@ -13,14 +13,16 @@ locals {
   # What an account may do below a folder of the bucket: read, or write and delete too. The serving machine has no
   # business there: artifacts come through MLflow.
   folders = [
+    { account = "monitoring", folder = "archive/", role = "roles/storage.objectUser" },
     { account = "monitoring", folder = "datasets/", role = "roles/storage.objectUser" },
-    { account = "monitoring", folder = "events/", role = "roles/storage.objectUser" },
     { account = "monitoring", folder = "mlflow/", role = "roles/storage.objectUser" },
     { account = "monitoring", folder = "references/", role = "roles/storage.objectUser" },
     { account = "monitoring", folder = "reports/", role = "roles/storage.objectUser" },
+    { account = "monitoring", folder = "slices/", role = "roles/storage.objectUser" },
+    { account = "train", folder = "archive/", role = "roles/storage.objectViewer" },
     { account = "train", folder = "datasets/", role = "roles/storage.objectUser" },
-    { account = "train", folder = "events/", role = "roles/storage.objectViewer" },
     { account = "train", folder = "references/", role = "roles/storage.objectUser" },
+    { account = "train", folder = "slices/", role = "roles/storage.objectViewer" },
   ]
 }
 

@@ -60,6 +60,7 @@ CLASSES_COLUMN = "_classes"
 LABEL_COLUMN = "_label"
 KEY_COLUMN = "_key"
 CONTEXT_COLUMN = "_context"
+OFFSET_COLUMN = "_offset"
 RESERVED_COLUMNS = frozenset(
     {
         ID_COLUMN,
@@ -73,6 +74,7 @@ RESERVED_COLUMNS = frozenset(
         LABEL_COLUMN,
         KEY_COLUMN,
         CONTEXT_COLUMN,
+        OFFSET_COLUMN,
     }
 )
 """Columns that the archive has besides features. No feature may have one of these names."""

@@ -1,4 +1,4 @@
-"""Files of the archive, downloaded: one for each slice of predictions or outcomes."""
+"""Files of the archive, downloaded."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
+from driftloop.archive.layout import list_files
 from driftloop.errors import DriftloopError
-from driftloop.events import Window
 from driftloop.settings import TopicsSettings
 from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
 
 MAX_PARALLEL_DOWNLOADS = 8
+MAX_ATTEMPTS = 5
 
 
 class ArchiveUnreadable(DriftloopError):
@@ -24,58 +25,55 @@ class ArchiveUnreadable(DriftloopError):
 
 
 class ArchiveFiles(NamedTuple):
-    """Downloaded slices that have rows, in the archive's order."""
+    """Downloaded files that have rows, in the archive's order."""
 
     predictions: Sequence[Path] = ()
     outcomes: Sequence[Path] = ()
 
 
 def download_archive(store: ObjectStore, topics: TopicsSettings, folder: Path) -> ArchiveFiles:
-    """Download predictions and outcomes into a folder; see :func:`download_slices` for what it raises."""
+    """Download predictions and outcomes into a folder; see :func:`download_topic` for what it raises."""
     # Outcomes first: rows that are archived between the two downloads then are no outcomes without a prediction.
-    outcomes = download_slices(store, topics.outcomes, folder / topics.outcomes)
-    return ArchiveFiles(download_slices(store, topics.predictions, folder / topics.predictions), outcomes)
+    outcomes = download_topic(store, topics.outcomes, folder / topics.outcomes)
+    return ArchiveFiles(download_topic(store, topics.predictions, folder / topics.predictions), outcomes)
 
 
-def download_slices(store: ObjectStore, topic: str, folder: Path) -> list[Path]:
-    """Download a topic's slices into a folder; return the files that have rows, in the archive's order.
+def download_topic(store: ObjectStore, topic: str, folder: Path) -> list[Path]:
+    """Download a topic's archive into a folder; return the files that have rows, in the archive's order.
 
-    Files of an earlier call are not downloaded again, since a slice never changes. Files of slices that the bucket no
-    longer has are deleted.
+    Files of an earlier call are not downloaded again, since a file never changes. Those that need not be read any more
+    are deleted.
 
     Raises:
-        ArchiveUnreadable: if a slice is not a Parquet file.
+        ArchiveUnreadable: if a file is not a Parquet file, or if files disappear all the time.
         StorageUnavailable: if the bucket does not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = {PurePosixPath(path).name: path for path in store.list_paths(f"events/{topic}/") if _is_slice(path)}
-    for stale in {file.name for file in folder.iterdir()} - names.keys():
+    for _ in range(MAX_ATTEMPTS):
+        paths = {PurePosixPath(file.path).name: file.path for file in list_files(store, topic)}
+        missing = [path for name, path in paths.items() if not (folder / name).exists()]
+        with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
+            is_complete = all(list(pool.map(lambda path: _download(store, path, folder), missing)))
+        if is_complete:
+            break
+    else:
+        raise ArchiveUnreadable(f"files of {topic} were deleted while they were read, {MAX_ATTEMPTS} times: try again")
+    for stale in {file.name for file in folder.iterdir()} - paths.keys():
         (folder / stale).unlink(missing_ok=True)
-
-    def fetch(name: str) -> None:
-        try:
-            content = store.read(names[name])
-        except FileNotFoundError:  # an orphan that was deleted since it was listed; committed slices have its rows
-            log.warning("archive.slice_disappeared", window=PurePosixPath(name).stem)
-            return
-        unfinished = folder / f"{name}.unfinished"
-        unfinished.write_bytes(content)
-        unfinished.replace(folder / name)
-
-    with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
-        for _ in pool.map(fetch, [name for name in names if not (folder / name).exists()]):
-            pass
-    return [
-        folder / name for name in names if (folder / name).exists() and _has_rows(folder / name, store.url(names[name]))
-    ]
+    return [folder / name for name, path in paths.items() if _has_rows(folder / name, store.url(path))]
 
 
-def _is_slice(path: str) -> bool:
+def _download(store: ObjectStore, path: str, folder: Path) -> bool:
+    """Download a file; return whether it is still there: it may have been merged, or deleted as an orphan."""
     try:
-        Window.parse(path)
-    except ValueError:
-        log.warning("archive.file_ignored", file=path, reason="its name is not that of a slice")
+        content = store.read(path)
+    except FileNotFoundError:
+        log.info("archive.file_disappeared", file=path)
         return False
+    name = PurePosixPath(path).name
+    unfinished = folder / f"{name}.unfinished"
+    unfinished.write_bytes(content)
+    unfinished.replace(folder / name)
     return True
 
 

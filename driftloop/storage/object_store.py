@@ -1,7 +1,8 @@
 """The bucket, and its layout.
 
 references/<model>/<version>/<run>/  reference rows, drift profile and gate evaluation of a version
-events/<topic>/<window>.parquet archived slices
+slices/<topic>/                 archived slices, see driftloop.archive.layout
+archive/<topic>/                the same, merged
 reports/<model>/<version>/      evidently's reports, one per window
 datasets/                       DVC's remote
 mlflow/                         artifacts of the MLflow server
@@ -11,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import Self
+from typing import NamedTuple, Self
 
 import pandas as pd
 import pyarrow as pa
@@ -36,6 +37,16 @@ def _translate_errors() -> Iterator[None]:
         if is_retriable(error) or isinstance(error, TimeoutError):
             raise StorageUnavailable(f"the bucket does not answer: {type(error).__name__}: {error}") from error
         raise
+
+
+class StoredObject(NamedTuple):
+    """An object in a listing."""
+
+    path: str
+    size: int
+    """In bytes."""
+    modified: datetime
+    """By the store's clock."""
 
 
 class ObjectStore:
@@ -104,9 +115,11 @@ class ObjectStore:
         frame: pd.DataFrame = self.read_table(path, columns).to_pandas()
         return frame
 
-    def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read the Parquet file at ``path``, or some of its columns, as a table."""
-        return pq.read_table(pa.BufferReader(self.read(path)), columns=columns)
+    def read_table(
+        self, path: str, columns: Sequence[str] | None = None, filters: Sequence[tuple[str, str, object]] | None = None
+    ) -> pa.Table:
+        """Read the Parquet file at ``path``, or some of its columns, or rows that match all filters, as a table."""
+        return pq.read_table(pa.BufferReader(self.read(path)), columns=columns, filters=filters)
 
     @_translate_errors()
     def list_paths(self, path: str) -> list[str]:
@@ -114,11 +127,14 @@ class ObjectStore:
         return sorted(file.removeprefix(f"{self.name}/") for file in self._files.glob(f"{self.name}/{path}*"))
 
     @_translate_errors()
-    def list_modified_since(self, path: str, at: datetime) -> list[str]:
-        """List the paths below a folder modified at or after a time of the bucket's clock, oldest first."""
-        files = self._files.find(f"{self.name}/{path}", detail=True)
-        recent = sorted((info["mtime"], file) for file, info in files.items() if info["mtime"] >= at)
-        return [file.removeprefix(f"{self.name}/") for _, file in recent]
+    def list_objects(self, prefix: str) -> list[StoredObject]:
+        """List the objects whose path starts with ``prefix``, sorted; after a slash at its end also those deeper."""
+        url = f"{self.name}/{prefix}"
+        infos = self._files.find(url, detail=True) if prefix.endswith("/") else self._files.glob(f"{url}*", detail=True)
+        return sorted(
+            StoredObject(path.removeprefix(f"{self.name}/"), int(info["size"]), info["mtime"])
+            for path, info in infos.items()
+        )
 
     @_translate_errors()
     def list_modified_before(self, path: str, at: datetime) -> list[str]:

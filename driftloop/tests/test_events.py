@@ -77,7 +77,7 @@ EXAMPLES: dict[str, Event] = {
             Finding(column="temp", method="wasserstein", value=2.5, threshold=1.875, drifted=True),
             Finding(column="wind_gust", method="wasserstein", value=None, threshold=1.5, drifted=False),
         ],
-        archive=["gs://driftloop/events/predictions/predictions-0-000000000000-000000000019.parquet"],
+        archive=["gs://driftloop/slices/predictions/predictions-0-000000000000-000000000019.parquet"],
     ),
     "driftloop.quality_verdict.v1": QualityVerdict(
         id="outcomes-0-000000000000-000000000999/flights/2",
@@ -236,7 +236,7 @@ def test_event_has_no_traceparent_unless_it_is_given_one() -> None:
 def test_window_names_sort_in_the_order_of_their_offsets() -> None:
     windows = [Window(topic="predictions", partition=0, first_offset=n, last_offset=n + 9) for n in (90, 100, 1000)]
     assert sorted(window.name for window in windows) == [window.name for window in windows]
-    assert [Window.parse(f"events/{window.name}.parquet") for window in windows] == windows
+    assert [Window.parse(f"slices/{window.name}.parquet") for window in windows] == windows
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class ArchiveBuilder:
     def path(self, topic: str) -> str:
         """Return the path of the next slice."""
         self._slices += 1
-        return f"events/{topic}/{topic}-0-{self._slices * 1000:012}-{self._slices * 1000 + 999:012}.parquet"
+        return f"slices/{topic}/{topic}-0-{self._slices * 1000:012}-{self._slices * 1000 + 999:012}.parquet"
 
     def add_predictions(self, *rows: Row) -> str:
         path = self.path(self.topics.predictions)
@@ -346,7 +346,7 @@ def test_archive_may_be_empty(archive: ArchiveBuilder) -> None:
 def test_archive_ignores_other_files_and_names_truncated_slice(archive: ArchiveBuilder) -> None:
     archive.add_predictions(prediction(1))
     archive.add_outcomes(outcome(1, 1, known=2))
-    archive.store.write(f"events/{archive.topics.predictions}/notes.txt", b"nothing of ours")
+    archive.store.write(f"slices/{archive.topics.predictions}/notes.txt", b"nothing of ours")
     assert archive.outcomes() == {"1": 1.0}
     path = archive.add_predictions(prediction(2))
     content = archive.store.read(path)

@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from driftloop.archive.layout import merged_path
 from driftloop.events import DriftVerdict, Outcome, Prediction, Window, event_id_time, new_event_id
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings, RegistrySettings
+from driftloop.storage.object_store import StoredObject
 from driftloop_cli import explain as explain_module
 from driftloop_cli.explain import (
     ExplainedVersion,
@@ -25,7 +29,7 @@ from driftloop_cli.settings import StorageCliSettings
 
 NOW = datetime.now(UTC)
 WINDOW = Window(topic="predictions", partition=0, first_offset=0, last_offset=9)
-ARCHIVE = f"gs://b/events/predictions/{WINDOW.name}.parquet"
+ARCHIVE = f"gs://b/slices/predictions/{WINDOW.name}.parquet"
 SETTINGS = StorageCliSettings(kafka=KafkaSettings(), registry=RegistrySettings(model="m"))
 NO_OUTCOMES = pd.DataFrame(columns=["_id", "_row", "_time", "outcome"])
 
@@ -52,8 +56,16 @@ class FakeStore:
         content: bytes = self.files[path]
         return content
 
-    def list_modified_since(self, folder: str, _: datetime) -> list[str]:
-        return [path for path in [*self.files, *self.deleted] if path.startswith(folder)]
+    def list_objects(self, prefix: str) -> list[StoredObject]:
+        paths = [path for path in [*self.files, *self.deleted] if path.startswith(prefix)]
+        return [StoredObject(path, 1, datetime.now(UTC)) for path in paths]
+
+    def read_table(
+        self, path: str, columns: list[str] | None = None, filters: list[tuple[str, str, int]] | None = None
+    ) -> pa.Table:
+        buffer = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pandas(self.read_parquet(path)), buffer)
+        return pq.read_table(pa.BufferReader(buffer.getvalue()), columns=columns, filters=filters)
 
     def read_parquet(self, path: str, columns: list[str] | None = None) -> pd.DataFrame:
         if path not in self.files:
@@ -121,11 +133,11 @@ def test_event_id_time_is_the_time_of_a_uuid7_and_none_for_other_ids() -> None:
 def test_locate_finds_archived_prediction_with_its_verdict(
     prediction_id: str, store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
-    store.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
+    store.files[f"slices/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
     event = prediction_event(prediction_id)
     topic_events["predictions"] = [prediction_event("other"), event]
     topic_events["drift"] = [
-        verdict("gs://b/events/deleted-0-0-0.parquet"),
+        verdict("gs://b/slices/deleted-0-0-0.parquet"),
         verdict(version="2"),
         verdict(replayed=True, explanation="replayed"),
         verdict(),
@@ -139,13 +151,26 @@ def test_locate_finds_archived_prediction_with_its_verdict(
     assert (found.verdict.version, found.verdict.explanation) == ("1", "score 1, threshold 2")
 
 
+def test_locate_finds_prediction_in_a_slice_that_was_merged(store: Any, topic_events: dict[str, list[Any]]) -> None:
+    prediction_id = new_event_id()
+    merged = WINDOW.model_copy(update={"first_offset": 0, "last_offset": WINDOW.last_offset + 1_000})
+    rows = pd.concat([archived_rows(prediction_id), archived_rows("other")]).assign(_offset=WINDOW.last_offset)
+    store.files[merged_path(merged, datetime.now(UTC).date())] = rows
+    topic_events["drift"] = [verdict()]
+    found = locate(SETTINGS, store, prediction_id)
+    assert found is not None
+    assert found.rows == [(0.25, {"x": 1.0}), (0.5, {"x": 2.0})]
+    assert found.archive == ARCHIVE
+    assert found.verdict is not None
+
+
 def test_locate_finds_the_window_of_the_version_among_those_that_share_the_slice(
     store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
     prediction_id = new_event_id()
-    store.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
+    store.files[f"slices/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
     others = [verdict(version="2") for _ in range(3 * explain_module.VERDICT_BATCH_SIZE)]
-    topic_events["drift"] = [*others, verdict("gs://b/events/other-0-0-9.parquet", ARCHIVE, explanation="at last")]
+    topic_events["drift"] = [*others, verdict("gs://b/slices/other-0-0-9.parquet", ARCHIVE, explanation="at last")]
     found = locate(SETTINGS, store, prediction_id)
     assert found is not None
     assert found.archive == ARCHIVE
@@ -174,7 +199,7 @@ def test_locate_returns_none_for_unknown_prediction(
 
 def test_outcomes_come_from_archive_and_topic_sorted_by_time(store: Any, topic_events: dict[str, list[Any]]) -> None:
     name = Window(topic="outcomes", partition=0, first_offset=0, last_offset=9).name
-    store.files[f"events/outcomes/{name}.parquet"] = pd.DataFrame(
+    store.files[f"slices/outcomes/{name}.parquet"] = pd.DataFrame(
         {
             "_id": ["a", "b", "c"],
             "_row": 0,
@@ -185,7 +210,7 @@ def test_outcomes_come_from_archive_and_topic_sorted_by_time(store: Any, topic_e
             "_key": None,
         }
     )
-    store.deleted.add(f"events/outcomes/{name.replace('-0-', '-1-')}.parquet")
+    store.deleted.add(f"slices/outcomes/{name.replace('-0-', '-1-')}.parquet")
     earlier = Outcome(prediction_id="a", index=0, outcome=0, time=NOW - timedelta(days=1))
     topic_events["outcomes"] = [earlier, Outcome(prediction_id="c", index=0, outcome=1)]
     outcomes = outcomes_of(SETTINGS, store, "a")
@@ -272,7 +297,7 @@ def test_located_prediction_has_the_verdict_and_the_run_of_its_version(
     store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
     prediction_id = new_event_id()
-    store.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id).assign(_run_id="first")
+    store.files[f"slices/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id).assign(_run_id="first")
     topic_events["drift"] = [verdict(run_id="second"), verdict(), verdict(run_id="first", explanation="the first")]
     found = locate(SETTINGS, store, prediction_id)
     assert found is not None
@@ -318,7 +343,7 @@ def test_outcomes_with_a_key_are_those_of_the_latest_row_before_them(
     topic_events["predictions"] = [second, first, keyed_event(4, "order-17", model="another")]
     window = Window(topic="outcomes", partition=0, first_offset=0, last_offset=9)
     known = [NOW - timedelta(days=days) for days in (10, 6, 3)]
-    store.files[f"events/outcomes/{window.name}.parquet"] = pd.DataFrame(
+    store.files[f"slices/outcomes/{window.name}.parquet"] = pd.DataFrame(
         {"_id": None, "_row": None, "_time": known, "_model": "m", "_key": "order-17", "outcome": [0.0, 1.0, 2.0]}
     ).assign(outcome_label=None)
     topic_events["outcomes"] = [Outcome(model="m", key="order-17", outcome="late", time=NOW - timedelta(days=7))]
@@ -332,7 +357,7 @@ def test_outcomes_with_a_key_are_those_of_the_latest_row_before_them(
 def test_rows_of_a_key_come_from_archive_and_topic_sorted_by_time(
     store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
-    store.files[f"events/predictions/{WINDOW.name}.parquet"] = archived_rows("archived")
+    store.files[f"slices/predictions/{WINDOW.name}.parquet"] = archived_rows("archived")
     event = keyed_event(1, None, "order-18")
     topic_events["predictions"] = [event, keyed_event(1, "order-19")]
     rows = rows_of_key(SETTINGS, store, "order-18")

@@ -139,8 +139,8 @@ def answered_requests(stack: Stack, rows: pd.DataFrame) -> list[AnsweredRequest]
         ],
     )
     store = ObjectStore(stack.storage)
-    wait_until(lambda: len(store.list_paths("events/predictions/")) >= DAYS or None, "the predictions are archived")
-    wait_until(lambda: len(store.list_paths("events/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
+    wait_until(lambda: len(store.list_paths("slices/predictions/")) >= DAYS or None, "the predictions are archived")
+    wait_until(lambda: len(store.list_paths("slices/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
     return requests
 
 
@@ -299,7 +299,7 @@ def test_explain_shows_row_outcome_verdict_and_version_of_prediction(
         "carrier=",
         f"outcome {correction}, known at 20",
         f"(corrected: before it was {1 - correction}, known at",
-        "events/predictions/predictions-0-",
+        "slices/predictions/predictions-0-",
         "on 200 rows of version 1: score",
         "1 @champion",
         "requested by a test: number 1",

@@ -18,6 +18,7 @@ from driftloop.storage import labelled_archive
 from driftloop.storage.object_store import ObjectStore
 from driftloop_cli.explain import outcomes_of
 from driftloop_cli.settings import StorageCliSettings
+from tests.support.archived_rows import archive_rows
 from tests.support.synthetic_usecase import make_use_case
 
 pytestmark = pytest.mark.integration
@@ -52,7 +53,7 @@ class Archive:
         self.prediction = Prediction(
             time=BEGIN, model="m", version="1", features={"x": [1.0, 2.0]}, predictions=[0.5, 0.5], classes=[0, 1]
         )
-        archive.write_slice(self.store, self.window("predictions", 0), archive.predictions_table([self.prediction]))
+        archive_rows(self.store, self.window("predictions", 0), archive.predictions_table([self.prediction], [0]))
 
     def window(self, topic: str, number: int) -> Window:
         name = self.topics.name_of(topic)  # type: ignore[arg-type]
@@ -60,7 +61,9 @@ class Archive:
 
     def report(self, number: int, *outcomes: Outcome) -> Window:
         """Archive a slice of outcomes."""
-        archive.write_slice(self.store, self.window("outcomes", number), archive.outcomes_table(outcomes))
+        archive_rows(
+            self.store, self.window("outcomes", number), archive.outcomes_table(outcomes, range(len(outcomes)))
+        )
         return self.window("outcomes", number)
 
     def outcome(self, value: float, known_after: timedelta = HOUR, **changed: Any) -> Outcome:

@@ -137,14 +137,14 @@ def test_report_names_missing_reference_window_or_rows(store: ObjectStore) -> No
 
 def test_report_has_a_window_s_rows_of_all_of_its_slices(store: ObjectStore, reference: Reference) -> None:
     (verdict,) = archive_and_judge(store, [make_days(1, 5)])
-    path, middle = f"events/predictions/{verdict.window.name}.parquet", verdict.window.first_offset + 60
+    path, middle = f"slices/predictions/{verdict.window.name}.parquet", verdict.window.first_offset + 60
     rows = store.read_parquet(path)
     store.delete(path)
     for bounds, part in (({"last_offset": middle - 1}, rows[:60]), ({"first_offset": middle}, rows[60:])):
         others = part.assign(_version="2", temp="far")
         name = verdict.window.model_copy(update=bounds).name
         mixed = pd.concat([others, part]).astype({"temp": str})
-        store.write_parquet(f"events/predictions/{name}.parquet", mixed)
+        store.write_parquet(f"slices/predictions/{name}.parquet", mixed)
     loaded, window = report.load_rows(store, ReportKey.for_verdict(verdict))
     columns = list(reference.profile.kinds)
     pd.testing.assert_frame_equal(window, rows[columns].reset_index(drop=True), check_dtype=False)

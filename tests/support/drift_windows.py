@@ -18,8 +18,9 @@ from driftloop.drift.distances import ColumnType, DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Window
 from driftloop.storage import reference_store
-from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.object_store import ObjectStore, StoredObject
 from driftloop.storage.reference_store import Reference
+from tests.support.archived_rows import archive_rows
 
 ROWS = 100
 """Rows of a window."""
@@ -54,11 +55,24 @@ class FolderStore(ObjectStore):
 
     def delete(self, path: str) -> None:
         """Delete an object."""
-        (self._folder / path).unlink()
+        (self._folder / path).unlink(missing_ok=True)
 
     def list_paths(self, path: str) -> list[str]:
         """Return the paths that begin with ``path``."""
         return sorted(str(file.relative_to(self._folder)) for file in self._folder.glob(f"{path}*"))
+
+    def list_objects(self, prefix: str) -> list[StoredObject]:
+        """Return the objects whose path begins with ``prefix``, after a slash at its end also those deeper."""
+        found = (self._folder / prefix).rglob("*") if prefix.endswith("/") else self._folder.glob(f"{prefix}*")
+        return sorted(
+            StoredObject(
+                str(file.relative_to(self._folder)),
+                file.stat().st_size,
+                datetime.fromtimestamp(file.stat().st_mtime, UTC),
+            )
+            for file in found
+            if file.is_file()
+        )
 
     def list_modified_before(self, path: str, at: datetime) -> list[str]:
         """Return the paths below a folder that were written before a time."""
@@ -129,7 +143,7 @@ def archive_and_judge(
         sums = score.state if score else sums
         states = {version_digest(model, version): sums} if sums else {}
         table = archive.with_sums(pa.Table.from_pandas(rows, preserve_index=False), states)
-        url = archive.write_slice(store, window, table)
+        url = archive_rows(store, window, table)
         yield window_judge.judge(window, model, version, rows, preceding, [url], score)
         preceding = [*preceding, rows][-2:]
 

@@ -296,13 +296,13 @@ class WorkerGroup:
     def windows(self) -> dict[int, list[Window]]:
         """Return the archived windows by partition, in order."""
         windows: dict[int, list[Window]] = {}
-        for path in self.store.list_paths(f"events/{self.name}/"):
+        for path in self.store.list_paths(f"slices/{self.name}/"):
             window = Window.parse(path)
             windows.setdefault(window.partition, []).append(window)
         return windows
 
     def rows(self, window: Window) -> pd.DataFrame:
-        return self.store.read_parquet(f"events/{self.name}/{window.name}.parquet")
+        return self.store.read_parquet(f"slices/{self.name}/{window.name}.parquet")
 
     def messages(self, topic: str) -> list[ConsumerRecord]:
         """Return all committed messages of a topic, those of a partition in order."""

@@ -14,8 +14,11 @@ from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web import routes
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import RECONNECT_DELAY_SECONDS, VerdictCache, follow_models, follow_verdicts
+from drift_worker.windows import compaction
 from drift_worker.windows.archived_end import ArchivedEnd
+from drift_worker.windows.compaction import Compactor
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
+from drift_worker.windows.partition_state import MAX_SLICES
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
@@ -63,6 +66,7 @@ def run_worker() -> None:
     report_queue = ReportQueue(worker_settings.max_queued_reports, worker_settings.report_timeout_seconds)
     verdict_cache = VerdictCache(worker_settings.cached_verdicts)
     routes.mount(app, verdict_cache, report_queue, store, worker_settings.mlflow_url)
+    compactor = Compactor(store, kept_slices=max(MAX_SLICES, settings.quality.prediction_lookback_slices))
     worker = Worker(
         store=store,
         slicer=Slicer(settings.window, window_judge.window_length),
@@ -70,6 +74,7 @@ def run_worker() -> None:
         window_judge=window_judge,
         quality_tracker=QualityTracker(store, settings.topics, settings.quality),
         archive_cleaner=ArchiveCleaner(store, worker_settings.report_retention_days),
+        compactor=compactor,
         report_queue=report_queue,
     )
     loop = ConsumerLoop(
@@ -88,6 +93,7 @@ def run_worker() -> None:
         ("service_changes", partial(follow_models, verdict_cache, settings.kafka, settings.topics.models)),
     ):
         start_background(task, follow, health, RECONNECT_DELAY_SECONDS, threading.Event())
+    start_background(compaction.TASK, compactor.run_pass, health, compaction.PASS_INTERVAL_SECONDS, threading.Event())
     # Objects that exist now live as long as the process, and most later ones no longer than a window: with Python's
     # default thresholds the garbage collector took a fifth of the processor time.
     gc.freeze()

@@ -89,6 +89,18 @@ ARCHIVE_WRITE_SECONDS = Histogram(
     "Duration of writing a slice to the archive. Seconds mean that the bucket is slow.",
     buckets=[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50],
 )
+ARCHIVE_FILES = Gauge(
+    "driftloop_archive_files",
+    "Files of a partition in the archive by kind: slice, a small file of its own, or merged. Slices that keep growing "
+    "mean that compaction does not keep up.",
+    ["topic", "partition", "kind"],
+)
+MERGED_SLICES = Counter(
+    "driftloop_archive_merged_slices_total", "Slices that compaction has merged into larger files.", ["topic"]
+)
+SAVED_BYTES = Counter(
+    "driftloop_archive_saved_bytes_total", "Bytes by which compaction has made the archive smaller.", ["topic"]
+)
 REPORTS = Counter(
     "driftloop_drift_reports_total",
     "evidently's reports on windows by result: rendered, failed, or dropped from a full queue.",

@@ -16,10 +16,13 @@ from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web.report import ReportKey
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.windows import archive
+from drift_worker.windows.compaction import Compactor
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.partition_state import Partition, from_metadata, to_metadata
 from drift_worker.windows.slicer import ClosedSlice, ClosedWindow, Slicer
 from drift_worker.windows.window_rows import WindowRows
+from driftloop.archive.layout import slice_path
+from driftloop.archive.rows import concat_rows
 from driftloop.drift.cumulated import CumulatedScore, CumulatedState
 from driftloop.errors import StorageUnavailable
 from driftloop.events import (
@@ -75,6 +78,7 @@ class Worker:
         window_judge: WindowJudge,
         quality_tracker: QualityTracker,
         archive_cleaner: ArchiveCleaner,
+        compactor: Compactor,
         report_queue: ReportQueue | None = None,
     ) -> None:
         """Start without open slices.
@@ -86,6 +90,7 @@ class Worker:
             window_judge: Judges windows of predictions.
             quality_tracker: Judges outcomes, and estimates quality before they are known.
             archive_cleaner: Deletes orphans and old reports.
+            compactor: Merges old slices.
             report_queue: Gets a request for a report on each window with drift, again if a window is processed again.
         """
         self._store = store
@@ -94,6 +99,7 @@ class Worker:
         self._window_judge = window_judge
         self._quality_tracker = quality_tracker
         self._archive_cleaner = archive_cleaner
+        self._compactor = compactor
         self._report_queue = report_queue
 
     def handle(self, received: ConsumedMessage) -> Iterable[Commit]:
@@ -104,6 +110,7 @@ class Worker:
         """Close idle slices and clean the archive a little; return a commit for each closed slice."""
         now = time.monotonic()
         self._archive_cleaner.run_step(now)
+        self._compactor.run_step()
         return self._close_slices(lambda: self._slicer.close_idle(now))
 
     def on_assigned(self, partitions: Mapping[Partition, CommittedPosition]) -> None:
@@ -113,11 +120,13 @@ class Worker:
             self._slicer.resume(partition, state, time.monotonic())
             self._window_rows.resume(partition, state)
             self._archive_cleaner.on_assigned(partition, state.windows(partition))
+            self._compactor.on_assigned(partition, state)
 
     def on_revoked(self, partitions: Collection[Partition]) -> None:
         """Drop the open slices of revoked partitions and everything known of earlier ones."""
         self._slicer.drop(partitions)
         self._archive_cleaner.on_revoked(partitions)
+        self._compactor.on_revoked(partitions)
         self._window_rows.forget(partitions)
 
     def _close_slices(self, close: Callable[[], Sequence[ClosedSlice]]) -> list[Commit]:
@@ -137,19 +146,21 @@ class Worker:
 
     def _process_slice(self, closed: ClosedSlice) -> list[Event]:
         """Archive and judge predictions and outcomes; return the verdicts and estimates."""
-        window, events = closed.slice.window, closed.slice.events
-        predictions = [event for event in events if isinstance(event, Prediction)]
-        outcomes = [event for event in events if isinstance(event, Outcome)]
+        window, located = closed.slice.window, list(zip(closed.slice.offsets, closed.slice.events, strict=True))
+        predictions = [(offset, event) for offset, event in located if isinstance(event, Prediction)]
+        outcomes = [(offset, event) for offset, event in located if isinstance(event, Outcome)]
         verdicts = self._judge_predictions(closed, predictions) if predictions or closed.windows else []
         if outcomes:
-            archive.write_slice(self._store, window, archive.outcomes_table(outcomes))
+            offsets, events = zip(*outcomes, strict=True)
+            archive.write_slice(self._store, window, archive.outcomes_table(events, offsets), closed.slice.day)
             verdicts += self._quality_tracker.evaluate_slice(window)
         if not closed.is_empty:
             self._archive_cleaner.on_slice_closed(window)
+            self._compactor.on_slice_closed(window, closed.state)
         return verdicts
 
-    def _judge_predictions(self, closed: ClosedSlice, predictions: Sequence[Prediction]) -> list[Event]:
-        """Archive a slice's predictions while windows are judged; return the verdicts and estimates.
+    def _judge_predictions(self, closed: ClosedSlice, predictions: Sequence[tuple[int, Prediction]]) -> list[Event]:
+        """Archive a slice's predictions, with their offsets, while windows are judged; return verdicts and estimates.
 
         An event that is in the slice, in its version's open window or in the windows before it already is left out. The
         file also has the sums of the cumulated score after the windows that end with the slice, so that they are as
@@ -158,10 +169,12 @@ class Worker:
         window, partition = closed.slice.window, (closed.slice.topic, closed.slice.partition)
         seen = self._window_rows.event_ids(partition)
         deduplicated: dict[str, Prediction] = {}
-        for event in predictions:
-            if event.id not in seen:
-                deduplicated.setdefault(event.id, event)
-        table = archive.predictions_table(list(deduplicated.values()))
+        offsets: list[int] = []
+        for offset, event in predictions:
+            if event.id not in seen and event.id not in deduplicated:
+                deduplicated[event.id] = event
+                offsets.append(offset)
+        table = archive.predictions_table(list(deduplicated.values()), offsets)
         if len(table):
             self._window_rows.add(window, table.to_pandas())
         judged = [rows for ended in closed.windows if (rows := self._rows_of(partition, ended)) is not None]
@@ -169,7 +182,8 @@ class Worker:
         with ThreadPoolExecutor(1) as uploader:  # an upload mostly waits
             upload = None
             if len(table):
-                upload = uploader.submit(archive.write_slice, self._store, window, archive.with_sums(table, sums))
+                with_sums = archive.with_sums(table, sums)
+                upload = uploader.submit(archive.write_slice, self._store, window, with_sums, closed.slice.day)
                 self._window_rows.keep_sums(window, sums)
             verdicts = [verdict for rows in judged for verdict in self._judge_window(rows, scores.get(rows.digest))]
             if upload:
@@ -197,7 +211,7 @@ class Worker:
                 "drift.window_without_rows", topic=partition[0], partition=partition[1], first_offset=begins[-1]
             )
             return None
-        rows = archive.concat_rows([part.rows for part in own])
+        rows = concat_rows([part.rows for part in own])
         return EndedWindow(
             digest=ended.version,
             window=own[0].slice.model_copy(update={"last_offset": own[-1].slice.last_offset}),
@@ -205,8 +219,8 @@ class Worker:
             version=str(rows[VERSION_COLUMN].iloc[0]),
             run_id=archive.run_ids(rows).iloc[0] or None,
             rows=rows,
-            preceding=[archive.concat_rows([part.rows for part in each]) for each in preceding if each],
-            archive=[self._store.url(archive.slice_path(part.slice)) for part in own],
+            preceding=[concat_rows([part.rows for part in each]) for each in preceding if each],
+            archive=[self._store.url(slice_path(part.slice)) for part in own],
         )
 
     def _cumulate(

@@ -1,6 +1,6 @@
 """Test events as tables of the archive."""
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pandas as pd
@@ -9,14 +9,16 @@ import pytest
 from drift_worker.windows.archive import outcomes_table, predictions_table, read_window, write_slice
 from driftloop.events import Outcome, Prediction, Window
 from driftloop.storage.object_store import ObjectStore
+from tests.support.archived_rows import archive_rows
 
 pytest_plugins = "tests.support.drift_windows"
 
 AT = datetime(2013, 7, 1, tzinfo=UTC)
 OWN_COLUMNS = [
     *("_id", "_row", "_time", "_model", "_version", "_run_id", "_prediction"),
-    *("_classes", "_label", "_key", "_context"),
+    *("_classes", "_label", "_key", "_context", "_offset"),
 ]
+DAY = date(2013, 7, 1)
 
 
 def test_predictions_table_has_a_row_per_instance_and_a_column_per_feature() -> None:
@@ -24,7 +26,7 @@ def test_predictions_table_has_a_row_per_instance_and_a_column_per_feature() -> 
         id="a", time=AT, model="m", version="1", features={"x": [1.0, None], "c": ["u", "v"]}, predictions=[0.1, 0.2]
     )
     two = one.model_copy(update={"id": "b", "features": {"x": [3.0], "c": [None]}, "predictions": [0.3]})
-    rows = predictions_table([one, two]).to_pandas()
+    rows = predictions_table([one, two], range(2)).to_pandas()
     assert list(rows.columns) == [*OWN_COLUMNS, "c", "x"]
     assert rows[["_id", "_row", "_prediction"]].values.tolist() == [["a", 0, 0.1], ["a", 1, 0.2], ["b", 0, 0.3]]
     assert rows["x"].isna().tolist() == [False, True, False]
@@ -46,7 +48,7 @@ def test_predictions_table_has_classes_labels_keys_and_context_as_texts() -> Non
         context={"key": [1, None], "größe": ["ü", True]},
     )
     numbers = bare.model_copy(update={"id": "c", "classes": [1, 2], "labels": [2]})
-    table = predictions_table([bare, full, numbers]).to_pydict()
+    table = predictions_table([bare, full, numbers], range(3)).to_pydict()
     assert table["key"] == [1.0, 2.0, 3.0, 1.0]
     assert table["_key"] == [None, "order-17", None, None]
     assert table["_classes"] == [None, '["no", "yes"]', '["no", "yes"]', "[1, 2]"]
@@ -60,7 +62,7 @@ def test_window_of_several_slices_has_each_row_of_its_version_once(store: Object
     def write(first: int, last: int, *names: str, version: str = "1", x: object = None) -> None:
         table = pd.DataFrame({"_id": names, "_row": 0, "_model": "m", "_version": version, "x": x})
         slice_ = Window(topic="predictions", partition=0, first_offset=first, last_offset=last)
-        write_slice(store, slice_, table)
+        archive_rows(store, slice_, table)
 
     write(0, 9, "before")
     write(10, 19, "a", "b")
@@ -81,27 +83,28 @@ def test_window_has_the_rows_of_its_versions_run_only(store: ObjectStore) -> Non
     window = Window(topic="predictions", partition=0, first_offset=0, last_offset=2)
     one = Prediction(id="a", time=AT, model="m", version="1", features={"x": [1.0]}, predictions=[0.1])
     two, three = (one.model_copy(update={"id": run_id, "run_id": run_id}) for run_id in ("first", "second"))
-    write_slice(store, window, predictions_table([one, two, three]))
+    write_slice(store, window, predictions_table([one, two, three], range(3)), DAY)
     ids = {run_id: read_window(store, window, "m", "1", run_id)["_id"].tolist() for run_id in (None, "first", "gone")}
     assert ids == {None: ["a"], "first": ["first"], "gone": []}
 
 
 def test_outcomes_table_has_the_key_of_an_outcome_without_an_id() -> None:
-    table = outcomes_table([Outcome(time=AT, model="m", key="order-17", outcome=1)]).to_pydict()
+    table = outcomes_table([Outcome(time=AT, model="m", key="order-17", outcome=1)], [7]).to_pydict()
     assert {name: cells[0] for name, cells in table.items() if name != "_time"} == {
-        **{"_id": None, "_row": None, "_model": "m", "_key": "order-17", "outcome": 1.0, "outcome_label": None}
+        **{"_id": None, "_row": None, "_model": "m", "_key": "order-17", "outcome": 1.0, "outcome_label": None},
+        "_offset": 7,
     }
 
 
 def test_outcomes_table_has_a_row_per_outcome() -> None:
-    rows = outcomes_table([Outcome(time=AT, prediction_id="a", index=1, outcome=1)]).to_pandas()
+    rows = outcomes_table([Outcome(time=AT, prediction_id="a", index=1, outcome=1)], [7]).to_pandas()
     assert rows[["_id", "_row", "outcome"]].values.tolist() == [["a", 1, 1.0]]
 
 
 def test_predictions_table_holds_versions_with_different_columns() -> None:
     one = Prediction(id="a", time=AT, model="m", version="1", features={"x": [1], "old": [2.0]}, predictions=[0.1])
     two = Prediction(id="b", time=AT, model="m", version="2", features={"x": ["high"], "new": [3]}, predictions=[0.2])
-    rows = predictions_table([one, two]).to_pandas()
+    rows = predictions_table([one, two], range(2)).to_pandas()
     assert rows["x"].tolist() == ["1", "high"]
     assert rows[["old", "new"]].isna().to_numpy().tolist() == [[False, True], [True, False]]
 
@@ -125,16 +128,16 @@ def test_predictions_table_holds_versions_with_different_columns() -> None:
 )
 def test_predictions_table_column_has_one_type_without_loss(cells: list[Any], kept: list[Any]) -> None:
     event = Prediction(id="a", time=AT, model="m", version="1", features={"x": cells}, predictions=[0.1] * len(cells))
-    assert predictions_table([event])["x"].to_pylist() == kept
+    assert predictions_table([event], range(1))["x"].to_pylist() == kept
 
 
 def test_predictions_with_several_outputs_become_json() -> None:
     event = Prediction(id="a", time=AT, model="m", version="1", features={}, predictions=[[0.1, 0.9], ["late", "UA"]])
-    assert predictions_table([event])["_prediction"].to_pylist() == ["[0.1, 0.9]", '["late", "UA"]']
+    assert predictions_table([event], range(1))["_prediction"].to_pylist() == ["[0.1, 0.9]", '["late", "UA"]']
 
 
 def test_archived_times_are_in_utc() -> None:
     new_york = AT.astimezone(timezone(timedelta(hours=-5)))
     event = Prediction(id="a", time=new_york, model="m", version="1", features={}, predictions=[0.1])
-    (time,) = predictions_table([event]).to_pandas()["_time"]
+    (time,) = predictions_table([event], range(1)).to_pandas()["_time"]
     assert (time, str(time.tz)) == (AT, "UTC")

@@ -12,6 +12,7 @@ from driftloop.events import Event, Outcome, Prediction, Window
 from driftloop.kafka.codec import Message, encode
 from driftloop.kafka.message_handler import RetryLater
 from driftloop.storage.object_store import ObjectStore
+from tests.support.archived_rows import archive_rows
 from tests.support.fake_kafka import KAFKA, FakeBroker
 
 pytest_plugins = "tests.support.drift_windows"
@@ -40,8 +41,8 @@ class Setup:
             self.broker.append(topic, encode(event, "test"))
 
     def archive(self, first: int, last: int, names: Sequence[str], partition: int = 0) -> None:
-        table = archive.predictions_table([prediction(name) for name in names])
-        archive.write_slice(self.store, window("predictions", first, last, partition), table)
+        table = archive.predictions_table([prediction(name) for name in names], range(first, first + len(names)))
+        archive_rows(self.store, window("predictions", first, last, partition), table)
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_outcomes_are_compared_by_what_they_name(setup: Setup, published: str, e
             Outcome(model="m", key=names[1], outcome=1.0, time=NOON),
         ]
 
-    archive.write_slice(setup.store, window("outcomes", 0, 1), archive.outcomes_table(events("ab")))
+    archive_rows(setup.store, window("outcomes", 0, 1), archive.outcomes_table(events("ab"), range(2)))
     setup.publish("outcomes", events(published))
     assert setup.find("outcomes", 0) == end
 
@@ -101,6 +102,6 @@ def test_loop_is_asked_to_retry_while_the_bucket_is_away(setup: Setup, monkeypat
     def fail(_: str) -> list[str]:
         raise StorageUnavailable("gone")
 
-    monkeypatch.setattr(setup.store, "list_paths", fail)
+    monkeypatch.setattr(setup.store, "list_objects", fail)
     with pytest.raises(RetryLater, match="gone"):
         setup.find("predictions", 0)

@@ -5,11 +5,12 @@ import os
 import pandas as pd
 import pytest
 
-from drift_worker.windows import archive, orphan_cleanup
+from drift_worker.windows import orphan_cleanup
 from drift_worker.windows.orphan_cleanup import REPORT_SCAN_INTERVAL_SECONDS, SCAN_INTERVAL_SECONDS, ArchiveCleaner
 from driftloop.errors import StorageUnavailable
 from driftloop.events import Window, now
 from driftloop.storage.object_store import ObjectStore
+from tests.support.archived_rows import archive_rows
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -23,11 +24,11 @@ def window(first: int, last: int, partition: int = 0) -> Window:
 
 def archive_windows(store: ObjectStore, *windows: Window) -> None:
     for one in windows:
-        archive.write_slice(store, one, ROWS)
+        archive_rows(store, one, ROWS)
 
 
 def remaining(store: ObjectStore) -> list[tuple[int, int, int]]:
-    names = [Window.parse(name) for name in store.list_paths("events/predictions/")]
+    names = [Window.parse(name) for name in store.list_paths("slices/predictions/")]
     return [(one.partition, one.first_offset, one.last_offset) for one in names]
 
 
@@ -153,16 +154,16 @@ def test_cleaner_lists_reports_once_an_hour(harness: CleanerHarness, store: Obje
 
 
 def test_cleaner_postpones_if_storage_is_unavailable(harness: CleanerHarness, store: ObjectStore) -> None:
-    names = store.list_paths
+    names = store.list_objects
 
     def unavailable(_: str) -> list[str]:
         raise StorageUnavailable("no answer")
 
     harness.round(window(0, 9))
-    store.list_paths = unavailable  # type: ignore[method-assign,assignment]
+    store.list_objects = unavailable  # type: ignore[method-assign,assignment]
     archive_windows(store, window(0, 4))
     harness.round()
-    store.list_paths = names  # type: ignore[method-assign]
+    store.list_objects = names  # type: ignore[method-assign]
     assert len(remaining(store)) == 2
     harness.round()
     assert len(remaining(store)) == 1

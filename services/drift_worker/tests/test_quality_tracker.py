@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.quality_tracker import QualityTracker, compare_with_gate, windows_of_slices
-from drift_worker.windows import archive
+from driftloop.archive.layout import slice_path
 from driftloop.evaluation.bootstrap import evaluate
 from driftloop.evaluation.metrics import roc_auc
 from driftloop.evaluation.targets import BINARY
@@ -26,6 +26,7 @@ from driftloop.events import (
 from driftloop.settings import TopicsSettings
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import save_gate_evaluation
+from tests.support.archived_rows import archive_rows
 from tests.support.drift_windows import FolderStore
 
 pytest_plugins = "tests.support.drift_windows"
@@ -70,22 +71,20 @@ class ArchiveBuilder:
                 "x": 1.0,
             }
         )
-        archive.write_slice(self.store, window("predictions", day), rows)
+        archive_rows(self.store, window("predictions", day), rows)
         return rows.assign(outcome=(self.random.random(ROWS) < chances).astype(float))
 
     def report(self, day: int, rows: pd.DataFrame, late: float = 1.0) -> Window:
         """Archive a slice of outcomes, known ``late`` days after the predictions."""
         columns = rows[["_id", "_row", "_time", "outcome"]].assign(outcome_label=None, _model=None, _key=None)
-        archive.write_slice(
-            self.store, window("outcomes", day), columns.assign(_time=rows["_time"] + timedelta(days=late))
-        )
+        archive_rows(self.store, window("outcomes", day), columns.assign(_time=rows["_time"] + timedelta(days=late)))
         return window("outcomes", day)
 
     def report_by_key(self, day: int, rows: pd.DataFrame, late: float = 1.0, model: str = "m") -> Window:
         """Archive a slice of outcomes that name the keys of the rows."""
         times = rows["_time"] + timedelta(days=late)
         named = rows[["_key", "outcome"]].assign(_id=None, _row=None, _model=model, _time=times, outcome_label=None)
-        archive.write_slice(self.store, window("outcomes", day), named)
+        archive_rows(self.store, window("outcomes", day), named)
         return window("outcomes", day)
 
 
@@ -230,14 +229,14 @@ def test_unmatched_outcomes_are_counted_and_matched_by_later_slices(
     tracker = make_tracker(store, min_days=1, min_rows=150)
     first = builder.predict(0)
     second = builder.predict(1)
-    store.delete(archive.slice_path(window("predictions", 1)))
+    store.delete(slice_path(window("predictions", 1)))
     before = unmatched_count()
     unknown = second.head(10).assign(_id="of another system")
     quality = only(tracker.evaluate_slice(builder.report(0, pd.concat([first, second.head(70), unknown]))))
     assert quality.unmatched == 72  # of ten outcomes of the same rows of an id, two are different
     assert unmatched_count() - before == 72
     assert (quality.verdict, quality.rows) == ("inconclusive", ROWS)
-    archive.write_slice(store, window("predictions", 1), second.drop(columns="outcome"))
+    archive_rows(store, window("predictions", 1), second.drop(columns="outcome"))
     later = only(tracker.evaluate_slice(builder.report(1, second.tail(30))))
     assert (later.unmatched, later.rows, later.windows) == (0, 2 * ROWS, 2)
 
@@ -251,7 +250,7 @@ def test_slice_with_unmatched_outcomes_only_gives_no_verdict(store: ObjectStore,
 
 def test_outcomes_without_archived_predictions_give_no_verdict(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
-    store.delete(archive.slice_path(window("predictions", 0)))
+    store.delete(slice_path(window("predictions", 0)))
     assert make_tracker(store).evaluate_slice(builder.report(0, rows)) == []
 
 
@@ -298,7 +297,7 @@ def test_numbers_are_judged_as_numbers_beside_labels_of_another_model(
     outcomes = rows[["_id", "_row", "_time", "outcome"]].assign(outcome=numbers + 1, outcome_label=None)
     labels = outcomes.assign(_id=[f"other-{row}" for row in range(ROWS)], outcome=None, outcome_label="yes")
     mixed = pd.concat([outcomes.astype({"outcome": object, "outcome_label": object}), labels], ignore_index=True)
-    archive.write_slice(store, window("outcomes", 0), mixed.assign(_model=None, _key=None))
+    archive_rows(store, window("outcomes", 0), mixed.assign(_model=None, _key=None))
     quality = only(make_tracker(store).evaluate_slice(window("outcomes", 0)))
     assert quality.unknown_labels == {}
     assert quality.in_service is not None
@@ -310,15 +309,15 @@ def test_deleted_or_unreadable_slice_is_skipped(store: ObjectStore, builder: Arc
     rows = builder.predict(0)
     builder.predict(1)
     assert only(tracker.evaluate_slice(builder.report(0, rows))).rows == ROWS
-    store.delete(archive.slice_path(window("predictions", 0)))
-    store.write(archive.slice_path(window("predictions", 1)), b"no parquet")
+    store.delete(slice_path(window("predictions", 0)))
+    store.write(slice_path(window("predictions", 1)), b"no parquet")
     assert tracker.evaluate_slice(window("outcomes", 0)) == []
     assert make_tracker(store).evaluate_slice(window("outcomes", 0)) == []
 
 
 def test_prediction_in_two_slices_counts_once(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
-    archive.write_slice(store, window("predictions", 1), rows.drop(columns="outcome"))
+    archive_rows(store, window("predictions", 1), rows.drop(columns="outcome"))
     quality = only(make_tracker(store).evaluate_slice(builder.report(0, rows)))
     assert (quality.rows, quality.unmatched) == (ROWS, 0)
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from drift_worker.verdicts.replay import format_table, main, replay_verdicts, select_verdicts
-from drift_worker.windows.archive import slice_path
+from driftloop.archive.layout import slice_path
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict
 from driftloop.storage import reference_store

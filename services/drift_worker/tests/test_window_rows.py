@@ -7,9 +7,11 @@ import pytest
 from drift_worker.windows import archive
 from drift_worker.windows.partition_state import OpenWindow, PartitionState, VersionWindows, version_digest
 from drift_worker.windows.window_rows import WindowRows
+from driftloop.archive.layout import slice_path
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore
+from tests.support.archived_rows import archive_rows
 from tests.support.drift_windows import FolderStore
 
 pytest_plugins = "tests.support.drift_windows"
@@ -54,11 +56,11 @@ def window_rows(request: pytest.FixtureRequest, store: ObjectStore) -> WindowRow
     held = WindowRows(store)
     for slice_, frame in SLICES.items():
         sums = SUMS.get(slice_, {})
-        archive.write_slice(store, slice_, archive.with_sums(pa.Table.from_pandas(frame), sums))
+        archive_rows(store, slice_, archive.with_sums(pa.Table.from_pandas(frame), sums))
         if request.param == "memory":
             held.add(slice_, frame)
             held.keep_sums(slice_, sums)
-    archive.write_slice(store, window(25, 39), rows("orphan", v1=9))
+    archive_rows(store, window(25, 39), rows("orphan", v1=9))
     if request.param == "memory":
         held.add(window(0, 9, partition=1), rows("other partition", v1=1))
         held.drop_unneeded(PARTITION, STATE)
@@ -97,7 +99,7 @@ def test_forgotten_partition_has_no_rows(window_rows: WindowRows) -> None:
 
 
 def test_slice_without_a_file_has_no_rows(store: ObjectStore) -> None:
-    archive.write_slice(store, window(30, 39), SLICES[window(30, 39)])
+    archive_rows(store, window(30, 39), SLICES[window(30, 39)])
     held = WindowRows(store)
     held.resume(PARTITION, STATE)
     assert found(held, ONE, 0) == [(30, ["d-0"])]
@@ -112,11 +114,11 @@ def test_slices_are_read_once(store: ObjectStore, monkeypatch: pytest.MonkeyPatc
         return read(self, path)
 
     for slice_, frame in SLICES.items():
-        archive.write_slice(store, slice_, frame)
+        archive_rows(store, slice_, frame)
     monkeypatch.setattr(FolderStore, "read", recording_read)
     held = WindowRows(store)
     held.resume(PARTITION, STATE)
     for _ in range(2):
         held.event_ids(PARTITION)
         found(held, ONE, 0)
-    assert sorted(paths) == [archive.slice_path(slice_) for slice_ in list(SLICES)[1:]]
+    assert sorted(paths) == [slice_path(slice_) for slice_ in list(SLICES)[1:]]

@@ -16,11 +16,13 @@ from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web.report import ReportKey
 from drift_worker.web.report_queue import ReportQueue
 from drift_worker.windows import archive
+from drift_worker.windows.compaction import Compactor
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.partition_state import from_metadata, version_digest
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
+from driftloop.archive.layout import list_slices, slice_path
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import StorageUnavailable
 from driftloop.events import (
@@ -68,6 +70,7 @@ def make_worker(store: ObjectStore, report_queue: ReportQueue) -> Callable[..., 
             window_judge=window_judge,
             quality_tracker=QualityTracker(store, TopicsSettings(), QualitySettings(min_rows=50)),
             archive_cleaner=ArchiveCleaner(store, report_retention_days=90),
+            compactor=Compactor(store, kept_slices=300),
             report_queue=report_queue,
         )
 
@@ -136,7 +139,7 @@ def test_worker_archives_slice_before_it_returns_the_commit(worker: Worker, stor
     commits = send(worker, 0, prediction(1))
     assert len(archived(store, 0)) == ROWS
     assert drift_verdict(commits).archive == [
-        "gs://b/events/predictions/predictions-0-000000000000-000000000000.parquet"
+        "gs://b/slices/predictions/predictions-0-000000000000-000000000000.parquet"
     ]
 
 
@@ -144,7 +147,7 @@ def test_worker_commits_slice_of_duplicates_and_archives_nothing(worker: Worker,
     send(worker, 0, prediction(1))
     (commit,) = send(worker, 1, prediction(1))
     assert (commit.offset, list(commit.events), slices_in(commit)) == (2, [], (0, 1))
-    assert not store.list_paths("events/predictions/predictions-0-000000000001")
+    assert not store.list_paths("slices/predictions/predictions-0-000000000001")
 
 
 def test_worker_counts_duplicate_event_once(worker: Worker, store: ObjectStore) -> None:
@@ -242,7 +245,7 @@ def test_slice_that_is_closed_again_has_the_same_sums(make_worker: Callable[...,
     next_owner.on_assigned({PARTITION: position_of(commit)})
     for owner in (first_owner, next_owner):
         window = drift_verdict(send(owner, 1, prediction(2))).window
-        files.append(store.read(archive.slice_path(window)))
+        files.append(store.read(slice_path(window)))
     assert files[0] == files[1]
     assert archive.read_slice_with_sums(store, window)[1][version_digest("m", "1")].windows == 2
 
@@ -314,8 +317,8 @@ def assert_each_row_is_in_one_verdict(
 def path_of(store: ObjectStore, **bounds: int) -> str:
     """Return the path of the slice with a bound."""
     ((name, bound),) = bounds.items()
-    slices = archive.list_slices(store, *PARTITION)
-    return archive.slice_path(next(each for each in slices if getattr(each, name) == bound))
+    slices = list_slices(store, *PARTITION)
+    return next(each.path for each in slices if getattr(each.window, name) == bound)
 
 
 def test_model_that_was_made_again_has_windows_of_its_own(worker: Worker, store: ObjectStore) -> None:
@@ -435,7 +438,7 @@ def test_idle_worker_judges_windows_with_enough_rows_and_keeps_shorter_ones_open
     assert run(worker, [prediction(1, rows=95), prediction(2, rows=30, version="2")]) == []
     (commit,) = wait_until(lambda: list(worker.on_poll()) or None, "the slice is closed")
     assert [(v.version, v.rows, v.verdict) for v in drift_verdicts([commit])] == [("1", 95, "no_drift")]
-    assert len(archive.list_slices(store, *PARTITION)) == 1
+    assert len(list_slices(store, *PARTITION)) == 1
     verdict = drift_verdict(send(worker, 2, prediction(3, rows=70, version="2")))
     assert (verdict.version, verdict.rows, verdict.verdict) == ("2", 100, "no_drift")
     assert (verdict.window.first_offset, verdict.window.last_offset) == (0, 2)

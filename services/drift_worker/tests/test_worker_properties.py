@@ -13,11 +13,13 @@ from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.quality_tracker import QualityTracker
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
+from drift_worker.windows.compaction import Compactor
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.partition_state import version_digest
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
+from driftloop.archive.layout import list_slices
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Prediction, Window
@@ -25,6 +27,7 @@ from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.message_handler import Commit
 from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.settings import TopicsSettings
+from tests.support.archived_rows import archive_rows
 from tests.support.drift_windows import FolderStore
 from tests.support.prediction_streams import KILLS, MESSAGES, NOON, PARTITION, read_through_kills
 
@@ -59,14 +62,15 @@ def judge(messages: list[ConsumedMessage], kills: Collection[int] = ()) -> Judge
                 window_judge=window_judge,
                 quality_tracker=QualityTracker(store, TopicsSettings(), QualitySettings()),
                 archive_cleaner=ArchiveCleaner(store, report_retention_days=90),
+                compactor=Compactor(store, kept_slices=300),
             )
             if latest is not None:
                 worker.on_assigned({PARTITION: CommittedPosition(latest.offset, latest.metadata)})
             return worker.handle
 
         commits = list(read_through_kills(messages, start, lambda commit: commit.offset, kills))
-        files = {path: store.read(path) for path in store.list_paths("events/predictions/predictions-")}
-        rows = [archive.read_slice(store, each)[["_id", "_row"]] for each in archive.list_slices(store, *PARTITION)]
+        files = {path: store.read(path) for path in store.list_paths("slices/predictions/predictions-")}
+        rows = [archive.read_slice(store, each.window)[["_id", "_row"]] for each in list_slices(store, *PARTITION)]
     verdicts = [event for commit in commits for event in commit.events if isinstance(event, DriftVerdict)]
     return Judged(
         [(commit.offset, commit.metadata) for commit in commits],
@@ -120,5 +124,5 @@ def test_sums_that_are_archived_with_a_slice_are_read(sums: dict[str, CumulatedS
     window = Window(topic="predictions", partition=0, first_offset=0, last_offset=1)
     with tempfile.TemporaryDirectory() as folder:
         store = FolderStore(Path(folder))
-        archive.write_slice(store, window, archive.with_sums(pa.table({"x": [1.0]}), sums))
+        archive_rows(store, window, archive.with_sums(pa.table({"x": [1.0]}), sums))
         assert archive.read_slice_with_sums(store, window)[1] == sums

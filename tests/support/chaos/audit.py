@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import httpx
 from kafka import KafkaConsumer, TopicPartition
 
+from driftloop.archive.layout import list_slices
 from driftloop.events import DriftVerdict, Event, ModelStateChanged, Outcome, Prediction, Window
 from driftloop.kafka import reader
 from driftloop.kafka.client import create_reader
@@ -136,7 +137,7 @@ class Audit:
 
     def slices(self) -> list[str]:
         """Return the paths of all archived slices."""
-        return [path for topic in self.topics for path in self._store.list_paths(f"events/{topic}/")]
+        return [file.path for topic in self.topics for file in list_slices(self._store, topic)]
 
     def overlapping_slices(self) -> int:
         """Return how many slices overlap another one, as orphans of killed workers do until they are deleted."""

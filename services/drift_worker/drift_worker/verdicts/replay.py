@@ -164,11 +164,8 @@ def _sums_before(store: ObjectStore, earlier: Sequence[Window], digest: str) -> 
         digest: The digest of the version, by which the archive has its sums.
     """
     for window in reversed(earlier):
-        for each in archive.list_slices_between(store, window, window):
-            if each.last_offset == window.last_offset and each.first_offset >= window.first_offset:
-                _, sums = archive.read_slice_with_sums(store, each)
-                if (found := sums.get(digest)) is not None:
-                    return found
+        if (found := archive.read_sums_at(store, window).get(digest)) is not None:
+            return found
     return None
 
 

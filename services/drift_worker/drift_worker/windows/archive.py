@@ -2,10 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from itertools import chain
 from operator import itemgetter
-from os.path import commonprefix
 from types import NoneType
 from typing import Any
 
@@ -14,6 +13,8 @@ import pandas as pd
 import pyarrow as pa
 
 from drift_worker import metrics
+from driftloop.archive.layout import list_files_of, slice_path
+from driftloop.archive.rows import read_rows
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.events import (
     CLASSES_COLUMN,
@@ -22,6 +23,7 @@ from driftloop.events import (
     KEY_COLUMN,
     LABEL_COLUMN,
     MODEL_COLUMN,
+    OFFSET_COLUMN,
     PREDICTION_COLUMN,
     RESERVED_COLUMNS,
     ROW_COLUMN,
@@ -39,12 +41,15 @@ from driftloop.storage.object_store import ObjectStore
 
 SUMS_KEY = b"driftloop.cumulated"
 """Of a file's metadata: the sums of the cumulated score by version, after the windows that end with the slice."""
+DAY_KEY = b"driftloop.day"
+"""Of a slice's metadata: the day on which its first message reached the topic."""
+SUMS_BY_END_KEY = b"driftloop.cumulated_by_end"
+"""Of a merged file's metadata: the sums of each of its slices, by the slice's last offset."""
 TIME = pa.timestamp("ns", "UTC")  # the resolution of pandas
-MAX_PARALLEL_READS = 8  # so that hundreds of files take seconds
 
 
-def predictions_table(events: Sequence[Prediction]) -> pa.Table:
-    """Return one row per instance: the archive's own columns, then the features by name.
+def predictions_table(events: Sequence[Prediction], offsets: Sequence[int]) -> pa.Table:
+    """Return one row per instance: the archive's own columns, then the features by name. Each event has an offset.
 
     Classes are the JSON text of the list of the model's classes, where predictions are probabilities.
     """
@@ -63,6 +68,9 @@ def predictions_table(events: Sequence[Prediction]) -> pa.Table:
         ),
         KEY_COLUMN: pa.array([key for event in events for key in _cells(event, event.keys)], pa.string()),
         CONTEXT_COLUMN: pa.array([text for event in events for text in _context_texts(event)], pa.string()),
+        OFFSET_COLUMN: pa.array(
+            [offset for event, offset in zip(events, offsets, strict=True) for _ in event.predictions], pa.int64()
+        ),
     }
     names = set().union(*(event.features for event in events)) - RESERVED_COLUMNS
     features = [_with_all_columns(event, names) for event in events]
@@ -114,8 +122,10 @@ def _arrow_column(cells: Sequence[FeatureValue | PredictionValue]) -> pa.Array:
     return pa.array([None if cell is None else str(cell) for cell in cells])
 
 
-def outcomes_table(events: Sequence[Outcome]) -> pa.Table:
+def outcomes_table(events: Sequence[Outcome], offsets: Sequence[int]) -> pa.Table:
     """Return one row per outcome, which has an id and a row, or a model and a key; its time is when it became known.
+
+    Each event has an offset.
 
     An outcome that is a number or a boolean is in ``outcome``, and one that is a text in ``outcome_label``.
     """
@@ -128,6 +138,7 @@ def outcomes_table(events: Sequence[Outcome]) -> pa.Table:
             KEY_COLUMN: pa.array([event.key for event in events], pa.string()),
             "outcome": pa.array([_number_or_none(event.outcome) for event in events], pa.float64()),
             "outcome_label": pa.array([_text_or_none(event.outcome) for event in events], pa.string()),
+            OFFSET_COLUMN: pa.array(offsets, pa.int64()),
         }
     )
 
@@ -144,15 +155,23 @@ def _text_or_none(outcome: Label) -> str | None:
     return outcome if isinstance(outcome, str) else None
 
 
-def write_slice(store: ObjectStore, window: Window, rows: pa.Table | pd.DataFrame) -> str:
-    """Write a slice's rows to the file of its name, replacing it if it exists; return its gs:// URL."""
+def write_slice(store: ObjectStore, window: Window, rows: pa.Table, day: date) -> str:
+    """Write a slice's rows to the file of its name, replacing it if it exists; return its URL.
+
+    Args:
+        store: Where the archive is.
+        window: The slice.
+        rows: Its rows.
+        day: The day on which its first message reached the topic, under which it is archived once it is merged.
+    """
+    metadata = {**(rows.schema.metadata or {}), DAY_KEY: day.isoformat()}
     with metrics.ARCHIVE_WRITE_SECONDS.time():
-        store.write_parquet(slice_path(window), rows)
+        store.write_parquet(slice_path(window), rows.replace_schema_metadata(metadata))
     return store.url(slice_path(window))
 
 
 def read_slice(store: ObjectStore, window: Window) -> pd.DataFrame:
-    """Return a slice's rows. Raises :class:`FileNotFoundError` if the archive does not have the slice."""
+    """Return a slice's rows. Raises :class:`FileNotFoundError` if the archive has no file of the slice."""
     return store.read_parquet(slice_path(window))
 
 
@@ -172,59 +191,37 @@ def with_sums(rows: pa.Table, sums: Mapping[str, CumulatedState]) -> pa.Table:
 def read_slice_with_sums(store: ObjectStore, window: Window) -> tuple[pd.DataFrame, dict[str, CumulatedState]]:
     """Return a slice's rows and the sums by version. Raises :class:`FileNotFoundError` as :func:`read_slice` does."""
     table = store.read_table(slice_path(window))
-    texts = json.loads((table.schema.metadata or {}).get(SUMS_KEY, b"{}"))
-    return table.to_pandas(), {version: CumulatedState.model_validate(text) for version, text in texts.items()}
+    sums = json.loads((table.schema.metadata or {}).get(SUMS_KEY, b"{}"))
+    return table.to_pandas(), _validated(sums)
+
+
+def read_sums_at(store: ObjectStore, window: Window) -> dict[str, CumulatedState]:
+    """Return the sums by version that are archived with the last slice of a window."""
+    for file in reversed(list_files_of(store, window)):
+        metadata = store.read_table(file.path, []).schema.metadata or {}
+        if not file.is_merged:
+            if file.window.last_offset == window.last_offset:
+                return _validated(json.loads(metadata.get(SUMS_KEY, b"{}")))
+        elif (sums := json.loads(metadata.get(SUMS_BY_END_KEY, b"{}")).get(str(window.last_offset))) is not None:
+            return _validated(sums)
+    return {}
+
+
+def _validated(sums: Mapping[str, Any]) -> dict[str, CumulatedState]:
+    return {version: CumulatedState.model_validate(state) for version, state in sums.items()}
 
 
 def read_window(
     store: ObjectStore, window: Window, model: str, version: str, run_id: str | None = None
 ) -> pd.DataFrame:
-    """Return a version's rows of a window, each once: until orphans are deleted, a row can be in two slices.
+    """Return a version's rows of a window in their order, each once: until orphans are deleted, two slices can have it.
 
-    Raises :class:`FileNotFoundError` if the archive has no slice of the window.
+    Raises :class:`FileNotFoundError` if the archive has nothing of the window.
     """
-    slices = [each for each in list_slices_between(store, window, window) if _is_within(each, window)]
-    if not slices:
-        raise FileNotFoundError(window.name)
-    with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
-        frames = list(readers.map(lambda each: read_slice(store, each), slices))
-    parts = [
-        rows[(rows[MODEL_COLUMN] == model) & (rows[VERSION_COLUMN] == version) & (run_ids(rows) == (run_id or ""))]
-        for rows in frames
-    ]
-    rows = concat_rows([part for part in parts if len(part)] or parts[:1])
-    return rows.drop_duplicates([ID_COLUMN, ROW_COLUMN])
 
+    def select(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[
+            (rows[MODEL_COLUMN] == model) & (rows[VERSION_COLUMN] == version) & (run_ids(rows) == (run_id or ""))
+        ]
 
-def _is_within(window: Window, outer: Window) -> bool:
-    return outer.first_offset <= window.first_offset and window.last_offset <= outer.last_offset
-
-
-def concat_rows(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the rows of at least one frame as one; a column that is empty in a frame has the others' type."""
-    if len(frames) == 1:
-        return frames[0]
-    columns = list(dict.fromkeys(chain.from_iterable(frames)))
-    filled = [frame.dropna(axis="columns", how="all") for frame in frames]
-    return pd.concat(filled, ignore_index=True).reindex(columns=columns)
-
-
-def list_slices(store: ObjectStore, topic: str, partition: int) -> list[Window]:
-    """List the archived slices of a partition in order of their offsets."""
-    return [Window.parse(name) for name in store.list_paths(f"events/{topic}/{topic}-{partition}-")]
-
-
-def list_slices_between(store: ObjectStore, first: Window, last: Window) -> list[Window]:
-    """List the archived slices that begin between the first offset of ``first`` and the last offset of ``last``.
-
-    The result can have a few more: it is one listing of the longest common prefix of the paths.
-    """
-    ends = (first, last.model_copy(update={"first_offset": last.last_offset}))
-    # By characters, not by folders: paths sort as offsets do.
-    common_prefix = commonprefix([slice_path(window) for window in ends])  # noqa: RUF071
-    return [Window.parse(name) for name in store.list_paths(common_prefix)]
-
-
-def slice_path(window: Window) -> str:
-    """Return a slice's path in the bucket."""
-    return f"events/{window.topic}/{window.name}.parquet"
+    return read_rows(store, window, select).drop_duplicates([ID_COLUMN, ROW_COLUMN])

@@ -4,6 +4,7 @@ import pandas as pd
 import structlog
 
 from drift_worker.windows import archive
+from driftloop.archive.layout import list_slices
 from driftloop.errors import BrokerUnavailable, StorageUnavailable
 from driftloop.events import ID_COLUMN, KEY_COLUMN, Event, Outcome, Prediction, Window
 from driftloop.kafka import reader
@@ -36,8 +37,8 @@ class ArchivedEnd:
             RetryLater: The bucket or the broker does not answer.
         """
         try:
-            slices = archive.list_slices(self._store, topic, partition)
-            if not slices:
+            slices = [file.window for file in list_slices(self._store, topic, partition)]
+            if not slices:  # the latest ones are never merged
                 return None
             last = max(slices, key=lambda each: each.last_offset)
             if self._is_of_another_log(last):

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import structlog
 
-from drift_worker.windows import archive
 from drift_worker.windows.partition_state import Partition
+from driftloop.archive.layout import list_slices, list_slices_between, slice_path
 from driftloop.errors import StorageUnavailable
 from driftloop.events import Window, now
 from driftloop.storage.object_store import ObjectStore
@@ -49,7 +49,7 @@ class ArchiveCleaner:
         """Add a slice that is committed in this round of the loop. Raises :class:`StorageUnavailable`."""
         partition = (window.topic, window.partition)
         if partition not in self._preexisting:
-            archived = archive.list_slices(self._store, *partition)
+            archived = [file.window for file in list_slices(self._store, *partition)]
             self._preexisting[partition] = [one for one in archived if one.first_offset >= window.first_offset]
         self._closed.append(window)
 
@@ -77,9 +77,7 @@ class ArchiveCleaner:
             if clock >= self._next_scan:
                 self._next_scan = clock + SCAN_INTERVAL_SECONDS
                 for committed in self._committed.values():
-                    self._delete_orphans(
-                        committed, archive.list_slices_between(self._store, committed[0], committed[-1])
-                    )
+                    self._delete_orphans(committed, list_slices_between(self._store, committed[0], committed[-1]))
                 self._delete_expired_reports(clock)
         except StorageUnavailable as error:
             log.warning("archive_cleaner.postponed", error=str(error))
@@ -97,7 +95,7 @@ class ArchiveCleaner:
         for window in candidates:
             if window.first_offset in offsets and window not in committed:
                 log.warning("archive_cleaner.orphan_deleted", window=window.name)
-                self._store.delete(archive.slice_path(window))
+                self._store.delete(slice_path(window))
 
     def _delete_expired_reports(self, clock: float) -> None:
         if not self._expired_reports and clock >= self._next_report_scan:

@@ -80,6 +80,11 @@ class PartitionState(NamedTuple):
     versions: Mapping[str, VersionWindows] = {}
     """By the digest of model, version and run, the one that was seen last at the end."""
 
+    @property
+    def final_before(self) -> int:
+        """The offset before which no row is needed for a verdict any more."""
+        return min((windows.begins[0] for windows in self.versions.values()), default=self.end)
+
     def windows(self, partition: Partition) -> list[Window]:
         """Return the slices in order of their offsets."""
         topic, number = partition

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pandas as pd
 import structlog
 
-from drift_worker.windows import archive
+from driftloop.archive.layout import list_slices, slice_path
+from driftloop.archive.rows import MAX_PARALLEL_READS
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore
 
@@ -50,13 +51,12 @@ class RecentSlices:
     def refresh(self) -> pd.DataFrame:
         """Read slices that are new since the last refresh, drop those that are too old or deleted; return all rows."""
         by_partition: dict[int, list[Window]] = {}
-        for path in self._store.list_paths(f"events/{self._topic}/"):
-            window = Window.parse(path)
-            by_partition.setdefault(window.partition, []).append(window)
+        for file in list_slices(self._store, self._topic):  # the latest ones are never merged
+            by_partition.setdefault(file.window.partition, []).append(file.window)
         latest = [window for windows in by_partition.values() for window in windows[-self._max_slices :]]
         new = [window for window in latest if window not in self._frames]
         if new or len(latest) < len(self._frames):
-            with ThreadPoolExecutor(archive.MAX_PARALLEL_READS) as readers:
+            with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
                 frames = dict(zip(new, readers.map(self._read, new), strict=True))
             self._frames = {window: frames[window] if window in frames else self._frames[window] for window in latest}
             filled = [frame for frame in self._frames.values() if len(frame)]
@@ -66,7 +66,7 @@ class RecentSlices:
     def _read(self, window: Window) -> pd.DataFrame:
         """Return a slice's transformed rows; none if the file was deleted since the listing or is no Parquet file."""
         try:
-            rows = self._store.read_parquet(archive.slice_path(window), self._columns)
+            rows = self._store.read_parquet(slice_path(window), self._columns)
         except (FileNotFoundError, ValueError) as error:
             log.warning("archive.slice_skipped", window=window.name, error=str(error))
             rows = pd.DataFrame(columns=self._columns)

@@ -7,6 +7,7 @@ go on in the next slice. With a single version, each slice is a window.
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from typing import NamedTuple
 
 from drift_worker.windows.partition_state import (
@@ -48,7 +49,14 @@ class Slice:
     opened_at: float = 0.0
     """When the first message reached the topic."""
     events: list[Event] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    """The offset of each event."""
     rows: int = 0
+
+    @property
+    def day(self) -> date:
+        """The day in UTC on which the first message reached the topic."""
+        return datetime.fromtimestamp(self.opened_at, UTC).date()
 
     @property
     def window(self) -> Window:
@@ -62,6 +70,7 @@ class Slice:
         self.last_offset, self.last_added = message.offset, clock
         if message.event is not None:
             self.events.append(message.event)
+            self.offsets.append(message.offset)
             self.rows += _row_count(message.event)
 
 

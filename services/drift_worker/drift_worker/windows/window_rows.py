@@ -9,6 +9,7 @@ import pandas as pd
 
 from drift_worker.windows import archive
 from drift_worker.windows.partition_state import Partition, PartitionState, version_digest
+from driftloop.archive.rows import MAX_PARALLEL_READS
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.events import ID_COLUMN, MODEL_COLUMN, VERSION_COLUMN, Window
 from driftloop.storage.object_store import ObjectStore
@@ -94,8 +95,7 @@ class WindowRows:
     def _read(
         self, partition: Partition, state: PartitionState
     ) -> tuple[dict[str, list[SliceRows]], dict[str, SliceSums]]:
-        first = min((windows.begins[0] for windows in state.versions.values()), default=state.end)
-        slices = dropwhile(lambda each: each.first_offset < first, state.windows(partition))
+        slices = dropwhile(lambda each: each.first_offset < state.final_before, state.windows(partition))
         held: dict[str, list[SliceRows]] = {}
         sums: dict[str, SliceSums] = {}
 
@@ -109,7 +109,7 @@ class WindowRows:
                 _needed_sums({version: SliceSums(window, each) for version, each in states.items()}, state),
             )
 
-        with ThreadPoolExecutor(archive.MAX_PARALLEL_READS) as readers:
+        with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
             for found, later in readers.map(read, slices):
                 sums.update(later)
                 for version, parts in found.items():

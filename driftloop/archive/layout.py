@@ -1,0 +1,163 @@
+"""Where the archive's files lie, and which of them have to be read.
+
+slices/<topic>/<window>.parquet              a slice, written when it closes
+archive/<topic>/day=<date>/<window>.parquet  the rows of consecutive slices of one day, merged later
+
+The window in a file's name tells the partition and the offsets between which the file has all rows. A merged file is
+written before the slices within its offsets are deleted. So whoever lists the slices first and the merged files
+afterwards finds every row, and has each row once if it leaves out what lies within the offsets of another merged file.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime
+from itertools import groupby
+from os.path import commonprefix
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import structlog
+
+from driftloop.events import Window
+from driftloop.storage.object_store import ObjectStore, StoredObject
+
+log = structlog.get_logger(__name__)
+
+SLICES = "slices"
+MERGED = "archive"
+DAY_PREFIX = "day="
+
+
+class ArchivedFile(NamedTuple):
+    """A file of the archive."""
+
+    path: str
+    window: Window
+    """The offsets between which it has all rows."""
+    size: int
+    """In bytes."""
+    modified: datetime
+    """When it was written, by the store's clock."""
+    day: date | None = None
+    """The day of a merged file; ``None`` of a slice."""
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether it has several slices, in the order of time and not of offsets."""
+        return self.day is not None
+
+
+def slice_path(window: Window) -> str:
+    """Return the path of a slice's file."""
+    return f"{SLICES}/{window.topic}/{window.name}.parquet"
+
+
+def merged_path(window: Window, day: date) -> str:
+    """Return the path of the file that has the slices of a day between a window's offsets."""
+    return f"{MERGED}/{window.topic}/{DAY_PREFIX}{day.isoformat()}/{window.name}.parquet"
+
+
+def list_slices(store: ObjectStore, topic: str, partition: int | None = None) -> list[ArchivedFile]:
+    """List the slices of a topic, or of one of its partitions, that have files of their own, in order of offsets."""
+    prefix = f"{SLICES}/{topic}/" + ("" if partition is None else f"{topic}-{partition}-")
+    return _sorted(_parse(store.list_objects(prefix)))
+
+
+def list_slices_between(store: ObjectStore, first: Window, last: Window) -> list[Window]:
+    """List the slices with files of their own that begin between the first offset of ``first`` and the end of ``last``.
+
+    The result can have a few more: it is one listing of the longest common prefix of the paths.
+    """
+    ends = (first, last.model_copy(update={"first_offset": last.last_offset}))
+    # By characters, not by folders: paths sort as offsets do.
+    common_prefix = commonprefix([slice_path(window) for window in ends])  # noqa: RUF071
+    return [file.window for file in _sorted(_parse(store.list_objects(common_prefix)))]
+
+
+def list_merged(store: ObjectStore, topic: str) -> list[ArchivedFile]:
+    """List the merged files of a topic that have to be read, in order of partitions and offsets."""
+    return without_covered(list_all_merged(store, topic))
+
+
+def list_all_merged(store: ObjectStore, topic: str) -> list[ArchivedFile]:
+    """List the merged files of a topic, also those that lie within another one."""
+    return _parse(store.list_objects(f"{MERGED}/{topic}/"))
+
+
+def list_files(store: ObjectStore, topic: str, since: datetime | None = None) -> list[ArchivedFile]:
+    """List the files of a topic that have to be read, in order of partitions and offsets.
+
+    Args:
+        store: Where the archive is.
+        topic: The topic of the events.
+        since: Leave out files that have nothing that reached the topic after this time, which has a time zone.
+    """
+    slices = list_slices(store, topic)  # first: a slice that is merged meanwhile is found in either listing
+    merged = list_merged(store, topic)
+    files = _sorted([*merged, *(file for file in slices if not is_covered(file.window, merged))])
+    if since is None:
+        return files
+    first_day = since.astimezone(UTC).date()
+    return [file for file in files if (file.modified >= since if file.day is None else file.day >= first_day)]
+
+
+def list_files_of(store: ObjectStore, window: Window) -> list[ArchivedFile]:
+    """List the slices within a window and the merged files with a part of it, in order of their offsets."""
+    slices = [file for file in list_slices(store, window.topic, window.partition) if is_within(file.window, window)]
+    merged = [file for file in list_merged(store, window.topic) if overlaps(file.window, window)]
+    return _sorted([*merged, *(file for file in slices if not is_covered(file.window, merged))])
+
+
+def without_covered(merged: Iterable[ArchivedFile]) -> list[ArchivedFile]:
+    """Return merged files without those that lie within another one, as two owners of a partition may leave behind."""
+    kept: list[ArchivedFile] = []
+    for _, files in groupby(
+        sorted(merged, key=lambda file: (file.window.partition, file.window.first_offset, -file.window.last_offset)),
+        key=lambda file: file.window.partition,
+    ):
+        end = -1
+        for file in files:
+            if file.window.last_offset > end:
+                kept.append(file)
+                end = file.window.last_offset
+    return kept
+
+
+def is_covered(window: Window, merged: Sequence[ArchivedFile]) -> bool:
+    """Return whether one of the merged files has all rows of a window."""
+    return any(is_within(window, file.window) for file in merged)
+
+
+def is_within(window: Window, outer: Window) -> bool:
+    """Return whether a window lies within another one of its partition."""
+    return (
+        window.partition == outer.partition
+        and outer.first_offset <= window.first_offset
+        and window.last_offset <= outer.last_offset
+    )
+
+
+def overlaps(window: Window, other: Window) -> bool:
+    """Return whether two windows have offsets of the same partition in common."""
+    return (
+        window.partition == other.partition
+        and window.first_offset <= other.last_offset
+        and other.first_offset <= window.last_offset
+    )
+
+
+def _parse(objects: Iterable[StoredObject]) -> list[ArchivedFile]:
+    files = []
+    for path, size, modified in objects:
+        folder = PurePosixPath(path).parent.name
+        try:
+            window = Window.parse(path)
+            day = date.fromisoformat(folder.removeprefix(DAY_PREFIX)) if folder.startswith(DAY_PREFIX) else None
+        except ValueError:
+            log.warning("archive.file_ignored", file=path, reason="its name is not that of a window")
+            continue
+        files.append(ArchivedFile(path, window, size, modified, day))
+    return files
+
+
+def _sorted(files: Iterable[ArchivedFile]) -> list[ArchivedFile]:
+    return sorted(files, key=lambda file: (file.window.partition, file.window.first_offset, file.window.last_offset))

@@ -1,0 +1,97 @@
+"""Which files of the archive are read."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from driftloop.archive.layout import (
+    ArchivedFile,
+    is_covered,
+    list_files,
+    list_files_of,
+    list_slices,
+    list_slices_between,
+    merged_path,
+    slice_path,
+    without_covered,
+)
+from driftloop.events import Window
+from driftloop.storage.object_store import ObjectStore
+
+pytest_plugins = "tests.support.drift_windows"
+
+AT = datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+
+def window(first: int, last: int, partition: int = 0, topic: str = "predictions") -> Window:
+    return Window(topic=topic, partition=partition, first_offset=first, last_offset=last)
+
+
+def merged(first: int, last: int, partition: int = 0, day: date | None = None) -> ArchivedFile:
+    day = day or AT.date()
+    path = merged_path(window(first, last, partition), day)
+    return ArchivedFile(path, window(first, last, partition), 1, AT, day)
+
+
+@pytest.fixture
+def archive(store: ObjectStore) -> ObjectStore:
+    for first in range(100, 160, 10):
+        store.write(slice_path(window(first, first + 9)), b"s")
+    store.write(slice_path(window(0, 9, partition=1)), b"s")
+    store.write(slice_path(window(0, 9, topic="outcomes")), b"s")
+    store.write(merged_path(window(0, 99), date(2026, 11, 28)), b"m")
+    store.write(merged_path(window(100, 129), date(2026, 11, 29)), b"m")
+    return store
+
+
+def bounds(files: list[ArchivedFile]) -> list[tuple[int, int, int]]:
+    return [(file.window.partition, file.window.first_offset, file.window.last_offset) for file in files]
+
+
+def test_files_to_read_are_the_merged_ones_and_the_slices_outside_of_them(archive: ObjectStore) -> None:
+    expected = [(0, 0, 99), (0, 100, 129), (0, 130, 139), (0, 140, 149), (0, 150, 159), (1, 0, 9)]
+    assert bounds(list_files(archive, "predictions")) == expected
+
+
+def test_file_that_lies_within_another_merged_file_is_not_read() -> None:
+    files = [merged(0, 9), merged(0, 29), merged(10, 29), merged(30, 39), merged(0, 9, partition=1)]
+    assert bounds(without_covered(reversed(files))) == [(0, 0, 29), (0, 30, 39), (1, 0, 9)]
+
+
+@pytest.mark.parametrize(
+    ("other", "covered"),
+    [(window(0, 9), True), (window(5, 9), True), (window(5, 10), False), (window(0, 9, partition=1), False)],
+)
+def test_window_is_covered_by_a_file_that_has_all_of_it(other: Window, covered: bool) -> None:
+    assert is_covered(other, [merged(0, 9), merged(20, 29)]) == covered
+
+
+def test_files_of_a_window_are_merged_ones_with_a_part_of_it_and_slices_within_it(archive: ObjectStore) -> None:
+    assert bounds(list_files_of(archive, window(95, 149))) == [
+        *((0, 0, 99), (0, 100, 129)),
+        *((0, 130, 139), (0, 140, 149)),
+    ]
+    assert list_files_of(archive, window(200, 209)) == []
+
+
+def test_slices_of_a_partition_are_listed_alone(archive: ObjectStore) -> None:
+    assert bounds(list_slices(archive, "predictions", 1)) == [(1, 0, 9)]
+    assert len(list_slices(archive, "predictions")) == 7
+
+
+def test_slices_between_two_are_listed(archive: ObjectStore) -> None:
+    found = list_slices_between(archive, window(110, 119), window(130, 139))
+    assert {window(110, 119), window(120, 129), window(130, 139)} <= set(found)
+
+
+def test_files_of_before_a_time_are_left_out(archive: ObjectStore) -> None:
+    since = datetime(2026, 11, 29, 23, tzinfo=UTC)
+    assert bounds(list_files(archive, "predictions", since))[0] == (0, 100, 129)
+    assert bounds(list_files(archive, "predictions", datetime.now(UTC) + timedelta(days=1))) == []
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "day=yesterday/predictions-0-0-9.parquet", "day=2026-11-28/x.parquet"])
+def test_file_of_another_name_is_ignored(archive: ObjectStore, name: str) -> None:
+    before = list_files(archive, "predictions")
+    archive.write(f"archive/predictions/{name}", b"x")
+    assert list_files(archive, "predictions") == before

@@ -1,0 +1,302 @@
+"""Merging slices: each row is read once at every moment, whenever a worker is killed."""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from prometheus_client import REGISTRY
+
+from drift_worker.windows import archive
+from drift_worker.windows.compaction import Compactor, choose
+from drift_worker.windows.partition_state import OpenWindow, PartitionState, VersionWindows
+from driftloop.archive.layout import ArchivedFile, list_all_merged, list_files, list_slices
+from driftloop.archive.rows import read_rows, read_slice_or_merged
+from driftloop.drift.cumulated import CumulatedState
+from driftloop.errors import StorageUnavailable
+from driftloop.events import Window
+from driftloop.storage.object_store import ObjectStore
+from tests.support.archived_rows import archive_rows
+
+pytest_plugins = "tests.support.drift_windows"
+
+TOPIC, PARTITION = "predictions", ("predictions", 0)
+BEGIN = datetime(2026, 11, 28, 22, tzinfo=UTC)
+OFFSETS = 10
+"""Of a slice, with a row each."""
+
+
+def window(number: int, last: int | None = None) -> Window:
+    end = (number if last is None else last) * OFFSETS + OFFSETS - 1
+    return Window(topic=TOPIC, partition=0, first_offset=number * OFFSETS, last_offset=end)
+
+
+def rows_of(number: int) -> pd.DataFrame:
+    offsets = range(number * OFFSETS, (number + 1) * OFFSETS)
+    return pd.DataFrame(
+        {
+            "_id": [f"event-{offset}" for offset in offsets],
+            "_row": 0,
+            "_time": [pd.Timestamp(BEGIN + timedelta(hours=number, seconds=-offset)) for offset in offsets],
+            "_model": "m",
+            "_version": "1" if number % 2 else "2",
+            "_offset": list(offsets),
+            "x": [float(offset) if number % 3 else None for offset in offsets],
+        }
+    ).assign(**({"late_column": "a"} if number > 3 else {}))
+
+
+def fill(store: ObjectStore, count: int) -> None:
+    for number in range(count):
+        day = (BEGIN + timedelta(hours=number)).date()
+        table = pa.Table.from_pandas(rows_of(number), preserve_index=False)
+        sums = {"ABC123": CumulatedState(windows=number)} if number % 2 else {}
+        archive_rows(store, window(number), archive.with_sums(table, sums), day)
+
+
+def compactor(store: ObjectStore, *, kept: int = 2, slices: int = 4, end: int = 10_000) -> Compactor:
+    made = Compactor(store, kept_slices=kept, slices_per_merge=slices)
+    made.on_assigned(PARTITION, PartitionState(end))
+    return made
+
+
+def run(made: Compactor) -> None:
+    made.run_pass(lambda: None)
+
+
+def read_all(store: ObjectStore) -> list[str]:
+    """Return the ids of the archive's rows, as often as they are read."""
+    return sorted(str(each) for file in list_files(store, TOPIC) for each in store.read_parquet(file.path)["_id"])
+
+
+def ids(count: int) -> list[str]:
+    return sorted(f"event-{offset}" for offset in range(count * OFFSETS))
+
+
+def test_slices_of_a_day_become_one_file_in_the_order_of_time(store: ObjectStore) -> None:
+    fill(store, 6)
+    run(compactor(store))
+    assert [(file.day, file.window) for file in list_all_merged(store, TOPIC)] == [
+        (date(2026, 11, 28), window(0, 1)),
+        (date(2026, 11, 29), window(2, 3)),
+    ]
+    assert [file.window for file in list_slices(store, TOPIC)] == [window(4), window(5)]
+    merged = store.read_parquet(list_all_merged(store, TOPIC)[1].path)
+    assert merged["_time"].is_monotonic_increasing
+    assert merged["_offset"].tolist() != sorted(merged["_offset"])
+    assert read_all(store) == ids(6)
+
+
+def test_rows_of_a_window_are_the_same_before_and_after(store: ObjectStore) -> None:
+    fill(store, 8)
+    windows = [window(0), window(1, 2), window(3, 6), window(6, 7)]
+    before = [read_rows(store, each) for each in windows]
+    slices = [read_slice_or_merged(store, window(number)) for number in range(8)]
+    versions = archive.read_window(store, window(0, 7), "m", "1")
+    run(compactor(store))
+    for each, rows in zip(windows, before, strict=True):
+        pd.testing.assert_frame_equal(read_rows(store, each)[rows.columns], rows, check_dtype=False)
+    for number, rows in enumerate(slices):
+        pd.testing.assert_frame_equal(
+            read_slice_or_merged(store, window(number))[rows.columns], rows, check_dtype=False
+        )
+    merged = archive.read_window(store, window(0, 7), "m", "1")
+    assert merged["_id"].tolist() == versions["_id"].tolist()
+
+
+def test_sums_of_each_slice_stay(store: ObjectStore) -> None:
+    fill(store, 6)
+    run(compactor(store))
+    sums = [archive.read_sums_at(store, window(0, number)) for number in range(6)]
+    assert [found["ABC123"].windows if found else None for found in sums] == [None, 1, None, 3, None, 5]
+
+
+@pytest.mark.parametrize(
+    ("state", "merged"),
+    [
+        (PartitionState(60), [window(0, 1), window(2, 3)]),
+        (PartitionState(30), []),
+        (PartitionState(60, (0, 10, 20, 30, 40), {"A": VersionWindows((30,), OpenWindow(40, 5, 9, 0))}), []),
+    ],
+    ids=["committed", "not committed", "a window before the open one has a slice of them"],
+)
+def test_only_final_slices_are_merged(store: ObjectStore, state: PartitionState, merged: list[Window]) -> None:
+    fill(store, 6)
+    made = Compactor(store, kept_slices=2, slices_per_merge=4)
+    made.on_assigned(PARTITION, state)
+    run(made)
+    assert [file.window for file in list_all_merged(store, TOPIC)] == merged
+
+
+def test_slice_is_final_in_the_round_after_its_commit(store: ObjectStore) -> None:
+    fill(store, 6)
+    made = compactor(store, end=0)
+    made.on_slice_closed(window(5), PartitionState(60))
+    for expected in ([], [], [window(0, 1), window(2, 3)]):
+        run(made)
+        assert [file.window for file in list_all_merged(store, TOPIC)] == expected
+        made.run_step()
+
+
+def test_partition_of_another_worker_is_not_merged(store: ObjectStore) -> None:
+    fill(store, 6)
+    made = compactor(store)
+    made.on_revoked([PARTITION])
+    run(made)
+    assert list_all_merged(store, TOPIC) == []
+
+
+def test_latest_slices_and_too_few_are_left_alone(store: ObjectStore) -> None:
+    fill(store, 5)
+    run(compactor(store))
+    assert list_all_merged(store, TOPIC) == []
+    run(compactor(store, kept=1))
+    assert [file.window for file in list_slices(store, TOPIC)] == [window(4)]
+
+
+def archived(*sizes: int) -> list[ArchivedFile]:
+    return [ArchivedFile(str(number), window(number), size, BEGIN) for number, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chosen"),
+    [((), 0), ((1, 1, 1), 0), ((1,) * 5, 4), ((60, 60, 1), 2), ((200, 1, 1), 1), ((1, 1, 100), 3), ((1, 1, 97), 0)],
+)
+def test_so_many_are_merged_that_there_are_enough_or_that_they_are_large_enough(
+    sizes: Sequence[int], chosen: int
+) -> None:
+    assert choose(archived(*sizes), slices=4, size=100) == archived(*sizes)[:chosen]
+
+
+def test_rows_of_an_orphan_are_merged_once(store: ObjectStore) -> None:
+    fill(store, 6)
+    both = pd.concat([rows_of(0), rows_of(1)])
+    orphan = Window(topic=TOPIC, partition=0, first_offset=5, last_offset=12)
+    archive_rows(store, orphan, both[both["_offset"].between(5, 12)], BEGIN.date())
+    run(compactor(store))
+    assert read_all(store) == ids(6)
+
+
+def test_merged_slices_are_counted(store: ObjectStore) -> None:
+    fill(store, 6)
+
+    def sample(name: str, **labels: str) -> float:
+        return REGISTRY.get_sample_value(name, {"topic": TOPIC, **labels}) or 0.0
+
+    before = sample("driftloop_archive_merged_slices_total")
+    run(compactor(store))
+    assert sample("driftloop_archive_merged_slices_total") - before == 4
+    assert sample("driftloop_archive_files", partition="0", kind="slice") == 2
+    assert sample("driftloop_archive_files", partition="0", kind="merged") == 2
+
+
+class Killed(BaseException):
+    """The process was killed."""
+
+
+class Interrupted:
+    """Kills whoever writes or deletes for the n-th time, before or after it is done."""
+
+    def __init__(self, store: ObjectStore, monkeypatch: pytest.MonkeyPatch, at: int, *, is_done: bool) -> None:
+        self.left = at
+        for name in ("write", "delete"):
+            monkeypatch.setattr(store, name, self._wrap(getattr(store, name), is_done=is_done))
+
+    def _wrap(self, method: Callable[..., None], *, is_done: bool) -> Callable[..., None]:
+        def call(*arguments: object) -> None:
+            self.left -= 1
+            if self.left == 0 and not is_done:
+                raise Killed
+            if self.left >= 0:
+                method(*arguments)
+            if self.left == 0:
+                raise Killed
+            if self.left < 0:
+                raise Killed  # other threads of the same process
+
+        return call
+
+
+def test_kill_at_any_moment_leaves_each_row_once_and_the_next_worker_ends_it(
+    store: ObjectStore, random_source: random.Random
+) -> None:
+    fill(store, 14)
+    for kill in range(30):
+        with pytest.MonkeyPatch.context() as patch:
+            Interrupted(store, patch, random_source.randint(1, 12), is_done=random_source.random() < 0.5)
+            try:
+                run(compactor(store))
+                is_killed = False
+            except Killed:
+                is_killed = True
+        assert read_all(store) == ids(14), f"after kill {kill}"
+        if not is_killed:
+            break
+    run(compactor(store))
+    assert read_all(store) == ids(14)
+    assert len(list_slices(store, TOPIC)) < 6
+    for file in list_all_merged(store, TOPIC):
+        assert pq.read_metadata(pa.BufferReader(store.read(file.path))).num_rows >= OFFSETS
+
+
+def test_two_workers_that_merge_the_same_slices_leave_each_row_once(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is frozen before its write, and goes on after the second one has finished."""
+    fill(store, 8)
+    frozen = compactor(store)
+    write = store.write
+
+    def run_the_other(path: str, content: bytes) -> None:
+        monkeypatch.setattr(store, "write", write)
+        run(compactor(store))
+        write(path, content)
+
+    monkeypatch.setattr(store, "write", run_the_other)
+    run(frozen)
+    assert read_all(store) == ids(8)
+
+
+def test_longer_file_of_another_worker_wins(store: ObjectStore) -> None:
+    fill(store, 10)
+    run(compactor(store, slices=3))
+    shorter = {file.path: store.read(file.path) for file in list_all_merged(store, TOPIC)}
+    fill(store, 10)
+    for path in shorter:
+        store.delete(path)
+    run(compactor(store, slices=8))
+    for path, content in shorter.items():
+        store.write(path, content)
+    assert read_all(store) == ids(10)
+    run(compactor(store, slices=8))
+    assert {file.path for file in list_all_merged(store, TOPIC)} == {file.path for file in list_files(store, TOPIC)} - {
+        file.path for file in list_slices(store, TOPIC)
+    }
+
+
+def test_unavailable_store_ends_the_pass_and_the_next_one_goes_on(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, 6)
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            raise StorageUnavailable("away")
+
+        patch.setattr(store, "write", fail)
+        with pytest.raises(StorageUnavailable):
+            run(compactor(store))
+    assert read_all(store) == ids(6)
+    run(compactor(store))
+    assert len(list_all_merged(store, TOPIC)) == 2
+
+
+def test_metadata_of_a_merged_file_is_json(store: ObjectStore) -> None:
+    fill(store, 6)
+    run(compactor(store))
+    schema = pq.read_schema(pa.BufferReader(store.read(list_all_merged(store, TOPIC)[0].path)))
+    assert set(json.loads((schema.metadata or {})[archive.SUMS_BY_END_KEY])) == {"19"}
