@@ -28,6 +28,12 @@ class PreparedProfile(NamedTuple):
             return cls(prepared[0], prepared)
         return cls(prepare_reference(profile.column_types, rows, profile.distances), prepared)
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of the prepared rows in bytes; more after the first statistics."""
+        references = {id(each): each for each in (self.whole, *self.stretches)}
+        return sum(column.nbytes for each in references.values() for column in each.values())
+
     def statistics(self, window: pd.DataFrame) -> list[dict[StatisticKey, float]]:
         """Return every statistic of a window against each stretch."""
         return [window_statistics(stretch, window) for stretch in self.stretches]

@@ -99,6 +99,11 @@ class NumericReference:
     def _distinct_values(self) -> FloatArray:
         return np.unique(self._sorted)
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of the arrays in bytes; some are made by the first distance."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
+
     def distance_to(self, sorted_values: FloatArray) -> float:
         """Return the configured distance to a window's sorted values; NaN if a side is empty or the range infinite."""
         if not len(self._sorted) or not len(sorted_values):
@@ -166,6 +171,11 @@ class CategoricalReference:
         self.missing_rate = 1 - total / len(column) if len(column) else NAN
         self.levels = pd.Index(counts.index)
         self._fractions = counts.to_numpy() / total if total else np.empty(0)
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the levels and their fractions in bytes."""
+        return int(self.levels.memory_usage(deep=True)) + self._fractions.nbytes
 
     def distance_to(self, counts: pd.Series) -> float:
         """Return the configured distance to a window's counts by level; NaN if a side has no values."""

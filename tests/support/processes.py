@@ -6,7 +6,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -134,12 +134,17 @@ def process_tree(pid: int) -> list[psutil.Process]:
 
 
 def memory_mb(pid: int) -> float:
-    """Return the resident memory of a process and all its descendants, in MB (2^20 bytes).
+    """Return the resident memory of a process and all its descendants, in MB (2^20 bytes)."""
+    return total_memory_mb(process_tree(pid))
+
+
+def total_memory_mb(processes: Iterable[psutil.Process]) -> float:
+    """Return the resident memory of processes, in MB (2^20 bytes).
 
     This is the proportional set size, if available: a page that n processes share counts 1/n in each.
     """
     total = 0
-    for process in process_tree(pid):
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
             full = process.memory_full_info()
             total += getattr(full, "pss", full.uss)

@@ -62,7 +62,7 @@ def run_worker() -> None:
     app = FastAPIOffline(title="driftloop drift worker")
     app.include_router(operational_routes(health))
     store = ObjectStore(settings.storage)
-    window_judge = WindowJudge(store, settings.window)
+    window_judge = WindowJudge(store, settings.window, worker_settings.max_references_mb)
     report_queue = ReportQueue(worker_settings.max_queued_reports, worker_settings.report_timeout_seconds)
     verdict_cache = VerdictCache(worker_settings.cached_verdicts)
     routes.mount(app, verdict_cache, report_queue, store, worker_settings.mlflow_url)

@@ -13,6 +13,12 @@ class DriftWorkerServerSettings(ServerSettings):
     port: Port = Field(8001, description="port to listen on")
     group: str = Field("drift_worker", description="consumer group; the workers of a group share the partitions")
     cached_verdicts: int = Field(2_000, ge=1, description="number of latest verdicts that the pages show")
+    max_references_mb: float = Field(
+        256,
+        gt=0,
+        description="maximum memory in MB of the references of versions; those of the versions that were judged least "
+        "recently are dropped beyond it and loaded again when they are needed, which takes up to a second",
+    )
     mlflow_url: OptionalUrl = Field(
         None,
         description="URL at which people reach MLflow, for links from the pages to its page of a version; if not set, "

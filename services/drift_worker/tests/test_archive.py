@@ -1,5 +1,6 @@
 """Test events as tables of the archive."""
 
+import tracemalloc
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -54,6 +55,24 @@ def test_predictions_table_has_classes_labels_keys_and_context_as_texts() -> Non
     assert table["_classes"] == [None, '["no", "yes"]', '["no", "yes"]', "[1, 2]"]
     assert table["_label"] == [None, "yes", "no", "2"]
     assert table["_context"] == [None, '{"key": 1, "größe": "ü"}', '{"key": null, "größe": true}', None]
+
+
+def test_event_with_thousands_of_columns_does_not_widen_the_others_in_memory() -> None:
+    rows = 500
+    narrow = Prediction(time=AT, model="m", version="1", features={"x": [1, 2]}, predictions=[0.1, 0.2])
+    wide_features = {f"c{number}": [number] for number in range(5_000)}
+    wide = Prediction(time=AT, model="m", version="1", features=wide_features, predictions=[0.3])
+    events = [*[narrow] * (rows // 2), wide, narrow]
+    tracemalloc.start()
+    try:
+        table = predictions_table(events, range(len(events)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 15 * 2**20  # 500 × 5,000 references to None alone take 20 MB
+    assert table["x"].to_pylist() == [*[1, 2] * (rows // 2), None, 1, 2]
+    assert table["c17"].to_pylist() == [*[None] * rows, 17, None, None]
+    assert (table["x"].type, table["c17"].type) == ("int64", "int64")
 
 
 def test_window_of_several_slices_has_each_row_of_its_version_once(store: ObjectStore) -> None:

@@ -1,5 +1,6 @@
 """Test that outcomes are joined with archived predictions, with equal results after a restart."""
 
+import tracemalloc
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -476,3 +477,31 @@ def test_track_record_leaves_out_the_estimated_window(store: ObjectStore, builde
     estimate = tracker.estimate(verdict(0), rows)
     assert estimate is not None
     assert estimate.track_record.windows == 0
+
+
+def test_predictions_are_in_memory_once_also_while_outcomes_are_joined(
+    store: ObjectStore, builder: ArchiveBuilder
+) -> None:
+    days, copies = 40, 40
+    for day in range(days):
+        rows = builder.predict(day)
+        many = [rows.assign(_id=f"{number}-" + rows["_id"]) for number in range(copies)]
+        archive_rows(store, window("predictions", day), pd.concat(many).drop(columns="outcome"))
+    rows = rows.assign(_id="0-" + rows["_id"])
+    first = builder.report(days, rows)
+    make_tracker(store).evaluate_slice(first)  # imports, and what is made on first use
+    tracker = make_tracker(store)
+    tracemalloc.start()
+    try:
+        tracker.evaluate_slice(first)
+        held, _ = tracemalloc.get_traced_memory()
+        second = builder.report(days + 1, rows)
+        tracemalloc.reset_peak()
+        quality = only(tracker.evaluate_slice(second))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    size = 9 * 8 * days * copies * ROWS  # nine columns
+    assert quality.rows == ROWS
+    assert held < 1.5 * size
+    assert peak < 1.8 * size

@@ -1,14 +1,17 @@
 """Test the verdict on one version's rows of a window."""
 
+import tracemalloc
 from collections.abc import Sequence
 from datetime import timedelta
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from drift_worker.verdicts.window_judge import WindowJudge
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Window
+from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
 from tests.support.drift_windows import BEGIN, ROWS, FolderStore, make_days, store_reference
 
@@ -33,10 +36,14 @@ def rows_of_day(frame: pd.DataFrame, day: int = 0) -> pd.DataFrame:
 
 
 def judge(
-    window_judge: WindowJudge, frame: pd.DataFrame, number: int = 0, preceding: Sequence[pd.DataFrame] = ()
+    window_judge: WindowJudge,
+    frame: pd.DataFrame,
+    number: int = 0,
+    preceding: Sequence[pd.DataFrame] = (),
+    version: str = "1",
 ) -> DriftVerdict:
     rows = rows_of_day(frame, number)
-    return window_judge.judge(window(number), "m", "1", rows, preceding, ["gs://b/rows"])
+    return window_judge.judge(window(number), "m", version, rows, preceding, ["gs://b/rows"])
 
 
 def test_verdict_has_scores_findings_and_times(window_judge: WindowJudge, store: ObjectStore) -> None:
@@ -211,3 +218,42 @@ def test_window_is_judged_with_the_two_before_it_if_they_are_conclusive(
     assert verdict.verdict == "no_drift"
     assert (verdict.multiwindow_score is not None) is is_together
     assert {finding.windows for finding in verdict.findings} == ({1, 3} if is_together else {1})
+
+
+def test_references_beyond_the_limit_are_dropped_and_loaded_again(store: ObjectStore) -> None:
+    reference = store_reference(store)
+    for version in ("2", "3"):
+        reference_store.save_reference(store, "m", version, reference)
+    window_judge = WindowJudge(store, SETTINGS, max_references_mb=0.001)
+    verdicts = [judge(window_judge, make_days(1, 3), version=version) for version in ("1", "2", "3", "1")]
+    assert [verdict.verdict for verdict in verdicts] == ["no_drift"] * 4
+    assert verdicts[0].findings == verdicts[-1].findings
+    for version in ("1", "3"):
+        store.delete(f"{reference_store.reference_prefix('m', version)}/profile.json")
+    assert judge(window_judge, make_days(1, 3), version="1").verdict == "no_drift"  # the last one stays
+    assert judge(window_judge, make_days(1, 3), version="3").reason == "no_reference"
+
+
+def test_memory_of_references_does_not_grow_with_the_versions(store: ObjectStore) -> None:
+    reference = store_reference(store, rows=make_days(200))
+    versions = list(map(str, range(12)))
+    for version in versions:
+        reference_store.save_reference(store, "m", version, reference)
+    window_judge = WindowJudge(store, SETTINGS, max_references_mb=2)
+    held = []
+    tracemalloc.start()
+    try:
+        for version in versions:
+            judge(window_judge, make_days(1, 3), version=version)
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[-1] - held[3] < 2**20  # eight versions; one has a megabyte
+
+
+def test_rows_of_a_reference_are_not_kept_besides_what_is_prepared_of_them(store: ObjectStore) -> None:
+    store_reference(store, rows=make_days(200))
+    window_judge = WindowJudge(store, SETTINGS)
+    before = pa.total_allocated_bytes()
+    assert judge(window_judge, make_days(1, 3)).verdict == "no_drift"
+    assert pa.total_allocated_bytes() - before < 100_000  # the rows have a megabyte

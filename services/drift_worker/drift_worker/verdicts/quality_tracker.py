@@ -15,6 +15,7 @@ import structlog
 from drift_worker import metrics
 from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.matched_rows import (
+    NO_KEY,
     OUTCOME_COLUMNS,
     PREDICTION_COLUMNS,
     known_last,
@@ -149,11 +150,14 @@ class QualityTracker:
 
     def _refresh(self) -> pd.DataFrame:
         """Return the latest outcome of each row, joined with the row's prediction if the archive has it."""
-        outcomes = self._outcomes.refresh()
-        # Without outcomes there is nothing to join: predictions are not read.
-        predictions = self._predictions.refresh() if len(outcomes) else self._predictions.rows
-        outcomes = name_rows(outcomes.sort_values("reported_at", kind="stable"), predictions)
+        self._outcomes.refresh()
+        outcomes = self._outcomes.rows().sort_values("reported_at", kind="stable")
+        if len(outcomes):  # else there is nothing to join: predictions are not read
+            self._predictions.refresh()
+        keys = outcomes["key_hash"][outcomes["key_hash"] != NO_KEY]
+        outcomes = name_rows(outcomes, self._predictions.rows_with("key_hash", keys))
         latest_outcomes = known_last(outcomes).drop_duplicates("row_hash", keep="last")
+        predictions = self._predictions.rows_with("row_hash", latest_outcomes["row_hash"])
         predictions = predictions.drop_duplicates("row_hash").drop(columns="key_hash")
         joined = latest_outcomes.merge(predictions, on="row_hash", how="left")
         self._errors_by_version = {}

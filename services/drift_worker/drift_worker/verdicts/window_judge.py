@@ -29,12 +29,18 @@ from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference, ReferenceMissing, ReferenceUnavailable, load_reference
 from driftloop.telemetry import tracing
 
+MAX_REFERENCES_MB = 256  # six of the largest, of 16 columns
+PROFILE_BYTES_PER_JSON_BYTE = 4  # of a profile as objects
+
 
 class LoadedReference(NamedTuple):
     """A version's reference, prepared for windows."""
 
     reference: Reference
+    """Without rows, which take as much memory again: windows need the types of its columns."""
     prepared: PreparedProfile
+    nbytes: int
+    """The memory that it takes, in bytes."""
 
 
 class Inconclusive(InvalidInput):
@@ -47,12 +53,26 @@ class Inconclusive(InvalidInput):
 
 
 class WindowJudge:
-    """Judges rows against the reference of their version. A reference is loaded once."""
+    """Judges rows against the reference of their version.
 
-    def __init__(self, store: ObjectStore, settings: WindowSettings) -> None:
-        """Start without references."""
+    The references of the versions that were judged last stay in memory, up to a limit.
+    """
+
+    def __init__(
+        self, store: ObjectStore, settings: WindowSettings, max_references_mb: float = MAX_REFERENCES_MB
+    ) -> None:
+        """Start without references.
+
+        Args:
+            store: Where the references are.
+            settings: How many rows a window needs.
+            max_references_mb: The memory of references in MB (2^20 bytes). Beyond it those that were not used for the
+                longest time are dropped, and loaded again when they are needed. The last one always stays.
+        """
         self._store = store
         self._settings = settings
+        self._max_bytes = max_references_mb * 2**20
+        # The one that was used last is the last one.
         self._references: dict[tuple[str, str, str | None], LoadedReference] = {}
 
     def window_length(self, model: str, version: str, run_id: str | None = None) -> int:
@@ -186,26 +206,34 @@ class WindowJudge:
 
     def _load_reference(self, model: str, version: str, run_id: str | None) -> LoadedReference:
         """Return the version's reference. Raises :class:`Inconclusive` if windows cannot be judged by it."""
-        if (model, version, run_id) not in self._references:
-            try:
-                reference = load_reference(self._store, model, version, run_id or "")
-                profile = reference.profile
-                prepared = PreparedProfile.prepare(profile, reference.rows)
-                if profile.spans:
-                    # Scored as a window will be, so that a profile that does not fit its rows is found here.
-                    score_window(profile, {1: prepared.statistics(reference.rows)}).spans[0]
-                if profile.cumulated:
-                    cumulate(profile.cumulated, CumulatedState(), reference.rows.head(profile.window_rows))
-            except ReferenceUnavailable as error:
-                reason: DriftReason = "no_reference" if isinstance(error, ReferenceMissing) else "unreadable_reference"
-                raise Inconclusive(reason, str(error)) from error
-            except (LookupError, TypeError, ValueError) as error:
-                raise Inconclusive(
-                    "unreadable_reference",
-                    f"the reference of version {version} of {model} has another schema than its profile: {error!r}",
-                ) from error
-            self._references[model, version, run_id] = LoadedReference(reference, prepared)
-        return self._references[model, version, run_id]
+        key = (model, version, run_id)
+        loaded = self._references.pop(key, None) or self._read_reference(*key)
+        self._references[key] = loaded
+        while len(self._references) > 1 and sum(each.nbytes for each in self._references.values()) > self._max_bytes:
+            del self._references[next(iter(self._references))]
+        return loaded
+
+    def _read_reference(self, model: str, version: str, run_id: str | None) -> LoadedReference:
+        try:
+            reference = load_reference(self._store, model, version, run_id or "")
+            profile = reference.profile
+            prepared = PreparedProfile.prepare(profile, reference.rows)
+            if profile.spans:
+                # Scored as a window will be, so that a profile that does not fit its rows is found here.
+                score_window(profile, {1: prepared.statistics(reference.rows)}).spans[0]
+            if profile.cumulated:
+                cumulate(profile.cumulated, CumulatedState(), reference.rows.head(profile.window_rows))
+        except ReferenceUnavailable as error:
+            reason: DriftReason = "no_reference" if isinstance(error, ReferenceMissing) else "unreadable_reference"
+            raise Inconclusive(reason, str(error)) from error
+        except (LookupError, TypeError, ValueError) as error:
+            raise Inconclusive(
+                "unreadable_reference",
+                f"the reference of version {version} of {model} has another schema than its profile: {error!r}",
+            ) from error
+        without_rows = reference._replace(rows=reference.rows.head(0).copy())  # a slice would keep all rows in memory
+        nbytes = prepared.nbytes + PROFILE_BYTES_PER_JSON_BYTE * len(profile.model_dump_json())
+        return LoadedReference(without_rows, prepared, nbytes)
 
     def _to_comparable(self, reference: Reference, rows: pd.DataFrame) -> ComparableRows:
         """Return the rows as the reference has them. Raises :class:`Inconclusive` if they cannot be compared."""

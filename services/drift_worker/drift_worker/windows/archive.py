@@ -1,10 +1,9 @@
 """The archive: one Parquet file in the bucket for each closed slice of predictions or outcomes."""
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from datetime import date
-from itertools import chain
-from operator import itemgetter
+from itertools import accumulate, chain
 from types import NoneType
 from typing import Any
 
@@ -72,18 +71,30 @@ def predictions_table(events: Sequence[Prediction], offsets: Sequence[int]) -> p
             [offset for event, offset in zip(events, offsets, strict=True) for _ in event.predictions], pa.int64()
         ),
     }
+    first_rows = [0, *accumulate(len(event.predictions) for event in events)]
     names = set().union(*(event.features for event in events)) - RESERVED_COLUMNS
-    features = [_with_all_columns(event, names) for event in events]
     for name in sorted(names):
-        table[name] = _arrow_column(list(chain.from_iterable(map(itemgetter(name), features))))
+        table[name] = _feature_column(name, events, first_rows)
     return pa.table(table)
 
 
-def _with_all_columns(event: Prediction, names: Set[str]) -> Mapping[str, list[FeatureValue]]:
-    """Return the event's features with an empty column for each of ``names`` that it does not have."""
-    if event.features.keys() >= names:
-        return event.features
-    return {**dict.fromkeys(names, [None] * len(event.predictions)), **event.features}
+def _feature_column(name: str, events: Sequence[Prediction], first_rows: Sequence[int]) -> pa.Array:
+    """Return a feature's cells, null in the rows of events that do not have it.
+
+    Those nulls are not made as objects: one event with ten thousand columns would make ten million of a slice.
+
+    Args:
+        name: The feature's name.
+        events: The events.
+        first_rows: The first row of each event, and the number of all rows.
+    """
+    having = [number for number, event in enumerate(events) if name in event.features]
+    column = _arrow_column(list(chain.from_iterable(events[number].features[name] for number in having)))
+    if len(having) == len(events):
+        return column
+    position = np.full(first_rows[-1], -1)
+    position[list(chain.from_iterable(range(first_rows[n], first_rows[n + 1]) for n in having))] = range(len(column))
+    return column.take(pa.array(position, mask=position < 0))
 
 
 def _cells(event: Prediction, cells: Sequence[Any] | None) -> Sequence[Any]:

@@ -1,6 +1,6 @@
 """The latest archived slices of a topic, in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
@@ -40,28 +40,39 @@ class RecentSlices:
         self._columns = columns
         self._transform = transform
         self._frames: dict[Window, pd.DataFrame] = {}
-        self.rows = transform(pd.DataFrame(columns=columns), "")
-        """The rows of all slices at the last refresh, in order."""
+        self._no_rows = transform(pd.DataFrame(columns=columns), "")
 
     @property
     def slices(self) -> list[Window]:
         """The slices at the last refresh; those of a partition are in order."""
         return list(self._frames)
 
-    def refresh(self) -> pd.DataFrame:
-        """Read slices that are new since the last refresh, drop those that are too old or deleted; return all rows."""
+    def refresh(self) -> None:
+        """Read slices that are new since the last refresh, and drop those that are too old or deleted."""
         by_partition: dict[int, list[Window]] = {}
         for file in list_slices(self._store, self._topic):  # the latest ones are never merged
             by_partition.setdefault(file.window.partition, []).append(file.window)
         latest = [window for windows in by_partition.values() for window in windows[-self._max_slices :]]
         new = [window for window in latest if window not in self._frames]
-        if new or len(latest) < len(self._frames):
-            with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
-                frames = dict(zip(new, readers.map(self._read, new), strict=True))
-            self._frames = {window: frames[window] if window in frames else self._frames[window] for window in latest}
-            filled = [frame for frame in self._frames.values() if len(frame)]
-            self.rows = pd.concat(filled, ignore_index=True) if filled else self.rows[:0]
-        return self.rows
+        with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
+            frames = dict(zip(new, readers.map(self._read, new), strict=True))
+        self._frames = {window: frames[window] if window in frames else self._frames[window] for window in latest}
+
+    def rows(self) -> pd.DataFrame:
+        """Return the rows of all slices at the last refresh, in order."""
+        return self._concat(self._frames.values())
+
+    def rows_with(self, column: str, values: pd.Series) -> pd.DataFrame:
+        """Return the rows that have one of some values in a column, in order.
+
+        All rows at once take as much memory again, and they can be millions.
+        """
+        wanted = pd.Index(values).unique()
+        return self._concat(frame[wanted.get_indexer(pd.Index(frame[column])) >= 0] for frame in self._frames.values())
+
+    def _concat(self, frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+        filled = [frame for frame in frames if len(frame)]
+        return pd.concat(filled, ignore_index=True) if filled else self._no_rows
 
     def _read(self, window: Window) -> pd.DataFrame:
         """Return a slice's transformed rows; none if the file was deleted since the listing or is no Parquet file."""
