@@ -22,7 +22,7 @@ def read_labelled_rows(settings: ArchivedRowsSettings, query: ArchiveQuery) -> p
     """Return the rows of the archive that match and whose outcome is one that the use case knows, ordered by time."""
     use_case = settings.use_case
     with labelled_archive.open_archive(
-        ObjectStore(settings.storage).require_answer(), settings.topics, use_case
+        ObjectStore(settings.storage).require_answer(), settings.topics, use_case, query=query
     ) as archive:
         return archive.read(query)
 

@@ -215,7 +215,7 @@ def outcomes_of(
     """
     keys = {key for key in prediction.keys if key is not None} if prediction else set()
     since = (event_id_time(prediction_id) or datetime.fromtimestamp(0, UTC) + MAX_CLOCK_SKEW) - MAX_CLOCK_SKEW
-    files = list_files(store, settings.topics.outcomes, since)
+    files = [file for file in list_files(store, settings.topics.outcomes) if file.may_have_rows_since(since)]
     empty = pd.DataFrame(columns=OUTCOME_COLUMNS)
 
     def read(file: ArchivedFile) -> pd.DataFrame:

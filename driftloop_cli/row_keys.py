@@ -23,7 +23,7 @@ def rows_of_key(
 ) -> pd.DataFrame:
     """Return the rows of any model with a key, sorted by time: of slices archived since a time, and of open windows."""
     topic = settings.topics.predictions
-    files = list_files(store, topic, since)
+    files = [file for file in list_files(store, topic) if file.may_have_rows_since(since)]
     latest = sorted(files, key=lambda file: file.window.first_offset)[-MAX_FILES:]
 
     def read(file: ArchivedFile) -> pd.DataFrame:

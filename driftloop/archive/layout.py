@@ -9,7 +9,7 @@ afterwards finds every row, and has each row once if it leaves out what lies wit
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from os.path import commonprefix
 from pathlib import PurePosixPath
@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 SLICES = "slices"
 MERGED = "archive"
 DAY_PREFIX = "day="
+MAX_CLOCK_SKEW = timedelta(hours=1)
 
 
 class ArchivedFile(NamedTuple):
@@ -44,6 +45,16 @@ class ArchivedFile(NamedTuple):
     def is_merged(self) -> bool:
         """Whether it has several slices, in the order of time and not of offsets."""
         return self.day is not None
+
+    def may_have_rows_since(self, since: datetime | None) -> bool:
+        """Return whether it may have rows of a time, which has a time zone, or later.
+
+        A row gets to the archive after its own time, but the clocks of who makes it and of the broker differ.
+        """
+        if since is None:
+            return True
+        at = since - MAX_CLOCK_SKEW
+        return self.modified >= at if self.day is None else self.day >= at.astimezone(UTC).date()
 
 
 def slice_path(window: Window) -> str:
@@ -83,21 +94,11 @@ def list_all_merged(store: ObjectStore, topic: str) -> list[ArchivedFile]:
     return _parse(store.list_objects(f"{MERGED}/{topic}/"))
 
 
-def list_files(store: ObjectStore, topic: str, since: datetime | None = None) -> list[ArchivedFile]:
-    """List the files of a topic that have to be read, in order of partitions and offsets.
-
-    Args:
-        store: Where the archive is.
-        topic: The topic of the events.
-        since: Leave out files that have nothing that reached the topic after this time, which has a time zone.
-    """
+def list_files(store: ObjectStore, topic: str) -> list[ArchivedFile]:
+    """List the files of a topic that have to be read, in order of partitions and offsets."""
     slices = list_slices(store, topic)  # first: a slice that is merged meanwhile is found in either listing
     merged = list_merged(store, topic)
-    files = _sorted([*merged, *(file for file in slices if not is_covered(file.window, merged))])
-    if since is None:
-        return files
-    first_day = since.astimezone(UTC).date()
-    return [file for file in files if (file.modified >= since if file.day is None else file.day >= first_day)]
+    return _sorted([*merged, *(file for file in slices if not is_covered(file.window, merged))])
 
 
 def list_files_of(store: ObjectStore, window: Window) -> list[ArchivedFile]:

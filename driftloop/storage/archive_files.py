@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -31,18 +32,26 @@ class ArchiveFiles(NamedTuple):
     outcomes: Sequence[Path] = ()
 
 
-def download_archive(store: ObjectStore, topics: TopicsSettings, folder: Path) -> ArchiveFiles:
-    """Download predictions and outcomes into a folder; see :func:`download_topic` for what it raises."""
+def download_archive(
+    store: ObjectStore, topics: TopicsSettings, folder: Path, since: datetime | None = None
+) -> ArchiveFiles:
+    """Download predictions and outcomes into a folder; see :func:`download_topic` for arguments and errors."""
     # Outcomes first: rows that are archived between the two downloads then are no outcomes without a prediction.
-    outcomes = download_topic(store, topics.outcomes, folder / topics.outcomes)
-    return ArchiveFiles(download_topic(store, topics.predictions, folder / topics.predictions), outcomes)
+    outcomes = download_topic(store, topics.outcomes, folder / topics.outcomes, since)
+    return ArchiveFiles(download_topic(store, topics.predictions, folder / topics.predictions, since), outcomes)
 
 
-def download_topic(store: ObjectStore, topic: str, folder: Path) -> list[Path]:
+def download_topic(store: ObjectStore, topic: str, folder: Path, since: datetime | None = None) -> list[Path]:
     """Download a topic's archive into a folder; return the files that have rows, in the archive's order.
 
-    Files of an earlier call are not downloaded again, since a file never changes. Those that need not be read any more
-    are deleted.
+    Files of an earlier call are not downloaded again, since a file never changes. Those that nobody has to read any
+    more are deleted.
+
+    Args:
+        store: Where the archive is.
+        topic: The topic of the events.
+        folder: Is made if it does not exist.
+        since: Only files that may have events that reached the topic since then; all by default.
 
     Raises:
         ArchiveUnreadable: if a file is not a Parquet file, or if files disappear all the time.
@@ -50,7 +59,8 @@ def download_topic(store: ObjectStore, topic: str, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(MAX_ATTEMPTS):
-        paths = {PurePosixPath(file.path).name: file.path for file in list_files(store, topic)}
+        listed = list_files(store, topic)
+        paths = {PurePosixPath(file.path).name: file.path for file in listed if file.may_have_rows_since(since)}
         missing = [path for name, path in paths.items() if not (folder / name).exists()]
         with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
             is_complete = all(list(pool.map(lambda path: _download(store, path, folder), missing)))
@@ -58,7 +68,7 @@ def download_topic(store: ObjectStore, topic: str, folder: Path) -> list[Path]:
             break
     else:
         raise ArchiveUnreadable(f"files of {topic} were deleted while they were read, {MAX_ATTEMPTS} times: try again")
-    for stale in {file.name for file in folder.iterdir()} - paths.keys():
+    for stale in {file.name for file in folder.iterdir()} - {PurePosixPath(file.path).name for file in listed}:
         (folder / stale).unlink(missing_ok=True)
     return [folder / name for name, path in paths.items() if _has_rows(folder / name, store.url(path))]
 

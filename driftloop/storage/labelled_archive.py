@@ -16,7 +16,7 @@ but not after the outcome became known.
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 import structlog
 
+from driftloop.archive.layout import list_files
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.events import (
     CLASSES_COLUMN,
@@ -137,8 +138,13 @@ def open_archive(
     types: Mapping[str, str] | None = None,
     folder: Path | None = None,
     memory_mb: int = MEMORY_MB,
+    query: ArchiveQuery = EVERYTHING,
 ) -> Iterator["LabelledArchive"]:
-    """Open the archive of the use case's model in its present state.
+    """Open the archive of the use case's model in its present state, or the part of it that a query needs.
+
+    An event reaches its topic no earlier than at its own time. So rows since a time are in files of that day and later
+    ones, and for the last N rows so many of the latest days are fetched that these have N labelled rows of their own
+    time. With rows whose time is long past when they are sent, all days are fetched.
 
     This function and the archive's methods raise :class:`ArchiveUnreadable` for a file that cannot be read.
 
@@ -149,12 +155,34 @@ def open_archive(
         types: DuckDB types of features; by default those of their kinds, and the type in the archive for a category.
         folder: where downloaded files are kept for the next call; by default they are deleted.
         memory_mb: memory limit of the join.
+        query: what is going to be read; counts and anomalies are then those of the part that is fetched.
     """
     with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as scratch:
         files = folder or Path(scratch)
-        downloaded = download_archive(store, topics, files)
-        with connect(Path(scratch), memory_mb) as connection:
-            yield LabelledArchive(connection, use_case, types or {}, downloaded)
+        for since in _beginnings(store, topics, query):
+            downloaded = download_archive(store, topics, files, since)
+            with connect(Path(scratch), memory_mb) as connection:
+                archive = LabelledArchive(connection, use_case, types or {}, downloaded)
+                if since == query.since or _has_enough(archive, query, since):
+                    yield archive
+                    return
+
+
+def _beginnings(store: ObjectStore, topics: TopicsSettings, query: ArchiveQuery) -> Iterator[datetime | None]:
+    """Yield times from which on files may be enough for a query, ever earlier ones; the last one is enough."""
+    if query.last_rows is not None:
+        files = (file for file in list_files(store, topics.predictions) if file.may_have_rows_since(query.since))
+        days = sorted({file.day or file.modified.astimezone(UTC).date() for file in files}, reverse=True)
+        count = 1
+        while count < len(days):
+            yield datetime.combine(days[count - 1], time.min, tzinfo=UTC)
+            count *= 2
+    yield query.since
+
+
+def _has_enough(archive: "LabelledArchive", query: ArchiveQuery, since: datetime | None) -> bool:
+    """Return whether the archive since a time has all labelled rows that a query for the last rows asks for."""
+    return archive.counts(replace(query, since=since, last_rows=None)).labelled >= (query.last_rows or 0)
 
 
 @contextmanager

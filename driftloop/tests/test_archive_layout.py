@@ -85,9 +85,13 @@ def test_slices_between_two_are_listed(archive: ObjectStore) -> None:
 
 
 def test_files_of_before_a_time_are_left_out(archive: ObjectStore) -> None:
-    since = datetime(2026, 11, 29, 23, tzinfo=UTC)
-    assert bounds(list_files(archive, "predictions", since))[0] == (0, 100, 129)
-    assert bounds(list_files(archive, "predictions", datetime.now(UTC) + timedelta(days=1))) == []
+    since = datetime(2026, 11, 29, 2, tzinfo=UTC)
+    files = list_files(archive, "predictions")
+    assert [file for file in files if file.may_have_rows_since(None)] == files
+    assert [file for file in files if file.may_have_rows_since(since)] == files[1:]
+    just_after_midnight = since.replace(hour=0, minute=30)
+    assert [file for file in files if file.may_have_rows_since(just_after_midnight)] == files
+    assert not any(file.may_have_rows_since(datetime.now(UTC) + timedelta(days=1)) for file in files)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "day=yesterday/predictions-0-0-9.parquet", "day=2026-11-28/x.parquet"])

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from driftloop.events import new_event_id
+from driftloop.archive.layout import merged_path
+from driftloop.events import Window, new_event_id
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import labelled_archive
 from driftloop.storage.archive_files import ArchiveUnreadable
@@ -222,6 +223,53 @@ def test_archive_query_last_rows_starts_at_nth_last_labelled_row(archive: Archiv
         assert labelled.read(ArchiveQuery(last_rows=2))["_id"].tolist() == ["3", "4"]
         assert labelled.read(ArchiveQuery(last_rows=2, until=at(4)))["_id"].tolist() == ["1", "3"]
         assert labelled.counts(ArchiveQuery(last_rows=100))[:2] == (6, 3)
+
+
+DAYS = 12
+
+
+@pytest.fixture
+def merged_days(archive: ArchiveBuilder) -> ArchiveBuilder:
+    """A merged file of predictions, and one of outcomes a day later, for each of some days, with 10 rows each."""
+    for day in range(DAYS):
+        window = Window(topic=archive.topics.predictions, partition=0, first_offset=day * 10, last_offset=day * 10 + 9)
+        rows = [prediction(day, _id=f"{day}", _row=row, _time=at(day + row / 100)) for row in range(10)]
+        archive.store.write_parquet(merged_path(window, at(day).date()), pa.Table.from_pylist(rows))
+        if day % 3 == 0:  # the outcomes of every third day only
+            window = window.model_copy(update={"topic": archive.topics.outcomes})
+            rows = [outcome(day, 1.0, known=day + 1, _row=row) for row in range(10)]
+            archive.store.write_parquet(merged_path(window, at(day + 1).date()), pa.Table.from_pylist(rows))
+    return archive
+
+
+@pytest.mark.parametrize(
+    ("query", "days"),
+    [
+        # Days 11 and 10 have no outcomes, so four are looked at, and the day before them because of clocks.
+        (ArchiveQuery(last_rows=5), 5),
+        (ArchiveQuery(last_rows=10), 5),
+        (ArchiveQuery(last_rows=11), 9),
+        (ArchiveQuery(last_rows=1_000), DAYS),
+        (ArchiveQuery(last_rows=1_000, since=at(5)), 7),
+        (ArchiveQuery(since=at(9)), 3),
+        (labelled_archive.EVERYTHING, DAYS),
+    ],
+)
+def test_archive_fetches_no_more_days_than_a_query_needs(
+    merged_days: ArchiveBuilder, monkeypatch: pytest.MonkeyPatch, query: ArchiveQuery, days: int
+) -> None:
+    everything = merged_days.rows(query)
+    fetched: list[str] = []
+    read = ObjectStore.read
+
+    def record(self: ObjectStore, path: str) -> bytes:
+        fetched.append(path)
+        return read(self, path)
+
+    monkeypatch.setattr(ObjectStore, "read", record)
+    with merged_days.open(query=query) as labelled:
+        pd.testing.assert_frame_equal(labelled.read(query), everything)
+    assert sum(f"/{merged_days.topics.predictions}/" in path for path in fetched) == days
 
 
 def test_archive_query_last_rows_cuts_within_rows_of_equal_time(archive: ArchiveBuilder) -> None:

@@ -146,7 +146,7 @@ def build(
         if data.archive:
             archive = folder / "archive" / "rows.parquet"
             archive.parent.mkdir(exist_ok=True)
-            query = replace(days, until=None)
+            query = replace(days, until=None, last_rows=data.last_rows)
             anomalies, archive_problems = _export_archive(
                 store, topics, use_case, query, feature_types, settings, archive
             )
@@ -256,6 +256,7 @@ def _export_archive(
             types=feature_types,
             folder=settings.cache_dir,
             memory_mb=settings.duckdb_memory_mb,
+            query=query,
         ) as archive:
             archive.write(path, query)
             problems = [
