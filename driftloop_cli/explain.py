@@ -1,10 +1,10 @@
 """Explain one prediction: request, response, version and its training data, window, verdict and outcomes.
 
-No topic or folder is searched as a whole. A UUIDv7 has a time: the verdicts from then on name the windows that may
-contain the prediction, and its outcomes are in files of that day and later ones.
+No topic or folder is searched as a whole. A UUIDv7 has a time: the prediction is in a file of that day or the next
+ones, and so are its outcomes and the verdict on its window.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -15,13 +15,14 @@ from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 from pydantic import Field
 
-from driftloop.archive.layout import ArchivedFile, list_files
-from driftloop.archive.rows import read_slice_or_merged
+from driftloop.archive.layout import ArchivedFile, is_within, list_files
+from driftloop.archive.lookup import find_rows
 from driftloop.errors import RegistryRefused, RegistryUnavailable
 from driftloop.events import (
     ID_COLUMN,
     KEY_COLUMN,
     MODEL_COLUMN,
+    OFFSET_COLUMN,
     PREDICTION_COLUMN,
     RESERVED_COLUMNS,
     ROW_COLUMN,
@@ -45,11 +46,8 @@ from driftloop_cli.settings import StorageCliSettings
 
 MAX_CLOCK_SKEW = timedelta(minutes=1)  # between the clocks of predictor, broker and bucket
 MAX_PARALLEL_READS = 8
-VERDICT_BATCH_SIZE = 200
-MAX_WINDOWS = 1_000  # far more than can be open at the same time
+MAX_VERDICTS = 10_000  # since the prediction, of all models; far more than its window can wait for
 OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN, "outcome"]
-VerdictKey = tuple[str, str, str, str | None]
-"""Archive file, model, version and its run."""
 
 
 class LocatedPrediction(NamedTuple):
@@ -61,7 +59,7 @@ class LocatedPrediction(NamedTuple):
     rows: list[tuple[Any, dict[str, Any]]]
     """Prediction and features of each row."""
     archive: str | None
-    """URL of the file in the archive; ``None`` if no verdict names the file yet."""
+    """URL of the file in the archive; ``None`` if it is not archived yet."""
     verdict: DriftVerdict | None
     """The verdict on its version's window; ``None`` while that is open."""
     event: Prediction | None
@@ -122,7 +120,7 @@ class Explanation(FrozenModel):
     trace_id: str | None
     rows: list[ExplainedRow]
     archive: str | None
-    """URL of the file in the archive; null if no verdict names the file yet."""
+    """URL of the file in the archive; null if it is not archived yet."""
     verdict: DriftVerdict | None
     """The verdict on its version's window; null while that is open."""
     report: str | None
@@ -256,59 +254,28 @@ def _locate_in_archive(
     settings: StorageCliSettings, store: ObjectStore, prediction_id: str
 ) -> LocatedPrediction | None:
     time = event_id_time(prediction_id)
-    events = (
+    topic = settings.topics.predictions
+    found = find_rows(store, topic, prediction_id, time)
+    if found is None:
+        return None
+    rows = found.rows.sort_values(ROW_COLUMN)
+    first = rows.iloc[0]
+    model, version, run_id = str(first[MODEL_COLUMN]), str(first[VERSION_COLUMN]), first.get(RUN_COLUMN)
+    run_id = run_id if isinstance(run_id, str) else None
+    offset, partition = int(first[OFFSET_COLUMN]), found.file.window.partition
+    verdicts = (
         reader.read_since(settings.kafka, settings.topics.drift, time - MAX_CLOCK_SKEW)
         if time is not None
-        else reversed(reader.read_last(settings.kafka, settings.topics.drift, MAX_WINDOWS))
+        else reader.read_last(settings.kafka, settings.topics.drift, MAX_VERDICTS)
     )
-    verdicts = (event for event in events if isinstance(event, DriftVerdict) and not event.replayed)
-    verdict_by_key: dict[VerdictKey, DriftVerdict] = {}
-    searched: set[str] = set()
-
-    def read(archive: str) -> tuple[str, pd.DataFrame]:
-        try:
-            rows = read_slice_or_merged(store, Window.parse(archive))
-        except FileNotFoundError:  # deleted by the bucket's lifecycle rule or by an operator
-            return archive, pd.DataFrame({ID_COLUMN: []})
-        return archive, rows[rows[ID_COLUMN] == prediction_id]
-
-    with ThreadPoolExecutor(MAX_PARALLEL_READS) as executor:
-        while len(searched) < MAX_WINDOWS and (batch := list(islice(verdicts, VERDICT_BATCH_SIZE))):
-            verdict_by_key |= _by_key(batch)
-            named = dict.fromkeys(url for verdict in batch for url in verdict.archive)
-            new = [url for url in named if url not in searched]
-            searched.update(new)
-            for start in range(0, len(new), MAX_PARALLEL_READS):
-                for archive, rows in executor.map(read, new[start : start + MAX_PARALLEL_READS]):
-                    if len(rows):
-                        # The verdict on another version's window may have named the file: this one's may come later.
-                        key = _verdict_key(archive, rows.iloc[0])
-                        while key not in verdict_by_key and (batch := list(islice(verdicts, VERDICT_BATCH_SIZE))):
-                            verdict_by_key |= _by_key(batch)
-                        event = _find_event(reader.read_window(settings.kafka, Window.parse(archive)), prediction_id)
-                        return _from_archive_rows(archive, rows.sort_values(ROW_COLUMN), verdict_by_key, event)
-    return None
-
-
-def _by_key(verdicts: Iterable[DriftVerdict]) -> dict[VerdictKey, DriftVerdict]:
-    return {(url, v.model, v.version, v.run_id): v for v in verdicts for url in v.archive}
-
-
-def _verdict_key(archive: str, row: pd.Series) -> VerdictKey:
-    run_id = row.get(RUN_COLUMN)
-    return archive, str(row[MODEL_COLUMN]), str(row[VERSION_COLUMN]), run_id if isinstance(run_id, str) else None
-
-
-def _find_event(events: Iterator[Event], prediction_id: str) -> Prediction | None:
-    return next((event for event in events if isinstance(event, Prediction) and event.id == prediction_id), None)
-
-
-def _from_archive_rows(
-    archive: str, rows: pd.DataFrame, verdict_by_key: Mapping[VerdictKey, DriftVerdict], event: Prediction | None
-) -> LocatedPrediction:
-    first = rows.iloc[0]
-    key = _verdict_key(archive, first)
-    _, model, version, run_id = key
+    of_version = (
+        event
+        for event in islice(verdicts, MAX_VERDICTS)
+        if isinstance(event, DriftVerdict)
+        and not event.replayed
+        and (event.model, event.version, event.run_id, event.window.partition) == (model, version, run_id, partition)
+    )
+    at = Window(topic=topic, partition=partition, first_offset=offset, last_offset=offset)
     features = [str(name) for name in rows if name not in RESERVED_COLUMNS]
     return LocatedPrediction(
         model,
@@ -318,12 +285,16 @@ def _from_archive_rows(
             (prediction, dict(zip(features, values, strict=True)))
             for prediction, values in zip(rows[PREDICTION_COLUMN], rows[features].to_numpy(dtype=object), strict=True)
         ],
-        archive,
-        verdict_by_key.get(key),
-        event,
+        store.url(found.file.path),
+        next((verdict for verdict in of_version if is_within(at, verdict.window)), None),
+        _find_event(reader.read_window(settings.kafka, at), prediction_id),
         tuple(key if isinstance(key, str) else None for key in rows[KEY_COLUMN]),
         run_id,
     )
+
+
+def _find_event(events: Iterator[Event], prediction_id: str) -> Prediction | None:
+    return next((event for event in events if isinstance(event, Prediction) and event.id == prediction_id), None)
 
 
 def _locate_on_topic(settings: StorageCliSettings, prediction_id: str) -> LocatedPrediction | None:

@@ -6,7 +6,7 @@ from itertools import chain
 
 import pandas as pd
 
-from driftloop.archive.layout import ArchivedFile, list_files_of, slice_path
+from driftloop.archive.layout import ArchivedFile, list_files_of
 from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, Window
 from driftloop.storage.object_store import ObjectStore
 
@@ -41,18 +41,6 @@ def read_rows(
             if attempt == MAX_ATTEMPTS:
                 raise
     raise FileNotFoundError(window.name)
-
-
-def read_slice_or_merged(store: ObjectStore, window: Window) -> pd.DataFrame:
-    """Return the rows of a slice, from its own file with one request while it has one.
-
-    Raises :class:`FileNotFoundError` if the archive has nothing of it.
-    """
-    try:
-        rows: pd.DataFrame = store.read_parquet(slice_path(window))
-    except FileNotFoundError:
-        rows = read_rows(store, window)
-    return rows
 
 
 def concat_rows(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:

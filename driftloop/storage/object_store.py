@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 import pandas as pd
 import pyarrow as pa
@@ -24,6 +24,9 @@ from driftloop.settings import StorageSettings
 # gcsfs reads this variable when it is imported. With the feature on, it queries whether the bucket has a hierarchical
 # namespace, which hangs with servers that merely emulate GCS. Nothing here needs such a namespace.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
+
+BLOCK_BYTES = 2**20  # that a request for a part of an object asks for, at least
 
 
 @contextmanager
@@ -97,6 +100,12 @@ class ObjectStore:
     def read(self, path: str) -> bytes:
         """Return the content of an object. Raise :class:`FileNotFoundError` if there is none."""
         return bytes(self._files.cat_file(f"{self.name}/{path}"))
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        """Open an object for reading parts of it. Raise :class:`FileNotFoundError` if there is none."""
+        with _translate_errors(), self._files.open(f"{self.name}/{path}", "rb", block_size=BLOCK_BYTES) as opened:
+            yield opened
 
     @_translate_errors()
     def delete(self, path: str) -> None:

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from driftloop.archive.layout import merged_path
@@ -26,6 +24,7 @@ from driftloop_cli.explain import (
 from driftloop_cli.explanation_lines import MAX_ROWS, explanation_lines
 from driftloop_cli.row_keys import rows_of_key
 from driftloop_cli.settings import StorageCliSettings
+from tests.support.drift_windows import FolderStore
 
 NOW = datetime.now(UTC)
 WINDOW = Window(topic="predictions", partition=0, first_offset=0, last_offset=9)
@@ -34,49 +33,21 @@ SETTINGS = StorageCliSettings(kafka=KafkaSettings(), registry=RegistrySettings(m
 NO_OUTCOMES = pd.DataFrame(columns=["_id", "_row", "_time", "outcome"])
 
 
-class FakeStore:
-    """Files by path; a frame is a Parquet file."""
+class DisappearingStore(FolderStore):
+    """A store of which some objects are deleted after each listing."""
 
-    def __init__(self, **files: Any) -> None:
-        self.files: dict[str, Any] = files
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.deleted: set[str] = set()
 
-    def require_answer(self) -> "FakeStore":
-        return self
-
-    def url(self, path: str) -> str:
-        return f"gs://b/{path}"
-
-    def exists(self, path: str) -> bool:
-        return path in self.files
-
-    def read(self, path: str) -> bytes:
-        if path not in self.files:
-            raise FileNotFoundError(path)
-        content: bytes = self.files[path]
-        return content
-
     def list_objects(self, prefix: str) -> list[StoredObject]:
-        paths = [path for path in [*self.files, *self.deleted] if path.startswith(prefix)]
-        return [StoredObject(path, 1, datetime.now(UTC)) for path in paths]
-
-    def read_table(
-        self, path: str, columns: list[str] | None = None, filters: list[tuple[str, str, int]] | None = None
-    ) -> pa.Table:
-        buffer = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pandas(self.read_parquet(path)), buffer)
-        return pq.read_table(pa.BufferReader(buffer.getvalue()), columns=columns, filters=filters)
-
-    def read_parquet(self, path: str, columns: list[str] | None = None) -> pd.DataFrame:
-        if path not in self.files:
-            raise FileNotFoundError(path)
-        frame: pd.DataFrame = self.files[path]
-        return frame[columns] if columns else frame
+        gone = [StoredObject(path, 1, datetime.now(UTC)) for path in self.deleted if path.startswith(prefix)]
+        return super().list_objects(prefix) + gone
 
 
 @pytest.fixture
-def store() -> Any:
-    return FakeStore()
+def store(tmp_path: Path) -> DisappearingStore:
+    return DisappearingStore(tmp_path)
 
 
 @pytest.fixture
@@ -116,6 +87,7 @@ def archived_rows(prediction_id: str) -> pd.DataFrame:
             "_version": "1",
             "_prediction": [0.9, 0.5, 0.25],
             "_key": [None, "order-18", None],
+            "_offset": [WINDOW.first_offset, WINDOW.first_offset + 1, WINDOW.first_offset + 1],
             "x": [0.0, 2.0, 1.0],
         }
     )
@@ -133,7 +105,7 @@ def test_event_id_time_is_the_time_of_a_uuid7_and_none_for_other_ids() -> None:
 def test_locate_finds_archived_prediction_with_its_verdict(
     prediction_id: str, store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
-    store.files[f"slices/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
+    store.write_parquet(f"slices/predictions/{WINDOW.name}.parquet", archived_rows(prediction_id))
     event = prediction_event(prediction_id)
     topic_events["predictions"] = [prediction_event("other"), event]
     topic_events["drift"] = [
@@ -155,12 +127,12 @@ def test_locate_finds_prediction_in_a_slice_that_was_merged(store: Any, topic_ev
     prediction_id = new_event_id()
     merged = WINDOW.model_copy(update={"first_offset": 0, "last_offset": WINDOW.last_offset + 1_000})
     rows = pd.concat([archived_rows(prediction_id), archived_rows("other")]).assign(_offset=WINDOW.last_offset)
-    store.files[merged_path(merged, datetime.now(UTC).date())] = rows
+    store.write_parquet(merged_path(merged, datetime.now(UTC).date()), rows)
     topic_events["drift"] = [verdict()]
     found = locate(SETTINGS, store, prediction_id)
     assert found is not None
     assert found.rows == [(0.25, {"x": 1.0}), (0.5, {"x": 2.0})]
-    assert found.archive == ARCHIVE
+    assert found.archive == store.url(merged_path(merged, datetime.now(UTC).date()))
     assert found.verdict is not None
 
 
@@ -168,8 +140,8 @@ def test_locate_finds_the_window_of_the_version_among_those_that_share_the_slice
     store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
     prediction_id = new_event_id()
-    store.files[f"slices/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id)
-    others = [verdict(version="2") for _ in range(3 * explain_module.VERDICT_BATCH_SIZE)]
+    store.write_parquet(f"slices/predictions/{WINDOW.name}.parquet", archived_rows(prediction_id))
+    others = [verdict(version="2") for _ in range(100)]
     topic_events["drift"] = [*others, verdict("gs://b/slices/other-0-0-9.parquet", ARCHIVE, explanation="at last")]
     found = locate(SETTINGS, store, prediction_id)
     assert found is not None
@@ -199,16 +171,19 @@ def test_locate_returns_none_for_unknown_prediction(
 
 def test_outcomes_come_from_archive_and_topic_sorted_by_time(store: Any, topic_events: dict[str, list[Any]]) -> None:
     name = Window(topic="outcomes", partition=0, first_offset=0, last_offset=9).name
-    store.files[f"slices/outcomes/{name}.parquet"] = pd.DataFrame(
-        {
-            "_id": ["a", "b", "c"],
-            "_row": 0,
-            "_time": NOW,
-            "outcome": [1.0, 0.0, None],
-            "outcome_label": [None, None, "late"],
-            "_model": None,
-            "_key": None,
-        }
+    store.write_parquet(
+        f"slices/outcomes/{name}.parquet",
+        pd.DataFrame(
+            {
+                "_id": ["a", "b", "c"],
+                "_row": 0,
+                "_time": NOW,
+                "outcome": [1.0, 0.0, None],
+                "outcome_label": [None, None, "late"],
+                "_model": None,
+                "_key": None,
+            }
+        ),
     )
     store.deleted.add(f"slices/outcomes/{name.replace('-0-', '-1-')}.parquet")
     earlier = Outcome(prediction_id="a", index=0, outcome=0, time=NOW - timedelta(days=1))
@@ -275,19 +250,19 @@ def test_explanation_of_window_depends_on_archive_verdict_and_report(store: Any)
     assert judged["verdict"] == "no_drift, on 20 rows of version 1: score 1, threshold 2"
     assert judged["window"] == f"{WINDOW.name} ({ARCHIVE})"
     report = f"reports/m/1/{WINDOW.name}.html"
-    store.files[report] = Path()
+    store.write(report, b"")
     explained = explain(store, archived._replace(verdict=verdict()))
     assert explained.report == dict(explanation_lines(explained))["report"] == f"gs://b/{report}"
 
 
 def test_explanation_of_reference_says_whether_it_is_complete(store: Any) -> None:
     assert dict(explanation_lines(explain(store, located())))["  reference"].startswith("missing")
-    store.files["references/m/1/profile.json"] = Path()
+    store.write("references/m/1/profile.json", b"")
     assert dict(explanation_lines(explain(store, located())))["  reference"] == "gs://b/references/m/1"
 
 
 def test_explain_names_the_reference_of_the_run_that_predicted(store: Any) -> None:
-    store.files["references/m/1/last_run"] = b"second"
+    store.write("references/m/1/last_run", b"second")
     of_first = located(run_id="first")
     assert explain(store, of_first).reference == "gs://b/references/m/1/first"
     assert explain(store, located()).reference == "gs://b/references/m/1/second"
@@ -297,7 +272,9 @@ def test_located_prediction_has_the_verdict_and_the_run_of_its_version(
     store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
     prediction_id = new_event_id()
-    store.files[f"slices/predictions/{WINDOW.name}.parquet"] = archived_rows(prediction_id).assign(_run_id="first")
+    store.write_parquet(
+        f"slices/predictions/{WINDOW.name}.parquet", archived_rows(prediction_id).assign(_run_id="first")
+    )
     topic_events["drift"] = [verdict(run_id="second"), verdict(), verdict(run_id="first", explanation="the first")]
     found = locate(SETTINGS, store, prediction_id)
     assert found is not None
@@ -343,9 +320,12 @@ def test_outcomes_with_a_key_are_those_of_the_latest_row_before_them(
     topic_events["predictions"] = [second, first, keyed_event(4, "order-17", model="another")]
     window = Window(topic="outcomes", partition=0, first_offset=0, last_offset=9)
     known = [NOW - timedelta(days=days) for days in (10, 6, 3)]
-    store.files[f"slices/outcomes/{window.name}.parquet"] = pd.DataFrame(
-        {"_id": None, "_row": None, "_time": known, "_model": "m", "_key": "order-17", "outcome": [0.0, 1.0, 2.0]}
-    ).assign(outcome_label=None)
+    store.write_parquet(
+        f"slices/outcomes/{window.name}.parquet",
+        pd.DataFrame(
+            {"_id": None, "_row": None, "_time": known, "_model": "m", "_key": "order-17", "outcome": [0.0, 1.0, 2.0]}
+        ).assign(outcome_label=None),
+    )
     topic_events["outcomes"] = [Outcome(model="m", key="order-17", outcome="late", time=NOW - timedelta(days=7))]
     located = {event.id: locate(SETTINGS, store, event.id) for event in (first, second)}
     outcomes = {event_id: outcomes_of(SETTINGS, store, event_id, found) for event_id, found in located.items()}
@@ -357,7 +337,7 @@ def test_outcomes_with_a_key_are_those_of_the_latest_row_before_them(
 def test_rows_of_a_key_come_from_archive_and_topic_sorted_by_time(
     store: Any, topic_events: dict[str, list[Any]]
 ) -> None:
-    store.files[f"slices/predictions/{WINDOW.name}.parquet"] = archived_rows("archived")
+    store.write_parquet(f"slices/predictions/{WINDOW.name}.parquet", archived_rows("archived"))
     event = keyed_event(1, None, "order-18")
     topic_events["predictions"] = [event, keyed_event(1, "order-19")]
     rows = rows_of_key(SETTINGS, store, "order-18")

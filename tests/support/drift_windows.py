@@ -1,8 +1,10 @@
 """A bucket in a folder, and a version with a reference and judged windows in it, without Kafka and GCS."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO, Self
 
 import numpy as np
 import pandas as pd
@@ -52,6 +54,16 @@ class FolderStore(ObjectStore):
     def read(self, path: str) -> bytes:
         """Return an object's content."""
         return (self._folder / path).read_bytes()
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        """Open an object for reading."""
+        with (self._folder / path).open("rb") as opened:
+            yield opened
+
+    def require_answer(self, _: float = 10) -> Self:
+        """Return the bucket, which answers."""
+        return self
 
     def delete(self, path: str) -> None:
         """Delete an object."""

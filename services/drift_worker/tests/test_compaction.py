@@ -15,7 +15,7 @@ from drift_worker.windows import archive
 from drift_worker.windows.compaction import Compactor, choose
 from drift_worker.windows.partition_state import OpenWindow, PartitionState, VersionWindows
 from driftloop.archive.layout import ArchivedFile, list_all_merged, list_files, list_slices
-from driftloop.archive.rows import read_rows, read_slice_or_merged
+from driftloop.archive.rows import read_rows
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.errors import StorageUnavailable
 from driftloop.events import Window
@@ -95,15 +95,10 @@ def test_rows_of_a_window_are_the_same_before_and_after(store: ObjectStore) -> N
     fill(store, 8)
     windows = [window(0), window(1, 2), window(3, 6), window(6, 7)]
     before = [read_rows(store, each) for each in windows]
-    slices = [read_slice_or_merged(store, window(number)) for number in range(8)]
     versions = archive.read_window(store, window(0, 7), "m", "1")
     run(compactor(store))
     for each, rows in zip(windows, before, strict=True):
         pd.testing.assert_frame_equal(read_rows(store, each)[rows.columns], rows, check_dtype=False)
-    for number, rows in enumerate(slices):
-        pd.testing.assert_frame_equal(
-            read_slice_or_merged(store, window(number))[rows.columns], rows, check_dtype=False
-        )
     merged = archive.read_window(store, window(0, 7), "m", "1")
     assert merged["_id"].tolist() == versions["_id"].tolist()
 
