@@ -121,12 +121,14 @@ class Worker:
             self._window_rows.resume(partition, state)
             self._archive_cleaner.on_assigned(partition, state.windows(partition))
             self._compactor.on_assigned(partition, state)
+        self._quality_tracker.on_partitions_moved()
 
     def on_revoked(self, partitions: Collection[Partition]) -> None:
         """Drop the open slices of revoked partitions and everything known of earlier ones."""
         self._slicer.drop(partitions)
         self._archive_cleaner.on_revoked(partitions)
         self._compactor.on_revoked(partitions)
+        self._quality_tracker.on_partitions_moved()
         self._window_rows.forget(partitions)
 
     def _close_slices(self, close: Callable[[], Sequence[ClosedSlice]]) -> list[Commit]:
@@ -188,6 +190,7 @@ class Worker:
             verdicts = [verdict for rows in judged for verdict in self._judge_window(rows, scores.get(rows.digest))]
             if upload:
                 upload.result()
+                self._quality_tracker.on_predictions_archived(window)
         self._window_rows.drop_unneeded(partition, closed.state)
         # After the upload: if it fails, the slice is judged again and would be counted twice.
         record_rows(deduplicated.values())

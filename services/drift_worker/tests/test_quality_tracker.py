@@ -45,7 +45,9 @@ def store(tmp_path: Path) -> ObjectStore:
 
 
 def make_tracker(store: ObjectStore, **settings: Any) -> QualityTracker:
-    return QualityTracker(store, TopicsSettings(), QualitySettings(**{"min_rows": 50, **settings}))
+    return QualityTracker(
+        store, TopicsSettings(), QualitySettings(**{"min_rows": 50, **settings}), listing_interval_seconds=0
+    )
 
 
 class ArchiveBuilder:
@@ -505,3 +507,24 @@ def test_predictions_are_in_memory_once_also_while_outcomes_are_joined(
     assert quality.rows == ROWS
     assert held < 1.5 * size
     assert peak < 1.8 * size
+
+
+def test_archive_is_listed_again_only_after_a_while_or_a_rebalance(
+    store: ObjectStore, builder: ArchiveBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    list_objects = store.list_objects
+    monkeypatch.setattr(store, "list_objects", lambda prefix: listed.append(prefix) or list_objects(prefix))
+    tracker = QualityTracker(store, TopicsSettings(), QualitySettings(min_rows=50), listing_interval_seconds=1_000)
+    assert only(tracker.evaluate_slice(builder.report(0, builder.predict(0)))).rows == ROWS
+    of_own = builder.predict(1)
+    tracker.on_predictions_archived(window("predictions", 1))
+    assert only(tracker.evaluate_slice(builder.report(1, of_own))).unmatched == 0
+    assert len(listed) == 2  # predictions and outcomes, at the first evaluation
+    of_another_worker = builder.predict(2)
+    before = unmatched_count()
+    assert tracker.evaluate_slice(builder.report(2, of_another_worker)) == []
+    assert unmatched_count() - before == ROWS
+    tracker.on_partitions_moved()
+    assert only(tracker.evaluate_slice(builder.report(2, of_another_worker))).rows == 3 * ROWS
+    assert len(listed) == 4

@@ -53,6 +53,7 @@ from driftloop.telemetry import tracing
 log = structlog.get_logger(__name__)
 
 VERSION_COLUMNS = [MODEL_COLUMN, VERSION_COLUMN, RUN_COLUMN]
+LISTING_INTERVAL_SECONDS = 10  # a listing takes tenths of a second, and outcomes come much later than predictions
 MIN_WINDOWS = 5  # a good track record of fewer windows can be luck
 
 
@@ -76,21 +77,54 @@ class PooledRows(NamedTuple):
 class QualityTracker:
     """Judges and estimates the quality of each version. It keeps in memory what it has read from the archive."""
 
-    def __init__(self, store: ObjectStore, topics: TopicsSettings, settings: QualitySettings) -> None:
-        """Start without rows; the first evaluation or estimate reads the archive."""
+    def __init__(
+        self,
+        store: ObjectStore,
+        topics: TopicsSettings,
+        settings: QualitySettings,
+        listing_interval_seconds: float = LISTING_INTERVAL_SECONDS,
+    ) -> None:
+        """Start without rows; the first evaluation or estimate reads the archive.
+
+        Args:
+            store: Where the archive is.
+            topics: The names of the archived topics.
+            settings: How much is looked at.
+            listing_interval_seconds: How long predictions and outcomes that other workers archive may stay unknown.
+        """
         self._store = store
         self._settings = settings
         self._predictions = RecentSlices(
-            store, topics.predictions, settings.prediction_lookback_slices, PREDICTION_COLUMNS, prediction_rows
+            store,
+            topics.predictions,
+            settings.prediction_lookback_slices,
+            PREDICTION_COLUMNS,
+            prediction_rows,
+            listing_interval_seconds,
         )
         self._outcomes = RecentSlices(
-            store, topics.outcomes, settings.outcome_lookback_slices, OUTCOME_COLUMNS, outcome_rows
+            store,
+            topics.outcomes,
+            settings.outcome_lookback_slices,
+            OUTCOME_COLUMNS,
+            outcome_rows,
+            listing_interval_seconds,
         )
         self._gate_evaluations: dict[VersionKey, Evaluation | None] = {}
         self._errors_by_version: dict[VersionKey, dict[Window, float]] | None = None
 
+    def on_predictions_archived(self, window: Window) -> None:
+        """Note that this worker has archived a slice of predictions."""
+        self._predictions.add(window)
+
+    def on_partitions_moved(self) -> None:
+        """Look at what is archived before the next evaluation: other workers may have had partitions of this one."""
+        self._predictions.forget_listing()
+        self._outcomes.forget_listing()
+
     def evaluate_slice(self, window: Window) -> list[QualityVerdict]:
         """Return a verdict on each version with outcomes in an archived slice of outcomes."""
+        self._outcomes.add(window)
         joined = self._refresh()
         slices = [earlier.name for earlier in self._outcomes.slices if earlier.partition == window.partition]
         slices = slices[: slices.index(window.name) + 1]

@@ -1,5 +1,6 @@
 """The latest archived slices of a topic, in memory."""
 
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +25,7 @@ class RecentSlices:
         max_slices: int,
         columns: list[str],
         transform: Callable[[pd.DataFrame, str], pd.DataFrame],
+        listing_interval_seconds: float,
     ) -> None:
         """Start without slices.
 
@@ -33,12 +35,17 @@ class RecentSlices:
             max_slices: The number of slices per partition.
             columns: The columns to read.
             transform: Turns a slice's columns and its name into the rows to keep.
+            listing_interval_seconds: How long the slices of other workers may stay unknown: until the archive is listed
+                again. Those of this worker are added.
         """
         self._store = store
         self._topic = topic
         self._max_slices = max_slices
         self._columns = columns
         self._transform = transform
+        self._listing_interval_seconds = listing_interval_seconds
+        self._next_listing = float("-inf")
+        self._added: list[Window] = []
         self._frames: dict[Window, pd.DataFrame] = {}
         self._no_rows = transform(pd.DataFrame(columns=columns), "")
 
@@ -47,16 +54,35 @@ class RecentSlices:
         """The slices at the last refresh; those of a partition are in order."""
         return list(self._frames)
 
+    def add(self, window: Window) -> None:
+        """Note that a slice was archived."""
+        self._added.append(window)
+
+    def forget_listing(self) -> None:
+        """List the archive at the next refresh: other workers may have had partitions of this one."""
+        self._next_listing = float("-inf")
+
     def refresh(self) -> None:
         """Read slices that are new since the last refresh, and drop those that are too old or deleted."""
         by_partition: dict[int, list[Window]] = {}
-        for file in list_slices(self._store, self._topic):  # the latest ones are never merged
-            by_partition.setdefault(file.window.partition, []).append(file.window)
+        for window in self._known():
+            by_partition.setdefault(window.partition, []).append(window)
         latest = [window for windows in by_partition.values() for window in windows[-self._max_slices :]]
         new = [window for window in latest if window not in self._frames]
         with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
             frames = dict(zip(new, readers.map(self._read, new), strict=True))
         self._frames = {window: frames[window] if window in frames else self._frames[window] for window in latest}
+
+    def _known(self) -> list[Window]:
+        """Return the slices, in order, that are archived as far as is known."""
+        now = time.monotonic()
+        if now < self._next_listing:
+            windows = [*self._frames, *self._added]
+        else:
+            windows = [file.window for file in list_slices(self._store, self._topic)]  # the latest are never merged
+            self._next_listing = now + self._listing_interval_seconds
+        self._added = []
+        return sorted(set(windows), key=lambda each: (each.partition, each.first_offset, each.last_offset))
 
     def rows(self) -> pd.DataFrame:
         """Return the rows of all slices at the last refresh, in order."""
