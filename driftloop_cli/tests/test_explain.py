@@ -27,7 +27,8 @@ from driftloop_cli.settings import StorageCliSettings
 
 NOW = datetime.now(UTC)
 WINDOW = Window(topic="predictions", partition=0, first_offset=0, last_offset=9)
-ARCHIVE = f"gs://b/slices/predictions/{WINDOW.name}.parquet"
+ARCHIVE_PATH = f"slices/predictions/{WINDOW.name}.parquet"
+ARCHIVE = f"gs://b/{ARCHIVE_PATH}"
 SETTINGS = StorageCliSettings(kafka=KafkaSettings(), registry=RegistrySettings(model="m"))
 NO_OUTCOMES = pd.DataFrame(columns=["_id", "_row", "_time", "outcome"])
 
@@ -116,7 +117,7 @@ def test_locate_finds_archived_prediction_with_its_verdict(
     found = locate(SETTINGS, store, prediction_id)
     assert found is not None
     assert found.rows == [(0.25, {"x": 1.0}), (0.5, {"x": 2.0})]  # sorted by row
-    assert (found.archive, found.event) == (ARCHIVE, event)
+    assert (found.archive, found.event) == (store.url(ARCHIVE_PATH), event)
     assert found.keys == (None, "order-18")
     assert found.verdict is not None
     assert (found.verdict.version, found.verdict.explanation) == ("1", "score 1, threshold 2")
@@ -144,13 +145,13 @@ def test_locate_finds_the_window_of_the_version_among_those_that_share_the_slice
     topic_events["drift"] = [*others, verdict("gs://b/slices/other-0-0-9.parquet", ARCHIVE, explanation="at last")]
     found = locate(SETTINGS, store, prediction_id)
     assert found is not None
-    assert found.archive == store.url(ARCHIVE.removeprefix("gs://b/"))
+    assert found.archive == store.url(ARCHIVE_PATH)
     assert found.verdict is not None
     assert (found.verdict.version, found.verdict.explanation) == ("1", "at last")
     topic_events["drift"] = others
     open_window = locate(SETTINGS, store, prediction_id)
     assert open_window is not None
-    assert (open_window.archive, open_window.verdict) == (ARCHIVE, None)
+    assert (open_window.archive, open_window.verdict) == (store.url(ARCHIVE_PATH), None)
 
 
 def test_locate_finds_prediction_of_open_window_on_the_topic(store: Any, topic_events: dict[str, list[Any]]) -> None:
