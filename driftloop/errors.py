@@ -18,7 +18,7 @@ class RegistryUnavailable(DependencyUnavailable):
 
 
 class StorageUnavailable(DependencyUnavailable):
-    """The bucket does not answer."""
+    """The object store does not answer."""
 
 
 class TrainerUnavailable(DependencyUnavailable):

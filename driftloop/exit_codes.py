@@ -18,6 +18,6 @@ class ExitCode(IntEnum):
     TIMED_OUT = 5
     """The retrain had not ended in time; it goes on."""
     UNAVAILABLE = 6
-    """Kafka, the registry, the bucket or the trainer does not answer."""
+    """Kafka, the registry, the object store or the trainer does not answer."""
     REFUSED = 7
     """A valid request is refused, or the thing that it names does not exist."""

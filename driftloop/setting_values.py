@@ -8,6 +8,7 @@ from driftloop.events import require_name
 
 ANY_ORIGIN = "*"
 SQLITE_PREFIX = "sqlite:///"
+STORE_SCHEMES = ("gs", "s3", "az", "file")
 
 MissingValues = Literal["auto", "nan", "none"]
 """What a null in a column of texts or booleans is to the model; ``auto`` finds it out for each column."""
@@ -27,6 +28,30 @@ def require_url(url: str) -> str:
     if not is_valid:
         raise ValueError(f"{url!r} is not a URL: it must start with http:// or https:// and name a host")
     return url
+
+
+def require_store_url(url: str) -> str:
+    """Return the URL of an object store without a slash at its end.
+
+    Raises:
+        ValueError: It has another scheme or none, names no bucket or folder, or has parts that do not belong there.
+    """
+    scheme, separator, root = url.rstrip("/").partition("://")
+    if not separator or scheme not in STORE_SCHEMES:
+        raise ValueError(
+            f"{url!r} is not the URL of an object store: it must be gs://BUCKET, s3://BUCKET, az://CONTAINER or "
+            "file:///FOLDER"
+        )
+    if scheme == "file" and not root.startswith("/"):
+        raise ValueError(f"{url!r} has no absolute path: write file:// and the path, as in file:///var/lib/driftloop")
+    if set(root) & set("@:?#*[]"):  # the message leaves out what may be a password
+        raise ValueError(
+            f"a URL of {scheme}:// has a bucket or container and a folder, and none of @ : ? # * [ ]: credentials are "
+            "taken from the environment, and a server's address from DRIFTLOOP_STORAGE__ENDPOINT"
+        )
+    if {"", ".", ".."} & set(root.removeprefix("/" if scheme == "file" else "").split("/")):
+        raise ValueError(f"{url!r} names no bucket, container or folder, or has an empty part, . or .. in its path")
+    return f"{scheme}://{root}"
 
 
 def require_registry_uri(uri: str) -> str:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin
+from urllib.parse import unquote
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +27,7 @@ from driftloop.errors import InvalidInput
 from driftloop.setting_values import (
     require_model_name,
     require_registry_uri,
+    require_store_url,
     require_type_name,
     require_url,
     split_list,
@@ -164,12 +166,46 @@ class DeadLetterSettings(SettingsSection):
 
 
 class StorageSettings(SettingsSection):
-    """The bucket with references, archive, datasets and artifacts."""
+    """The object store with references, archive, reports, datasets and MLflow's artifacts."""
 
-    bucket: str = Field("driftloop", description="name of the GCS bucket")
-    endpoint: OptionalUrl = Field(
-        None, description="URL of a server that emulates GCS, for use in place of GCS; accessed without credentials"
+    url: Annotated[str, AfterValidator(require_store_url)] = Field(
+        "gs://driftloop",
+        description="URL of the object store: gs://BUCKET, s3://BUCKET, az://CONTAINER or file:///FOLDER; a folder in "
+        "the bucket or the container may follow, as in s3://BUCKET/FOLDER",
     )
+    endpoint: OptionalUrl = Field(
+        None,
+        description="URL of a server to use in place of the store's own: one that emulates GCS, which is accessed "
+        "without credentials, one that speaks S3's protocol, or Azurite with the account's name, as in "
+        "http://127.0.0.1:10000/ACCOUNT",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_bucket(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "bucket" in values:
+            raise ValueError(
+                "DRIFTLOOP_STORAGE__BUCKET is not read any more: in its place set "
+                f"DRIFTLOOP_STORAGE__URL=gs://{values['bucket']}"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _check_endpoint(self) -> Self:
+        if self.endpoint and self.scheme == "file":
+            raise ValueError("a file:// URL has no server: unset DRIFTLOOP_STORAGE__ENDPOINT")
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """The kind of store: gs, s3, az or file."""
+        return self.url.partition("://")[0]
+
+    @property
+    def root(self) -> str:
+        """The URL without its scheme: bucket or container with the folder in it, or the path of a local folder."""
+        root = self.url.partition("://")[2]
+        return unquote(root) if self.scheme == "file" else root
 
 
 class RegistrySettings(SettingsSection):

@@ -39,9 +39,9 @@ class UseCase:
     make_pipeline: Callable[[], Any]
     """Returns a new, unfitted scikit-learn classifier, regressor or pipeline. Its parts must be scikit-learn's own."""
     dvc_file: Path
-    """The ``.dvc`` file of the base dataset; the data itself is in the bucket."""
+    """The ``.dvc`` file of the base dataset; the data itself is in the object store."""
     load_rows: Callable[[], pd.DataFrame]
-    """Returns the dataset from its source: it is uploaded to the bucket, and the producer streams it."""
+    """Returns the dataset from its source: it is uploaded to the object store, and the producer streams it."""
     classes: tuple[Label, ...] | None = None
     """The values of the target, sorted as scikit-learn sorts them; the second of two is the positive class. ``None`` if
     the target is a number."""

@@ -58,7 +58,7 @@ def challenge(
         ChallengeImpossible: The version serves already, does not exist or has no reference, or there are no rows.
         ModelRejected: The champion cannot be loaded.
         AliasMissing: The model has had a champion, and has none any more.
-        DependencyUnavailable: The registry or the bucket does not answer.
+        DependencyUnavailable: The registry or the store does not answer.
     """
     champion, versions = registry.champion_unless_first(), registry.versions()
     if version not in versions:

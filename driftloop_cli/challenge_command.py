@@ -29,7 +29,7 @@ def challenge(
     """Hold a registered version against the champion, and promote it if it passes the gate.
 
     Both score the archive's labelled rows that neither has learned from, in this command; the predictor is not
-    involved. The gate is that of a retrain, with its settings (DRIFTLOOP_GATE__…). Also reads DRIFTLOOP_STORAGE__BUCKET
+    involved. The gate is that of a retrain, with its settings (DRIFTLOOP_GATE__…). Also reads DRIFTLOOP_STORAGE__URL
     and DRIFTLOOP_USE_CASE. The exit code is 3 if the gate rejects the version, and 7 if it cannot be compared.
 
         driftloop challenge 5 --dry-run

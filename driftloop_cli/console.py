@@ -97,7 +97,7 @@ def exit_if_unavailable() -> Iterator[None]:
     try:
         yield
     except DependencyUnavailable as error:
-        setting = " (DRIFTLOOP_STORAGE__BUCKET)" if isinstance(error, StorageUnavailable) else ""
+        setting = " (DRIFTLOOP_STORAGE__URL)" if isinstance(error, StorageUnavailable) else ""
         raise exit_with(ExitCode.UNAVAILABLE, f"{error}{setting}") from error
 
 

@@ -44,7 +44,7 @@ from driftloop.storage.object_store import ObjectStore
 from driftloop_cli.row_keys import last_offsets, name_rows, rows_of_key
 from driftloop_cli.settings import StorageCliSettings
 
-MAX_CLOCK_SKEW = timedelta(minutes=1)  # between the clocks of predictor, broker and bucket
+MAX_CLOCK_SKEW = timedelta(minutes=1)  # between the clocks of predictor, broker and store
 MAX_PARALLEL_READS = 8
 MAX_VERDICTS = 10_000  # since the prediction, of all models; far more than its window can wait for
 OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN, "outcome"]
@@ -207,7 +207,7 @@ def outcomes_of(
 
     Args:
         settings: Where archive and topics are.
-        store: The bucket with the archive.
+        store: The store with the archive.
         prediction_id: The prediction's id.
         prediction: The prediction, of whose keys outcomes may be, too.
     """

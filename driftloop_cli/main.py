@@ -115,7 +115,7 @@ def explain(
 
     A key means the row of this key that was predicted last.
 
-    Also reads DRIFTLOOP_STORAGE__BUCKET. The exit code is 7 if the prediction is not found.
+    Also reads DRIFTLOOP_STORAGE__URL. The exit code is 7 if the prediction is not found.
     """
     from driftloop_cli.explain import explain_prediction  # noqa: PLC0415  # MLflow takes seconds to import
     from driftloop_cli.explanation_lines import explanation_lines  # noqa: PLC0415
@@ -150,7 +150,7 @@ def shadow(
 ) -> None:
     """Compare a version with the predictions that were served, on archived rows whose outcomes are known.
 
-    The version predicts in this command; the predictor is not involved. Also reads DRIFTLOOP_STORAGE__BUCKET and
+    The version predicts in this command; the predictor is not involved. Also reads DRIFTLOOP_STORAGE__URL and
     DRIFTLOOP_USE_CASE.
 
         driftloop shadow --version 3 --last 20000
@@ -183,13 +183,13 @@ def restore(
 ) -> None:
     """Restore the file that a version was trained on, byte for byte, with its .dvc file.
 
-    Needs the bucket and MLflow, and no repository; also reads DRIFTLOOP_STORAGE__BUCKET. The exit code is 7 if the file
-    does not exist any more, or if the folder has another file of that name. DVC alone does the same with the .dvc file
-    among the artifacts of the version's run:
+    Needs the object store and MLflow, and no repository; also reads DRIFTLOOP_STORAGE__URL. The exit code is 7 if the
+    file does not exist any more, or if the folder has another file of that name. DVC alone does the same with the .dvc
+    file among the artifacts of the version's run:
 
         mlflow artifacts download --run-id RUN --artifact-path dataset --dst-path .
 
-        cd dataset && dvc init --no-scm && dvc remote add --default bucket gs://driftloop/datasets && dvc pull *.dvc
+        cd dataset && dvc init --no-scm && dvc remote add --default store gs://driftloop/datasets && dvc pull *.dvc
     """
     from driftloop.registry.model_registry import ModelRegistry  # noqa: PLC0415
     from driftloop.storage import dvc  # noqa: PLC0415  # pandas, MLflow and DVC take seconds to import

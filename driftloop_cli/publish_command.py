@@ -20,11 +20,11 @@ def publish(
         typer.Option("--replace", help="publish the present rows as a new version, and have the .dvc file point to it"),
     ] = False,
 ) -> None:
-    """Upload the base dataset of a use case to the bucket, unless it is there, and write a missing .dvc file.
+    """Upload the base dataset of a use case to the object store, unless it is there, and write a missing .dvc file.
 
     The dataset is the Parquet file beside the .dvc file; if there is none, it is made of the rows that the use case
-    loads. Safe to run again. Reads DRIFTLOOP_USE_CASE, DRIFTLOOP_STORAGE__BUCKET and DRIFTLOOP_STORAGE__ENDPOINT. The
-    exit code is 7 if the .dvc file points to a version that neither the bucket has nor the use case's rows are.
+    loads. Safe to run again. Reads DRIFTLOOP_USE_CASE, DRIFTLOOP_STORAGE__URL and DRIFTLOOP_STORAGE__ENDPOINT. The
+    exit code is 7 if the .dvc file points to a version that neither the store has nor the use case's rows are.
 
         DRIFTLOOP_USE_CASE=usecases.loans:usecase driftloop data publish
 
@@ -46,7 +46,7 @@ def publish(
         except ImportError as error:
             raise exit_with(ExitCode.ERROR, str(error)) from error
     done = {
-        "kept": "the bucket has it already",
+        "kept": "the object store has it already",
         "uploaded": "uploaded",
         "pointed": f"uploaded; {use_case.dvc_file} points to it: keep that file in git, and not the data",
     }

@@ -25,7 +25,7 @@ class CliSettings(Settings):
 
 
 class StorageCliSettings(CliSettings):
-    """Settings of commands that also need the bucket."""
+    """Settings of commands that also need the object store."""
 
     storage: StorageSettings = StorageSettings()
 

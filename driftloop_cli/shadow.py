@@ -45,7 +45,7 @@ def evaluate_shadow(settings: ArchivedRowsSettings, version: str, last_rows: int
     """Compare a version with the served predictions on labelled rows of the archive; ``None`` if there are none.
 
     Args:
-        settings: Registry, bucket and use case.
+        settings: Registry, store and use case.
         version: The version to load.
         last_rows: How many of the latest labelled rows to use; ``None`` for all.
 

@@ -63,7 +63,9 @@ class Stack:
         self.folder = settings.stack.data_dir.resolve()
         self.kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{settings.stack.kafka_port}")
         self.topics = TopicsSettings()
-        self.storage = StorageSettings(bucket=services.BUCKET, endpoint=f"http://127.0.0.1:{settings.stack.gcs_port}")
+        self.storage = StorageSettings(
+            url=f"gs://{services.BUCKET}", endpoint=f"http://127.0.0.1:{settings.stack.gcs_port}"
+        )
         self.use_cases = services.served_use_cases(settings, extra_settings)
         first = self.use_cases[0]
         self.registry = first.registry
@@ -72,9 +74,7 @@ class Stack:
         self.components: dict[str, Component] = {
             "kafka": kafka.kafka_component(self.folder / "kafka", ours.kafka_port, ours.kafka_controller_port),
             "gcs": gcs.gcs_component(self.folder / "gcs", ours.gcs_port, services.BUCKET),
-            "mlflow": mlflow.mlflow_component(
-                self.folder / "mlflow", ours.mlflow_port, services.BUCKET, f"http://127.0.0.1:{ours.gcs_port}"
-            ),
+            "mlflow": mlflow.mlflow_component(self.folder / "mlflow", ours.mlflow_port, self.storage),
         }
         described = services.shared_components(settings, first.environment)
         for served in self.use_cases:
@@ -275,12 +275,12 @@ class Stack:
                     ) from error
 
     def publish_dataset(self, name: str) -> None:
-        """Put a use case's base dataset into the bucket, in a process of its own: DVC retries for long without it.
+        """Put a use case's base dataset into the store, in a process of its own: DVC retries for long without it.
 
         Raises:
-            StackStartError: The dataset is not in the bucket.
+            StackStartError: The dataset is not in the store.
         """
-        self._log_line(f"{name}: looks for its base dataset in the bucket, and puts it there if it is missing")
+        self._log_line(f"{name}: looks for its base dataset in the object store, and puts it there if it is missing")
         done = subprocess.run(
             [sys.executable, "-m", "driftloop_cli.publish_command"],
             env={**os.environ, **self.use_case(name).environment, FOLDER_VARIABLE: str(self.folder)},
@@ -292,7 +292,7 @@ class Stack:
         )
         if done.returncode:
             message = f"{done.stdout}{done.stderr}".strip()[-1000:]
-            raise StackStartError(f"the base dataset of {name} is not in the bucket: {message}")
+            raise StackStartError(f"the base dataset of {name} is not in the object store: {message}")
         self._log_line("\n".join(f"{name}: {line}" for line in done.stdout.splitlines()))
 
 

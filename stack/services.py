@@ -17,7 +17,7 @@ SHARED = ("drift_worker",)
 OF_EACH_USE_CASE = ("trainer", "predictor")
 NAMES = (*OF_EACH_USE_CASE, *SHARED)
 """The services of a stack with one use case."""
-BUCKET = "driftloop"
+BUCKET = "driftloop"  # of the server that emulates GCS
 API_KEY = "only-for-this-machine"  # the stack listens on the loopback address only
 
 
@@ -82,7 +82,7 @@ def environment(settings: StackSettings, position: int = 0) -> dict[str, str]:
     reference, use_case = settings.use_case[position]
     return {
         "DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{ours.kafka_port}",
-        "DRIFTLOOP_STORAGE__BUCKET": BUCKET,
+        "DRIFTLOOP_STORAGE__URL": f"gs://{BUCKET}",
         "DRIFTLOOP_STORAGE__ENDPOINT": f"http://127.0.0.1:{ours.gcs_port}",
         "DRIFTLOOP_REGISTRY__URI": f"http://127.0.0.1:{ours.mlflow_port}",
         "DRIFTLOOP_REGISTRY__MODEL": use_case.name,

@@ -17,7 +17,7 @@ from stack.settings import StackSettings
 
 DESCRIPTION = """Start Kafka, a GCS server, MLflow, the drift worker, and for each use case a predictor and a trainer.
 
-Base datasets are put under DVC and into the bucket, and a first version is trained where there is none. Ctrl-C stops
+Base datasets are put under DVC and into the store, and a first version is trained where there is none. Ctrl-C stops
 everything and keeps the data. Settings of the services, such as DRIFTLOOP_WINDOW__ROWS, are passed on to them.
 """
 EXAMPLES = """make up USE_CASE=usecases.loans:usecase

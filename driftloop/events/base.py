@@ -20,7 +20,7 @@ USUAL_NAME = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9_.-]{0,100}")  # the checks tak
 
 
 def require_name(name: str) -> str:
-    """Return the name of a model, version or topic if it can be a part of a path, as it is in the bucket and on disk.
+    """Return the name of a model, version or topic if it can be a part of a path, as it is in the store and on disk.
 
     Every such name that is read from an event is read by this function.
 

@@ -1,1 +1,1 @@
-"""The bucket: objects, references, the archive of labelled rows, and datasets under DVC."""
+"""The object store: objects, references, the archive of labelled rows, and datasets under DVC."""

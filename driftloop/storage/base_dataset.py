@@ -1,4 +1,4 @@
-"""Publish a use case's base dataset: the file that its ``.dvc`` file points to, in the bucket."""
+"""Publish a use case's base dataset: the file that its ``.dvc`` file points to, in the store."""
 
 import os
 import tempfile
@@ -28,36 +28,36 @@ class PublishSettings(BaseSettings):
 
 
 class BaseDatasetDiffers(Rejected):
-    """The bucket lacks the version that the pointer names, and the use case's rows are another one."""
+    """The store lacks the version that the pointer names, and the use case's rows are another one."""
 
 
 class PublishedDataset(NamedTuple):
-    """The base dataset as the bucket has it now."""
+    """The base dataset as the store has it now."""
 
     name: str
     md5: str
     action: Literal["kept", "uploaded", "pointed"]
-    """Whether the bucket had it already, it was uploaded, or the ``.dvc`` file was written for it as well."""
+    """Whether the store had it already, it was uploaded, or the ``.dvc`` file was written for it as well."""
     local_differs: bool = False
     """Whether the file beside the ``.dvc`` file is another version than the one that is used."""
 
 
 def publish(storage: StorageSettings, use_case: UseCase, *, replace: bool = False) -> PublishedDataset:
-    """Make sure that the bucket has the dataset version that the use case's ``.dvc`` file names.
+    """Make sure that the store has the dataset version that the use case's ``.dvc`` file names.
 
     The dataset is the file beside the ``.dvc`` file, which has its name without the suffix. If there is none, it is
     made of the rows that the use case loads. Without a ``.dvc`` file, one is written for it.
 
     Args:
-        storage: The bucket.
+        storage: The store.
         use_case: The use case.
         replace: Publish the present file or rows as a new version, and point to that instead.
 
     Raises:
         InvalidInput: The use case's ``dvc_file`` has another suffix, or cannot be written.
         DatasetVersionNotFound: The ``.dvc`` file is not one of a single file.
-        BaseDatasetDiffers: The bucket does not have the version, and it cannot be made of the present rows.
-        StorageUnavailable: The bucket does not answer.
+        BaseDatasetDiffers: The store does not have the version, and it cannot be made of the present rows.
+        StorageUnavailable: The store does not answer.
     """
     if use_case.dvc_file.suffix != POINTER_SUFFIX:
         raise InvalidInput(
@@ -72,8 +72,8 @@ def publish(storage: StorageSettings, use_case: UseCase, *, replace: bool = Fals
     with _dataset_file(use_case, data) as file:
         if wanted is not None and (md5 := dvc.md5_of(file)) != wanted.md5:
             raise BaseDatasetDiffers(
-                f"the bucket does not have {wanted.name} with md5 {wanted.md5}, which {use_case.dvc_file} points to, "
-                f"and the rows of {use_case.name} are another version, with md5 {md5}: delete {data} if it is out "
+                f"the object store does not have {wanted.name} with md5 {wanted.md5}, which {use_case.dvc_file} points "
+                f"to, and the rows of {use_case.name} are another version, with md5 {md5}: delete {data} if it is out "
                 "of date, or publish these rows as a new version: driftloop data publish --replace"
             )
         text = dvc.push(storage, file)

@@ -1,10 +1,11 @@
-"""Dataset versions: Parquet files in the bucket under DVC, each identified by its pointer, the text of a ``.dvc`` file.
+"""Dataset versions: Parquet files in the object store under DVC, each identified by its pointer: a ``.dvc`` file.
 
 A pointer gives back exactly the bytes that were pushed, with these functions or with plain ``dvc pull``. The pointer of
 the dataset that a model version was trained on is stored among the artifacts of its MLflow run.
 """
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,19 +19,22 @@ import yaml
 
 from driftloop.errors import DriftloopError, RegistryRefused
 from driftloop.settings import StorageSettings
+from driftloop.storage.file_systems import azure_connection_string
 from driftloop.storage.object_store import ObjectStore
 
 if TYPE_CHECKING:
     from driftloop.registry.model_registry import ModelRegistry
 
-REMOTE_PREFIX = "datasets"  # folder of the bucket that is DVC's remote
+REMOTE_PREFIX = "datasets"  # folder of the store that is DVC's remote
 ARTIFACT_DIR = "dataset"  # folder of a run's artifacts that holds the pointer
 INSTALL_HINT = "pip install 'driftloop[datasets]'"
-PRELOAD_MODULES = (
-    *("dvc.repo", "dvc.repo.index", "dvc.scm", "dvc_gs", "dvc_render"),
-    *("gcsfs", "gcsfs.extended_gcsfs", "networkx", "ruamel.yaml"),
-)
-"""Modules that DVC imports on first use. A process that has imported them pushes a file in 0.4 s instead of 1.8 s."""
+PRELOAD_MODULES = ("dvc.repo", "dvc.repo.index", "dvc.scm", "dvc_render", "networkx", "ruamel.yaml")
+STORE_PRELOAD_MODULES = {
+    "gs": ("dvc_gs", "gcsfs", "gcsfs.extended_gcsfs"),
+    "s3": ("dvc_s3", "s3fs", "aiobotocore.session"),
+    "az": ("dvc_azure", "adlfs", "azure.storage.blob.aio"),
+    "file": (),
+}
 
 
 class DatasetVersionNotFound(DriftloopError):
@@ -47,20 +51,28 @@ class DvcPointer(NamedTuple):
 
 
 class RestoredDataset(NamedTuple):
-    """A dataset file that was fetched from the bucket."""
+    """A dataset file that was fetched from the store."""
 
     path: Path
     rows: int
     md5: str
 
 
+def preload_modules(storage: StorageSettings) -> tuple[str, ...]:
+    """Return the modules that DVC imports on first use with a store.
+
+    A process that has imported them pushes a file to GCS in 0.4 s instead of 1.8 s.
+    """
+    return (*PRELOAD_MODULES, *STORE_PRELOAD_MODULES[storage.scheme])
+
+
 def push(storage: StorageSettings, file: Path) -> str:
-    """Store a file in the bucket as a dataset version and return its pointer.
+    """Store a file as a dataset version and return its pointer.
 
     Pushing the same bytes under the same name again gives the same version.
 
     Raises:
-        StorageUnavailable: if the bucket does not answer.
+        StorageUnavailable: if the store does not answer.
     """
     with _temporary_repo(storage) as (folder, repo):
         copy = folder / file.name
@@ -71,10 +83,10 @@ def push(storage: StorageSettings, file: Path) -> str:
 
 
 def is_pushed(storage: StorageSettings, pointer: DvcPointer) -> bool:
-    """Tell whether the bucket has the file that a pointer names.
+    """Tell whether the store has the file that a pointer names.
 
     Raises:
-        StorageUnavailable: if the bucket does not answer.
+        StorageUnavailable: if the store does not answer.
     """
     return ObjectStore(storage).exists(f"{REMOTE_PREFIX}/files/md5/{pointer.md5[:2]}/{pointer.md5[2:]}")
 
@@ -83,8 +95,8 @@ def pull(storage: StorageSettings, pointer: str, into: Path) -> Path:
     """Fetch the file that a pointer names, byte for byte, into a folder; a file that is there already is kept.
 
     Raises:
-        DatasetVersionNotFound: if the bucket does not have the file, or the folder has another file of that name.
-        StorageUnavailable: if the bucket does not answer.
+        DatasetVersionNotFound: if the store does not have the file, or the folder has another file of that name.
+        StorageUnavailable: if the store does not answer.
     """
     target = parse_pointer(pointer)
     path = into / target.name
@@ -103,12 +115,12 @@ def pull(storage: StorageSettings, pointer: str, into: Path) -> Path:
             repo.pull(targets=[f"{fetched}.dvc"])
         except DvcException as error:
             raise DatasetVersionNotFound(
-                f"gs://{storage.bucket}/{REMOTE_PREFIX} does not have {target.name} with md5 {target.md5}: "
+                f"{storage.url}/{REMOTE_PREFIX} does not have {target.name} with md5 {target.md5}: "
                 f"DVC raised {type(error).__name__}"
             ) from error
         if (md5 := md5_of(fetched)) != target.md5:
             raise DatasetVersionNotFound(
-                f"gs://{storage.bucket}/{REMOTE_PREFIX} has another file in place of {target.name}: "
+                f"{storage.url}/{REMOTE_PREFIX} has another file in place of {target.name}: "
                 f"{fetched.stat().st_size:,} bytes with md5 {md5}, not {target.md5}"
             )
         into.mkdir(parents=True, exist_ok=True)
@@ -119,8 +131,8 @@ def restore(storage: StorageSettings, pointer: str, into: Path) -> RestoredDatas
     """Fetch the file that a pointer names and write its ``.dvc`` file next to it, as plain DVC does.
 
     Raises:
-        DatasetVersionNotFound: if the bucket does not have the file, or the folder has another file of that name.
-        StorageUnavailable: if the bucket does not answer.
+        DatasetVersionNotFound: if the store does not have the file, or the folder has another file of that name.
+        StorageUnavailable: if the store does not answer.
     """
     path = pull(storage, pointer, into)
     path.with_name(f"{path.name}.dvc").write_text(pointer)
@@ -128,7 +140,7 @@ def restore(storage: StorageSettings, pointer: str, into: Path) -> RestoredDatas
 
 
 def make_pointer(file: Path) -> str:
-    """Return the pointer of a file, as :func:`push` returns it, without a bucket."""
+    """Return the pointer of a file, as :func:`push` returns it, without a store."""
     return f"outs:\n- md5: {md5_of(file)}\n  size: {file.stat().st_size}\n  hash: md5\n  path: {file.name}\n"
 
 
@@ -192,7 +204,7 @@ def md5_of(file: Path) -> str:
 
 @contextmanager
 def _temporary_repo(storage: StorageSettings) -> Iterator[tuple[Path, Any]]:
-    """Create a DVC repository in a temporary folder with the bucket as its remote, and delete it afterwards."""
+    """Create a DVC repository in a temporary folder with the object store as its remote, and delete it afterwards."""
     try:
         from dvc.repo import Repo  # noqa: PLC0415  # only installed with driftloop[datasets]
     except ImportError as error:
@@ -200,15 +212,46 @@ def _temporary_repo(storage: StorageSettings) -> Iterator[tuple[Path, Any]]:
 
     logging.getLogger("dvc").setLevel(logging.WARNING)  # it logs every new repository, and these exist for seconds
     ObjectStore(storage).require_answer()  # fail early: DVC retries for long without a log; also sets up gcsfs
-    remote: dict[str, object] = {"url": f"gs://{storage.bucket}/{REMOTE_PREFIX}"}
-    if storage.endpoint:
-        remote |= {"endpointurl": storage.endpoint, "allow_anonymous_login": True}
     with tempfile.TemporaryDirectory(prefix="driftloop-dataset-") as name:
         folder = Path(name) / "repository"
         (folder / ".dvc").mkdir(parents=True)
-        core = {"remote": "bucket", "no_scm": True, "analytics": False, "site_cache_dir": f"{name}/cache"}
-        repo = Repo(str(folder), config={"core": core, "remote": {"bucket": remote}})
+        core = {"remote": "store", "no_scm": True, "analytics": False, "site_cache_dir": f"{name}/cache"}
+        repo = Repo(str(folder), config={"core": core, "remote": {"store": _remote(storage)}})
         try:
             yield folder, repo
         finally:
             repo.close()
+
+
+def _remote(storage: StorageSettings) -> dict[str, object]:
+    """Return DVC's configuration of the store as its remote. Credentials are those of the environment, as elsewhere.
+
+    Raises:
+        InvalidInput: ``storage.endpoint`` needs environment variables that are not set.
+    """
+    root = f"{storage.root}/{REMOTE_PREFIX}"
+    match storage.scheme, storage.endpoint:
+        case "gs", str(endpoint):
+            return {"url": f"gs://{root}", "endpointurl": endpoint, "allow_anonymous_login": True}
+        case "s3", str(endpoint):
+            return {"url": f"s3://{root}", "endpointurl": endpoint}
+        case "az", str(endpoint):
+            return {"url": f"azure://{root}", "connection_string": azure_connection_string(endpoint)}
+        case "az", _:
+            return {"url": f"azure://{root}", **_azure_account()}
+        case "file", _:
+            return {"url": root}
+        case scheme, _:
+            return {"url": f"{scheme}://{root}"}
+
+
+def _azure_account() -> dict[str, object]:
+    """Return what DVC reads from other variables than adlfs does, which opens the store elsewhere."""
+    variables = {
+        "account_name": "AZURE_STORAGE_ACCOUNT_NAME",
+        "account_key": "AZURE_STORAGE_ACCOUNT_KEY",
+        "client_id": "AZURE_STORAGE_CLIENT_ID",
+        "client_secret": "AZURE_STORAGE_CLIENT_SECRET",
+        "tenant_id": "AZURE_STORAGE_TENANT_ID",
+    }
+    return {option: os.environ[name] for option, name in variables.items() if os.environ.get(name)}

@@ -1,4 +1,4 @@
-"""The bucket, and its layout.
+"""The object store, which is a bucket, a container or a folder, and its layout.
 
 references/<model>/<version>/<run>/  reference rows, drift profile and gate evaluation of a version
 slices/<topic>/                 archived slices, see driftloop.archive.layout
@@ -8,11 +8,10 @@ datasets/                       DVC's remote
 mlflow/                         artifacts of the MLflow server
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import BinaryIO, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import pandas as pd
 import pyarrow as pa
@@ -20,26 +19,9 @@ import pyarrow.parquet as pq
 
 from driftloop.errors import StorageUnavailable
 from driftloop.settings import StorageSettings
-
-# gcsfs reads this variable when it is imported. With the feature on, it queries whether the bucket has a hierarchical
-# namespace, which hangs with servers that merely emulate GCS. Nothing here needs such a namespace.
-os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-
+from driftloop.storage import file_systems
 
 BLOCK_BYTES = 2**20  # that a request for a part of an object asks for, at least
-
-
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Raise :class:`StorageUnavailable` for errors that gcsfs retries; it has then retried for half a minute."""
-    try:
-        yield
-    except Exception as error:
-        from gcsfs.retry import is_retriable  # noqa: PLC0415  # see ObjectStore
-
-        if is_retriable(error) or isinstance(error, TimeoutError):
-            raise StorageUnavailable(f"the bucket does not answer: {type(error).__name__}: {error}") from error
-        raise
 
 
 class StoredObject(NamedTuple):
@@ -53,65 +35,72 @@ class StoredObject(NamedTuple):
 
 
 class ObjectStore:
-    """A GCS bucket. Paths are relative to the bucket; a written object appears whole or not at all.
+    """An object store. Paths are relative to its URL; a written object appears whole or not at all.
 
-    Every method that accesses the bucket raises :class:`StorageUnavailable` if the bucket does not answer.
+    Every method that accesses the store raises :class:`StorageUnavailable` if it does not answer. A client has then
+    tried for up to a minute, or two if the server accepts connections and does not answer.
     """
 
     def __init__(self, storage: StorageSettings) -> None:
-        """Create the client, which connects on first use.
+        """Create the client, which connects on first use. See :func:`file_systems.open_file_system` for its errors."""
+        self._url = storage.url
+        self._files, self._prefix, self._modified_key, self._is_retriable = file_systems.open_file_system(storage)
 
-        If ``storage.endpoint`` is set, it connects to that server and without credentials.
-        """
-        import gcsfs  # noqa: PLC0415  # takes a second, and not every importer of this module opens a bucket
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise :class:`StorageUnavailable` for errors after which the same call may succeed later."""
+        try:
+            yield
+        except Exception as error:
+            for cause in file_systems.causes(error):
+                if isinstance(cause, TimeoutError) or self._is_retriable(cause):
+                    raise StorageUnavailable(
+                        f"the object store {self._url} does not answer: {type(cause).__name__}: {cause}"
+                    ) from error
+            raise
 
-        self.name = storage.bucket
-        self._files = (
-            gcsfs.GCSFileSystem(token="anon", endpoint_url=storage.endpoint, use_listings_cache=False)  # noqa: S106  # no secret
-            if storage.endpoint
-            else gcsfs.GCSFileSystem(use_listings_cache=False)
-        )
-
-    @_translate_errors()
     def require_answer(self, seconds: float = 10) -> Self:
-        """Return the bucket itself if it answers in time: commands need not wait for gcsfs's attempts, half a minute.
+        """Return the store itself if it answers in time: commands need not wait until a client has given up.
 
         Raises:
             StorageUnavailable: It does not.
         """
-        self._files.exists(f"{self.name}/references", timeout=seconds)
+        with self._translate_errors():
+            self._files.exists(f"{self._prefix}references", timeout=seconds)
         return self
 
     def url(self, path: str) -> str:
-        """Return the gs:// URL of a path."""
-        return f"gs://{self.name}/{path}"
+        """Return the URL of a path."""
+        return f"{self._url}/{path}"
 
-    @_translate_errors()
     def exists(self, path: str) -> bool:
         """Tell whether there is an object at ``path``."""
-        return bool(self._files.exists(f"{self.name}/{path}"))
+        with self._translate_errors():
+            return bool(self._files.exists(f"{self._prefix}{path}"))
 
-    @_translate_errors()
     def write(self, path: str, content: bytes) -> None:
         """Write an object; an existing one is replaced."""
-        self._files.pipe_file(f"{self.name}/{path}", content)
+        with self._translate_errors():
+            self._files.pipe_file(f"{self._prefix}{path}", content)
 
-    @_translate_errors()
     def read(self, path: str) -> bytes:
         """Return the content of an object. Raise :class:`FileNotFoundError` if there is none."""
-        return bytes(self._files.cat_file(f"{self.name}/{path}"))
+        with self._translate_errors():
+            return bytes(self._files.cat_file(f"{self._prefix}{path}"))
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
         """Open an object for reading parts of it. Raise :class:`FileNotFoundError` if there is none."""
-        with _translate_errors(), self._files.open(f"{self.name}/{path}", "rb", block_size=BLOCK_BYTES) as opened:
+        with (
+            self._translate_errors(),
+            self._files.open(f"{self._prefix}{path}", "rb", block_size=BLOCK_BYTES) as opened,
+        ):
             yield opened
 
-    @_translate_errors()
     def delete(self, path: str) -> None:
         """Delete an object if it exists: a retried request may find it deleted already."""
-        with suppress(FileNotFoundError):
-            self._files.rm_file(f"{self.name}/{path}")
+        with self._translate_errors(), suppress(FileNotFoundError):
+            self._files.rm_file(f"{self._prefix}{path}")
 
     def write_parquet(self, path: str, rows: pd.DataFrame | pa.Table) -> None:
         """Write a table, or a frame without its index, as a Parquet file."""
@@ -130,23 +119,23 @@ class ObjectStore:
         """Read the Parquet file at ``path``, or some of its columns, or rows that match all filters, as a table."""
         return pq.read_table(pa.BufferReader(self.read(path)), columns=columns, filters=filters)
 
-    @_translate_errors()
     def list_paths(self, path: str) -> list[str]:
         """List the paths that start with ``path``, sorted."""
-        return sorted(file.removeprefix(f"{self.name}/") for file in self._files.glob(f"{self.name}/{path}*"))
+        return [found.path for found in self.list_objects(path)]
 
-    @_translate_errors()
     def list_objects(self, prefix: str) -> list[StoredObject]:
-        """List the objects whose path starts with ``prefix``, sorted; after a slash at its end also those deeper."""
-        url = f"{self.name}/{prefix}"
-        infos = self._files.find(url, detail=True) if prefix.endswith("/") else self._files.glob(f"{url}*", detail=True)
+        """List the objects whose path starts with ``prefix``, sorted, also those in folders below it."""
+        folder, _, name = prefix.rpartition("/")
+        with self._translate_errors():
+            found: dict[str, dict[str, Any]] = self._files.find(f"{self._prefix}{folder}", prefix=name, detail=True)
         return sorted(
-            StoredObject(path.removeprefix(f"{self.name}/"), int(info["size"]), info["mtime"])
-            for path, info in infos.items()
+            StoredObject(path.removeprefix(self._prefix), int(info["size"]), info[self._modified_key])
+            for path, info in found.items()
         )
 
-    @_translate_errors()
     def list_modified_before(self, path: str, at: datetime) -> list[str]:
-        """List the paths below a folder modified before a time of the bucket's clock, sorted by name."""
-        files = self._files.find(f"{self.name}/{path}", detail=True)
-        return sorted(file.removeprefix(f"{self.name}/") for file, info in files.items() if info["mtime"] < at)
+        """List the paths below a folder modified before a time of the store's clock, sorted by name.
+
+        S3 and Azure have whole seconds.
+        """
+        return [found.path for found in self.list_objects(f"{path.rstrip('/')}/") if found.modified < at]

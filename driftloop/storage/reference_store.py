@@ -1,4 +1,4 @@
-"""References in the bucket: rows and drift profile of a version's training, and its evaluation at the gate.
+"""References in the store: rows and drift profile of a version's training, and its evaluation at the gate.
 
 The trainer saves the reference before an alias can name the version. The drift worker loads it by the version that an
 event carries. So a new version brings its own reference, and no service has to be notified or reconfigured.
@@ -35,11 +35,11 @@ class ReferenceUnavailable(DriftloopError):
 
 
 class ReferenceMissing(ReferenceUnavailable):
-    """A version has no reference in the bucket."""
+    """A version has no reference in the store."""
 
 
 def reference_prefix(model: str, version: str, run_id: str = "") -> str:
-    """Return the folder of the bucket that holds the reference of a version, of a run if it is known.
+    """Return the folder of the store that holds the reference of a version, of a run if it is known.
 
     Raises:
         ValueError: A name would lead to another folder.
@@ -60,7 +60,7 @@ def find_reference(store: ObjectStore, model: str, version: str, run_id: str = "
     """Return the folder of a version's reference, which need not exist: of a run, or else the one saved last.
 
     Raises:
-        StorageUnavailable: if the bucket does not answer.
+        StorageUnavailable: if the store does not answer.
     """
     if not run_id:
         with suppress(FileNotFoundError):
@@ -79,7 +79,7 @@ def load_reference(store: ObjectStore, model: str, version: str, run_id: str = "
     Raises:
         ReferenceMissing: if an object is missing.
         ReferenceUnavailable: if an object cannot be read.
-        StorageUnavailable: if the bucket does not answer.
+        StorageUnavailable: if the store does not answer.
     """
     prefix = find_reference(store, model, version, run_id)
     profile = _load_profile(store, model, version, prefix)
@@ -125,7 +125,7 @@ def load_gate_evaluation(store: ObjectStore, model: str, version: str, run_id: s
 
     Raises:
         ReferenceUnavailable: if the object cannot be read.
-        StorageUnavailable: if the bucket does not answer.
+        StorageUnavailable: if the store does not answer.
     """
     path = f"{find_reference(store, model, version, run_id)}/gate_evaluation.json"
     try:

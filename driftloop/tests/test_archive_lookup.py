@@ -13,7 +13,6 @@ from driftloop.archive.layout import ArchivedFile, merged_path, slice_path
 from driftloop.archive.lookup import MAX_FILES, SMALL_BYTES, FoundRows, candidates, find_rows
 from driftloop.events import Window, new_event_id
 from driftloop.storage.object_store import ObjectStore
-from tests.support.drift_windows import FolderStore
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -48,7 +47,7 @@ class CountingFile:
 
 
 def test_row_of_a_large_file_is_found_by_reading_a_part_of_it(
-    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [f"{number:032x}" for number in range(ROWS)]
     rows = rows_of(*ids).assign(x=np.random.default_rng(1).random(ROWS))

@@ -70,7 +70,7 @@ def test_command_publishes_and_refuses_with_its_exit_code(
     storage: StorageSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOURLY_POINTER", str(tmp_path / "hourly.parquet.dvc"))
-    monkeypatch.setenv("DRIFTLOOP_STORAGE__BUCKET", storage.bucket)
+    monkeypatch.setenv("DRIFTLOOP_STORAGE__URL", storage.url)
     monkeypatch.setenv("DRIFTLOOP_STORAGE__ENDPOINT", str(storage.endpoint))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "published_usecase.py").write_text(

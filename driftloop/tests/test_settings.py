@@ -117,6 +117,52 @@ def test_an_empty_optional_url_is_not_set(monkeypatch: pytest.MonkeyPatch) -> No
     assert StorageSettings(endpoint="").endpoint is None
 
 
+@pytest.mark.parametrize(
+    ("url", "scheme", "root"),
+    [
+        ("gs://my-bucket", "gs", "my-bucket"),
+        ("s3://my-bucket/a/b/", "s3", "my-bucket/a/b"),
+        ("az://container/loans", "az", "container/loans"),
+        ("file:///var/lib/driftloop%20store", "file", "/var/lib/driftloop store"),
+    ],
+)
+def test_storage_settings_split_the_url_of_a_store(url: str, scheme: str, root: str) -> None:
+    settings = StorageSettings(url=url)
+    assert (settings.url, settings.scheme, settings.root) == (url.rstrip("/"), scheme, root)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"URL": "my-bucket"}, "URL: 'my-bucket' is not the URL of an object store: it must be gs://BUCKET"),
+        ({"URL": "http://my-bucket"}, "URL: 'http://my-bucket' is not the URL of an object store"),
+        ({"URL": "gs://"}, "URL: 'gs://' is not the URL of an object store"),
+        ({"URL": "gs://b//x"}, "URL: 'gs://b//x' names no bucket, container or folder, or has an empty part"),
+        ({"URL": "file:///a/../b"}, "URL: 'file:///a/../b' names no bucket"),
+        ({"URL": "file://folder"}, "URL: 'file://folder' has no absolute path"),
+        ({"URL": "s3://key:secret@bucket"}, "URL: a URL of s3:// has a bucket or container and a folder, and none of"),
+        ({"BUCKET": "mine"}, "DRIFTLOOP_STORAGE__BUCKET is not read any more: in its place set "),
+        ({"BUCKET": "mine"}, "set DRIFTLOOP_STORAGE__URL=gs://mine"),
+        ({"URL": "file:///a", "ENDPOINT": "http://x"}, "unset DRIFTLOOP_STORAGE__ENDPOINT"),
+    ],
+)
+def test_wrong_store_is_refused_with_the_value_to_give(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(f"DRIFTLOOP_STORAGE__{name}", value)
+    with pytest.raises(InvalidSettings) as error:
+        load_settings(StoreSettings)
+    assert message in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+class StoreSettings(Settings):
+    """Settings of a service with an object store."""
+
+    storage: StorageSettings = StorageSettings()
+
+
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "https://user:secret@mlflow.example/path", "sqlite:///m.db"])
 def test_registry_settings_accept_servers_and_sqlite(uri: str) -> None:
     assert RegistrySettings(uri=uri, model="m").uri == uri

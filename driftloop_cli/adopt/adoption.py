@@ -124,7 +124,7 @@ def adopt(settings: AdoptSettings, options: AdoptionOptions, conversation: Conve
         NotAdoptable: The version cannot be adopted, or a person has refused.
         ModelRejected: The file cannot be loaded as services load it.
         InvalidInput: The rows do not fit.
-        DependencyUnavailable: The registry or the bucket does not answer.
+        DependencyUnavailable: The registry or the store does not answer.
     """
     report = conversation.report
     registry = ModelRegistry(settings.registry.model_copy(update={"model": options.model}))

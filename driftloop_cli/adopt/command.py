@@ -96,8 +96,8 @@ def adopt(
     """Make a version that is served and watched of any scikit-learn model in MLflow, however it was logged.
 
     The version becomes a new one in skops' format, with signature, example and reference. Reads
-    DRIFTLOOP_REGISTRY__URI, DRIFTLOOP_REGISTRY__TRUSTED_TYPES, DRIFTLOOP_STORAGE__BUCKET and DRIFTLOOP_WINDOW__ROWS.
-    The exit code is 7 if the version cannot be adopted, 2 if the rows do not fit, and 6 if MLflow or the bucket does
+    DRIFTLOOP_REGISTRY__URI, DRIFTLOOP_REGISTRY__TRUSTED_TYPES, DRIFTLOOP_STORAGE__URL and DRIFTLOOP_WINDOW__ROWS.
+    The exit code is 7 if the version cannot be adopted, 2 if the rows do not fit, and 6 if MLflow or the store does
     not answer.
 
         driftloop adopt churn --data rows.parquet --target left --time day --promote

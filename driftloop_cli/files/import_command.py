@@ -55,7 +55,7 @@ def import_predictions(
     """Publish what another system has answered, marked as imported, so that the archive starts with a past.
 
     Each feature of DRIFTLOOP_USE_CASE is the column of its name; a query with --sql renames columns. Rows that the
-    archive has are not published again. Also reads DRIFTLOOP_STORAGE__BUCKET. The exit code is 2 if a column or a value
+    archive has are not published again. Also reads DRIFTLOOP_STORAGE__URL. The exit code is 2 if a column or a value
     is invalid.
 
         driftloop import predictions answers.parquet --prediction score --time answered_at --outcome repaid

@@ -62,7 +62,7 @@ def load(
     """Publish outcomes from a file, so that quality, gate and retrains know them.
 
     Every row is checked before the first one is published. Rows whose outcome is missing are left out, and so are those
-    that the archive has already: loading a file twice does no harm. Also reads DRIFTLOOP_STORAGE__BUCKET. The exit code
+    that the archive has already: loading a file twice does no harm. Also reads DRIFTLOOP_STORAGE__URL. The exit code
     is 2 if a column or a value is invalid.
 
         driftloop outcomes load repaid.csv --key order --outcome repaid --time paid_at

@@ -65,7 +65,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, rows: pd.DataFrame) -> Path:
 @pytest.fixture(autouse=True)
 def _environment(mlflow_url: str, storage: StorageSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("DRIFTLOOP_REGISTRY__URI", mlflow_url)
-    monkeypatch.setenv("DRIFTLOOP_STORAGE__BUCKET", storage.bucket)
+    monkeypatch.setenv("DRIFTLOOP_STORAGE__URL", storage.url)
     monkeypatch.setenv("DRIFTLOOP_STORAGE__ENDPOINT", str(storage.endpoint))
     monkeypatch.setenv("DRIFTLOOP_WINDOW__ROWS", str(WINDOW_ROWS))
     before = mlflow.get_tracking_uri()

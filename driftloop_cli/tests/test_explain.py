@@ -10,8 +10,8 @@ import pytest
 from driftloop.archive.layout import merged_path
 from driftloop.events import DriftVerdict, Outcome, Prediction, Window, event_id_time, new_event_id
 from driftloop.kafka import reader
-from driftloop.settings import KafkaSettings, RegistrySettings
-from driftloop.storage.object_store import StoredObject
+from driftloop.settings import KafkaSettings, RegistrySettings, StorageSettings
+from driftloop.storage.object_store import ObjectStore, StoredObject
 from driftloop_cli import explain as explain_module
 from driftloop_cli.explain import (
     ExplainedVersion,
@@ -24,20 +24,20 @@ from driftloop_cli.explain import (
 from driftloop_cli.explanation_lines import MAX_ROWS, explanation_lines
 from driftloop_cli.row_keys import rows_of_key
 from driftloop_cli.settings import StorageCliSettings
-from tests.support.drift_windows import FolderStore
 
 NOW = datetime.now(UTC)
 WINDOW = Window(topic="predictions", partition=0, first_offset=0, last_offset=9)
-ARCHIVE = f"gs://b/slices/predictions/{WINDOW.name}.parquet"
+ARCHIVE_PATH = f"slices/predictions/{WINDOW.name}.parquet"
+ARCHIVE = f"gs://b/{ARCHIVE_PATH}"
 SETTINGS = StorageCliSettings(kafka=KafkaSettings(), registry=RegistrySettings(model="m"))
 NO_OUTCOMES = pd.DataFrame(columns=["_id", "_row", "_time", "outcome"])
 
 
-class DisappearingStore(FolderStore):
+class DisappearingStore(ObjectStore):
     """A store of which some objects are deleted after each listing."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        super().__init__(StorageSettings(url=folder.as_uri()))
         self.deleted: set[str] = set()
 
     def list_objects(self, prefix: str) -> list[StoredObject]:
@@ -117,7 +117,7 @@ def test_locate_finds_archived_prediction_with_its_verdict(
     found = locate(SETTINGS, store, prediction_id)
     assert found is not None
     assert found.rows == [(0.25, {"x": 1.0}), (0.5, {"x": 2.0})]  # sorted by row
-    assert (found.archive, found.event) == (ARCHIVE, event)
+    assert (found.archive, found.event) == (store.url(ARCHIVE_PATH), event)
     assert found.keys == (None, "order-18")
     assert found.verdict is not None
     assert (found.verdict.version, found.verdict.explanation) == ("1", "score 1, threshold 2")
@@ -145,13 +145,13 @@ def test_locate_finds_the_window_of_the_version_among_those_that_share_the_slice
     topic_events["drift"] = [*others, verdict("gs://b/slices/other-0-0-9.parquet", ARCHIVE, explanation="at last")]
     found = locate(SETTINGS, store, prediction_id)
     assert found is not None
-    assert found.archive == ARCHIVE
+    assert found.archive == store.url(ARCHIVE_PATH)
     assert found.verdict is not None
     assert (found.verdict.version, found.verdict.explanation) == ("1", "at last")
     topic_events["drift"] = others
     open_window = locate(SETTINGS, store, prediction_id)
     assert open_window is not None
-    assert (open_window.archive, open_window.verdict) == (ARCHIVE, None)
+    assert (open_window.archive, open_window.verdict) == (store.url(ARCHIVE_PATH), None)
 
 
 def test_locate_finds_prediction_of_open_window_on_the_topic(store: Any, topic_events: dict[str, list[Any]]) -> None:
@@ -252,20 +252,20 @@ def test_explanation_of_window_depends_on_archive_verdict_and_report(store: Any)
     report = f"reports/m/1/{WINDOW.name}.html"
     store.write(report, b"")
     explained = explain(store, archived._replace(verdict=verdict()))
-    assert explained.report == dict(explanation_lines(explained))["report"] == f"gs://b/{report}"
+    assert explained.report == dict(explanation_lines(explained))["report"] == store.url(report)
 
 
 def test_explanation_of_reference_says_whether_it_is_complete(store: Any) -> None:
     assert dict(explanation_lines(explain(store, located())))["  reference"].startswith("missing")
     store.write("references/m/1/profile.json", b"")
-    assert dict(explanation_lines(explain(store, located())))["  reference"] == "gs://b/references/m/1"
+    assert dict(explanation_lines(explain(store, located())))["  reference"] == store.url("references/m/1")
 
 
 def test_explain_names_the_reference_of_the_run_that_predicted(store: Any) -> None:
     store.write("references/m/1/last_run", b"second")
     of_first = located(run_id="first")
-    assert explain(store, of_first).reference == "gs://b/references/m/1/first"
-    assert explain(store, located()).reference == "gs://b/references/m/1/second"
+    assert explain(store, of_first).reference == store.url("references/m/1/first")
+    assert explain(store, located()).reference == store.url("references/m/1/second")
 
 
 def test_located_prediction_has_the_verdict_and_the_run_of_its_version(

@@ -408,7 +408,7 @@ def test_error_that_no_command_expects_ends_with_its_message(monkeypatch: pytest
 def test_explain_without_bucket_exits_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain, "explain_prediction", raise_error(StorageUnavailable("no bucket")))
     result = run("explain", "some-id")
-    assert (result.exit_code, result.output) == (ExitCode.UNAVAILABLE, "no bucket (DRIFTLOOP_STORAGE__BUCKET)\n")
+    assert (result.exit_code, result.output) == (ExitCode.UNAVAILABLE, "no bucket (DRIFTLOOP_STORAGE__URL)\n")
 
 
 @pytest.fixture

@@ -196,7 +196,7 @@ def test_compose_has_model_bucket_broker_and_rules_of_the_local_stack(project: d
     for name, settings in own_services.items():
         # Names and partitions of topics are defined in the code only.
         assert not [variable for variable in settings if variable.startswith("DRIFTLOOP_TOPICS__")], name
-        for variable in ("DRIFTLOOP_REGISTRY__MODEL", "DRIFTLOOP_USE_CASE", "DRIFTLOOP_STORAGE__BUCKET"):
+        for variable in ("DRIFTLOOP_REGISTRY__MODEL", "DRIFTLOOP_USE_CASE", "DRIFTLOOP_STORAGE__URL"):
             assert settings.get(variable, stack[variable]) == stack[variable], name
     mounts = {
         name: {v["target"]: Path(v["source"]) for v in service.get("volumes", []) if v["type"] == "bind"}

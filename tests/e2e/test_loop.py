@@ -112,7 +112,7 @@ def test_drift_worker_publishes_verdict_and_archives_window(stack: Stack) -> Non
     assert verdict.rows >= WINDOW_ROWS
     assert {finding.column for finding in verdict.findings} == {*usecase.features, "_prediction"}
     store = ObjectStore(stack.storage)
-    rows = pd.concat(store.read_parquet(url.removeprefix(f"gs://{store.name}/")) for url in verdict.archive)
+    rows = pd.concat(store.read_parquet(url.removeprefix(store.url(""))) for url in verdict.archive)
     assert set(usecase.features) < set(rows.columns) <= set(usecase.features) | RESERVED_COLUMNS
     assert verdict.rows <= len(rows)
     metrics = httpx.get(stack.components["drift_worker"].url + "/metrics").text

@@ -80,9 +80,9 @@ def test_plain_dvc_restores_dataset_by_pointer_of_the_run(stack: Stack, training
     run = stack.registry.client.get_model_version("restored", "1").run_id
     script = f"""
     mlflow artifacts download --run-id {run} --artifact-path dataset --dst-path .
-    cd dataset && dvc init --no-scm && dvc remote add --default bucket gs://{stack.storage.bucket}/datasets
-    dvc remote modify bucket endpointurl {stack.storage.endpoint}
-    dvc remote modify bucket allow_anonymous_login true
+    cd dataset && dvc init --no-scm && dvc remote add --default store {stack.storage.url}/datasets
+    dvc remote modify store endpointurl {stack.storage.endpoint}
+    dvc remote modify store allow_anonymous_login true
     dvc pull *.dvc
     """
     environment = {

@@ -15,8 +15,10 @@ from drift_worker.web.report_queue import ReportQueue
 from drift_worker.web.verdict_cache import VerdictCache
 from driftloop.asgi import refuse_foreign_pages
 from driftloop.events import DriftVerdict, Evaluation, MetricEstimate, QualityVerdict
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import load_profile
-from tests.support.drift_windows import BEGIN, FolderStore, archive_and_judge, make_days, store_reference
+from tests.support.drift_windows import BEGIN, archive_and_judge, make_days, store_reference
+from tests.support.folder_store import folder_store
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -26,9 +28,9 @@ ALL_CHARTS_DRAWN = "() => [...document.querySelectorAll('.chart')].every(chart =
 
 
 @pytest.fixture(scope="module")
-def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[FolderStore, list[DriftVerdict]]:
+def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[ObjectStore, list[DriftVerdict]]:
     """Return verdicts on normal days, one with too few rows, a warm one, and one with an empty column."""
-    store = FolderStore(tmp_path_factory.mktemp("bucket"))
+    store = folder_store(tmp_path_factory.mktemp("store"))
     store_reference(store)
     frames = [
         make_days(1, 3),
@@ -41,7 +43,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> tuple[FolderStore, list[
 
 
 @pytest.fixture(scope="module")
-def url(stream: tuple[FolderStore, list[DriftVerdict]]) -> Iterator[str]:
+def url(stream: tuple[ObjectStore, list[DriftVerdict]]) -> Iterator[str]:
     """Serve the pages and return their URL."""
     store, verdicts = stream
     cache = VerdictCache(max_events=100)
@@ -81,7 +83,7 @@ def url(stream: tuple[FolderStore, list[DriftVerdict]]) -> Iterator[str]:
 
 
 @pytest.fixture(params=["overview", "version", "window"])
-def path(request: pytest.FixtureRequest, stream: tuple[FolderStore, list[DriftVerdict]]) -> str:
+def path(request: pytest.FixtureRequest, stream: tuple[ObjectStore, list[DriftVerdict]]) -> str:
     return {
         "overview": "/",
         "version": "/?model=m&version=1",
@@ -132,7 +134,7 @@ def test_click_on_heatmap_opens_page_of_window(browser: "Browser", url: str) -> 
 
 
 def test_report_is_drawn_without_foreign_requests(
-    browser: "Browser", url: str, stream: tuple[FolderStore, list[DriftVerdict]]
+    browser: "Browser", url: str, stream: tuple[ObjectStore, list[DriftVerdict]]
 ) -> None:
     store, verdicts = stream
     key = ReportKey.for_verdict(verdicts[-2])
@@ -153,7 +155,7 @@ def test_report_is_drawn_without_foreign_requests(
 
 
 def test_page_of_a_failed_report_requests_it_again_but_a_foreign_page_cannot(
-    browser: "Browser", url: str, stream: tuple[FolderStore, list[DriftVerdict]]
+    browser: "Browser", url: str, stream: tuple[ObjectStore, list[DriftVerdict]]
 ) -> None:
     path = f"/reports/m/1/{stream[1][0].window.name}"
     with browser.new_page() as page:

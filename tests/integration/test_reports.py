@@ -22,7 +22,8 @@ from driftloop.events import DriftVerdict
 from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable
-from tests.support.drift_windows import COLUMN_TYPES, FolderStore, archive_and_judge, make_days, store_reference
+from tests.support.drift_windows import COLUMN_TYPES, archive_and_judge, make_days, store_reference
+from tests.support.folder_store import folder_store
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -38,7 +39,7 @@ A, B, C, D = (ReportKey("m", "1", f"predictions-0-{n:012}-{n:012}") for n in ran
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
-    return FolderStore(tmp_path)
+    return folder_store(tmp_path)
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
-"""A bucket in a folder, and a version with a reference and judged windows in it, without Kafka and GCS."""
+"""A store in a folder, and a version with a reference and judged windows in it, without Kafka and GCS."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, Self
 
 import numpy as np
 import pandas as pd
@@ -20,9 +18,10 @@ from driftloop.drift.distances import ColumnType, DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Window
 from driftloop.storage import reference_store
-from driftloop.storage.object_store import ObjectStore, StoredObject
+from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference
 from tests.support.archived_rows import archive_rows
+from tests.support.folder_store import folder_store
 
 ROWS = 100
 """Rows of a window."""
@@ -33,63 +32,6 @@ COLUMN_TYPES: dict[str, ColumnType] = {
     "_prediction": "number",
 }
 BEGIN = datetime(2013, 1, 1, tzinfo=UTC)
-
-
-class FolderStore(ObjectStore):
-    """A bucket whose objects are files in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        """Use a folder, which does not have to exist."""
-        self._folder, self.name = folder, "b"
-
-    def exists(self, path: str) -> bool:
-        """Return whether there is an object."""
-        return (self._folder / path).is_file()
-
-    def write(self, path: str, content: bytes) -> None:
-        """Write an object."""
-        (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (self._folder / path).write_bytes(content)
-
-    def read(self, path: str) -> bytes:
-        """Return an object's content."""
-        return (self._folder / path).read_bytes()
-
-    @contextmanager
-    def open(self, path: str) -> Iterator[BinaryIO]:
-        """Open an object for reading."""
-        with (self._folder / path).open("rb") as opened:
-            yield opened
-
-    def require_answer(self, _: float = 10) -> Self:
-        """Return the bucket, which answers."""
-        return self
-
-    def delete(self, path: str) -> None:
-        """Delete an object."""
-        (self._folder / path).unlink(missing_ok=True)
-
-    def list_paths(self, path: str) -> list[str]:
-        """Return the paths that begin with ``path``."""
-        return sorted(str(file.relative_to(self._folder)) for file in self._folder.glob(f"{path}*"))
-
-    def list_objects(self, prefix: str) -> list[StoredObject]:
-        """Return the objects whose path begins with ``prefix``, after a slash at its end also those deeper."""
-        found = (self._folder / prefix).rglob("*") if prefix.endswith("/") else self._folder.glob(f"{prefix}*")
-        return sorted(
-            StoredObject(
-                str(file.relative_to(self._folder)),
-                file.stat().st_size,
-                datetime.fromtimestamp(file.stat().st_mtime, UTC),
-            )
-            for file in found
-            if file.is_file()
-        )
-
-    def list_modified_before(self, path: str, at: datetime) -> list[str]:
-        """Return the paths below a folder that were written before a time."""
-        files = [file for file in (self._folder / path).rglob("*") if file.is_file()]
-        return [str(file.relative_to(self._folder)) for file in files if file.stat().st_mtime < at.timestamp()]
 
 
 def make_days(count: int, seed: int = 0, warmer: float = 0.0) -> pd.DataFrame:
@@ -162,5 +104,5 @@ def archive_and_judge(
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
-    """Return an empty bucket."""
-    return FolderStore(tmp_path / "bucket")
+    """Return an empty store."""
+    return folder_store(tmp_path / "store")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BUILD_PATTERNS = (".tools/{0}-*/{0}", ".tools/{0}/bin/{0}")
+BUILD_PATTERNS = (".tools/{0}-*/{0}", ".tools/{0}/bin/{0}", ".tools/*/node_modules/.bin/{0}")
 
 
 def require_tool(tool: str) -> str:

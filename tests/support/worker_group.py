@@ -199,7 +199,7 @@ class WorkerGroup:
         self.store = self._store(name)
         self.workers: list[WorkerProcess] = []
         self._environment = {
-            "DRIFTLOOP_STORAGE__BUCKET": name,
+            "DRIFTLOOP_STORAGE__URL": f"gs://{name}",
             "DRIFTLOOP_TOPICS__PREDICTIONS": self.topics.predictions,
             "DRIFTLOOP_TOPICS__OUTCOMES": self.topics.outcomes,
             "DRIFTLOOP_TOPICS__DRIFT": self.topics.drift,
@@ -217,7 +217,7 @@ class WorkerGroup:
 
     def _store(self, name: str) -> ObjectStore:
         (self.stack.folder / "gcs" / name).mkdir(exist_ok=True)
-        return ObjectStore(StorageSettings(bucket=name, endpoint=self.stack.storage.endpoint))
+        return ObjectStore(StorageSettings(url=f"gs://{name}", endpoint=self.stack.storage.endpoint))
 
     def worker(self) -> WorkerProcess:
         """Start another worker."""
@@ -245,7 +245,7 @@ class WorkerGroup:
         store, drift = self._store(name), f"{name}-drift"
         topics.create(self.stack.kafka, self.topics.model_copy(update={"drift": drift}))
         overrides = {
-            "DRIFTLOOP_STORAGE__BUCKET": name,
+            "DRIFTLOOP_STORAGE__URL": f"gs://{name}",
             "DRIFTLOOP_TOPICS__DRIFT": drift,
             "DRIFTLOOP_DRIFT_WORKER__GROUP": name,
         }

@@ -39,7 +39,7 @@ DESCRIPTION = """\
 Compare windows of predictions with the reference of their version. The command replay judges archived windows again.
 """
 EXAMPLES = """\
-DRIFTLOOP_STORAGE__BUCKET=my-bucket driftloop-drift-worker
+DRIFTLOOP_STORAGE__URL=gs://my-bucket driftloop-drift-worker
 driftloop-drift-worker replay --help
 """
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def run_worker() -> None:
-    """Wire settings, broker, bucket and pages, and run the loop over predictions and outcomes until SIGTERM."""
+    """Wire settings, broker, store and pages, and run the loop over predictions and outcomes until SIGTERM."""
     settings = parse_settings(DriftWorkerSettings, DESCRIPTION, EXAMPLES)
     configure_logging("drift_worker", settings.log)
     configure_metrics("drift_worker")

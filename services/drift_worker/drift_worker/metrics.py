@@ -86,7 +86,7 @@ VERDICT_LATENCY = Summary(
 )
 ARCHIVE_WRITE_SECONDS = Histogram(
     "driftloop_archive_write_seconds",
-    "Duration of writing a slice to the archive. Seconds mean that the bucket is slow.",
+    "Duration of writing a slice to the archive. Seconds mean that the object store is slow.",
     buckets=[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50],
 )
 ARCHIVE_FILES = Gauge(

@@ -132,7 +132,7 @@ class Worker:
         self._window_rows.forget(partitions)
 
     def _close_slices(self, close: Callable[[], Sequence[ClosedSlice]]) -> list[Commit]:
-        """Return a commit for each slice. Raises :class:`RetryLater` if the bucket is unavailable."""
+        """Return a commit for each slice. Raises :class:`RetryLater` if the store is unavailable."""
         try:
             return [self._close_slice(closed) for closed in close()]
         except StorageUnavailable as error:  # none of the slices is committed, so the loop delivers their events again

@@ -124,7 +124,7 @@ def reports(store: ObjectStore, tmp_path: os.PathLike[str]) -> list[str]:
         store.write(path, b"report")
     for path in paths:
         at = now().timestamp() - 91 * DAY
-        os.utime(os.path.join(tmp_path, "bucket", path), (at, at))  # noqa: PTH118
+        os.utime(os.path.join(tmp_path, "store", path), (at, at))  # noqa: PTH118
     return paths
 
 

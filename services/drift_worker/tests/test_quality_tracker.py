@@ -28,7 +28,7 @@ from driftloop.settings import TopicsSettings
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import save_gate_evaluation
 from tests.support.archived_rows import archive_rows
-from tests.support.drift_windows import FolderStore
+from tests.support.folder_store import folder_store
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -41,7 +41,7 @@ GATE = Evaluation(
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
-    return FolderStore(tmp_path)
+    return folder_store(tmp_path)
 
 
 def make_tracker(store: ObjectStore, **settings: Any) -> QualityTracker:
@@ -336,13 +336,13 @@ def test_archived_file_is_read_once(
     store: ObjectStore, builder: ArchiveBuilder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
-    really = FolderStore.read
+    really = ObjectStore.read
 
-    def noted(self: FolderStore, path: str) -> bytes:
+    def noted(self: ObjectStore, path: str) -> bytes:
         read.append(path)
         return really(self, path)
 
-    monkeypatch.setattr(FolderStore, "read", noted)
+    monkeypatch.setattr(ObjectStore, "read", noted)
     tracker = make_tracker(store)
     for day in range(3):
         tracker.evaluate_slice(builder.report(day, builder.predict(day)))

@@ -75,7 +75,7 @@ while not gate.exists():
     time.sleep(0.01)
 if not (content := gate.read_text()):
     sys.exit("evidently <failed>")
-path = pathlib.Path({str(tmp_path / "bucket")!r}, "reports", model, version, window + ".html")
+path = pathlib.Path({str(tmp_path / "store")!r}, "reports", model, version, window + ".html")
 path.parent.mkdir(parents=True, exist_ok=True)
 new = path.with_suffix(".new")
 new.write_text(content)

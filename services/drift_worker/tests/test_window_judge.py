@@ -13,7 +13,7 @@ from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Window
 from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
-from tests.support.drift_windows import BEGIN, ROWS, FolderStore, make_days, store_reference
+from tests.support.drift_windows import BEGIN, ROWS, make_days, store_reference
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -154,13 +154,13 @@ def test_reference_is_loaded_once(
 ) -> None:
     store_reference(store)
     paths: list[str] = []
-    read = FolderStore.read
+    read = ObjectStore.read
 
-    def recording_read(self: FolderStore, path: str) -> bytes:
+    def recording_read(self: ObjectStore, path: str) -> bytes:
         paths.append(path)
         return read(self, path)
 
-    monkeypatch.setattr(FolderStore, "read", recording_read)
+    monkeypatch.setattr(ObjectStore, "read", recording_read)
     for _ in range(3):
         judge(window_judge, make_days(1, 3))
     assert len(paths) == len(set(paths)) == 3  # rows, profile, and the run that was saved last

@@ -12,7 +12,6 @@ from driftloop.drift.cumulated import CumulatedState
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore
 from tests.support.archived_rows import archive_rows
-from tests.support.drift_windows import FolderStore
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -107,15 +106,15 @@ def test_slice_without_a_file_has_no_rows(store: ObjectStore) -> None:
 
 def test_slices_are_read_once(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     paths: list[str] = []
-    read = FolderStore.read
+    read = ObjectStore.read
 
-    def recording_read(self: FolderStore, path: str) -> bytes:
+    def recording_read(self: ObjectStore, path: str) -> bytes:
         paths.append(path)
         return read(self, path)
 
     for slice_, frame in SLICES.items():
         archive_rows(store, slice_, frame)
-    monkeypatch.setattr(FolderStore, "read", recording_read)
+    monkeypatch.setattr(ObjectStore, "read", recording_read)
     held = WindowRows(store)
     held.resume(PARTITION, STATE)
     for _ in range(2):

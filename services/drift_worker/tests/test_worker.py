@@ -139,7 +139,7 @@ def test_worker_archives_slice_before_it_returns_the_commit(worker: Worker, stor
     commits = send(worker, 0, prediction(1))
     assert len(archived(store, 0)) == ROWS
     assert drift_verdict(commits).archive == [
-        "gs://b/slices/predictions/predictions-0-000000000000-000000000000.parquet"
+        store.url("slices/predictions/predictions-0-000000000000-000000000000.parquet")
     ]
 
 

@@ -28,7 +28,7 @@ from driftloop.kafka.message_handler import Commit
 from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.settings import TopicsSettings
 from tests.support.archived_rows import archive_rows
-from tests.support.drift_windows import FolderStore
+from tests.support.folder_store import folder_store
 from tests.support.prediction_streams import KILLS, MESSAGES, NOON, PARTITION, read_through_kills
 
 ROWS = 6
@@ -51,7 +51,7 @@ class Judged(NamedTuple):
 
 def judge(messages: list[ConsumedMessage], kills: Collection[int] = ()) -> Judged:
     with tempfile.TemporaryDirectory() as folder:
-        store = FolderStore(Path(folder))
+        store = folder_store(Path(folder))
 
         def start(latest: Commit | None) -> Callable[[ConsumedMessage], Iterable[Commit]]:
             window_judge = WindowJudge(store, WINDOWS)
@@ -123,6 +123,6 @@ sums_of_versions = st.dictionaries(
 def test_sums_that_are_archived_with_a_slice_are_read(sums: dict[str, CumulatedState]) -> None:
     window = Window(topic="predictions", partition=0, first_offset=0, last_offset=1)
     with tempfile.TemporaryDirectory() as folder:
-        store = FolderStore(Path(folder))
+        store = folder_store(Path(folder))
         archive_rows(store, window, archive.with_sums(pa.table({"x": [1.0]}), sums))
         assert archive.read_slice_with_sums(store, window)[1] == sums

@@ -37,7 +37,7 @@ POLL_SECONDS = 0.2  # between two checks of the training
 API_KEY = "DRIFTLOOP_TRAINER__API_KEY"
 DESCRIPTION = """Train once without a service: data, training, gate, registration, and the alias if the version passes.
 
-The exit code is 0 if the version was promoted, 3 if it was rejected, 4 if the retrain failed, and 6 if registry, bucket
+The exit code is 0 if the version was promoted, 3 if it was rejected, 4 if the retrain failed, and 6 if registry, store
 or broker are unavailable. A trainer service that runs at the same time does not know of this retrain.
 """
 EXAMPLES = """driftloop-train --request '{"reason": "two new branches", "data": {"last_rows": 50000}}'"""

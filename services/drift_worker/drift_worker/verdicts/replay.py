@@ -1,4 +1,4 @@
-"""Replay: judge archived windows again, with the references that are in the bucket now."""
+"""Replay: judge archived windows again, with the references that are in the store now."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -25,7 +25,7 @@ from driftloop.storage.object_store import ObjectStore
 ALL_EVENTS = 10**9  # more than a topic has with a few events per window
 
 DESCRIPTION = """\
-Judge archived windows again with the references that are in the bucket now, and show old and new verdicts side by side.
+Judge archived windows again with the references that are in the store now, and show old and new verdicts side by side.
 
 The windows are read from the topic of verdicts, their rows from the archive. Uses the settings of the drift worker.
 """
@@ -90,7 +90,7 @@ def replay(
         print(error)
         raise SystemExit(ExitCode.UNAVAILABLE) from error
     except StorageUnavailable as error:
-        print(f"{settings.storage.bucket} (DRIFTLOOP_STORAGE__BUCKET): {error}")
+        print(f"{error} (DRIFTLOOP_STORAGE__URL)")
         raise SystemExit(ExitCode.UNAVAILABLE) from error
 
 

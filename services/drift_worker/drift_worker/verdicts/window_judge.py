@@ -79,7 +79,7 @@ class WindowJudge:
         """Return how many rows a version's window has: what its reference was calibrated for, or the setting.
 
         Raises:
-            StorageUnavailable: The bucket does not answer.
+            StorageUnavailable: The store does not answer.
         """
         try:
             return self._load_reference(model, version, run_id).reference.profile.window_rows

@@ -1,4 +1,4 @@
-"""Render evidently's report of a window as HTML in the bucket.
+"""Render evidently's report of a window as HTML in the store.
 
 ``python -m drift_worker.web.report MODEL VERSION WINDOW [RUN]`` renders one report. It runs in a process of its own,
 because evidently takes ten seconds to import and as long to render.
@@ -49,7 +49,7 @@ class ReportKey(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The report's path in the bucket."""
+        """The report's path in the store."""
         return f"reports/{self.model}/{self.version}/{self.window}.html"
 
 
@@ -66,7 +66,7 @@ def load_rows(store: ObjectStore, key: ReportKey) -> tuple[Reference, pd.DataFra
     Raises:
         ReferenceUnavailable: The version has no reference that can be read.
         WindowNotArchived: The archive has no rows of the version in the window.
-        StorageUnavailable: The bucket does not answer.
+        StorageUnavailable: The store does not answer.
     """
     reference = reference_store.load_reference(store, key.model, key.version, key.run_id)
     try:
@@ -96,7 +96,7 @@ def _nearest_stretch(profile: DriftProfile, reference: pd.DataFrame, window: pd.
 
 
 def render_and_store(store: ObjectStore, key: ReportKey) -> str:
-    """Render and store a report unless the bucket has it; return its path. Raises what :func:`load_rows` raises."""
+    """Render and store a report unless the store has it; return its path. Raises what :func:`load_rows` raises."""
     if not store.exists(key.path):
         reference, window = load_rows(store, key)
         store.write(key.path, render_html(reference, window, key).encode())

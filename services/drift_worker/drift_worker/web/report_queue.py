@@ -26,7 +26,7 @@ MAX_FAILURES = 100  # failed reports that a page can still show the reason of
 
 
 class ReportStatus(NamedTuple):
-    """The progress of a report that is not in the bucket."""
+    """The progress of a report that is not in the store."""
 
     name: Literal["not_requested", "queued", "rendering", "failed"]
     error: str = ""
@@ -36,7 +36,7 @@ class ReportQueue:
     """A queue of requested reports, and the thread that has them rendered.
 
     The latest request is served first, because it is what people look at now. If the queue is full, the oldest request
-    is dropped and counted; it can be made again. A report that the bucket has is not rendered again. Use the queue in a
+    is dropped and counted; it can be made again. A report that the store has is not rendered again. Use the queue in a
     ``with`` statement: afterwards no process is left, and none outlives this process either.
     """
 

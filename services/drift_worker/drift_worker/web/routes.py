@@ -21,7 +21,7 @@ MAX_VERSIONS = 4  # shown in full on the overview; of the others only the status
 FIRST_FINDINGS = 20  # shown on a window's page before the reader asks for more
 STALE_AFTER_SECONDS = 30.0  # the topic answers every second
 REFRESH_SECONDS = 3
-RETRY_AFTER_SECONDS = 30  # a request to an unavailable bucket takes as long
+RETRY_AFTER_SECONDS = 30  # a request to an unavailable store takes as long
 MIN_GZIP_BYTES = 1_000
 GZIP_LEVEL = 6  # plotly.min.js takes 0.2 s, once per browser; level 9 saves 0.3 % more
 
@@ -80,7 +80,7 @@ def overview(request: Request, data: Data, model: str | None = None, version: st
         return not_found(request, f"verdict on version {version} of model {model}")
     in_full = [status for status in selected if status.windows][:MAX_VERSIONS]
     is_one_version = bool(selected) and None not in (model, version)
-    # Only here: the overview does not wait for the bucket.
+    # Only here: the overview does not wait for the store.
     profile, no_profile_reason = load_profile(data.store, selected[0]) if is_one_version else (None, "")
     return render(
         request,
@@ -121,7 +121,7 @@ def window(request: Request, data: Data, name: str, model_version: str) -> Respo
 
 @router.get("/reports/{model_version:path}/{name}")
 def report(request: Request, data: Data, model_version: str, name: str) -> Response:
-    """Show evidently's report of a window; request it if the bucket does not have it."""
+    """Show evidently's report of a window; request it if the store does not have it."""
     verdict = data.cache.find(name, model_version)
     path = f"reports/{model_version}/{name}.html" if verdict is None else ReportKey.for_verdict(verdict).path
     if verdict is not None or is_plain(path):
@@ -173,12 +173,12 @@ def not_found(request: Request, what: str) -> Response:
 
 
 def storage_unavailable(request: Request, error: Exception) -> Response:
-    """Return the page for an unavailable bucket."""
+    """Return the page for an unavailable store."""
     response = render(request, "storage_unavailable.html", status_code=503, error=str(error))
     response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
 
 
 def is_plain(path: str) -> bool:
-    """Return whether a path stays in the bucket, which can be a folder of a file system."""
+    """Return whether a path stays in the store, which can be a folder of a file system."""
     return not any(part in ("", ".", "..") for part in path.split("/"))

@@ -72,7 +72,7 @@ def evaluate(settings: TrainerSettings, registry: ModelRegistry, store: ObjectSt
 
     Raises:
         RegistryUnavailable: The registry does not answer.
-        StorageUnavailable: The bucket does not answer.
+        StorageUnavailable: The store does not answer.
     """
     use_case, probation = settings.use_case, settings.probation
     version, previous = registry.champion(), registry.previous()
@@ -115,7 +115,7 @@ def job_main(_: str, report_phase: ReportPhase) -> str:
     """Run one check in a subprocess; return the decision as JSON.
 
     Raises:
-        RetryableError: Registry or bucket are unavailable.
+        RetryableError: Registry or store are unavailable.
     """
     settings = load_settings(TrainerSettings)
     configure_logging("trainer", settings.log)

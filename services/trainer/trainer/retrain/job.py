@@ -63,7 +63,7 @@ class _Background:
     champion_folder: Future[Path] | None
     """Downloads the champion; None if there is none."""
     dataset_pointer: Future[str] | None = None
-    """Pushes the training set to the bucket; its DVC pointer."""
+    """Pushes the training set to the store; its DVC pointer."""
     importances: Future[dict[str, float]] | None = None
 
 
@@ -79,7 +79,7 @@ def job_main(argument: str, report_phase: ReportPhase) -> str:
     """Run the retrain of an event (JSON); return its final state (JSON).
 
     Raises:
-        RetryableError: Something failed, and registry or bucket are unavailable, which may be the reason.
+        RetryableError: Something failed, and registry or store are unavailable, which may be the reason.
     """
     settings = load_settings(TrainerSettings)
     configure_logging("trainer", settings.log)
@@ -377,7 +377,7 @@ def _record_result(
 
 
 def _unavailable_dependency(registry: ModelRegistry, store: ObjectStore) -> str | None:
-    """Return the error of the registry or the bucket if one of them does not answer now."""
+    """Return the error of the registry or the store if one of them does not answer now."""
     try:
         with suppress(RegistryRefused):  # it answers
             registry.champion()

@@ -131,7 +131,7 @@ def build(
 
     Raises:
         InvalidTrainingData: Checks failed; the message lists all of them.
-        StorageUnavailable: The bucket does not answer.
+        StorageUnavailable: The store does not answer.
     """
     path = folder / f"{use_case.name}.parquet"
     base = _pull_base(storage, use_case, folder / "base")
