@@ -9,7 +9,7 @@ afterwards finds every row, and has each row once if it leaves out what lies wit
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import groupby
 from os.path import commonprefix
 from pathlib import PurePosixPath
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 SLICES = "slices"
 MERGED = "archive"
 DAY_PREFIX = "day="
-MAX_CLOCK_SKEW = timedelta(hours=1)
+MAX_CLOCK_SKEW = timedelta(minutes=5)
 
 
 class ArchivedFile(NamedTuple):
@@ -45,6 +45,11 @@ class ArchivedFile(NamedTuple):
     def is_merged(self) -> bool:
         """Whether it has several slices, in the order of time and not of offsets."""
         return self.day is not None
+
+    @property
+    def begin(self) -> datetime:
+        """A time at which none of its rows had been in an older file: when a slice was written, or its day began."""
+        return self.modified if self.day is None else datetime.combine(self.day, time.min, tzinfo=UTC)
 
     def may_have_rows_since(self, since: datetime | None) -> bool:
         """Return whether it may have rows of a time, which has a time zone, or later.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, time
+from datetime import datetime
 from typing import NamedTuple
 
 import pandas as pd
@@ -58,13 +58,12 @@ def find_rows(store: ObjectStore, topic: str, event_id: str, at: datetime | None
 
 def candidates(files: Sequence[ArchivedFile], at: datetime | None) -> list[ArchivedFile]:
     """Return the files that may have an event, the likeliest first."""
-    possible = sorted((file for file in files if file.may_have_rows_since(at)), key=_written, reverse=at is None)
+    possible = sorted(
+        (file for file in files if file.may_have_rows_since(at)),
+        key=lambda file: (file.begin, file.window.first_offset),
+        reverse=at is None,
+    )
     return possible[:MAX_FILES]
-
-
-def _written(file: ArchivedFile) -> tuple[datetime, int]:
-    begin = file.modified if file.day is None else datetime.combine(file.day, time.min, tzinfo=UTC)
-    return begin, file.window.first_offset
 
 
 def _rows_of(store: ObjectStore, file: ArchivedFile, event_id: str) -> pd.DataFrame | None:

@@ -67,6 +67,7 @@ from driftloop.usecase import UseCase
 
 log = structlog.get_logger(__name__)
 
+FIRST_FILES = 32  # that are looked at for the last rows, before twice as many are
 MAX_CLOCK_SKEW = timedelta(minutes=5)  # between the clocks of those who report outcomes and of this machine
 MEMORY_MB = 512  # enough to join three million rows of 15 features in 5 s, in a process of 740 MB
 FEATURE_TYPES: dict[FeatureKind, str] = {
@@ -142,9 +143,8 @@ def open_archive(
 ) -> Iterator["LabelledArchive"]:
     """Open the archive of the use case's model in its present state, or the part of it that a query needs.
 
-    An event reaches its topic no earlier than at its own time. So rows since a time are in files of that day and later
-    ones, and for the last N rows so many of the latest days are fetched that these have N labelled rows of their own
-    time. With rows whose time is long past when they are sent, all days are fetched.
+    An event reaches its topic no earlier than at its own time. So rows since a time are in the files since then, and for
+    the last N rows so many of the latest files are fetched that these have N labelled rows since they began. With rows whose time is long past when they are sent, all files are fetched.
 
     This function and the archive's methods raise :class:`ArchiveUnreadable` for a file that cannot be read.
 
@@ -172,10 +172,10 @@ def _beginnings(store: ObjectStore, topics: TopicsSettings, query: ArchiveQuery)
     """Yield times from which on files may be enough for a query, ever earlier ones; the last one is enough."""
     if query.last_rows is not None:
         files = (file for file in list_files(store, topics.predictions) if file.may_have_rows_since(query.since))
-        days = sorted({file.day or file.modified.astimezone(UTC).date() for file in files}, reverse=True)
-        count = 1
-        while count < len(days):
-            yield datetime.combine(days[count - 1], time.min, tzinfo=UTC)
+        begins = sorted((file.begin for file in files), reverse=True)
+        count = FIRST_FILES
+        while count < len(begins):
+            yield begins[count]
             count *= 2
     yield query.since
 

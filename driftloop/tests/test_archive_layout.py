@@ -89,7 +89,7 @@ def test_files_of_before_a_time_are_left_out(archive: ObjectStore) -> None:
     files = list_files(archive, "predictions")
     assert [file for file in files if file.may_have_rows_since(None)] == files
     assert [file for file in files if file.may_have_rows_since(since)] == files[1:]
-    just_after_midnight = since.replace(hour=0, minute=30)
+    just_after_midnight = since.replace(hour=0, minute=2)
     assert [file for file in files if file.may_have_rows_since(just_after_midnight)] == files
     assert not any(file.may_have_rows_since(datetime.now(UTC) + timedelta(days=1)) for file in files)
 
