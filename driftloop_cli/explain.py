@@ -143,7 +143,8 @@ def explain_prediction(settings: StorageCliSettings, name: str) -> Explanation |
     store = ObjectStore(settings.storage).require_answer()
     prediction_id, row = name, None
     prediction = locate(settings, store, prediction_id)
-    if prediction is None and len(rows := rows_of_key(settings, store, name)):
+    key = settings.privacy.privacy.treat_key(name)
+    if prediction is None and len(rows := rows_of_key(settings, store, key)):
         last = rows.iloc[-1]
         prediction_id, row = str(last[ID_COLUMN]), int(last[ROW_COLUMN])
         prediction = locate(settings, store, prediction_id)
@@ -305,7 +306,9 @@ def _locate_on_topic(settings: StorageCliSettings, prediction_id: str) -> Locate
     event = _find_event(events, prediction_id)
     if event is None:
         return None
-    features = [dict(zip(event.features, values, strict=True)) for values in zip(*event.features.values(), strict=True)]
+    features: list[dict[str, Any]] = [
+        {column: cells[row] for column, cells in event.features.items()} for row in range(len(event.predictions))
+    ]
     rows = list(zip(event.predictions, features, strict=True))
     keys = tuple(event.keys or ())
     return LocatedPrediction(event.model, event.version, event.time, rows, None, None, event, keys, event.run_id)

@@ -3,6 +3,7 @@
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
+from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.settings import RegistrySettings, Settings, StorageSettings
 from driftloop.settings_section import SettingsSection
 
@@ -28,6 +29,7 @@ class StorageCliSettings(CliSettings):
     """Settings of commands that also need the object store."""
 
     storage: StorageSettings = StorageSettings()
+    privacy: SourcePrivacySettings = SourcePrivacySettings()
 
 
 class TrainerApiSection(SettingsSection, extra="ignore"):

@@ -7,7 +7,7 @@ window adds what it exceeds an allowance by, and a sum never falls below 0. Chan
 change, however small, adds to it with every window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -81,6 +81,12 @@ class CumulatedCalibration(BaseModel, frozen=True):
     columns: list[CumulatedColumn]
     statistics: list[CumulatedStatistic]
     """In the order of the columns."""
+
+    def without_columns(self, names: Collection[str]) -> "CumulatedCalibration | None":
+        """Return the calibration of the other columns, or ``None`` if there are none."""
+        columns = [column for column in self.columns if column.column not in names]
+        statistics = [statistic for statistic in self.statistics if statistic.column not in names]
+        return self.model_copy(update={"columns": columns, "statistics": statistics}) if columns else None
 
 
 class CumulatedState(BaseModel, frozen=True):

@@ -1,6 +1,8 @@
 """Drift profile: what calibration has learned about a reference, as it is stored with it."""
 
+from collections.abc import Collection
 from datetime import datetime
+from typing import Self
 
 from pydantic import BaseModel
 
@@ -8,6 +10,7 @@ from driftloop.drift.comparable_columns import COLUMN_TYPES, FeatureKind
 from driftloop.drift.cumulated import CumulatedCalibration
 from driftloop.drift.distances import ColumnType, DistanceName
 from driftloop.drift.statistics import StatisticName
+from driftloop.privacy import FeaturePolicy
 
 
 class NullDistribution(BaseModel, frozen=True):
@@ -71,11 +74,29 @@ class DriftProfile(BaseModel, frozen=True):
     """Standard deviations of the numeric columns in the present stretch: the unit of the smallest shifts."""
     importance: dict[str, float] = {}
     """Permutation importance of each feature: the loss of quality when the feature is shuffled."""
+    privacy: FeaturePolicy = FeaturePolicy()
+    """How the features of the reference were treated. Only events that are treated alike can be compared with it."""
 
     @property
     def column_types(self) -> dict[str, ColumnType]:
         """What each column is compared as."""
         return {column: COLUMN_TYPES[kind] for column, kind in self.kinds.items()}
+
+    def without_columns(self, columns: Collection[str]) -> Self:
+        """Return the profile of the other columns. Thresholds stay: fewer columns raise fewer false alarms."""
+        return self.model_copy(
+            update={
+                "kinds": {column: kind for column, kind in self.kinds.items() if column not in columns},
+                "spans": [
+                    span.model_copy(
+                        update={"null_distributions": [n for n in span.null_distributions if n.column not in columns]}
+                    )
+                    for span in self.spans
+                ],
+                "cumulated": self.cumulated and self.cumulated.without_columns(columns),
+                "standard_deviations": {n: sd for n, sd in self.standard_deviations.items() if n not in columns},
+            }
+        )
 
     @property
     def normally_constant_columns(self) -> set[str]:

@@ -365,6 +365,11 @@ class ModelRegistry:
         return [str(number) for number in sorted(int(version.version) for version in self._search_versions())]
 
     @translate_errors()
+    def version_tags(self, version: str) -> dict[str, str]:
+        """Return the tags of a version."""
+        return dict(self.client.get_model_version(self.model, version).tags)
+
+    @translate_errors()
     def retrain_id_of(self, version: str) -> str:
         """Return the id of the retrain that a version comes from, or an empty string if it comes from none."""
         return str(self.client.get_model_version(self.model, version).tags.get(TAG_RETRAIN_ID, ""))

@@ -122,11 +122,12 @@ class CastFailures(NamedTuple):
     """The first of them in alphabetical order, as text."""
     wanted: str
 
-    def describe(self, name: str, where: str) -> str:
-        """Return a sentence for people, with the column's name and the rows that it is about."""
+    def describe(self, name: str, where: str, *, quote: bool = True) -> str:
+        """Return a sentence for people: the column's name, the rows that it is about, and if wanted an example."""
         example = self.example if len(self.example) <= MAX_EXAMPLE_LENGTH else f"{self.example[:MAX_EXAMPLE_LENGTH]}…"
         values, verb = ("1 value", "is") if self.values == 1 else (f"{self.values:,} values", "are")
-        return f"{values} of {name} in {where} {verb} no {type_in_words(self.wanted)}, such as {example!r}"
+        such_as = f", such as {example!r}" if quote else ""
+        return f"{values} of {name} in {where} {verb} no {type_in_words(self.wanted)}{such_as}"
 
 
 def type_in_words(kind: str) -> str:

@@ -16,6 +16,7 @@ from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import InvalidInput
 from driftloop.evaluation.targets import Target
 from driftloop.events import PREDICTION_COLUMN
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.storage.reference_store import Reference
 
 SEVERAL_OUTPUTS = "it predicts several outputs for a row, and windows compare one"
@@ -32,6 +33,7 @@ def build_reference(
     distances: Mapping[str, DistanceName] = {},
     importance: Mapping[str, float] = {},
     embargo_days: int = EMBARGO_DAYS,
+    privacy: Privacy = NO_PRIVACY,
 ) -> Reference:
     """Return what windows of a version will be compared with. Predictions are monitored like a feature.
 
@@ -45,10 +47,12 @@ def build_reference(
         distances: Distances by column, where the default is not wanted.
         importance: Importance of features, by name.
         embargo_days: See :func:`driftloop.drift.calibration.calibrate`.
+        privacy: What becomes of private features, as in events: the reference has their hashes, or nothing of them.
 
     Raises:
         InsufficientReference: The rows are too few for windows of the length that is set.
     """
+    features, kinds = privacy.treat_frame(features), privacy.treat_kinds(kinds)
     comparable = to_comparable(features, {name: kinds[name] for name in kinds if name in features}, times).rows
     monitored = comparable.assign(**{PREDICTION_COLUMN: predictions.to_numpy()})
     profile = calibrate(
@@ -59,9 +63,10 @@ def build_reference(
         false_alarm_rate=window.false_alarm_rate,
         run_length=window.run_length,
         embargo_days=embargo_days,
-        importance=importance,
-        distances=distances,
+        importance={name: value for name, value in importance.items() if name in kinds},
+        distances={name: distance for name, distance in distances.items() if name in kinds},
     )
+    profile = profile.model_copy(update={"privacy": privacy.feature_policy})
     return Reference(monitored, _with_times(profile, times))
 
 

@@ -140,3 +140,9 @@ def test_fetch_row_requires_exactly_one_row(connection: Connection) -> None:
 def test_missing_extension_is_not_downloaded(connection: Connection) -> None:
     with pytest.raises(duckdb.Error):
         connection.execute("SELECT * FROM 'https://127.0.0.1:1/rows.parquet'")
+
+
+def test_cast_failures_quote_an_example_only_where_it_is_wanted() -> None:
+    failures = CastFailures(1, "far", "DOUBLE")
+    assert failures.describe("x", "the file") == "1 value of x in the file is no number, such as 'far'"
+    assert failures.describe("x", "the file", quote=False) == "1 value of x in the file is no number"

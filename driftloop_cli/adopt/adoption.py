@@ -21,6 +21,7 @@ from driftloop.registry.library_versions import mismatch_note, read_schema, requ
 from driftloop.registry.loading import download_model, load_estimator, load_model, untrusted_types
 from driftloop.registry.model_logging import log_model
 from driftloop.registry.model_registry import PARAM_TRAINED_THROUGH, ModelRegistry
+from driftloop.registry.recorded_privacy import privacy_tags
 from driftloop.registry.untrusted_types import can_run_code, explain_untrusted, is_installed
 from driftloop.settings import RegistrySettings
 from driftloop.storage.object_store import ObjectStore
@@ -139,7 +140,11 @@ def adopt(settings: AdoptSettings, options: AdoptionOptions, conversation: Conve
         checked = _check(settings, options, source, rows, folder, conversation)
         kinds = infer_kinds(checked.answers.features, options.categories)
         report(f"calibrates the reference with {len(rows.frame):,} rows")
-        reference = build_reference(checked.estimator, checked.answers, kinds, rows, options.timezone, settings.window)
+        privacy = settings.privacy.privacy
+        privacy.require_features(list(kinds), f"the model {options.model}")
+        reference = build_reference(
+            checked.estimator, checked.answers, kinds, rows, options.timezone, settings.window, privacy
+        )
         report("logs the model, and loads it as services do")
         return _register(settings, options, source, checked, kinds, rows, reference, folder)
 
@@ -262,7 +267,9 @@ def _register(
     )
     if loaded.example is None:
         raise NotAdoptable("MLflow has not stored the input example")
-    version = registry.create_version(uri, adoption_id, {**tags, **profile_tags(reference.profile)})
+    version = registry.create_version(
+        uri, adoption_id, {**tags, **profile_tags(reference.profile), **privacy_tags(reference.profile.privacy)}
+    )
     store = ObjectStore(settings.storage).require_answer()
     reference_url = save_reference(store, name, version, reference, str(run.info.run_id))
     registry.describe(version, explanation)

@@ -12,6 +12,7 @@ from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import InvalidInput
 from driftloop.events import PREDICTION_COLUMN
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.storage import reference_building
 from driftloop.storage.reference_store import Reference, subsample_evenly
 from driftloop_cli.adopt.data import AdoptionRows
@@ -28,6 +29,7 @@ def build_reference(
     rows: AdoptionRows,
     timezone: str,
     window: WindowSettings,
+    privacy: Privacy = NO_PRIVACY,
 ) -> Reference:
     """Return the reference of a version, with the features and with its predictions as one more column.
 
@@ -46,7 +48,14 @@ def build_reference(
     if rows.times is not None:
         days = rows.times.dt.tz_convert(timezone).dt.date.map(date.toordinal).to_numpy(dtype=np.int64)
         return reference_building.build_reference(
-            answers.features, predictions, monitored, rows.times, days, window, importance=importance
+            answers.features,
+            predictions,
+            monitored,
+            rows.times,
+            days,
+            window,
+            importance=importance,
+            privacy=privacy,
         )
     return reference_building.build_reference(
         answers.features,
@@ -57,6 +66,7 @@ def build_reference(
         window,
         importance=importance,
         embargo_days=0,
+        privacy=privacy,
     )
 
 

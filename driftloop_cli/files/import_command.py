@@ -76,7 +76,7 @@ def import_predictions(
     use_case, zone = settings.use_case, require_timezone(timezone)
     texts = [name for name, kind in use_case.feature_kinds.items() if kind == "text"] + ([key] if key else [])
     with exit_on_registry_error(), archive_files(settings) as archive, open_source(file, sql, texts, zone) as source:
-        counts = prepare_predictions(source, columns, use_case, version, archive)
+        counts = prepare_predictions(source, columns, use_case, version, archive, settings.privacy.privacy)
         if not dry_run:
             publish(settings, Prediction, source, "events", counts.to_publish, in_order=True)
             publish(settings, Outcome, source, "outcome_events", counts.with_outcome, in_order=True)

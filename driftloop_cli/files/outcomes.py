@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from driftloop.errors import InvalidInput
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.storage.archive_files import ArchiveFiles
 from driftloop.storage.duckdb_sql import POSITION_COLUMNS, fetch_row, quote_identifier, quote_literal
+from driftloop_cli.files.private_sql import PrivateSql
 from driftloop_cli.files.source import (
     NUMBER,
     Check,
@@ -66,7 +68,12 @@ class OutcomeCounts(NamedTuple):
 
 
 def prepare_outcomes(
-    source: Source, columns: OutcomeColumns, model: str, known_at: datetime, archive: ArchiveFiles
+    source: Source,
+    columns: OutcomeColumns,
+    model: str,
+    known_at: datetime,
+    archive: ArchiveFiles,
+    privacy: Privacy = NO_PRIVACY,
 ) -> OutcomeCounts:
     """Check all rows of a source, and create the table ``outcomes`` of the events that it gives.
 
@@ -76,6 +83,7 @@ def prepare_outcomes(
         model: The registered model whose rows have the keys.
         known_at: When the outcomes became known, if no column says it.
         archive: What they are matched with.
+        privacy: What becomes of keys, as it did in the predictions.
 
     Raises:
         InvalidInput: Columns are missing or have invalid values; the message names rows and columns.
@@ -84,12 +92,13 @@ def prepare_outcomes(
         raise InvalidInput("name the column with the prediction's id, or the one with the row's own key: --id or --key")
     source.require_columns(*columns)
     source.require(list(_checks(source, columns)))
-    connection = source.connection
+    connection, private = source.connection, PrivateSql(privacy)
+    private.register(connection)
     names = {"id": ID_COLUMN, "row": ROW_COLUMN} if columns.id else {"key": KEY_COLUMN}
     time = time_sql(columns.time) if columns.time else f"{quote_literal(known_at.isoformat())}::TIMESTAMPTZ"
     value, kind = value_sql(source, columns.outcome), source.types[columns.outcome]
     connection.execute(
-        f"CREATE TEMP TABLE known AS SELECT {NUMBER}, {_name_sql(source, columns)}, {value} AS outcome, "
+        f"CREATE TEMP TABLE known AS SELECT {NUMBER}, {_name_sql(source, columns, private)}, {value} AS outcome, "
         f"{comparable_sql(value, kind)} AS value, {time} AS time FROM source WHERE {value} IS NOT NULL"
     )
     # Without times of their own, the same outcomes are the same whenever they are loaded.
@@ -169,9 +178,9 @@ def comparable_sql(value: str, kind: str) -> str:
     return value if is_text(kind) else f"CAST({value} AS DOUBLE)"
 
 
-def _name_sql(source: Source, columns: OutcomeColumns) -> str:
+def _name_sql(source: Source, columns: OutcomeColumns, private: PrivateSql) -> str:
     if columns.id is None:
-        return f"{key_sql(source, str(columns.key))} AS key"
+        return f"{private.key(key_sql(source, str(columns.key)))} AS key"
     row = f"CAST({quote_identifier(columns.row)} AS INTEGER)" if columns.row else "0"
     return f"{key_sql(source, columns.id)} AS id, {row} AS row"
 

@@ -77,7 +77,7 @@ def load(
     columns, zone = OutcomeColumns(outcome, id_column, row, key, time), require_timezone(timezone)
     texts = [name for name in (id_column, key) if name]
     with exit_on_registry_error(), archive_files(settings) as archive, open_source(file, sql, texts, zone) as source:
-        counts = prepare_outcomes(source, columns, settings.registry.model, now(), archive)
+        counts = prepare_outcomes(source, columns, settings.registry.model, now(), archive, settings.privacy.privacy)
         if not dry_run:
             publish(settings, Outcome, source, "events", counts.to_publish)
     published = 0 if dry_run else counts.to_publish

@@ -14,10 +14,12 @@ from pydantic_core import to_json
 
 from driftloop.errors import InvalidInput
 from driftloop.events import ID_COLUMN
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.storage.archive_files import ArchiveFiles
 from driftloop.storage.duckdb_sql import FLOATS, INTEGERS, fetch_row, quote_identifier, quote_literal
 from driftloop.usecase import UseCase
 from driftloop_cli.files.outcomes import comparable_sql, outcome_event_sql
+from driftloop_cli.files.private_sql import PrivateSql
 from driftloop_cli.files.source import (
     NUMBER,
     Check,
@@ -59,7 +61,12 @@ class ImportCounts(NamedTuple):
 
 
 def prepare_predictions(
-    source: Source, columns: PredictionColumns, use_case: UseCase, version: str, archive: ArchiveFiles
+    source: Source,
+    columns: PredictionColumns,
+    use_case: UseCase,
+    version: str,
+    archive: ArchiveFiles,
+    privacy: Privacy = NO_PRIVACY,
 ) -> ImportCounts:
     """Check all rows of a source, and create the views ``events`` and ``outcome_events``.
 
@@ -69,14 +76,18 @@ def prepare_predictions(
         use_case: The model's name, features and classes.
         version: The name of the version that has predicted.
         archive: Where rows are looked for that were imported before.
+        privacy: What becomes of private features and of keys. Ids are made of what is left.
 
     Raises:
         InvalidInput: Columns are missing or have invalid values; the message names rows and columns.
     """
     source.require_columns(*use_case.features, *columns)
     source.require(list(_checks(source, columns, use_case)))
-    connection = source.connection
-    features = ", ".join(f"{quote_literal(n)}: [{_feature_sql(source, n, use_case)}]" for n in use_case.features)
+    connection, private = source.connection, PrivateSql(privacy)
+    private.register(connection)
+    kept = [name for name in use_case.features if privacy.features.get(name) != "drop"]
+    cells = ", ".join(f"{quote_literal(name)}: [{_feature_sql(source, name, use_case, private)}]" for name in kept)
+    features = f"to_json({{{cells}}})::VARCHAR" if kept else "'{}'"
     outcome = value_sql(source, columns.outcome) if columns.outcome else "NULL::DOUBLE"
     kind = source.types[columns.outcome] if columns.outcome else "DOUBLE"
     # The source may have columns with the names that are given here, so no expression uses one of those.
@@ -84,8 +95,8 @@ def prepare_predictions(
     known_at = f"coalesce({time_sql(columns.outcome_time)}, {time})" if columns.outcome_time else time
     connection.execute(
         f"CREATE TEMP TABLE past AS SELECT {NUMBER}, {time} AS time, "
-        f"{key_sql(source, columns.key) if columns.key else 'NULL::VARCHAR'} AS key, "
-        f"to_json({{{features}}})::VARCHAR AS features, {value_sql(source, columns.prediction)} AS prediction, "
+        f"{private.key(key_sql(source, columns.key)) if columns.key else 'NULL::VARCHAR'} AS key, "
+        f"{features} AS features, {value_sql(source, columns.prediction)} AS prediction, "
         f"{outcome} AS outcome, {comparable_sql(outcome, kind)} AS value, {known_at} AS known_at FROM source"
     )
     own = [quote_literal(use_case.name), quote_literal(version)]
@@ -152,7 +163,7 @@ def _checks(source: Source, columns: PredictionColumns, use_case: UseCase) -> It
         yield check._replace(condition=f"NOT {missing} AND {check.condition}")
 
 
-def _feature_sql(source: Source, name: str, use_case: UseCase) -> str:
+def _feature_sql(source: Source, name: str, use_case: UseCase, private: PrivateSql) -> str:
     """Return SQL for a feature's values as they are in an event.
 
     Raises:
@@ -168,10 +179,17 @@ def _feature_sql(source: Source, name: str, use_case: UseCase) -> str:
     }
     if not fits.get(kind, True):
         raise InvalidInput(f"{source.name}: the column {name} has the type {given}, and the use case says {kind}")
+    is_hashed = private.privacy.features.get(name) == "hash"
     if kind == "datetime":
-        return f"strftime(timezone('UTC', CAST({value} AS TIMESTAMPTZ)), '%Y-%m-%dT%H:%M:%S.%f')"
+        time = f"CAST({value} AS TIMESTAMPTZ)"
+        if is_hashed:
+            return private.hashed(time, "TIMESTAMP")
+        return f"strftime(timezone('UTC', {time}), '%Y-%m-%dT%H:%M:%S.%f')"
     if kind == "boolean":
-        return f"CAST({value} AS BOOLEAN)"
+        boolean = f"CAST({value} AS BOOLEAN)"
+        return private.hashed(boolean, "BOOLEAN") if is_hashed else boolean
+    if is_hashed:
+        return private.hashed(value_sql(source, name), "DOUBLE" if kind == "number" and given == "BOOLEAN" else given)
     return value_sql(source, name)
 
 

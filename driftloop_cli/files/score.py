@@ -18,6 +18,7 @@ from driftloop.events import Label, Prediction, derived_event_id, new_event_id, 
 from driftloop.kafka.codec import SerializedEvent, to_message
 from driftloop.kafka.positioned_producer import PositionedProducer
 from driftloop.kafka.transactional_producer import OutgoingMessage
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.registry.labelling import Labelling, choose_labelling, most_probable, predict_labels
 from driftloop.registry.loading import LoadedModel
 from driftloop.registry.missing_values import declared_missing_values, tried_missing_values
@@ -133,6 +134,7 @@ def score_file(
     key: str | None,
     missing_values: MissingValues,
     report_progress: Callable[[int, int], None],
+    privacy: Privacy = NO_PRIVACY,
 ) -> ScoringSummary:
     """Score a file, or go on with a job that was interrupted.
 
@@ -146,6 +148,7 @@ def score_file(
         key: The column with the rows' own keys, which outcomes may name.
         missing_values: What a null in a column of texts or booleans is to the model.
         report_progress: Called with the number of rows that are done, and of all rows.
+        privacy: What becomes of private values in events; the output has the file's own.
 
     Raises:
         InvalidInput: The file cannot be scored by the version.
@@ -162,12 +165,13 @@ def score_file(
         job = _find_job(folder, input_file, registry, version, key)
         scorer = Scorer(registry.load(job.version), job.version, missing_values)
         scorer.converter.require_columns(file.schema_arrow)
+        privacy.require_features(scorer.converter.columns, f"version {job.version}")
         name = f"driftloop-score-{job.id}"
         with closing(PositionedProducer(kafka, name, "driftloop-score", topics.predictions)) as producer:
             job = _announce(job, folder, producer)
             rows_before = producer.position or 0
             report_progress(rows_before, file.metadata.num_rows)
-            for done in _score_chunks(scorer, job, read_chunks(file, rows_before), folder, producer, topics):
+            for done in _score_chunks(scorer, job, read_chunks(file, rows_before), folder, producer, topics, privacy):
                 report_progress(done, file.metadata.num_rows)
         metadata = {"driftloop.model": job.model, "driftloop.version": job.version}
         folder.write_output(read_chunks(file), metadata)
@@ -218,6 +222,7 @@ def _score_chunks(
     folder: JobFolder,
     producer: PositionedProducer,
     topics: TopicsSettings,
+    privacy: Privacy,
 ) -> Iterator[int]:
     """Score and publish chunk by chunk; yield the number of rows that are done after each."""
     topic = topics.name_of(Prediction.topic)
@@ -225,7 +230,7 @@ def _score_chunks(
         # One chunk is published while the next one is scored.
         publishing: Future[int] | None = None
         for chunk in chunks:
-            predictions, events = score_chunk(scorer, job, chunk)
+            predictions, events = score_chunk(scorer, job, chunk, privacy)
             folder.write_predictions(chunk, predictions)
             if publishing is not None:
                 yield publishing.result()
@@ -248,13 +253,16 @@ def require_key_column(schema: pa.Schema, key: str) -> None:
         raise InvalidInput(f"the column {key} has the type {kind}: a key is a text or an integer")
 
 
-def score_chunk(scorer: Scorer, job: ScoringJob, chunk: Chunk) -> tuple[pa.Table, list[SerializedEvent]]:
+def score_chunk(
+    scorer: Scorer, job: ScoringJob, chunk: Chunk, privacy: Privacy = NO_PRIVACY
+) -> tuple[pa.Table, list[SerializedEvent]]:
     """Return the predictions of a chunk's rows, and the events that report them."""
     (batch,) = chunk.rows.combine_chunks().to_batches()
     rows = scorer.converter.convert(batch, chunk.start)
     output = scorer.predict(rows)
     scores, labels = output.scores(), output.labels
-    keys = None if job.key is None else pc.cast(batch.column(job.key), pa.string()).to_pylist()
+    own_keys = None if job.key is None else pc.cast(batch.column(job.key), pa.string()).to_pylist()
+    keys = privacy.treat_keys(own_keys)
     events: list[SerializedEvent] = []
     ids: list[str] = []
     positions: list[int] = []
@@ -269,7 +277,7 @@ def score_chunk(scorer: Scorer, job: ScoringJob, chunk: Chunk) -> tuple[pa.Table
                 "time": time,
                 "model": job.model,
                 "version": job.version,
-                "features": rows.to_lists(start, end),
+                "features": privacy.treat_features(rows.to_lists(start, end)),
                 "predictions": scores[start:end],
                 "classes": scorer.classes,
                 "labels": labels and labels[start:end],

@@ -48,5 +48,6 @@ def score(
             key,
             settings.predictor.missing_values,
             report,
+            settings.privacy.privacy,
         )
     print_counts(summary._asdict(), as_json=as_json)

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.setting_values import MissingValues
 from driftloop.settings_section import SettingsSection
 from driftloop_cli.settings import CliSettings
@@ -19,3 +20,4 @@ class ScoreSettings(CliSettings):
     """Settings of ``driftloop score``."""
 
     predictor: PredictorSection = PredictorSection()
+    privacy: SourcePrivacySettings = SourcePrivacySettings()

@@ -13,6 +13,7 @@ from driftloop.errors import InvalidInput
 from driftloop.events import KEY_COLUMN, MODEL_COLUMN, Outcome
 from driftloop.kafka.bulk_publisher import shared_headers
 from driftloop.kafka.codec import decode, encode
+from driftloop.privacy import Privacy
 from driftloop.storage.archive_files import ArchiveFiles
 from driftloop_cli.files.outcomes import OutcomeColumns, OutcomeCounts, prepare_outcomes
 from driftloop_cli.files.outcomes_command import print_outcome_counts
@@ -268,3 +269,18 @@ def test_counts_are_printed_with_what_a_dry_run_means(dry_run: bool, capsys: pyt
 def test_id_or_key_is_needed(tmp_path: Path) -> None:
     with opened(write(tmp_path, CSV)) as source, pytest.raises(InvalidInput, match="--id or --key"):
         prepare(source, OutcomeColumns("paid"))
+
+
+def test_keys_of_outcomes_are_hashed_and_matched_as_the_predictor_has_hashed_them(tmp_path: Path) -> None:
+    privacy = Privacy(hashes_keys=True, hash_key=b"k" * 32)
+    file = write(tmp_path, "order,paid\no1,1\no2,0\n")
+    archived = pd.DataFrame({KEY_COLUMN: privacy.treat_keys(["o1"]), MODEL_COLUMN: "m"})
+    archived.to_parquet(tmp_path / "predictions.parquet")
+    columns = OutcomeColumns("paid", key="order")
+    with opened(file) as source:
+        archive = ArchiveFiles([tmp_path / "predictions.parquet"], [])
+        counts = prepare_outcomes(source, columns, "m", NOW, archive, privacy)
+        texts = [event.value for event in prepared_events(source, "events")]
+    assert (counts.matched, counts.unmatched, counts.to_publish) == (1, 1, 2)
+    assert counts.unmatched_examples == (privacy.treat_key("o2"),)
+    assert [json.loads(text)["key"] for text in texts] == [privacy.treat_key("o1"), privacy.treat_key("o2")]

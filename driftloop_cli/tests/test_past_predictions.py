@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from driftloop.errors import InvalidInput
 from driftloop.events import ID_COLUMN, Event, Outcome, Prediction, is_new_event_id
 from driftloop.kafka.bulk_publisher import shared_headers
 from driftloop.kafka.codec import decode
+from driftloop.privacy import Privacy, hash_value
 from driftloop.storage.archive_files import ArchiveFiles
 from driftloop_cli.files.past_predictions import ImportCounts, PredictionColumns, prepare_predictions
 from driftloop_cli.files.source import Source, open_source, prepared_events
@@ -111,3 +113,43 @@ def test_missing_feature_is_named(tmp_path: Path) -> None:
     other = replace(USE_CASE, feature_kinds={"z": "number"})
     with opened(tmp_path) as source, pytest.raises(InvalidInput, match="no column z"):
         prepare_predictions(source, COLUMNS, other, "old", ArchiveFiles())
+
+
+KEY = b"k" * 32
+PRIVACY = Privacy({"x": "hash", "c": "hash", "b": "hash", "d": "hash", "t": "drop"}, hashes_keys=True, hash_key=KEY)
+
+
+def test_private_columns_are_imported_as_the_predictor_would_have_published_them(tmp_path: Path) -> None:
+    with opened(tmp_path) as source:
+        columns = COLUMNS._replace(key="order")
+        prepare_predictions(source, columns, USE_CASE, "old", ArchiveFiles(), PRIVACY)
+        *_, last = events_of(source, "events", Prediction)
+        outcomes = events_of(source, "outcome_events", Outcome)
+        texts = [event.value for view in ("events", "outcome_events") for event in prepared_events(source, view)]
+    assert isinstance(last, Prediction)
+    true_values: dict[str, list[Any]] = {"x": [1.5], "c": ["UA"], "b": [True], "d": [datetime(2013, 6, 1)]}
+    assert last.features == PRIVACY.treat_features(true_values)
+    assert last.keys == [hash_value(KEY, "o1")]
+    assert len(outcomes) == 2
+    assert not [text for text in texts if "UA" in text or "o1" in text or '"text"' in text]
+
+
+def test_ids_of_imported_predictions_are_made_of_what_is_published(tmp_path: Path) -> None:
+    """An id that was a plain hash of a key would lead back to it."""
+    with opened(tmp_path) as source:
+        prepare_predictions(source, COLUMNS._replace(key="order"), USE_CASE, "old", ArchiveFiles(), PRIVACY)
+        private = {event.id for event in events_of(source, "events", Prediction)}
+    with opened(tmp_path) as source:
+        prepare_predictions(source, COLUMNS._replace(key="order"), USE_CASE, "old", ArchiveFiles())
+        plain = {event.id for event in events_of(source, "events", Prediction)}
+    assert len(private) == len(plain) == 3
+    assert not private & plain
+
+
+def test_rows_without_a_key_whose_features_are_all_dropped_are_imported_once_each(tmp_path: Path) -> None:
+    dropped = Privacy(dict.fromkeys(USE_CASE.features, "drop"))
+    with opened(tmp_path) as source:
+        counts = prepare_predictions(source, COLUMNS, USE_CASE, "old", ArchiveFiles(), dropped)
+        events = events_of(source, "events", Prediction)
+    assert (counts.to_publish, len(events)) == (3, 3)
+    assert all(isinstance(event, Prediction) and event.features == {} for event in events)

@@ -10,6 +10,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from driftloop.events import Prediction, is_new_event_id, now
 from driftloop.kafka.codec import decode, to_message
+from driftloop.privacy import Privacy, hash_value
 from driftloop_cli.files import score, scoring_job
 from driftloop_cli.files.score import Scorer, score_chunk
 from driftloop_cli.files.scoring_job import (
@@ -109,3 +110,15 @@ def test_digest_changes_with_the_rows(file: Path) -> None:
     other = file.with_name("other.parquet")
     FRAME.assign(x=FRAME["x"] + 1).to_parquet(other, row_group_size=900)
     assert footer_digest(file) == footer_digest(file) != footer_digest(other)
+
+
+def test_events_have_private_columns_as_the_predictor_publishes_them(file: Path) -> None:
+    privacy = Privacy({"x": "drop", "n": "hash"}, hashes_keys=True, hash_key=b"k" * 32)
+    chunk = next(read_chunks(open_input(file)))
+    predictions, events = score_chunk(scorer(), job(), chunk, privacy)
+    message = to_message(events[0], "score")
+    event = decode(message.value, message.headers)
+    assert isinstance(event, Prediction)
+    assert event.features == {"n": [hash_value(b"k" * 32, n) for n in range(len(chunk.rows))]}
+    assert event.keys == [hash_value(b"k" * 32, f"o{n}") for n in range(len(chunk.rows))]
+    assert predictions["prediction"].to_pylist() == [2.0 * n for n in range(len(chunk.rows))]

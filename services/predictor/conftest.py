@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.types import ASGIApp
 
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.telemetry.health import Health
 from predictor.http.application import create_application
 from predictor.http.dependencies import ApiDependencies
@@ -28,13 +29,17 @@ Serve = Callable[..., AbstractContextManager[str]]
 
 
 def create_test_application(
-    manager: StaticModelManager, outbox: Outbox, model_name: str = "m", **changed: Any
+    manager: StaticModelManager,
+    outbox: Outbox,
+    model_name: str = "m",
+    privacy: Privacy = NO_PRIVACY,
+    **changed: Any,
 ) -> ASGIApp:
     """Create the application of a model with some settings changed from the defaults."""
     settings = ServingSettings(**{"max_rows": 3, **changed})
     health = Health(stall_seconds=float("inf"))  # no heartbeats here: the loop that polls the alias sends them
     health.mark_started()
-    batcher = Batcher(model_name, outbox, settings.max_batch_rows, settings.max_queued_rows)
+    batcher = Batcher(model_name, outbox, settings.max_batch_rows, settings.max_queued_rows, privacy)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -43,7 +48,7 @@ def create_test_application(
 
     double: Any = manager
     accepts_unknown_labels = settings.unknown_labels == "accept"
-    dependencies = ApiDependencies(model_name, double, batcher, outbox, health, accepts_unknown_labels)
+    dependencies = ApiDependencies(model_name, double, batcher, outbox, health, accepts_unknown_labels, privacy)
     return create_application(dependencies, settings, lifespan)
 
 

@@ -118,6 +118,10 @@ class FakeRegistry:
         """Return the only version."""
         return RegisteredVersion(self._version, "run")
 
+    def version_tags(self, version: str) -> dict[str, str]:  # noqa: ARG002
+        """Return no tags, as of a version whose features are all kept."""
+        return {}
+
     def fetch(self, version: str, into: Path) -> Path:
         """Copy the version's files."""
         return Path(shutil.copytree(self._folder, into / version))

@@ -62,10 +62,11 @@ def run_worker() -> None:
     app = FastAPIOffline(title="driftloop drift worker")
     app.include_router(operational_routes(health))
     store = ObjectStore(settings.storage)
-    window_judge = WindowJudge(store, settings.window, worker_settings.max_references_mb)
+    policy = settings.privacy.privacy.feature_policy
+    window_judge = WindowJudge(store, settings.window, worker_settings.max_references_mb, policy, health)
     report_queue = ReportQueue(worker_settings.max_queued_reports, worker_settings.report_timeout_seconds)
     verdict_cache = VerdictCache(worker_settings.cached_verdicts)
-    routes.mount(app, verdict_cache, report_queue, store, worker_settings.mlflow_url)
+    routes.mount(app, verdict_cache, report_queue, store, worker_settings.mlflow_url, policy)
     compactor = Compactor(store, kept_slices=max(MAX_SLICES, settings.quality.prediction_lookback_slices))
     worker = Worker(
         store=store,

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from driftloop.drift.settings import WindowSettings
+from driftloop.privacy_settings import PrivacySettings
 from driftloop.settings import DeadLetterSettings, OptionalUrl, Port, ServerSettings, Settings, StorageSettings
 from driftloop.settings_section import SettingsSection
 
@@ -65,4 +66,5 @@ class DriftWorkerSettings(Settings):
     window: WindowSettings = WindowSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     quality: QualitySettings = QualitySettings()
+    privacy: PrivacySettings = PrivacySettings()
     drift_worker: DriftWorkerServerSettings = DriftWorkerServerSettings()

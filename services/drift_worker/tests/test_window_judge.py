@@ -11,8 +11,10 @@ import pytest
 from drift_worker.verdicts.window_judge import WindowJudge
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Window
+from driftloop.privacy import FeaturePolicy, Treatment
 from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
+from driftloop.telemetry.health import Health
 from tests.support.drift_windows import BEGIN, ROWS, make_days, store_reference
 
 pytest_plugins = "tests.support.drift_windows"
@@ -257,3 +259,52 @@ def test_rows_of_a_reference_are_not_kept_besides_what_is_prepared_of_them(store
     before = pa.total_allocated_bytes()
     assert judge(window_judge, make_days(1, 3)).verdict == "no_drift"
     assert pa.total_allocated_bytes() - before < 100_000  # the rows have a megabyte
+
+
+def policy_of(**features: Treatment) -> FeaturePolicy:
+    return FeaturePolicy(features=features)
+
+
+def store_private_reference(store: ObjectStore, policy: FeaturePolicy) -> None:
+    reference = store_reference(store)
+    reference_store.save_reference(
+        store, "m", "1", reference._replace(profile=reference.profile.model_copy(update={"privacy": policy}))
+    )
+
+
+@pytest.mark.parametrize(
+    ("recorded", "present", "left_out"),
+    [
+        (policy_of(), policy_of(), []),
+        (policy_of(carrier="hash"), policy_of(carrier="hash"), []),
+        (policy_of(), policy_of(carrier="hash"), ["carrier"]),
+        (policy_of(carrier="hash"), policy_of(), ["carrier"]),
+        (policy_of(), policy_of(temp="drop"), ["temp"]),
+        (policy_of(), policy_of(temp="drop", visib="hash", carrier="drop"), ["carrier", "temp", "visib"]),
+    ],
+)
+def test_columns_that_are_treated_otherwise_than_in_the_reference_are_left_out_with_a_reason(
+    store: ObjectStore, recorded: FeaturePolicy, present: FeaturePolicy, left_out: list[str]
+) -> None:
+    store_private_reference(store, recorded)
+    health = Health()
+    window_judge = WindowJudge(store, SETTINGS, policy=present, health=health)
+    frame = make_days(1, 4, warmer=12).drop(columns=[name for name in left_out if present.features.get(name) == "drop"])
+    verdict = judge(window_judge, frame)
+    assert verdict.verdict == ("no_drift" if "temp" in left_out else "drift"), verdict.explanation
+    assert {finding.column for finding in verdict.findings} == {"temp", "visib", "carrier", "_prediction"} - {*left_out}
+    rows = rows_of_day(frame)
+    score = window_judge.cumulate("m", "1", rows, None)
+    assert score is not None
+    for column in left_out:
+        assert f"{column} is not compared: " in verdict.explanation
+        assert "DRIFTLOOP_PRIVACY__FEATURES" in verdict.explanation
+        assert f"{column} is not compared: " in health.warnings["privacy"]
+    assert ("privacy" in health.warnings) is bool(left_out)
+
+
+def test_hash_of_another_key_is_left_out(store: ObjectStore) -> None:
+    store_private_reference(store, FeaturePolicy(features={"carrier": "hash"}, hash_key_id="a"))
+    other = FeaturePolicy(features={"carrier": "hash"}, hash_key_id="b")
+    verdict = judge(WindowJudge(store, SETTINGS, policy=other), make_days(1, 3))
+    assert "carrier is not compared: hashed in the reference by another key" in verdict.explanation

@@ -43,9 +43,12 @@ def create_app() -> ASGIApp:
     health = Health()
     registry = ModelRegistry(settings.registry)
     cache = ModelCache(predictor_settings.data_dir / "models" / registry.model, registry.fetch)
-    manager = ModelManager(registry, cache, predictor_settings, health)
+    privacy = settings.privacy.privacy
+    manager = ModelManager(registry, cache, predictor_settings, health, privacy)
     outbox = Outbox(predictor_settings.data_dir, settings.outbox)
-    batcher = Batcher(registry.model, outbox, predictor_settings.max_batch_rows, predictor_settings.max_queued_rows)
+    batcher = Batcher(
+        registry.model, outbox, predictor_settings.max_batch_rows, predictor_settings.max_queued_rows, privacy
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -76,6 +79,7 @@ def create_app() -> ASGIApp:
         outbox,
         health,
         accepts_unknown_labels=predictor_settings.unknown_labels == "accept",
+        privacy=privacy,
     )
     return tracing.instrument_asgi(create_application(dependencies, predictor_settings, lifespan))
 

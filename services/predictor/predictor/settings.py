@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.setting_values import MissingValues, require_origin, require_version
 from driftloop.settings import Port, RegistrySettings, ServerSettings, Settings, TextList
 from driftloop.settings_section import SettingsSection
@@ -105,3 +106,4 @@ class PredictorSettings(RelaySettings):
     """All settings of the predictor."""
 
     registry: RegistrySettings
+    privacy: SourcePrivacySettings = SourcePrivacySettings()

@@ -252,7 +252,7 @@ def test_batcher_keeps_requests_apart_whose_nulls_would_change_each_others_numbe
             results = await asyncio.gather(first, *following)
             assert [result.scores for result in results] == [[0], [large], [-1], [large], [-1], [7]]
             assert estimator.dtypes == ["int64", "int64", "float64"]
-            with pytest.raises(PredictionFailed, match=f"row 1, column n: {large} is rounded"):
+            with pytest.raises(PredictionFailed, match=r"row 1, column n: an integer above 2\^53 is rounded"):
                 await harness.batcher.submit(version, {"n": [None, large]}, 2, now())
             assert version.record.consecutive_failures == 0  # the request was at fault
 

@@ -56,6 +56,12 @@ class FakeRegistry:
         self.folder = folder
         self.error: Exception | None = None
         self.fetches = 0
+        self.tags: dict[str, str] = {}
+
+    def version_tags(self, version: str) -> dict[str, str]:  # noqa: ARG002
+        if self.error:
+            raise self.error
+        return self.tags
 
     def add(self, version: str, estimator: Any, *args: Any, **options: Any) -> None:
         save(self.folder / version, estimator, *args, **options)

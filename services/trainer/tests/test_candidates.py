@@ -12,6 +12,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
 from driftloop.candidates import parameter_grid
+from driftloop.privacy import Privacy
 from tests.support.synthetic_usecase import make_use_case
 from trainer.retrain.candidates import NoCandidate, Selection, choose, mlflow_name, run_metrics
 
@@ -82,6 +83,14 @@ def test_candidate_that_fails_is_reported_and_another_chosen(rows: pd.DataFrame)
     assert selection.name == "linear"
     assert selection.errors == {"broken": "ValueError: no such solver"}
     assert "broken failed" in str(selection)
+
+
+def test_failure_of_a_candidate_is_in_the_words_that_privacy_allows(rows: pd.DataFrame) -> None:
+    privacy = Privacy({"x": "drop"})
+    candidates = {"broken": failing, "linear": LogisticRegression}
+    selection = choose(replace(USE_CASE, candidates=candidates), rows, train, score, privacy.describe_error)
+    assert "no such solver" not in str(selection)
+    assert "broken failed: ValueError" in str(selection)
 
 
 def test_no_candidate_is_an_error_that_names_each(rows: pd.DataFrame) -> None:

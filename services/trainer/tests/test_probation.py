@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from driftloop import settings
 from driftloop.events import ModelStateChanged
+from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.registry.loading import ModelRejected
 from driftloop.usecase import UseCase
 from tests.support.synthetic_usecase import make_use_case
@@ -181,6 +182,16 @@ def test_probation_check_loads_previous_version_only_with_enough_days(
     assert (decision.version, decision.previous) == ("2", previous)
     assert registry.loaded == loaded
     assert queried == ([] if previous is None or probation_days == 0 else ["2"])
+
+
+def test_probation_passes_where_privacy_hides_features_from_the_archive() -> None:
+    """The version before would predict hashes, and lose every comparison."""
+    settings = trainer_settings().model_copy(
+        update={"privacy": SourcePrivacySettings(features={"good": "hash"}, hash_key=SecretStr("k" * 32))}
+    )
+    decision = evaluate(settings, FakeRegistry("1"), None)  # type: ignore[arg-type]  # stand-ins
+    assert decision.status == "passed"
+    assert "DRIFTLOOP_PRIVACY__FEATURES hides good from archived rows" in decision.explanation
 
 
 def test_probation_rolls_back_failed_version_once() -> None:

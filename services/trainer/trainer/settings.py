@@ -11,6 +11,7 @@ from driftloop.drift.settings import WindowSettings
 from driftloop.errors import InvalidInput
 from driftloop.evaluation.gate_settings import GateSettings
 from driftloop.events import RESERVED_COLUMNS
+from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.settings import DeadLetterSettings, Port, RegistrySettings, ServerSettings, Settings, StorageSettings
 from driftloop.settings_section import Fraction, SettingsSection
 from driftloop.usecase_setting import UseCaseSetting
@@ -94,6 +95,7 @@ class TrainerSettings(Settings):
     registry: RegistrySettings
     storage: StorageSettings = StorageSettings()
     window: WindowSettings = WindowSettings()
+    privacy: SourcePrivacySettings = SourcePrivacySettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     data: TrainingDataSettings = TrainingDataSettings()
@@ -125,6 +127,17 @@ class TrainerSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _check_privacy(self) -> Self:
+        privacy = self.privacy.privacy
+        privacy.require_features(self.use_case.features, f"the use case {self.use_case.name}")
+        if private := [name for name in self.use_case.subgroup_columns if privacy.is_private(name)]:
+            raise ValueError(
+                f"DRIFTLOOP_USE_CASE has the subgroup columns {', '.join(private)}, which DRIFTLOOP_PRIVACY__FEATURES "
+                "or DRIFTLOOP_PRIVACY__CONTEXT hides: the gate's decision would quote their values"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_metric(self) -> Self:
         try:
             self.use_case.headline_metric  # noqa: B018  # looks the metric up
@@ -134,7 +147,8 @@ class TrainerSettings(Settings):
 
     @model_validator(mode="after")
     def _check_distances(self) -> Self:
-        column_types = {column: COLUMN_TYPES[kind] for column, kind in self.use_case.monitored_kinds.items()}
+        kinds = self.privacy.privacy.treat_kinds(self.use_case.monitored_kinds)
+        column_types = {column: COLUMN_TYPES[kind] for column, kind in kinds.items()}
         for column, distance in self.calibration.distances.items():
             if column not in column_types:
                 raise ValueError(

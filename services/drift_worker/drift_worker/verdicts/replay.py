@@ -20,6 +20,7 @@ from driftloop.events import DriftVerdict, Event, Window, new_event_id
 from driftloop.exit_codes import ExitCode
 from driftloop.kafka import reader
 from driftloop.kafka.publisher import Publisher
+from driftloop.privacy import ALL_KEPT, FeaturePolicy
 from driftloop.storage.object_store import ObjectStore
 
 ALL_EVENTS = 10**9  # more than a topic has with a few events per window
@@ -77,7 +78,8 @@ def replay(
     try:
         all_events = reader.read_last(settings.kafka, settings.topics.drift, ALL_EVENTS)
         selected = select_verdicts(all_events, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), model, version)
-        replayed = list(replay_verdicts(selected, all_events, ObjectStore(settings.storage), settings.window))
+        policy = settings.privacy.privacy.feature_policy
+        replayed = list(replay_verdicts(selected, all_events, ObjectStore(settings.storage), settings.window, policy))
         for line in format_table(replayed):
             print(line)
         if missing := len(selected) - len(replayed):
@@ -114,7 +116,11 @@ def select_verdicts(
 
 
 def replay_verdicts(
-    selected: Iterable[DriftVerdict], all_events: Iterable[Event], store: ObjectStore, settings: WindowSettings
+    selected: Iterable[DriftVerdict],
+    all_events: Iterable[Event],
+    store: ObjectStore,
+    settings: WindowSettings,
+    policy: FeaturePolicy = ALL_KEPT,
 ) -> Iterator[ReplayedVerdict]:
     """Judge the windows of the selected verdicts again, those of a version in their order. A new verdict has a new id.
 
@@ -126,12 +132,13 @@ def replay_verdicts(
         all_events: All events of the topic of verdicts, which name the windows before a window.
         store: Where archive and references are.
         settings: The drift worker's settings of windows.
+        policy: How features of events are treated.
     """
     windows: dict[Stream, set[Window]] = {}
     for event in all_events:
         if isinstance(event, DriftVerdict) and not event.replayed:
             windows.setdefault(_stream_of(event), set()).add(event.window)
-    window_judge = WindowJudge(store, settings)
+    window_judge = WindowJudge(store, settings, policy=policy)
     sums: dict[Stream, CumulatedState | None] = {}
     read_window = lru_cache(PRECEDING_WINDOWS + 1)(partial(archive.read_window, store))
     for old in sorted(selected, key=lambda verdict: (*_stream_of(verdict), verdict.window.first_offset)):

@@ -6,7 +6,9 @@ from functools import partial
 from typing import NamedTuple
 
 import pandas as pd
+import structlog
 
+from drift_worker.verdicts.comparable_reference import load_comparable_reference
 from drift_worker.verdicts.scored_rows import comparable_rows
 from driftloop.drift.comparable_columns import ComparableRows
 from driftloop.drift.cumulated import CumulatedScore, CumulatedState, cumulate
@@ -25,9 +27,13 @@ from driftloop.events import (
     Window,
     verdict_id,
 )
+from driftloop.privacy import ALL_KEPT, FeaturePolicy
 from driftloop.storage.object_store import ObjectStore
-from driftloop.storage.reference_store import Reference, ReferenceMissing, ReferenceUnavailable, load_reference
+from driftloop.storage.reference_store import Reference, ReferenceMissing, ReferenceUnavailable
 from driftloop.telemetry import tracing
+from driftloop.telemetry.health import Health
+
+log = structlog.get_logger(__name__)
 
 MAX_REFERENCES_MB = 256  # six of the largest, of 16 columns
 PROFILE_BYTES_PER_JSON_BYTE = 4  # of a profile as objects
@@ -41,6 +47,8 @@ class LoadedReference(NamedTuple):
     prepared: PreparedProfile
     nbytes: int
     """The memory that it takes, in bytes."""
+    privacy_note: str = ""
+    """Which columns are not compared because of privacy settings, and why."""
 
 
 class Inconclusive(InvalidInput):
@@ -59,7 +67,12 @@ class WindowJudge:
     """
 
     def __init__(
-        self, store: ObjectStore, settings: WindowSettings, max_references_mb: float = MAX_REFERENCES_MB
+        self,
+        store: ObjectStore,
+        settings: WindowSettings,
+        max_references_mb: float = MAX_REFERENCES_MB,
+        policy: FeaturePolicy = ALL_KEPT,
+        health: Health | None = None,
     ) -> None:
         """Start without references.
 
@@ -68,9 +81,13 @@ class WindowJudge:
             settings: How many rows a window needs.
             max_references_mb: The memory of references in MB (2^20 bytes). Beyond it those that were not used for the
                 longest time are dropped, and loaded again when they are needed. The last one always stays.
+            policy: How features of events are treated.
+            health: Gets a warning while windows of a version are judged whose reference was made otherwise.
         """
         self._store = store
         self._settings = settings
+        self._policy = policy
+        self._health = health
         self._max_bytes = max_references_mb * 2**20
         # The one that was used last is the last one.
         self._references: dict[tuple[str, str, str | None], LoadedReference] = {}
@@ -157,6 +174,7 @@ class WindowJudge:
             comparable = self._to_comparable(loaded.reference, rows)
         except Inconclusive as error:
             return verdict_of(verdict="inconclusive", reason=error.reason, explanation=str(error))
+        self._report_privacy(model, version, loaded.privacy_note)
         profile = loaded.reference.profile
         issues = [
             *type_issues(comparable.unreadable),
@@ -176,7 +194,7 @@ class WindowJudge:
         changes = cumulated.changes if cumulated else []
         return verdict_of(
             verdict="drift" if score.alarm or changes else "no_drift",
-            explanation="; ".join([explain(score), *map(explain_change, changes)]),
+            explanation="; ".join(filter(None, [explain(score), *map(explain_change, changes), loaded.privacy_note])),
             score=single.score,
             score_threshold=single.threshold,
             multiwindow_score=multiwindow[0].score if multiwindow else None,
@@ -186,6 +204,15 @@ class WindowJudge:
             findings=score.findings,
             data_quality_issues=issues,
         )
+
+    def _report_privacy(self, model: str, version: str, note: str) -> None:
+        """Warn in readiness of what the window that is judged now is not compared in."""
+        if self._health is None:
+            return
+        if note:
+            self._health.add_warning("privacy", f"version {version} of {model}: {note}")
+        else:
+            self._health.clear_warning("privacy")
 
     def _statistics(
         self, loaded: LoadedReference, rows: pd.DataFrame, preceding: Sequence[pd.DataFrame]
@@ -215,7 +242,8 @@ class WindowJudge:
 
     def _read_reference(self, model: str, version: str, run_id: str | None) -> LoadedReference:
         try:
-            reference = load_reference(self._store, model, version, run_id or "")
+            comparable = load_comparable_reference(self._store, model, version, run_id or "", self._policy)
+            reference = comparable.reference
             profile = reference.profile
             prepared = PreparedProfile.prepare(profile, reference.rows)
             if profile.spans:
@@ -233,7 +261,9 @@ class WindowJudge:
             ) from error
         without_rows = reference._replace(rows=reference.rows.head(0).copy())  # a slice would keep all rows in memory
         nbytes = prepared.nbytes + PROFILE_BYTES_PER_JSON_BYTE * len(profile.model_dump_json())
-        return LoadedReference(without_rows, prepared, nbytes)
+        if note := comparable.privacy_note:
+            log.warning("reference.privacy_differs", model=model, version=version, reason=note)
+        return LoadedReference(without_rows, prepared, nbytes, note)
 
     def _to_comparable(self, reference: Reference, rows: pd.DataFrame) -> ComparableRows:
         """Return the rows as the reference has them. Raises :class:`Inconclusive` if they cannot be compared."""

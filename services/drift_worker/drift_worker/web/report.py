@@ -14,6 +14,7 @@ from typing import NamedTuple, Self
 import pandas as pd
 
 from drift_worker.settings import DriftWorkerSettings
+from drift_worker.verdicts.comparable_reference import load_comparable_reference
 from drift_worker.verdicts.scored_rows import comparable_rows
 from drift_worker.windows import archive
 from driftloop.command_line import load_settings_or_exit
@@ -24,6 +25,7 @@ from driftloop.drift.scoring import score_window
 from driftloop.drift.statistics import distance_for
 from driftloop.errors import InvalidInput, StorageUnavailable
 from driftloop.events import DriftVerdict, Window
+from driftloop.privacy import ALL_KEPT, FeaturePolicy
 from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference, ReferenceUnavailable
@@ -57,18 +59,18 @@ class WindowNotArchived(InvalidInput):
     """The archive has no rows of the version in the window; they may have been deleted."""
 
 
-def load_rows(store: ObjectStore, key: ReportKey) -> tuple[Reference, pd.DataFrame]:
+def load_rows(store: ObjectStore, key: ReportKey, policy: FeaturePolicy = ALL_KEPT) -> tuple[Reference, pd.DataFrame]:
     """Return the version's reference and its rows of the window, both with the reference's columns and types.
 
     Of the reference, only the rows of the stretch that the window is judged by are returned. A column that the window
-    does not have is empty.
+    does not have is empty, and one that ``policy`` does not allow to compare is left out.
 
     Raises:
         ReferenceUnavailable: The version has no reference that can be read.
         WindowNotArchived: The archive has no rows of the version in the window.
         StorageUnavailable: The store does not answer.
     """
-    reference = reference_store.load_reference(store, key.model, key.version, key.run_id)
+    reference = load_comparable_reference(store, key.model, key.version, key.run_id, policy).reference
     try:
         version_rows = archive.read_window(store, Window.parse(key.window), *key[:2], key.run_id)
     except FileNotFoundError as error:
@@ -95,10 +97,10 @@ def _nearest_stretch(profile: DriftProfile, reference: pd.DataFrame, window: pd.
     return stretch_rows(profile, reference)[score.spans[0].stretch].reset_index(drop=True)
 
 
-def render_and_store(store: ObjectStore, key: ReportKey) -> str:
+def render_and_store(store: ObjectStore, key: ReportKey, policy: FeaturePolicy = ALL_KEPT) -> str:
     """Render and store a report unless the store has it; return its path. Raises what :func:`load_rows` raises."""
     if not store.exists(key.path):
-        reference, window = load_rows(store, key)
+        reference, window = load_rows(store, key, policy)
         store.write(key.path, render_html(reference, window, key).encode())
     return key.path
 
@@ -189,7 +191,8 @@ def main() -> None:
         parser.add_argument(name, nargs=None if default is None else "?", default=default)
     key = ReportKey(**vars(parser.parse_args()))
     try:
-        print(render_and_store(ObjectStore(load_settings_or_exit(DriftWorkerSettings).storage), key))
+        settings = load_settings_or_exit(DriftWorkerSettings)
+        print(render_and_store(ObjectStore(settings.storage), key, settings.privacy.privacy.feature_policy))
     except (ReferenceUnavailable, WindowNotArchived, StorageUnavailable) as error:
         sys.exit(str(error))
 

@@ -15,6 +15,7 @@ from drift_worker.web.version_status import version_statuses
 from drift_worker.web.views import column_charts, load_profile, rank_findings, version_section
 from driftloop.drift.profile_summary import column_sensitivities
 from driftloop.errors import StorageUnavailable
+from driftloop.privacy import ALL_KEPT, FeaturePolicy
 from driftloop.storage.object_store import ObjectStore
 
 MAX_VERSIONS = 4  # shown in full on the overview; of the others only the status
@@ -46,6 +47,8 @@ class PageData(NamedTuple):
     report_queue: ReportQueue
     store: ObjectStore
     mlflow_url: str | None
+    policy: FeaturePolicy = ALL_KEPT
+    """How features of events are treated: columns of references that are treated otherwise are not shown."""
 
 
 def page_data(request: Request) -> PageData:
@@ -58,10 +61,15 @@ Data = Annotated[PageData, Depends(page_data)]
 
 
 def mount(
-    app: FastAPI, cache: VerdictCache, report_queue: ReportQueue, store: ObjectStore, mlflow_url: str | None = None
+    app: FastAPI,
+    cache: VerdictCache,
+    report_queue: ReportQueue,
+    store: ObjectStore,
+    mlflow_url: str | None = None,
+    policy: FeaturePolicy = ALL_KEPT,
 ) -> None:
     """Add the pages and static files to an app, and compress its responses. Without a URL no page links to MLflow."""
-    app.state.page_data = PageData(cache, report_queue, store, mlflow_url)
+    app.state.page_data = PageData(cache, report_queue, store, mlflow_url, policy)
     app.include_router(router)
     app.mount("/static", VersionedStaticFiles())
     app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES, compresslevel=GZIP_LEVEL)
@@ -81,7 +89,7 @@ def overview(request: Request, data: Data, model: str | None = None, version: st
     in_full = [status for status in selected if status.windows][:MAX_VERSIONS]
     is_one_version = bool(selected) and None not in (model, version)
     # Only here: the overview does not wait for the store.
-    profile, no_profile_reason = load_profile(data.store, selected[0]) if is_one_version else (None, "")
+    profile, no_profile_reason = load_profile(data.store, selected[0], data.policy) if is_one_version else (None, "")
     return render(
         request,
         "overview.html",
@@ -102,7 +110,7 @@ def window(request: Request, data: Data, name: str, model_version: str) -> Respo
     verdict = data.cache.find(name, model_version)
     if verdict is None:
         return not_found(request, f"window {name} of {model_version}")
-    columns, no_charts_reason = column_charts(data.store, verdict)
+    columns, no_charts_reason = column_charts(data.store, verdict, data.policy)
     previous_window, next_window = data.cache.neighbours(verdict)
     return render(
         request,

@@ -16,6 +16,7 @@ from driftloop.drift.profile import DriftProfile
 from driftloop.errors import StorageUnavailable
 from driftloop.evaluation.metric_names import HEADLINE_METRICS, metric_label
 from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerdict
+from driftloop.privacy import FeaturePolicy
 from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import ReferenceUnavailable
@@ -136,10 +137,10 @@ def rank_findings(verdict: DriftVerdict) -> list[Finding]:
     return sorted(verdict.findings, key=lambda finding: (not finding.drifted, -finding.priority))
 
 
-def column_charts(store: ObjectStore, verdict: DriftVerdict) -> tuple[list[ColumnChart], str]:
+def column_charts(store: ObjectStore, verdict: DriftVerdict, policy: FeaturePolicy) -> tuple[list[ColumnChart], str]:
     """Return charts of a window's columns, drifted ones first; or no charts and the reason."""
     try:
-        reference, window = load_rows(store, ReportKey.for_verdict(verdict))
+        reference, window = load_rows(store, ReportKey.for_verdict(verdict), policy)
     except (ReferenceUnavailable, WindowNotArchived, StorageUnavailable) as error:
         return [], str(error)
     column_types = reference.profile.column_types
@@ -155,12 +156,13 @@ def column_charts(store: ObjectStore, verdict: DriftVerdict) -> tuple[list[Colum
     return shown, ""
 
 
-def load_profile(store: ObjectStore, status: VersionStatus) -> tuple[DriftProfile | None, str]:
+def load_profile(store: ObjectStore, status: VersionStatus, policy: FeaturePolicy) -> tuple[DriftProfile | None, str]:
     """Return a version's drift profile; or none and the reason."""
     try:
-        return reference_store.load_profile(store, status.model, status.version, status.run_id or ""), ""
+        profile = reference_store.load_profile(store, status.model, status.version, status.run_id or "")
     except (ReferenceUnavailable, StorageUnavailable) as error:
         return None, str(error)
+    return profile.without_columns(policy.differences(profile.privacy)), ""
 
 
 def _headline_metric(verdicts: Sequence[QualityVerdict]) -> str | None:

@@ -64,7 +64,7 @@ def create_api(api: ApiDependencies, lifespan: Callable[[FastAPI], AbstractAsync
         app.include_router(routes)
 
     def describe() -> dict[str, Any]:
-        return openapi.build_openapi(app, api.model_name, api.manager.serving)
+        return openapi.build_openapi(app, api.model_name, api.manager.serving, api.privacy)
 
     app.openapi = describe  # type: ignore[method-assign]  # FastAPI documents this way to replace the page
     return app

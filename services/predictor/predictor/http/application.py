@@ -35,6 +35,7 @@ def create_application(
         api.batcher,
         api.model_name,
         settings,
+        api.privacy,
     )
     origins = settings.cors_origins
     app = refuse_foreign_pages(

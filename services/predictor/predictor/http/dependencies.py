@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
 
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.telemetry.health import Health
 from predictor.outbox.outbox import Outbox
 from predictor.serving.batching import Batcher
@@ -22,6 +23,8 @@ class ApiDependencies:
     health: Health
     accepts_unknown_labels: bool = False
     """Whether outcomes may be no class of the version in service."""
+    privacy: Privacy = NO_PRIVACY
+    """What becomes of private values before an event or a page has them."""
 
     @property
     def is_ready(self) -> bool:

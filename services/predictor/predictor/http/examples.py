@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic_core import to_jsonable_python
 
+from driftloop.privacy import NO_PRIVACY, Privacy
 from predictor.serving.serving_model import ServingModel
 
 JsonObject = dict[str, Any]
@@ -27,10 +28,13 @@ class RequestExamples(NamedTuple):
     """For ``/invocations``."""
 
     @classmethod
-    def of(cls, serving: ServingModel) -> Self:
-        """Build the examples from the first row of the version's input example, or else from its signature."""
+    def of(cls, serving: ServingModel, privacy: Privacy = NO_PRIVACY) -> Self:
+        """Build the examples from the first row of the version's input example, or else from its signature.
+
+        The input example is a row of the training data: private columns have a placeholder in place of its value.
+        """
         columns = serving.schema.columns
-        row = _row(serving)
+        row = _row(serving, privacy)
         tensors = [
             {"name": name, "datatype": columns[name].type.tensor_datatype, "shape": [1], "data": [value]}
             for name, value in row.items()
@@ -51,7 +55,7 @@ class RequestExamples(NamedTuple):
 NO_EXAMPLES = RequestExamples({}, {}, {}, "")
 
 
-def _row(serving: ServingModel) -> JsonObject:
+def _row(serving: ServingModel, privacy: Privacy) -> JsonObject:
     """Return one row; optional columns that have no value in the input example are left out."""
     placeholders = {name: PLACEHOLDERS[column.type.dtype[0]] for name, column in serving.schema.columns.items()}
     example = serving.loaded.example
@@ -64,7 +68,8 @@ def _row(serving: ServingModel) -> JsonObject:
             # A column of integers is one of floats if a row of the example has no value.
             if isinstance(value, float) and column.type.dtype.startswith("int"):
                 value = int(value)  # noqa: PLW2901
-            row[name] = value
+            is_private = privacy.feature_policy.treatment(name) != "keep"
+            row[name] = placeholders[name] if is_private else value
         elif column.required:
             row[name] = placeholders[name]
     json_row: JsonObject = to_jsonable_python(row)

@@ -9,12 +9,14 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from time import perf_counter
+from traceback import format_tb
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from driftloop.events import EventTime, RowKey, now
+from driftloop.privacy import NO_PRIVACY, Privacy
 from predictor import metrics
 from predictor.http.protocols.base import DecodedRequest, EncodedResponse, InferenceProtocol, RequestError
 from predictor.http.protocols.native import NativeProtocol
@@ -48,6 +50,7 @@ class InferenceGateway:
         batcher: Batcher,
         model_name: str,
         settings: ServingSettings,
+        privacy: Privacy = NO_PRIVACY,
     ) -> None:
         """Create the gateway.
 
@@ -58,6 +61,7 @@ class InferenceGateway:
             batcher: Scores the rows.
             model_name: The registered model's name.
             settings: The limits of a request.
+            privacy: Decides whether exceptions, which may quote values, are logged with their message.
         """
         self._app = app
         self._protocols = protocols
@@ -65,6 +69,7 @@ class InferenceGateway:
         self._requests = RecentRequests(batcher, settings.repeat_window_seconds)
         self._model_name = model_name
         self._settings = settings
+        self._privacy = privacy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, as ASGI specifies."""
@@ -111,8 +116,10 @@ class InferenceGateway:
             version, response = await self._predict(protocol, scope, receive)
         except RequestError as error:
             return error.status, "", _error_response(protocol, error)
-        except Exception:
-            log.exception("request.failed", path=scope["path"])
+        except Exception as error:  # noqa: BLE001  # a defect, of whatever kind: the client gets an answer
+            reason = self._privacy.describe_error(error)
+            frames = format_tb(error.__traceback__)  # without the message, and without the errors that led to it
+            log.error("request.failed", path=scope["path"], error=reason, trace="".join(frames))
             return 500, "", _error_response(protocol, RequestError(500, "internal error; see the predictor's log"))
         return 200, version, response
 

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.registry.model_output import OutputDescription
 from predictor.http.examples import NO_EXAMPLES, RequestExamples
 from predictor.http.openapi_parts import (
@@ -52,7 +53,9 @@ MLFLOW_REQUEST_SCHEMA = {
 }
 
 
-def build_openapi(app: FastAPI, model_name: str, serving: ServingModel | None) -> JsonObject:
+def build_openapi(
+    app: FastAPI, model_name: str, serving: ServingModel | None, privacy: Privacy = NO_PRIVACY
+) -> JsonObject:
     """Build the OpenAPI document of the version in service."""
     document = get_openapi(
         title=app.title,
@@ -62,7 +65,7 @@ def build_openapi(app: FastAPI, model_name: str, serving: ServingModel | None) -
         tags=[{"name": tag} for tag in TAGS],
     )
     _name_by_first_sentence(document)
-    examples = RequestExamples.of(serving) if serving else NO_EXAMPLES
+    examples = RequestExamples.of(serving, privacy) if serving else NO_EXAMPLES
     document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas(serving, examples))
     document["paths"] = {**_prediction_paths(model_name, examples), **document["paths"]}
     if serving:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from driftloop.events import EventId, EventTime, Outcome, OutcomeValue, RowIndex, RowKey, is_new_event_id, now
 from driftloop.kafka.codec import serialize
+from driftloop.privacy import Privacy
 from driftloop.telemetry import tracing
 from predictor import metrics
 from predictor.http.dependencies import ApiDependencies, Dependencies
@@ -51,15 +52,21 @@ class OutcomeReport(BaseModel):
             raise ValueError("name the row by id and index, or by key")
         return self
 
-    def to_event(self, model: str, time: datetime, traceparent: str | None) -> Outcome:
-        """Return the event; ``time`` is for an outcome without a time of its own."""
+    def to_event(self, model: str, time: datetime, traceparent: str | None, privacy: Privacy) -> Outcome:
+        """Return the event; ``time`` is for an outcome without a time of its own.
+
+        An id that no predictor gives may be a key that was reported as one, and is treated as a key.
+        """
+        prediction_id = self.id
+        if prediction_id is not None and not is_new_event_id(prediction_id):
+            prediction_id = privacy.treat_key(prediction_id)
         return Outcome(
             time=self.time or time,
             traceparent=traceparent,
-            prediction_id=self.id,
+            prediction_id=prediction_id,
             index=self.index,
             model=model if self.key is not None else None,
-            key=self.key,
+            key=None if self.key is None else privacy.treat_key(self.key),
             outcome=self.outcome,
         )
 
@@ -139,7 +146,9 @@ def _store(api: ApiDependencies, body: bytes, time: datetime) -> OutcomesAccepte
             if start:
                 sleep(PAUSE_SECONDS)
             chunk = reports[start : start + CHUNK_SIZE]
-            api.outbox.append([serialize(report.to_event(api.model_name, time, traceparent)) for report in chunk])
+            api.outbox.append(
+                [serialize(report.to_event(api.model_name, time, traceparent, api.privacy)) for report in chunk]
+            )
             foreign = [report.id for report in chunk if report.id is not None and not is_new_event_id(report.id)]
             unmatchable += len(foreign)
             metrics.OUTCOMES.inc(len(chunk))

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from driftloop.errors import DriftloopError
 from driftloop.events import Prediction, PredictionValue, new_event_id
 from driftloop.kafka.codec import SerializedEvent, serialize
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.registry.model_output import InvalidOutput, ModelOutput
 from driftloop.telemetry import tracing
 from predictor import metrics
@@ -78,12 +79,23 @@ class Batcher:
     Must be used from one event loop.
     """
 
-    def __init__(self, model_name: str, outbox: Outbox, max_batch_rows: int, max_queued_rows: int) -> None:
-        """Create the batcher; a single request with more than ``max_batch_rows`` rows is a batch of its own."""
+    def __init__(
+        self,
+        model_name: str,
+        outbox: Outbox,
+        max_batch_rows: int,
+        max_queued_rows: int,
+        privacy: Privacy = NO_PRIVACY,
+    ) -> None:
+        """Create the batcher; a single request with more than ``max_batch_rows`` rows is a batch of its own.
+
+        The model gets the rows as they are. Events, and what is logged, have private values as ``privacy`` says.
+        """
         self._model_name = model_name
         self._outbox = outbox
         self._max_batch_rows = max_batch_rows
         self._max_queued_rows = max_queued_rows
+        self._privacy = privacy
         self._queues: dict[BatchKey, deque[QueuedRequest]] = {}  # the one whose turn is next comes first
         self._queued_requests = 0
         self._queued_rows = 0
@@ -227,7 +239,7 @@ class Batcher:
             predictions = self._predict(batch)
         except Exception as error:  # noqa: BLE001  # an estimator is user code and may raise anything
             if len(batch) == 1:
-                return [_prediction_failed(batch[0].model, error)], []
+                return [self._prediction_failed(batch[0].model, error)], []
             middle = len(batch) // 2
             left_results, left_events = self._score_or_bisect(batch[:middle])
             right_results, right_events = self._score_or_bisect(batch[middle:])
@@ -256,12 +268,12 @@ class Batcher:
                 model=self._model_name,
                 version=request.model.version,
                 run_id=request.model.run_id,
-                features=request.columns,
+                features=self._privacy.treat_features(request.columns),
                 predictions=result.scores,
                 classes=request.model.output.probability_classes,
                 labels=result.output.labels,
-                keys=request.annotations.keys,
-                context=request.annotations.context,
+                keys=self._privacy.treat_keys(request.annotations.keys),
+                context=self._privacy.treat_context(request.annotations.context),
             )
         )
 
@@ -285,12 +297,11 @@ class Batcher:
             start = end
         return results
 
-
-def _prediction_failed(model: ServingModel, error: Exception) -> PredictionFailed:
-    """Record a failure of the model, and return the error of its request."""
-    if isinstance(error, UnrepresentableValue):  # a fault of the request
-        return PredictionFailed(str(error))
-    reason = str(error) if isinstance(error, InvalidOutput) else f"{type(error).__name__}: {error}"
-    model.record.add_failure(reason)
-    log.warning("batch.prediction_failed", version=model.version, error=reason)
-    return PredictionFailed(f"the model cannot score these rows: {reason}")
+    def _prediction_failed(self, model: ServingModel, error: Exception) -> PredictionFailed:
+        """Record a failure of the model, and return the error of its request."""
+        if isinstance(error, UnrepresentableValue):  # a fault of the request
+            return PredictionFailed(str(error))
+        reason = str(error) if isinstance(error, InvalidOutput) else self._privacy.describe_error(error)
+        model.record.add_failure(reason)
+        log.warning("batch.prediction_failed", version=model.version, error=reason)
+        return PredictionFailed(f"the model cannot score these rows: {reason}")

@@ -13,14 +13,16 @@ from typing import Literal
 import structlog
 from threadpoolctl import threadpool_limits
 
-from driftloop.errors import DependencyUnavailable, RegistryRefused
+from driftloop.errors import DependencyUnavailable, InvalidInput, RegistryRefused
 from driftloop.events import now
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.registry.loading import ModelFilesUnreadable, ModelRejected, load_model
 from driftloop.registry.model_registry import ModelRegistry, RegisteredVersion
 from driftloop.telemetry import tracing
 from driftloop.telemetry.health import Health
 from predictor import metrics
 from predictor.serving.model_cache import ModelCache
+from predictor.serving.privacy_record import PrivacyRecordCheck
 from predictor.serving.schema import build_schema
 from predictor.serving.serving_model import ServingModel
 from predictor.serving.trial import try_model
@@ -59,7 +61,14 @@ class ModelManager:
     trial; the version before it keeps serving. While the registry is unavailable, the cached version serves.
     """
 
-    def __init__(self, registry: ModelRegistry, cache: ModelCache, settings: ServingSettings, health: Health) -> None:
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        cache: ModelCache,
+        settings: ServingSettings,
+        health: Health,
+        privacy: Privacy = NO_PRIVACY,
+    ) -> None:
         """Create the manager; :meth:`restore_cached` and :meth:`refresh` load the first version."""
         self.serving: ServingModel | None = None
         self.rejected: RejectedVersion | None = None
@@ -74,6 +83,8 @@ class ModelManager:
         self._cache = cache
         self._settings = settings
         self._health = health
+        self._privacy = privacy
+        self._privacy_record = PrivacyRecordCheck(registry, privacy, health)
         self._refresh_lock = threading.Lock()
         health.mark_unavailable(
             "model", "the registry has not said yet which version has the alias (DRIFTLOOP_REGISTRY__URI)"
@@ -122,6 +133,8 @@ class ModelManager:
             with tracing.span("swap", parents=[traceparent], version=version.number):
                 self._swap(version)
         metrics.ALIAS_NOT_SERVED.set(self.serving is not None and version != self.serving.identity)
+        if self.serving is not None:
+            self._privacy_record.check(self.serving.identity)
         self._health.clear_warning("registry")
         self.source = "setting" if self._settings.pinned_version else "alias"
 
@@ -259,12 +272,22 @@ class ModelManager:
             except ModelRejected:
                 raise
             except Exception as error:
-                log.warning("model.load_failed", version=version.number, exc_info=True)
-                raise ModelRejected(f"it cannot be served: {type(error).__name__}: {error}") from error
+                reason = self._privacy.describe_error(error)
+                log.warning(
+                    "model.load_failed",
+                    version=version.number,
+                    error=reason,
+                    exc_info=not self._privacy.has_private_features,
+                )
+                raise ModelRejected(f"it cannot be served: {reason}") from error
 
     def _load_and_try(self, version: RegisteredVersion, folder: Path, *, has_served: bool) -> ServingModel:
         loaded = load_model(folder, self._registry.trusted_types)
         schema = build_schema(loaded.signature, self._settings.max_rows)
+        try:
+            self._privacy.require_features(schema.columns, f"version {version.number}")
+        except InvalidInput as error:
+            raise ModelRejected(str(error)) from error
         if self.serving is not None:
             self._check_compatibility(version.number, self.serving.schema.incompatibilities_with(schema))
         model = try_model(
@@ -272,6 +295,7 @@ class ModelManager:
             self.serving,
             self._settings.missing_values,
             has_served=has_served,
+            privacy=self._privacy,
         )
         if self.serving is not None:
             self._check_compatibility(version.number, self.serving.output.incompatibilities_with(model.output))

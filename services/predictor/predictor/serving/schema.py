@@ -165,8 +165,8 @@ class Schema:
         for row, cell in enumerate(cells):
             if cell is not None and abs(cell) > MAX_EXACT_INTEGER:  # type: ignore[arg-type]  # integers
                 raise UnrepresentableValue(
-                    f"row {row}, column {column.name}: {cell} is rounded in a column with a missing value: send the "
-                    "rows with missing values in another request"
+                    f"row {row}, column {column.name}: an integer above 2^53 is rounded in a column with a missing "
+                    "value: send the rows with missing values in another request"
                 )
         return np.array(cells, dtype=column_type.nullable_dtype)
 

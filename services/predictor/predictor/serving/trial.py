@@ -10,6 +10,7 @@ import numpy as np
 import structlog
 
 from driftloop.events import FeatureValue
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.registry.fitted_transformers import MissingValue, find_categories
 from driftloop.registry.labelling import choose_labelling
 from driftloop.registry.loading import ModelRejected
@@ -38,7 +39,12 @@ EXAMPLE_CELLS: dict[str, FeatureValue] = {
 
 
 def try_model(
-    model: ServingModel, served: ServingModel | None, missing_values: MissingValues, *, has_served: bool
+    model: ServingModel,
+    served: ServingModel | None,
+    missing_values: MissingValues,
+    *,
+    has_served: bool,
+    privacy: Privacy = NO_PRIVACY,
 ) -> ServingModel:
     """Predict for rows in batches of several sizes; return the model with a description of its output.
 
@@ -50,16 +56,17 @@ def try_model(
         served: The version in service, if there is one.
         missing_values: Which object stands for a missing value in columns of objects; ``auto`` finds it out.
         has_served: Whether the version has served before, so that a row which nobody has sent cannot reject it.
+        privacy: Decides whether errors have the messages of exceptions, which may quote values of the rows.
 
     Raises:
         ModelRejected: The model fails for all rows.
     """
-    rows, origin = _trial_rows(model, served)
+    rows, origin = _trial_rows(model, served, privacy)
     model.schema.missing_values = declared_missing_values(
         model.loaded.estimator, list(model.schema.columns), _object_columns(model), missing_values
     )
     try:
-        rows, output = _first_success(model, rows, origin)
+        rows, output = _first_success(model, rows, origin, privacy)
     except ModelRejected as error:
         if not has_served or origin != MADE_FROM_SIGNATURE:
             raise
@@ -70,7 +77,7 @@ def try_model(
             model.predict({name: list(islice(cycle(cells), size)) for name, cells in rows.items()})
     except Exception as error:
         raise ModelRejected(
-            f"it fails on {origin}: {type(error).__name__}: {error}{model.loaded.version_note}"
+            f"it fails on {origin}: {privacy.describe_error(error)}{model.loaded.version_note}"
         ) from error
     if missing_values == "auto":
         model.schema.missing_values = {**_tried_missing_values(model, rows), **model.schema.missing_values}
@@ -80,14 +87,15 @@ def try_model(
     return replace(model, output=description, labelling=labelling, example_output=output)
 
 
-def _trial_rows(model: ServingModel, served: ServingModel | None) -> tuple[Columns, str]:
+def _trial_rows(model: ServingModel, served: ServingModel | None, privacy: Privacy) -> tuple[Columns, str]:
     """Return rows to try, and their origin in words."""
     example = model.loaded.example
     if example is not None and len(example):
         try:
             return model.schema.frame_to_columns(example), "its own input example"
         except Exception as error:
-            raise ModelRejected(f"its input example does not fit its signature: {error}") from error
+            reason = str(error) if not privacy.has_private_features else privacy.describe_error(error)
+            raise ModelRejected(f"its input example does not fit its signature: {reason}") from error
     if served is not None and (answered := served.record.last_columns):
         count = min(MAX_ROWS_TRIED, len(next(iter(answered.values()))))
         return {
@@ -106,7 +114,7 @@ def _example_cell(column: Column, categories: dict[str, Any]) -> FeatureValue:
     return cell if type(cell) is type(placeholder) else placeholder
 
 
-def _first_success(model: ServingModel, rows: Columns, origin: str) -> tuple[Columns, ModelOutput]:
+def _first_success(model: ServingModel, rows: Columns, origin: str, privacy: Privacy) -> tuple[Columns, ModelOutput]:
     """Return the first row that the model can predict for, or all rows if it can for all, with the output of one."""
     error: Exception | None = None
     for candidate in _candidates(rows):
@@ -116,7 +124,8 @@ def _first_success(model: ServingModel, rows: Columns, origin: str) -> tuple[Col
             error = error or failure
         else:
             return candidate, output.rows(0, 1)
-    raise ModelRejected(f"it fails on {origin}: {type(error).__name__}: {error}{model.loaded.version_note}") from error
+    reason = privacy.describe_error(error) if error else "it has no rows"
+    raise ModelRejected(f"it fails on {origin}: {reason}{model.loaded.version_note}") from error
 
 
 def _candidates(rows: Columns) -> Iterator[Columns]:

@@ -83,6 +83,9 @@ def evaluate(settings: TrainerSettings, registry: ModelRegistry, store: ObjectSt
         )
     if version is None or previous is None:
         return ProbationDecision(status="passed", explanation="there is no version to roll back to", **versions)
+    if note := settings.privacy.privacy.archive_note:
+        explanation = f"there is no probation, since the version before cannot predict archived rows: {note}"
+        return ProbationDecision(status="passed", explanation=explanation, **versions)
     served = first_days(use_case, labelled_rows_of(settings, store, version), probation.days)
     days = len(np.unique(use_case.day_ordinals(served[use_case.timestamp])))
     if days < probation.min_days:

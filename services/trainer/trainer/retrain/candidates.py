@@ -10,6 +10,7 @@ import pandas as pd
 
 from driftloop.errors import InvalidInput
 from driftloop.evaluation.metric_names import format_metric, metric_label
+from driftloop.privacy import NO_PRIVACY
 from driftloop.usecase import UseCase
 
 VALIDATION_FRACTION = 0.2
@@ -55,6 +56,7 @@ def choose(
     rows: pd.DataFrame,
     train: Callable[[pd.DataFrame, Callable[[], Any]], Any],
     score: Callable[[Any, pd.DataFrame], npt.NDArray[np.float64]],
+    describe_error: Callable[[Exception], str] = NO_PRIVACY.describe_error,
 ) -> Selection:
     """Fit each candidate to the earlier rows, and return the one with the best metric on the later ones.
 
@@ -63,6 +65,7 @@ def choose(
         rows: The rows to train on, ordered by time; the holdout is not among them.
         train: Returns a fitted estimator of rows and a function that makes a pipeline.
         score: Returns an estimator's predictions of rows.
+        describe_error: Returns an exception of a pipeline in words.
 
     Raises:
         NoCandidate: There are too few days, or every candidate failed.
@@ -77,7 +80,7 @@ def choose(
         try:
             value = metric.compute(outcomes, score(train(earlier, make_pipeline), later))
         except Exception as error:  # noqa: BLE001  # a pipeline is somebody else's code; the others may still work
-            errors[name] = f"{type(error).__name__}: {error}"
+            errors[name] = describe_error(error)
             continue
         if math.isfinite(value):
             values[name] = value

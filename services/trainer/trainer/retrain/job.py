@@ -18,12 +18,14 @@ from threadpoolctl import threadpool_limits
 
 from driftloop.drift.profile_summary import profile_tags
 from driftloop.drift.window_length import choose_window_rows
-from driftloop.errors import RegistryRefused, RegistryUnavailable, StorageUnavailable
+from driftloop.errors import DriftloopError, RegistryRefused, RegistryUnavailable, StorageUnavailable
 from driftloop.evaluation import gate
 from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult
 from driftloop.events import Evaluation, ModelStateChanged, RetrainRequested
+from driftloop.privacy import FEATURES_SETTING, Privacy
 from driftloop.registry.loading import download_model, load_model
 from driftloop.registry.model_registry import ModelRegistry
+from driftloop.registry.recorded_privacy import privacy_tags
 from driftloop.registry.smoke_test import SmokeTestProcess
 from driftloop.settings import load_settings
 from driftloop.storage import dvc
@@ -75,6 +77,10 @@ class _FittedModel:
     labelled: int
 
 
+class TrainingFailed(DriftloopError):
+    """A dataset or a pipeline has raised an exception; the message does not quote it, as features are private."""
+
+
 def job_main(argument: str, report_phase: ReportPhase) -> str:
     """Run the retrain of an event (JSON); return its final state (JSON).
 
@@ -100,8 +106,11 @@ def job_main(argument: str, report_phase: ReportPhase) -> str:
             with threadpool_limits(settings.trainer.training_threads):
                 return run_retrain(settings, retrain, registry, store, enter_phase).model_dump_json()
         except Exception as error:
+            privacy = settings.privacy.privacy
             if (unavailable := _unavailable_dependency(registry, store)) is not None:
-                raise RetryableError(f"{unavailable} ({type(error).__name__}: {error})") from error
+                raise RetryableError(f"{unavailable} ({privacy.describe_error(error)})") from error
+            if privacy.has_private_features and not isinstance(error, DriftloopError):
+                raise TrainingFailed(privacy.describe_error(error)) from None
             raise
 
 
@@ -128,8 +137,9 @@ def run_retrain(
     Raises:
         AliasMissing: The model has had a champion, which the challenger has to be compared with.
     """
-    use_case = settings.use_case
+    use_case, privacy = settings.use_case, settings.privacy.privacy
     champion = registry.champion_unless_first()
+    retrain, left_out = _without_private_archive(retrain, privacy)
     with (
         tempfile.TemporaryDirectory(prefix="driftloop-retrain-") as name,
         SmokeTestProcess(registry.trusted_types) as smoke_test,
@@ -142,25 +152,34 @@ def run_retrain(
             champion_folder=threads.submit(registry.fetch, champion, folder / "champion") if champion else None,
         )
 
-        lag = ArchiveLag(0)
-        if retrain.data.archive:
-            lag = wait_for_archive(
+        lag = (
+            wait_for_archive(
                 settings.kafka, settings.topics, settings.data.archive_wait_seconds, partial(report_phase, "data")
             )
-        report_phase("data", "fetches the base dataset and the archive")
+            if retrain.data.archive
+            else ArchiveLag(0)
+        )
+        report_phase("data", f"fetches the base dataset{left_out or ' and the archive'}")
         dataset = training_set.build(
-            settings.storage, store, settings.topics, use_case, retrain.data, settings.data, folder
+            settings.storage,
+            store,
+            settings.topics,
+            use_case,
+            retrain.data,
+            settings.data,
+            folder,
+            unquoted={*privacy.features, *privacy.context},
         )
         background.dataset_pointer = threads.submit(dvc.push, settings.storage, dataset.path)
         trained_through = registry.trained_through(champion) if champion else None
         rows = training_set.read(dataset.path, dataset.optional_features)
-        split = _split(settings, rows, trained_through, with_archive=retrain.data.archive)
+        split = _split(settings, rows, trained_through, with_archive=retrain.data.archive, note=left_out)
         window_rows = choose_window_rows(len(split.everything), settings.window.rows)  # refuses before the training
         champion_folder = background.champion_folder.result() if background.champion_folder else None
         if champion_folder is not None:
             smoke_test.set_champion(champion_folder)
 
-        archive_note = lag.describe(dataset.archived_through)
+        archive_note = lag.describe(dataset.archived_through) + left_out
         report_phase(
             "training",
             f"{dataset.counts}{archive_note}: trains on rows up to {split.train[use_case.timestamp].max():%Y-%m-%d}; "
@@ -174,6 +193,7 @@ def run_retrain(
                 split.train,
                 lambda rows, make_pipeline: training.train(use_case, rows, make_pipeline)[0],
                 partial(training.predict, use_case),
+                privacy.describe_error,
             )
             report_phase("training", str(selection))
         make_pipeline = selection.make_pipeline if selection else use_case.make_pipeline
@@ -223,12 +243,28 @@ def run_retrain(
     return _record_result(registry, retrain, version, decision, challenger.rows[use_case.timestamp].max(), dataset_md5)
 
 
+def _without_private_archive(retrain: RetrainRequested, privacy: Privacy) -> tuple[RetrainRequested, str]:
+    """Return the retrain without the archive if its rows are not what a model takes, and a note that says so."""
+    if not (retrain.data.archive and privacy.has_private_features):
+        return retrain, ""
+    data = retrain.data.model_copy(update={"archive": False})
+    return retrain.model_copy(update={"data": data}), f"; the archive is left out: {privacy.archive_note}"
+
+
 def _split(
-    settings: TrainerSettings, rows: pd.DataFrame, trained_through: pd.Timestamp | None, *, with_archive: bool
+    settings: TrainerSettings,
+    rows: pd.DataFrame,
+    trained_through: pd.Timestamp | None,
+    *,
+    with_archive: bool,
+    note: str = "",
 ) -> DataSplit:
     """Split off the holdout.
 
     A first version has no champion to be compared with: without enough days for a holdout it is trained on all rows.
+
+    Raises:
+        InvalidTrainingData: There is no holdout that the champion has not seen; ``note`` ends the message.
     """
     use_case = settings.use_case
     days = use_case.day_ordinals(rows.loc[rows[use_case.target].notna(), use_case.timestamp])
@@ -236,13 +272,16 @@ def _split(
         train, holdout = holdout_split.split(use_case, rows, gate.holdout_days(days, settings.gate))
         holdout_split.require_two_classes(use_case, train)
         holdout_split.require_two_classes(use_case, holdout)
-    except InvalidTrainingData:
+    except InvalidTrainingData as error:
         if trained_through is not None:
-            raise
+            raise InvalidTrainingData(f"{error}{note}") from error
         everything, nothing = holdout_split.split(use_case, rows, 0)
         return DataSplit(everything, nothing, everything)
     if trained_through is not None:
-        holdout_split.require_unseen_holdout(use_case, holdout, trained_through, with_archive=with_archive)
+        try:
+            holdout_split.require_unseen_holdout(use_case, holdout, trained_through, with_archive=with_archive)
+        except InvalidTrainingData as error:
+            raise InvalidTrainingData(f"{error}{note}") from error
     return DataSplit(train, holdout, rows[rows[use_case.timestamp] <= holdout[use_case.timestamp].max()])
 
 
@@ -320,8 +359,14 @@ def _log_and_test(
         settings.window,
         settings.calibration.distances,
         background.importances.result(),
+        settings.privacy.privacy,
     )
-    return logged.result(), smoke_test_result.result(), reference
+    tested = smoke_test_result.result()
+    if tested.error is not None and settings.privacy.privacy.has_private_features:
+        # Its words may be an exception's, which may quote the rows that were predicted.
+        hidden = f"it cannot be loaded, or cannot predict; the message may quote values that {FEATURES_SETTING} hides"
+        tested = tested.model_copy(update={"error": hidden})
+    return logged.result(), tested, reference
 
 
 def _register(
@@ -342,7 +387,9 @@ def _register(
         for metric, value in values.items()
     }
     mlflow.log_metrics(metrics, run_id=logged.run_id)
-    about = {"reason": retrain.reason, "requested_by": retrain.requested_by, **profile_tags(reference.profile)}
+    profile = reference.profile
+    tags = {**profile_tags(profile), **privacy_tags(profile.privacy)}
+    about = {"reason": retrain.reason, "requested_by": retrain.requested_by, **tags}
     version = registry.create_version(logged.uri, retrain.id, about)
     # Before the alias moves, so before any event names the version.
     save_reference(store, model, version, reference, logged.run_id)

@@ -12,6 +12,7 @@ from driftloop.drift.distances import DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.evaluation.metrics import FloatArray
 from driftloop.events import PREDICTION_COLUMN, RetrainRequested
+from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.registry.model_logging import log_model
 from driftloop.registry.model_registry import PARAM_TRAINED_THROUGH
 from driftloop.storage import reference_building
@@ -45,6 +46,7 @@ def build_reference(
     window: WindowSettings,
     distances: Mapping[str, DistanceName] = {},
     importance: Mapping[str, float] = {},
+    privacy: Privacy = NO_PRIVACY,
 ) -> Reference:
     """Return what windows of the new version will be compared with.
 
@@ -58,6 +60,7 @@ def build_reference(
         window: Size and false alarm rate of windows.
         distances: Distances by column, where the default is not wanted.
         importance: Importance of features, by name.
+        privacy: What becomes of private features, as in events.
     """
     method = predict_method(use_case, estimator)
     returned = np.asarray(getattr(estimator, method)(rows[use_case.features]))
@@ -71,6 +74,7 @@ def build_reference(
         window,
         distances=distances,
         importance=importance,
+        privacy=privacy,
     )
 
 

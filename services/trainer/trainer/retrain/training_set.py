@@ -115,6 +115,7 @@ def build(
     data: DataSelection,
     settings: TrainingDataSettings,
     folder: Path,
+    unquoted: Collection[str] = (),
 ) -> TrainingSet:
     """Fetch base dataset and archive, write the rows that the event selects, and check them.
 
@@ -128,6 +129,7 @@ def build(
         data: Which rows to use.
         settings: What to check, and the memory limit.
         folder: An existing folder for all files; the caller deletes it.
+        unquoted: Columns whose values no message may quote.
 
     Raises:
         InvalidTrainingData: Checks failed; the message lists all of them.
@@ -138,7 +140,7 @@ def build(
     with connect(folder, settings.duckdb_memory_mb) as connection, _translate_errors(settings):
         base_types = column_types(connection, scan_parquet_sql([base]))
         feature_types = _feature_types(use_case, base_types)
-        problems = _schema_problems(connection, use_case, base, base_types, feature_types)
+        problems = _schema_problems(connection, use_case, base, base_types, feature_types, unquoted)
         days = _day_selection(use_case, data)
         connection.execute(f"CREATE VIEW base AS {_typed_rows_sql(use_case, base, base_types, feature_types, BASE)}")
         rows = f"SELECT * FROM base WHERE {where_clause(days)}"
@@ -148,7 +150,7 @@ def build(
             archive.parent.mkdir(exist_ok=True)
             query = replace(days, until=None, last_rows=data.last_rows)
             anomalies, archive_problems = _export_archive(
-                store, topics, use_case, query, feature_types, settings, archive
+                store, topics, use_case, query, feature_types, settings, archive, unquoted
             )
             problems += archive_problems
             archive_types = column_types(connection, scan_parquet_sql([archive]))
@@ -246,6 +248,7 @@ def _export_archive(
     feature_types: Mapping[str, str],
     settings: TrainingDataSettings,
     path: Path,
+    unquoted: Collection[str],
 ) -> tuple[ArchiveAnomalies, list[str]]:
     """Write the archive's rows to a file; return its anomalies and the problems of its schema."""
     try:
@@ -260,7 +263,7 @@ def _export_archive(
         ) as archive:
             archive.write(path, query)
             problems = [
-                f"schema: {failures.describe(name, 'the archive')}"
+                f"schema: {failures.describe(name, 'the archive', quote=name not in unquoted)}"
                 for name, failures in archive.type_mismatches().items()
             ]
             return archive.anomalies(), problems
@@ -274,6 +277,7 @@ def _schema_problems(
     base: Path,
     base_types: Mapping[str, str],
     feature_types: Mapping[str, str],
+    unquoted: Collection[str],
 ) -> list[str]:
     """Return where the base dataset does not have what the use case names. It may have more columns.
 
@@ -288,7 +292,10 @@ def _schema_problems(
         renamed = f" (and the use case does not name its {', '.join(unknown)})" if unknown else ""
         problems.append(f"schema: the base dataset has no {', '.join(missing)}{renamed}")
     found = find_cast_failures(connection, f"({scan_parquet_sql([base])})", base_types, expected)
-    problems += [f"schema: {failures.describe(name, 'the base dataset')}" for name, failures in found.items()]
+    problems += [
+        f"schema: {failures.describe(name, 'the base dataset', quote=name not in unquoted)}"
+        for name, failures in found.items()
+    ]
     return problems
 
 
