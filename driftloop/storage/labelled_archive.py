@@ -143,8 +143,9 @@ def open_archive(
 ) -> Iterator["LabelledArchive"]:
     """Open the archive of the use case's model in its present state, or the part of it that a query needs.
 
-    An event reaches its topic no earlier than at its own time. So rows since a time are in the files since then, and for
-    the last N rows so many of the latest files are fetched that these have N labelled rows since they began. With rows whose time is long past when they are sent, all files are fetched.
+    An event reaches its topic no earlier than at its own time. So rows since a time are in the files since then, and
+    for the last N rows so many of the latest files are fetched that these have N labelled rows since they began. With
+    rows whose time is long past when they are sent, all files are fetched.
 
     This function and the archive's methods raise :class:`ArchiveUnreadable` for a file that cannot be read.
 
