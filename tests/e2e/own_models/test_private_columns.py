@@ -165,7 +165,7 @@ def test_private_values_are_nowhere_behind_the_predictor(stack: Stack, tmp_path:
     store = ObjectStore(stack.storage)
 
     def archived(topic: str) -> pd.DataFrame:
-        files = store.list_paths(f"events/{topic}/")
+        files = store.list_paths(f"slices/{topic}/")
         return pd.concat([pd.DataFrame(), *map(store.read_parquet, files)], ignore_index=True)
 
     def joined() -> pd.DataFrame | None:
