@@ -227,9 +227,9 @@ def require_nowhere(stack: Stack, store: ObjectStore, hashed: str, verdict: Drif
     model_version, name = f"{verdict.model}/{verdict.version}", verdict.window.name
     messages, objects = message_bytes(stack), object_bytes(store)
     assert hashed.encode() in messages  # the search finds what is there
-    assert any(path.startswith("events/") and hashed.encode() in content for path, content in objects.items())
+    assert any(path.startswith("slices/") and hashed.encode() in content for path, content in objects.items())
     require_no_marker("the topics", messages)
-    assert {path.split("/")[0] for path in objects} >= {"events", "references", "reports"}
+    assert {path.split("/")[0] for path in objects} >= {"slices", "references", "reports"}
     for path, content in objects.items():
         require_no_marker(path, content)
     pages = {
