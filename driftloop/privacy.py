@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.errors import InvalidInput
 from driftloop.near_names import near_names
 
 if TYPE_CHECKING:
     import pandas as pd  # only references are frames
+
+    from driftloop.drift.comparable_columns import FeatureKind
 
 Treatment = Literal["hash", "drop", "keep"]
 """What becomes of a column's values: a keyed hash, nothing at all, or the values themselves."""
@@ -187,7 +188,7 @@ class Privacy:
             treated[label] = _object_series(cells, treated)
         return treated
 
-    def treat_kinds(self, kinds: Mapping[str, FeatureKind]) -> dict[str, FeatureKind]:
+    def treat_kinds(self, kinds: "Mapping[str, FeatureKind]") -> "dict[str, FeatureKind]":
         """Return the kinds of features as they are compared: a hash is a category, whatever it was made of."""
         return {
             name: "category" if self.features.get(name) == "hash" else kind

@@ -1,5 +1,6 @@
 """Properties of the worker: verdicts, archive and sums are the same whatever is killed, and whatever is read again."""
 
+import json
 import tempfile
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -41,7 +42,7 @@ class Judged(NamedTuple):
     """What workers have left behind."""
 
     positions: list[tuple[int, str | None]]
-    verdicts: list[DriftVerdict]
+    verdicts: list[str]
     """Without the time at which they were given."""
     files: dict[str, bytes]
     """The archive."""
@@ -70,11 +71,12 @@ def judge(messages: list[ConsumedMessage], kills: Collection[int] = ()) -> Judge
 
         commits = list(read_through_kills(messages, start, lambda commit: commit.offset, kills))
         files = {path: store.read(path) for path in store.list_paths("slices/predictions/predictions-")}
+        at = store.url("")
         rows = [archive.read_slice(store, each.window)[["_id", "_row"]] for each in list_slices(store, *PARTITION)]
     verdicts = [event for commit in commits for event in commit.events if isinstance(event, DriftVerdict)]
     return Judged(
         [(commit.offset, commit.metadata) for commit in commits],
-        [verdict.model_copy(update={"time": NOON}) for verdict in verdicts],
+        [verdict.model_copy(update={"time": NOON}).model_dump_json().replace(at, "store:") for verdict in verdicts],
         files,
         [(event_id, row) for frame in rows for event_id, row in frame.itertuples(index=False)],
     )
@@ -87,7 +89,7 @@ def test_verdicts_and_archive_are_the_same_wherever_the_worker_is_killed(
 ) -> None:
     undisturbed, killed = judge(messages), judge(messages, kills)
     assert killed == undisturbed
-    assert len({verdict.id for verdict in undisturbed.verdicts}) == len(undisturbed.verdicts)
+    assert len({json.loads(verdict)["id"] for verdict in undisturbed.verdicts}) == len(undisturbed.verdicts)
 
 
 @settings(max_examples=10)
