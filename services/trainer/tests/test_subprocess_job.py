@@ -1,6 +1,7 @@
 """Subprocess jobs: progress, results, limits, and that they exit with their parent."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from driftloop.exit_codes import ExitCode
+from trainer.retrain import subprocess_job
 from trainer.retrain.subprocess_job import (
     JobFunction,
     JobResult,
@@ -148,3 +151,33 @@ def test_subprocess_job_exits_with_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     job.wait(20)
+
+
+@pytest.mark.parametrize("length", [75, 76])
+def test_folder_for_temporary_files_whose_path_is_too_long_is_refused_by_name(tmp_path: Path, length: int) -> None:
+    """In a process of its own: there is one fork server for each."""
+    root = Path("/tmp") / f"driftloop-{os.getpid()}"  # noqa: S108  # the test's own folder may be too deep
+    folder = root / ("x" * (length - len(str(root)) - 1))
+    folder.mkdir(parents=True)
+    code = """
+from driftloop.command_line import exit_on_invalid_settings
+from trainer.retrain import subprocess_job
+if __name__ == "__main__":
+    with exit_on_invalid_settings():
+        subprocess_job.preload([])
+        subprocess_job.wait_until_preloaded()
+"""
+    script = tmp_path / "preload.py"
+    script.write_text(code)
+    try:
+        environment = {**os.environ, "TMPDIR": str(folder)}
+        done = subprocess.run(
+            [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False
+        )
+    finally:
+        shutil.rmtree(root)
+    if length > subprocess_job.MAX_TEMPORARY_FOLDER_BYTES:
+        assert done.returncode == ExitCode.USAGE
+        assert f"TMPDIR: {folder} has {length} bytes" in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr

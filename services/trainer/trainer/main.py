@@ -40,12 +40,13 @@ def main() -> None:
     configure_logging("trainer", settings.log)
     configure_metrics("trainer")
     metrics.initialize()
-    subprocess_job.preload(
-        [
-            *(retrain_job.__name__, probation_job.__name__, "git", "mlflow.pyfunc"),
-            *dvc.preload_modules(settings.storage),
-        ]
-    )
+    with exit_on_invalid_settings():
+        subprocess_job.preload(
+            [
+                *(retrain_job.__name__, probation_job.__name__, "git", "mlflow.pyfunc"),
+                *dvc.preload_modules(settings.storage),
+            ]
+        )
     trainer_settings, use_case, topics = settings.trainer, settings.use_case, settings.topics
     health = Health()
     publisher = Publisher(settings.kafka, topics, "trainer")

@@ -109,7 +109,8 @@ def train(
     os.environ.setdefault(API_KEY, secrets.token_urlsafe())  # required by the settings; nothing listens here
     settings = load_settings_or_exit(TrainerSettings)
     configure_logging("trainer", settings.log)
-    subprocess_job.preload([job.__name__])
+    with exit_on_invalid_settings():
+        subprocess_job.preload([job.__name__])
     report = RetrainReport(request, summary, github_annotations, mlflow_ui_url)
     try:
         with (

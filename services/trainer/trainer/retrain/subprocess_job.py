@@ -7,6 +7,7 @@ to import.
 import json
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
@@ -18,6 +19,7 @@ import structlog
 
 from driftloop.errors import DependencyUnavailable
 from driftloop.process import exit_with_parent
+from driftloop.settings import InvalidSettings
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +27,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 NICENESS = 3  # requests come first on a shared machine: half as much processor is left for the job while they run
 KILL_TIMEOUT_SECONDS = 10
 MEGABYTE = 2**20
+# Of the 107 bytes of a socket's path, multiprocessing needs 32 for names such as /pymp-oud1fs1p/listener-x1_3kz9q.
+MAX_TEMPORARY_FOLDER_BYTES = 75
 
 ReportPhase = Callable[[str, str], None]
 """Reports progress: the name of the phase that begins, and a message for people."""
@@ -128,7 +132,17 @@ class SubprocessJob:
 
 
 def preload(modules: Sequence[str]) -> None:
-    """Start the fork server with ``modules`` imported, so that the first job starts at once."""
+    """Start the fork server with ``modules`` imported, so that the first job starts at once.
+
+    Raises:
+        InvalidSettings: The path of the folder for temporary files is too long for the fork server's socket.
+    """
+    folder = tempfile.gettempdir()
+    if (length := len(os.fsencode(folder))) > MAX_TEMPORARY_FOLDER_BYTES:
+        raise InvalidSettings(
+            f"TMPDIR: {folder} has {length} bytes, and a socket's path has room for {MAX_TEMPORARY_FOLDER_BYTES} of "
+            "them: set it to a folder with a shorter path, such as /tmp"
+        )
     CONTEXT.set_forkserver_preload(list(modules))
     forkserver.ensure_running()
 
