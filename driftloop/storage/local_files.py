@@ -40,7 +40,7 @@ class LocalFiles:
         except (IsADirectoryError, NotADirectoryError) as error:
             raise FileNotFoundError(path) from error
 
-    def open(self, path: str, mode: str, block_size: int) -> BinaryIO:  # noqa: ARG002  # of fsspec's; a disk has its own
+    def open(self, path: str, mode: str, **_: object) -> BinaryIO:  # of fsspec's caches; a disk has its own
         """Open a file for reading. Raise :class:`FileNotFoundError` if there is none."""
         assert mode == "rb"
         try:

@@ -93,7 +93,8 @@ class ObjectStore:
         """Open an object for reading parts of it. Raise :class:`FileNotFoundError` if there is none."""
         with (
             self._translate_errors(),
-            self._files.open(f"{self._prefix}{path}", "rb", block_size=BLOCK_BYTES) as opened,
+            # Not the default of gcsfs, which prefetches in tasks of its own: parts are read in no order.
+            self._files.open(f"{self._prefix}{path}", "rb", block_size=BLOCK_BYTES, cache_type="readahead") as opened,
         ):
             yield opened
 
