@@ -43,7 +43,8 @@ TASK = "compaction"
 PASS_INTERVAL_SECONDS = 60  # each pass lists the slices of each partition
 SLICES_PER_MERGE = 1_000
 BYTES_PER_MERGE = 128 * 2**20  # of slices; merged they are about half of that
-MEMORY_MB = 512
+MEMORY_MB = 256
+ROWS_PER_GROUP = 32_768  # a group is written from memory, and a lookup by id reads one
 PARALLEL_REQUESTS = 8
 
 
@@ -214,7 +215,8 @@ def merge(folder: Path, slices: Slices) -> bytes:
         connection.execute("SET threads = 1")  # the consumer loop needs the other processors
         connection.execute(
             f"COPY ({rows}{once} ORDER BY {TIME_COLUMN}, {OFFSET_COLUMN}, {ROW_COLUMN}) "
-            f"TO {quote_literal(merged)} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {metadata})"
+            f"TO {quote_literal(merged)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP}, "
+            f"KV_METADATA {metadata})"
         )
     return merged.read_bytes()
 
