@@ -322,6 +322,7 @@ class ConsumerLoop:
         positions: dict[tuple[str, int], CommittedPosition] = {}
         forgotten: list[Commit] = []
         for partition, offset, committed, is_forgotten in self._read_positions.seek_to_committed(assigned):
+            self._lag.on_rewound(partition, offset)
             if committed is not None:
                 self._next_offsets[partition] = offset
                 positions[partition.topic, partition.partition] = committed

@@ -76,6 +76,33 @@ def test_lag_counts_from_first_event_until_one_is_handled(
     assert sample("seconds") == pytest.approx(100, abs=5)
 
 
+@pytest.mark.parametrize("is_known", [True, False], ids=["end known", "end unknown"])
+def test_lag_counts_what_was_polled_and_not_handled(
+    broker: FakeBroker, consumer: FakeConsumer, lag: LagMetrics, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """The position is behind both events, because they could not be read again yet."""
+    add(broker, 100, 70)
+    lag.on_polled(consumer.poll())
+    if not is_known:
+        monkeypatch.setattr(consumer, "highwater", lambda _: None)
+    lag.update()
+    assert sample("events") == (2 if is_known else 1)
+    assert sample("seconds") == pytest.approx(100, abs=5)
+
+
+def test_lag_ends_where_what_was_polled_turns_out_to_be_committed(
+    broker: FakeBroker, consumer: FakeConsumer, lag: LagMetrics
+) -> None:
+    add(broker, 100, 70)
+    lag.on_polled(consumer.poll())
+    lag.on_rewound(P0, 0)
+    lag.update()
+    assert sample("events") == 2
+    lag.on_rewound(P0, 2)
+    lag.update()
+    assert (sample("events"), sample("seconds")) == (0, 0)
+
+
 def test_lag_has_no_sample_of_partition_without_fetch(consumer: FakeConsumer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "highwater", lambda _: None)
     LagMetrics(consumer).update()
