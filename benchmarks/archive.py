@@ -16,7 +16,6 @@ Ratios are of the largest and the medium archive, whichever takes longer, to the
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -251,7 +250,13 @@ def _measure_apart(name: str, storage: StorageSettings, slices: int) -> Cost:
 def _measure_here(name: str, storage: StorageSettings, slices: int) -> Cost:
     store, topics = ObjectStore(storage), topics_of(slices)
     seconds, rows = MEASUREMENTS[name](store, topics, slices)
-    return Cost(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, rows)
+    return Cost(seconds, _peak_memory_mb(), rows)
+
+
+def _peak_memory_mb() -> float:
+    """Return the most memory that this process has had; that of ``getrusage`` has its parent's, too."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 2**10
 
 
 def _measure_slice(store: ObjectStore, topics: TopicsSettings, slices: int) -> tuple[float, int]:
