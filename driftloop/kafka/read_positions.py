@@ -47,10 +47,14 @@ class ReadPositions:
         self._reported: dict[TopicPartition, int] = {}
 
     def seek_to_committed(self, partitions: Collection[TopicPartition]) -> Iterator[ReadPosition]:
-        """Seek each partition to where the group has got to, and yield that."""
+        """Seek each partition to where the group has got to, and yield that.
+
+        Those of which something is committed come first, so that their lag is right even if the rest cannot be found.
+        """
         beginnings, ends = self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions)
-        for partition in partitions:
-            committed = self._consumer.committed(partition, metadata=True)
+        commits = {partition: self._consumer.committed(partition, metadata=True) for partition in partitions}
+        for partition in sorted(partitions, key=lambda each: commits[each] is None):
+            committed = commits[partition]
             is_forgotten = committed is None
             if is_forgotten and (handled := self._find_handled(partition.topic, partition.partition)) is not None:
                 committed = CommittedPosition(handled)

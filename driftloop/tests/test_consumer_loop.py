@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import pytest
-from kafka import TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaConnectionError, KafkaTimeoutError, ProducerFencedError
 from kafka.structs import MemberState
@@ -20,7 +20,7 @@ from driftloop.kafka.codec import Message, encode
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.consumer_loop import ConsumerLoop, DeadLetterLimitExceeded
 from driftloop.kafka.message_handler import Commit, RetryLater
-from driftloop.kafka.read_positions import FindHandled, nothing_handled
+from driftloop.kafka.read_positions import FindHandled, ReadPositions, nothing_handled
 from driftloop.kafka.transactional_producer import CommittedPosition, InstanceReplaced, TransactionalProducer
 from driftloop.settings import DeadLetterSettings, TopicsSettings
 from driftloop.telemetry.health import Health
@@ -601,6 +601,20 @@ def test_loop_does_not_ask_what_was_handled_if_it_is_committed(setup: Setup) -> 
     setup.run(find_handled=lambda _, partition: asked.append(partition))
     assert setup.handler.handled()[-1] == (0, 1, "b")
     assert asked == []
+
+
+def test_partitions_with_a_commit_are_read_from_there_although_another_cannot_be_found(setup: Setup) -> None:
+    setup.add("x", "y", partition=1)
+    setup.broker.rebalance([P0, P1])
+    setup.consumer.poll(timeout_ms=0)
+    setup.broker.committed[P1] = OffsetAndMetadata(1, "", -1)
+
+    def fail(*_: object) -> None:
+        raise RetryLater("no bucket")
+
+    with pytest.raises(RetryLater):
+        list(ReadPositions(setup.consumer, [TOPIC], fail).seek_to_committed([P0, P1]))
+    assert setup.consumer.position(P1) == 1
 
 
 @pytest.mark.parametrize("handled", [1, 3], ids=["deleted since", "of another log"])
