@@ -8,9 +8,8 @@ written before the slices within its offsets are deleted. So whoever lists the s
 afterwards finds every row, and has each row once if it leaves out what lies within the offsets of another merged file.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import groupby
 from os.path import commonprefix
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -26,6 +25,7 @@ SLICES = "slices"
 MERGED = "archive"
 DAY_PREFIX = "day="
 MAX_CLOCK_SKEW = timedelta(minutes=5)
+MAX_FREEZE = timedelta(hours=1)
 
 
 class ArchivedFile(NamedTuple):
@@ -103,34 +103,33 @@ def list_files(store: ObjectStore, topic: str) -> list[ArchivedFile]:
     """List the files of a topic that have to be read, in order of partitions and offsets."""
     slices = list_slices(store, topic)  # first: a slice that is merged meanwhile is found in either listing
     merged = list_merged(store, topic)
-    return _sorted([*merged, *(file for file in slices if not is_covered(file.window, merged))])
+    return _sorted([*merged, *(file for file in slices if not is_covered(file, merged))])
 
 
 def list_files_of(store: ObjectStore, window: Window) -> list[ArchivedFile]:
     """List the slices within a window and the merged files with a part of it, in order of their offsets."""
     slices = [file for file in list_slices(store, window.topic, window.partition) if is_within(file.window, window)]
     merged = [file for file in list_merged(store, window.topic) if overlaps(file.window, window)]
-    return _sorted([*merged, *(file for file in slices if not is_covered(file.window, merged))])
+    return _sorted([*merged, *(file for file in slices if not is_covered(file, merged))])
 
 
 def without_covered(merged: Iterable[ArchivedFile]) -> list[ArchivedFile]:
     """Return merged files without those that lie within another one, as two owners of a partition may leave behind."""
     kept: list[ArchivedFile] = []
-    for _, files in groupby(
-        sorted(merged, key=lambda file: (file.window.partition, file.window.first_offset, -file.window.last_offset)),
-        key=lambda file: file.window.partition,
-    ):
-        end = -1
-        for file in files:
-            if file.window.last_offset > end:
-                kept.append(file)
-                end = file.window.last_offset
-    return kept
+    for file in sorted(merged, key=lambda each: (each.window.first_offset, -each.window.last_offset)):
+        if not is_covered(file, kept):
+            kept.append(file)
+    return _sorted(kept)
 
 
-def is_covered(window: Window, merged: Sequence[ArchivedFile]) -> bool:
-    """Return whether one of the merged files has all rows of a window."""
-    return any(is_within(window, file.window) for file in merged)
+def is_covered(file: ArchivedFile, merged: Iterable[ArchivedFile]) -> bool:
+    """Return whether one of the merged files has all rows of a file.
+
+    One that was written later is of another log: after a topic was deleted and made again, its offsets begin at 0. Only
+    of two owners that merge the same slices one may be later, by as long as a worker can be frozen.
+    """
+    allowance = MAX_FREEZE if file.is_merged else timedelta()
+    return any(is_within(file.window, each.window) and file.modified <= each.modified + allowance for each in merged)
 
 
 def is_within(window: Window, outer: Window) -> bool:

@@ -59,11 +59,28 @@ def test_file_that_lies_within_another_merged_file_is_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "covered"),
-    [(window(0, 9), True), (window(5, 9), True), (window(5, 10), False), (window(0, 9, partition=1), False)],
+    ("other", "seconds_later", "covered"),
+    [
+        (window(0, 9), 0, True),
+        (window(5, 9), -100, True),
+        (window(5, 10), 0, False),
+        (window(0, 9, partition=1), 0, False),
+        (window(0, 9), 1, False),
+    ],
 )
-def test_window_is_covered_by_a_file_that_has_all_of_it(other: Window, covered: bool) -> None:
-    assert is_covered(other, [merged(0, 9), merged(20, 29)]) == covered
+def test_slice_is_covered_by_a_file_that_has_all_of_it_and_is_later(
+    other: Window, seconds_later: int, covered: bool
+) -> None:
+    """A slice that is later than the file of its offsets is of a topic that was made again."""
+    file = ArchivedFile(slice_path(other), other, 1, AT + timedelta(seconds=seconds_later))
+    assert is_covered(file, [merged(0, 9), merged(20, 29)]) == covered
+
+
+def test_merged_file_of_a_topic_that_was_made_again_is_read_besides_the_old_one() -> None:
+    old, copy = merged(0, 99), merged(0, 9)
+    assert without_covered([old, copy._replace(modified=AT + timedelta(minutes=1))]) == [old]
+    later = copy._replace(modified=AT + timedelta(days=1))
+    assert set(without_covered([old, later])) == {old, later}
 
 
 def test_files_of_a_window_are_merged_ones_with_a_part_of_it_and_slices_within_it(archive: ObjectStore) -> None:

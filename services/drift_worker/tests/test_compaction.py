@@ -273,6 +273,15 @@ def test_longer_file_of_another_worker_wins(store: ObjectStore) -> None:
     }
 
 
+def test_slices_of_a_topic_that_was_made_again_are_not_taken_for_leftovers(store: ObjectStore) -> None:
+    fill(store, 6)
+    run(compactor(store))
+    archive_rows(store, window(0), rows_of(0).assign(_id="new"), BEGIN.date())  # the new log begins at 0
+    run(compactor(store, end=0))
+    assert read_all(store).count("new") == OFFSETS
+    assert window(0) in [file.window for file in list_slices(store, TOPIC)]
+
+
 def test_unavailable_store_ends_the_pass_and_the_next_one_goes_on(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,9 +129,9 @@ class Compactor:
         merged = [file for file in list_all_merged(self._store, topic) if file.window.partition == number]
         read = without_covered(merged)
         leftover = [file for file in merged if file not in read]
-        leftover += [file for file in slices if is_covered(file.window, read)]
+        leftover += [file for file in slices if is_covered(file, read)]
         self._delete(leftover)
-        slices = [file for file in slices if file not in leftover]
+        slices = [file for file in slices if not is_covered(file, read)]
         metrics.ARCHIVE_FILES.labels(topic, str(number), "slice").set(len(slices))
         metrics.ARCHIVE_FILES.labels(topic, str(number), "merged").set(len(read))
         if final_before is None:  # revoked since
