@@ -165,9 +165,8 @@ class ConsumerLoop:
                         self._rewind_to_committed()
                     else:
                         self._read_positions.note_gaps(polled, self._next_offsets)
-                        self._lag.on_polled(polled)
-                        self._process_batch(polled, stop)
-                        self._lag.on_handled(polled)
+                        with self._lag.handling(polled):
+                            self._process_batch(polled, stop)
             except Rebalanced as error:
                 log.warning("consumer.commit_refused", error=str(error))
                 self._rewind_now_or_after_poll()
@@ -296,6 +295,8 @@ class ConsumerLoop:
             [OutgoingMessage(dead_letter_topic(record.topic), letter) for record, letter in committed_letters],
         )
         self._pending_dead_letters = [item for item in self._pending_dead_letters if item not in committed_letters]
+        for partition, commit in latest.items():
+            self._lag.on_committed(partition, commit.offset)
         self._handler_retries.end_series()
         self._broker_retries.end_series()
 

@@ -1,14 +1,16 @@
 """Lag by partition, as metrics."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 from kafka import TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 from prometheus_client import REGISTRY
 
 from driftloop.kafka.codec import Message
 from driftloop.kafka.lag_metrics import LagMetrics
+from driftloop.kafka.message_handler import RetryLater
 from tests.support.fake_kafka import FakeBroker, FakeConsumer
 
 TOPIC = "lagging"
@@ -46,9 +48,8 @@ def sample(name: str) -> float | None:
 
 def test_lag_is_zero_when_nothing_is_left(broker: FakeBroker, consumer: FakeConsumer, lag: LagMetrics) -> None:
     add(broker, 100)
-    polled = consumer.poll()
-    lag.on_polled(polled)
-    lag.on_handled(polled)
+    with lag.handling(consumer.poll()):
+        pass
     lag.update()
     assert (sample("events"), sample("seconds")) == (0, 0)
 
@@ -57,44 +58,78 @@ def test_lag_counts_offsets_and_age_of_last_handled_event(
     broker: FakeBroker, consumer: FakeConsumer, lag: LagMetrics
 ) -> None:
     add(broker, 100, 70, 50, 40, 30)
-    polled = consumer.poll()
-    lag.on_polled(polled)
-    lag.on_handled(polled)
+    with lag.handling(consumer.poll()):
+        pass
     lag.update()
     assert sample("events") == 3
     assert sample("seconds") == pytest.approx(70, abs=5)
+
+
+def fail(lag: LagMetrics, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
+    with pytest.raises(RetryLater), lag.handling(polled):
+        raise RetryLater("no bucket")
 
 
 def test_lag_counts_from_first_event_until_one_is_handled(
     broker: FakeBroker, consumer: FakeConsumer, lag: LagMetrics
 ) -> None:
     add(broker, 100, 70)
-    lag.on_polled(consumer.poll())
-    consumer.seek(P0, 0)  # as after RetryLater
+    fail(lag, consumer.poll())
+    consumer.seek(P0, 0)
     lag.update()
     assert sample("events") == 2
     assert sample("seconds") == pytest.approx(100, abs=5)
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["end known", "end unknown"])
-def test_lag_counts_what_was_polled_and_not_handled(
+def test_lag_counts_what_could_not_be_handled(
     broker: FakeBroker, consumer: FakeConsumer, lag: LagMetrics, monkeypatch: pytest.MonkeyPatch, is_known: bool
 ) -> None:
     """The position is behind both events, because they could not be read again yet."""
     add(broker, 100, 70)
-    lag.on_polled(consumer.poll())
+    polled = consumer.poll()
     if not is_known:
         monkeypatch.setattr(consumer, "highwater", lambda _: None)
-    lag.update()
+    fail(lag, polled)
     assert sample("events") == (2 if is_known else 1)
     assert sample("seconds") == pytest.approx(100, abs=5)
+
+
+def test_lag_counts_what_a_handler_holds_once_it_fails(
+    broker: FakeBroker, consumer: FakeConsumer, lag: LagMetrics
+) -> None:
+    add(broker, 100, 70)
+    with lag.handling(consumer.poll()):
+        pass
+    lag.update()
+    assert sample("events") == 0
+    fail(lag, {})  # as when a slice that is idle cannot be written
+    assert sample("events") == 2
+    assert sample("seconds") == pytest.approx(100, abs=5)
+    consumer.seek(P0, 0)
+    with lag.handling(consumer.poll()):
+        pass
+    lag.update()
+    assert sample("events") == 2, "the slice is open again, and its events are as old as before"
+    lag.on_committed(P0, 2)
+    lag.update()
+    assert (sample("events"), sample("seconds")) == (0, 0)
+
+
+def test_lag_counts_from_the_commit_within_a_poll(broker: FakeBroker, consumer: FakeConsumer, lag: LagMetrics) -> None:
+    add(broker, 100, 70)
+    with lag.handling(consumer.poll()):
+        lag.on_committed(P0, 1)
+    fail(lag, {})
+    assert sample("events") == 1
+    assert sample("seconds") == pytest.approx(70, abs=5)
 
 
 def test_lag_ends_where_what_was_polled_turns_out_to_be_committed(
     broker: FakeBroker, consumer: FakeConsumer, lag: LagMetrics
 ) -> None:
     add(broker, 100, 70)
-    lag.on_polled(consumer.poll())
+    fail(lag, consumer.poll())
     lag.on_rewound(P0, 0)
     lag.update()
     assert sample("events") == 2
