@@ -5,6 +5,7 @@ Two models are served, and outcomes of the second one flow. The load is half of 
 what the drift worker has not read grows steadily. What must stay flat is judged by the median slope of the last two
 thirds, against a bound that is printed. --beyond sends at 1.5 times that limit for some minutes afterwards, and reports
 which part lags or refuses first, what callers get, and how long it takes until nothing waits any more.
+--archived-slices begins with an archive of so many slices of each topic, none of them merged.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from rich.markup import escape
 
-from benchmarks import soak_findings, soak_trends
+from benchmarks import soak_archive, soak_findings, soak_trends
 from benchmarks.soak_findings import Beyond, Findings, Period
 from benchmarks.soak_samples import Sampler
 from benchmarks.soak_trends import Probe, Sample
@@ -65,6 +66,8 @@ def main() -> int:
     plan = plan._replace(minutes=options.minutes or plan.minutes)
     try:
         with exit_on_sigterm(), running_system(FOLDER, log, with_faults=False) as system:
+            if options.archived_slices:
+                soak_archive.make_archive(system, options.archived_slices)
             findings = run(system, plan, seed, options.rate, options.beyond, at_limit=options.at_limit)
     except (StackStartError, NoLimit, AssertionError) as error:
         report.warn(escape(str(error)))
@@ -92,6 +95,9 @@ def _parse_options() -> argparse.Namespace:
         const=BEYOND_FACTOR,
         metavar="FACTOR",
         help="some minutes at so many times that rate afterwards (default: %(const)s)",
+    )
+    parser.add_argument(
+        "--archived-slices", type=int, metavar="N", help="slices of each topic that are in the archive at the beginning"
     )
     parser.add_argument("--plot", type=_picture, metavar="FILE", help="write a picture (.png or .svg)")
     parser.add_argument("--seed", type=int, help="repeat the order of the rows of an earlier run, which has printed it")

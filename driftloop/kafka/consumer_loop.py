@@ -21,8 +21,9 @@ The contract between the loop and its :class:`MessageHandler`:
   :class:`InstanceReplaced`.
 - **Errors.** An exception of the handler ends the loop after the commits returned before it; its message is delivered
   again after a restart. :class:`RetryLater` makes the same loop deliver it again after a pause.
-- **Broker.** If the broker does not answer a commit, it is unknown whether the transaction is committed. The loop
-  replaces the producer, which settles that, as soon as the broker answers, and reads on from the committed offsets.
+- **Broker.** If the broker does not answer a poll, the loop polls again after a pause. If it does not answer a commit,
+  it is unknown whether the transaction is committed. The loop replaces the producer, which settles that, as soon as the
+  broker answers, and reads on from the committed offsets.
 - **Shutdown.** After ``stop`` is set (SIGTERM) no further message is handed over. Messages that the handler still holds
   are not committed, and are delivered again to the next owner of the partition.
 - **Rebalance.** When partitions are revoked, the handler drops what it holds of them, and their next owner reads it
@@ -39,12 +40,12 @@ from itertools import chain
 import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import FencedInstanceIdError
+from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import MemberState
 
 from driftloop.errors import BrokerUnavailable, DriftloopError
 from driftloop.events import Event
-from driftloop.kafka.client import translate_errors
+from driftloop.kafka.client import broker_unavailable, translate_errors
 from driftloop.kafka.codec import InvalidMessage, Message, decode_record
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.dead_letters import to_dead_letter
@@ -121,6 +122,7 @@ class ConsumerLoop:
         self._must_rewind = False  # partitions were assigned since the last poll, or could not be rewound
         self._handler_retries = Retries("handler", health, MAX_HANDLER_PAUSE_SECONDS)
         self._broker_retries = Retries("broker", health, BROKER_PAUSE_SECONDS)
+        self._poll_retries = Retries("broker", health, BROKER_PAUSE_SECONDS)
         self._consecutive_invalid = 0
         self._recent_validity: deque[bool] = deque(maxlen=limits.ratio_window)  # True for an invalid message
         self._last_stable_at = time.monotonic()
@@ -132,7 +134,7 @@ class ConsumerLoop:
         Raises:
             DeadLetterLimitExceeded: Too many messages are invalid.
             RetryLater: The handler has raised it for longer than :data:`driftloop.kafka.retries.DEADLINE_SECONDS`.
-            BrokerUnavailable: Transactions have failed for as long because the broker does not answer.
+            BrokerUnavailable: Polls or transactions have failed for as long because the broker does not answer.
             InstanceReplaced: Another process with this one's name had replaced it, and has ended by now.
         """
         try:
@@ -156,7 +158,8 @@ class ConsumerLoop:
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            polled = self._consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
+            if (polled := self._poll(stop)) is None:
+                continue
             self._member_id = self._consumer.group_metadata().member_id or self._member_id
             self._health.heartbeat()
             try:
@@ -177,6 +180,21 @@ class ConsumerLoop:
                 self._reconnect(error, stop)
             self._lag.update()
             self._rejoin_if_stalled()
+
+    def _poll(self, stop: threading.Event) -> dict[TopicPartition, list[ConsumerRecord]] | None:
+        """Return the records of a poll; ``None`` after a pause if the broker does not answer.
+
+        kafka-python looks for the broker by itself, but raises what it meets on the way.
+        """
+        try:
+            polled: dict[TopicPartition, list[ConsumerRecord]] = self._consumer.poll(timeout_ms=POLL_TIMEOUT_MS)
+        except FencedInstanceIdError:
+            raise
+        except KafkaError as error:
+            self._poll_retries.pause(broker_unavailable(self._producer.kafka, error), stop)
+            return None
+        self._poll_retries.end_series()
+        return polled
 
     def close(self) -> None:
         """Leave the group and disconnect."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaConnectionError, KafkaTimeoutError, ProducerFencedError
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, ProducerFencedError
 from kafka.structs import MemberState
 from prometheus_client import REGISTRY
 
@@ -320,6 +320,19 @@ def test_loop_is_not_ready_while_it_retries(setup: Setup) -> None:
     setup.handler.on_message = once
     setup.run()
     assert reasons == [{}, {"handler": "no bucket"}]
+
+
+def test_loop_polls_again_when_a_poll_has_failed(setup: Setup) -> None:
+    """kafka-python raises from a poll what it meets while it looks for a broker that has just started."""
+    setup.add("a")
+    setup.broker.faults["poll"] = [None, KafkaConnectionError("socket disconnected"), NodeNotReadyError("no broker")]
+    unavailable: list[dict[str, str]] = []
+    setup.before_pause = lambda: unavailable.append(setup.health.unavailable)
+    setup.run()
+    assert setup.committed() == {0: 1}
+    assert [list(each) for each in unavailable] == [["broker"]] * 2
+    assert "socket disconnected" in unavailable[0]["broker"]
+    assert setup.health.unavailable == {}
 
 
 def test_loop_is_not_stalled_while_it_retries_what_fails_slowly(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from driftloop.kafka.publisher import Publisher
 from driftloop.registry.model_registry import TAG_RETRAIN_ID, TAG_RETRAIN_RESULT
 from stack.running import Stack
 from tests.support.faults import random_delay
-from tests.support.processes import process_tree
+from tests.support.processes import forked_jobs, process_tree
 from tests.support.running_stack import isolated_settings
 from tests.support.waiting import wait_until
 
@@ -104,14 +104,11 @@ def has_finished(stack: Stack, retrain: RetrainRequested) -> bool | None:
 
 
 def training_processes(stack: Stack) -> list[psutil.Process]:
-    """Return the training processes: those that the trainer's fork server has started."""
-    processes = []
-    with suppress(psutil.NoSuchProcess):
-        for process in process_tree(pid(stack, "trainer"))[1:]:
-            with suppress(psutil.NoSuchProcess):
-                if process.nice() > 0 and "forkserver" in " ".join(process.cmdline()):
-                    processes.append(process)
-    return processes
+    """Return the training processes, which the trainer's fork server has started."""
+    try:
+        return forked_jobs(pid(stack, "trainer"))
+    except psutil.NoSuchProcess:
+        return []
 
 
 def pid(stack: Stack, name: str) -> int:

@@ -133,6 +133,17 @@ def process_tree(pid: int) -> list[psutil.Process]:
         return []
 
 
+def forked_jobs(pid: int) -> list[psutil.Process]:
+    """Return the processes that the fork servers among a process' children have started."""
+    jobs = []
+    for process in process_tree(pid)[1:]:
+        with suppress(psutil.NoSuchProcess):
+            parent = process.parent()
+            if parent is not None and parent.pid != pid and "forkserver" in " ".join(parent.cmdline()):
+                jobs.append(process)
+    return jobs
+
+
 def memory_mb(pid: int) -> float:
     """Return the resident memory of a process and all its descendants, in MB (2^20 bytes)."""
     return total_memory_mb(process_tree(pid))

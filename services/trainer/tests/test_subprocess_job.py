@@ -125,6 +125,50 @@ def test_subprocess_job_reports_kill_from_outside(start: Callable[..., Subproces
     assert wait_for_result(job).status == "killed"
 
 
+SLOW_PRELOAD = """
+import sys, time
+from pathlib import Path
+from trainer.retrain import subprocess_job
+
+def name_nice(folder, _):
+    import os
+    (Path(folder) / "ran").touch()
+    return str(os.nice(0))
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    sys.path.insert(0, str(folder))
+    subprocess_job.preload(["slow"])
+    began = time.monotonic()
+    killed = subprocess_job.SubprocessJob(name_nice, str(folder), timeout_seconds=60, memory_limit_mb=None)
+    killed.kill()
+    job = subprocess_job.SubprocessJob(name_nice, str(folder), timeout_seconds=60, memory_limit_mb=None)
+    assert job.poll() is None
+    assert time.monotonic() - began < 2, "somebody has waited for the fork server"
+    assert not (folder / "ran").exists()
+    (folder / "go on").touch()
+    while (result := job.poll()) is None:
+        time.sleep(0.01)
+    print(result.payload)
+"""
+
+
+def test_subprocess_job_starts_after_the_preload_and_keeps_nobody_waiting(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom pathlib import Path\n"
+        f"while not Path({str(tmp_path / 'go on')!r}).exists():\n    time.sleep(0.01)\n"
+    )
+    script = tmp_path / "parent.py"
+    script.write_text(SLOW_PRELOAD)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    niceness = os.nice(0)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == min(niceness + 3, 19)
+
+
 PARENT = """
 import os, time
 from trainer.retrain.subprocess_job import SubprocessJob
@@ -160,12 +204,18 @@ def test_folder_for_temporary_files_whose_path_is_too_long_is_refused_by_name(tm
     folder = root / ("x" * (length - len(str(root)) - 1))
     folder.mkdir(parents=True)
     code = """
+import time
 from driftloop.command_line import exit_on_invalid_settings
 from trainer.retrain import subprocess_job
+def answer(_, report_phase):
+    return ""
 if __name__ == "__main__":
     with exit_on_invalid_settings():
         subprocess_job.preload([])
-        subprocess_job.wait_until_preloaded()
+        job = subprocess_job.SubprocessJob(answer, "", timeout_seconds=60, memory_limit_mb=None)
+        while (result := job.poll()) is None:
+            time.sleep(0.01)
+        assert result.status == "done", result
 """
     script = tmp_path / "preload.py"
     script.write_text(code)

@@ -84,7 +84,6 @@ def main() -> None:
     try:
         with exit_on_invalid_settings(), tracing.tracing_session("trainer", settings.tracing), publisher:
             app = create_api(use_case.name, trainer_settings.api_key, publisher, health, registry, history)
-            subprocess_job.wait_until_preloaded()
             health.heartbeat()  # the watchdog begins now
             run_service(loop, tracing.instrument_asgi(app), trainer_settings, health)
     finally:

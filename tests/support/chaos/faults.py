@@ -21,6 +21,7 @@ from predictor.settings import OutboxSettings
 from tests.support.chaos.setup import DISK_MB, LINKS
 from tests.support.chaos.system import FLIGHTS_PREDICTOR, OF_OTHERS, RENTALS_PREDICTOR, SECOND_WORKER, SERVICES, System
 from tests.support.poison import poison_messages, poison_producer, send
+from tests.support.processes import forked_jobs
 from tests.support.small_disk import fill
 from tests.support.tcp_proxy import Trouble
 from tests.support.waiting import wait_until
@@ -79,9 +80,9 @@ def relay_killed(system: System, _: random.Random) -> Iterator[None]:
 @contextmanager
 def training_killed(system: System, _: random.Random) -> Iterator[None]:
     """Kill the processes of a training, if one runs; the trainer begins it again."""
-    for process in system.processes("trainer")[1:]:
-        with suppress(psutil.NoSuchProcess):
-            if process.nice() > 0:
+    for trainer in system.processes("trainer")[:1]:
+        for process in forked_jobs(trainer.pid):
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
     yield
 
@@ -125,7 +126,7 @@ def offsets_forgotten(system: System, _: random.Random) -> Iterator[None]:
     with admin_client(system.stack.kafka) as admin:
 
         def forget() -> bool | None:
-            (result,) = admin.delete_groups([_worker_group(system)]).items()
+            (result,) = admin.delete_groups([system.worker_group]).items()
             return result[1] == "OK" or None
 
         wait_until(forget, "the group is deleted", GONE_SECONDS)  # once the session of its member has ended
@@ -143,7 +144,7 @@ def records_deleted(system: System, _: random.Random) -> Iterator[None]:
 
         def committed_and_read() -> tuple[int, int] | None:
             system.audit.read()
-            offsets = admin.list_group_offsets({_worker_group(system): None}).get(_worker_group(system), {})
+            offsets = admin.list_group_offsets({system.worker_group: None}).get(system.worker_group, {})
             found = offsets.get(TopicPartition(topic, 0))
             committed = 0 if found is None else max(found.offset, 0)
             read = system.audit.last_read(topic, 0)
@@ -233,10 +234,6 @@ def clock_jumped(system: System, source: random.Random) -> Iterator[None]:
         yield
     finally:
         system.clock.set(0.0)
-
-
-def _worker_group(system: System) -> str:
-    return system.stack.components["drift_worker"].environment.get("DRIFTLOOP_DRIFT_WORKER__GROUP", "drift_worker")
 
 
 def all_faults() -> list[Fault]:

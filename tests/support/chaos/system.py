@@ -77,6 +77,11 @@ class System:
         """Return the address of a component, without a proxy."""
         return self.stack.components[name].url
 
+    @property
+    def worker_group(self) -> str:
+        """The consumer group of the drift worker."""
+        return self.stack.components["drift_worker"].environment.get("DRIFTLOOP_DRIFT_WORKER__GROUP", "drift_worker")
+
     def processes(self, name: str) -> list[psutil.Process]:
         """Return the processes of a component, the first one first."""
         process = self.stack.executors[name].process

@@ -5,9 +5,11 @@ to import.
 """
 
 import json
+import math
 import multiprocessing
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
@@ -24,7 +26,7 @@ from driftloop.settings import InvalidSettings
 log = structlog.get_logger(__name__)
 
 CONTEXT = multiprocessing.get_context("forkserver")
-NICENESS = 3  # requests come first on a shared machine: half as much processor is left for the job while they run
+LOW_PRIORITY_MODULE = "trainer.retrain.low_priority"  # for the fork server: not imported here, for what it does
 KILL_TIMEOUT_SECONDS = 10
 MEGABYTE = 2**20
 # Of the 107 bytes of a socket's path, multiprocessing needs 32 for names such as /pymp-oud1fs1p/listener-x1_3kz9q.
@@ -59,7 +61,8 @@ class JobResult(NamedTuple):
 class SubprocessJob:
     """One run of a function of a module, in a process that may be killed at any time.
 
-    The function raises :class:`RetryableError` if a dependency is unavailable. Any other exception is a failure.
+    The function raises :class:`RetryableError` if a dependency is unavailable. Any other exception is a failure. The
+    process starts once the fork server has imported its modules; nobody waits for that.
     """
 
     def __init__(
@@ -68,11 +71,25 @@ class SubprocessJob:
         """Start the job. Exceeding a limit is a failure whose message names the setting."""
         self._connection, job_end = CONTEXT.Pipe()
         self._process = CONTEXT.Process(target=_run_job, args=(function, argument, job_end), daemon=True)
-        self._process.start()
-        job_end.close()
         self._timeout_seconds, self._memory_limit_mb = timeout_seconds, memory_limit_mb
-        self._deadline = time.monotonic() + timeout_seconds
+        self._deadline = math.inf  # time counts from the start of the process
         self._result: JobResult | None = None
+        self._lock = threading.Lock()
+        self._has_started = self._is_killed = False
+        threading.Thread(target=self._start_process, args=(job_end,), name="job-start", daemon=True).start()
+
+    def _start_process(self, job_end: Connection) -> None:
+        with job_end:
+            if not self._is_killed:
+                try:
+                    self._process.start()
+                except OSError as error:
+                    self._result = JobResult("killed", f"its process could not be started: {error}")
+        self._deadline = time.monotonic() + self._timeout_seconds
+        with self._lock:
+            self._has_started = True
+            if self._is_killed:
+                self._end_process()
 
     @property
     def pid(self) -> int:
@@ -97,6 +114,8 @@ class SubprocessJob:
 
     def poll(self) -> JobResult | None:
         """Return how the job ended, or None while it runs. A job that exceeds a limit is killed."""
+        if not self._has_started:
+            return None
         if self._result is None and self._process.is_alive():
             self._result = self._check_limits()
         elif self._result is None:
@@ -107,9 +126,16 @@ class SubprocessJob:
         return self._result
 
     def kill(self) -> None:
-        """Kill the process if it still runs."""
-        self._process.kill()
-        self._process.join(KILL_TIMEOUT_SECONDS)
+        """Kill the process if it still runs, or as soon as it has started."""
+        with self._lock:
+            self._is_killed = True
+            if self._has_started:
+                self._end_process()
+
+    def _end_process(self) -> None:
+        if self._process.pid is not None:
+            self._process.kill()
+            self._process.join(KILL_TIMEOUT_SECONDS)
         self._connection.close()
 
     def _check_limits(self) -> JobResult | None:
@@ -132,7 +158,7 @@ class SubprocessJob:
 
 
 def preload(modules: Sequence[str]) -> None:
-    """Start the fork server with ``modules`` imported, so that the first job starts at once.
+    """Start the fork server, which imports ``modules``, so that the first job starts at once; return before it has.
 
     Raises:
         InvalidSettings: The path of the folder for temporary files is too long for the fork server's socket.
@@ -143,23 +169,11 @@ def preload(modules: Sequence[str]) -> None:
             f"TMPDIR: {folder} has {length} bytes, and a socket's path has room for {MAX_TEMPORARY_FOLDER_BYTES} of "
             "them: set it to a folder with a shorter path, such as /tmp"
         )
-    CONTEXT.set_forkserver_preload(list(modules))
+    CONTEXT.set_forkserver_preload([LOW_PRIORITY_MODULE, *modules])
     forkserver.ensure_running()
 
 
-def wait_until_preloaded() -> None:
-    """Return when the fork server has imported its modules.
-
-    Until then the start of a job waits, and with it the loop that starts it. On a busy machine, or with several
-    trainers that start together, that may take longer than the watchdog allows.
-    """
-    idle = CONTEXT.Process()
-    idle.start()
-    idle.join()
-
-
 def _run_job(function: JobFunction, argument: str, connection: Connection) -> None:
-    os.nice(NICENESS)
     exit_with_parent()
 
     def send(kind: str, *fields: str) -> None:

@@ -1,0 +1,126 @@
+"""Give a stack the archive of a system that has run for long: thousands of slices of each topic, none of them merged.
+
+The slices lie behind what the drift worker has committed, in offsets that the topics have skipped: messages without
+content were published there, and deleted.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from kafka import KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.admin import KafkaAdminClient
+from kafka.errors import NoError
+
+from drift_worker.windows.archive import write_slice
+from driftloop.archive.layout import list_slices
+from driftloop.events import ID_COLUMN, OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window, derived_event_id
+from driftloop.kafka.client import admin_client
+from driftloop.storage.object_store import ObjectStore
+from tests.support.chaos.system import System
+from tests.support.waiting import wait_until
+
+EVENTS_PER_SLICE = 10
+ROWS_PER_EVENT = 5
+LATEST_SLICES = 500
+"""Of a partition, which the drift worker holds in memory: they have as many rows as new ones."""
+LATEST_ROWS_PER_EVENT = 100
+DAYS = 10
+"""Before now, over which the slices are spread."""
+WRITERS = 8
+GONE_SECONDS = 120
+
+
+def make_archive(system: System, slices: int) -> None:
+    """Archive so many slices of each topic behind what is committed, and start the drift worker again.
+
+    Args:
+        system: A stack at rest, whose archive has slices of each topic already: the new ones have rows like these.
+        slices: The number of slices of each topic.
+    """
+    store = ObjectStore(system.stack.storage)
+    system.stop("drift_worker")
+    with admin_client(system.stack.kafka) as admin, ThreadPoolExecutor(WRITERS) as writers:
+        for topic in system.audit.topics:
+            like = _rows(store, topic)
+            partitions = [TopicPartition(topic, each["partition_index"]) for each in _partitions(admin, topic)]
+            count = slices // len(partitions)
+            ends = {each: _skip_offsets(system, admin, each, count * EVENTS_PER_SLICE) for each in partitions}
+            system.log(f"{topic}: writing {count:,} slices for each of {len(partitions)} partitions")
+            list(writers.map(partial(_write_slice, store, like), _made_slices(ends, count)))
+    system.start("drift_worker")
+
+
+def _partitions(admin: KafkaAdminClient, topic: str) -> list[dict[str, int]]:
+    return list(admin.describe_topics([topic])[0]["partitions"])
+
+
+def _rows(store: ObjectStore, topic: str) -> pa.Table:
+    """Return the rows of the first archived slice of a topic."""
+    return store.read_table(list_slices(store, topic)[0].path)
+
+
+def _skip_offsets(system: System, admin: KafkaAdminClient, partition: TopicPartition, count: int) -> int:
+    """Let a partition's log begin so many offsets behind its end, and commit that; return the first skipped offset."""
+    producer = KafkaProducer(bootstrap_servers=system.stack.kafka.bootstrap_servers, linger_ms=50, batch_size=2**20)
+    first: int = producer.send(partition.topic, b"", partition=partition.partition).get(60).offset
+    for _ in range(count - 1):
+        producer.send(partition.topic, b"", partition=partition.partition)
+    producer.flush()
+    producer.close()
+    end = first + count
+    admin.delete_records({partition: end})
+
+    def commit() -> bool | None:
+        results = admin.alter_group_offsets(system.worker_group, {partition: OffsetAndMetadata(end, "", -1)})
+        return all(error is NoError for error in results.values()) or None
+
+    wait_until(commit, "the group has no member any more, and its offset is set", GONE_SECONDS)
+    return first
+
+
+class MadeSlice(NamedTuple):
+    """A slice that is to be written."""
+
+    window: Window
+    rows_per_event: int
+    at: datetime
+
+
+def _made_slices(ends: dict[TopicPartition, int], count: int) -> Iterator[MadeSlice]:
+    begin = datetime.now(UTC) - timedelta(days=DAYS)
+    for partition, first in ends.items():
+        for number in range(count):
+            offset = first + number * EVENTS_PER_SLICE
+            window = Window(
+                topic=partition.topic,
+                partition=partition.partition,
+                first_offset=offset,
+                last_offset=offset + EVENTS_PER_SLICE - 1,
+            )
+            rows = LATEST_ROWS_PER_EVENT if number >= count - LATEST_SLICES else ROWS_PER_EVENT
+            yield MadeSlice(window, rows, begin + timedelta(days=DAYS) * number / count)
+
+
+def _write_slice(store: ObjectStore, like: pa.Table, made: MadeSlice) -> None:
+    write_slice(store, made.window, _made_rows(like, *made), made.at.date())
+
+
+def _made_rows(like: pa.Table, window: Window, rows_per_event: int, at: datetime) -> pa.Table:
+    """Return the rows of a slice, which have the contents of others, and ids, times and offsets of their own."""
+    size = EVENTS_PER_SLICE * rows_per_event
+    ids = [derived_event_id(at, window.name, str(event)) for event in range(EVENTS_PER_SLICE)]
+    own = {
+        ID_COLUMN: pa.array(np.repeat(ids, rows_per_event)),
+        ROW_COLUMN: pa.array(np.tile(np.arange(rows_per_event), EVENTS_PER_SLICE)),
+        TIME_COLUMN: pa.array([at] * size, like.schema.field(TIME_COLUMN).type),
+        OFFSET_COLUMN: pa.array(np.repeat(window.first_offset + np.arange(EVENTS_PER_SLICE), rows_per_event)),
+    }
+    rows = like.take(np.arange(size) % len(like))
+    for name, values in own.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, values)
+    return rows.replace_schema_metadata(None)
