@@ -68,7 +68,7 @@ from driftloop.telemetry.health import Health
 
 log = structlog.get_logger(__name__)
 
-MAX_HANDLER_PAUSE_SECONDS = 30
+MAX_HANDLER_PAUSE_SECONDS = 5  # what is back is noticed soon; an attempt is a request or two
 BROKER_PAUSE_SECONDS = 1  # connecting waits for the broker by itself
 POLL_TIMEOUT_MS = 200  # upper bound on how late `on_poll` runs, for example after a background job has ended
 

@@ -29,7 +29,7 @@ from tests.support.fake_kafka import KAFKA, FakeBroker, FakeConsumer
 TOPIC = "outcomes"
 P0, P1 = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 LENIENT = DeadLetterSettings(max_consecutive=100, max_ratio=1.0)
-MAX_POLLS = 50
+MAX_POLLS = 500
 
 
 def outcome(name: str) -> Outcome:
