@@ -18,6 +18,7 @@ from driftloop.kafka.publisher import Publisher
 from driftloop.settings import Settings
 from driftloop_cli import dlq_command
 from driftloop_cli.adopt.command import adopt
+from driftloop_cli.archive import command as archive_command
 from driftloop_cli.challenge_command import challenge
 from driftloop_cli.console import (
     AsJson,
@@ -56,6 +57,7 @@ app.command()(score)
 app.add_typer(outcomes_command.app, name="outcomes")
 app.add_typer(import_command.app, name="import")
 app.add_typer(dlq_command.app, name="dlq")
+app.add_typer(archive_command.app, name="archive")
 app.command()(adopt)
 app.command()(challenge)
 

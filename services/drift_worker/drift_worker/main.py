@@ -18,10 +18,10 @@ from drift_worker.windows import compaction
 from drift_worker.windows.archived_end import ArchivedEnd
 from drift_worker.windows.compaction import Compactor
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
-from drift_worker.windows.partition_state import MAX_SLICES
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
+from driftloop.archive.partition_state import MAX_SLICES
 from driftloop.command_line import exit_on_invalid_settings, parse_settings
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.consumer_loop import ConsumerLoop

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
@@ -12,9 +12,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from drift_worker.windows import archive
-from drift_worker.windows.compaction import Compactor, choose
-from drift_worker.windows.partition_state import OpenWindow, PartitionState, VersionWindows
-from driftloop.archive.layout import ArchivedFile, list_all_merged, list_files, list_slices
+from drift_worker.windows.compaction import Compactor
+from driftloop.archive.file_metadata import SUMS_BY_END_KEY
+from driftloop.archive.layout import list_all_merged, list_files, list_slices
+from driftloop.archive.merging import MergeLimits
+from driftloop.archive.partition_state import OpenWindow, PartitionState, VersionWindows
 from driftloop.archive.rows import read_rows
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.errors import StorageUnavailable
@@ -59,7 +61,7 @@ def fill(store: ObjectStore, count: int) -> None:
 
 
 def compactor(store: ObjectStore, *, kept: int = 2, slices: int = 4, end: int = 10_000) -> Compactor:
-    made = Compactor(store, kept_slices=kept, slices_per_merge=slices)
+    made = Compactor(store, kept, MergeLimits(slices))
     made.on_assigned(PARTITION, PartitionState(end))
     return made
 
@@ -121,7 +123,7 @@ def test_sums_of_each_slice_stay(store: ObjectStore) -> None:
 )
 def test_only_final_slices_are_merged(store: ObjectStore, state: PartitionState, merged: list[Window]) -> None:
     fill(store, 6)
-    made = Compactor(store, kept_slices=2, slices_per_merge=4)
+    made = Compactor(store, 2, MergeLimits(4))
     made.on_assigned(PARTITION, state)
     run(made)
     assert [file.window for file in list_all_merged(store, TOPIC)] == merged
@@ -151,20 +153,6 @@ def test_latest_slices_and_too_few_are_left_alone(store: ObjectStore) -> None:
     assert list_all_merged(store, TOPIC) == []
     run(compactor(store, kept=1))
     assert [file.window for file in list_slices(store, TOPIC)] == [window(4)]
-
-
-def archived(*sizes: int) -> list[ArchivedFile]:
-    return [ArchivedFile(str(number), window(number), size, BEGIN) for number, size in enumerate(sizes)]
-
-
-@pytest.mark.parametrize(
-    ("sizes", "chosen"),
-    [((), 0), ((1, 1, 1), 0), ((1,) * 5, 4), ((60, 60, 1), 2), ((200, 1, 1), 1), ((1, 1, 100), 3), ((1, 1, 97), 0)],
-)
-def test_so_many_are_merged_that_there_are_enough_or_that_they_are_large_enough(
-    sizes: Sequence[int], chosen: int
-) -> None:
-    assert choose(archived(*sizes), slices=4, size=100) == archived(*sizes)[:chosen]
 
 
 def test_rows_of_an_orphan_are_merged_once(store: ObjectStore) -> None:
@@ -303,4 +291,4 @@ def test_metadata_of_a_merged_file_is_json(store: ObjectStore) -> None:
     fill(store, 6)
     run(compactor(store))
     schema = pq.read_schema(pa.BufferReader(store.read(list_all_merged(store, TOPIC)[0].path)))
-    assert set(json.loads((schema.metadata or {})[archive.SUMS_BY_END_KEY])) == {"19"}
+    assert set(json.loads((schema.metadata or {})[SUMS_BY_END_KEY])) == {"19"}
