@@ -17,7 +17,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from driftloop.archive.layout import (
     list_all_merged,
     list_slices,
     merged_path,
+    total_size,
     without_covered,
 )
 from driftloop.archive.partition_state import Partition
@@ -70,13 +71,12 @@ class Slices(NamedTuple):
     @property
     def window(self) -> Window:
         """The offsets from the first slice to the last one."""
-        first, last = self.files[0].window, self.files[-1].window
-        return first.model_copy(update={"last_offset": last.last_offset})
+        return self.files[0].window.model_copy(update={"last_offset": _last_offset(self.files)})
 
     @property
     def size(self) -> int:
         """The bytes of all of them."""
-        return sum(file.size for file in self.files)
+        return total_size(self.files)
 
 
 class MergedSlices(NamedTuple):
@@ -141,9 +141,14 @@ def choose_full(final: Sequence[ArchivedFile], limits: MergeLimits) -> Sequence[
 
 
 def choose_oldest(final: Sequence[ArchivedFile], limits: MergeLimits) -> Sequence[ArchivedFile]:
-    """Return the oldest slices, at most as many as make a file full."""
+    """Return the oldest slices, as many as make a file full, or all if they are fewer.
+
+    Slices with the same offsets, one of which is an orphan, are not parted: their rows would be in two files.
+    """
     totals = accumulate(file.size for file in final[: limits.slices])
     count = next((number for number, total in enumerate(totals, 1) if total >= limits.size), limits.slices)
+    while count < len(final) and _overlaps_next(final[:count], final[count]):
+        count += 1
     return final[:count]
 
 
@@ -161,7 +166,8 @@ def merge_slices(
         chosen: Consecutive slices of a partition, at most as many as make a file full.
         following: The slice after them, if there is one: it says whether the last one's day is over.
         limits: When a file is full.
-        may_go_on: Is called before each file; if it returns false, the slices of that file stay as they are.
+        may_go_on: Is called before each file is read or written; if it returns false, the slices that are left stay as
+            they are.
 
     Raises:
         StorageUnavailable: The store does not answer. What was merged until then is merged.
@@ -171,11 +177,11 @@ def merge_slices(
     with scratch_folder() as folder:
         try:
             with ThreadPoolExecutor(PARALLEL_REQUESTS) as readers:
-                list(readers.map(lambda file: _local(folder, file).write_bytes(store.read(file.path)), chosen))
+                list(readers.map(lambda file: may_go_on() and _download(store, file, folder), chosen))
+            if not may_go_on():
+                return
             groups = list(by_day(folder, chosen))
-            if not _is_full(groups[-1].files, limits) and (
-                following is None or read_day(store, following) == groups[-1].day
-            ):
+            if not _is_complete(store, groups[-1], following, limits):
                 groups.pop()
         except FileNotFoundError as error:  # merged by another process, or an orphan that was deleted
             log.info("compaction.postponed", reason=f"{error} was deleted since it was listed")
@@ -209,9 +215,18 @@ def read_day(store: ObjectStore, file: ArchivedFile) -> date:
 
 
 def by_day(folder: Path, files: Sequence[ArchivedFile]) -> Iterator[Slices]:
-    """Group consecutive slices of one day; they lie in a folder."""
-    for day, group in groupby(files, lambda file: _day_of(folder, file)):
-        yield Slices(day, list(group))
+    """Group consecutive slices of one day, and those that have the same offsets; they lie in a folder."""
+    current: Slices | None = None
+    for file in files:
+        day = _day_of(folder, file)
+        if current is not None and (current.day == day or _overlaps_next(current.files, file)):
+            current.files.append(file)
+            continue
+        if current is not None:
+            yield current
+        current = Slices(day, [file])
+    if current is not None:
+        yield current
 
 
 def merge(folder: Path, slices: Slices) -> bytes:
@@ -243,8 +258,30 @@ def merge(folder: Path, slices: Slices) -> bytes:
     return merged.read_bytes()
 
 
+def _is_complete(store: ObjectStore, slices: Slices, following: ArchivedFile | None, limits: MergeLimits) -> bool:
+    """Return whether no later slice belongs into the file of some slices."""
+    if following is None:
+        return _is_full(slices.files, limits)
+    if _overlaps_next(slices.files, following):
+        return False
+    return _is_full(slices.files, limits) or read_day(store, following) != slices.day
+
+
+def _overlaps_next(files: Sequence[ArchivedFile], following: ArchivedFile) -> bool:
+    return following.window.first_offset <= _last_offset(files)
+
+
+def _last_offset(files: Sequence[ArchivedFile]) -> int:
+    return max(file.window.last_offset for file in files)
+
+
 def _is_full(files: Sequence[ArchivedFile], limits: MergeLimits) -> bool:
-    return len(files) >= limits.slices or sum(file.size for file in files) >= limits.size
+    return len(files) >= limits.slices or total_size(files) >= limits.size
+
+
+def _download(store: ObjectStore, file: ArchivedFile, folder: Path) -> bool:
+    _local(folder, file).write_bytes(store.read(file.path))
+    return True
 
 
 def _local(folder: Path, file: ArchivedFile) -> Path:

@@ -60,7 +60,7 @@ def fill(store: ObjectStore, count: int) -> None:
         archive_rows(store, window(number), archive.with_sums(table, sums), day)
 
 
-def compactor(store: ObjectStore, *, kept: int = 2, slices: int = 4, end: int = 10_000) -> Compactor:
+def compactor(store: ObjectStore, *, kept: int = 2, slices: int = 2, end: int = 10_000) -> Compactor:
     made = Compactor(store, kept, MergeLimits(slices))
     made.on_assigned(PARTITION, PartitionState(end))
     return made
@@ -116,14 +116,14 @@ def test_sums_of_each_slice_stay(store: ObjectStore) -> None:
     ("state", "merged"),
     [
         (PartitionState(60), [window(0, 1), window(2, 3)]),
-        (PartitionState(30), []),
-        (PartitionState(60, (0, 10, 20, 30, 40), {"A": VersionWindows((30,), OpenWindow(40, 5, 9, 0))}), []),
+        (PartitionState(10), []),
+        (PartitionState(60, (0, 10, 20, 30, 40), {"A": VersionWindows((10,), OpenWindow(40, 5, 9, 0))}), []),
     ],
     ids=["committed", "not committed", "a window before the open one has a slice of them"],
 )
 def test_only_final_slices_are_merged(store: ObjectStore, state: PartitionState, merged: list[Window]) -> None:
     fill(store, 6)
-    made = Compactor(store, 2, MergeLimits(4))
+    made = Compactor(store, 2, MergeLimits(2))
     made.on_assigned(PARTITION, state)
     run(made)
     assert [file.window for file in list_all_merged(store, TOPIC)] == merged
@@ -148,11 +148,11 @@ def test_partition_of_another_worker_is_not_merged(store: ObjectStore) -> None:
 
 
 def test_latest_slices_and_too_few_are_left_alone(store: ObjectStore) -> None:
-    fill(store, 5)
+    fill(store, 3)
     run(compactor(store))
     assert list_all_merged(store, TOPIC) == []
     run(compactor(store, kept=1))
-    assert [file.window for file in list_slices(store, TOPIC)] == [window(4)]
+    assert [file.window for file in list_slices(store, TOPIC)] == [window(2)]
 
 
 def test_rows_of_an_orphan_are_merged_once(store: ObjectStore) -> None:
@@ -246,16 +246,16 @@ def test_two_workers_that_merge_the_same_slices_leave_each_row_once(
 
 def test_longer_file_of_another_worker_wins(store: ObjectStore) -> None:
     fill(store, 10)
-    run(compactor(store, slices=3))
+    run(compactor(store, slices=2))
     shorter = {file.path: store.read(file.path) for file in list_all_merged(store, TOPIC)}
     fill(store, 10)
     for path in shorter:
         store.delete(path)
-    run(compactor(store, slices=8))
+    run(compactor(store, slices=6))
     for path, content in shorter.items():
         store.write(path, content)
     assert read_all(store) == ids(10)
-    run(compactor(store, slices=8))
+    run(compactor(store, slices=6))
     assert {file.path for file in list_all_merged(store, TOPIC)} == {file.path for file in list_files(store, TOPIC)} - {
         file.path for file in list_slices(store, TOPIC)
     }

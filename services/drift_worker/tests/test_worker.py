@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from prometheus_client import REGISTRY
 
-from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.quality_tracker import QualityTracker
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web.report import ReportKey
@@ -25,6 +24,7 @@ from driftloop.archive.layout import list_slices, slice_path
 from driftloop.archive.partition_state import from_metadata, version_digest
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import StorageUnavailable
+from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.events import (
     DriftVerdict,
     Event,

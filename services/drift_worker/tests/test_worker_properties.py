@@ -10,7 +10,6 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.quality_tracker import QualityTracker
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
@@ -23,6 +22,7 @@ from driftloop.archive.layout import list_slices
 from driftloop.archive.partition_state import version_digest
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.settings import WindowSettings
+from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.events import DriftVerdict, Prediction, Window
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.message_handler import Commit

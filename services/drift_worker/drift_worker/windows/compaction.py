@@ -1,11 +1,16 @@
-"""Merge old slices of the archive into fewer, larger files, beside the work; see :mod:`driftloop.archive.merging`."""
+"""Keep the archive small beside the work: merge old slices, and delete what is older than is wanted.
+
+See :mod:`driftloop.archive.merging` and :mod:`driftloop.archive.retention`.
+"""
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date, datetime
 
 import structlog
 
 from drift_worker import metrics
+from driftloop.archive.layout import ArchivedFile, total_size
 from driftloop.archive.merging import (
     DEFAULT_LIMITS,
     MergedSlices,
@@ -17,8 +22,9 @@ from driftloop.archive.merging import (
     merge_slices,
 )
 from driftloop.archive.partition_state import Partition, PartitionState
+from driftloop.archive.retention import find_expired, first_kept_day
 from driftloop.archive.scratch import remove_abandoned_folders
-from driftloop.events import Window
+from driftloop.events import Window, now
 from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -28,23 +34,34 @@ PASS_INTERVAL_SECONDS = 60  # each pass lists the slices of each partition
 
 
 class Compactor:
-    """Merges the slices of the partitions that this worker owns.
+    """Merges the slices of the partitions that this worker owns, and deletes their files of days that have expired.
 
     The consumer loop calls the methods whose names begin with ``on`` and :meth:`run_step`; :meth:`run_pass` belongs to
     a background thread.
     """
 
-    def __init__(self, store: ObjectStore, kept_slices: int, limits: MergeLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        kept_slices: int,
+        limits: MergeLimits = DEFAULT_LIMITS,
+        retention_days: Mapping[str, int] = {},
+        clock: Callable[[], datetime] = now,
+    ) -> None:
         """Start without partitions.
 
         Args:
             store: Where the archive is.
-            kept_slices: The number of latest slices of a partition that are not merged.
+            kept_slices: The number of latest slices of a partition that stay as they are.
             limits: How many slices make a merged file full.
+            retention_days: For how many days rows are kept, by topic; those of other topics are kept for ever.
+            clock: Returns the time.
         """
         self._store = store
         self._kept_slices = kept_slices
         self._limits = limits
+        self._retention_days = retention_days
+        self._clock = clock
         self._lock = threading.Lock()
         self._final_before: dict[Partition, int] = {}
         self._closed: dict[Partition, int] = {}
@@ -73,12 +90,25 @@ class Compactor:
         self._awaiting_commit, self._closed = self._closed, {}
 
     def run_pass(self, on_progress: Callable[[], None]) -> None:
-        """Merge what can be merged of each partition. Raises :class:`StorageUnavailable`."""
+        """Delete what has expired of each partition, then merge what can be. Raises :class:`StorageUnavailable`."""
         remove_abandoned_folders()
         for partition in list(self._final_before):
+            self._delete_expired(partition)
             while self._merge_next(partition):
                 on_progress()
         on_progress()
+
+    def _delete_expired(self, partition: Partition) -> None:
+        if (days := self._retention_days.get(partition[0])) is None:
+            return
+        files = list_partition(self._store, partition)
+        delete_files(self._store, files.leftovers)  # first: they would be read again without the file that covers them
+        first_kept = first_kept_day(days, self._clock())
+        final_before = self._final_before.get(partition)
+        expired = find_expired(self._store, files, first_kept, self._kept_slices, final_before)
+        if expired and partition in self._final_before:
+            delete_files(self._store, expired)
+            record_expired(partition, expired, first_kept)
 
     def _merge_next(self, partition: Partition) -> bool:
         """Merge some slices of a partition; return whether there may be more."""
@@ -103,8 +133,9 @@ class Compactor:
 def record_files(partition: Partition, files: PartitionFiles) -> None:
     """Record in the metrics which files a partition has."""
     topic, number = partition
-    metrics.ARCHIVE_FILES.labels(topic, str(number), "slice").set(len(files.slices))
-    metrics.ARCHIVE_FILES.labels(topic, str(number), "merged").set(len(files.merged))
+    for kind, found in (("slice", files.slices), ("merged", files.merged)):
+        metrics.ARCHIVE_FILES.labels(topic, str(number), kind).set(len(found))
+        metrics.ARCHIVE_BYTES.labels(topic, str(number), kind).set(total_size(found))
 
 
 def record_merged(partition: Partition, merged: MergedSlices) -> None:
@@ -118,4 +149,19 @@ def record_merged(partition: Partition, merged: MergedSlices) -> None:
         slices=len(merged.slices.files),
         bytes_before=merged.slices.size,
         bytes_after=merged.size,
+    )
+
+
+def record_expired(partition: Partition, files: Sequence[ArchivedFile], first_kept: date) -> None:
+    """Record files that were deleted for their age in the metrics, and log them."""
+    topic, number = partition
+    metrics.EXPIRED_FILES.labels(topic).inc(len(files))
+    metrics.EXPIRED_BYTES.labels(topic).inc(total_size(files))
+    log.info(
+        "retention.files_deleted",
+        topic=topic,
+        partition=number,
+        files=len(files),
+        bytes=total_size(files),
+        first_kept_day=first_kept.isoformat(),
     )
