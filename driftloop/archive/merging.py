@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -180,7 +181,7 @@ def merge_slices(
                 list(readers.map(lambda file: may_go_on() and _download(store, file, folder), chosen))
             if not may_go_on():
                 return
-            groups = list(by_day(folder, chosen))
+            groups = list(by_day(chosen, partial(_day_of, folder)))
             if not _is_complete(store, groups[-1], following, limits):
                 groups.pop()
         except FileNotFoundError as error:  # merged by another process, or an orphan that was deleted
@@ -194,6 +195,43 @@ def merge_slices(
             store.write(path, content)
             delete_files(store, slices.files)
             yield MergedSlices(slices, path, len(content))
+
+
+def plan_merges(
+    store: ObjectStore,
+    final: Sequence[ArchivedFile],
+    slices: Sequence[ArchivedFile],
+    limits: MergeLimits,
+    may_go_on: Callable[[], bool] = lambda: True,
+) -> Iterator[Slices]:
+    """Yield what would be merged if slices were merged until nothing is left. Each slice is read, for its day.
+
+    Args:
+        store: Where the archive is.
+        final: The slices that can be merged, in the order of their offsets.
+        slices: All slices of the partition, of which these are the first.
+        limits: When a file is full.
+        may_go_on: Is called before each step; if it returns false, there is no further one.
+
+    Raises:
+        StorageUnavailable: The store does not answer.
+    """
+    done = 0
+    while done < len(final) and may_go_on():
+        chosen = choose_oldest(final[done:], limits)
+        following = slices[done + len(chosen)] if done + len(chosen) < len(slices) else None
+        try:
+            with ThreadPoolExecutor(PARALLEL_REQUESTS) as readers:
+                days = dict(zip(chosen, readers.map(lambda file: read_day(store, file), chosen), strict=True))
+            groups = list(by_day(chosen, days.__getitem__))
+            if not _is_complete(store, groups[-1], following, limits):
+                groups.pop()
+        except FileNotFoundError:  # merged by another process
+            return
+        if not groups:
+            return
+        yield from groups
+        done += sum(len(group.files) for group in groups)
 
 
 def delete_files(store: ObjectStore, files: Sequence[ArchivedFile]) -> None:
@@ -214,11 +252,11 @@ def read_day(store: ObjectStore, file: ArchivedFile) -> date:
     return parse_day(pq.read_metadata(pa.BufferReader(store.read(file.path))).metadata) or file.modified.date()
 
 
-def by_day(folder: Path, files: Sequence[ArchivedFile]) -> Iterator[Slices]:
-    """Group consecutive slices of one day, and those that have the same offsets; they lie in a folder."""
+def by_day(files: Sequence[ArchivedFile], day_of: Callable[[ArchivedFile], date]) -> Iterator[Slices]:
+    """Group consecutive slices of one day, and those that have the same offsets."""
     current: Slices | None = None
     for file in files:
-        day = _day_of(folder, file)
+        day = day_of(file)
         if current is not None and (current.day == day or _overlaps_next(current.files, file)):
             current.files.append(file)
             continue

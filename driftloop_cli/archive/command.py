@@ -2,7 +2,14 @@
 
 import typer
 
+from driftloop_cli.archive.compact_command import compact
+from driftloop_cli.archive.expire_command import expire
+from driftloop_cli.archive.status_command import status
+
 app = typer.Typer(no_args_is_help=True)
+app.command()(status)
+app.command()(compact)
+app.command()(expire)
 
 
 @app.callback()
