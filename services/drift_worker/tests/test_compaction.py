@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
@@ -292,3 +293,77 @@ def test_metadata_of_a_merged_file_is_json(store: ObjectStore) -> None:
     run(compactor(store))
     schema = pq.read_schema(pa.BufferReader(store.read(list_all_merged(store, TOPIC)[0].path)))
     assert set(json.loads((schema.metadata or {})[SUMS_BY_END_KEY])) == {"19"}
+
+
+def expiring(store: ObjectStore, days: int = 1) -> Compactor:
+    """Return a compactor on the second day of slices after those that begin on the 28th, which keeps some days."""
+    at = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    made = Compactor(store, 2, MergeLimits(2), {TOPIC: days}, clock=lambda: at)
+    made.on_assigned(PARTITION, PartitionState(10_000))
+    return made
+
+
+def test_files_and_final_slices_of_expired_days_are_deleted_and_counted(store: ObjectStore) -> None:
+    fill(store, 8)  # two of the 28th, six of the 29th
+    labels = {"topic": TOPIC}
+    before = REGISTRY.get_sample_value("driftloop_archive_expired_files_total", labels) or 0
+    run(expiring(store, days=2))
+    assert read_all(store) == ids(8)
+    run(expiring(store, days=1))
+    assert read_all(store) == sorted(f"event-{offset}" for offset in range(20, 80))
+    assert REGISTRY.get_sample_value("driftloop_archive_expired_files_total", labels) == before + 1
+    bytes_of = {
+        kind: REGISTRY.get_sample_value("driftloop_archive_bytes", {**labels, "partition": "0", "kind": kind})
+        for kind in ("slice", "merged")
+    }
+    assert bytes_of == {
+        "slice": sum(file.size for file in list_slices(store, TOPIC)),
+        "merged": sum(file.size for file in list_all_merged(store, TOPIC)),
+    }
+
+
+def test_latest_slices_stay_whatever_their_age(store: ObjectStore) -> None:
+    fill(store, 3)
+    made = Compactor(store, 2, MergeLimits(2), {TOPIC: 1}, clock=lambda: datetime(2027, 6, 1, tzinfo=UTC))
+    made.on_assigned(PARTITION, PartitionState(10_000))
+    run(made)
+    assert [file.window for file in list_slices(store, TOPIC)] == [window(1), window(2)]
+
+
+def test_two_owners_at_once_delete_what_has_expired_and_nothing_else(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is frozen before it writes a file of an expired day, and goes on after the second one."""
+    fill(store, 8)
+    frozen = compactor(store)
+    write = store.write
+
+    def run_the_other(path: str, content: bytes) -> None:
+        monkeypatch.setattr(store, "write", write)
+        run(expiring(store))
+        write(path, content)
+
+    monkeypatch.setattr(store, "write", run_the_other)
+    run(frozen)
+    run(expiring(store))
+    assert read_all(store) == sorted(f"event-{offset}" for offset in range(20, 80))
+
+
+def test_rows_that_expired_are_not_read_again_if_a_worker_is_killed(
+    store: ObjectStore, random_source: random.Random
+) -> None:
+    fill(store, 14)
+    kept = set(ids(14)) - set(ids(2))
+    has_expired = False
+    for _ in range(20):
+        with pytest.MonkeyPatch.context() as patch:
+            Interrupted(store, patch, random_source.randint(1, 6), is_done=random_source.random() < 0.5)
+            with suppress(Killed):
+                run(expiring(store))
+        found = read_all(store)
+        assert len(found) == len(set(found))
+        assert kept <= set(found)
+        assert not has_expired or set(found) == kept
+        has_expired = set(found) == kept
+    run(expiring(store))
+    assert read_all(store) == sorted(kept)
