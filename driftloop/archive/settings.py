@@ -6,8 +6,6 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from driftloop.settings_section import SettingsSection
 
-DAYS_OF = {"prediction": "predictions", "outcome": "outcomes"}
-
 
 def require_days_or_none(days: int | None) -> int | None:
     """Return a number of days, or ``None``.
@@ -48,7 +46,7 @@ class ArchiveSettings(SettingsSection):
         Raises:
             ValueError: A number of days is too small; the message names the setting and the value to give.
         """
-        for name in DAYS_OF:
+        for name in ("prediction", "outcome"):
             days = getattr(self, f"{name}_retention_days")
             if days is not None and days < min_days:
                 raise ValueError(

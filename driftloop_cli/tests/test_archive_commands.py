@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from driftloop.archive.layout import list_all_merged, list_slices
-from driftloop.archive.partition_state import MAX_SLICES
 from driftloop.errors import BrokerUnavailable, StorageUnavailable
+from driftloop.evaluation import quality_settings
 from driftloop.exit_codes import ExitCode
 from driftloop.kafka import reader
 from driftloop.kafka.transactional_producer import CommittedPosition
@@ -21,18 +21,21 @@ from driftloop_cli.main import app
 from tests.support.archived_slices import TOPIC, archive_slices, expected_ids, read_ids, slice_window
 from tests.support.folder_store import folder_store
 
+KEPT = 20
+"""Latest slices that are not touched; in production 300."""
 OLD = 40
-"""Slices that are final; as many as are kept follow."""
+"""Slices before them, which are final."""
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """An archive of 40 old slices, of the first two days of November, and 300 later ones, all committed."""
+    """An archive of 40 old slices, of the first two days of November, and 20 later ones, all committed."""
     made = folder_store(tmp_path / "store")
-    archive_slices(made, range(OLD + MAX_SLICES))
+    archive_slices(made, range(OLD + KEPT))
     monkeypatch.setenv("DRIFTLOOP_STORAGE__URL", (tmp_path / "store").as_uri())
     monkeypatch.setenv("DRIFTLOOP_QUALITY__PREDICTION_LOOKBACK_SLICES", "1")
-    commit(monkeypatch, {(TOPIC, 0): CommittedPosition((OLD + MAX_SLICES) * 10)})
+    monkeypatch.setattr(quality_settings, "COMMITTED_SLICES", KEPT)
+    commit(monkeypatch, {(TOPIC, 0): CommittedPosition((OLD + KEPT) * 10)})
     for module in (expire_command, status_command):
         monkeypatch.setattr(module, "now", lambda: datetime(2026, 11, 20, tzinfo=UTC))
     return made
@@ -61,7 +64,7 @@ def test_compact_merges_the_days_that_are_over_and_a_second_time_nothing(store: 
     assert [file["window"] for file in planned["files"]] == [file["window"] for file in done["files"]] == windows
     assert (planned["slices"], done["slices"], done["dry_run"]) == (24, 24, False)
     assert done["bytes_after"] < done["bytes_before"]
-    assert read_ids(store) == expected_ids(range(OLD + MAX_SLICES))
+    assert read_ids(store) == expected_ids(range(OLD + KEPT))
     assert facts("compact")["files"] == []
 
 
@@ -72,7 +75,7 @@ def test_compact_leaves_what_is_not_final_alone(store: ObjectStore, monkeypatch:
     result = run("compact")
     assert result.exit_code == 0
     assert f"{TOPIC}-0: the drift workers have committed nothing" in result.stderr
-    assert len(list_slices(store, TOPIC)) == OLD + MAX_SLICES
+    assert len(list_slices(store, TOPIC)) == OLD + KEPT
 
 
 @pytest.mark.usefixtures("store")
@@ -81,12 +84,12 @@ def test_status_shows_what_can_be_merged_and_what_would_expire(monkeypatch: pyte
     assert {name: found[name] for name in ("topic", "partition", "slices", "merged_files", "small_file_share")} == {
         "topic": TOPIC,
         "partition": 0,
-        "slices": OLD + MAX_SLICES,
+        "slices": OLD + KEPT,
         "merged_files": 0,
         "small_file_share": 1,
     }
     assert (found["final_slices"], found["retention_days"], found["expired_files"]) == (OLD, None, 0)
-    assert (found["oldest_day"], found["newest_day"]) == ("2026-11-01", "2026-11-15")
+    assert (found["oldest_day"], found["newest_day"]) == ("2026-11-01", "2026-11-03")
     facts("compact")
     monkeypatch.setenv("DRIFTLOOP_ARCHIVE__PREDICTION_RETENTION_DAYS", "18")
     (found,) = facts("status")["partitions"]
@@ -101,10 +104,10 @@ def test_status_shows_what_can_be_merged_and_what_would_expire(monkeypatch: pyte
 def test_expire_deletes_old_days_once_merged_or_not(store: ObjectStore) -> None:
     facts("compact")
     options = ("expire", "--predictions-days", "17")  # days before the third
-    assert (facts(*options, "--dry-run")["files"], len(read_ids(store))) == (1 + 16, (OLD + MAX_SLICES) * 10)
+    assert (facts(*options, "--dry-run")["files"], len(read_ids(store))) == (1 + 16, (OLD + KEPT) * 10)
     done = facts(*options)
     assert (done["files"], done["partitions"][0]["first_kept_day"]) == (1 + 16, "2026-11-03")
-    assert read_ids(store) == expected_ids(range(OLD, OLD + MAX_SLICES))
+    assert read_ids(store) == expected_ids(range(OLD, OLD + KEPT))
     assert facts(*options)["files"] == 0
 
 

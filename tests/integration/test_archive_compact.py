@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from driftloop.archive.layout import list_all_merged
-from driftloop.archive.partition_state import MAX_SLICES
 from driftloop.storage.object_store import ObjectStore
 from tests.support.archived_slices import TOPIC, archive_slices, expected_ids, read_ids
 from tests.support.folder_store import folder_store
@@ -23,18 +22,21 @@ from tests.support.folder_store import folder_store
 pytestmark = pytest.mark.integration
 
 KILLS = 12
-SLICES_PER_KILL = 96
-"""Four days: as many merged files."""
-MERGE_SECONDS = 1.0
-"""About how long a command takes to merge them, once it has begun."""
+KEPT = 10
+"""Latest slices that are not touched; in production 300."""
+DAYS_PER_KILL = 3
+SLICES_PER_KILL = DAYS_PER_KILL * 24
+FILE_SECONDS = 0.2
+"""About how long a command takes to write a file and to delete its slices, if it has a processor."""
 COMMAND = f"""
-import sys
+from driftloop.evaluation import quality_settings
 from driftloop.kafka import reader
 from driftloop.kafka.transactional_producer import CommittedPosition
 def committed_positions(*_):  # what the broker says; the archive is the matter here
     print("begins", flush=True)
     return {{({TOPIC!r}, 0): CommittedPosition(10**9)}}
 reader.committed_positions = committed_positions
+quality_settings.COMMITTED_SLICES = {KEPT}
 from driftloop_cli.main import app
 app(["archive", "compact"])
 """
@@ -77,12 +79,14 @@ def compaction(tmp_path: Path) -> Compaction:
 def reading_all_the_time(store: ObjectStore, expected: list[int]) -> Iterator[list[str]]:
     """Read the archive again and again; collects rows that are not read once of the slices that are there by then."""
     problems: list[str] = []
+    reads: list[None] = []
     is_over = threading.Event()
 
     def read() -> None:
         while not is_over.is_set():
             before = expected_ids(range(expected[0]))
             found = Counter(read_ids(store))
+            reads.append(None)
             problems.extend(f"{row} {found[row]} times" for row in before if found[row] != 1)
 
     thread = threading.Thread(target=read)
@@ -92,12 +96,13 @@ def reading_all_the_time(store: ObjectStore, expected: list[int]) -> Iterator[li
     finally:
         is_over.set()
         thread.join()
+        assert len(reads) > KILLS
 
 
 def test_killed_command_leaves_each_row_once_and_the_next_one_ends_it(
     compaction: Compaction, random_source: random.Random
 ) -> None:
-    store, slices = compaction.store, MAX_SLICES
+    store, slices = compaction.store, KEPT
     archive_slices(store, range(slices))
     written = [slices]
     kills = 0
@@ -108,7 +113,10 @@ def test_killed_command_leaves_each_row_once_and_the_next_one_ends_it(
             written[0] = slices
             process = compaction.start()
             rival = compaction.start() if random_source.random() < 0.3 else None
-            time.sleep(random_source.uniform(0, MERGE_SECONDS))  # the kill's moment
+            assert process.stderr is not None
+            for _ in range(random_source.randint(0, DAYS_PER_KILL)):
+                process.stderr.readline()  # a file is merged, or the command ends
+            time.sleep(random_source.uniform(0, FILE_SECONDS))  # the kill's moment
             for each in (process, rival):
                 if each is not None:
                     kills += each.poll() is None
@@ -122,17 +130,17 @@ def test_killed_command_leaves_each_row_once_and_the_next_one_ends_it(
     assert read_ids(store) == expected_ids(range(slices))
     assert list(compaction.scratch.glob("driftloop-merge-*")) == []
     merged = list_all_merged(store, TOPIC)
-    assert len(merged) == len({file.day for file in merged}) >= (slices - MAX_SLICES) // 24 - 1
+    assert len(merged) == len({file.day for file in merged}) >= (slices - KEPT) // 24 - 1
 
 
 def test_terminated_command_stops_between_two_files(compaction: Compaction) -> None:
-    archive_slices(compaction.store, range(MAX_SLICES + 240))
+    archive_slices(compaction.store, range(KEPT + 240))
     process = compaction.start()
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)  # before it listens, it ends at once
     assert "Traceback" not in errors
-    assert read_ids(compaction.store) == expected_ids(range(MAX_SLICES + 240))
+    assert read_ids(compaction.store) == expected_ids(range(KEPT + 240))
 
 
 def test_broker_that_is_away_is_a_sentence(tmp_path: Path) -> None:
