@@ -32,11 +32,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.quality_tracker import QualityTracker
 from drift_worker.windows.archive import write_slice
 from driftloop.archive.layout import list_files, list_slices, merged_path, slice_path
 from driftloop.archive.lookup import find_rows
+from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.events import Window
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage.labelled_archive import EVERYTHING, ArchiveQuery, open_archive

@@ -17,6 +17,8 @@ from pydantic import Field
 
 from driftloop.archive.layout import ArchivedFile, is_within, list_files
 from driftloop.archive.lookup import find_rows
+from driftloop.archive.retention import first_archived_day, first_kept_day
+from driftloop.archive.settings import setting_name
 from driftloop.errors import RegistryRefused, RegistryUnavailable
 from driftloop.events import (
     ID_COLUMN,
@@ -154,6 +156,25 @@ def explain_prediction(settings: StorageCliSettings, name: str) -> Explanation |
     registered, registry_error = _registered_version(settings, prediction)
     explanation = explanation_of(store, prediction_id, prediction, outcomes, registered, registry_error)
     return explanation if row is None else explanation.model_copy(update={"rows": [explanation.rows[row]]})
+
+
+def why_not_found(settings: StorageCliSettings, name: str) -> str:
+    """Return a sentence about a prediction that is not found, by its id or key: it may be older than the archive is.
+
+    Raises:
+        StorageUnavailable: The store does not answer.
+    """
+    neither = f"prediction {name} is neither in the archive nor on its topic"
+    days, time = settings.archive.prediction_retention_days, event_id_time(name)
+    kept = "" if days is None else f"predictions for {days:,} days ({setting_name('prediction')})"
+    if time is None:
+        return f"{neither}; the archive keeps {kept}" if kept else neither
+    first = first_archived_day(list_files(ObjectStore(settings.storage), settings.topics.predictions))
+    if days is not None and time.date() < (first_kept := first_kept_day(days, datetime.now(UTC))):
+        return f"prediction {name} is of {time:%Y-%m-%d}, and the archive keeps {kept}, those since {first_kept}"
+    if first is not None and time.date() < first:
+        return f"prediction {name} is of {time:%Y-%m-%d}, and the archive has predictions since {first} only"
+    return neither
 
 
 def explanation_of(

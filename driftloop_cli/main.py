@@ -18,6 +18,7 @@ from driftloop.kafka.publisher import Publisher
 from driftloop.settings import Settings
 from driftloop_cli import dlq_command
 from driftloop_cli.adopt.command import adopt
+from driftloop_cli.archive import command as archive_command
 from driftloop_cli.challenge_command import challenge
 from driftloop_cli.console import (
     AsJson,
@@ -56,6 +57,7 @@ app.command()(score)
 app.add_typer(outcomes_command.app, name="outcomes")
 app.add_typer(import_command.app, name="import")
 app.add_typer(dlq_command.app, name="dlq")
+app.add_typer(archive_command.app, name="archive")
 app.command()(adopt)
 app.command()(challenge)
 
@@ -115,16 +117,17 @@ def explain(
 
     A key means the row of this key that was predicted last.
 
-    Also reads DRIFTLOOP_STORAGE__URL. The exit code is 7 if the prediction is not found.
+    Also reads DRIFTLOOP_STORAGE__URL, and DRIFTLOOP_ARCHIVE__PREDICTION_RETENTION_DAYS to say why a prediction is not
+    found. The exit code is then 7.
     """
-    from driftloop_cli.explain import explain_prediction  # noqa: PLC0415  # MLflow takes seconds to import
+    from driftloop_cli.explain import explain_prediction, why_not_found  # noqa: PLC0415  # MLflow takes seconds to import
     from driftloop_cli.explanation_lines import explanation_lines  # noqa: PLC0415
 
     settings = load_settings_or_exit(StorageCliSettings)
     with exit_on_registry_error():
         explanation = explain_prediction(settings, prediction)
     if explanation is None:
-        raise exit_with(ExitCode.REFUSED, f"prediction {prediction} is neither in the archive nor on its topic")
+        raise exit_with(ExitCode.REFUSED, why_not_found(settings, prediction))
     if row is not None and row >= len(explanation.rows):
         raise exit_with(
             ExitCode.REFUSED, f"there is no row {row}: the request has {len(explanation.rows)} rows, counted from 0"

@@ -3,6 +3,7 @@
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
+from driftloop.archive.settings import ArchiveSettings
 from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.settings import RegistrySettings, Settings, StorageSettings
 from driftloop.settings_section import SettingsSection
@@ -29,6 +30,7 @@ class StorageCliSettings(CliSettings):
     """Settings of commands that also need the object store."""
 
     storage: StorageSettings = StorageSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     privacy: SourcePrivacySettings = SourcePrivacySettings()
 
 

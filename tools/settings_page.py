@@ -37,9 +37,10 @@ variable prints its name and what is wrong with it, and exits with code 2; a nam
 `DRIFTLOOP_PREDCTOR__PORT`, is ignored. `--help` of each service lists its own variables.
 Values of objects are JSON, such as `DRIFTLOOP_CALIBRATION__DISTANCES='{"purpose": "psi"}'`.
 
-The command `driftloop` reads the variables of Kafka, topics, registry, object store and [privacy](privacy.md), and
-`DRIFTLOOP_TRAINER__API_KEY` where it talks to the trainer over HTTP. `driftloop-train` reads those of the trainer, of
-which it needs no API key. What the object store takes from other variables is [a page of its own](storage.md).
+The command `driftloop` reads the variables of Kafka, topics, registry, object store, [archive](archive.md), quality and
+[privacy](privacy.md), and `DRIFTLOOP_TRAINER__API_KEY` where it talks to the trainer over HTTP. `driftloop-train` reads
+those of the trainer, of which it needs no API key. What the object store takes from other variables is
+[a page of its own](storage.md).
 """
 
 

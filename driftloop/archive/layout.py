@@ -62,6 +62,11 @@ class ArchivedFile(NamedTuple):
         return self.modified >= at if self.day is None else self.day >= at.astimezone(UTC).date()
 
 
+def total_size(files: Iterable[ArchivedFile]) -> int:
+    """Return the bytes of some files."""
+    return sum(file.size for file in files)
+
+
 def slice_path(window: Window) -> str:
     """Return the path of a slice's file."""
     return f"{SLICES}/{window.topic}/{window.name}.parquet"

@@ -15,6 +15,7 @@ from kafka.errors import GroupAuthorizationFailedError
 from driftloop.events import Event, Window
 from driftloop.kafka.client import admin_client, create_reader, translate_errors
 from driftloop.kafka.codec import InvalidMessage, decode_record
+from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.settings import KafkaSettings
 
 POLL_TIMEOUT_MS = 1_000
@@ -122,6 +123,19 @@ def group_positions(kafka: KafkaSettings, group: str, topics: Collection[str]) -
     return {
         f"{p.topic}-{p.partition}": GroupPosition(position, max(ends[p] - position, 0))
         for p, position in positions.items()
+    }
+
+
+def committed_positions(
+    kafka: KafkaSettings, group: str, topics: Collection[str]
+) -> dict[tuple[str, int], CommittedPosition]:
+    """Return what a group has committed, with its metadata, by topic and partition that have a commit."""
+    with admin_client(kafka) as admin:
+        committed = admin.list_group_offsets({group: None}).get(group, {})
+    return {
+        (partition.topic, partition.partition): CommittedPosition(position.offset, position.metadata or "")
+        for partition, position in committed.items()
+        if partition.topic in topics and position.offset >= 0
     }
 
 

@@ -3,11 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pandas as pd
 import pytest
 
 from driftloop.archive.layout import merged_path
+from driftloop.archive.settings import ArchiveSettings
 from driftloop.events import DriftVerdict, Outcome, Prediction, Window, event_id_time, new_event_id
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings, RegistrySettings, StorageSettings
@@ -20,6 +22,7 @@ from driftloop_cli.explain import (
     explanation_of,
     locate,
     outcomes_of,
+    why_not_found,
 )
 from driftloop_cli.explanation_lines import MAX_ROWS, explanation_lines
 from driftloop_cli.row_keys import rows_of_key
@@ -362,3 +365,45 @@ def test_explanation_by_key_is_of_the_row_that_was_predicted_last(
     assert explanation.id == later.id
     assert [(row.row, row.key) for row in explanation.rows] == [(1, "order-17")]
     assert explain_module.explain_prediction(SETTINGS, "order-18") is None
+
+
+@pytest.mark.parametrize(
+    ("retention_days", "age", "expected"),
+    [
+        (None, timedelta(days=1), "neither in the archive nor on its topic"),
+        (30, timedelta(days=1), "neither in the archive nor on its topic"),
+        (
+            30,
+            timedelta(days=40),
+            "archive keeps predictions for 30 days (DRIFTLOOP_ARCHIVE__PREDICTION_RETENTION_DAYS)",
+        ),
+    ],
+)
+def test_prediction_that_is_not_found_may_be_older_than_the_archive_keeps_it(
+    tmp_path: Path, retention_days: int | None, age: timedelta, expected: str
+) -> None:
+    made_at = int((NOW - age).timestamp() * 1_000)
+    prediction_id = str(UUID(int=made_at << 80 | 7 << 76 | 2 << 62))
+    settings = SETTINGS.model_copy(
+        update={
+            "storage": StorageSettings(url=tmp_path.as_uri()),
+            "archive": ArchiveSettings(prediction_retention_days=retention_days),
+        }
+    )
+    assert expected in why_not_found(settings, prediction_id)
+
+
+def test_prediction_of_a_day_before_the_archive_is_named(tmp_path: Path) -> None:
+    store = ObjectStore(StorageSettings(url=tmp_path.as_uri()))
+    store.write(merged_path(WINDOW, NOW.date()), b"rows")
+    made_at = int((NOW - timedelta(days=9)).timestamp() * 1_000)
+    settings = SETTINGS.model_copy(update={"storage": StorageSettings(url=tmp_path.as_uri())})
+    answer = why_not_found(settings, str(UUID(int=made_at << 80 | 7 << 76 | 2 << 62)))
+    assert answer.endswith(f"the archive has predictions since {NOW.date()} only")
+
+
+def test_key_that_is_not_found_may_be_of_an_older_row() -> None:
+    settings = SETTINGS.model_copy(update={"archive": ArchiveSettings(prediction_retention_days=30)})
+    assert why_not_found(settings, "order-7").endswith(
+        "the archive keeps predictions for 30 days (DRIFTLOOP_ARCHIVE__PREDICTION_RETENTION_DAYS)"
+    )

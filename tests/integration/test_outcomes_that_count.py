@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from prometheus_client import REGISTRY
 
-from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.quality_tracker import QualityTracker
 from drift_worker.windows import archive
+from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.events import Event, Outcome, Prediction, Window, new_event_id
 from driftloop.kafka import reader
 from driftloop.settings import RegistrySettings, StorageSettings, TopicsSettings

@@ -11,7 +11,7 @@ import pytest
 
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
-from drift_worker.windows.partition_state import version_digest
+from driftloop.archive.partition_state import version_digest
 from driftloop.drift.calibration import calibrate
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.distances import ColumnType, DistanceName

@@ -18,10 +18,10 @@ from drift_worker.windows import compaction
 from drift_worker.windows.archived_end import ArchivedEnd
 from drift_worker.windows.compaction import Compactor
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
-from drift_worker.windows.partition_state import MAX_SLICES
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
+from driftloop.archive.retention import retention_by_topic
 from driftloop.command_line import exit_on_invalid_settings, parse_settings
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.consumer_loop import ConsumerLoop
@@ -67,7 +67,9 @@ def run_worker() -> None:
     report_queue = ReportQueue(worker_settings.max_queued_reports, worker_settings.report_timeout_seconds)
     verdict_cache = VerdictCache(worker_settings.cached_verdicts)
     routes.mount(app, verdict_cache, report_queue, store, worker_settings.mlflow_url, policy)
-    compactor = Compactor(store, kept_slices=max(MAX_SLICES, settings.quality.prediction_lookback_slices))
+    compactor = Compactor(
+        store, settings.quality.kept_slices, retention_days=retention_by_topic(settings.archive, settings.topics)
+    )
     worker = Worker(
         store=store,
         slicer=Slicer(settings.window, window_judge.window_length),

@@ -95,11 +95,27 @@ ARCHIVE_FILES = Gauge(
     "mean that compaction does not keep up.",
     ["topic", "partition", "kind"],
 )
+ARCHIVE_BYTES = Gauge(
+    "driftloop_archive_bytes",
+    "Bytes of a partition in the archive by kind of file: slice or merged.",
+    ["topic", "partition", "kind"],
+)
 MERGED_SLICES = Counter(
     "driftloop_archive_merged_slices_total", "Slices that compaction has merged into larger files.", ["topic"]
 )
 SAVED_BYTES = Counter(
     "driftloop_archive_saved_bytes_total", "Bytes by which compaction has made the archive smaller.", ["topic"]
+)
+EXPIRED_FILES = Counter(
+    "driftloop_archive_expired_files_total",
+    "Files of the archive that were deleted because their day is older than "
+    "DRIFTLOOP_ARCHIVE__PREDICTION_RETENTION_DAYS or DRIFTLOOP_ARCHIVE__OUTCOME_RETENTION_DAYS.",
+    ["topic"],
+)
+EXPIRED_BYTES = Counter(
+    "driftloop_archive_expired_bytes_total",
+    "Bytes of the files that driftloop_archive_expired_files_total counts.",
+    ["topic"],
 )
 REPORTS = Counter(
     "driftloop_drift_reports_total",

@@ -1,11 +1,14 @@
 """The drift worker's settings."""
 
-from pydantic import Field
+from typing import Self
 
+from pydantic import Field, model_validator
+
+from driftloop.archive.settings import ArchiveSettings
 from driftloop.drift.settings import WindowSettings
+from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.privacy_settings import PrivacySettings
 from driftloop.settings import DeadLetterSettings, OptionalUrl, Port, ServerSettings, Settings, StorageSettings
-from driftloop.settings_section import SettingsSection
 
 
 class DriftWorkerServerSettings(ServerSettings):
@@ -34,37 +37,18 @@ class DriftWorkerServerSettings(ServerSettings):
     )
 
 
-class QualitySettings(SettingsSection):
-    """How a version's quality is computed from outcomes."""
-
-    prediction_lookback_slices: int = Field(
-        500,
-        ge=1,
-        description="number of latest archived slices of a partition in which the predictions of outcomes are searched",
-    )
-    outcome_lookback_slices: int = Field(
-        30,
-        ge=1,
-        description="maximum number of latest slices of outcomes of a partition that are evaluated together, and of "
-        "windows in the track record of estimates",
-    )
-    min_days: int = Field(
-        7,
-        ge=1,
-        description="days of predictions that the slices that are evaluated together must span, because days differ",
-    )
-    min_rows: int = Field(200, ge=2, description="rows of a version that an evaluation or an estimate needs")
-    max_estimate_error: float = Field(
-        0.02, ge=0, description="maximum mean error of earlier estimates of the ROC AUC at which estimates are trusted"
-    )
-
-
 class DriftWorkerSettings(Settings):
     """All settings of the drift worker."""
 
     storage: StorageSettings = StorageSettings()
+    archive: ArchiveSettings = ArchiveSettings()
     window: WindowSettings = WindowSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     quality: QualitySettings = QualitySettings()
     privacy: PrivacySettings = PrivacySettings()
     drift_worker: DriftWorkerServerSettings = DriftWorkerServerSettings()
+
+    @model_validator(mode="after")
+    def _check_retention(self) -> Self:
+        self.archive.require_days(self.quality.min_days)
+        return self

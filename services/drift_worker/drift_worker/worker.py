@@ -18,10 +18,10 @@ from drift_worker.web.report_queue import ReportQueue
 from drift_worker.windows import archive
 from drift_worker.windows.compaction import Compactor
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
-from drift_worker.windows.partition_state import Partition, from_metadata, to_metadata
 from drift_worker.windows.slicer import ClosedSlice, ClosedWindow, Slicer
 from drift_worker.windows.window_rows import WindowRows
 from driftloop.archive.layout import slice_path
+from driftloop.archive.partition_state import Partition, from_metadata, to_metadata
 from driftloop.archive.rows import concat_rows
 from driftloop.drift.cumulated import CumulatedScore, CumulatedState
 from driftloop.errors import StorageUnavailable

@@ -2,7 +2,8 @@
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
@@ -12,9 +13,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from drift_worker.windows import archive
-from drift_worker.windows.compaction import Compactor, choose
-from drift_worker.windows.partition_state import OpenWindow, PartitionState, VersionWindows
-from driftloop.archive.layout import ArchivedFile, list_all_merged, list_files, list_slices
+from drift_worker.windows.compaction import Compactor
+from driftloop.archive.file_metadata import SUMS_BY_END_KEY
+from driftloop.archive.layout import list_all_merged, list_files, list_slices
+from driftloop.archive.merging import MergeLimits
+from driftloop.archive.partition_state import OpenWindow, PartitionState, VersionWindows
 from driftloop.archive.rows import read_rows
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.errors import StorageUnavailable
@@ -58,8 +61,8 @@ def fill(store: ObjectStore, count: int) -> None:
         archive_rows(store, window(number), archive.with_sums(table, sums), day)
 
 
-def compactor(store: ObjectStore, *, kept: int = 2, slices: int = 4, end: int = 10_000) -> Compactor:
-    made = Compactor(store, kept_slices=kept, slices_per_merge=slices)
+def compactor(store: ObjectStore, *, kept: int = 2, slices: int = 2, end: int = 10_000) -> Compactor:
+    made = Compactor(store, kept, MergeLimits(slices))
     made.on_assigned(PARTITION, PartitionState(end))
     return made
 
@@ -114,14 +117,14 @@ def test_sums_of_each_slice_stay(store: ObjectStore) -> None:
     ("state", "merged"),
     [
         (PartitionState(60), [window(0, 1), window(2, 3)]),
-        (PartitionState(30), []),
-        (PartitionState(60, (0, 10, 20, 30, 40), {"A": VersionWindows((30,), OpenWindow(40, 5, 9, 0))}), []),
+        (PartitionState(10), []),
+        (PartitionState(60, (0, 10, 20, 30, 40), {"A": VersionWindows((10,), OpenWindow(40, 5, 9, 0))}), []),
     ],
     ids=["committed", "not committed", "a window before the open one has a slice of them"],
 )
 def test_only_final_slices_are_merged(store: ObjectStore, state: PartitionState, merged: list[Window]) -> None:
     fill(store, 6)
-    made = Compactor(store, kept_slices=2, slices_per_merge=4)
+    made = Compactor(store, 2, MergeLimits(2))
     made.on_assigned(PARTITION, state)
     run(made)
     assert [file.window for file in list_all_merged(store, TOPIC)] == merged
@@ -146,25 +149,11 @@ def test_partition_of_another_worker_is_not_merged(store: ObjectStore) -> None:
 
 
 def test_latest_slices_and_too_few_are_left_alone(store: ObjectStore) -> None:
-    fill(store, 5)
+    fill(store, 3)
     run(compactor(store))
     assert list_all_merged(store, TOPIC) == []
     run(compactor(store, kept=1))
-    assert [file.window for file in list_slices(store, TOPIC)] == [window(4)]
-
-
-def archived(*sizes: int) -> list[ArchivedFile]:
-    return [ArchivedFile(str(number), window(number), size, BEGIN) for number, size in enumerate(sizes)]
-
-
-@pytest.mark.parametrize(
-    ("sizes", "chosen"),
-    [((), 0), ((1, 1, 1), 0), ((1,) * 5, 4), ((60, 60, 1), 2), ((200, 1, 1), 1), ((1, 1, 100), 3), ((1, 1, 97), 0)],
-)
-def test_so_many_are_merged_that_there_are_enough_or_that_they_are_large_enough(
-    sizes: Sequence[int], chosen: int
-) -> None:
-    assert choose(archived(*sizes), slices=4, size=100) == archived(*sizes)[:chosen]
+    assert [file.window for file in list_slices(store, TOPIC)] == [window(2)]
 
 
 def test_rows_of_an_orphan_are_merged_once(store: ObjectStore) -> None:
@@ -258,16 +247,16 @@ def test_two_workers_that_merge_the_same_slices_leave_each_row_once(
 
 def test_longer_file_of_another_worker_wins(store: ObjectStore) -> None:
     fill(store, 10)
-    run(compactor(store, slices=3))
+    run(compactor(store, slices=2))
     shorter = {file.path: store.read(file.path) for file in list_all_merged(store, TOPIC)}
     fill(store, 10)
     for path in shorter:
         store.delete(path)
-    run(compactor(store, slices=8))
+    run(compactor(store, slices=6))
     for path, content in shorter.items():
         store.write(path, content)
     assert read_all(store) == ids(10)
-    run(compactor(store, slices=8))
+    run(compactor(store, slices=6))
     assert {file.path for file in list_all_merged(store, TOPIC)} == {file.path for file in list_files(store, TOPIC)} - {
         file.path for file in list_slices(store, TOPIC)
     }
@@ -303,4 +292,78 @@ def test_metadata_of_a_merged_file_is_json(store: ObjectStore) -> None:
     fill(store, 6)
     run(compactor(store))
     schema = pq.read_schema(pa.BufferReader(store.read(list_all_merged(store, TOPIC)[0].path)))
-    assert set(json.loads((schema.metadata or {})[archive.SUMS_BY_END_KEY])) == {"19"}
+    assert set(json.loads((schema.metadata or {})[SUMS_BY_END_KEY])) == {"19"}
+
+
+def expiring(store: ObjectStore, days: int = 1) -> Compactor:
+    """Return a compactor on the second day of slices after those that begin on the 28th, which keeps some days."""
+    at = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    made = Compactor(store, 2, MergeLimits(2), {TOPIC: days}, clock=lambda: at)
+    made.on_assigned(PARTITION, PartitionState(10_000))
+    return made
+
+
+def test_files_and_final_slices_of_expired_days_are_deleted_and_counted(store: ObjectStore) -> None:
+    fill(store, 8)  # two of the 28th, six of the 29th
+    labels = {"topic": TOPIC}
+    before = REGISTRY.get_sample_value("driftloop_archive_expired_files_total", labels) or 0
+    run(expiring(store, days=2))
+    assert read_all(store) == ids(8)
+    run(expiring(store, days=1))
+    assert read_all(store) == sorted(f"event-{offset}" for offset in range(20, 80))
+    assert REGISTRY.get_sample_value("driftloop_archive_expired_files_total", labels) == before + 1
+    bytes_of = {
+        kind: REGISTRY.get_sample_value("driftloop_archive_bytes", {**labels, "partition": "0", "kind": kind})
+        for kind in ("slice", "merged")
+    }
+    assert bytes_of == {
+        "slice": sum(file.size for file in list_slices(store, TOPIC)),
+        "merged": sum(file.size for file in list_all_merged(store, TOPIC)),
+    }
+
+
+def test_latest_slices_stay_whatever_their_age(store: ObjectStore) -> None:
+    fill(store, 3)
+    made = Compactor(store, 2, MergeLimits(2), {TOPIC: 1}, clock=lambda: datetime(2027, 6, 1, tzinfo=UTC))
+    made.on_assigned(PARTITION, PartitionState(10_000))
+    run(made)
+    assert [file.window for file in list_slices(store, TOPIC)] == [window(1), window(2)]
+
+
+def test_two_owners_at_once_delete_what_has_expired_and_nothing_else(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one is frozen before it writes a file of an expired day, and goes on after the second one."""
+    fill(store, 8)
+    frozen = compactor(store)
+    write = store.write
+
+    def run_the_other(path: str, content: bytes) -> None:
+        monkeypatch.setattr(store, "write", write)
+        run(expiring(store))
+        write(path, content)
+
+    monkeypatch.setattr(store, "write", run_the_other)
+    run(frozen)
+    run(expiring(store))
+    assert read_all(store) == sorted(f"event-{offset}" for offset in range(20, 80))
+
+
+def test_rows_that_expired_are_not_read_again_if_a_worker_is_killed(
+    store: ObjectStore, random_source: random.Random
+) -> None:
+    fill(store, 14)
+    kept = set(ids(14)) - set(ids(2))
+    has_expired = False
+    for _ in range(20):
+        with pytest.MonkeyPatch.context() as patch:
+            Interrupted(store, patch, random_source.randint(1, 6), is_done=random_source.random() < 0.5)
+            with suppress(Killed):
+                run(expiring(store))
+        found = read_all(store)
+        assert len(found) == len(set(found))
+        assert kept <= set(found)
+        assert not has_expired or set(found) == kept
+        has_expired = set(found) == kept
+    run(expiring(store))
+    assert read_all(store) == sorted(kept)

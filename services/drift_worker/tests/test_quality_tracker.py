@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from prometheus_client import REGISTRY
 
-from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.quality_tracker import QualityTracker, compare_with_gate, windows_of_slices
 from driftloop.archive.layout import slice_path
 from driftloop.evaluation.bootstrap import evaluate
 from driftloop.evaluation.metrics import roc_auc
+from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.evaluation.targets import BINARY
 from driftloop.events import (
     DriftVerdict,

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from drift_worker.windows.partition_state import (
+from drift_worker.windows.slicer import ClosedSlice, Slicer
+from driftloop.archive.partition_state import (
     MAX_SLICES,
     MAX_VERSIONS,
     PartitionState,
@@ -17,7 +18,6 @@ from drift_worker.windows.partition_state import (
     to_metadata,
     version_digest,
 )
-from drift_worker.windows.slicer import ClosedSlice, Slicer
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import Event, Outcome, Prediction
 from driftloop.kafka.consumed_message import ConsumedMessage

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drift_worker.windows import slicer as slicer_module
-from drift_worker.windows.partition_state import (
+from drift_worker.windows.slicer import ClosedSlice, Slicer
+from driftloop.archive.partition_state import (
     MAX_SLICES,
     MAX_VERSIONS,
     PRECEDING_WINDOWS,
@@ -21,7 +22,6 @@ from drift_worker.windows.partition_state import (
     to_metadata,
     version_digest,
 )
-from drift_worker.windows.slicer import ClosedSlice, Slicer
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import Prediction
 from driftloop.kafka.consumed_message import ConsumedMessage

@@ -75,6 +75,9 @@ while not gate.exists():
     time.sleep(0.01)
 if not (content := gate.read_text()):
     sys.exit("evidently <failed>")
+if content == "expired":
+    print("its rows are <older> than the archive keeps them", file=sys.stderr)
+    sys.exit(7)
 path = pathlib.Path({str(tmp_path / "store")!r}, "reports", model, version, window + ".html")
 path.parent.mkdir(parents=True, exist_ok=True)
 new = path.with_suffix(".new")
@@ -569,6 +572,17 @@ def test_report_is_rendered_on_first_request_and_then_served(
     done = wait_for_status(lambda: client.get(path), 200)
     assert done.text == "<p>evidently</p>"
     assert done.headers["Content-Security-Policy"].startswith("sandbox allow-scripts")
+
+
+def test_report_on_a_window_whose_rows_have_expired_says_so_and_is_no_failure(
+    client: TestClient, cache: VerdictCache, gate: Path
+) -> None:
+    cache.add(make_verdict())
+    open_gate(gate, "expired")
+    gone = wait_for_status(lambda: client.get(page_url(make_verdict(), "reports")), 410)
+    assert "its rows are <older> than the archive keeps them" in page_text(gone)
+    assert "Try again" not in gone.text
+    assert 'http-equiv="refresh"' not in gone.text
 
 
 def test_failed_report_shows_error_and_can_be_retried(client: TestClient, cache: VerdictCache, gate: Path) -> None:

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 
 from drift_worker.windows import archive
-from drift_worker.windows.partition_state import OpenWindow, PartitionState, VersionWindows, version_digest
 from drift_worker.windows.window_rows import WindowRows
 from driftloop.archive.layout import slice_path
+from driftloop.archive.partition_state import OpenWindow, PartitionState, VersionWindows, version_digest
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore

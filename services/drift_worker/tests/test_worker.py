@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from prometheus_client import REGISTRY
 
-from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.quality_tracker import QualityTracker
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.web.report import ReportKey
@@ -18,13 +17,14 @@ from drift_worker.web.report_queue import ReportQueue
 from drift_worker.windows import archive
 from drift_worker.windows.compaction import Compactor
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
-from drift_worker.windows.partition_state import from_metadata, version_digest
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
 from driftloop.archive.layout import list_slices, slice_path
+from driftloop.archive.partition_state import from_metadata, version_digest
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import StorageUnavailable
+from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.events import (
     DriftVerdict,
     Event,

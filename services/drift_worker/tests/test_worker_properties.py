@@ -10,19 +10,19 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.quality_tracker import QualityTracker
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
 from drift_worker.windows.compaction import Compactor
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
-from drift_worker.windows.partition_state import version_digest
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
 from driftloop.archive.layout import list_slices
+from driftloop.archive.partition_state import version_digest
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.settings import WindowSettings
+from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.events import DriftVerdict, Prediction, Window
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.message_handler import Commit

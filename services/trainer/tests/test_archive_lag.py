@@ -1,15 +1,16 @@
 """How long a retrain waits for the archive, and what it says that the archive lacks."""
 
 from collections.abc import Collection
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 
+from driftloop.archive.settings import ArchiveSettings
 from driftloop.errors import BrokerUnavailable
 from driftloop.kafka import reader
 from driftloop.kafka.reader import GroupPosition
 from driftloop.settings import KafkaSettings, TopicsSettings
-from trainer.retrain.archive_lag import ArchiveLag, wait_for_archive
+from trainer.retrain.archive_lag import ArchiveLag, describe_expired, wait_for_archive
 
 END = 1_000
 UNTIL = datetime(2013, 7, 1, 12, tzinfo=UTC)
@@ -71,3 +72,14 @@ def test_retrain_goes_on_while_kafka_does_not_answer(monkeypatch: pytest.MonkeyP
     lag = Worker().wait(3_600)
     assert lag == ArchiveLag(None)
     assert "not known" in lag.describe(UNTIL)
+
+
+def test_days_that_the_archive_does_not_keep_are_named_if_they_are_asked_for() -> None:
+    at = datetime(2026, 11, 30, tzinfo=UTC)
+    kept = ArchiveSettings(prediction_retention_days=30)
+    assert describe_expired(kept, date(2026, 10, 1), at) == (
+        "; rows since 2026-10-01 were asked for, and the archive keeps predictions for 30 days, those since 2026-10-31"
+    )
+    assert describe_expired(kept, date(2026, 10, 31), at) == ""
+    assert describe_expired(kept, None, at) == ""
+    assert describe_expired(ArchiveSettings(), date(2013, 1, 1), at) == ""

@@ -13,7 +13,6 @@ import pandas as pd
 import structlog
 
 from drift_worker import metrics
-from drift_worker.settings import QualitySettings
 from drift_worker.verdicts.matched_rows import (
     NO_KEY,
     OUTCOME_COLUMNS,
@@ -31,6 +30,7 @@ from driftloop.evaluation.metric import BUILT_IN_METRICS, Metric, find_metric
 from driftloop.evaluation.metric_names import LOWER_IS_BETTER, choose_headline, format_interval, metric_label
 from driftloop.evaluation.metrics import FloatArray, are_probabilities
 from driftloop.evaluation.performance_estimation import estimate_performance
+from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.evaluation.targets import Target
 from driftloop.events import (
     MODEL_COLUMN,

@@ -11,7 +11,7 @@ import typer
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
-from drift_worker.windows.partition_state import PRECEDING_WINDOWS, version_digest
+from driftloop.archive.partition_state import PRECEDING_WINDOWS, version_digest
 from driftloop.command_line import load_settings_or_exit
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.settings import WindowSettings

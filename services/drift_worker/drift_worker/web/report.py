@@ -25,6 +25,7 @@ from driftloop.drift.scoring import score_window
 from driftloop.drift.statistics import distance_for
 from driftloop.errors import InvalidInput, StorageUnavailable
 from driftloop.events import DriftVerdict, Window
+from driftloop.exit_codes import ExitCode
 from driftloop.privacy import ALL_KEPT, FeaturePolicy
 from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
@@ -74,7 +75,10 @@ def load_rows(store: ObjectStore, key: ReportKey, policy: FeaturePolicy = ALL_KE
     try:
         version_rows = archive.read_window(store, Window.parse(key.window), *key[:2], key.run_id)
     except FileNotFoundError as error:
-        raise WindowNotArchived(f"the archive has no window {key.window}") from error
+        raise WindowNotArchived(
+            f"the archive has no window {key.window}: its rows are older than the archive keeps them "
+            "(DRIFTLOOP_ARCHIVE__PREDICTION_RETENTION_DAYS), or were deleted"
+        ) from error
     if version_rows.empty:
         raise WindowNotArchived(f"window {key.window} has no rows of version {key.version} of {key.model}")
     kinds = reference.profile.kinds
@@ -183,7 +187,10 @@ def _header_html(
 
 
 def main() -> None:
-    """Render one report with a low priority; exit with 1 and the reason if it cannot be rendered."""
+    """Render one report with a low priority; exit with the reason if it cannot be rendered.
+
+    The exit code is 7 if the archive does not have the window's rows, and else 1.
+    """
     os.nice(NICENESS)
     parser = argparse.ArgumentParser(prog="python -m drift_worker.web.report", description=__doc__)
     for name in ReportKey._fields:
@@ -193,7 +200,10 @@ def main() -> None:
     try:
         settings = load_settings_or_exit(DriftWorkerSettings)
         print(render_and_store(ObjectStore(settings.storage), key, settings.privacy.privacy.feature_policy))
-    except (ReferenceUnavailable, WindowNotArchived, StorageUnavailable) as error:
+    except WindowNotArchived as error:
+        print(error, file=sys.stderr)
+        sys.exit(ExitCode.REFUSED)
+    except (ReferenceUnavailable, StorageUnavailable) as error:
         sys.exit(str(error))
 
 

@@ -17,6 +17,7 @@ import structlog
 from drift_worker import metrics
 from drift_worker.web import report
 from drift_worker.web.report import ReportKey
+from driftloop.exit_codes import ExitCode
 from driftloop.process import ChildProcess, exit_with_parent, module_command
 
 log = structlog.get_logger(__name__)
@@ -28,7 +29,7 @@ MAX_FAILURES = 100  # failed reports that a page can still show the reason of
 class ReportStatus(NamedTuple):
     """The progress of a report that is not in the store."""
 
-    name: Literal["not_requested", "queued", "rendering", "failed"]
+    name: Literal["not_requested", "queued", "rendering", "failed", "not_archived"]
     error: str = ""
 
 
@@ -53,7 +54,7 @@ class ReportQueue:
         self._command = command
         self._changed = threading.Condition()
         self._queued: OrderedDict[ReportKey, None] = OrderedDict()
-        self._failed: OrderedDict[ReportKey, str] = OrderedDict()
+        self._failed: OrderedDict[ReportKey, ReportStatus] = OrderedDict()
         self._rendering: ReportKey | None = None
         self._child: ChildProcess | None = None
         self._closed = False
@@ -97,7 +98,7 @@ class ReportQueue:
             if key in self._queued:
                 return ReportStatus("queued")
             if key in self._failed:
-                return ReportStatus("failed", self._failed[key])
+                return self._failed[key]
             return ReportStatus("not_requested")
 
     def _run(self) -> None:
@@ -109,25 +110,25 @@ class ReportQueue:
                 self._rendering = key = self._queued.popitem(last=True)[0]
             started = time.monotonic()
             try:
-                error = self._render_in_subprocess(key)
+                failed = self._render_in_subprocess(key)
             except Exception as failure:  # such as no memory for a process: the queue must go on
                 log.exception("report.process_failed", **key._asdict())
-                error = f"{type(failure).__name__}: {failure}"
+                failed = ReportStatus("failed", f"{type(failure).__name__}: {failure}")
             with self._changed:
                 self._rendering = self._child = None
                 if self._closed:
                     return
-                if error is not None:
-                    self._failed[key] = error
+                if failed is not None:
+                    self._failed[key] = failed
                     if len(self._failed) > MAX_FAILURES:
                         self._failed.popitem(last=False)
-            metrics.REPORTS.labels("rendered" if error is None else "failed").inc()
+            metrics.REPORTS.labels("rendered" if failed is None else "failed").inc()
             metrics.REPORT_DURATION.observe(time.monotonic() - started)
-            if error is not None:
-                log.warning("report.failed", error=error, **key._asdict())
+            if failed is not None:
+                log.warning("report.failed", error=failed.error, **key._asdict())
 
-    def _render_in_subprocess(self, key: ReportKey) -> str | None:
-        """Render a report in a process and wait for its end; return the error, or ``None`` if it succeeds."""
+    def _render_in_subprocess(self, key: ReportKey) -> ReportStatus | None:
+        """Render a report in a process and wait for its end; return how it failed, or ``None`` if it succeeds."""
         with self._changed:
             if self._closed:
                 return None
@@ -139,18 +140,20 @@ class ReportQueue:
                     stderr=subprocess.PIPE,
                 )
             except OSError as error:
-                return f"the process that renders it could not be started: {error}"
+                return ReportStatus("failed", f"the process that renders it could not be started: {error}")
         with child:
             try:
                 _, stderr = child.communicate(timeout_seconds=self._timeout_seconds)
             except subprocess.TimeoutExpired:
-                return (
+                return ReportStatus(
+                    "failed",
                     f"rendering took longer than {self._timeout_seconds:g} s "
-                    "(DRIFTLOOP_DRIFT_WORKER__REPORT_TIMEOUT_SECONDS)"
+                    "(DRIFTLOOP_DRIFT_WORKER__REPORT_TIMEOUT_SECONDS)",
                 )
         if child.exit_code == 0:
             return None
-        return (stderr.strip().splitlines() or [f"the process that renders it exited with {child.exit_code}"])[-1]
+        lines = stderr.strip().splitlines() or [f"the process that renders it exited with {child.exit_code}"]
+        return ReportStatus("not_archived" if child.exit_code == ExitCode.REFUSED else "failed", lines[-1])
 
 
 if __name__ == "__main__":

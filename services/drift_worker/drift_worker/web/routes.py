@@ -127,6 +127,10 @@ def window(request: Request, data: Data, name: str, model_version: str) -> Respo
     )
 
 
+STATUS_CODES = {"failed": 500, "not_archived": 410}
+"""Of the page of a report that cannot be shown."""
+
+
 @router.get("/reports/{model_version:path}/{name}")
 def report(request: Request, data: Data, model_version: str, name: str) -> Response:
     """Show evidently's report of a window; request it if the store does not have it."""
@@ -146,7 +150,7 @@ def report(request: Request, data: Data, model_version: str, name: str) -> Respo
     return render(
         request,
         "report.html",
-        status_code=500 if status.name == "failed" else 202,
+        status_code=STATUS_CODES.get(status.name, 202),
         name=name,
         model_version=model_version,
         status=status,

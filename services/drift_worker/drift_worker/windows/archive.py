@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from drift_worker import metrics
+from driftloop.archive.file_metadata import DAY_KEY, SUMS_BY_END_KEY, SUMS_KEY
 from driftloop.archive.layout import list_files_of, slice_path
 from driftloop.archive.rows import read_rows
 from driftloop.drift.cumulated import CumulatedState
@@ -38,12 +39,6 @@ from driftloop.events import (
 )
 from driftloop.storage.object_store import ObjectStore
 
-SUMS_KEY = b"driftloop.cumulated"
-"""Of a file's metadata: the sums of the cumulated score by version, after the windows that end with the slice."""
-DAY_KEY = b"driftloop.day"
-"""Of a slice's metadata: the day on which its first message reached the topic."""
-SUMS_BY_END_KEY = b"driftloop.cumulated_by_end"
-"""Of a merged file's metadata: the sums of each of its slices, by the slice's last offset."""
 TIME = pa.timestamp("ns", "UTC")  # the resolution of pandas
 
 

@@ -1,68 +1,40 @@
-"""Merge old slices of the archive into fewer, larger files, beside the work.
+"""Keep the archive small beside the work: merge old slices, and delete what is older than is wanted.
 
-A slice is merged once nothing can change any more: it is committed, no window that is open or scored together with the
-next one has rows of it, and it is not among the latest ones, which are read one by one. The merged file is written
-before its slices are deleted, and has a name that its slices determine. So a worker that is killed at any moment, or
-another one that merges the same slices, leaves nothing that a reader would take for more or fewer rows; see
-:mod:`driftloop.archive.layout` for how readers choose. The next pass deletes what is left over.
+See :mod:`driftloop.archive.merging` and :mod:`driftloop.archive.retention`.
 """
 
-# ruff: noqa: S608  # all names are quoted
-
-import json
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import date
-from itertools import accumulate, groupby, pairwise
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import date, datetime
 
-import pyarrow.parquet as pq
 import structlog
 
 from drift_worker import metrics
-from drift_worker.windows.archive import DAY_KEY, SUMS_BY_END_KEY, SUMS_KEY
-from drift_worker.windows.partition_state import Partition, PartitionState
-from driftloop.archive.layout import (
-    ArchivedFile,
-    is_covered,
-    list_all_merged,
-    list_slices,
-    merged_path,
-    without_covered,
+from driftloop.archive.layout import ArchivedFile, total_size
+from driftloop.archive.merging import (
+    DEFAULT_LIMITS,
+    MergedSlices,
+    MergeLimits,
+    PartitionFiles,
+    choose_full,
+    delete_files,
+    list_partition,
+    merge_slices,
 )
-from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window
-from driftloop.storage.duckdb_sql import connect, quote_literal
+from driftloop.archive.partition_state import Partition, PartitionState
+from driftloop.archive.retention import find_expired, first_kept_day
+from driftloop.archive.scratch import remove_abandoned_folders
+from driftloop.events import Window, now
 from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
 
 TASK = "compaction"
 PASS_INTERVAL_SECONDS = 60  # each pass lists the slices of each partition
-SLICES_PER_MERGE = 1_000
-BYTES_PER_MERGE = 128 * 2**20  # of slices; merged they are about half of that
-MEMORY_MB = 256
-ROWS_PER_GROUP = 32_768  # a group is written from memory, and a lookup by id reads one
-PARALLEL_REQUESTS = 8
-
-
-class Slices(NamedTuple):
-    """Consecutive slices of one day, in the order of their offsets."""
-
-    day: date
-    files: list[ArchivedFile]
-
-    @property
-    def window(self) -> Window:
-        """The offsets from the first slice to the last one."""
-        first, last = self.files[0].window, self.files[-1].window
-        return first.model_copy(update={"last_offset": last.last_offset})
 
 
 class Compactor:
-    """Merges the slices of the partitions that this worker owns.
+    """Merges the slices of the partitions that this worker owns, and deletes their files of days that have expired.
 
     The consumer loop calls the methods whose names begin with ``on`` and :meth:`run_step`; :meth:`run_pass` belongs to
     a background thread.
@@ -72,21 +44,24 @@ class Compactor:
         self,
         store: ObjectStore,
         kept_slices: int,
-        slices_per_merge: int = SLICES_PER_MERGE,
-        bytes_per_merge: int = BYTES_PER_MERGE,
+        limits: MergeLimits = DEFAULT_LIMITS,
+        retention_days: Mapping[str, int] = {},
+        clock: Callable[[], datetime] = now,
     ) -> None:
         """Start without partitions.
 
         Args:
             store: Where the archive is.
-            kept_slices: The number of latest slices of a partition that are not merged.
-            slices_per_merge: The number of slices that are merged at a time.
-            bytes_per_merge: The size of slices that is merged at a time if there are fewer.
+            kept_slices: The number of latest slices of a partition that stay as they are.
+            limits: How many slices make a merged file full.
+            retention_days: For how many days rows are kept, by topic; those of other topics are kept for ever.
+            clock: Returns the time.
         """
         self._store = store
         self._kept_slices = kept_slices
-        self._slices_per_merge = slices_per_merge
-        self._bytes_per_merge = bytes_per_merge
+        self._limits = limits
+        self._retention_days = retention_days
+        self._clock = clock
         self._lock = threading.Lock()
         self._final_before: dict[Partition, int] = {}
         self._closed: dict[Partition, int] = {}
@@ -115,115 +90,78 @@ class Compactor:
         self._awaiting_commit, self._closed = self._closed, {}
 
     def run_pass(self, on_progress: Callable[[], None]) -> None:
-        """Merge what can be merged of each partition. Raises :class:`StorageUnavailable`."""
+        """Delete what has expired of each partition, then merge what can be. Raises :class:`StorageUnavailable`."""
+        remove_abandoned_folders()
         for partition in list(self._final_before):
+            self._delete_expired(partition)
             while self._merge_next(partition):
                 on_progress()
         on_progress()
 
+    def _delete_expired(self, partition: Partition) -> None:
+        if (days := self._retention_days.get(partition[0])) is None:
+            return
+        files = list_partition(self._store, partition)
+        delete_files(self._store, files.leftovers)  # first: they would be read again without the file that covers them
+        first_kept = first_kept_day(days, self._clock())
+        final_before = self._final_before.get(partition)
+        expired = find_expired(self._store, files, first_kept, self._kept_slices, final_before)
+        if expired and partition in self._final_before:
+            delete_files(self._store, expired)
+            record_expired(partition, expired, first_kept)
+
     def _merge_next(self, partition: Partition) -> bool:
         """Merge some slices of a partition; return whether there may be more."""
-        topic, number = partition
+        files = list_partition(self._store, partition)
+        delete_files(self._store, files.leftovers)
+        record_files(partition, files)
         final_before = self._final_before.get(partition)
-        slices = list_slices(self._store, topic, number)
-        merged = [file for file in list_all_merged(self._store, topic) if file.window.partition == number]
-        read = without_covered(merged)
-        leftover = [file for file in merged if file not in read]
-        leftover += [file for file in slices if is_covered(file, read)]
-        self._delete(leftover)
-        slices = [file for file in slices if not is_covered(file, read)]
-        metrics.ARCHIVE_FILES.labels(topic, str(number), "slice").set(len(slices))
-        metrics.ARCHIVE_FILES.labels(topic, str(number), "merged").set(len(read))
         if final_before is None:  # revoked since
             return False
-        final = [file for file in slices[: -self._kept_slices] if file.window.last_offset < final_before]
-        chosen = choose(final, self._slices_per_merge, self._bytes_per_merge)
-        return bool(chosen) and self._merge(partition, chosen)
-
-    def _merge(self, partition: Partition, files: Sequence[ArchivedFile]) -> bool:
-        with TemporaryDirectory(prefix="driftloop-compaction-") as scratch:
-            folder = Path(scratch)
-            with ThreadPoolExecutor(PARALLEL_REQUESTS) as readers:
-                try:
-                    list(readers.map(lambda file: _local(folder, file).write_bytes(self._store.read(file.path)), files))
-                except FileNotFoundError as error:  # merged by another worker, or an orphan that was deleted
-                    log.info("compaction.postponed", reason=f"{error} was deleted since it was listed")
-                    return False
-            for slices in by_day(folder, files):
-                if partition not in self._final_before:
-                    return False
-                content = merge(folder, slices)
-                self._store.write(merged_path(slices.window, slices.day), content)
-                self._delete(slices.files)
-                size = sum(file.size for file in slices.files)
-                metrics.MERGED_SLICES.labels(partition[0]).inc(len(slices.files))
-                metrics.SAVED_BYTES.labels(partition[0]).inc(max(size - len(content), 0))
-                log.info(
-                    "compaction.slices_merged",
-                    window=slices.window.name,
-                    day=slices.day.isoformat(),
-                    slices=len(slices.files),
-                    bytes_before=size,
-                    bytes_after=len(content),
-                )
-        return True
-
-    def _delete(self, files: Sequence[ArchivedFile]) -> None:
-        with ThreadPoolExecutor(PARALLEL_REQUESTS) as deletes:
-            list(deletes.map(lambda file: self._store.delete(file.path), files))
+        final = files.final_slices(self._kept_slices, final_before)
+        chosen = choose_full(final, self._limits)
+        following = files.slices[len(chosen)] if len(chosen) < len(files.slices) else None
+        has_merged = False
+        for merged in merge_slices(
+            self._store, chosen, following, self._limits, lambda: partition in self._final_before
+        ):
+            record_merged(partition, merged)
+            has_merged = True
+        return has_merged
 
 
-def choose(final: Sequence[ArchivedFile], slices: int, size: int) -> Sequence[ArchivedFile]:
-    """Return the oldest slices that are merged at a time; none if they are too few and too small.
-
-    Args:
-        final: The slices that can be merged, in the order of their offsets.
-        slices: At how many of them, at most, it is time to merge.
-        size: At how many bytes.
-    """
-    totals = accumulate(file.size for file in final[:slices])
-    count = next((number for number, total in enumerate(totals, 1) if total >= size), slices)
-    return final[:count] if len(final) >= count else []
+def record_files(partition: Partition, files: PartitionFiles) -> None:
+    """Record in the metrics which files a partition has."""
+    topic, number = partition
+    for kind, found in (("slice", files.slices), ("merged", files.merged)):
+        metrics.ARCHIVE_FILES.labels(topic, str(number), kind).set(len(found))
+        metrics.ARCHIVE_BYTES.labels(topic, str(number), kind).set(total_size(found))
 
 
-def by_day(folder: Path, files: Sequence[ArchivedFile]) -> Iterator[Slices]:
-    """Group consecutive slices of one day; they lie in a folder."""
-    for day, group in groupby(files, lambda file: _day_of(_local(folder, file))):
-        yield Slices(day, list(group))
-
-
-def merge(folder: Path, slices: Slices) -> bytes:
-    """Return the Parquet file with the rows of slices that lie in a folder, in the order of their times.
-
-    A row that is in two slices, one of which is an orphan, is in it once.
-    """
-    local = [_local(folder, file) for file in slices.files]
-    is_doubled = any(
-        following.window.first_offset <= file.window.last_offset for file, following in pairwise(slices.files)
+def record_merged(partition: Partition, merged: MergedSlices) -> None:
+    """Record slices that were merged in the metrics, and log them."""
+    metrics.MERGED_SLICES.labels(partition[0]).inc(len(merged.slices.files))
+    metrics.SAVED_BYTES.labels(partition[0]).inc(merged.saved_bytes)
+    log.info(
+        "compaction.slices_merged",
+        window=merged.slices.window.name,
+        day=merged.slices.day.isoformat(),
+        slices=len(merged.slices.files),
+        bytes_before=merged.slices.size,
+        bytes_after=merged.size,
     )
-    rows = f"SELECT * FROM read_parquet([{', '.join(map(quote_literal, local))}], union_by_name = true)"
-    once = f" QUALIFY row_number() OVER (PARTITION BY {OFFSET_COLUMN}, {ROW_COLUMN}) = 1" if is_doubled else ""
-    texts = ((pq.read_metadata(path).metadata or {}).get(SUMS_KEY, b"{}") for path in local)
-    sums = {
-        str(file.window.last_offset): found
-        for file, text in zip(slices.files, texts, strict=True)
-        if (found := json.loads(text))
-    }
-    merged = folder / "merged.parquet"
-    metadata = f"{{{quote_literal(SUMS_BY_END_KEY.decode())}: {quote_literal(json.dumps(sums))}}}"
-    with connect(folder, MEMORY_MB) as connection:
-        connection.execute("SET threads = 1")  # the consumer loop needs the other processors
-        connection.execute(
-            f"COPY ({rows}{once} ORDER BY {TIME_COLUMN}, {OFFSET_COLUMN}, {ROW_COLUMN}) "
-            f"TO {quote_literal(merged)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP}, "
-            f"KV_METADATA {metadata})"
-        )
-    return merged.read_bytes()
 
 
-def _local(folder: Path, file: ArchivedFile) -> Path:
-    return folder / PurePosixPath(file.path).name
-
-
-def _day_of(path: Path) -> date:
-    return date.fromisoformat((pq.read_metadata(path).metadata or {})[DAY_KEY].decode())
+def record_expired(partition: Partition, files: Sequence[ArchivedFile], first_kept: date) -> None:
+    """Record files that were deleted for their age in the metrics, and log them."""
+    topic, number = partition
+    metrics.EXPIRED_FILES.labels(topic).inc(len(files))
+    metrics.EXPIRED_BYTES.labels(topic).inc(total_size(files))
+    log.info(
+        "retention.files_deleted",
+        topic=topic,
+        partition=number,
+        files=len(files),
+        bytes=total_size(files),
+        first_kept_day=first_kept.isoformat(),
+    )

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import structlog
 
-from drift_worker.windows.partition_state import Partition
 from driftloop.archive.layout import list_slices, list_slices_between, slice_path
+from driftloop.archive.partition_state import Partition
 from driftloop.errors import StorageUnavailable
 from driftloop.events import Window, now
 from driftloop.storage.object_store import ObjectStore

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import NamedTuple
 
-from drift_worker.windows.partition_state import (
+from driftloop.archive.partition_state import (
     MAX_SLICES,
     MAX_VERSIONS,
     PRECEDING_WINDOWS,

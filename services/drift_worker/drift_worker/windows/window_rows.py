@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from drift_worker.windows import archive
-from drift_worker.windows.partition_state import Partition, PartitionState, version_digest
+from driftloop.archive.partition_state import Partition, PartitionState, version_digest
 from driftloop.archive.rows import MAX_PARALLEL_READS
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.events import ID_COLUMN, MODEL_COLUMN, VERSION_COLUMN, Window

@@ -1,10 +1,12 @@
-"""How far the archive is behind the topics: what a retrain cannot learn from yet."""
+"""How far the archive reaches: what a retrain cannot learn from yet, or any more."""
 
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 
+from driftloop.archive.retention import first_kept_day
+from driftloop.archive.settings import ArchiveSettings
 from driftloop.errors import BrokerUnavailable
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings, TopicsSettings
@@ -26,6 +28,23 @@ class ArchiveLag(NamedTuple):
             return "; Kafka does not answer, so what the archive lacks is not known"
         reach = f", which reaches {archived_through:%Y-%m-%d %H:%M}" if archived_through else ""
         return f"; {self.offsets:,} published offsets are not in the archive yet{reach}" if self.offsets else ""
+
+
+def describe_expired(archive: ArchiveSettings, selected_since: date | None, at: datetime) -> str:
+    """Return which of the days that a retrain asks for the archive does not keep, as the end of a sentence, or nothing.
+
+    Args:
+        archive: For how long it keeps rows.
+        selected_since: The first day that the retrain asks for; ``None`` if it takes what there is.
+        at: The present time.
+    """
+    kept = {"predictions": archive.prediction_retention_days, "outcomes": archive.outcome_retention_days}
+    reach = [
+        f"{what} for {days:,} days, those since {first}"
+        for what, days in kept.items()
+        if days is not None and selected_since is not None and selected_since < (first := first_kept_day(days, at))
+    ]
+    return f"; rows since {selected_since} were asked for, and the archive keeps {' and '.join(reach)}" if reach else ""
 
 
 def wait_for_archive(

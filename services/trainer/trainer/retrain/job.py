@@ -21,7 +21,7 @@ from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import DriftloopError, RegistryRefused, RegistryUnavailable, StorageUnavailable
 from driftloop.evaluation import gate
 from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult
-from driftloop.events import Evaluation, ModelStateChanged, RetrainRequested
+from driftloop.events import Evaluation, ModelStateChanged, RetrainRequested, now
 from driftloop.privacy import FEATURES_SETTING, Privacy
 from driftloop.registry.loading import download_model, load_model
 from driftloop.registry.model_registry import ModelRegistry
@@ -36,7 +36,7 @@ from driftloop.telemetry.logging import configure_logging
 from driftloop.usecase import UseCase
 from trainer.retrain import candidates, git_revision, training, training_set
 from trainer.retrain import holdout as holdout_split
-from trainer.retrain.archive_lag import ArchiveLag, wait_for_archive
+from trainer.retrain.archive_lag import ArchiveLag, describe_expired, wait_for_archive
 from trainer.retrain.subprocess_job import ReportPhase, RetryableError
 from trainer.retrain.training import LoggedModel
 from trainer.retrain.training_set import InvalidTrainingData, TrainingSet
@@ -179,7 +179,8 @@ def run_retrain(
         if champion_folder is not None:
             smoke_test.set_champion(champion_folder)
 
-        archive_note = lag.describe(dataset.archived_through) + left_out
+        expired = describe_expired(settings.archive, retrain.data.start, now()) if retrain.data.archive else ""
+        archive_note = lag.describe(dataset.archived_through) + expired + left_out
         report_phase(
             "training",
             f"{dataset.counts}{archive_note}: trains on rows up to {split.train[use_case.timestamp].max():%Y-%m-%d}; "

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from drift_worker.windows.partition_state import (
+from driftloop.archive.partition_state import (
     MAX_SLICES,
     MAX_VERSIONS,
     OpenWindow,

@@ -26,10 +26,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from driftloop.evaluation.quality_settings import COMMITTED_SLICES
 from driftloop.events import Window
 
 # With both, the text stays below the 4,096 bytes that brokers allow (offset.metadata.max.bytes).
-MAX_SLICES = 300
+MAX_SLICES = COMMITTED_SLICES
 MAX_VERSIONS = 64
 PRECEDING_WINDOWS = 2  # of a version, which are scored together with the next one
 BASE = 36

@@ -1,0 +1,1 @@
+"""The commands ``driftloop archive …``: one file a command."""

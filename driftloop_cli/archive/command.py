@@ -1,0 +1,17 @@
+"""The group of commands ``driftloop archive …``."""
+
+import typer
+
+from driftloop_cli.archive.compact_command import compact
+from driftloop_cli.archive.expire_command import expire
+from driftloop_cli.archive.status_command import status
+
+app = typer.Typer(no_args_is_help=True)
+app.command()(status)
+app.command()(compact)
+app.command()(expire)
+
+
+@app.callback()
+def archive() -> None:
+    """Look at the archive of predictions and outcomes, merge its slices, and delete what is older than is wanted."""
