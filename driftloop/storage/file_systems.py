@@ -105,8 +105,9 @@ def _open_s3(storage: StorageSettings) -> FileSystem:
 
 def _open_azure(storage: StorageSettings) -> FileSystem:
     try:
-        import adlfs  # noqa: PLC0415  # see the module
-        import azure.core.exceptions as azure  # noqa: PLC0415
+        import azure.core.exceptions as azure  # noqa: PLC0415  # see the module
+
+        from driftloop.storage.azure_files import AzureFiles  # noqa: PLC0415
     except ImportError as error:
         raise _extra_missing("azure") from error
 
@@ -116,7 +117,7 @@ def _open_azure(storage: StorageSettings) -> FileSystem:
         return isinstance(error, azure.ServiceRequestError | azure.ServiceResponseError)
 
     connection = azure_connection_string(storage.endpoint) if storage.endpoint else None
-    files = adlfs.AzureBlobFileSystem(connection_string=connection, use_listings_cache=False)
+    files = AzureFiles(connection_string=connection, use_listings_cache=False)
     return FileSystem(files, f"{storage.root}/", "last_modified", is_retriable)
 
 

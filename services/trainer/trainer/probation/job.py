@@ -141,7 +141,7 @@ def main() -> int:
     """Run one check and act on it; return the exit code."""
     settings = load_settings(TrainerSettings)
     registry = ModelRegistry(settings.registry)
-    decision = evaluate(settings, registry, ObjectStore(settings.storage))
+    decision = evaluate(settings, registry, ObjectStore(settings.storage).require_answer())
     print(f"version {decision.version} {decision.status}: {decision.explanation}")
     state = apply(registry, decision)
     if state is not None:
