@@ -19,10 +19,12 @@ one that does not answer after a minute."""
 class AzureFiles(adlfs.AzureBlobFileSystem):  # type: ignore[misc]  # published without types
     """adlfs' file system, which takes no options for the retries of its client."""
 
+    service_client: BlobServiceClient
+
     def do_connect(self) -> None:
         """Create the client for the account and the credentials that adlfs finds; it connects on first use."""
         super().do_connect()
-        default_client: BlobServiceClient = self.service_client
+        default_client = self.service_client
         self.service_client = BlobServiceClient(
             default_client.url,
             credential=default_client.credential,
