@@ -23,7 +23,7 @@ from driftloop.kafka import topics
 from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.settings import PREFIX, KafkaSettings, Settings, TopicsSettings, list_variables
 from driftloop.storage.base_dataset import PublishSettings
-from driftloop_cli.settings import CliSettings
+from driftloop_cli.settings import CliSettings, StorageCliSettings
 from predictor.settings import PredictorSettings
 from producer.settings import ProducerSettings
 from stack import kafka, services
@@ -46,7 +46,7 @@ SETTINGS_CLASSES: dict[str, Sequence[type[BaseModel]]] = {
     "drift_worker": [DriftWorkerSettings],
     "trainer": [TrainerSettings],
     "dataset": [PublishSettings],
-    "driftloop": [CliSettings, ProducerSettings],
+    "driftloop": [StorageCliSettings, ProducerSettings],
     "producer": [CliSettings, ProducerSettings],
 }
 """The settings classes of each of the project's own services; commands share theirs."""
