@@ -17,6 +17,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 EXTRAS.predictor := --extra lightgbm --extra xgboost
 EXTRAS.drift_worker := --extra s3 --extra azure
 EXTRAS.trainer := $(EXTRAS.predictor) $(EXTRAS.drift_worker)
+EXTRAS.producer := $(EXTRAS.drift_worker)
 
 # Tools that are Go modules, built once by the machine's Go or, where that is missing or old, by one of our own.
 GO := $(shell go version 2> /dev/null | grep -qE 'go1\.(2[5-9]|[3-9][0-9])' && command -v go || echo .tools/go/bin/go)

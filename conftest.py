@@ -1,12 +1,8 @@
 """Options and fixtures for the tests of every folder."""
 
-import os
 import random
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck
@@ -14,9 +10,7 @@ from hypothesis import settings as hypothesis_settings
 
 from driftloop.settings import StorageSettings
 from tests.support.ports import reserve_ports
-
-if TYPE_CHECKING:
-    from stack.component import Component
+from tests.support.running_component import running_component
 
 BUCKET = "driftloop"
 
@@ -55,7 +49,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageSetting
     from stack import gcs  # noqa: PLC0415  # unit tests need not import the stack
 
     folder = tmp_path_factory.mktemp("gcs")
-    with _running(gcs.gcs_component(folder, reserve_ports(1)[0], BUCKET), folder.parent / "gcs.log") as url:
+    with running_component(gcs.gcs_component(folder, reserve_ports(1)[0], BUCKET), folder.parent / "gcs.log") as url:
         yield StorageSettings(url=f"gs://{BUCKET}", endpoint=url)
 
 
@@ -66,7 +60,7 @@ def mlflow_url(storage: StorageSettings, tmp_path_factory: pytest.TempPathFactor
 
     folder = tmp_path_factory.mktemp("mlflow-server")
     component = mlflow.mlflow_component(folder, reserve_ports(1)[0], storage)
-    with _running(component, folder.parent / "mlflow.log") as url:
+    with running_component(component, folder.parent / "mlflow.log") as url:
         yield url
 
 
@@ -78,7 +72,7 @@ def s3_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageSett
     folder = tmp_path_factory.mktemp("s3")
     with (
         pytest.MonkeyPatch.context() as patch,
-        _running(store_servers.s3_component(reserve_ports(1)[0]), folder / "moto.log") as url,
+        running_component(store_servers.s3_component(reserve_ports(1)[0]), folder / "moto.log") as url,
     ):
         for name, value in store_servers.AWS_ENVIRONMENT.items():
             patch.setenv(name, value)
@@ -95,34 +89,9 @@ def azure_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageS
     folder = tmp_path_factory.mktemp("azurite")
     account, key = store_servers.new_azure_account()
     component = store_servers.azurite_component(folder, reserve_ports(1)[0], account, key)
-    with pytest.MonkeyPatch.context() as patch, _running(component, folder / "azurite.log") as url:
+    with pytest.MonkeyPatch.context() as patch, running_component(component, folder / "azurite.log") as url:
         patch.setenv("AZURE_STORAGE_ACCOUNT_NAME", account)
         patch.setenv("AZURE_STORAGE_ACCOUNT_KEY", key)
         storage = StorageSettings(url=f"az://{BUCKET}", endpoint=f"{url}/{account}")
         store_servers.create_bucket(storage)
         yield storage
-
-
-@contextmanager
-def _running(component: "Component", log_file: Path) -> Iterator[str]:
-    """Run a component in the block; yield its URL."""
-    from mirakuru import HTTPExecutor, TCPExecutor  # noqa: PLC0415  # unit tests need not import the stack
-    from mirakuru.exceptions import ProcessFinishedWithError  # noqa: PLC0415
-
-    component.prepare()
-    with log_file.open("w") as log:
-        common: dict[str, Any] = {
-            "timeout": 300,  # moto's imports alone have taken a minute on a busy machine
-            "stdout": log,
-            "stderr": log,
-            "envvars": {**os.environ, **component.environment},
-        }
-        server = (
-            HTTPExecutor(component.command, component.url + component.ready_path, method="GET", **common)
-            if component.ready_path
-            else TCPExecutor(component.command, "127.0.0.1", component.port, **common)
-        )
-        server.start()
-        yield component.url
-        with suppress(ProcessFinishedWithError):
-            server.stop()

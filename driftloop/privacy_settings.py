@@ -67,7 +67,8 @@ class PrivacySettings(SettingsSection):
         description="the same for columns that clients send along as context; others are treated as the feature of "
         "their name is",
     )
-    keys: Literal["hash", "keep"] = Field(
+    # Files for containers and workflows cannot leave a variable out, so an empty one counts as not set.
+    keys: Annotated[Literal["hash", "keep"], BeforeValidator(lambda treatment: treatment or "keep")] = Field(
         "keep", description="whether the clients' own keys of rows are hashed, in predictions and in outcomes"
     )
     hash_key: Annotated[SecretStr | None, BeforeValidator(_require_long_key)] = Field(

@@ -1,6 +1,7 @@
 """Rules for values of settings that a type alone cannot express: each returns the value, or raises what is wrong."""
 
 import json
+from importlib.util import find_spec
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -9,6 +10,8 @@ from driftloop.events import require_name
 ANY_ORIGIN = "*"
 SQLITE_PREFIX = "sqlite:///"
 STORE_SCHEMES = ("gs", "s3", "az", "file")
+STORE_EXTRAS = {"s3": ("s3fs", "s3"), "az": ("adlfs", "azure")}
+"""Library and extra by scheme, of the stores whose library is optional."""
 
 MissingValues = Literal["auto", "nan", "none"]
 """What a null in a column of texts or booleans is to the model; ``auto`` finds it out for each column."""
@@ -52,6 +55,19 @@ def require_store_url(url: str) -> str:
     if {"", ".", ".."} & set(root.removeprefix("/" if scheme == "file" else "").split("/")):
         raise ValueError(f"{url!r} names no bucket, container or folder, or has an empty part, . or .. in its path")
     return f"{scheme}://{root}"
+
+
+def require_store_library(url: str) -> str:
+    """Return the URL of an object store if the library for its scheme is installed.
+
+    Raises:
+        ValueError: It is not; the message names the extra to install.
+    """
+    scheme = url.partition("://")[0]
+    library, extra = STORE_EXTRAS.get(scheme, (None, None))
+    if library is not None and find_spec(library) is None:
+        raise ValueError(f"{scheme}:// needs {library}, which is not installed: pip install 'driftloop[{extra}]'")
+    return url
 
 
 def require_registry_uri(uri: str) -> str:

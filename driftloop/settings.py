@@ -27,6 +27,7 @@ from driftloop.errors import InvalidInput
 from driftloop.setting_values import (
     require_model_name,
     require_registry_uri,
+    require_store_library,
     require_store_url,
     require_type_name,
     require_url,
@@ -168,7 +169,7 @@ class DeadLetterSettings(SettingsSection):
 class StorageSettings(SettingsSection):
     """The object store with references, archive, reports, datasets and MLflow's artifacts."""
 
-    url: Annotated[str, AfterValidator(require_store_url)] = Field(
+    url: Annotated[str, AfterValidator(require_store_url), AfterValidator(require_store_library)] = Field(
         "gs://driftloop",
         description="URL of the object store: gs://BUCKET, s3://BUCKET, az://CONTAINER or file:///FOLDER; a folder in "
         "the bucket or the container may follow, as in s3://BUCKET/FOLDER",

@@ -88,7 +88,8 @@ def is_pushed(storage: StorageSettings, pointer: DvcPointer) -> bool:
     Raises:
         StorageUnavailable: if the store does not answer.
     """
-    return ObjectStore(storage).exists(f"{REMOTE_PREFIX}/files/md5/{pointer.md5[:2]}/{pointer.md5[2:]}")
+    store = ObjectStore(storage).require_answer()
+    return store.exists(f"{REMOTE_PREFIX}/files/md5/{pointer.md5[:2]}/{pointer.md5[2:]}")
 
 
 def pull(storage: StorageSettings, pointer: str, into: Path) -> Path:

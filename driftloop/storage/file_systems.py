@@ -1,6 +1,7 @@
 """File systems of the object stores, one for each scheme of a URL, and which of their errors mean "try again later".
 
 The libraries are imported when a store is opened: each takes about a second, and those of S3 and Azure are optional.
+That they are installed is what the settings require (:func:`driftloop.setting_values.require_store_library`).
 """
 
 import errno
@@ -26,10 +27,6 @@ UNAVAILABLE_DISK = {
 """Errors of a full disk, and of a folder of another machine that does not answer."""
 
 
-class ExtraMissing(ImportError):
-    """The library of a store is not installed; the message says how to install it."""
-
-
 class FileSystem(NamedTuple):
     """The file system of one store."""
 
@@ -47,7 +44,6 @@ def open_file_system(storage: StorageSettings) -> FileSystem:
     """Return the file system of a store, which connects on first use.
 
     Raises:
-        ExtraMissing: The store's library is not installed.
         InvalidInput: ``storage.endpoint`` needs environment variables that are not set.
     """
     return _OPENERS[storage.scheme](storage)
@@ -82,12 +78,10 @@ def _open_gcs(storage: StorageSettings) -> FileSystem:
 
 
 def _open_s3(storage: StorageSettings) -> FileSystem:
-    try:
-        import aiohttp  # noqa: PLC0415  # see the module
-        import botocore.exceptions as botocore  # noqa: PLC0415
-        import s3fs  # noqa: PLC0415
-    except ImportError as error:
-        raise _extra_missing("s3") from error
+    import aiohttp  # noqa: PLC0415  # see the module
+    import botocore.exceptions as botocore  # noqa: PLC0415
+    import s3fs  # noqa: PLC0415
+
     connection_errors = (
         *(aiohttp.ClientError, botocore.ConnectionError, botocore.HTTPClientError),
         *(botocore.IncompleteReadError, botocore.ResponseStreamingError),
@@ -104,11 +98,9 @@ def _open_s3(storage: StorageSettings) -> FileSystem:
 
 
 def _open_azure(storage: StorageSettings) -> FileSystem:
-    try:
-        import adlfs  # noqa: PLC0415  # see the module
-        import azure.core.exceptions as azure  # noqa: PLC0415
-    except ImportError as error:
-        raise _extra_missing("azure") from error
+    import azure.core.exceptions as azure  # noqa: PLC0415  # see the module
+
+    from driftloop.storage.azure_files import AzureFiles  # noqa: PLC0415
 
     def is_retriable(error: BaseException) -> bool:
         if isinstance(error, azure.HttpResponseError):
@@ -116,7 +108,7 @@ def _open_azure(storage: StorageSettings) -> FileSystem:
         return isinstance(error, azure.ServiceRequestError | azure.ServiceResponseError)
 
     connection = azure_connection_string(storage.endpoint) if storage.endpoint else None
-    files = adlfs.AzureBlobFileSystem(connection_string=connection, use_listings_cache=False)
+    files = AzureFiles(connection_string=connection, use_listings_cache=False)
     return FileSystem(files, f"{storage.root}/", "last_modified", is_retriable)
 
 
@@ -125,12 +117,6 @@ def _open_folder(storage: StorageSettings) -> FileSystem:
         return isinstance(error, FolderMissing) or (isinstance(error, OSError) and error.errno in UNAVAILABLE_DISK)
 
     return FileSystem(LocalFiles(Path(storage.root)), "", "mtime", is_retriable)
-
-
-def _extra_missing(extra: str) -> ExtraMissing:
-    return ExtraMissing(
-        f"the library for this object store is not installed; to install it: pip install 'driftloop[{extra}]'"
-    )
 
 
 _OPENERS: dict[str, Callable[[StorageSettings], FileSystem]] = {

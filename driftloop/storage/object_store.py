@@ -38,7 +38,7 @@ class ObjectStore:
     """An object store. Paths are relative to its URL; a written object appears whole or not at all.
 
     Every method that accesses the store raises :class:`StorageUnavailable` if it does not answer. A client has then
-    tried for up to a minute, or two if the server accepts connections and does not answer.
+    tried for up to a minute; that of S3 for two if the server accepts connections and does not answer.
     """
 
     def __init__(self, storage: StorageSettings) -> None:
@@ -119,10 +119,6 @@ class ObjectStore:
     ) -> pa.Table:
         """Read the Parquet file at ``path``, or some of its columns, or rows that match all filters, as a table."""
         return pq.read_table(pa.BufferReader(self.read(path)), columns=columns, filters=filters)
-
-    def list_paths(self, path: str) -> list[str]:
-        """List the paths that start with ``path``, sorted."""
-        return [found.path for found in self.list_objects(path)]
 
     def list_objects(self, prefix: str) -> list[StoredObject]:
         """List the objects whose path starts with ``prefix``, sorted, also those in folders below it."""

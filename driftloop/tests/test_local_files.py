@@ -71,7 +71,7 @@ def test_missing_folder_is_an_unavailable_store_and_is_not_made(tmp_path: Path) 
         store.require_answer,
         lambda: store.write("x", b"x"),
         lambda: store.read("x"),
-        lambda: store.list_paths(""),
+        lambda: store.list_objects(""),
     )
     for access in accesses:
         with pytest.raises(StorageUnavailable, match="missing does not exist: create it, or mount its disk"):
@@ -86,12 +86,3 @@ def test_spaces_of_a_folder_are_encoded_in_its_url(tmp_path: Path) -> None:
     store.write("x", b"x")
     assert (folder / "x").read_bytes() == b"x"
     assert store.url("x") == (folder / "x").as_uri()
-
-
-@pytest.mark.parametrize(("scheme", "library", "extra"), [("s3", "s3fs", "s3"), ("az", "adlfs", "azure")])
-def test_missing_library_is_named_by_its_extra(
-    scheme: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ImportError, match=rf"pip install 'driftloop\[{extra}\]'"):
-        ObjectStore(StorageSettings(url=f"{scheme}://b"))

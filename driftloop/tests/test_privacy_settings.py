@@ -5,6 +5,7 @@ import secrets
 import pytest
 
 from drift_worker.settings import DriftWorkerSettings
+from driftloop.privacy import NO_PRIVACY
 from driftloop.settings import InvalidSettings, load_settings
 from driftloop_cli.settings import StorageCliSettings
 from predictor.settings import PredictorSettings
@@ -30,6 +31,18 @@ def test_treatments_are_a_list_or_json(monkeypatch: pytest.MonkeyPatch, text: st
     assert settings.privacy.features == {"email": "hash", "phone": "drop", "age": "keep"}
     assert settings.privacy.privacy.hash_key == KEY.encode()
     assert KEY not in repr(settings)
+
+
+def test_empty_variables_count_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FEATURES", "CONTEXT", "KEYS", "HASH_KEY"):
+        monkeypatch.setenv(f"DRIFTLOOP_PRIVACY__{name}", "")
+    loaded = (
+        load_settings(PredictorSettings),
+        load_settings(DriftWorkerSettings),
+        load_settings(TrainerSettings),
+        load_settings(StorageCliSettings),
+    )
+    assert all(settings.privacy.privacy == NO_PRIVACY for settings in loaded)
 
 
 @pytest.mark.parametrize(

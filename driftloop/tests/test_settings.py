@@ -157,6 +157,21 @@ def test_wrong_store_is_refused_with_the_value_to_give(
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize(("scheme", "library", "extra"), [("s3", "s3fs", "s3"), ("az", "adlfs", "azure")])
+def test_store_without_its_library_is_refused_with_the_extra_to_install(
+    scheme: str, library: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Services and commands say so when they start, and not in the middle of their work."""
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setenv("DRIFTLOOP_STORAGE__URL", f"{scheme}://b")
+    monkeypatch.setattr(sys, "argv", ["driftloop-drift-worker"])
+    with pytest.raises(SystemExit) as ended:
+        parse_settings(DriftWorkerSettings, "", "")
+    assert ended.value.code == 2
+    message = f"DRIFTLOOP_STORAGE__URL: {scheme}:// needs {library}, which is not installed: "
+    assert capsys.readouterr().err == f"{message}pip install 'driftloop[{extra}]'\n"
+
+
 class StoreSettings(Settings):
     """Settings of a service with an object store."""
 

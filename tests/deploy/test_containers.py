@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,9 +20,10 @@ from pydantic import BaseModel
 from drift_worker.settings import DriftWorkerSettings
 from driftloop.errors import BrokerUnavailable
 from driftloop.kafka import topics
-from driftloop.settings import KafkaSettings, Settings, TopicsSettings, list_variables
+from driftloop.privacy_settings import SourcePrivacySettings
+from driftloop.settings import PREFIX, KafkaSettings, Settings, TopicsSettings, list_variables
 from driftloop.storage.base_dataset import PublishSettings
-from driftloop_cli.settings import CliSettings
+from driftloop_cli.settings import CliSettings, StorageCliSettings
 from predictor.settings import PredictorSettings
 from producer.settings import ProducerSettings
 from stack import kafka, services
@@ -44,7 +46,7 @@ SETTINGS_CLASSES: dict[str, Sequence[type[BaseModel]]] = {
     "drift_worker": [DriftWorkerSettings],
     "trainer": [TrainerSettings],
     "dataset": [PublishSettings],
-    "driftloop": [CliSettings, ProducerSettings],
+    "driftloop": [StorageCliSettings, ProducerSettings],
     "producer": [CliSettings, ProducerSettings],
 }
 """The settings classes of each of the project's own services; commands share theirs."""
@@ -63,12 +65,12 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load_project(
-    compose: Path, files: Sequence[str], environment: Mapping[str, str]
+    compose: Path, files: Sequence[str], environment: Mapping[str, str], folder: Path = COMPOSE
 ) -> "subprocess.CompletedProcess[str]":
     """Load compose files; the output is the project as JSON."""
     return subprocess.run(
         [str(compose), *files],
-        cwd=COMPOSE,
+        cwd=folder,
         env={"PATH": os.environ["PATH"], **SECRETS, **environment},
         capture_output=True,
         text=True,
@@ -144,6 +146,39 @@ def test_env_example_documents_exactly_the_variables_of_compose() -> None:
     documented_variables = set(re.findall(r"^#?(\w+)=", (COMPOSE / ".env.example").read_text(), re.MULTILINE))
     one_machine_variables = set(re.findall(r"^(\w+)=", (COMPOSE / "one-machine.env").read_text(), re.MULTILINE))
     assert used_variables == documented_variables | one_machine_variables
+
+
+def test_privacy_settings_reach_exactly_the_services_that_read_them(compose: Path, tmp_path: Path) -> None:
+    """Prepare a copy of the compose files as an operator does, name private columns, and load it."""
+    folder = tmp_path / "compose"
+    shutil.copytree(COMPOSE, folder, ignore=shutil.ignore_patterns("check", "certificates", "*.env.example", "*.env"))
+    for file in ("one-machine.env", ".env.example", "privacy.env.example"):
+        shutil.copy(COMPOSE / file, folder)
+    subprocess.run([folder / "prepare.sh"], check=True, capture_output=True, timeout=60)
+    private_file = folder / "privacy.env"
+    assert private_file.stat().st_mode & 0o077 == 0, "others may read the key"
+    example = private_file.read_text()
+    private_file.write_text(re.sub("^#(?=DRIFTLOOP_)", "", example, flags=re.MULTILINE))
+    subprocess.run([folder / "prepare.sh"], check=True, capture_output=True, timeout=60)  # keeps what is there
+
+    result = load_project(compose, ["compose.yaml"], {}, folder)
+    assert result.returncode == 0, result.stderr
+    environments = {
+        name: {
+            variable.removeprefix(f"{PREFIX}PRIVACY__").lower(): value
+            for variable, value in compose_settings(service).items()
+            if variable.startswith(f"{PREFIX}PRIVACY__")
+        }
+        for name, service in json.loads(result.stdout)["services"].items()
+    }
+    readers = {name: values for name, values in environments.items() if values}
+    assert readers.keys() == {"predictor", "drift_worker", "trainer", "driftloop"}
+    (privacy,) = {SourcePrivacySettings.model_validate(values).model_dump_json() for values in readers.values()}
+    settings = SourcePrivacySettings.model_validate(readers["predictor"])
+    assert settings.features == {"email": "hash", "phone": "drop"}, privacy
+    assert settings.keys == "hash"
+    assert settings.hash_key
+    assert settings.hash_key.get_secret_value() in example, "made again by the second call"
 
 
 def test_services_have_memory_limit_restart_policy_health_check_and_no_privileges(project: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The Kubernetes manifests, checked without a cluster: schemas, references, settings, policies."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings
 from deploy.kubernetes import generate
 from drift_worker.settings import DriftWorkerSettings
 from driftloop.kafka import topics
+from driftloop.privacy import FEATURES_SETTING
 from driftloop.settings import PREFIX, TopicsSettings, list_variables
 from predictor.outbox.supervision import STOP_SECONDS
 from predictor.settings import PredictorSettings
@@ -24,7 +25,7 @@ from trainer.settings import TrainerSettings
 Document = dict[str, Any]
 
 OVERLAYS = ("small", "production")
-SETTINGS: dict[str, type[BaseSettings]] = {
+SETTINGS: dict[str, type[PredictorSettings] | type[DriftWorkerSettings] | type[TrainerSettings]] = {
     "predictor": PredictorSettings,
     "drift-worker": DriftWorkerSettings,
     "trainer": TrainerSettings,
@@ -32,14 +33,19 @@ SETTINGS: dict[str, type[BaseSettings]] = {
 # kubernetes_validate has no schemas of these.
 CUSTOM_API_VERSIONS = ("kafka.strimzi.io/v1", "keda.sh/v1alpha1", "monitoring.coreos.com/v1")
 STRIMZI_SECRET = "driftloop-cluster-ca-cert"  # created by Strimzi
-MANUAL_SECRET = "trainer-api"  # created by hand
+MANUAL_SECRETS = {"trainer-api", "privacy"}  # created by hand
 NAME = "app.kubernetes.io/name"
 
 
 @cache
 def build_overlay(overlay: str) -> list[Document]:
     """Return all documents of an overlay."""
-    return list(yaml.safe_load_all(run_tool("kustomize", "build", f"deploy/kubernetes/overlays/{overlay}")))
+    return build(ROOT / "deploy" / "kubernetes" / "overlays" / overlay)
+
+
+def build(folder: Path) -> list[Document]:
+    """Return all documents of a folder with a kustomization."""
+    return list(yaml.safe_load_all(run_tool("kustomize", "build", str(folder))))
 
 
 def of_kind(documents: Iterable[Document], *kinds: str) -> list[Document]:
@@ -87,8 +93,14 @@ def config_map_data(documents: list[Document], name: str) -> dict[str, str]:
     return data
 
 
-def environment_of(documents: list[Document], workload: Document) -> dict[str, str]:
-    """Return a container's environment variables; the value of one from a secret is the secret's name."""
+def environment_of(
+    documents: list[Document], workload: Document, optional_secrets: Collection[str] = ()
+) -> dict[str, str]:
+    """Return a container's environment variables.
+
+    The value of one from a secret is the secret's name, repeated to the length of a key. One from an optional secret is
+    there if the secret is among ``optional_secrets``.
+    """
     container_spec = container(workload)
     environment: dict[str, str] = {}
     for source in container_spec.get("envFrom", ()):
@@ -100,7 +112,9 @@ def environment_of(documents: list[Document], workload: Document) -> dict[str, s
             reference = variable["valueFrom"]["configMapKeyRef"]
             environment[variable["name"]] = config_map_data(documents, reference["name"])[reference["key"]]
         else:
-            environment[variable["name"]] = variable["valueFrom"]["secretKeyRef"]["name"]
+            reference = variable["valueFrom"]["secretKeyRef"]
+            if not reference.get("optional") or reference["name"] in optional_secrets:
+                environment[variable["name"]] = reference["name"] * 8
     return environment
 
 
@@ -161,6 +175,30 @@ def test_container_variables_are_valid_settings_of_the_service(
     for name, value in environment.items():
         monkeypatch.setenv(name, str(empty_file) if value in secret_files(workload) else value)
     SETTINGS[service]()
+
+
+@pytest.mark.parametrize("service", SETTINGS)
+def test_private_columns_of_an_overlay_and_the_key_reach_each_service(
+    service: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "driftloop",
+        "resources": [os.path.relpath(ROOT / "deploy" / "kubernetes" / "base", tmp_path)],
+        "configMapGenerator": [
+            {"name": "driftloop", "behavior": "merge", "literals": [f"{FEATURES_SETTING}=temp=hash,dewp=drop"]}
+        ],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    documents = build(tmp_path)
+    workload = workloads(documents)[service]
+    for name, value in environment_of(documents, workload, {"privacy"}).items():
+        if name.startswith(PREFIX) and value not in secret_files(workload) | {"SSL"}:
+            monkeypatch.setenv(name, value)
+    privacy = SETTINGS[service]().privacy
+    assert privacy.features == {"temp": "hash", "dewp": "drop"}
+    assert privacy.hash_key is not None
 
 
 def secret_files(workload: Document) -> set[str]:
@@ -226,7 +264,7 @@ def test_manifests_refer_to_known_secrets_and_contain_none(overlay: str) -> None
     assert not [document for document in documents if document["kind"] == "Secret"]
     users = {document["metadata"]["name"] for document in of_kind(documents, "KafkaUser")}
     referenced_secrets = set(chain.from_iterable(map(secret_names, documents)))
-    assert referenced_secrets == users | {STRIMZI_SECRET, MANUAL_SECRET}
+    assert referenced_secrets == users | {STRIMZI_SECRET} | MANUAL_SECRETS
 
 
 def secret_names(value: Any) -> Iterator[str]:

@@ -304,7 +304,7 @@ def test_drift_worker_archives_outcomes(stack: Stack) -> None:
 
     def archived() -> pd.DataFrame | None:
         store = ObjectStore(stack.storage)
-        frames = [store.read_parquet(path) for path in store.list_paths("slices/outcomes/")]
+        frames = [store.read_parquet(path) for path, *_ in store.list_objects("slices/outcomes/")]
         rows = pd.concat(frames) if frames else pd.DataFrame({"_id": []})
         rows = rows[rows["_id"] == response["id"]]
         return rows if len(rows) else None
@@ -323,7 +323,7 @@ def test_duckdb_joins_predictions_with_outcomes_in_the_bucket(stack: Stack) -> N
     def joined_statistics() -> tuple[int, float] | None:
         """Return count and Brier score if pandas and DuckDB agree; they differ if a slice closes in between."""
         predictions, outcomes = (
-            pd.concat(store.read_parquet(path) for path in store.list_paths(f"slices/{topic}/"))
+            pd.concat(store.read_parquet(path) for path, *_ in store.list_objects(f"slices/{topic}/"))
             for topic in ("predictions", "outcomes")
         )
         joined_rows = predictions.merge(outcomes, on=["_id", "_row"])

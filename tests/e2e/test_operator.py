@@ -139,8 +139,8 @@ def answered_requests(stack: Stack, rows: pd.DataFrame) -> list[AnsweredRequest]
         ],
     )
     store = ObjectStore(stack.storage)
-    wait_until(lambda: len(store.list_paths("slices/predictions/")) >= DAYS or None, "the predictions are archived")
-    wait_until(lambda: len(store.list_paths("slices/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
+    wait_until(lambda: len(store.list_objects("slices/predictions/")) >= DAYS or None, "the predictions are archived")
+    wait_until(lambda: len(store.list_objects("slices/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
     return requests
 
 

@@ -124,10 +124,10 @@ def wait_until_published(stack: ReplicatedStack, predictor: PredictorProcess, gr
 
 def wait_until_archived(group: WorkerGroup) -> None:
     """Wait until the worker has written more slices."""
-    before = len(group.store.list_paths(f"slices/{group.name}/"))
+    before = len(group.store.list_objects(f"slices/{group.name}/"))
 
     def has_more() -> bool | None:
-        return len(group.store.list_paths(f"slices/{group.name}/")) > before or None
+        return len(group.store.list_objects(f"slices/{group.name}/")) > before or None
 
     wait_until(has_more, "the worker archives more", START_SECONDS)
 

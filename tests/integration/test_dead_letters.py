@@ -200,7 +200,7 @@ def test_drift_worker_dead_letters_invalid_message_and_continues(stack: Stack) -
 
     def archived() -> bool | None:
         store = ObjectStore(stack.storage)
-        frames = (store.read_parquet(path) for path in store.list_paths("slices/predictions/"))
+        frames = (store.read_parquet(path) for path, *_ in store.list_objects("slices/predictions/"))
         return any(response["id"] in set(frame["_id"]) for frame in frames) or None
 
     wait_until(archived, f"{response['id']} is archived")

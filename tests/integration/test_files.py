@@ -69,7 +69,7 @@ def events_of(stack: Stack, topic: str) -> list[Event]:
 
 def archived_rows(stack: Stack, topic: str) -> int:
     store = ObjectStore(stack.storage)
-    return sum(len(store.read_parquet(path, ["_id"])) for path in store.list_paths(f"slices/{topic}/"))
+    return sum(len(store.read_parquet(path, ["_id"])) for path, *_ in store.list_objects(f"slices/{topic}/"))
 
 
 def counts_of(stack: Stack, *arguments: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What every object store promises: GCS's, S3's and Azure's protocol spoken by local servers, and a folder."""
 
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from driftloop.archive.layout import slice_path
 from driftloop.errors import InvalidInput, StorageUnavailable
 from driftloop.events import Window
 from driftloop.settings import StorageSettings, TopicsSettings
-from driftloop.storage import dvc
+from driftloop.storage import azure_files, dvc
 from driftloop.storage.archive_files import download_topic
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import load_reference
@@ -41,6 +42,11 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> StorageSettings:
 @pytest.fixture
 def store(settings: StorageSettings) -> ObjectStore:
     return ObjectStore(settings)
+
+
+def paths_of(store: ObjectStore, prefix: str) -> list[str]:
+    """Return the paths that start with a prefix, in the order of the listing."""
+    return [found.path for found in store.list_objects(prefix)]
 
 
 def now() -> datetime:
@@ -69,17 +75,17 @@ def test_object_is_written_replaced_and_deleted(store: ObjectStore) -> None:
 
 
 def test_paths_are_listed_by_their_beginning(store: ObjectStore) -> None:
-    assert store.list_paths("events/predictions/") == []
+    assert store.list_objects("events/predictions/") == []
     topics, numbers = ("outcomes", "predictions"), (0, 1, 10)
     paths = [f"events/{topic}/{topic}-{number}.parquet" for topic in topics for number in numbers]
     for path in [*reversed(paths), "events/predictions-of-another/x"]:
         store.write(path, b"x")
-    assert store.list_paths("events/predictions/") == paths[3:]
-    assert store.list_paths("events/predictions/predictions-1") == paths[4:]
-    assert store.list_paths("events/predictions/predictions-2") == []
-    assert store.list_paths("events/") == [*paths[:3], "events/predictions-of-another/x", *paths[3:]]
+    assert paths_of(store, "events/predictions/") == paths[3:]
+    assert paths_of(store, "events/predictions/predictions-1") == paths[4:]
+    assert store.list_objects("events/predictions/predictions-2") == []
+    assert paths_of(store, "events/") == [*paths[:3], "events/predictions-of-another/x", *paths[3:]]
     store.delete(paths[3])
-    assert store.list_paths("events/predictions/") == paths[4:]
+    assert paths_of(store, "events/predictions/") == paths[4:]
 
 
 def test_objects_are_listed_with_size_and_time_of_change(store: ObjectStore) -> None:
@@ -118,7 +124,7 @@ def test_reader_sees_the_old_or_the_new_object_and_never_a_part(store: ObjectSto
 
     def read() -> None:
         while not is_done.is_set():
-            seen.append(store.read("events/x") in contents and store.list_paths("events/") == ["events/x"])
+            seen.append(store.read("events/x") in contents and paths_of(store, "events/") == ["events/x"])
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -162,7 +168,7 @@ def test_dataset_is_pulled_as_it_was_pushed(settings: StorageSettings, tmp_path:
         dvc.pull(settings, missing, tmp_path / "missing")
 
 
-SECONDS_UNTIL_UNAVAILABLE = {"gs": 60, "s3": 60, "az": 120}
+SECONDS_UNTIL_UNAVAILABLE = {"gs": 60, "s3": 60, "az": 60}
 """The clients' own attempts, on a busy machine."""
 
 
@@ -205,6 +211,30 @@ def test_answer_is_awaited_only_as_long_as_a_command_wants(scheme: str) -> None:
         with pytest.raises(StorageUnavailable):
             store.require_answer(seconds=0.5)
         assert time.monotonic() - began < 10
+
+
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize("accepts", [False, True], ids=["closed", "silent"])
+@pytest.mark.parametrize("scheme", SECONDS_UNTIL_UNAVAILABLE)
+def test_command_learns_within_a_quarter_of_a_minute_that_no_server_answers(scheme: str, accepts: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        if not accepts:
+            server.close()
+        store = ObjectStore(StorageSettings(url=f"{scheme}://b", endpoint=endpoint))
+        began = time.monotonic()
+        with pytest.raises(StorageUnavailable, match=f"the object store {scheme}://b does not answer: "):
+            store.require_answer()
+        assert time.monotonic() - began < 15
+
+
+@pytest.mark.usefixtures("credentials")
+def test_azure_server_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's own timeout is a minute an attempt."""
+    monkeypatch.setattr(azure_files, "READ_TIMEOUT_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert_unavailable(ObjectStore(StorageSettings(url="az://b", endpoint=endpoint)), "az")
 
 
 @pytest.mark.usefixtures("credentials")

@@ -296,7 +296,7 @@ class WorkerGroup:
     def windows(self) -> dict[int, list[Window]]:
         """Return the archived windows by partition, in order."""
         windows: dict[int, list[Window]] = {}
-        for path in self.store.list_paths(f"slices/{self.name}/"):
+        for path, *_ in self.store.list_objects(f"slices/{self.name}/"):
             window = Window.parse(path)
             windows.setdefault(window.partition, []).append(window)
         return windows

@@ -28,7 +28,7 @@ def archive_windows(store: ObjectStore, *windows: Window) -> None:
 
 
 def remaining(store: ObjectStore) -> list[tuple[int, int, int]]:
-    names = [Window.parse(name) for name in store.list_paths("slices/predictions/")]
+    names = [Window.parse(path) for path, *_ in store.list_objects("slices/predictions/")]
     return [(one.partition, one.first_offset, one.last_offset) for one in names]
 
 

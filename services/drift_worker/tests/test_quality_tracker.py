@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from prometheus_client import REGISTRY
 
-from drift_worker.verdicts.quality_tracker import QualityTracker, compare_with_gate, windows_of_slices
+from drift_worker.verdicts.estimate_record import windows_of_slices
+from drift_worker.verdicts.gate_comparison import compare_with_gate
+from drift_worker.verdicts.quality_tracker import QualityTracker
 from driftloop.archive.layout import slice_path
 from driftloop.evaluation.bootstrap import evaluate
 from driftloop.evaluation.metrics import roc_auc

@@ -147,7 +147,7 @@ def test_worker_commits_slice_of_duplicates_and_archives_nothing(worker: Worker,
     send(worker, 0, prediction(1))
     (commit,) = send(worker, 1, prediction(1))
     assert (commit.offset, list(commit.events), slices_in(commit)) == (2, [], (0, 1))
-    assert not store.list_paths("slices/predictions/predictions-0-000000000001")
+    assert not store.list_objects("slices/predictions/predictions-0-000000000001")
 
 
 def test_worker_counts_duplicate_event_once(worker: Worker, store: ObjectStore) -> None:

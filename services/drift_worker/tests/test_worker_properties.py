@@ -70,7 +70,7 @@ def judge(messages: list[ConsumedMessage], kills: Collection[int] = ()) -> Judge
             return worker.handle
 
         commits = list(read_through_kills(messages, start, lambda commit: commit.offset, kills))
-        files = {path: store.read(path) for path in store.list_paths("slices/predictions/predictions-")}
+        files = {path: store.read(path) for path, *_ in store.list_objects("slices/predictions/predictions-")}
         at = store.url("")
         rows = [archive.read_slice(store, each.window)[["_id", "_row"]] for each in list_slices(store, *PARTITION)]
     verdicts = [event for commit in commits for event in commit.events if isinstance(event, DriftVerdict)]

@@ -1,7 +1,10 @@
 """Probation: whether a promoted version stays in service."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +16,10 @@ from driftloop import settings
 from driftloop.events import ModelStateChanged
 from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.registry.loading import ModelRejected
+from driftloop.registry.model_registry import VersionOrigin
+from driftloop.storage.archive_files import ArchiveUnreadable
 from driftloop.usecase import UseCase
+from tests.support.folder_store import folder_store
 from tests.support.synthetic_usecase import make_use_case
 from trainer.probation import job
 from trainer.probation.job import apply, evaluate
@@ -24,6 +30,7 @@ from trainer.settings import TrainerServerSettings, TrainerSettings
 USE_CASE = make_use_case(numeric_features=("good", "poor"))
 REGRESSION = replace(USE_CASE, classes=None)
 PROBATION = ProbationSettings(days=7, min_days=5)
+REGISTERED = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def served(days: int, feature: str, rows: int = 200) -> pd.DataFrame:
@@ -79,6 +86,10 @@ class FakeRegistry:
         if self._feature == "broken":
             raise ModelRejected("its files are broken")
         return FakeLoadedModel(SingleFeatureModel(self._feature))
+
+    def origin(self, version: str) -> VersionOrigin:
+        assert version == self.serving
+        return VersionOrigin("run", "", REGISTERED)
 
     def trained_through(self, _: str) -> pd.Timestamp:
         return pd.Timestamp("2013-03-01", tz="UTC")
@@ -171,7 +182,8 @@ def test_probation_check_loads_previous_version_only_with_enough_days(
 ) -> None:
     queried = []
 
-    def labelled_rows_of(_: object, __: object, version: str) -> pd.DataFrame:
+    def labelled_rows_of(_: object, __: object, version: str, registered: datetime) -> pd.DataFrame:
+        assert registered == REGISTERED
         queried.append(version)
         return served(days, "poor")
 
@@ -182,6 +194,27 @@ def test_probation_check_loads_previous_version_only_with_enough_days(
     assert (decision.version, decision.previous) == ("2", previous)
     assert registry.loaded == loaded
     assert queried == ([] if previous is None or probation_days == 0 else ["2"])
+
+
+def test_labelled_rows_are_read_from_files_since_the_registration(tmp_path: Path) -> None:
+    """The rows' own times are those of a replay; an older file would fail the check, as it is no Parquet file."""
+    store, settings = folder_store(tmp_path / "store"), trainer_settings()
+    rows = served(1, "good", rows=3)
+    ids = pd.DataFrame({"_id": ["a", "b", "c"], "_row": 0, "_time": rows["at"]})
+    answers = ids.assign(good=rows["good"], poor=rows["poor"], _model="m", _version=["2", "2", "1"], _prediction=0.5)
+    outcomes = ids.assign(outcome=rows["y"])
+    written = {settings.topics.predictions: answers, settings.topics.outcomes: outcomes}
+    for topic, frame in written.items():
+        old = f"slices/{topic}/{topic}-0-{0:012}-{9:012}.parquet"
+        store.write(old, b"no Parquet file")
+        before = (REGISTERED - timedelta(days=1)).timestamp()
+        os.utime(tmp_path / "store" / old, (before, before))
+        store.write_parquet(f"slices/{topic}/{topic}-0-{10:012}-{19:012}.parquet", frame)
+    read = job.labelled_rows_of(settings, store, "2", REGISTERED)
+    assert read["_id"].tolist() == ["a", "b"]
+    assert read["at"].tolist() == rows["at"][:2].tolist()
+    with pytest.raises(ArchiveUnreadable):
+        job.labelled_rows_of(settings, store, "2", REGISTERED - timedelta(days=2))
 
 
 def test_probation_passes_where_privacy_hides_features_from_the_archive() -> None:

@@ -79,7 +79,7 @@ class DatasetFixture:
     def archive_again(self) -> None:
         """Archive everything a second time."""
         for topic in (self.topics.predictions, self.topics.outcomes):
-            for path in self.store.list_paths(f"slices/{topic}/"):
+            for path, *_ in self.store.list_objects(f"slices/{topic}/"):
                 self.store.write(path.replace(f"{topic}-0-", f"{topic}-1-"), self.store.read(path))
 
     def archive_unmatched_outcomes(self, count: int) -> None:
@@ -319,7 +319,7 @@ def test_training_set_names_missing_base_dataset_by_md5(dataset: DatasetFixture)
 def test_training_set_names_broken_archive_slice(dataset: DatasetFixture) -> None:
     dataset.push_base(base())
     dataset.archive(base(2))
-    (path,) = dataset.store.list_paths(f"slices/{dataset.topics.predictions}/")
+    ((path, *_),) = dataset.store.list_objects(f"slices/{dataset.topics.predictions}/")
     dataset.store.write(path, b"PAR1")
     with pytest.raises(InvalidTrainingData, match=f"{path} is not a readable Parquet file"):
         dataset.build()

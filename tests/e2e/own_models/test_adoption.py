@@ -152,7 +152,7 @@ def test_notebooks_models_are_adopted_served_watched_and_challenged(
     assert {verdict.version for verdict in judged} == {first["version"]}
     assert any(verdict.verdict != "inconclusive" for verdict in judged), [verdict.explanation for verdict in judged]
     store = ObjectStore(stack.storage)
-    wait_until(lambda: len(store.list_paths("slices/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
+    wait_until(lambda: len(store.list_objects("slices/outcomes/")) >= DAYS - 1 or None, "the outcomes are archived")
 
     booster = adopt(stack, log(training_rows, LGBMClassifier(n_estimators=20, verbose=-1, n_jobs=1), "skops"), data)
     dry = challenge(stack, booster["version"], "--dry-run")

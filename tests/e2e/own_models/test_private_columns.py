@@ -111,7 +111,7 @@ def message_bytes(stack: Stack) -> bytes:
 def object_bytes(store: ObjectStore) -> dict[str, bytes]:
     """Return all objects of the bucket; of Parquet files the values, too, which are compressed in them."""
     found = {}
-    for path in store.list_paths(""):
+    for path, *_ in store.list_objects(""):
         content = store.read(path)
         text = b""
         if content.startswith(b"PAR1"):
@@ -165,7 +165,7 @@ def test_private_values_are_nowhere_behind_the_predictor(stack: Stack, tmp_path:
     store = ObjectStore(stack.storage)
 
     def archived(topic: str) -> pd.DataFrame:
-        files = store.list_paths(f"slices/{topic}/")
+        files = [path for path, *_ in store.list_objects(f"slices/{topic}/")]
         return pd.concat([pd.DataFrame(), *map(store.read_parquet, files)], ignore_index=True)
 
     def joined() -> pd.DataFrame | None:

@@ -6,13 +6,15 @@ prediction again.
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import structlog
 
 from drift_worker import metrics
+from drift_worker.verdicts.estimate_record import estimate_errors, is_trusted, track_record, tracked_metric
+from drift_worker.verdicts.gate_comparison import GateComparison, compare_with_gate, headline_metric
 from drift_worker.verdicts.matched_rows import (
     NO_KEY,
     OUTCOME_COLUMNS,
@@ -24,23 +26,17 @@ from drift_worker.verdicts.matched_rows import (
 )
 from drift_worker.verdicts.scored_rows import score_rows, utc_days
 from drift_worker.windows.recent_slices import RecentSlices
-from driftloop.errors import InvalidInput
-from driftloop.evaluation.bootstrap import MIN_DAYS, as_gain, evaluate, unpaired_difference
-from driftloop.evaluation.metric import BUILT_IN_METRICS, Metric, find_metric
-from driftloop.evaluation.metric_names import LOWER_IS_BETTER, choose_headline, format_interval, metric_label
-from driftloop.evaluation.metrics import FloatArray, are_probabilities
+from driftloop.evaluation.bootstrap import MIN_DAYS, evaluate
+from driftloop.evaluation.metrics import are_probabilities
 from driftloop.evaluation.performance_estimation import estimate_performance
 from driftloop.evaluation.quality_settings import QualitySettings
-from driftloop.evaluation.targets import Target
 from driftloop.events import (
     MODEL_COLUMN,
     RUN_COLUMN,
     VERSION_COLUMN,
     DriftVerdict,
-    EstimateTrackRecord,
     Evaluation,
     QualityEstimate,
-    QualityReason,
     QualityVerdict,
     Window,
     verdict_id,
@@ -54,7 +50,6 @@ log = structlog.get_logger(__name__)
 
 VERSION_COLUMNS = [MODEL_COLUMN, VERSION_COLUMN, RUN_COLUMN]
 LISTING_INTERVAL_SECONDS = 10  # a listing takes tenths of a second, and outcomes come much later than predictions
-MIN_WINDOWS = 5  # a good track record of fewer windows can be luck
 
 
 class VersionKey(NamedTuple):
@@ -156,8 +151,9 @@ class QualityTracker:
             return None
         if self._errors_by_version is None:  # the first estimate since the start
             self._refresh()
-        track_record = self._track_record(verdict)
-        trusted, explanation = self._is_trusted(track_record)
+        key = VersionKey(verdict.model, verdict.version, verdict.run_id or "")
+        record = track_record((self._errors_by_version or {}).get(key, {}), verdict.window)
+        trusted, explanation = is_trusted(record, self._settings.max_estimate_error)
         estimate = QualityEstimate(
             id=f"{verdict_id(verdict.window, verdict.model, verdict.version, verdict.run_id)}/estimate",
             traceparent=tracing.current_traceparent(),
@@ -169,17 +165,15 @@ class QualityTracker:
             first_prediction_at=verdict.first_prediction_at,
             last_prediction_at=verdict.last_prediction_at,
             metrics=estimate_performance(probabilities),
-            track_record=track_record,
+            track_record=record,
             trusted=trusted,
             explanation=explanation,
         )
         for name, value in estimate.metrics.items():
             metrics.QUALITY_ESTIMATE.labels(estimate.model, estimate.version, name).set(value)
-        if track_record.mean_error is not None:
-            bias = metrics.QUALITY_ESTIMATE_BIAS.labels(
-                estimate.model, estimate.version, _tracked_metric(probabilities)
-            )
-            bias.set(track_record.mean_error)
+        if record.mean_error is not None:
+            bias = metrics.QUALITY_ESTIMATE_BIAS.labels(estimate.model, estimate.version, tracked_metric(probabilities))
+            bias.set(record.mean_error)
         return estimate
 
     def _refresh(self) -> pd.DataFrame:
@@ -196,52 +190,10 @@ class QualityTracker:
         joined = latest_outcomes.merge(predictions, on="row_hash", how="left")
         self._errors_by_version = {}
         for names, version_rows in joined.groupby(VERSION_COLUMNS):
-            self._errors_by_version[VersionKey(*map(str, names))] = self._estimate_errors(version_rows)
+            self._errors_by_version[VersionKey(*map(str, names))] = estimate_errors(
+                version_rows, self._settings.min_rows, self._settings.outcome_lookback_slices
+            )
         return joined
-
-    def _estimate_errors(self, rows: pd.DataFrame) -> dict[Window, float]:
-        """Return by how much a version's quality was estimated too high, by window of predictions.
-
-        The quality is the ROC AUC, or for more than two classes the accuracy. Estimate and quality are both of the
-        window's rows with an outcome. A window is here the fewest consecutive slices that have enough of these rows.
-        """
-        windows = pd.Series(windows_of_slices(rows["prediction_slice"].value_counts(), self._settings.min_rows))
-        window_of_row = rows["prediction_slice"].map(windows)
-        ends = rows.groupby(window_of_row)["predicted_at"].max().sort_values(kind="stable")
-        errors = {}
-        for name in ends.index[-self._settings.outcome_lookback_slices :]:
-            scored = score_rows(rows[window_of_row == name]).known()
-            if scored.target.classes is not None and are_probabilities(scored.predictions):
-                metric = _tracked_metric(scored.predictions)
-                measured = BUILT_IN_METRICS[metric].compute(scored.outcomes, scored.predictions)
-                error = estimate_performance(scored.predictions).get(metric, np.nan) - measured
-                if not np.isnan(error):
-                    errors[Window.parse(name)] = error
-        return errors
-
-    def _track_record(self, verdict: DriftVerdict) -> EstimateTrackRecord:
-        """Return the errors of earlier estimates for a version, without those for rows of the verdict's own window."""
-        key = VersionKey(verdict.model, verdict.version, verdict.run_id or "")
-        errors_by_window = (self._errors_by_version or {}).get(key, {})
-        errors = [error for window, error in errors_by_window.items() if not _overlap(window, verdict.window)]
-        if not errors:
-            return EstimateTrackRecord()
-        return EstimateTrackRecord(
-            windows=len(errors),
-            mean_error=float(np.mean(errors)),
-            mean_absolute_error=float(np.mean(np.abs(errors))),
-        )
-
-    def _is_trusted(self, track_record: EstimateTrackRecord) -> tuple[bool, str]:
-        """Return whether estimates with this track record are trusted, and the reason."""
-        if track_record.mean_error is None or track_record.windows < MIN_WINDOWS:
-            return False, f"outcomes are known for {track_record.windows} windows of at least {MIN_WINDOWS}"
-        max_error = self._settings.max_estimate_error
-        trusted = abs(track_record.mean_error) <= max_error
-        return trusted, (
-            f"estimates of the quality of {track_record.windows} windows were off by {track_record.mean_error:+.3f} on "
-            f"average, {'within' if trusted else 'more than'} {max_error:g}"
-        )
 
     def _pool_rows(self, rows: pd.DataFrame, slices: list[str]) -> PooledRows:
         """Pool a version's rows of the fewest latest slices that have enough rows and days.
@@ -298,7 +250,7 @@ class QualityTracker:
         if not len(known.outcomes):
             explanation = f"the version knows none of the labels of {len(rows):,} outcomes"
             return verdict_of(verdict="inconclusive", reason="unknown_labels", explanation=explanation)
-        headline = _headline_metric(at_gate, scored.target)
+        headline = headline_metric(at_gate, scored.target)
         in_service = evaluate(scored.target, known.outcomes, known.predictions, known.days, headline)
         compared = gate_error or compare_with_gate(in_service, at_gate)
         return verdict_of(**compared._asdict(), in_service=in_service, at_gate=at_gate)
@@ -309,41 +261,6 @@ class QualityTracker:
             model, version, run_id = judged
             self._gate_evaluations[judged] = load_gate_evaluation(self._store, model, version, run_id=run_id)
         return self._gate_evaluations[judged]
-
-
-class GateComparison(NamedTuple):
-    """The verdict on an evaluation in service compared with the gate's evaluation."""
-
-    verdict: Literal["consistent", "degraded", "improved", "inconclusive"]
-    explanation: str
-    reason: QualityReason | None = None
-    """Why the verdict is inconclusive."""
-
-
-def compare_with_gate(in_service: Evaluation, at_gate: Evaluation | None) -> GateComparison:
-    """Compare an evaluation in service with the gate's evaluation."""
-    name = choose_headline(in_service.headline, in_service.metrics)
-    if name is None:
-        explanation = f"all outcomes of {in_service.rows:,} rows are equal"
-        return GateComparison("inconclusive", explanation, "metric_undefined")
-    text = f"{_describe(name, in_service)} in service"
-    if in_service.resampling_unit == "rows":
-        text += f" (too few days to resample: {in_service.days}; rows are resampled, so intervals are too narrow)"
-    if at_gate is None or name not in at_gate.metrics:
-        explanation = f"{text}; no gate has evaluated this version"
-        return GateComparison("inconclusive", explanation, "not_evaluated_at_gate")
-    difference = unpaired_difference(in_service.metrics[name], at_gate.metrics[name])
-    text += f", {_describe(name, at_gate)} at the gate: a difference of "
-    text += f"{format_interval(name, difference, signed=True)} at 95 %"
-    if difference.low <= 0 <= difference.high:
-        return GateComparison("consistent", text)
-    gain = as_gain(difference, lower_is_better=name in LOWER_IS_BETTER)
-    return GateComparison("improved" if gain.low > 0 else "degraded", text)
-
-
-def _describe(name: str, evaluation: Evaluation) -> str:
-    interval = format_interval(name, evaluation.metrics[name])
-    return f"{metric_label(name)} {interval} on {evaluation.rows:,} rows of {evaluation.days} days"
 
 
 def _update_metrics(verdict: QualityVerdict) -> None:
@@ -368,49 +285,3 @@ def _update_metrics(verdict: QualityVerdict) -> None:
         reason=verdict.reason,
         explanation=verdict.explanation,
     )
-
-
-def windows_of_slices(row_counts: pd.Series, min_rows: int) -> dict[str, str]:
-    """Return for each slice the name of its window: the fewest consecutive slices that have enough rows together.
-
-    Slices of a partition that have too few together are left out.
-
-    Args:
-        row_counts: A version's rows by the name of their slice.
-        min_rows: The rows that a window has at least.
-    """
-    slices = sorted(map(Window.parse, row_counts.index), key=lambda each: (each.partition, each.first_offset))
-    windows: dict[str, str] = {}
-    pooled: list[Window] = []
-    for each in slices:
-        if pooled and pooled[-1].partition != each.partition:
-            pooled = []
-        pooled.append(each)
-        if row_counts[[one.name for one in pooled]].sum() >= min_rows:
-            name = pooled[0].model_copy(update={"last_offset": each.last_offset}).name
-            windows |= dict.fromkeys((one.name for one in pooled), name)
-            pooled = []
-    return windows
-
-
-def _overlap(one: Window, other: Window) -> bool:
-    return (
-        (one.topic, one.partition) == (other.topic, other.partition)
-        and one.first_offset <= other.last_offset
-        and other.first_offset <= one.last_offset
-    )
-
-
-def _tracked_metric(probabilities: FloatArray) -> str:
-    """Return the metric whose estimates are compared with what it turned out to be."""
-    return "roc_auc" if probabilities.ndim == 1 else "accuracy"
-
-
-def _headline_metric(at_gate: Evaluation | None, target: Target) -> Metric | None:
-    """Return the metric by which the gate has compared versions; ``None`` if it is a use case's own function."""
-    if at_gate is None or at_gate.headline is None:
-        return None
-    try:
-        return find_metric(at_gate.headline, target)
-    except InvalidInput:
-        return None

@@ -79,7 +79,8 @@ def replay(
         all_events = reader.read_last(settings.kafka, settings.topics.drift, ALL_EVENTS)
         selected = select_verdicts(all_events, start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), model, version)
         policy = settings.privacy.privacy.feature_policy
-        replayed = list(replay_verdicts(selected, all_events, ObjectStore(settings.storage), settings.window, policy))
+        store = ObjectStore(settings.storage).require_answer()
+        replayed = list(replay_verdicts(selected, all_events, store, settings.window, policy))
         for line in format_table(replayed):
             print(line)
         if missing := len(selected) - len(replayed):

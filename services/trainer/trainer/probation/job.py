@@ -7,6 +7,7 @@ prints the current decision, and rolls back if probation has failed. The check i
 
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from driftloop.registry.loading import ModelRejected
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.registry.rollback import roll_back, unpublished_rollbacks
 from driftloop.settings import load_settings
-from driftloop.storage import labelled_archive
+from driftloop.storage.labelled_archive import ArchiveQuery, open_archive
 from driftloop.storage.object_store import ObjectStore
 from driftloop.telemetry.logging import configure_logging
 from trainer.probation.probation import ProbationDecision, decide, first_days
@@ -68,7 +69,8 @@ def evaluate(settings: TrainerSettings, registry: ModelRegistry, store: ObjectSt
     """Decide about the version in service.
 
     It costs little while there is nothing to decide: the archive is read only if there is a version to roll back to,
-    and that version is loaded only once there are enough days.
+    of it only the files that were written since the version in service was registered, and the version before is
+    loaded only once there are enough days.
 
     Raises:
         RegistryUnavailable: The registry does not answer.
@@ -86,7 +88,8 @@ def evaluate(settings: TrainerSettings, registry: ModelRegistry, store: ObjectSt
     if note := settings.privacy.privacy.archive_note:
         explanation = f"there is no probation, since the version before cannot predict archived rows: {note}"
         return ProbationDecision(status="passed", explanation=explanation, **versions)
-    served = first_days(use_case, labelled_rows_of(settings, store, version), probation.days)
+    rows = labelled_rows_of(settings, store, version, registry.origin(version).created)
+    served = first_days(use_case, rows, probation.days)
     days = len(np.unique(use_case.day_ordinals(served[use_case.timestamp])))
     if days < probation.min_days:
         explanation = f"{days} days of outcomes since its promotion, and {probation.min_days} are needed"
@@ -101,10 +104,15 @@ def evaluate(settings: TrainerSettings, registry: ModelRegistry, store: ObjectSt
     return decide(use_case, served, previous_scores, probation).model_copy(update=versions)
 
 
-def labelled_rows_of(settings: TrainerSettings, store: ObjectStore, version: str) -> pd.DataFrame:
-    """Return the archived rows that a version predicted and whose outcomes are known, in order of time."""
-    with labelled_archive.open_archive(store, settings.topics, settings.use_case) as archive:
-        return archive.read(labelled_archive.ArchiveQuery(versions=(version,)))
+def labelled_rows_of(settings: TrainerSettings, store: ObjectStore, version: str, registered: datetime) -> pd.DataFrame:
+    """Return the archived rows that a version predicted and whose outcomes are known, in order of time.
+
+    Files from before the version was registered have none of them, and are not fetched. The rows' own times do not
+    matter: in a replay of the past they lie before the registration.
+    """
+    written_since = ArchiveQuery(since=registered)
+    with open_archive(store, settings.topics, settings.use_case, query=written_since) as archive:
+        return archive.read(ArchiveQuery(versions=(version,)))
 
 
 def apply(registry: ModelRegistry, decision: ProbationDecision) -> ModelStateChanged | None:
@@ -133,7 +141,7 @@ def main() -> int:
     """Run one check and act on it; return the exit code."""
     settings = load_settings(TrainerSettings)
     registry = ModelRegistry(settings.registry)
-    decision = evaluate(settings, registry, ObjectStore(settings.storage))
+    decision = evaluate(settings, registry, ObjectStore(settings.storage).require_answer())
     print(f"version {decision.version} {decision.status}: {decision.explanation}")
     state = apply(registry, decision)
     if state is not None:

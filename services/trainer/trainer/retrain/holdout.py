@@ -1,9 +1,65 @@
 """Split the holdout off a training set, and check that it can decide between two models."""
 
+from typing import NamedTuple
+
 import pandas as pd
 
+from driftloop.evaluation import gate
+from driftloop.evaluation.gate_settings import GateSettings
 from driftloop.usecase import UseCase
 from trainer.retrain.training_set import InvalidTrainingData
+
+
+class DataSplit(NamedTuple):
+    """A training set, split for the gate."""
+
+    train: pd.DataFrame
+    holdout: pd.DataFrame
+    """The latest labelled rows, which neither model has been trained on; a first version can be without."""
+    everything: pd.DataFrame
+    """Both, up to the last holdout row."""
+
+
+def split_for_gate(
+    use_case: UseCase,
+    settings: GateSettings,
+    rows: pd.DataFrame,
+    trained_through: pd.Timestamp | None,
+    *,
+    with_archive: bool,
+    note: str = "",
+) -> DataSplit:
+    """Split a training set for the gate.
+
+    A first version has no champion to be compared with: without enough days for a holdout it is trained on all rows.
+
+    Args:
+        use_case: The use case.
+        settings: How many days the holdout has.
+        rows: The training set.
+        trained_through: Time of the champion's last training row; ``None`` without a champion.
+        with_archive: Whether the rows of the archive were selected, too.
+        note: Ends the message of an error.
+
+    Raises:
+        InvalidTrainingData: There is no holdout that the champion has not seen.
+    """
+    days = use_case.day_ordinals(rows.loc[rows[use_case.target].notna(), use_case.timestamp])
+    try:
+        train, holdout = split(use_case, rows, gate.holdout_days(days, settings))
+        require_two_classes(use_case, train)
+        require_two_classes(use_case, holdout)
+    except InvalidTrainingData as error:
+        if trained_through is not None:
+            raise InvalidTrainingData(f"{error}{note}") from error
+        everything, nothing = split(use_case, rows, 0)
+        return DataSplit(everything, nothing, everything)
+    if trained_through is not None:
+        try:
+            require_unseen_holdout(use_case, holdout, trained_through, with_archive=with_archive)
+        except InvalidTrainingData as error:
+            raise InvalidTrainingData(f"{error}{note}") from error
+    return DataSplit(train, holdout, rows[rows[use_case.timestamp] <= holdout[use_case.timestamp].max()])
 
 
 def split(use_case: UseCase, rows: pd.DataFrame, holdout_days: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -10,49 +10,38 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlflow
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from driftloop.drift.profile_summary import profile_tags
 from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import DriftloopError, RegistryRefused, RegistryUnavailable, StorageUnavailable
 from driftloop.evaluation import gate
 from driftloop.evaluation.gate import Decision, HoldoutPredictions, SmokeTestResult
 from driftloop.events import Evaluation, ModelStateChanged, RetrainRequested, now
-from driftloop.privacy import FEATURES_SETTING, Privacy
 from driftloop.registry.loading import download_model, load_model
 from driftloop.registry.model_registry import ModelRegistry
-from driftloop.registry.recorded_privacy import privacy_tags
 from driftloop.registry.smoke_test import SmokeTestProcess
 from driftloop.settings import load_settings
 from driftloop.storage import dvc
 from driftloop.storage.object_store import ObjectStore
-from driftloop.storage.reference_store import Reference, save_gate_evaluation, save_reference
+from driftloop.storage.reference_store import Reference
 from driftloop.telemetry import tracing
 from driftloop.telemetry.logging import configure_logging
 from driftloop.usecase import UseCase
 from trainer.retrain import candidates, git_revision, training, training_set
-from trainer.retrain import holdout as holdout_split
 from trainer.retrain.archive_lag import ArchiveLag, describe_expired, wait_for_archive
+from trainer.retrain.holdout import split_for_gate
+from trainer.retrain.private_features import TrainingFailed, without_private_archive, without_quotes
+from trainer.retrain.registration import record_result, register
 from trainer.retrain.subprocess_job import ReportPhase, RetryableError
 from trainer.retrain.training import LoggedModel
-from trainer.retrain.training_set import InvalidTrainingData, TrainingSet
+from trainer.retrain.training_set import TrainingSet
 from trainer.settings import TrainerSettings
 
 TRIED_ROWS = 500  # the latest rows that the smoke test predicts: with an archive, rows that were answered
-
-
-class DataSplit(NamedTuple):
-    """A training set, split for the gate."""
-
-    train: pd.DataFrame
-    holdout: pd.DataFrame
-    """The latest labelled rows, which neither model has been trained on; a first version can be without."""
-    everything: pd.DataFrame
-    """Both, up to the last holdout row."""
 
 
 @dataclass
@@ -75,10 +64,6 @@ class _FittedModel:
     rows: pd.DataFrame
     """The rows it was trained on, with those that have no label."""
     labelled: int
-
-
-class TrainingFailed(DriftloopError):
-    """A dataset or a pipeline has raised an exception; the message does not quote it, as features are private."""
 
 
 def job_main(argument: str, report_phase: ReportPhase) -> str:
@@ -139,7 +124,7 @@ def run_retrain(
     """
     use_case, privacy = settings.use_case, settings.privacy.privacy
     champion = registry.champion_unless_first()
-    retrain, left_out = _without_private_archive(retrain, privacy)
+    retrain, left_out = without_private_archive(retrain, privacy)
     with (
         tempfile.TemporaryDirectory(prefix="driftloop-retrain-") as name,
         SmokeTestProcess(registry.trusted_types) as smoke_test,
@@ -173,7 +158,9 @@ def run_retrain(
         background.dataset_pointer = threads.submit(dvc.push, settings.storage, dataset.path)
         trained_through = registry.trained_through(champion) if champion else None
         rows = training_set.read(dataset.path, dataset.optional_features)
-        split = _split(settings, rows, trained_through, with_archive=retrain.data.archive, note=left_out)
+        split = split_for_gate(
+            use_case, settings.gate, rows, trained_through, with_archive=retrain.data.archive, note=left_out
+        )
         window_rows = choose_window_rows(len(split.everything), settings.window.rows)  # refuses before the training
         champion_folder = background.champion_folder.result() if background.champion_folder else None
         if champion_folder is not None:
@@ -239,51 +226,9 @@ def run_retrain(
     report_phase("registration", "registers it with its reference")
     decision = _decide(settings, evaluation, predictions, smoke_test_result)
     decision.challenger.update(training_rows=float(challenger.labelled), dataset_rows=float(dataset.counts.labelled))
-    version = _register(settings, retrain, registry, store, logged, decision, reference, evaluation)
+    version = register(retrain, registry, store, logged, decision, reference, evaluation)
     decision = decision._replace(explanation=decision.explanation + archive_note)
-    return _record_result(registry, retrain, version, decision, challenger.rows[use_case.timestamp].max(), dataset_md5)
-
-
-def _without_private_archive(retrain: RetrainRequested, privacy: Privacy) -> tuple[RetrainRequested, str]:
-    """Return the retrain without the archive if its rows are not what a model takes, and a note that says so."""
-    if not (retrain.data.archive and privacy.has_private_features):
-        return retrain, ""
-    data = retrain.data.model_copy(update={"archive": False})
-    return retrain.model_copy(update={"data": data}), f"; the archive is left out: {privacy.archive_note}"
-
-
-def _split(
-    settings: TrainerSettings,
-    rows: pd.DataFrame,
-    trained_through: pd.Timestamp | None,
-    *,
-    with_archive: bool,
-    note: str = "",
-) -> DataSplit:
-    """Split off the holdout.
-
-    A first version has no champion to be compared with: without enough days for a holdout it is trained on all rows.
-
-    Raises:
-        InvalidTrainingData: There is no holdout that the champion has not seen; ``note`` ends the message.
-    """
-    use_case = settings.use_case
-    days = use_case.day_ordinals(rows.loc[rows[use_case.target].notna(), use_case.timestamp])
-    try:
-        train, holdout = holdout_split.split(use_case, rows, gate.holdout_days(days, settings.gate))
-        holdout_split.require_two_classes(use_case, train)
-        holdout_split.require_two_classes(use_case, holdout)
-    except InvalidTrainingData as error:
-        if trained_through is not None:
-            raise InvalidTrainingData(f"{error}{note}") from error
-        everything, nothing = holdout_split.split(use_case, rows, 0)
-        return DataSplit(everything, nothing, everything)
-    if trained_through is not None:
-        try:
-            holdout_split.require_unseen_holdout(use_case, holdout, trained_through, with_archive=with_archive)
-        except InvalidTrainingData as error:
-            raise InvalidTrainingData(f"{error}{note}") from error
-    return DataSplit(train, holdout, rows[rows[use_case.timestamp] <= holdout[use_case.timestamp].max()])
+    return record_result(registry, retrain, version, decision, challenger.rows[use_case.timestamp].max(), dataset_md5)
 
 
 def _fit(settings: TrainerSettings, rows: pd.DataFrame, make_pipeline: Callable[[], Any]) -> _FittedModel:
@@ -362,66 +307,8 @@ def _log_and_test(
         background.importances.result(),
         settings.privacy.privacy,
     )
-    tested = smoke_test_result.result()
-    if tested.error is not None and settings.privacy.privacy.has_private_features:
-        # Its words may be an exception's, which may quote the rows that were predicted.
-        hidden = f"it cannot be loaded, or cannot predict; the message may quote values that {FEATURES_SETTING} hides"
-        tested = tested.model_copy(update={"error": hidden})
+    tested = without_quotes(smoke_test_result.result(), settings.privacy.privacy)
     return logged.result(), tested, reference
-
-
-def _register(
-    settings: TrainerSettings,
-    retrain: RetrainRequested,
-    registry: ModelRegistry,
-    store: ObjectStore,
-    logged: LoggedModel,
-    decision: Decision,
-    reference: Reference,
-    evaluation: Evaluation | None,
-) -> str:
-    """Create the version with its metrics, reference and gate evaluation; return the version."""
-    model = settings.use_case.name
-    metrics = {
-        f"{role}_{metric}": value
-        for role, values in (("champion", decision.champion), ("challenger", decision.challenger))
-        for metric, value in values.items()
-    }
-    mlflow.log_metrics(metrics, run_id=logged.run_id)
-    profile = reference.profile
-    tags = {**profile_tags(profile), **privacy_tags(profile.privacy)}
-    about = {"reason": retrain.reason, "requested_by": retrain.requested_by, **tags}
-    version = registry.create_version(logged.uri, retrain.id, about)
-    # Before the alias moves, so before any event names the version.
-    save_reference(store, model, version, reference, logged.run_id)
-    if evaluation is not None:  # its quality in service is compared with this
-        save_gate_evaluation(store, model, version, evaluation, logged.run_id)
-    return version
-
-
-def _record_result(
-    registry: ModelRegistry,
-    retrain: RetrainRequested,
-    version: str,
-    decision: Decision,
-    trained_through: pd.Timestamp,
-    dataset_md5: str,
-) -> ModelStateChanged:
-    """Record the final state on the version before the alias moves: an event that is delivered again finds it there."""
-    state = ModelStateChanged(
-        traceparent=tracing.current_traceparent(),
-        retrain_id=retrain.id,
-        model=retrain.model,
-        version=version,
-        state="promoted" if decision.promote else "rejected",
-        explanation=decision.explanation,
-        champion=decision.champion,
-        challenger=decision.challenger,
-        trained_through=trained_through.to_pydatetime(),
-        dataset_md5=dataset_md5,
-    )
-    registry.record_result(version, state)
-    return state
 
 
 def _unavailable_dependency(registry: ModelRegistry, store: ObjectStore) -> str | None:
