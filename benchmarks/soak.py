@@ -66,9 +66,10 @@ def main() -> int:
     plan = plan._replace(minutes=options.minutes or plan.minutes)
     try:
         with exit_on_sigterm(), running_system(FOLDER, log, with_faults=False) as system:
+            load = Load(system, system.stack.folder, seed)
             if options.archived_slices:
-                soak_archive.make_archive(system, options.archived_slices)
-            findings = run(system, plan, seed, options.rate, options.beyond, at_limit=options.at_limit)
+                soak_archive.make_archive(system, load, options.archived_slices)
+            findings = run(system, load, plan, options.rate, options.beyond, at_limit=options.at_limit)
     except (StackStartError, NoLimit, AssertionError) as error:
         report.warn(escape(str(error)))
         return 1
@@ -117,14 +118,14 @@ def _picture(name: str) -> Path:
 
 
 def run(
-    system: System, plan: Plan, seed: int, rate: float | None, beyond_factor: float | None, *, at_limit: bool
+    system: System, load: Load, plan: Plan, rate: float | None, beyond_factor: float | None, *, at_limit: bool
 ) -> Findings:
     """Put the stack under load, and see how it does.
 
     Args:
         system: A stack at rest.
+        load: What is sent.
         plan: How long things take.
-        seed: Of the order of the rows.
         rate: Requests a second in place of half of the top speed.
         beyond_factor: How many times the limit is sent at the end; ``None`` for not at all.
         at_limit: Whether the steady load is the limit.
@@ -132,7 +133,6 @@ def run(
     Raises:
         NoLimit: Not even the lowest rate was low enough.
     """
-    load = Load(system, system.stack.folder, seed)
     sampler = Sampler(system)
     top = load.measure_top_speed(plan.top_seconds, CONNECTIONS)
     log(f"top speed {top:,.0f} requests a second over {CONNECTIONS} connections")

@@ -19,8 +19,10 @@ from kafka.errors import NoError
 from drift_worker.windows.archive import write_slice
 from driftloop.archive.layout import list_slices
 from driftloop.events import ID_COLUMN, OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window, derived_event_id
+from driftloop.kafka import reader
 from driftloop.kafka.client import admin_client
 from driftloop.storage.object_store import ObjectStore
+from tests.support.chaos.load import Load
 from tests.support.chaos.system import System
 from tests.support.waiting import wait_until
 
@@ -32,17 +34,28 @@ LATEST_ROWS_PER_EVENT = 100
 DAYS = 10
 """Before now, over which the slices are spread."""
 WRITERS = 8
+REQUESTS_PER_SECOND, CONNECTIONS = 20, 4
 GONE_SECONDS = 120
 
 
-def make_archive(system: System, slices: int) -> None:
+def make_archive(system: System, load: Load, slices: int) -> None:
     """Archive so many slices of each topic behind what is committed, and start the drift worker again.
 
     Args:
-        system: A stack at rest, whose archive has slices of each topic already: the new ones have rows like these.
+        system: A stack at rest.
+        load: Sends some requests first: the slices have rows like theirs.
         slices: The number of slices of each topic.
     """
     store = ObjectStore(system.stack.storage)
+    with load.steady(REQUESTS_PER_SECOND, CONNECTIONS, 1):
+        wait_until(
+            lambda: all(list_slices(store, topic) for topic in system.audit.topics) or None, "there are slices", 120
+        )
+    wait_until(
+        lambda: reader.is_caught_up(system.stack.kafka, system.worker_group, system.audit.topics) or None,
+        "the worker has read all",
+        GONE_SECONDS,
+    )
     system.stop("drift_worker")
     with admin_client(system.stack.kafka) as admin, ThreadPoolExecutor(WRITERS) as writers:
         for topic in system.audit.topics:

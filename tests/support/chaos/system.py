@@ -21,7 +21,7 @@ from tests.support.chaos.audit import Audit
 from tests.support.chaos.counts import Resources
 from tests.support.chaos.jumping_clock import JumpingClock
 from tests.support.faults import kill_component
-from tests.support.processes import process_tree, total_memory_mb
+from tests.support.processes import forked_jobs, process_tree, total_memory_mb
 from tests.support.running_stack import FLIGHT
 from tests.support.tcp_proxy import TcpProxy
 
@@ -240,11 +240,13 @@ class System:
         return problems
 
     def resources(self) -> dict[str, Resources]:
-        """Return what each component holds, without the process that renders a report, which takes 430 MB and ends."""
+        """Return what each component holds, without processes that render a report, train or check, and then end."""
         held = {}
         for name in (*OF_OTHERS, *SERVICES):
             files = sockets = 0
             processes = [process for process in self.processes(name) if not _renders_report(process)]
+            jobs = {job.pid for first in processes[:1] for job in forked_jobs(first.pid)}
+            processes = [process for process in processes if process.pid not in jobs]
             for process in processes:
                 with suppress(psutil.Error):
                     files += process.num_fds()
