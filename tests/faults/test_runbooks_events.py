@@ -11,7 +11,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from driftloop.events import Prediction
-from driftloop.kafka import topics
+from driftloop.kafka import reader, topics
 from driftloop.kafka.client import admin_client
 from driftloop.kafka.codec import encode
 from tests.support import regression_usecase
@@ -31,7 +31,10 @@ OLD_EVENTS = 5
 def test_worker_lags_without_the_bucket_until_it_is_back(watched: WatchedStack) -> None:
     watched.clients.paused = True
     consumed = f'changes(driftloop_consumed_events_total{{job="drift_worker"}}[{2 * IDLE_TIMEOUT_SECONDS}s])'
-    wait_until(lambda: watched.metric(f"sum({consumed}) == 0"), "what the clients have sent is archived")
+    wait_until(lambda: watched.metric(f"sum({consumed}) == 0") is not None or None, "all that was sent is consumed")
+    events = [watched.stack.topics.predictions, watched.stack.topics.outcomes]
+    # Or else the lag is that of the oldest event which is not: one that the clients have just sent.
+    wait_until(lambda: reader.is_caught_up(watched.stack.kafka, "drift_worker", events) or None, "all is archived")
     with stopped(watched.stack, "gcs"), times_of_producers(watched):
         publish_old_events(watched)
         watched.wait_until_fires("ConsumerLagging", job="drift_worker", topic="predictions", severity="warning")
