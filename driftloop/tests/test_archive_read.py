@@ -5,17 +5,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from driftloop import archive
-from driftloop.archive.layout import merged_path, slice_path
+from driftloop.archive.layout import merged_path
 from driftloop.errors import InvalidInput
 from driftloop.events import Window
 from driftloop.settings import InvalidSettings
@@ -24,68 +23,17 @@ from driftloop.storage.archive_files import ArchiveUnreadable
 from driftloop.storage.duckdb_sql import Connection
 from driftloop.storage.object_store import ObjectStore
 from tests.support.folder_store import folder_store
+from tests.support.made_archive import BEGIN, MadeArchive, at, outcome, prediction
 
-BEGIN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OWN_COLUMNS = ["_id", "_row", "_time", "_model", "_version", "_run_id", "_prediction", "_classes", "_label", "_key"]
 OWN_COLUMNS += ["_context", "_offset"]
 OUTCOME_COLUMNS = ["outcome", "outcome_label", "outcome_time"]
-Row = dict[str, Any]
-
-
-def at(days: float) -> datetime:
-    return BEGIN + timedelta(days=days)
-
-
-def prediction(day: float, **changed: Any) -> Row:
-    """A prediction made on a day, whose id is the day."""
-    own = {"_id": f"{day:g}", "_row": 0, "_time": at(day), "_model": "m", "_version": "1", "_run_id": "r"}
-    own |= {"_prediction": 0.5, "_classes": None, "_label": None, "_key": None, "_context": None, "_offset": int(day)}
-    return {**own, **changed}
-
-
-def outcome(day: float, value: float | str, known: float, **changed: Any) -> Row:
-    """The outcome of a day's prediction, known on another day."""
-    text = value if isinstance(value, str) else None
-    number = None if isinstance(value, str) else float(value)
-    named = {"_id": f"{day:g}", "_row": 0, "_time": at(known), "_model": None, "_key": None}
-    return {**named, "outcome": number, "outcome_label": text, "_offset": int(known), **changed}
-
-
-class Archive:
-    """An archive in a folder, whose slices and merged files a test writes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = folder_store(folder)
-        self.url = folder.as_uri()
-        self._end = dict.fromkeys(("predictions", "outcomes"), 0)
-
-    def window(self, topic: str) -> Window:
-        """Return the window of the next file."""
-        first = self._end[topic]
-        self._end[topic] += 10
-        return Window(topic=topic, partition=0, first_offset=first, last_offset=first + 9)
-
-    def add(self, topic: str, rows: Sequence[Row] | pa.Table, day: date | None = None, **options: Any) -> str:
-        """Write the next slice of a topic, or if a day is given the next merged file; return its path."""
-        window = self.window(topic)
-        path = slice_path(window) if day is None else merged_path(window, day)
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows))
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, **options)
-        self.store.write(path, sink.getvalue().to_pybytes())
-        return path
-
-    def predictions(self, *rows: Row, day: date | None = None) -> str:
-        return self.add("predictions", rows, day)
-
-    def outcomes(self, *rows: Row, day: date | None = None) -> str:
-        return self.add("outcomes", rows, day)
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeArchive:
     """An empty archive, which the environment names."""
-    made = Archive(tmp_path / "store")
+    made = MadeArchive(tmp_path / "store")
     monkeypatch.setenv("DRIFTLOOP_STORAGE__URL", made.url)
     return made
 
@@ -111,7 +59,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return reads
 
 
-def test_read_joins_predictions_with_their_outcomes(made: Archive) -> None:
+def test_read_joins_predictions_with_their_outcomes(made: MadeArchive) -> None:
     made.predictions(prediction(2, x=2.5, c="u", _label="late"), prediction(1, x=1.5, c=None), prediction(3, x=3.5))
     made.outcomes(outcome(1, 1, known=4), outcome(2, "late", known=5))
     table = archive.read("m")
@@ -125,7 +73,7 @@ def test_read_joins_predictions_with_their_outcomes(made: Archive) -> None:
     assert [row["x"] for row in rows] == [1.5, 2.5, 3.5]
 
 
-def test_read_selects_models_times_versions_columns_and_labelled_rows(made: Archive) -> None:
+def test_read_selects_models_times_versions_columns_and_labelled_rows(made: MadeArchive) -> None:
     made.predictions(*(prediction(day, x=day, _version=f"{day % 2}") for day in range(6)), prediction(9, _model="n"))
     made.outcomes(*(outcome(day, 1, known=9) for day in range(4)))
 
@@ -142,7 +90,7 @@ def test_read_selects_models_times_versions_columns_and_labelled_rows(made: Arch
     assert archive.read(columns=["x", "outcome", "_id"]).column_names == ["x", "outcome", "_id"]
 
 
-def test_read_has_the_outcome_that_counts(made: Archive) -> None:
+def test_read_has_the_outcome_that_counts(made: MadeArchive) -> None:
     """The same rules as a training set's: the latest counts, keys name the row before them, the future does not."""
     future = (datetime.now(UTC) + timedelta(days=36_500) - BEGIN) / timedelta(days=1)
     made.predictions(prediction(1), prediction(2), prediction(3, _key="k"), prediction(4, _key="k"))
@@ -155,7 +103,7 @@ def test_read_has_the_outcome_that_counts(made: Archive) -> None:
         assert archive.read(model, columns=["outcome"])["outcome"].to_pylist() == expected
 
 
-def test_a_key_belongs_to_a_row_after_those_that_are_read(made: Archive) -> None:
+def test_a_key_belongs_to_a_row_after_those_that_are_read(made: MadeArchive) -> None:
     """The outcome is of day 3's row, and must not become that of day 1 because day 3 is not read."""
     made.predictions(prediction(1, _key="k"), day=at(1).date())
     made.predictions(prediction(3, _key="k"), day=at(3).date())
@@ -168,7 +116,7 @@ DAYS, ROWS_PER_DAY = 10, 2_000
 
 
 @pytest.fixture
-def wide_days(made: Archive) -> Archive:
+def wide_days(made: MadeArchive) -> MadeArchive:
     """A merged file a day, with fifty features that do not compress, in row groups of an hour."""
     random = pd.Series(range(DAYS * ROWS_PER_DAY)).sample(frac=1, random_state=0).to_numpy() / 7
     for day in range(DAYS):
@@ -190,7 +138,7 @@ def wide_days(made: Archive) -> Archive:
     return made
 
 
-def test_read_fetches_only_files_of_the_time_range(wide_days: Archive, fetched: list[tuple[str, int]]) -> None:
+def test_read_fetches_only_files_of_the_time_range(wide_days: MadeArchive, fetched: list[tuple[str, int]]) -> None:
     sizes = {found.path: found.size for found in wide_days.store.list_objects("archive/predictions/")}
     rows = archive.read(since=at(3.5), until=at(5.5), columns=["_id", "x1"])
     assert rows.num_rows == 2 * ROWS_PER_DAY
@@ -216,7 +164,7 @@ def test_read_fetches_only_files_of_the_time_range(wide_days: Archive, fetched: 
     ],
 )
 def test_read_fetches_only_what_it_needs_of_large_files(
-    wide_days: Archive,
+    wide_days: MadeArchive,
     fetched: list[tuple[str, int]],
     monkeypatch: pytest.MonkeyPatch,
     options: dict[str, Any],
@@ -252,7 +200,9 @@ def test_only_the_needed_columns_and_rows_are_read_by_the_engine(monkeypatch: py
     assert "x8" not in plan
 
 
-def test_read_needs_no_outcomes_if_no_column_of_them_is_wanted(made: Archive, fetched: list[tuple[str, int]]) -> None:
+def test_read_needs_no_outcomes_if_no_column_of_them_is_wanted(
+    made: MadeArchive, fetched: list[tuple[str, int]]
+) -> None:
     made.predictions(prediction(1, x=1.0))
     made.outcomes(outcome(1, 1, known=2))
     archive.read(columns=["x"], where="x > 0")
@@ -281,7 +231,7 @@ UNITED: dict[str, tuple[str, list[Any]]] = {
 
 
 @pytest.mark.parametrize("merged", [0, 2, 4], ids=["slices", "slices and merged files", "merged files"])
-def test_columns_that_differ_between_files_come_as_one_schema(made: Archive, merged: int) -> None:
+def test_columns_that_differ_between_files_come_as_one_schema(made: MadeArchive, merged: int) -> None:
     """The rules of docs/archive.md, whichever files are merged."""
     for number, features in enumerate(FILES):
         day = at(number).date() if number < merged else None
@@ -291,7 +241,7 @@ def test_columns_that_differ_between_files_come_as_one_schema(made: Archive, mer
     assert table.column_names == [*OWN_COLUMNS, *sorted(UNITED), *OUTCOME_COLUMNS]
 
 
-def test_own_columns_have_their_types_whatever_the_files_have(made: Archive) -> None:
+def test_own_columns_have_their_types_whatever_the_files_have(made: MadeArchive) -> None:
     """Early files lack columns, and predictions can be whole numbers or texts."""
     types = dict.fromkeys(OWN_COLUMNS, "string")
     types |= {"_row": "int64", "_offset": "int64", "_time": "timestamp[ns, tz=UTC]", "_prediction": "double"}
@@ -312,7 +262,7 @@ def test_own_columns_have_their_types_whatever_the_files_have(made: Archive) -> 
     assert found() == {**types, "_prediction": "string"}
 
 
-def test_feature_with_the_name_of_an_outcome_column_gets_a_prefix(made: Archive) -> None:
+def test_feature_with_the_name_of_an_outcome_column_gets_a_prefix(made: MadeArchive) -> None:
     made.predictions(prediction(1, outcome=3.5, known_at=7))
     made.outcomes(outcome(1, 1, known=2))
     assert archive.read(columns=["outcome", "feature_outcome", "known_at"]).to_pylist() == [
@@ -321,14 +271,14 @@ def test_feature_with_the_name_of_an_outcome_column_gets_a_prefix(made: Archive)
     assert archive.read(where="feature_outcome > 3 AND outcome = 1").num_rows == 1
 
 
-def test_column_that_only_files_of_other_times_have_is_null(made: Archive) -> None:
+def test_column_that_only_files_of_other_times_have_is_null(made: MadeArchive) -> None:
     made.predictions(prediction(1, x=1.0), day=at(1).date())
     made.predictions(prediction(3, x=1.0, new=2.0), day=at(3).date())
     assert archive.read(until=at(2), columns=["x", "new"]).to_pylist() == [{"x": 1.0, "new": None}]
     assert archive.read(until=at(2), where="new IS NULL").column_names == [*OWN_COLUMNS, "x", *OUTCOME_COLUMNS]
 
 
-def test_rows_are_read_once_while_slices_are_merged(made: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_read_once_while_slices_are_merged(made: MadeArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices are merged and deleted between the listing and the fetch."""
     paths = [made.predictions(prediction(day)) for day in range(3)]
     read_ranges, is_merged = ObjectStore.read_ranges, False
@@ -367,7 +317,7 @@ def test_scan_yields_batches_and_leaves_nothing_behind(tmp_path: Path, monkeypat
     assert not list(scratch.iterdir())
 
 
-def test_unknown_column_is_named_with_those_that_there_are(made: Archive) -> None:
+def test_unknown_column_is_named_with_those_that_there_are(made: MadeArchive) -> None:
     made.predictions(prediction(1, distance=1.0))
     with pytest.raises(
         InvalidInput, match=r"no column distence .*did you mean distance\?.*; it has _id, .*, distance,"
@@ -380,7 +330,7 @@ def test_unknown_column_is_named_with_those_that_there_are(made: Archive) -> Non
 @pytest.mark.parametrize(
     ("where", "message"), [("x >", "syntax error"), ("sum(x) > 1", "aggregate"), ("c::INT > 1", "Could not convert")]
 )
-def test_bad_condition_is_refused_with_the_words_of_the_engine(made: Archive, where: str, message: str) -> None:
+def test_bad_condition_is_refused_with_the_words_of_the_engine(made: MadeArchive, where: str, message: str) -> None:
     made.predictions(prediction(1, x=1.0, c="u"))
     with pytest.raises(InvalidInput, match=rf"(?s)^where: .*{message}"):
         archive.read(where=where)
@@ -404,7 +354,7 @@ def test_empty_archive_is_an_empty_table() -> None:
 
 
 def test_arguments_override_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Archive(tmp_path / "here")
+    made = MadeArchive(tmp_path / "here")
     made.predictions(prediction(1))
     monkeypatch.setenv("DRIFTLOOP_STORAGE__URL", folder_store(tmp_path / "elsewhere").url("").rstrip("/"))
     monkeypatch.setenv("DRIFTLOOP_TOPICS__PREDICTIONS", "others")
@@ -416,7 +366,7 @@ def test_arguments_override_the_environment(tmp_path: Path, monkeypatch: pytest.
         archive.read()
 
 
-def test_unreadable_file_is_named(made: Archive) -> None:
+def test_unreadable_file_is_named(made: MadeArchive) -> None:
     path = made.predictions(*(prediction(day) for day in range(3)))
     content = made.store.read(path)
     made.store.write(path, content[: len(content) // 2])
