@@ -78,7 +78,8 @@ def test_read_selects_models_times_versions_columns_and_labelled_rows(made: Made
     made.outcomes(*(outcome(day, 1, known=9) for day in range(4)))
 
     def ids(**options: Any) -> list[str]:
-        return archive.read(columns=["_id"], **options)["_id"].to_pylist()
+        found: list[str] = archive.read(columns=["_id"], **options)["_id"].to_pylist()
+        return found
 
     assert ids() == ["0", "1", "2", "3", "4", "5", "9"]
     assert ids(model="m", since=at(2)) == ["2", "3", "4", "5"]
@@ -210,7 +211,7 @@ def test_read_needs_no_outcomes_if_no_column_of_them_is_wanted(
     assert archive.read(columns=["x"], where="outcome > 0").num_rows == 1
 
 
-FILES = [
+FILES: list[dict[str, Any]] = [
     {"grows": 1, "mixed": 1, "flag": True, "when": 5, "late": "a", "null": None, "gone": 1.5, "nothing": None},
     {"grows": 2, "mixed": 2.5, "flag": None, "when": 6, "late": None, "null": None, "nothing": None},
     {"grows": 2.5, "mixed": "three", "flag": False, "when": at(7), "null": True, "new": at(1), "nothing": None},
