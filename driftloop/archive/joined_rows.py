@@ -78,7 +78,7 @@ OWN_TYPES = {
 OUTCOME_TYPES = {"outcome": "DOUBLE", "outcome_label": "VARCHAR", "outcome_time": TIMESTAMP_TYPE}
 """The columns that come from outcomes. The last one is the time at which the outcome became known."""
 JOINED_COLUMNS = (ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, VERSION_COLUMN, KEY_COLUMN)
-"""The columns that are read in any case: rows are found, told apart and joined by them."""
+"""The columns that are read in any case: rows are found, distinguished and joined by them."""
 FEATURE_PREFIX = "feature_"
 """Of a feature whose name is that of a column of outcomes."""
 
