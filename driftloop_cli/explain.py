@@ -41,7 +41,7 @@ from driftloop.events import (
 )
 from driftloop.kafka import reader
 from driftloop.registry.model_registry import ALIAS_CHALLENGER, ALIAS_PREVIOUS, ModelRegistry, identify
-from driftloop.storage import labelled_archive, reference_store
+from driftloop.storage import outcome_join, reference_store
 from driftloop.storage.object_store import ObjectStore
 from driftloop_cli.row_keys import last_offsets, name_rows, rows_of_key
 from driftloop_cli.settings import StorageCliSettings
@@ -268,7 +268,7 @@ def outcomes_of(
         named = name_rows(found[found[KEY_COLUMN] == key], rows_of_key(settings, store, key, since))
         found = pd.concat([found[found[KEY_COLUMN] != key], named])
     found = found[found[ID_COLUMN] == prediction_id].sort_values(TIME_COLUMN, kind="stable")
-    is_past = found[TIME_COLUMN] <= datetime.now(UTC) + labelled_archive.MAX_CLOCK_SKEW
+    is_past = found[TIME_COLUMN] <= datetime.now(UTC) + outcome_join.MAX_CLOCK_SKEW
     return pd.concat([found[~is_past], found[is_past]])
 
 

@@ -1,11 +1,13 @@
 """Files of the archive, downloaded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
@@ -23,6 +25,17 @@ MAX_ATTEMPTS = 5
 
 class ArchiveUnreadable(DriftloopError):
     """A file of the archive cannot be read; the message names the file or the column."""
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Raise :class:`ArchiveUnreadable` for DuckDB's errors, which name the file and often the column."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error as error:
+        raise ArchiveUnreadable(f"the archive cannot be read: {error}") from error
 
 
 class ArchiveFiles(NamedTuple):

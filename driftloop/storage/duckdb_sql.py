@@ -15,6 +15,7 @@ from typing import NamedTuple
 import duckdb
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 TIMESTAMP_TYPE = "TIMESTAMPTZ_NS"  # the resolution of pandas
 INTEGERS = frozenset(f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")) | {
@@ -60,16 +61,65 @@ def column_types(connection: Connection, rows: str) -> dict[str, str]:
     return {name: kind for name, kind in types.items() if name not in POSITION_COLUMNS}
 
 
-def scan_parquet_sql(files: Iterable[Path]) -> str:
-    """Return SQL for the rows of Parquet files, with their position columns; the files' columns may differ."""
-    listed = ", ".join(quote_literal(file) for file in files)
+def scan_parquet_sql(files: Sequence[Path]) -> str:
+    """Return SQL for the rows of Parquet files, with their position columns; the files' columns may differ.
+
+    A column that the files have with different types is a number if all are numbers or booleans, otherwise text.
+    """
+    listed = _list_sql(files)
     # A file is identified by its number, because names are long and every sort would carry them.
     return (
-        f"SELECT read.* EXCLUDE (__name), files.number AS __file, read.file_row_number AS __row "
-        f"FROM read_parquet([{listed}], union_by_name = true, filename = '__name') read "
+        f"SELECT read.* EXCLUDE (__name, __row), files.number AS __file, read.__row "
+        f"FROM ({_union_by_name_sql(files)}) read "
         f"JOIN (SELECT unnest([{listed}]) AS name, generate_subscripts([{listed}], 1) AS number) files "
         "ON read.__name = files.name"
     )
+
+
+def _union_by_name_sql(files: Sequence[Path]) -> str:
+    """Return SQL for the rows of Parquet files, with a file's name in ``__name`` and a row's number in ``__row``.
+
+    DuckDB casts whatever differs between files, except for times, which it does not make of numbers: files with times
+    and those with numbers in their place are read apart, each as text.
+    """
+    kinds = {file: _kinds(file) for file in files}
+    kinds_of_name: dict[str, set[str]] = {}
+    for kinds_of_file in kinds.values():
+        for name, kind in kinds_of_file.items():
+            kinds_of_name.setdefault(name, set()).add(kind)
+    mixed = sorted(name for name, found in kinds_of_name.items() if {"time", "number"} <= found)
+    groups: dict[tuple[str | None, ...], list[Path]] = {}
+    for file in files:
+        groups.setdefault(tuple(kinds[file].get(name) for name in mixed), []).append(file)
+    selects = []
+    for found, group in groups.items():
+        texts = [
+            f"{quote_identifier(name)}::VARCHAR AS {quote_identifier(name)}"
+            for name in (name for name, kind in zip(mixed, found, strict=True) if kind is not None)
+        ]
+        replaced = f"* REPLACE ({', '.join(texts)})" if texts else "*"
+        selects.append(
+            f"SELECT {replaced}, file_row_number AS __row "
+            f"FROM read_parquet([{_list_sql(group)}], union_by_name = true, filename = '__name')"
+        )
+    return " UNION ALL BY NAME ".join(selects)
+
+
+def _kinds(file: Path) -> dict[str, str]:
+    """Return for each column with times or numbers of a Parquet file which of them it has."""
+    try:
+        schema = pq.read_schema(file)
+    except (pa.ArrowException, OSError):  # DuckDB is going to say it, and callers expect its errors
+        return {}
+    return {
+        field.name: "time" if pa.types.is_temporal(field.type) else "number"
+        for field in schema
+        if pa.types.is_primitive(field.type)
+    }
+
+
+def _list_sql(files: Iterable[Path]) -> str:
+    return ", ".join(quote_literal(file) for file in files)
 
 
 def try_cast_sql(name: str, types: Mapping[str, str], wanted: str) -> str:

@@ -2,13 +2,7 @@
 
 DuckDB joins them from the archive's Parquet files within a memory limit and spills the rest to disk. The files are
 downloaded first: a year of flights, 674 files, took 0.5 s to download and 0.8 s to join, but 24 s when DuckDB itself
-read them from the bucket.
-
-Each row of a prediction counts once, however often it was archived. Of its outcomes, which may arrive late, twice, out
-of order or as a correction, the one that became known last counts; among several of the same time, the last one in the
-archive's order. One whose time is in the future counts only if there is no other: it cannot be known yet, and would
-beat every later correction. An outcome that names a key belongs to the row of this key that the model predicted last,
-but not after the outcome became known.
+read them from the bucket. Which outcome of a row counts is in :mod:`driftloop.storage.outcome_join`.
 """
 
 # ruff: noqa: S608  # quoted as described in driftloop.storage.duckdb_sql
@@ -17,12 +11,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-import duckdb
 import numpy as np
 import pandas as pd
 import structlog
@@ -33,7 +26,6 @@ from driftloop.events import (
     CLASSES_COLUMN,
     CONTEXT_COLUMN,
     ID_COLUMN,
-    KEY_COLUMN,
     MODEL_COLUMN,
     PREDICTION_COLUMN,
     ROW_COLUMN,
@@ -41,9 +33,8 @@ from driftloop.events import (
     VERSION_COLUMN,
 )
 from driftloop.settings import TopicsSettings
-from driftloop.storage.archive_files import ArchiveFiles, ArchiveUnreadable, download_archive
+from driftloop.storage.archive_files import ArchiveFiles, download_archive, translate_errors
 from driftloop.storage.duckdb_sql import (
-    POSITION_COLUMNS,
     TIMESTAMP_TYPE,
     CastFailures,
     Connection,
@@ -58,17 +49,24 @@ from driftloop.storage.duckdb_sql import (
     scan_parquet_sql,
     struct_sql,
     tail_by_label_sql,
-    try_cast_sql,
     with_json_fields_sql,
 )
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.outcome_join import (
+    EMPTY_OUTCOMES,
+    EMPTY_PREDICTIONS,
+    ORDER_COLUMNS,
+    POSITION_SQL,
+    create_outcomes,
+    join_outcomes,
+    timestamp_literal,
+)
 from driftloop.storage.outcome_sql import outcome_sql, reported_sql
 from driftloop.usecase import UseCase
 
 log = structlog.get_logger(__name__)
 
 FIRST_FILES = 32  # that are looked at for the last rows, before twice as many are
-MAX_CLOCK_SKEW = timedelta(minutes=5)  # between the clocks of those who report outcomes and of this machine
 MEMORY_MB = 512  # enough to join three million rows of 15 features in 5 s, in a process of 740 MB
 FEATURE_TYPES: dict[FeatureKind, str] = {
     "number": "DOUBLE",
@@ -77,14 +75,7 @@ FEATURE_TYPES: dict[FeatureKind, str] = {
     "text": "VARCHAR",
 }
 """DuckDB types of features by kind. A category has the type of its levels, which may be numbers or texts."""
-POSITION_SQL = ", ".join(POSITION_COLUMNS)
-ORDER_COLUMNS = ("time", *POSITION_COLUMNS)
 ORDER_SQL = ", ".join(ORDER_COLUMNS)
-EMPTY_ROWS = (
-    f"SELECT '' AS {ID_COLUMN}, 0 AS {ROW_COLUMN}, now()::{TIMESTAMP_TYPE} AS {TIME_COLUMN}, 0 AS __file, 0 AS __row"
-)
-EMPTY_PREDICTIONS = f"{EMPTY_ROWS}, '' AS {MODEL_COLUMN}, '' AS {VERSION_COLUMN}, 0.0 AS {PREDICTION_COLUMN} LIMIT 0"
-EMPTY_OUTCOMES = f"{EMPTY_ROWS}, 0.0 AS outcome, '' AS outcome_label LIMIT 0"
 
 
 @dataclass(frozen=True)
@@ -186,21 +177,10 @@ def _has_enough(archive: "LabelledArchive", query: ArchiveQuery, since: datetime
     return archive.counts(replace(query, since=since, last_rows=None)).labelled >= (query.last_rows or 0)
 
 
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    """Raise :class:`ArchiveUnreadable` for DuckDB's errors, which name the file and often the column."""
-    try:
-        yield
-    except duckdb.OutOfMemoryException:
-        raise
-    except duckdb.Error as error:
-        raise ArchiveUnreadable(f"the archive cannot be read: {error}") from error
-
-
 class LabelledArchive:
     """The archived predictions of one model, joined with their outcomes."""
 
-    @_translate_errors()
+    @translate_errors()
     def __init__(
         self,
         connection: Connection,
@@ -220,13 +200,8 @@ class LabelledArchive:
         connection.execute(f"CREATE VIEW predictions AS {with_context}")
         scanned_outcomes = scan_parquet_sql(files.outcomes) if files.outcomes else EMPTY_OUTCOMES
         outcome_types = column_types(connection, scanned_outcomes)
-        connection.execute(
-            f"CREATE VIEW outcomes AS SELECT {ID_COLUMN} AS id, {ROW_COLUMN} AS row, {TIME_COLUMN} AS time, "
-            f"{try_cast_sql(MODEL_COLUMN, outcome_types, 'VARCHAR')} AS model, "
-            f"{try_cast_sql(KEY_COLUMN, outcome_types, 'VARCHAR')} AS key, "
-            f"{outcome_sql(use_case, outcome_types)} AS outcome, {reported_sql(outcome_types)} AS reported, "
-            f"{POSITION_SQL} FROM ({scanned_outcomes})"
-        )
+        values = {"outcome": outcome_sql(use_case, outcome_types), "reported": reported_sql(outcome_types)}
+        create_outcomes(connection, scanned_outcomes, outcome_types, values)
         self._archived_types = column_types(connection, "predictions")
         self._types = {
             name: types.get(name) or FEATURE_TYPES.get(kind) or self._archived_types.get(name, "VARCHAR")
@@ -234,7 +209,7 @@ class LabelledArchive:
         } | dict.fromkeys(use_case.context_columns, "VARCHAR")
         self._join()
 
-    @_translate_errors()
+    @translate_errors()
     def counts(self, query: ArchiveQuery = EVERYTHING) -> ArchiveCounts:
         """Count the rows that match a query."""
         local_date = f"CAST(timezone({quote_literal(self._use_case.timezone)}, time::TIMESTAMPTZ) AS DATE)"
@@ -245,7 +220,7 @@ class LabelledArchive:
         )
         return ArchiveCounts(*counts)
 
-    @_translate_errors()
+    @translate_errors()
     def anomalies(self) -> ArchiveAnomalies:
         """Count where the archive deviates from one prediction with one outcome per row."""
         outcomes, corrected = fetch_row(
@@ -258,14 +233,14 @@ class LabelledArchive:
         (repeated,) = fetch_row(self._connection, "SELECT count(*) FROM duplicates")
         return ArchiveAnomalies(outcomes, unmatched, corrected, repeated, self._count_unknown_labels())
 
-    @_translate_errors()
+    @translate_errors()
     def type_mismatches(self) -> dict[str, CastFailures]:
         """Find the values that do not fit their feature's type, by feature; rows have them as missing or rounded."""
         return find_cast_failures(
             self._connection, f"predictions WHERE {MODEL_COLUMN} = {self._model}", self._archived_types, self._types
         )
 
-    @_translate_errors()
+    @translate_errors()
     def read(self, query: ArchiveQuery = EVERYTHING) -> pd.DataFrame:
         """Read the matching labelled rows, ordered by time.
 
@@ -282,7 +257,7 @@ class LabelledArchive:
         is_valid = pd.Series(valid if valid.ndim == 1 else valid.all(axis=1), index=rows.index)
         return rows.loc[is_valid].reset_index(drop=True)
 
-    @_translate_errors()
+    @translate_errors()
     def write(self, path: Path, query: ArchiveQuery = EVERYTHING) -> None:
         """Write the matching rows, ordered by time, to a Parquet file: time, features, and the outcome if known."""
         copy_to_parquet(
@@ -308,46 +283,12 @@ class LabelledArchive:
         timestamp, target = quote_identifier(self._use_case.timestamp), quote_identifier(self._use_case.target)
         return f"time AS {timestamp}, features.*, outcome AS {target}"
 
-    def _name_rows_of_outcomes(self, of_model: str) -> None:
-        """Create the view ``named_outcomes``: the outcomes by id and row, also those that name a key.
-
-        An outcome with a key belongs to the model's row of that key with the latest time that is not after its own. If
-        there is none, it gets an id and a row that no prediction has.
-        """
-        key = try_cast_sql(KEY_COLUMN, self._archived_types, "VARCHAR")
-        self._connection.execute(
-            f"CREATE VIEW keyed_rows AS SELECT {key} AS key, {TIME_COLUMN}::{TIMESTAMP_TYPE} AS predicted_at, "
-            f"{ID_COLUMN} AS id, {ROW_COLUMN} AS row FROM {of_model} AND {key} IS NOT NULL "
-            "QUALIFY row_number() OVER (PARTITION BY key, predicted_at ORDER BY __file DESC, __row DESC) = 1"
-        )
-        self._connection.execute(
-            f"CREATE VIEW named_outcomes AS SELECT id, row, time, outcome, reported, {POSITION_SQL} FROM outcomes "
-            "WHERE key IS NULL UNION ALL "
-            "SELECT coalesce(keyed_rows.id, reports.key), coalesce(keyed_rows.row, -1), time, outcome, reported, "
-            f"{POSITION_SQL} FROM (FROM outcomes WHERE key IS NOT NULL AND model = {self._model}) reports "
-            "ASOF LEFT JOIN keyed_rows ON reports.key = keyed_rows.key AND reports.time >= keyed_rows.predicted_at"
-        )
-
     def _join(self) -> None:
         """Create the view ``archive``: the model's rows, each once, with their latest outcome."""
-        of_model = f"predictions WHERE {MODEL_COLUMN} = {self._model}"
-        # Deduplicate by ids only: whole rows, three million of them, did not fit into a gigabyte.
-        self._connection.execute(
-            f"CREATE TEMP TABLE duplicates AS SELECT {POSITION_SQL} FROM {of_model} "
-            f"QUALIFY row_number() OVER (PARTITION BY {ID_COLUMN}, {ROW_COLUMN} ORDER BY {POSITION_SQL}) > 1"
-        )
-        self._name_rows_of_outcomes(of_model)
+        join_outcomes(self._connection, self._use_case.name, ("outcome", "reported"))
         is_number = self._use_case.target_type.kind != "multiclass" and not self._use_case.target_type.has_text_labels
         prediction = f"TRY_CAST({PREDICTION_COLUMN} AS DOUBLE)" if is_number else PREDICTION_COLUMN
         classes = CLASSES_COLUMN if CLASSES_COLUMN in self._archived_types else "NULL::VARCHAR"
-        is_past = f"time <= {_timestamp_literal(datetime.now(UTC) + MAX_CLOCK_SKEW)}"
-        latest_first = ", ".join(f"{column} DESC" for column in (is_past, *ORDER_COLUMNS))
-        self._connection.execute(
-            "CREATE VIEW latest_outcomes AS "
-            "SELECT id, row, outcome, reported, "
-            "count(*) OVER (PARTITION BY id, row) AS report_count FROM named_outcomes "
-            f"QUALIFY row_number() OVER (PARTITION BY id, row ORDER BY {latest_first}) = 1"
-        )
         self._connection.execute(
             f"CREATE VIEW typed_predictions AS SELECT {ID_COLUMN} AS id, {ROW_COLUMN} AS row, "
             f"{VERSION_COLUMN} AS version, {prediction} AS prediction, {classes} AS classes, "
@@ -371,11 +312,11 @@ def where_clause(query: ArchiveQuery) -> str:
     """Return the query's times and versions as an SQL condition on the columns ``time`` and ``version``."""
     conditions = ["true"]
     if query.since is not None:
-        conditions.append(f"time >= {_timestamp_literal(query.since)}")
+        conditions.append(f"time >= {timestamp_literal(query.since)}")
     if query.until is not None:
-        conditions.append(f"time < {_timestamp_literal(query.until)}")
+        conditions.append(f"time < {timestamp_literal(query.until)}")
     conditions += [
-        f"NOT (time >= {_timestamp_literal(start)} AND time < {_timestamp_literal(end)})"
+        f"NOT (time >= {timestamp_literal(start)} AND time < {timestamp_literal(end)})"
         for start, end in query.excluded_ranges
     ]
     if query.versions:
@@ -387,7 +328,3 @@ def _matching_rows(query: ArchiveQuery) -> str:
     """Return SQL for the archive's rows that match a query."""
     rows = f"SELECT * FROM archive WHERE {where_clause(query)}"
     return rows if query.last_rows is None else tail_by_label_sql(rows, ORDER_COLUMNS, query.last_rows)
-
-
-def _timestamp_literal(when: datetime) -> str:
-    return f"{quote_literal(when.isoformat())}::{TIMESTAMP_TYPE}"

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -39,6 +39,29 @@ class LocalFiles:
             return self._locate(path).read_bytes()
         except (IsADirectoryError, NotADirectoryError) as error:
             raise FileNotFoundError(path) from error
+
+    def cat_ranges(
+        self,
+        paths: Sequence[str],
+        starts: Sequence[int],
+        ends: Sequence[int],
+        on_error: str,
+    ) -> list[bytes]:
+        """Return the bytes of each file from its start to its end. Raise :class:`FileNotFoundError` if one is missing.
+
+        Args:
+            paths: The files, one for each range.
+            starts: Where the ranges begin.
+            ends: Where they end, exclusive.
+            on_error: For likeness with fsspec: ``raise``.
+        """
+        assert on_error == "raise"
+        contents = []
+        for path, start, end in zip(paths, starts, ends, strict=True):
+            with self.open(path, "rb") as opened:
+                opened.seek(start)
+                contents.append(opened.read(end - start))
+        return contents
 
     def open(self, path: str, mode: str, **_: object) -> BinaryIO:  # of fsspec's caches; a disk has its own
         """Open a file for reading. Raise :class:`FileNotFoundError` if there is none."""

@@ -88,6 +88,16 @@ class ObjectStore:
         with self._translate_errors():
             return bytes(self._files.cat_file(f"{self._prefix}{path}"))
 
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return the bytes of an object from each start to its end, exclusive, at once where the store can.
+
+        Raises :class:`FileNotFoundError` if there is no object.
+        """
+        starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
+        with self._translate_errors():
+            found = self._files.cat_ranges([f"{self._prefix}{path}"] * len(ranges), starts, ends, on_error="raise")
+        return [bytes(content) for content in found]
+
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
         """Open an object for reading parts of it. Raise :class:`FileNotFoundError` if there is none."""

@@ -57,6 +57,8 @@ def test_object_is_written_replaced_and_deleted(store: ObjectStore) -> None:
     assert not store.exists("reports/m/1/a.html")
     with pytest.raises(FileNotFoundError):
         store.read("reports/m/1/a.html")
+    with pytest.raises(FileNotFoundError):
+        store.read_ranges("reports/m/1/a.html", [(0, 2), (4, 6)])
     with pytest.raises(FileNotFoundError), store.open("reports/m/1/a.html") as opened:
         opened.read()
     store.write("reports/m/1/a.html", b"first")
@@ -69,6 +71,7 @@ def test_object_is_written_replaced_and_deleted(store: ObjectStore) -> None:
     with store.open("reports/m/1/a.html") as opened:
         opened.seek(3)
         assert opened.read(2) == b"on"
+    assert store.read_ranges("reports/m/1/a.html", [(0, 2), (4, 6), (3, 4)]) == [b"se", b"nd", b"o"]
     for _ in range(2):
         store.delete("reports/m/1/a.html")
         assert not store.exists("reports/m/1/a.html")
