@@ -83,7 +83,7 @@ def reading_all_the_time(store: ObjectStore, expected: list[int]) -> Iterator[li
     is_over = threading.Event()
 
     def read() -> None:
-        while not is_over.is_set():
+        while not is_over.wait(0.1):  # the commands need the processor
             before = expected_ids(range(expected[0]))
             found = Counter(read_ids(store))
             reads.append(None)
@@ -99,6 +99,7 @@ def reading_all_the_time(store: ObjectStore, expected: list[int]) -> Iterator[li
         assert len(reads) > KILLS
 
 
+@pytest.mark.timeout(1_800)  # each of the processes imports for seconds
 def test_killed_command_leaves_each_row_once_and_the_next_one_ends_it(
     compaction: Compaction, random_source: random.Random
 ) -> None:
