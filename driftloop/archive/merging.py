@@ -39,7 +39,7 @@ from driftloop.archive.layout import (
 from driftloop.archive.partition_state import Partition
 from driftloop.archive.scratch import scratch_folder
 from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window
-from driftloop.storage.duckdb_sql import connect, quote_literal
+from driftloop.storage.duckdb_sql import SCAN_COLUMNS, connect, quote_literal, union_parquet_sql
 from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -276,7 +276,7 @@ def merge(folder: Path, slices: Slices) -> bytes:
     is_doubled = any(
         following.window.first_offset <= file.window.last_offset for file, following in pairwise(slices.files)
     )
-    rows = f"SELECT * FROM read_parquet([{', '.join(map(quote_literal, local))}], union_by_name = true)"
+    rows = f"SELECT * EXCLUDE ({', '.join(SCAN_COLUMNS)}) FROM ({union_parquet_sql(local)})"
     once = f" QUALIFY row_number() OVER (PARTITION BY {OFFSET_COLUMN}, {ROW_COLUMN}) = 1" if is_doubled else ""
     texts = ((pq.read_metadata(path).metadata or {}).get(SUMS_KEY, b"{}") for path in local)
     sums = {

@@ -26,6 +26,8 @@ FLOATS = frozenset({"FLOAT", "DOUBLE"})
 MAX_EXAMPLE_LENGTH = 40  # characters of a value that a message quotes
 NUMBERS = INTEGERS | FLOATS | {"BOOLEAN"}
 
+SCAN_COLUMNS = ("__name", "__row")
+"""Of :func:`union_parquet_sql`: the file of a row, and its number there."""
 POSITION_COLUMNS = ("__file", "__row")
 """Columns that say where a row was read: the number of its file, and the number of the row in it."""
 
@@ -69,14 +71,14 @@ def scan_parquet_sql(files: Sequence[Path]) -> str:
     listed = _list_sql(files)
     # A file is identified by its number, because names are long and every sort would carry them.
     return (
-        f"SELECT read.* EXCLUDE (__name, __row), files.number AS __file, read.__row "
-        f"FROM ({_union_by_name_sql(files)}) read "
+        f"SELECT read.* EXCLUDE ({', '.join(SCAN_COLUMNS)}), files.number AS __file, read.__row "
+        f"FROM ({union_parquet_sql(files)}) read "
         f"JOIN (SELECT unnest([{listed}]) AS name, generate_subscripts([{listed}], 1) AS number) files "
         "ON read.__name = files.name"
     )
 
 
-def _union_by_name_sql(files: Sequence[Path]) -> str:
+def union_parquet_sql(files: Sequence[Path]) -> str:
     """Return SQL for the rows of Parquet files, with a file's name in ``__name`` and a row's number in ``__row``.
 
     DuckDB casts whatever differs between files, except for times, which it does not make of numbers: files with times

@@ -106,6 +106,30 @@ def test_rows_of_a_window_are_the_same_before_and_after(store: ObjectStore) -> N
     assert merged["_id"].tolist() == versions["_id"].tolist()
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        ([1.5], [pd.Timestamp("2026-01-02", tz="UTC")]),
+        ([True], [pd.Timestamp("2026-01-02", tz="UTC")]),
+        ([pd.Timestamp("2026-01-02", tz="UTC")], [7]),
+        ([7], ["seven"]),
+        ([None], [pd.Timestamp("2026-01-02", tz="UTC")]),
+    ],
+    ids=["number, time", "boolean, time", "time, integer", "integer, text", "nothing, time"],
+)
+def test_column_whose_type_changes_is_merged_as_text(store: ObjectStore, values: tuple[list[Any], ...]) -> None:
+    for number, [value] in enumerate(values):
+        archive_rows(store, window(number), rows_of(number).assign(changing=value), BEGIN.date())
+    archive_rows(store, window(2), rows_of(2), BEGIN.date())
+    archive_rows(store, window(3), rows_of(3), BEGIN.date())
+    run(compactor(store))
+    (merged,) = list_all_merged(store, TOPIC)
+    rows = store.read_parquet(merged.path).sort_values("_offset")
+    assert read_all(store) == ids(4)
+    assert rows["changing"].notna().sum() == OFFSETS * sum(value is not None for [value] in values)
+    assert list(rows.columns) == [*rows_of(0).columns, "changing"]
+
+
 def test_sums_of_each_slice_stay(store: ObjectStore) -> None:
     fill(store, 6)
     run(compactor(store))
