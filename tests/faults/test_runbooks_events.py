@@ -31,14 +31,16 @@ OLD_EVENTS = 5
 def test_worker_lags_without_the_bucket_until_it_is_back(watched: WatchedStack) -> None:
     watched.clients.paused = True
     consumed = f'changes(driftloop_consumed_events_total{{job="drift_worker"}}[{2 * IDLE_TIMEOUT_SECONDS}s])'
-    wait_until(lambda: watched.metric(f"sum({consumed}) == 0") is not None or None, "all that was sent is consumed")
     events = [watched.stack.topics.predictions, watched.stack.topics.outcomes]
-    # Or else the lag is that of the oldest event which is not: one that the clients have just sent.
-    wait_until(lambda: reader.is_caught_up(watched.stack.kafka, "drift_worker", events) or None, "all is archived")
-    with stopped(watched.stack, "gcs"), times_of_producers(watched):
-        publish_old_events(watched)
-        watched.wait_until_fires("ConsumerLagging", job="drift_worker", topic="predictions", severity="warning")
-        assert watched.readiness("drift_worker")["unavailable"]
+    with times_of_producers(watched):
+        # Any event in front of the old ones would be the oldest that is not archived, and its age the lag.
+        wait_until(lambda: publish_old_event(watched) or None, "the broker keeps the time of an event")
+        wait_until(lambda: watched.metric(f"sum({consumed}) == 0") is not None or None, "all that was sent is consumed")
+        wait_until(lambda: reader.is_caught_up(watched.stack.kafka, "drift_worker", events) or None, "all is archived")
+        with stopped(watched.stack, "gcs"):
+            assert all(publish_old_event(watched) for _ in range(OLD_EVENTS))
+            watched.wait_until_fires("ConsumerLagging", job="drift_worker", topic="predictions", severity="warning")
+            assert watched.readiness("drift_worker")["unavailable"]
     watched.wait_until_ends()
 
 
@@ -55,23 +57,22 @@ def times_of_producers(watched: WatchedStack) -> Iterator[None]:
             topics.use_broker_time(watched.stack.kafka, watched.stack.topics)
 
 
-def publish_old_events(watched: WatchedStack) -> None:
-    """Publish predictions that have waited somewhere for :data:`OLD`."""
+def publish_old_event(watched: WatchedStack) -> bool:
+    """Publish a prediction that has waited somewhere for :data:`OLD`; return whether its message has that time."""
     at = datetime.now(UTC) - OLD
+    event = Prediction(
+        time=at,
+        model=watched.registry.model,
+        version=watched.first_version,
+        features={"hour": [8], "temperature": [15.0]},
+        predictions=[100.0],
+    )
+    key, value, headers = encode(event, "predictor")
+    at_ms = int(at.timestamp() * 1_000)
     producer = KafkaProducer(bootstrap_servers=watched.stack.kafka.bootstrap_servers)
-    for _ in range(OLD_EVENTS):
-        event = Prediction(
-            time=at,
-            model=watched.registry.model,
-            version=watched.first_version,
-            features={"hour": [8], "temperature": [15.0]},
-            predictions=[100.0],
-        )
-        key, value, headers = encode(event, "predictor")
-        producer.send(
-            watched.stack.topics.predictions, value, key, headers, timestamp_ms=int(at.timestamp() * 1_000)
-        ).get(30)
+    sent = producer.send(watched.stack.topics.predictions, value, key, headers, timestamp_ms=at_ms).get(30)
     producer.close()
+    return bool(sent.timestamp == at_ms)
 
 
 @drill_of("DeadLetters")
