@@ -172,3 +172,9 @@ def test_publisher_raises_broker_unavailable(broker: FakeBroker, step: str) -> N
     broker.faults[step] = [KafkaTimeoutError("too slow")]
     with pytest.raises(BrokerUnavailable, match="too slow"):
         Publisher(KAFKA, TopicsSettings(), "test").publish(Outcome(prediction_id="a", index=0, outcome=1.0))
+
+
+def test_committed_positions_have_their_metadata_and_no_other_topics(broker: FakeBroker) -> None:
+    broker.committed[P1] = OffsetAndMetadata(70, "A,A;", -1)
+    broker.committed[TopicPartition("drift", 0)] = OffsetAndMetadata(5, "", -1)
+    assert reader.committed_positions(KAFKA, "drift_worker", [TOPIC]) == {(TOPIC, 1): (70, "A,A;")}
