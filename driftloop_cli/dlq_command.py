@@ -15,7 +15,7 @@ from driftloop.events import parse_iso_time
 from driftloop.exit_codes import ExitCode
 from driftloop.kafka import dead_letter_queue
 from driftloop.kafka.dead_letter_queue import DeadLetter
-from driftloop.settings import Settings
+from driftloop.settings import Settings, StorageSettings
 from driftloop_cli.console import AsJson, exit_with, print_json, print_message, print_notice, print_table
 
 app = typer.Typer(no_args_is_help=True)
@@ -62,7 +62,10 @@ class Selection(NamedTuple):
 
 @app.callback()
 def dlq() -> None:
-    """Look at messages that were no valid events, move them back to their topics, or drop them."""
+    """Look at messages that were no valid events, move them back to their topics, or drop them.
+
+    Those that `driftloop archive erase` has erased are left out; for that, DRIFTLOOP_STORAGE__URL is read.
+    """
 
 
 @app.command("list")
@@ -193,15 +196,35 @@ def _require(selection: Selection) -> list[DeadLetter]:
     return letters
 
 
+class DlqSettings(Settings):
+    """What these commands read from the environment."""
+
+    storage: StorageSettings = StorageSettings()
+
+
 def _select(selection: Selection) -> list[DeadLetter]:
-    settings = load_settings_or_exit(Settings)
+    """Return the dead letters that are selected, without those that were erased."""
+    settings = load_settings_or_exit(DlqSettings)
     names = settings.topics.names()
     if selection.topic is not None and selection.topic not in names:
         raise InvalidInput(f"--topic: there is no topic {selection.topic}; the topics are {', '.join(names)}")
     letters = dead_letter_queue.read_dead_letters(
         settings.kafka, names if selection.topic is None else [selection.topic]
     )
-    return [letter for letter in letters if selection.has(letter)]
+    selected = [letter for letter in letters if selection.has(letter)]
+    return _without_erased(settings, selected) if selected else []
+
+
+def _without_erased(settings: DlqSettings, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    from driftloop.archive.erasures import Tombstones  # noqa: PLC0415  # pandas takes seconds to import
+    from driftloop.storage.object_store import ObjectStore  # noqa: PLC0415
+
+    tombstones = Tombstones(ObjectStore(settings.storage).require_answer())
+    return [
+        letter
+        for letter in letters
+        if not tombstones.is_erased(letter.topic, letter.partition, letter.offset, letter.moved_at)
+    ]
 
 
 def _facts(letter: DeadLetter) -> dict[str, Any]:

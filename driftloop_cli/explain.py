@@ -15,6 +15,7 @@ from mlflow.artifacts import load_text
 from mlflow.exceptions import MlflowException
 from pydantic import Field
 
+from driftloop.archive.erasures import Tombstones
 from driftloop.archive.layout import ArchivedFile, is_within, list_files
 from driftloop.archive.lookup import find_rows
 from driftloop.archive.retention import first_archived_day, first_kept_day
@@ -70,6 +71,8 @@ class LocatedPrediction(NamedTuple):
     """The client's key of each row; empty if no row has one."""
     run_id: str | None = None
     """The run of the version; ``None`` if it is not known."""
+    numbers: tuple[int, ...] = ()
+    """The position of each row in the request; empty if none of the request's rows is erased."""
 
 
 class ReportedOutcome(FrozenModel):
@@ -155,7 +158,9 @@ def explain_prediction(settings: StorageCliSettings, name: str) -> Explanation |
     outcomes = outcomes_of(settings, store, prediction_id, prediction)
     registered, registry_error = _registered_version(settings, prediction)
     explanation = explanation_of(store, prediction_id, prediction, outcomes, registered, registry_error)
-    return explanation if row is None else explanation.model_copy(update={"rows": [explanation.rows[row]]})
+    if row is None:
+        return explanation
+    return explanation.model_copy(update={"rows": [each for each in explanation.rows if each.row == row]})
 
 
 def why_not_found(settings: StorageCliSettings, name: str) -> str:
@@ -197,12 +202,14 @@ def explanation_of(
         rows=[
             ExplainedRow(
                 row=number,
-                key=prediction.keys[number] if prediction.keys else None,
+                key=prediction.keys[position] if prediction.keys else None,
                 features={name: None if pd.isna(cell) else cell for name, cell in features.items()},
                 prediction=value,
                 outcomes=_reported_outcomes(outcomes[outcomes[ROW_COLUMN] == number]),
             )
-            for number, (value, features) in enumerate(prediction.rows)
+            for position, (number, (value, features)) in enumerate(
+                zip(prediction.numbers or range(len(prediction.rows)), prediction.rows, strict=True)
+            )
         ],
         archive=prediction.archive,
         verdict=prediction.verdict,
@@ -216,7 +223,7 @@ def explanation_of(
 
 def locate(settings: StorageCliSettings, store: ObjectStore, prediction_id: str) -> LocatedPrediction | None:
     """Return the prediction from the archive or, while its window is open, from the topic."""
-    return _locate_in_archive(settings, store, prediction_id) or _locate_on_topic(settings, prediction_id)
+    return _locate_in_archive(settings, store, prediction_id) or _locate_on_topic(settings, store, prediction_id)
 
 
 def outcomes_of(
@@ -257,7 +264,9 @@ def outcomes_of(
             KEY_COLUMN: event.key,
             "outcome": event.outcome,
         }
-        for event in reader.read_since(settings.kafka, settings.topics.outcomes, since, last_offsets(files))
+        for event in reader.read_since(
+            settings.kafka, settings.topics.outcomes, since, last_offsets(files), Tombstones(store).event_left
+        )
         if isinstance(event, Outcome) and (event.prediction_id == prediction_id or event.key in keys)
     ]
     frames = [frame for frame in (*archived, pd.DataFrame(newer)) if len(frame)]
@@ -309,9 +318,10 @@ def _locate_in_archive(
         ],
         store.url(found.file.path),
         next((verdict for verdict in of_version if is_within(at, verdict.window)), None),
-        _find_event(reader.read_window(settings.kafka, at), prediction_id),
+        _find_event(reader.read_window(settings.kafka, at, Tombstones(store).event_left), prediction_id),
         tuple(key if isinstance(key, str) else None for key in rows[KEY_COLUMN]),
         run_id,
+        tuple(rows[ROW_COLUMN].astype(int)),
     )
 
 
@@ -319,11 +329,12 @@ def _find_event(events: Iterator[Event], prediction_id: str) -> Prediction | Non
     return next((event for event in events if isinstance(event, Prediction) and event.id == prediction_id), None)
 
 
-def _locate_on_topic(settings: StorageCliSettings, prediction_id: str) -> LocatedPrediction | None:
+def _locate_on_topic(settings: StorageCliSettings, store: ObjectStore, prediction_id: str) -> LocatedPrediction | None:
     time = event_id_time(prediction_id)
     if time is None:
         return None
-    events = reader.read_since(settings.kafka, settings.topics.predictions, time - MAX_CLOCK_SKEW)
+    event_left = Tombstones(store).event_left
+    events = reader.read_since(settings.kafka, settings.topics.predictions, time - MAX_CLOCK_SKEW, {}, event_left)
     event = _find_event(events, prediction_id)
     if event is None:
         return None

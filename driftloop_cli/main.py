@@ -128,12 +128,13 @@ def explain(
         explanation = explain_prediction(settings, prediction)
     if explanation is None:
         raise exit_with(ExitCode.REFUSED, why_not_found(settings, prediction))
-    if row is not None and row >= len(explanation.rows):
-        raise exit_with(
-            ExitCode.REFUSED, f"there is no row {row}: the request has {len(explanation.rows)} rows, counted from 0"
-        )
     if row is not None:
-        explanation = explanation.model_copy(update={"rows": [explanation.rows[row]]})
+        rows = [each for each in explanation.rows if each.row == row]
+        if not rows:
+            raise exit_with(
+                ExitCode.REFUSED, f"there is no row {row}: the request has {len(explanation.rows)} rows, counted from 0"
+            )
+        explanation = explanation.model_copy(update={"rows": rows})
     if as_json:
         print_json(explanation.model_dump())
         return

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
+from driftloop.archive.erasures import Tombstones
 from driftloop.archive.layout import ArchivedFile, list_files
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN, Prediction
 from driftloop.kafka import reader
@@ -37,7 +38,7 @@ def rows_of_key(
         archived = list(executor.map(read, latest))
     open_rows = [
         {ID_COLUMN: event.id, ROW_COLUMN: row, TIME_COLUMN: event.time, MODEL_COLUMN: event.model, KEY_COLUMN: key}
-        for event in reader.read_since(settings.kafka, topic, since, last_offsets(files))
+        for event in reader.read_since(settings.kafka, topic, since, last_offsets(files), Tombstones(store).event_left)
         if isinstance(event, Prediction) and event.keys
         for row, event_key in enumerate(event.keys)
         if event_key == key

@@ -8,12 +8,16 @@ written before the slices within its offsets are deleted. So whoever lists the s
 afterwards finds every row, and has each row once if it leaves out what lies within the offsets of another merged file.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from itertools import accumulate
 from os.path import commonprefix
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+import pyarrow.parquet as pq
 import structlog
 
 from driftloop.events import Window
@@ -26,6 +30,9 @@ MERGED = "archive"
 DAY_PREFIX = "day="
 MAX_CLOCK_SKEW = timedelta(minutes=5)
 MAX_FREEZE = timedelta(hours=1)
+WRITTEN_AT_KEY = b"driftloop.written_at"
+"""Of the metadata of a file from which rows were erased: when it was written first, in ISO 8601."""
+MAX_KNOWN_TIMES = 10_000  # of files from which rows were erased, or that lie within another one
 
 
 class ArchivedFile(NamedTuple):
@@ -37,7 +44,7 @@ class ArchivedFile(NamedTuple):
     size: int
     """In bytes."""
     modified: datetime
-    """When it was written, by the store's clock."""
+    """When it was written, by the store's clock; where it matters, before rows were erased from it."""
     day: date | None = None
     """The day of a merged file; ``None`` of a slice."""
 
@@ -96,7 +103,7 @@ def list_slices_between(store: ObjectStore, first: Window, last: Window) -> list
 
 def list_merged(store: ObjectStore, topic: str) -> list[ArchivedFile]:
     """List the merged files of a topic that have to be read, in order of partitions and offsets."""
-    return without_covered(list_all_merged(store, topic))
+    return without_covered(with_first_times(store, list_all_merged(store, topic), [])[0])
 
 
 def list_all_merged(store: ObjectStore, topic: str) -> list[ArchivedFile]:
@@ -107,14 +114,17 @@ def list_all_merged(store: ObjectStore, topic: str) -> list[ArchivedFile]:
 def list_files(store: ObjectStore, topic: str) -> list[ArchivedFile]:
     """List the files of a topic that have to be read, in order of partitions and offsets."""
     slices = list_slices(store, topic)  # first: a slice that is merged meanwhile is found in either listing
-    merged = list_merged(store, topic)
+    listed, slices = with_first_times(store, list_all_merged(store, topic), slices)
+    merged = without_covered(listed)
     return _sorted([*merged, *(file for file in slices if not is_covered(file, merged))])
 
 
 def list_files_of(store: ObjectStore, window: Window) -> list[ArchivedFile]:
     """List the slices within a window and the merged files with a part of it, in order of their offsets."""
     slices = [file for file in list_slices(store, window.topic, window.partition) if is_within(file.window, window)]
-    merged = [file for file in list_merged(store, window.topic) if overlaps(file.window, window)]
+    listed = [file for file in list_all_merged(store, window.topic) if overlaps(file.window, window)]
+    listed, slices = with_first_times(store, listed, slices)
+    merged = without_covered(listed)
     return _sorted([*merged, *(file for file in slices if not is_covered(file, merged))])
 
 
@@ -125,6 +135,55 @@ def without_covered(merged: Iterable[ArchivedFile]) -> list[ArchivedFile]:
         if not is_covered(file, kept):
             kept.append(file)
     return _sorted(kept)
+
+
+def with_first_times(
+    store: ObjectStore, merged: Sequence[ArchivedFile], slices: Sequence[ArchivedFile]
+) -> tuple[list[ArchivedFile], list[ArchivedFile]]:
+    """Return merged files and slices with the time at which each was written before rows were erased from it.
+
+    :func:`is_covered` needs it of files that lie within another one, and of those. There is hardly ever one, so hardly
+    any file's metadata are read, and those once.
+
+    Args:
+        store: Where the archive is.
+        merged: Merged files.
+        slices: Slices, listed before.
+    """
+    inner = _within_others(merged, slices)
+    if not inner:
+        return list(merged), list(slices)
+    related = {*inner, *(file for file in merged if any(is_within(each.window, file.window) for each in inner))}
+
+    def with_first_time(file: ArchivedFile) -> ArchivedFile:
+        return file._replace(modified=_first_time(store, file)) if file in related else file
+
+    return list(map(with_first_time, merged)), list(map(with_first_time, slices))
+
+
+def _within_others(merged: Sequence[ArchivedFile], slices: Sequence[ArchivedFile]) -> list[ArchivedFile]:
+    """Return the files whose offsets lie within those of another, merged one."""
+    inner = []
+    for partition in {file.window.partition for file in merged}:
+        outer = [file for file in merged if file.window.partition == partition]
+        outer.sort(key=lambda file: (file.window.first_offset, -file.window.last_offset))
+        firsts = [file.window.first_offset for file in outer]
+        lasts = list(accumulate((file.window.last_offset for file in outer), max))
+        inner += [file for file, last in zip(outer[1:], lasts, strict=False) if file.window.last_offset <= last]
+        for file in slices:
+            if file.window.partition == partition and (count := bisect_right(firsts, file.window.first_offset)):
+                inner += [file] if file.window.last_offset <= lasts[count - 1] else []
+    return inner
+
+
+@lru_cache(MAX_KNOWN_TIMES)
+def _first_time(store: ObjectStore, file: ArchivedFile) -> datetime:
+    try:
+        with store.open(file.path) as opened:
+            text = (pq.read_schema(opened).metadata or {}).get(WRITTEN_AT_KEY)
+    except (FileNotFoundError, ValueError):  # deleted since it was listed, or unreadable
+        return file.modified
+    return datetime.fromisoformat(text.decode()) if text else file.modified
 
 
 def is_covered(file: ArchivedFile, merged: Iterable[ArchivedFile]) -> bool:

@@ -34,6 +34,7 @@ from driftloop.archive.layout import (
     list_slices,
     merged_path,
     total_size,
+    with_first_times,
     without_covered,
 )
 from driftloop.archive.partition_state import Partition
@@ -121,6 +122,7 @@ def list_partition(store: ObjectStore, partition: Partition) -> PartitionFiles:
     topic, number = partition
     slices = list_slices(store, topic, number)  # first, as every reader does
     merged = [file for file in list_all_merged(store, topic) if file.window.partition == number]
+    merged, slices = with_first_times(store, merged, slices)
     return partition_files(slices, merged)
 
 

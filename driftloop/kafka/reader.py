@@ -4,12 +4,13 @@ Messages that are no valid events are skipped: the service that consumes the top
 functions raise :class:`driftloop.errors.BrokerUnavailable` when the broker does not answer.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import GroupAuthorizationFailedError
 
 from driftloop.events import Event, Window
@@ -19,6 +20,9 @@ from driftloop.kafka.transactional_producer import CommittedPosition
 from driftloop.settings import KafkaSettings
 
 POLL_TIMEOUT_MS = 1_000
+
+EventLeft = Callable[[ConsumerRecord, Event], Event | None]
+"""Returns what is left of a message's event; ``None`` if it is erased."""
 
 
 class GroupPosition(NamedTuple):
@@ -46,7 +50,11 @@ def read_last(kafka: KafkaSettings, topic: str, count: int) -> list[Event]:
 
 
 def read_since(
-    kafka: KafkaSettings, topic: str, start: datetime, after_offsets: Mapping[int, int] = {}
+    kafka: KafkaSettings,
+    topic: str,
+    start: datetime,
+    after_offsets: Mapping[int, int] = {},
+    event_left: EventLeft | None = None,
 ) -> Iterator[Event]:
     """Yield the events that a topic has received since a time, in the order of each partition.
 
@@ -57,6 +65,7 @@ def read_since(
         topic: The topic.
         start: The earliest time by the broker's clock.
         after_offsets: By partition, the offset after which to start if that is later than ``start``.
+        event_left: Leaves out what is erased; by default everything is there.
     """
     with _reader(kafka) as consumer:
         partitions = _partitions(consumer, topic)
@@ -67,16 +76,59 @@ def read_since(
             for partition, first in first_offsets.items()
             if first is not None
         }
-        yield from _read_between(consumer, starts, ends)
+        yield from _read_between(consumer, starts, ends, event_left)
 
 
-def read_window(kafka: KafkaSettings, window: Window) -> Iterator[Event]:
-    """Yield the events of a window that its topic still holds."""
+def read_window(kafka: KafkaSettings, window: Window, event_left: EventLeft | None = None) -> Iterator[Event]:
+    """Yield the events of a window that its topic still holds, without what ``event_left`` says is erased."""
     partition = TopicPartition(window.topic, window.partition)
     with _reader(kafka) as consumer:
         start = max(consumer.beginning_offsets([partition])[partition], window.first_offset)
         end = min(consumer.end_offsets([partition])[partition], window.last_offset + 1)
-        yield from _read_between(consumer, {partition: start}, {partition: end})
+        yield from _read_between(consumer, {partition: start}, {partition: end}, event_left)
+
+
+class TopicBounds(NamedTuple):
+    """The offsets of what a partition has now."""
+
+    first: int
+    end: int
+    """After the last one."""
+
+
+def topic_bounds(kafka: KafkaSettings, topic: str) -> dict[int, TopicBounds]:
+    """Return the offsets of what a topic has now, by partition; nothing if there is no such topic."""
+    with _reader(kafka) as consumer:
+        partitions = _partitions(consumer, topic)
+        firsts, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+    return {each.partition: TopicBounds(firsts[each], ends[each]) for each in partitions}
+
+
+def first_offsets_since(kafka: KafkaSettings, topic: str, since: datetime) -> dict[int, int]:
+    """Return the first offset of each partition with a message since a time; none of partitions without one."""
+    with _reader(kafka) as consumer:
+        partitions = _partitions(consumer, topic)
+        found = consumer.offsets_for_times(dict.fromkeys(partitions, int(since.timestamp() * 1000)))
+    return {each.partition: first.offset for each, first in found.items() if first is not None}
+
+
+def read_records(kafka: KafkaSettings, topic: str, starts: Mapping[int, int]) -> Iterator[list[ConsumerRecord]]:
+    """Yield the messages that a topic has now, valid events or not, in batches, the empty ones as well.
+
+    Args:
+        kafka: How to reach the broker.
+        topic: The topic.
+        starts: The first offset to read of each partition; partitions that are not named are left out.
+    """
+    with _reader(kafka) as consumer:
+        wanted = [each for each in _partitions(consumer, topic) if each.partition in starts]
+        firsts, ends = consumer.beginning_offsets(wanted), consumer.end_offsets(wanted)
+        consumer.assign(wanted)
+        for partition in wanted:
+            consumer.seek(partition, max(starts[partition.partition], firsts[partition]))
+        while any(consumer.position(partition) < ends[partition] for partition in wanted):
+            for partition, records in consumer.poll(timeout_ms=POLL_TIMEOUT_MS).items():
+                yield [record for record in records if record.offset < ends[partition]]
 
 
 @contextmanager
@@ -189,26 +241,34 @@ def _partitions(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
 
 
 def _read_between(
-    consumer: KafkaConsumer, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+    consumer: KafkaConsumer,
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    event_left: EventLeft | None = None,
 ) -> Iterator[Event]:
     consumer.assign(list(starts))
     for partition, offset in starts.items():
         consumer.seek(partition, offset)
     while any(consumer.position(partition) < ends[partition] for partition in starts):
-        yield from _poll(consumer, ends)
+        yield from _poll(consumer, ends, event_left)
 
 
-def _poll(consumer: KafkaConsumer, ends: Mapping[TopicPartition, int] | None = None) -> list[Event]:
+def _poll(
+    consumer: KafkaConsumer, ends: Mapping[TopicPartition, int] | None = None, event_left: EventLeft | None = None
+) -> list[Event]:
     """Return the valid events of one poll, without those at or after the ``ends`` of their partitions."""
-    events = []
+    events: list[Event] = []
     for partition, records in consumer.poll(timeout_ms=POLL_TIMEOUT_MS).items():
         for record in records:
             if ends is not None and record.offset >= ends[partition]:
                 break
             try:
-                events.append(decode_record(record))
+                event = decode_record(record)
             except InvalidMessage:
                 continue
+            left = event if event_left is None else event_left(record, event)
+            if left is not None:
+                events.append(left)
     return events
 
 

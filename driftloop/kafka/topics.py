@@ -1,5 +1,7 @@
 """The topics and how they are created: by ``driftloop topics create`` only, never by a client in passing."""
 
+from collections.abc import Collection
+from datetime import timedelta
 from typing import NamedTuple
 
 from kafka.admin import ConfigResource, ConfigResourceType
@@ -42,6 +44,28 @@ def topic_specs(topics: TopicsSettings) -> dict[str, TopicSpec]:
         specs[name] = TopicSpec(topics.partitions if is_large else 1, topics.replication_factor, configs)
         specs[dead_letter_topic(name)] = TopicSpec(1, topics.replication_factor, configs)
     return specs
+
+
+def keeping_times(kafka: KafkaSettings, names: Collection[str]) -> dict[str, timedelta | None]:
+    """Return for how long topics may keep a message, without those that do not exist; ``None`` means for ever.
+
+    The broker deletes a segment once its last message is older than the retention time, and begins a new one after
+    ``segment.ms`` at the latest.
+
+    Raises:
+        BrokerUnavailable: No broker answers, or it refuses this client.
+    """
+    with admin_client(kafka) as admin:
+        existing = sorted(set(names) & set(admin.list_topics()))
+        settings = ["retention.ms", "segment.ms", "cleanup.policy"]
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, settings) for name in existing]
+        described = admin.describe_configs(resources, config_filter="all")["topic"] if existing else {}
+    times: dict[str, timedelta | None] = {}
+    for name in existing:
+        retention, segment = (int(described[name][setting]["value"]) for setting in settings[:2])
+        is_deleted = "delete" in described[name]["cleanup.policy"]["value"] and retention >= 0
+        times[name] = timedelta(milliseconds=retention + segment) if is_deleted else None
+    return times
 
 
 def create(kafka: KafkaSettings, topics: TopicsSettings) -> list[str]:

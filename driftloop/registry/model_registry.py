@@ -370,6 +370,17 @@ class ModelRegistry:
         return dict(self.client.get_model_version(self.model, version).tags)
 
     @translate_errors()
+    def dataset_checksums(self) -> dict[str, str]:
+        """Return the checksum of the dataset of each version whose retrain has recorded it."""
+        found = {}
+        for version in self._search_versions():
+            if TAG_RETRAIN_RESULT in version.tags:
+                change = ModelStateChanged.model_validate_json(version.tags[TAG_RETRAIN_RESULT])
+                if change.dataset_md5:
+                    found[str(version.version)] = change.dataset_md5
+        return found
+
+    @translate_errors()
     def retrain_id_of(self, version: str) -> str:
         """Return the id of the retrain that a version comes from, or an empty string if it comes from none."""
         return str(self.client.get_model_version(self.model, version).tags.get(TAG_RETRAIN_ID, ""))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from driftloop.archive.layout import list_files
+from driftloop.archive.layout import ArchivedFile, list_files
 from driftloop.errors import DriftloopError
 from driftloop.settings import TopicsSettings
 from driftloop.storage.object_store import ObjectStore
@@ -57,8 +57,8 @@ def download_archive(
 def download_topic(store: ObjectStore, topic: str, folder: Path, since: datetime | None = None) -> list[Path]:
     """Download a topic's archive into a folder; return the files that have rows, in the archive's order.
 
-    Files of an earlier call are not downloaded again, since a file never changes. Those that nobody has to read any
-    more are deleted.
+    Files of an earlier call are not downloaded again, unless rows were erased from them. Those that nobody has to read
+    any more are deleted.
 
     Args:
         store: Where the archive is.
@@ -73,8 +73,9 @@ def download_topic(store: ObjectStore, topic: str, folder: Path, since: datetime
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(MAX_ATTEMPTS):
         listed = list_files(store, topic)
-        paths = {PurePosixPath(file.path).name: file.path for file in listed if file.may_have_rows_since(since)}
-        missing = [path for name, path in paths.items() if not (folder / name).exists()]
+        wanted = {PurePosixPath(file.path).name: file for file in listed if file.may_have_rows_since(since)}
+        paths = {name: file.path for name, file in wanted.items()}
+        missing = [file.path for name, file in wanted.items() if not _is_same(folder / name, file)]
         with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
             is_complete = all(list(pool.map(lambda path: _download(store, path, folder), missing)))
         if is_complete:
@@ -84,6 +85,11 @@ def download_topic(store: ObjectStore, topic: str, folder: Path, since: datetime
     for stale in {file.name for file in folder.iterdir()} - {PurePosixPath(file.path).name for file in listed}:
         (folder / stale).unlink(missing_ok=True)
     return [folder / name for name, path in paths.items() if _has_rows(folder / name, store.url(path))]
+
+
+def _is_same(local: Path, file: ArchivedFile) -> bool:
+    """Return whether a file was downloaded as it is: a file without some of its rows has another size."""
+    return local.exists() and local.stat().st_size == file.size
 
 
 def _download(store: ObjectStore, path: str, folder: Path) -> bool:

@@ -4,6 +4,7 @@ references/<model>/<version>/<run>/  reference rows, drift profile and gate eval
 slices/<topic>/                 archived slices, see driftloop.archive.layout
 archive/<topic>/                the same, merged
 reports/<model>/<version>/      evidently's reports, one per window
+erasures/                       what was erased, see driftloop.archive.erasures
 datasets/                       DVC's remote
 mlflow/                         artifacts of the MLflow server
 """

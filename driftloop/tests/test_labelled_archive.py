@@ -418,12 +418,22 @@ def test_archive_folder_downloads_each_slice_once_and_deletes_stale_ones(
     first, second = archive.add_predictions(prediction(1)), archive.add_predictions(prediction(2))
     with archive.open(folder=tmp_path) as labelled:
         assert labelled.counts().rows == 2
-    archive.store.write(first, b"a slice has its name for good, so that this is not fetched")
+    size = len(archive.store.read(first))
+    archive.store.write(first, b"x" * size)  # only a file of another size has other rows, so that this is not fetched
     archive.store.delete(second)
     archive.add_predictions(prediction(3), prediction(4))
     with archive.open(folder=tmp_path) as labelled:
         assert labelled.counts().rows == 3
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
+
+
+def test_archive_folder_keeps_no_row_that_was_erased(archive: ArchiveBuilder, tmp_path: Path) -> None:
+    path = archive.add_predictions(prediction(1), prediction(2))
+    with archive.open(folder=tmp_path) as labelled:
+        assert labelled.counts().rows == 2
+    archive.store.write_parquet(path, archive.store.read_table(path).slice(1))
+    with archive.open(folder=tmp_path) as labelled:
+        assert labelled.counts().rows == 1
 
 
 def test_archive_joins_more_rows_than_fit_into_memory(archive: ArchiveBuilder, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def topic_events(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     events: dict[str, list[Any]] = {}
     monkeypatch.setattr(reader, "read_since", lambda _, topic, *__: iter(events.get(topic, [])))
     monkeypatch.setattr(reader, "read_last", lambda _, topic, __: events.get(topic, []))
-    monkeypatch.setattr(reader, "read_window", lambda _, window: iter(events.get(window.topic, [])))
+    monkeypatch.setattr(reader, "read_window", lambda _, window, *__: iter(events.get(window.topic, [])))
     return events
 
 
@@ -124,6 +124,17 @@ def test_locate_finds_archived_prediction_with_its_verdict(
     assert found.keys == (None, "order-18")
     assert found.verdict is not None
     assert (found.verdict.version, found.verdict.explanation) == ("1", "score 1, threshold 2")
+
+
+@pytest.mark.usefixtures("topic_events")
+def test_rows_that_are_left_of_a_request_keep_their_numbers(store: Any) -> None:
+    prediction_id = new_event_id()
+    rows = archived_rows(prediction_id)
+    store.write_parquet(ARCHIVE_PATH, rows[rows["_row"] == 1])
+    found = locate(SETTINGS, store, prediction_id)
+    assert found is not None
+    (row,) = explanation_of(store, prediction_id, found, NO_OUTCOMES).rows
+    assert (row.row, row.key, row.prediction, row.features) == (1, "order-18", 0.5, {"x": 2.0})
 
 
 def test_locate_finds_prediction_in_a_slice_that_was_merged(store: Any, topic_events: dict[str, list[Any]]) -> None:

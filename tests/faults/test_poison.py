@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,9 +102,10 @@ def waiting(topic: TopicUnderTest) -> list[DeadLetter]:
 
 
 def test_dead_letters_are_listed_shown_moved_back_once_and_dropped(
-    topic: TopicUnderTest, producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch
+    topic: TopicUnderTest, producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS", topic.kafka.bootstrap_servers)
+    monkeypatch.setenv("DRIFTLOOP_STORAGE__URL", tmp_path.as_uri())
     monkeypatch.setenv("DRIFTLOOP_TOPICS__OUTCOMES", topic.topic)
     send(producer, topic.topic, Poison(b"k", b"garbage", [("trace", b"t")]))
     send(producer, topic.topic, Poison(None, None, []))

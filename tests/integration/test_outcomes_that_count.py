@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from drift_worker.verdicts.quality_tracker import QualityTracker
-from drift_worker.windows import archive
+from driftloop.archive.tables import outcomes_table, predictions_table
 from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.events import Event, Outcome, Prediction, Window, new_event_id
 from driftloop.kafka import reader
@@ -53,7 +53,7 @@ class Archive:
         self.prediction = Prediction(
             time=BEGIN, model="m", version="1", features={"x": [1.0, 2.0]}, predictions=[0.5, 0.5], classes=[0, 1]
         )
-        archive_rows(self.store, self.window("predictions", 0), archive.predictions_table([self.prediction], [0]))
+        archive_rows(self.store, self.window("predictions", 0), predictions_table([self.prediction], [0]))
 
     def window(self, topic: str, number: int) -> Window:
         name = self.topics.name_of(topic)  # type: ignore[arg-type]
@@ -61,9 +61,7 @@ class Archive:
 
     def report(self, number: int, *outcomes: Outcome) -> Window:
         """Archive a slice of outcomes."""
-        archive_rows(
-            self.store, self.window("outcomes", number), archive.outcomes_table(outcomes, range(len(outcomes)))
-        )
+        archive_rows(self.store, self.window("outcomes", number), outcomes_table(outcomes, range(len(outcomes))))
         return self.window("outcomes", number)
 
     def outcome(self, value: float, known_after: timedelta = HOUR, **changed: Any) -> Outcome:

@@ -23,6 +23,8 @@ from driftloop.settings import KafkaSettings
 
 KAFKA = KafkaSettings(bootstrap_servers="fake:9092", request_timeout_seconds=1)
 
+DEFAULT_CONFIGS = {"retention.ms": "604800000", "segment.ms": "604800000", "cleanup.policy": "delete"}
+
 
 class FakeBroker:
     """Topics, committed offsets and one group's generation."""
@@ -35,6 +37,8 @@ class FakeBroker:
         self.beginnings: dict[TopicPartition, int] = {}
         """The first offset of each partition from whose beginning messages were deleted."""
         self.timestamp_types: dict[str, str] = {}
+        self.configs: dict[tuple[str, str], str] = {}
+        """Settings of topics that are not the defaults, by topic and name."""
         self.committed: dict[TopicPartition, OffsetAndMetadata] = {}
         self.generation = 0
         self.assigned: set[TopicPartition] | None = None
@@ -274,8 +278,12 @@ class FakeAdminClient:
                 self._broker.logs[TopicPartition(topic, number)] = []
 
     def describe_configs(self, resources: Iterable[Any], *, config_filter: str) -> dict[str, Any]:
-        types = self._broker.timestamp_types
-        return {"topic": {r.name: {r.configs[0]: {"value": types.get(r.name, "CreateTime")}} for r in resources}}
+        def value(topic: str, name: str) -> str:
+            if name == "message.timestamp.type":
+                return self._broker.timestamp_types.get(topic, "CreateTime")
+            return self._broker.configs.get((topic, name)) or DEFAULT_CONFIGS[name]
+
+        return {"topic": {r.name: {name: {"value": value(r.name, name)} for name in r.configs} for r in resources}}
 
     def alter_configs(self, resources: Iterable[Any]) -> dict[str, Any]:
         for resource in resources:

@@ -21,6 +21,8 @@ from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
+from driftloop.archive import erasures
+from driftloop.archive.erasures import Tombstones
 from driftloop.archive.retention import retention_by_topic
 from driftloop.command_line import exit_on_invalid_settings, parse_settings
 from driftloop.kafka.client import create_consumer
@@ -67,8 +69,12 @@ def run_worker() -> None:
     report_queue = ReportQueue(worker_settings.max_queued_reports, worker_settings.report_timeout_seconds)
     verdict_cache = VerdictCache(worker_settings.cached_verdicts)
     routes.mount(app, verdict_cache, report_queue, store, worker_settings.mlflow_url, policy)
+    tombstones = Tombstones(store)
     compactor = Compactor(
-        store, settings.quality.kept_slices, retention_days=retention_by_topic(settings.archive, settings.topics)
+        store,
+        settings.quality.kept_slices,
+        retention_days=retention_by_topic(settings.archive, settings.topics),
+        tombstones=tombstones,
     )
     worker = Worker(
         store=store,
@@ -78,6 +84,7 @@ def run_worker() -> None:
         quality_tracker=QualityTracker(store, settings.topics, settings.quality),
         archive_cleaner=ArchiveCleaner(store, worker_settings.report_retention_days),
         compactor=compactor,
+        tombstones=tombstones,
         report_queue=report_queue,
     )
     loop = ConsumerLoop(
@@ -96,6 +103,7 @@ def run_worker() -> None:
         ("service_changes", partial(follow_models, verdict_cache, settings.kafka, settings.topics.models)),
     ):
         start_background(task, follow, health, RECONNECT_DELAY_SECONDS, threading.Event())
+    start_background(erasures.TASK, tombstones.follow, health, erasures.LISTING_INTERVAL_SECONDS, threading.Event())
     start_background(compaction.TASK, compactor.run_pass, health, compaction.PASS_INTERVAL_SECONDS, threading.Event())
     # Objects that exist now live as long as the process, and most later ones no longer than a window: with Python's
     # default thresholds the garbage collector took a fifth of the processor time.

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 import structlog
 
 from drift_worker import metrics
@@ -20,9 +21,11 @@ from drift_worker.windows.compaction import Compactor
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.slicer import ClosedSlice, ClosedWindow, Slicer
 from drift_worker.windows.window_rows import WindowRows
+from driftloop.archive.erasures import Tombstones
 from driftloop.archive.layout import slice_path
 from driftloop.archive.partition_state import Partition, from_metadata, to_metadata
 from driftloop.archive.rows import concat_rows
+from driftloop.archive.tables import outcomes_table, predictions_table
 from driftloop.drift.cumulated import CumulatedScore, CumulatedState
 from driftloop.errors import StorageUnavailable
 from driftloop.events import (
@@ -79,6 +82,7 @@ class Worker:
         quality_tracker: QualityTracker,
         archive_cleaner: ArchiveCleaner,
         compactor: Compactor,
+        tombstones: Tombstones,
         report_queue: ReportQueue | None = None,
     ) -> None:
         """Start without open slices.
@@ -91,6 +95,7 @@ class Worker:
             quality_tracker: Judges outcomes, and estimates quality before they are known.
             archive_cleaner: Deletes orphans and old reports.
             compactor: Merges old slices.
+            tombstones: Says which rows are erased, and not archived any more.
             report_queue: Gets a request for a report on each window with drift, again if a window is processed again.
         """
         self._store = store
@@ -100,6 +105,7 @@ class Worker:
         self._quality_tracker = quality_tracker
         self._archive_cleaner = archive_cleaner
         self._compactor = compactor
+        self._tombstones = tombstones
         self._report_queue = report_queue
 
     def handle(self, received: ConsumedMessage) -> Iterable[Commit]:
@@ -154,12 +160,17 @@ class Worker:
         verdicts = self._judge_predictions(closed, predictions) if predictions or closed.windows else []
         if outcomes:
             offsets, events = zip(*outcomes, strict=True)
-            archive.write_slice(self._store, window, archive.outcomes_table(events, offsets), closed.slice.day)
+            rows = self._without_erased(outcomes_table(events, offsets), closed)
+            archive.write_slice(self._store, window, rows, closed.slice.day)
             verdicts += self._quality_tracker.evaluate_slice(window)
         if not closed.is_empty:
             self._archive_cleaner.on_slice_closed(window)
             self._compactor.on_slice_closed(window, closed.state)
         return verdicts
+
+    def _without_erased(self, rows: pa.Table, closed: ClosedSlice) -> pa.Table:
+        """Return rows of a slice without erased ones. Windows close by what was published, so these have fewer rows."""
+        return self._tombstones.without_erased(rows, closed.slice.window, closed.slice.opened_at)
 
     def _judge_predictions(self, closed: ClosedSlice, predictions: Sequence[tuple[int, Prediction]]) -> list[Event]:
         """Archive a slice's predictions, with their offsets, while windows are judged; return verdicts and estimates.
@@ -176,7 +187,7 @@ class Worker:
             if event.id not in seen and event.id not in deduplicated:
                 deduplicated[event.id] = event
                 offsets.append(offset)
-        table = archive.predictions_table(list(deduplicated.values()), offsets)
+        table = self._without_erased(predictions_table(list(deduplicated.values()), offsets), closed)
         if len(table):
             self._window_rows.add(window, table.to_pandas())
         judged = [rows for ended in closed.windows if (rows := self._rows_of(partition, ended)) is not None]

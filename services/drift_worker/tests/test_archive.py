@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from drift_worker.windows.archive import outcomes_table, predictions_table, read_window, write_slice
+from drift_worker.windows.archive import read_window, write_slice
+from driftloop.archive.tables import outcomes_table, predictions_table
 from driftloop.events import Outcome, Prediction, Window
 from driftloop.storage.object_store import ObjectStore
 from tests.support.archived_rows import archive_rows

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from drift_worker.windows import archive
 from drift_worker.windows.archived_end import ArchivedEnd
+from driftloop.archive.tables import outcomes_table, predictions_table
 from driftloop.errors import StorageUnavailable
 from driftloop.events import Event, Outcome, Prediction, Window
 from driftloop.kafka.codec import Message, encode
@@ -41,7 +41,7 @@ class Setup:
             self.broker.append(topic, encode(event, "test"))
 
     def archive(self, first: int, last: int, names: Sequence[str], partition: int = 0) -> None:
-        table = archive.predictions_table([prediction(name) for name in names], range(first, first + len(names)))
+        table = predictions_table([prediction(name) for name in names], range(first, first + len(names)))
         archive_rows(self.store, window("predictions", first, last, partition), table)
 
 
@@ -93,7 +93,7 @@ def test_outcomes_are_compared_by_what_they_name(setup: Setup, published: str, e
             Outcome(model="m", key=names[1], outcome=1.0, time=NOON),
         ]
 
-    archive_rows(setup.store, window("outcomes", 0, 1), archive.outcomes_table(events("ab"), range(2)))
+    archive_rows(setup.store, window("outcomes", 0, 1), outcomes_table(events("ab"), range(2)))
     setup.publish("outcomes", events(published))
     assert setup.find("outcomes", 0) == end
 

@@ -20,6 +20,9 @@ from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
+from driftloop.archive import erasures
+from driftloop.archive.erasing import FileEraser
+from driftloop.archive.erasures import ErasedPartition, Erasure, ErasureRequest, Tombstones
 from driftloop.archive.layout import list_slices, slice_path
 from driftloop.archive.partition_state import from_metadata, version_digest
 from driftloop.drift.settings import WindowSettings
@@ -71,6 +74,7 @@ def make_worker(store: ObjectStore, report_queue: ReportQueue) -> Callable[..., 
             quality_tracker=QualityTracker(store, TopicsSettings(), QualitySettings(min_rows=50)),
             archive_cleaner=ArchiveCleaner(store, report_retention_days=90),
             compactor=Compactor(store, kept_slices=300),
+            tombstones=Tombstones(store),
             report_queue=report_queue,
         )
 
@@ -481,3 +485,62 @@ def test_rows_of_open_windows_are_counted_as_archived(worker: Worker) -> None:
     labels = {"model": "open", "version": "1"}
     assert REGISTRY.get_sample_value("driftloop_drift_archived_rows_total", labels) == 30
     assert REGISTRY.get_sample_value("driftloop_drift_windows_total", {**labels, "verdict": "no_drift"}) == 0
+
+
+def erase(store: ObjectStore, topic: str, erased: dict[int, list[int] | None]) -> None:
+    erasures.save(
+        store,
+        Erasure(
+            requested_by="somebody",
+            reason="asked to",
+            request=ErasureRequest(kind="id", values=len(erased)),
+            respected_until=None,
+            partitions=[ErasedPartition.of_rows(topic, 0, erased)],
+            counts={},
+        ),
+    )
+
+
+def test_erased_rows_are_not_archived_and_windows_close_without_them(worker: Worker, store: ObjectStore) -> None:
+    store_reference(store)
+    erase(store, "predictions", {0: None, 1: [0, 3], 2: None})
+    send(worker, 0, prediction(1, rows=4))
+    verdict = drift_verdict(send(worker, 1, prediction(2)))
+    assert (verdict.verdict, verdict.rows) == ("no_drift", ROWS - 2)
+    window = Window(topic="predictions", partition=0, first_offset=0, last_offset=1)
+    rows = archive.read_slice(store, window)
+    assert set(rows["_offset"]) == {1}
+    assert set(range(ROWS)) - set(rows["_row"]) == {0, 3}
+    (commit,) = send(worker, 2, prediction(3))
+    assert (commit.offset, list(commit.events)) == (3, [])  # nothing is left to be judged
+    assert drift_verdict(send(worker, 3, prediction(4))).rows == ROWS
+
+
+def test_next_owner_in_mid_window_goes_on_when_rows_were_erased(
+    make_worker: Callable[..., Worker], store: ObjectStore
+) -> None:
+    """The committed metadata count the rows that were published, and the archive has fewer of them."""
+    store_reference(store)
+    store_reference(store, version="2")
+    first = make_worker()
+    send(first, 0, prediction(1, rows=60))
+    (commit,) = send(first, 1, prediction(2, version="2"))  # closes the slice, and not the window of the other version
+    erase(store, "predictions", {0: None})
+    FileEraser(store).run(*PARTITION, erasures.read_all(store))
+    following = make_worker()
+    following.on_assigned({PARTITION: position_of(commit)})
+    (verdict,) = drift_verdicts(send(following, 2, prediction(3, rows=40)))
+    assert (verdict.version, verdict.rows) == ("1", 40)
+    assert drift_verdict(send(following, 3, prediction(4))).rows == ROWS
+
+
+def test_outcomes_of_a_slice_may_all_be_erased(worker: Worker, store: ObjectStore) -> None:
+    erase(store, "outcomes", dict.fromkeys(range(ROWS)))
+    commits = [
+        commit
+        for offset in range(ROWS)
+        for commit in send(worker, offset, Outcome(prediction_id=f"day-{offset}", index=0, outcome=1), "outcomes")
+    ]
+    assert [(commit.offset, list(commit.events)) for commit in commits] == [(ROWS, [])]
+    (file,) = list_slices(store, "outcomes")
+    assert store.read_parquet(file.path).empty

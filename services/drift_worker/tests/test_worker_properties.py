@@ -18,6 +18,7 @@ from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
+from driftloop.archive.erasures import Tombstones
 from driftloop.archive.layout import list_slices
 from driftloop.archive.partition_state import version_digest
 from driftloop.drift.cumulated import CumulatedState
@@ -64,6 +65,7 @@ def judge(messages: list[ConsumedMessage], kills: Collection[int] = ()) -> Judge
                 quality_tracker=QualityTracker(store, TopicsSettings(), QualitySettings()),
                 archive_cleaner=ArchiveCleaner(store, report_retention_days=90),
                 compactor=Compactor(store, kept_slices=300),
+                tombstones=Tombstones(store),
             )
             if latest is not None:
                 worker.on_assigned({PARTITION: CommittedPosition(latest.offset, latest.metadata)})

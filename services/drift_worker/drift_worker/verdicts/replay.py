@@ -11,6 +11,7 @@ import typer
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.window_judge import WindowJudge
 from drift_worker.windows import archive
+from driftloop.archive import erasures
 from driftloop.archive.partition_state import PRECEDING_WINDOWS, version_digest
 from driftloop.command_line import load_settings_or_exit
 from driftloop.drift.cumulated import CumulatedState
@@ -125,8 +126,8 @@ def replay_verdicts(
 ) -> Iterator[ReplayedVerdict]:
     """Judge the windows of the selected verdicts again, those of a version in their order. A new verdict has a new id.
 
-    Verdicts whose rows are not all in the archive are left out. The cumulated score goes on from the sums that are
-    archived with the window before the first one of a version.
+    Verdicts whose rows are not all in the archive are left out, unless rows were erased: then what is left is judged.
+    The cumulated score goes on from the sums that are archived with the window before the first one of a version.
 
     Args:
         selected: The verdicts to replay.
@@ -141,6 +142,7 @@ def replay_verdicts(
             windows.setdefault(_stream_of(event), set()).add(event.window)
     window_judge = WindowJudge(store, settings, policy=policy)
     sums: dict[Stream, CumulatedState | None] = {}
+    erased = erasures.read_all(store)
     read_window = lru_cache(PRECEDING_WINDOWS + 1)(partial(archive.read_window, store))
     for old in sorted(selected, key=lambda verdict: (*_stream_of(verdict), verdict.window.first_offset)):
         earlier = [each for each in windows.get(_stream_of(old), ()) if each.first_offset < old.window.first_offset]
@@ -152,7 +154,8 @@ def replay_verdicts(
             rows = read_window(old.window, old.model, old.version, old.run_id)
         except FileNotFoundError:
             continue
-        if len(rows) < old.rows:
+        is_erased = any(erasure.in_window(old.window) for erasure in erased)  # then the other rows are all there is
+        if rows.empty or (len(rows) < old.rows and not is_erased):
             continue
         stream = _stream_of(old)
         if stream not in sums:

@@ -17,6 +17,7 @@ from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.comparable_reference import load_comparable_reference
 from drift_worker.verdicts.scored_rows import comparable_rows
 from drift_worker.windows import archive
+from driftloop.archive.erasures import Tombstones
 from driftloop.command_line import load_settings_or_exit
 from driftloop.drift.distances import DISTANCES
 from driftloop.drift.prepared_profile import PreparedProfile, stretch_rows
@@ -101,11 +102,25 @@ def _nearest_stretch(profile: DriftProfile, reference: pd.DataFrame, window: pd.
     return stretch_rows(profile, reference)[score.spans[0].stretch].reset_index(drop=True)
 
 
+def _erasures_in(tombstones: Tombstones, key: ReportKey) -> set[str]:
+    """Return the ids of the erasures that have something in a report's window."""
+    window = Window.parse(key.window)
+    return {erasure.id for erasure in tombstones.current() if erasure.in_window(window)}
+
+
 def render_and_store(store: ObjectStore, key: ReportKey, policy: FeaturePolicy = ALL_KEPT) -> str:
     """Render and store a report unless the store has it; return its path. Raises what :func:`load_rows` raises."""
-    if not store.exists(key.path):
+    if store.exists(key.path):
+        return key.path
+    tombstones = Tombstones(store, max_age_seconds=0)
+    present = _erasures_in(tombstones, key)
+    while True:
         reference, window = load_rows(store, key, policy)
-        store.write(key.path, render_html(reference, window, key).encode())
+        page = render_html(reference, window, key).encode()
+        before, present = present, _erasures_in(tombstones, key)
+        if present == before:
+            break
+    store.write(key.path, page)
     return key.path
 
 

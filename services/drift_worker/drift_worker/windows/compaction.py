@@ -1,6 +1,8 @@
-"""Keep the archive small beside the work: merge old slices, and delete what is older than is wanted.
+"""Keep the archive in order beside the work.
 
-See :mod:`driftloop.archive.merging` and :mod:`driftloop.archive.retention`.
+Old slices are merged, what is older than is wanted is deleted, and rows that are erased are removed wherever they have
+come back; see :mod:`driftloop.archive.merging`, :mod:`driftloop.archive.retention` and
+:mod:`driftloop.archive.erasing`.
 """
 
 import threading
@@ -10,6 +12,8 @@ from datetime import date, datetime
 import structlog
 
 from drift_worker import metrics
+from driftloop.archive.erasing import FileEraser
+from driftloop.archive.erasures import Tombstones
 from driftloop.archive.layout import ArchivedFile, total_size
 from driftloop.archive.merging import (
     DEFAULT_LIMITS,
@@ -47,6 +51,7 @@ class Compactor:
         limits: MergeLimits = DEFAULT_LIMITS,
         retention_days: Mapping[str, int] = {},
         clock: Callable[[], datetime] = now,
+        tombstones: Tombstones | None = None,
     ) -> None:
         """Start without partitions.
 
@@ -56,12 +61,15 @@ class Compactor:
             limits: How many slices make a merged file full.
             retention_days: For how many days rows are kept, by topic; those of other topics are kept for ever.
             clock: Returns the time.
+            tombstones: Says which rows are erased; by default this looks itself.
         """
         self._store = store
         self._kept_slices = kept_slices
         self._limits = limits
         self._retention_days = retention_days
         self._clock = clock
+        self._tombstones = tombstones or Tombstones(store)
+        self._eraser = FileEraser(store)
         self._lock = threading.Lock()
         self._final_before: dict[Partition, int] = {}
         self._closed: dict[Partition, int] = {}
@@ -90,10 +98,14 @@ class Compactor:
         self._awaiting_commit, self._closed = self._closed, {}
 
     def run_pass(self, on_progress: Callable[[], None]) -> None:
-        """Delete what has expired of each partition, then merge what can be. Raises :class:`StorageUnavailable`."""
+        """Delete what has expired of each partition and what is erased, then merge what can be.
+
+        Raises :class:`StorageUnavailable`.
+        """
         remove_abandoned_folders()
         for partition in list(self._final_before):
             self._delete_expired(partition)
+            self._eraser.run(*partition, self._tombstones.current(), on_progress)
             while self._merge_next(partition):
                 on_progress()
         on_progress()

@@ -1,0 +1,223 @@
+"""Which rows of predictions and outcomes an erasure is about: by id, by key, or by a condition on columns."""
+
+import json
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from driftloop.errors import InvalidInput
+from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN
+from driftloop.privacy import NO_PRIVACY, Privacy, hash_value
+from driftloop.storage.duckdb_sql import Connection, connect
+
+MEMORY_MB = 512
+HASH_FUNCTION = "hashed"
+"""A function in conditions: the hash of a text, as private columns have it."""
+NUMBER_COLUMN = "__number"
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Condition:
+    """A condition on columns in DuckDB's SQL, such as ``customer = 'x' AND amount > 100``."""
+
+    def __init__(
+        self, text: str, types: Mapping[str, pa.DataType], scratch: Path, privacy: Privacy = NO_PRIVACY
+    ) -> None:
+        """Parse the condition and check it against the columns that there are.
+
+        Args:
+            text: The condition.
+            types: The types of all columns of the archive, by name.
+            scratch: A folder for what does not fit into memory.
+            privacy: Its hash key is that of the function ``hashed``.
+
+        Raises:
+            InvalidInput: It is no condition on these columns; the message is DuckDB's.
+        """
+        self._text = text
+        self._types = types
+        self._lock = threading.Lock()
+        self._context = connect(scratch, MEMORY_MB)
+        self._connection: Connection = self._context.__enter__()
+        if privacy.hash_key:
+            self._connection.create_function(
+                HASH_FUNCTION, lambda value: hash_value(privacy.hash_key, value), ["VARCHAR"], "VARCHAR"
+            )
+        self.columns = self._used_columns()
+        self.mask(pa.table({name: pa.array([], kind) for name, kind in types.items()}))
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._context.__exit__(None, None, None)
+
+    def mask(self, rows: pa.Table) -> Mask:
+        """Return which rows fulfil the condition; a column that they do not have is NULL in all of them."""
+        columns = {name: _column(rows, name, kind) for name, kind in self._types.items() if name in self.columns}
+        numbered = pa.table({**columns, NUMBER_COLUMN: pa.array(range(len(rows)), pa.int64())})
+        found = np.zeros(len(rows), bool)
+        query = f"SELECT {NUMBER_COLUMN} FROM rows WHERE (\n{self._text}\n)"  # noqa: S608  # the operator's own
+        try:
+            with self._lock:  # files are searched in several threads
+                self._connection.register("rows", numbered)
+                found[self._connection.execute(query).fetchnumpy()[NUMBER_COLUMN]] = True
+        except duckdb.Error as error:
+            raise InvalidInput(f"--where: {error}") from error
+        return found
+
+    def _used_columns(self) -> list[str]:
+        query = f"SELECT 1 FROM rows WHERE (\n{self._text}\n)"  # noqa: S608  # it is only parsed
+        try:
+            (text,) = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0]
+        except duckdb.Error as error:
+            raise InvalidInput(f"--where: {error}") from error
+        parsed = json.loads(text)
+        if parsed["error"]:
+            raise InvalidInput(f"--where: {parsed['error_message']}")
+        named = {name.lower() for name in _names(parsed)}
+        return [name for name in self._types if name.lower() in named or "*" in named]
+
+
+def _names(node: Any) -> Iterable[str]:
+    """Yield the names of columns in a parsed statement; ``*`` stands for all."""
+    if isinstance(node, list):
+        for each in node:
+            yield from _names(each)
+    elif isinstance(node, dict):
+        if node.get("class") == "COLUMN_REF":
+            yield from node["column_names"]
+        elif node.get("class") == "STAR":
+            yield "*"
+        for each in node.values():
+            yield from _names(each)
+
+
+def _column(rows: pa.Table, name: str, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    if name not in rows.column_names:
+        return pa.nulls(len(rows), kind)
+    column = rows[name]
+    return column if column.type == kind else column.cast(kind, safe=False)
+
+
+def common_types(schemas: Iterable[pa.Schema]) -> dict[str, pa.DataType]:
+    """Return a type for each column of files that may differ: integers with floats are floats, other mixtures text."""
+    found: dict[str, set[pa.DataType]] = {}
+    for schema in schemas:
+        for column in schema:
+            found.setdefault(column.name, set()).add(column.type)
+    types = {}
+    for name, kinds in found.items():
+        known = {kind for kind in kinds if not pa.types.is_null(kind)}
+        if len(known) <= 1:
+            types[name] = next(iter(known), pa.string())
+        elif all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in known):
+            types[name] = pa.float64()
+        else:
+            types[name] = pa.string()
+    return types
+
+
+@dataclass(frozen=True)
+class PredictionSelection:
+    """The rows of predictions that are looked for."""
+
+    ids: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+    condition: Condition | None = None
+    model: str | None = None
+    """The only model; ``None`` for all."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that :meth:`mask` needs, of those that there are."""
+        return [ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, *(self.condition.columns if self.condition else ())]
+
+    @cached_property
+    def sorted_values(self) -> dict[str, Sequence[str]]:
+        """By column, sorted values of which a row has one; none if it is not known."""
+        return {name: sorted(values) for name, values in ((ID_COLUMN, self.ids), (KEY_COLUMN, self.keys)) if values}
+
+    def mask(self, rows: pa.Table) -> Mask:
+        """Return which rows are meant."""
+        found = np.zeros(len(rows), bool)
+        if self.ids:
+            found |= is_in(rows, ID_COLUMN, self.ids)
+        if self.keys:
+            found |= is_in(rows, KEY_COLUMN, self.keys)
+        if self.condition is not None:
+            found |= self.condition.mask(rows)
+        return found if self.model is None else found & is_in(rows, MODEL_COLUMN, [self.model])
+
+
+KeyedRow = tuple[int, str, int]
+"""Time in nanoseconds since 1970, id and row number of a row with a key."""
+
+
+@dataclass(frozen=True)
+class OutcomeSelection:
+    """The outcomes that are erased: of erased rows, and those that name what was asked for."""
+
+    ids: frozenset[str] = frozenset()
+    """Ids that were asked for: all outcomes with one, also if its prediction is gone."""
+    keys: frozenset[str] = frozenset()
+    """The same of keys."""
+    model: str | None = None
+    """The only model of keys; ``None`` for all."""
+    rows: frozenset[tuple[str, int]] = frozenset()
+    """Ids and row numbers of erased rows."""
+    rows_of_keys: Mapping[tuple[str, str], list[KeyedRow]] = field(default_factory=dict)
+    """By model and key of erased rows, all rows of that key, in the order of time."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that :meth:`mask` needs."""
+        return [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN]
+
+    @cached_property
+    def sorted_values(self) -> dict[str, Sequence[str]]:
+        """By column, sorted values of which an outcome has one."""
+        ids = {*self.ids, *(event_id for event_id, _ in self.rows)}
+        keys = {*self.keys, *(key for _, key in self.rows_of_keys)}
+        return {name: sorted(values) for name, values in ((ID_COLUMN, ids), (KEY_COLUMN, keys)) if values}
+
+    def mask(self, rows: pa.Table) -> Mask:
+        """Return which outcomes are meant."""
+        found = np.zeros(len(rows), bool)
+        if self.ids:
+            found |= is_in(rows, ID_COLUMN, self.ids)
+        if self.keys:
+            named = is_in(rows, KEY_COLUMN, self.keys)
+            found |= named if self.model is None else named & is_in(rows, MODEL_COLUMN, [self.model])
+        candidates = np.zeros(len(rows), bool)
+        for name, values in self.sorted_values.items():
+            candidates |= is_in(rows, name, values)
+        for index in np.flatnonzero(candidates & ~found):
+            outcome = {name: rows[name][int(index)] for name in self.columns}
+            found[index] = self._is_of_erased_row(outcome)
+        return found
+
+    def _is_of_erased_row(self, outcome: Mapping[str, pa.Scalar]) -> bool:
+        """Return whether an outcome belongs to an erased row: by its id, or as the last row of its key before it."""
+        event_id, row = outcome[ID_COLUMN].as_py(), outcome[ROW_COLUMN].as_py()
+        if event_id is not None:
+            return (event_id, row) in self.rows
+        of_key = self.rows_of_keys.get((outcome[MODEL_COLUMN].as_py(), outcome[KEY_COLUMN].as_py()), [])
+        before = [each for each in of_key if each[0] <= outcome[TIME_COLUMN].value]
+        return bool(before) and before[-1][1:] in self.rows
+
+
+def is_in(rows: pa.Table, column: str, values: Collection[str]) -> Mask:
+    """Return which rows have one of some values in a column, which may be missing."""
+    if column not in rows.column_names or pa.types.is_null(rows[column].type):
+        return np.zeros(len(rows), bool)
+    mask: Mask = pc.is_in(rows[column], pa.array(list(values), pa.string())).to_numpy()
+    return mask

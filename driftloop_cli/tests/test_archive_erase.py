@@ -1,0 +1,345 @@
+"""Erasing predictions and outcomes, on an in-memory broker and a store in a folder."""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from driftloop.archive import erasures
+from driftloop.archive.erasures import Erasure, Tombstones
+from driftloop.archive.file_metadata import DAY_KEY
+from driftloop.archive.layout import list_files, list_slices, slice_path
+from driftloop.archive.tables import outcomes_table, predictions_table
+from driftloop.errors import InvalidInput, StorageUnavailable
+from driftloop.events import Event, Outcome, Prediction, Window, derived_event_id
+from driftloop.kafka.codec import Message, decode_record, encode
+from driftloop.kafka.dead_letters import to_dead_letter
+from driftloop.privacy_settings import SourcePrivacySettings
+from driftloop.settings import RegistrySettings, StorageSettings
+from driftloop.storage.object_store import ObjectStore
+from driftloop_cli.archive import erase_copies
+from driftloop_cli.archive.erase import Eraser, Request
+from driftloop_cli.archive.erase_copies import find_datasets, find_references
+from driftloop_cli.main import app
+from driftloop_cli.settings import StorageCliSettings
+from tests.support.fake_kafka import KAFKA, FakeBroker
+from tests.support.folder_store import folder_store
+
+BEGIN = datetime.now(UTC) - timedelta(days=2)
+EVENTS, ARCHIVED, PER_SLICE = 12, 9, 3
+KEY = "somebody-5d1e"
+"""The key of a row of the events 1, 4, 7 and 10; of these, 10 is not archived."""
+
+
+class System:
+    """An archive with three slices of predictions, and topics with more than these."""
+
+    def __init__(self, folder: Path, broker: FakeBroker) -> None:
+        self.broker = broker
+        self.store = folder_store(folder)
+        self.settings = StorageCliSettings(
+            kafka=KAFKA, registry=RegistrySettings(model="m"), storage=StorageSettings(url=folder.as_uri())
+        )
+        self.predictions = [self._prediction(number) for number in range(EVENTS)]
+        self.outcomes = [
+            outcome
+            for number, event in enumerate(self.predictions)
+            for outcome in (
+                Outcome(time=event.time + timedelta(minutes=1), prediction_id=event.id, index=0, outcome=1),
+                Outcome(time=event.time + timedelta(minutes=2), model="m", key=f"other-{number}", outcome=0),
+                Outcome(time=event.time + timedelta(minutes=3), model="m", key=KEY, outcome=0),
+            )
+        ]
+        self._publish("predictions", self.predictions, ARCHIVED, predictions_table)
+        self._publish("outcomes", self.outcomes, 3 * ARCHIVED, outcomes_table)
+
+    def _prediction(self, number: int) -> Prediction:
+        time = BEGIN + timedelta(hours=number)
+        return Prediction(
+            id=derived_event_id(time, str(number)),
+            time=time,
+            model="m" if number != 7 else "another",
+            version="1",
+            features={"x": [float(number), number + 0.5], "who": [f"p{number}", "both"]},
+            predictions=[0.1, 0.2],
+            keys=[f"other-{number}", KEY if number % 3 == 1 else None],
+            context={"agent": [f"a{number}", "same"]},
+        )
+
+    def _publish(self, topic: str, events: Sequence[Event], archived: int, to_table: Callable[..., pa.Table]) -> None:
+        for event in events:
+            self.broker.append(topic, encode(event, "test"), timestamp=event.time.timestamp() + 1)
+        for first in range(0, archived, PER_SLICE):
+            window = Window(topic=topic, partition=0, first_offset=first, last_offset=first + PER_SLICE - 1)
+            table = to_table(events[first : first + PER_SLICE], range(first, first + PER_SLICE))
+            day = {DAY_KEY: BEGIN.date().isoformat()}
+            self.store.write_parquet(slice_path(window), table.replace_schema_metadata(day))
+
+    def erase(self, **request: Any) -> Erasure:
+        eraser = Eraser(self.settings, lambda _: None)
+        found = eraser.find(Request(**request), "me@here", "asked to")
+        return eraser.erase(found) if found.partitions else found
+
+    def archived(self, topic: str) -> pd.DataFrame:
+        return pd.concat([self.store.read_parquet(file.path) for file in list_files(self.store, topic)])
+
+    def rows(self) -> set[tuple[int, int]]:
+        """Return offset and row of the archived rows of predictions."""
+        rows = self.archived("predictions")
+        return set(zip(rows["_offset"].astype(int), rows["_row"].astype(int), strict=True))
+
+    def seen(self, topic: str) -> dict[int, Event]:
+        """Return by offset what readers of a topic see."""
+        tombstones = Tombstones(self.store)
+        records = self.broker.messages(topic)
+        left = {record.offset: tombstones.event_left(record, decode_record(record)) for record in records}
+        return {offset: event for offset, event in left.items() if event is not None}
+
+
+ALL_ROWS = {(offset, row) for offset in range(ARCHIVED) for row in range(2)}
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    broker = FakeBroker(monkeypatch, {"predictions": 1, "outcomes": 1, "predictions.dlq": 1, "outcomes.dlq": 1})
+    return System(tmp_path / "store", broker)
+
+
+def test_prediction_is_erased_by_id_with_its_outcomes(system: System) -> None:
+    erasure = system.erase(ids=frozenset([system.predictions[4].id]))
+    assert system.rows() == ALL_ROWS - {(4, 0), (4, 1)}
+    left = set(system.archived("outcomes")["_offset"].astype(int))
+    # By its id; by the key of its first row; and by that of its second one, until the next prediction of this key.
+    assert set(range(3 * ARCHIVED)) - left == {12, 13, 14, 17, 20, 23, 26}
+    assert {offset for offset in range(EVENTS) if offset not in system.seen("predictions")} == {4}
+    assert set(range(3 * EVENTS)) - set(system.seen("outcomes")) == {12, 13, 14, 17, 20, 23, 26, 29}
+    assert erasure.counts["predictions"].model_dump() == {"archived_rows": 2, "unarchived_rows": 0, "messages": 1}
+    assert erasure.counts["outcomes"].model_dump() == {"archived_rows": 7, "unarchived_rows": 1, "messages": 8}
+    assert erasure.done_at is not None
+
+
+def test_prediction_that_is_not_archived_yet_is_erased(system: System) -> None:
+    system.erase(ids=frozenset([system.predictions[11].id]))
+    assert system.rows() == ALL_ROWS
+    assert 11 not in system.seen("predictions")
+    assert set(range(3 * EVENTS)) - set(system.seen("outcomes")) == {33, 34}
+
+
+def test_rows_are_erased_by_key_everywhere(system: System) -> None:
+    system.store.write("reports/m/1/predictions-0-000000000003-000000000005.html", KEY.encode())
+    system.store.write("reports/m/1/predictions-0-000000000009-000000000011.html", KEY.encode())
+    system.store.write("reports/m/1/predictions-0-000000000020-000000000021.html", b"another")
+    system.erase(keys=frozenset([KEY]))
+    assert system.rows() == ALL_ROWS - {(1, 1), (4, 1), (7, 1)}
+    for path in system.store.list_paths(""):
+        content = system.store.read(path)
+        assert KEY.encode() not in content, path
+        if path.endswith(".parquet"):
+            assert KEY not in system.store.read_parquet(path).to_csv(), path
+    left = system.seen("predictions")[10]
+    assert isinstance(left, Prediction)
+    assert left.keys == ["other-10", None]
+    assert left.features["x"] == [10.0, None]
+    assert all(isinstance(event, Outcome) and event.key != KEY for event in system.seen("outcomes").values())
+    assert system.store.list_paths("reports/") == ["reports/m/1/predictions-0-000000000020-000000000021.html"]
+
+
+def test_only_rows_of_one_model_are_erased(system: System) -> None:
+    system.erase(keys=frozenset([KEY]), model="another")
+    assert system.rows() == ALL_ROWS - {(7, 1)}
+    assert set(system.archived("outcomes")["_offset"].astype(int)) == set(range(3 * ARCHIVED))
+
+
+def test_rows_are_erased_by_a_condition(system: System) -> None:
+    erasure = system.erase(condition="x >= 3.5 AND who = 'both' AND _context->>'$.agent' = 'same'")
+    assert system.rows() == {(offset, row) for offset, row in ALL_ROWS if not (row == 1 and offset >= 3)}
+    assert sorted(erasure.request.columns) == ["_context", "who", "x"]
+    assert "same" not in erasure.model_dump_json()
+    left = system.seen("predictions")[10]
+    assert isinstance(left, Prediction)
+    assert left.features["x"] == [10.0, None]
+    assert erasure.counts["predictions"].unarchived_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [("nobody = 1", "nobody"), ("x >", "syntax error"), ("x = 'a'", "Could not convert")],
+)
+def test_bad_condition_is_refused_with_the_words_of_duckdb(system: System, condition: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        system.erase(condition=condition)
+
+
+def test_message_that_was_published_twice_is_erased_twice(system: System) -> None:
+    """The archive has it once; read again from the beginning, the copy would be archived."""
+    offset = system.broker.append("predictions", encode(system.predictions[4], "test"))
+    for request in ({"condition": "x = 4.5"}, {"ids": frozenset([system.predictions[4].id])}):
+        system.erase(**request)
+        seen = [system.seen("predictions").get(each) for each in (4, offset)]
+        assert seen[0] == seen[1]
+    assert seen == [None, None]
+
+
+def test_second_run_finds_nothing(system: System) -> None:
+    system.erase(keys=frozenset([KEY]))
+    before = system.store.list_objects("")
+    again = system.erase(keys=frozenset([KEY]))
+    assert again.partitions == []
+    assert system.store.list_objects("") == before
+    assert len(erasures.read_all(system.store)) == 1
+
+
+def test_interrupted_run_is_finished_by_the_next_one(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = system.store.write.__func__  # type: ignore[attr-defined]
+    left = [11]  # the erasure, nine files of outcomes, and one of predictions
+
+    def fail_after_a_while(store: ObjectStore, path: str, content: bytes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise StorageUnavailable("away")
+        write(store, path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "write", fail_after_a_while)
+        with pytest.raises(StorageUnavailable):
+            system.erase(keys=frozenset([KEY]))
+    assert len(system.rows() & {(1, 1), (4, 1), (7, 1)}) == 2
+    eraser = Eraser(system.settings, lambda _: None)
+    for unfinished in eraser.unfinished():
+        eraser.erase(unfinished)
+    assert system.rows() == ALL_ROWS - {(1, 1), (4, 1), (7, 1)}
+    assert eraser.unfinished() == []
+
+
+def test_dead_letters_are_erased(system: System) -> None:
+    record = system.broker.messages("predictions")[4]
+    letter = to_dead_letter(record, ValueError("once unknown"), 900_000)
+    system.broker.append("predictions.dlq", letter)
+    system.broker.append("predictions.dlq", Message(b"k", b"{broken " + KEY.encode(), letter.headers))
+    system.broker.append("predictions.dlq", Message(b"k", b"{broken", letter.headers))
+    erasure = system.erase(keys=frozenset([KEY]))
+    (part,) = [part for part in erasure.partitions if part.topic == "predictions.dlq"]
+    assert part.events == [(0, 1)]
+
+
+def test_hashed_keys_and_those_from_before_are_erased(system: System) -> None:
+    privacy = SourcePrivacySettings(keys="hash", hash_key=SecretStr("k" * 40))
+    hashed = privacy.privacy.treat_key(KEY)
+    assert hashed != KEY
+    rows = system.store.read_table(list_slices(system.store, "predictions")[0].path)
+    keys = pa.array([hashed, *rows["_key"].to_pylist()[1:]])
+    path = list_slices(system.store, "predictions")[0].path
+    number = rows.column_names.index("_key")
+    system.store.write_parquet(path, rows.set_column(number, "_key", keys))
+    system.settings = system.settings.model_copy(update={"privacy": privacy})
+    system.erase(keys=frozenset([KEY]))
+    assert system.rows() == ALL_ROWS - {(0, 0), (1, 1), (4, 1), (7, 1)}
+    system.erase(condition=f"_key = hashed('{KEY}') OR _key = 'other-3'")
+    assert system.rows() == ALL_ROWS - {(0, 0), (1, 1), (4, 1), (7, 1), (3, 0)}
+
+
+def test_tombstone_lasts_as_long_as_any_topic_has_the_message(system: System) -> None:
+    erasure = system.erase(ids=frozenset([system.predictions[0].id]))
+    assert erasure.respected_until is not None
+    assert timedelta(days=14) < erasure.respected_until - datetime.now(UTC) < timedelta(days=16)
+    system.broker.configs["outcomes", "retention.ms"] = "-1"
+    erasure = system.erase(ids=frozenset([system.predictions[1].id]))
+    assert erasure.respected_until is None
+    assert erasure.path.startswith("erasures/until=9999-12-31/")
+
+
+def test_dataset_versions_and_references_with_copies_are_named(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = pd.to_datetime([event.time for event in system.predictions for _ in range(2)])
+    copies = pd.DataFrame(
+        {
+            "at": times,
+            "x": np.array([cell for event in system.predictions for cell in event.features["x"]], np.float32),
+            "who": [cell for event in system.predictions for cell in event.features["who"]],
+            "target": 1,
+        }
+    )
+    system.store.write_parquet("datasets/files/md5/aa/11", copies)
+    system.store.write_parquet("datasets/files/md5/bb/22", copies.assign(at=times + timedelta(seconds=1)))
+    system.store.write_parquet("datasets/files/md5/cc/33", copies.assign(x=-1.0))
+    system.store.write("datasets/files/md5/dd/44", b"a,b\n1,2\n")
+    reference = pd.concat([copies[["x", "who"]]] * 2).assign(_prediction=0.5)
+    system.store.write_parquet("references/m/3/run/rows.parquet", reference)
+    monkeypatch.setattr(erase_copies, "trained_versions", lambda *_: {"aa11": [("m", "3")]})
+    erasure = system.erase(keys=frozenset([KEY]))
+    (dataset,) = erasure.datasets
+    assert (dataset.md5, dataset.rows, dataset.versions) == ("aa11", 4, ["m/3"])
+    (found,) = erasure.references
+    assert (found.path, len(found.positions)) == ("references/m/3/run/rows.parquet", 4)
+    left = system.store.read_parquet("references/m/3/run/rows.parquet")
+    assert len(left) == 2 * len(copies) - 4
+    assert (left["x"] == 4.5).sum() == 1
+
+
+def test_no_dataset_is_read_when_nothing_was_found(system: System) -> None:
+    assert find_datasets(system.store, pa.table({}), lambda *_: None) == []
+    assert find_references(system.store, pa.table({}), []) == []
+
+
+@pytest.fixture
+def run(system: System, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setenv("DRIFTLOOP_STORAGE__URL", system.settings.storage.url)
+    monkeypatch.setenv("DRIFTLOOP_KAFKA__BOOTSTRAP_SERVERS", "fake:9092")
+    monkeypatch.setenv("DRIFTLOOP_REGISTRY__MODEL", "m")
+    return lambda *arguments, **options: CliRunner().invoke(app, ["archive", *arguments], **options)
+
+
+def test_dry_run_changes_nothing_and_prints_no_key(system: System, run: Callable[..., Any]) -> None:
+    before = system.store.list_objects("")
+    done = run("erase", "--keys-from", "-", "--reason", "asked to", "--dry-run", input=f"{KEY}\n")
+    assert done.exit_code == 0, done.output
+    assert KEY not in done.output
+    assert "dry run: nothing is erased" in done.output
+    assert system.store.list_objects("") == before
+
+
+def test_command_erases_and_the_audit_log_says_so(system: System, run: Callable[..., Any], tmp_path: Path) -> None:
+    refused = run("erase", "--key", KEY, "--reason", "asked to")
+    assert refused.exit_code == 2
+    assert "--yes" in refused.output
+    file = tmp_path / "keys"
+    file.write_text(f"{KEY}\n\nanother\n")
+    done = run("erase", "--keys-from", str(file), "--reason", "asked to", "--by", "Ann", "--yes", "--json")
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert facts["erased"]
+    assert facts["counts"]["predictions"]["archived_rows"] == 3
+    assert KEY not in done.output
+    assert system.rows() == ALL_ROWS - {(1, 1), (4, 1), (7, 1)}
+    again = run("erase", "--keys-from", str(file), "--reason", "asked to", "--yes")
+    assert (again.exit_code, again.stdout) == (0, "nothing was found\n")
+    listed = json.loads(run("erasures", "--json").stdout)["erasures"]
+    assert [(each["requested_by"], each["request"]["values"]) for each in listed] == [("Ann", 2)]
+    assert "Ann" in run("erasures").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "say what to erase"),
+        (("--id", "a", "--key", "b"), "say what to erase"),
+        (("--keys-from", "/nowhere/keys"), "cannot be read"),
+        (("--where", "nobody = 1"), "nobody"),
+    ],
+)
+def test_bad_options_are_refused(run: Callable[..., Any], arguments: Sequence[str], message: str) -> None:
+    done = run("erase", *arguments, "--reason", "asked to", "--yes")
+    assert done.exit_code == 2
+    assert message in done.output
+    assert run("erase", "--id", "a", "--yes").exit_code == 2
+
+
+def test_day_of_the_archive_is_in_the_past() -> None:
+    assert BEGIN.date() < date.today()  # rows of a later day than the erasure would stay
