@@ -131,6 +131,10 @@ class ObjectStore:
         """Read the Parquet file at ``path``, or some of its columns, or rows that match all filters, as a table."""
         return pq.read_table(pa.BufferReader(self.read(path)), columns=columns, filters=filters)
 
+    def list_paths(self, prefix: str) -> list[str]:
+        """List the paths that start with ``prefix``, sorted."""
+        return [found.path for found in self.list_objects(prefix)]
+
     def list_objects(self, prefix: str) -> list[StoredObject]:
         """List the objects whose path starts with ``prefix``, sorted, also those in folders below it."""
         folder, _, name = prefix.rpartition("/")
