@@ -35,6 +35,7 @@ DAYS = 10
 """Before now, over which the slices are spread."""
 WRITERS = 8
 REQUESTS_PER_SECOND, CONNECTIONS = 20, 4
+MIN_EVENTS = 30
 GONE_SECONDS = 120
 
 
@@ -47,15 +48,17 @@ def make_archive(system: System, load: Load, slices: int) -> None:
         slices: The number of slices of each topic.
     """
     store = ObjectStore(system.stack.storage)
+
+    def consumed() -> bool | None:
+        name = "driftloop_consumed_events_total"
+        return all(system.metric("drift_worker", name, topic=each) > MIN_EVENTS for each in system.audit.topics) or None
+
+    def archived() -> bool | None:
+        return reader.is_caught_up(system.stack.kafka, system.worker_group, system.audit.topics) or None
+
     with load.steady(REQUESTS_PER_SECOND, CONNECTIONS, 1):
-        wait_until(
-            lambda: all(list_slices(store, topic) for topic in system.audit.topics) or None, "there are slices", 120
-        )
-    wait_until(
-        lambda: reader.is_caught_up(system.stack.kafka, system.worker_group, system.audit.topics) or None,
-        "the worker has read all",
-        GONE_SECONDS,
-    )
+        wait_until(consumed, "events of each topic are consumed", GONE_SECONDS)
+    wait_until(archived, "all events are archived", GONE_SECONDS)
     system.stop("drift_worker")
     with admin_client(system.stack.kafka) as admin, ThreadPoolExecutor(WRITERS) as writers:
         for topic in system.audit.topics:
