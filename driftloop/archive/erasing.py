@@ -22,7 +22,7 @@ import structlog
 from driftloop.archive.erasures import Erasure, positions_of
 from driftloop.archive.file_metadata import parse_day
 from driftloop.archive.layout import WRITTEN_AT_KEY, ArchivedFile, list_all_merged, list_slices
-from driftloop.events import ID_COLUMN, OFFSET_COLUMN, ROW_COLUMN, event_id_time
+from driftloop.events import ID_COLUMN, OFFSET_COLUMN, ROW_COLUMN, Window, event_id_time
 from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -108,29 +108,29 @@ class FileEraser:
 def _find(source: pq.ParquetFile, file: ArchivedFile, erasures: Iterable[Erasure]) -> npt.NDArray[np.bool_]:
     names = [name for name in POSITION_COLUMNS if name in source.schema_arrow.names]
     day = file.day or parse_day(source.schema_arrow.metadata)
-    return erased_mask(source.read(columns=names), file, erasures, day)
+    return erased_mask(source.read(columns=names), file.window, erasures, day)
 
 
 def erased_mask(
-    table: pa.Table, file: ArchivedFile, erasures: Iterable[Erasure], day: date | None
+    table: pa.Table, window: Window, erasures: Iterable[Erasure], day: date | None = None
 ) -> npt.NDArray[np.bool_]:
-    """Return which rows of a file are erased.
+    """Return which archived rows of a window are erased.
 
     Rows of a topic that was made again have the same offsets. They are of a later day than the erasure, or have ids
     that were made after it.
 
     Args:
         table: Ids, offsets and row numbers.
-        file: The file.
+        window: The window, which may have more rows.
         erasures: What was erased.
-        day: The day on which the file's first message reached the topic; ``None`` if it is not known.
+        day: The day on which the first message of their file reached the topic; ``None`` if it is not known.
     """
     positions = positions_of(table)
     found = np.zeros(len(table), bool)
     for erasure in erasures:
         if day is not None and day > erasure.latest_message.astimezone(UTC).date():
             continue
-        for part in erasure.in_window(file.window):
+        for part in erasure.in_window(window):
             for index in np.flatnonzero(part.mask(*positions) & ~found):
                 made_at = event_id_time(table[ID_COLUMN][int(index)].as_py() or "")
                 found[index] = made_at is None or made_at <= erasure.latest_message

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
 import pandas as pd
+import pyarrow as pa
 
 from drift_worker.settings import DriftWorkerSettings
 from drift_worker.verdicts.comparable_reference import load_comparable_reference
 from drift_worker.verdicts.scored_rows import comparable_rows
 from drift_worker.windows import archive
-from driftloop.archive.erasures import Tombstones
+from driftloop.archive.erasing import POSITION_COLUMNS, erased_mask
+from driftloop.archive.erasures import Erasure, Tombstones
 from driftloop.command_line import load_settings_or_exit
 from driftloop.drift.distances import DISTANCES
 from driftloop.drift.prepared_profile import PreparedProfile, stretch_rows
@@ -61,11 +63,13 @@ class WindowNotArchived(InvalidInput):
     """The archive has no rows of the version in the window; they may have been deleted."""
 
 
-def load_rows(store: ObjectStore, key: ReportKey, policy: FeaturePolicy = ALL_KEPT) -> tuple[Reference, pd.DataFrame]:
+def load_rows(
+    store: ObjectStore, key: ReportKey, policy: FeaturePolicy = ALL_KEPT, erased: Sequence[Erasure] = ()
+) -> tuple[Reference, pd.DataFrame]:
     """Return the version's reference and its rows of the window, both with the reference's columns and types.
 
     Of the reference, only the rows of the stretch that the window is judged by are returned. A column that the window
-    does not have is empty, and one that ``policy`` does not allow to compare is left out.
+    does not have is empty, and one that ``policy`` does not allow to compare is left out, like rows that are erased.
 
     Raises:
         ReferenceUnavailable: The version has no reference that can be read.
@@ -80,6 +84,9 @@ def load_rows(store: ObjectStore, key: ReportKey, policy: FeaturePolicy = ALL_KE
             f"the archive has no window {key.window}: its rows are older than the archive keeps them "
             "(DRIFTLOOP_ARCHIVE__PREDICTION_RETENTION_DAYS), or were deleted"
         ) from error
+    if erased:  # and perhaps still in the files
+        positions = pa.Table.from_pandas(version_rows[list(POSITION_COLUMNS)], preserve_index=False)
+        version_rows = version_rows[~erased_mask(positions, Window.parse(key.window), erased)]
     if version_rows.empty:
         raise WindowNotArchived(f"window {key.window} has no rows of version {key.version} of {key.model}")
     kinds = reference.profile.kinds
@@ -102,10 +109,10 @@ def _nearest_stretch(profile: DriftProfile, reference: pd.DataFrame, window: pd.
     return stretch_rows(profile, reference)[score.spans[0].stretch].reset_index(drop=True)
 
 
-def _erasures_in(tombstones: Tombstones, key: ReportKey) -> set[str]:
-    """Return the ids of the erasures that have something in a report's window."""
+def _erasures_in(tombstones: Tombstones, key: ReportKey) -> dict[str, Erasure]:
+    """Return the erasures, by id, that have something in a report's window."""
     window = Window.parse(key.window)
-    return {erasure.id for erasure in tombstones.current() if erasure.in_window(window)}
+    return {erasure.id: erasure for erasure in tombstones.current() if erasure.in_window(window)}
 
 
 def render_and_store(store: ObjectStore, key: ReportKey, policy: FeaturePolicy = ALL_KEPT) -> str:
@@ -115,10 +122,10 @@ def render_and_store(store: ObjectStore, key: ReportKey, policy: FeaturePolicy =
     tombstones = Tombstones(store, max_age_seconds=0)
     present = _erasures_in(tombstones, key)
     while True:
-        reference, window = load_rows(store, key, policy)
+        reference, window = load_rows(store, key, policy, list(present.values()))
         page = render_html(reference, window, key).encode()
         before, present = present, _erasures_in(tombstones, key)
-        if present == before:
+        if present.keys() == before.keys():
             break
     store.write(key.path, page)
     return key.path
