@@ -13,7 +13,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from driftloop import archive
+from driftloop.archive import erasures
+from driftloop.archive.erasing import FileEraser
+from driftloop.archive.erasures import ErasedPartition, Erasure, ErasureRequest, Tombstones
 from driftloop.archive.layout import slice_path
+from driftloop.archive.merging import MergeLimits, choose_full, list_partition, merge_slices
 from driftloop.errors import InvalidInput, StorageUnavailable
 from driftloop.events import Window
 from driftloop.settings import StorageSettings, TopicsSettings
@@ -21,6 +26,7 @@ from driftloop.storage import azure_files, dvc
 from driftloop.storage.archive_files import download_topic
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import load_reference
+from tests.support.archived_slices import TOPIC, archive_slices, expected_ids, read_ids
 from tests.support.drift_windows import store_reference
 from tests.support.ports import reserve_ports
 from tests.support.waiting import wait_until
@@ -156,6 +162,34 @@ def test_archived_slice_is_downloaded_for_sql(store: ObjectStore, tmp_path: Path
     store.write_parquet(slice_path(window), frame)
     (file,) = download_topic(store, TopicsSettings().outcomes, tmp_path / "downloaded")
     pd.testing.assert_frame_equal(pd.read_parquet(file), frame)
+
+
+def test_archive_is_merged_erased_and_read(store: ObjectStore, settings: StorageSettings) -> None:
+    archive_slices(store, range(8))
+    files = list_partition(store, (TOPIC, 0))
+    limits = MergeLimits(slices=5)
+    chosen = choose_full(files.slices, limits)
+    assert [len(merged.slices.files) for merged in merge_slices(store, chosen, files.slices[5], limits)] == [5]
+    assert read_ids(store) == expected_ids(range(8))
+
+    of_merged, of_slice = 12, 63
+    erased = ErasedPartition.of_rows(TOPIC, 0, {of_merged: None, of_slice: None})
+    erasure = Erasure(
+        requested_by="somebody",
+        reason="asked to",
+        request=ErasureRequest(kind="id", values=2),
+        respected_until=None,
+        partitions=[erased],
+        counts={},
+    )
+    erasures.save(store, erasure)
+    known = Tombstones(store).current()
+    assert [file.rows for file in FileEraser(store).run(TOPIC, 0, known)] == [1, 1]
+    assert FileEraser(store).run(TOPIC, 0, known) == []
+    left = sorted({*expected_ids(range(8))} - {f"event-{of_merged}", f"event-{of_slice}"})
+    assert read_ids(store) == left
+    rows = archive.read(storage=settings, columns=["_id"], where="x >= 0")
+    assert sorted(rows["_id"].to_pylist()) == left
 
 
 def test_dataset_is_pulled_as_it_was_pushed(settings: StorageSettings, tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ def slice_rows(number: int) -> pd.DataFrame:
             "_id": [f"event-{offset}" for offset in offsets],
             "_row": 0,
             "_time": [pd.Timestamp(BEGIN + timedelta(hours=number, seconds=offset % ROWS)) for offset in offsets],
+            "_model": "m",
+            "_version": "1",
+            "_prediction": 0.5,
             "_offset": list(offsets),
             "x": [float(offset) for offset in offsets],
         }
