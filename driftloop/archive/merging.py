@@ -39,7 +39,7 @@ from driftloop.archive.layout import (
 )
 from driftloop.archive.partition_state import Partition
 from driftloop.archive.scratch import scratch_folder
-from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window
+from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window, now
 from driftloop.storage.duckdb_sql import SCAN_COLUMNS, connect, quote_literal, union_parquet_sql
 from driftloop.storage.object_store import ObjectStore
 
@@ -115,6 +115,11 @@ class PartitionFiles(NamedTuple):
         """
         latest = len(self.slices) - kept
         return [file for file in self.slices[: max(latest, 0)] if file.window.last_offset < final_before]
+
+    def after(self, merged: MergedSlices) -> "PartitionFiles":
+        """Return the files after the oldest slices were merged."""
+        added = ArchivedFile(merged.path, merged.slices.window, merged.size, now(), merged.slices.day)
+        return PartitionFiles(self.slices[len(merged.slices.files) :], [*self.merged, added], [])
 
 
 def list_partition(store: ObjectStore, partition: Partition) -> PartitionFiles:

@@ -9,7 +9,7 @@ datasets/                       DVC's remote
 mlflow/                         artifacts of the MLflow server
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -42,9 +42,15 @@ class ObjectStore:
     tried for up to a minute; that of S3 for two if the server accepts connections and does not answer.
     """
 
-    def __init__(self, storage: StorageSettings) -> None:
-        """Create the client, which connects on first use. See :func:`file_systems.open_file_system` for its errors."""
+    def __init__(self, storage: StorageSettings, on_answer: Callable[[], None] = lambda: None) -> None:
+        """Create the client, which connects on first use.
+
+        Args:
+            storage: The store; see :func:`file_systems.open_file_system` for the errors of its settings.
+            on_answer: Is called after each call that has succeeded, in the thread that has made it.
+        """
         self._url = storage.url
+        self._on_answer = on_answer
         self._files, self._prefix, self._modified_key, self._is_retriable = file_systems.open_file_system(storage)
 
     @contextmanager
@@ -59,6 +65,7 @@ class ObjectStore:
                         f"the object store {self._url} does not answer: {type(cause).__name__}: {cause}"
                     ) from error
             raise
+        self._on_answer()
 
     def require_answer(self, seconds: float = 10) -> Self:
         """Return the store itself if it answers in time: commands need not wait until a client has given up.

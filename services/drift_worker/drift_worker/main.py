@@ -65,7 +65,9 @@ def run_worker() -> None:
     app.include_router(operational_routes(health))
     store = ObjectStore(settings.storage)
     policy = settings.privacy.privacy.feature_policy
-    window_judge = WindowJudge(store, settings.window, worker_settings.max_references_mb, policy, health)
+    # A slice may take hundreds of requests. While they are answered, the loop makes progress.
+    loop_store = ObjectStore(settings.storage, health.heartbeat)
+    window_judge = WindowJudge(loop_store, settings.window, worker_settings.max_references_mb, policy, health)
     report_queue = ReportQueue(worker_settings.max_queued_reports, worker_settings.report_timeout_seconds)
     verdict_cache = VerdictCache(worker_settings.cached_verdicts)
     routes.mount(app, verdict_cache, report_queue, store, worker_settings.mlflow_url, policy)
@@ -77,12 +79,12 @@ def run_worker() -> None:
         tombstones=tombstones,
     )
     worker = Worker(
-        store=store,
+        store=loop_store,
         slicer=Slicer(settings.window, window_judge.window_length),
-        window_rows=WindowRows(store),
+        window_rows=WindowRows(loop_store),
         window_judge=window_judge,
-        quality_tracker=QualityTracker(store, settings.topics, settings.quality),
-        archive_cleaner=ArchiveCleaner(store, worker_settings.report_retention_days),
+        quality_tracker=QualityTracker(loop_store, settings.topics, settings.quality),
+        archive_cleaner=ArchiveCleaner(loop_store, worker_settings.report_retention_days),
         compactor=compactor,
         tombstones=tombstones,
         report_queue=report_queue,
@@ -96,7 +98,7 @@ def run_worker() -> None:
         ),
         settings.dead_letters,
         health,
-        ArchivedEnd(store, settings.kafka).find,
+        ArchivedEnd(loop_store, settings.kafka).find,
     )
     for task, follow in (
         ("verdict_cache", partial(follow_verdicts, verdict_cache, settings.kafka, settings.topics.drift)),

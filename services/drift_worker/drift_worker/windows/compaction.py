@@ -106,8 +106,7 @@ class Compactor:
         for partition in list(self._final_before):
             self._delete_expired(partition)
             self._eraser.run(*partition, self._tombstones.current(), on_progress)
-            while self._merge_next(partition):
-                on_progress()
+            self._merge(partition, on_progress)
         on_progress()
 
     def _delete_expired(self, partition: Partition) -> None:
@@ -122,24 +121,24 @@ class Compactor:
             delete_files(self._store, expired)
             record_expired(partition, expired, first_kept)
 
-    def _merge_next(self, partition: Partition) -> bool:
-        """Merge some slices of a partition; return whether there may be more."""
+    def _merge(self, partition: Partition, on_progress: Callable[[], None]) -> None:
+        """Merge what can be of a partition, which is listed once: a listing of thousands of slices takes seconds."""
         files = list_partition(self._store, partition)
         delete_files(self._store, files.leftovers)
         record_files(partition, files)
-        final_before = self._final_before.get(partition)
-        if final_before is None:  # revoked since
-            return False
-        final = files.final_slices(self._kept_slices, final_before)
-        chosen = choose_full(final, self._limits)
-        following = files.slices[len(chosen)] if len(chosen) < len(files.slices) else None
-        has_merged = False
-        for merged in merge_slices(
-            self._store, chosen, following, self._limits, lambda: partition in self._final_before
-        ):
-            record_merged(partition, merged)
-            has_merged = True
-        return has_merged
+        has_merged = True
+        while has_merged and (final_before := self._final_before.get(partition)) is not None:  # until it is revoked
+            chosen = choose_full(files.final_slices(self._kept_slices, final_before), self._limits)
+            following = files.slices[len(chosen)] if len(chosen) < len(files.slices) else None
+            has_merged = False
+            for merged in merge_slices(
+                self._store, chosen, following, self._limits, lambda: partition in self._final_before
+            ):
+                record_merged(partition, merged)
+                files = files.after(merged)
+                record_files(partition, files)
+                on_progress()
+                has_merged = True
 
 
 def record_files(partition: Partition, files: PartitionFiles) -> None:

@@ -15,6 +15,9 @@ from driftloop.storage.object_store import ObjectStore
 log = structlog.get_logger(__name__)
 
 
+LISTING_COST_FACTOR = 9  # the seconds between two listings for each second that one takes
+
+
 class RecentSlices:
     """The rows of the latest archived slices of a topic, a fixed number per partition. Each file is read once."""
 
@@ -80,7 +83,9 @@ class RecentSlices:
             windows = [*self._frames, *self._added]
         else:
             windows = [file.window for file in list_slices(self._store, self._topic)]  # the latest are never merged
-            self._next_listing = now + self._listing_interval_seconds
+            listed = time.monotonic()
+            # A tenth of the time at most, while there are thousands of slices that are not merged yet.
+            self._next_listing = listed + max(self._listing_interval_seconds, LISTING_COST_FACTOR * (listed - now))
         self._added = []
         return sorted(set(windows), key=lambda each: (each.partition, each.first_offset, each.last_offset))
 
