@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from pydantic import Field
 
 from driftloop.archive.erasures import Tombstones
-from driftloop.archive.layout import ArchivedFile, is_within, list_files
+from driftloop.archive.layout import ArchivedFile, files_since, is_within, list_files
 from driftloop.archive.lookup import find_rows
 from driftloop.archive.retention import first_archived_day, first_kept_day
 from driftloop.archive.settings import setting_name
@@ -242,7 +242,7 @@ def outcomes_of(
     """
     keys = {key for key in prediction.keys if key is not None} if prediction else set()
     since = (event_id_time(prediction_id) or datetime.fromtimestamp(0, UTC) + MAX_CLOCK_SKEW) - MAX_CLOCK_SKEW
-    files = [file for file in list_files(store, settings.topics.outcomes) if file.may_have_rows_since(since)]
+    files = files_since(list_files(store, settings.topics.outcomes), since)
     empty = pd.DataFrame(columns=OUTCOME_COLUMNS)
 
     def read(file: ArchivedFile) -> pd.DataFrame:

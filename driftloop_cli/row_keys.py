@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from driftloop.archive.erasures import Tombstones
-from driftloop.archive.layout import ArchivedFile, list_files
+from driftloop.archive.layout import ArchivedFile, files_since, list_files
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN, Prediction
 from driftloop.kafka import reader
 from driftloop.storage.object_store import ObjectStore
@@ -24,7 +24,7 @@ def rows_of_key(
 ) -> pd.DataFrame:
     """Return the rows of any model with a key, sorted by time: of slices archived since a time, and of open windows."""
     topic = settings.topics.predictions
-    files = [file for file in list_files(store, topic) if file.may_have_rows_since(since)]
+    files = files_since(list_files(store, topic), since)
     latest = sorted(files, key=lambda file: file.window.first_offset)[-MAX_FILES:]
 
     def read(file: ArchivedFile) -> pd.DataFrame:

@@ -58,16 +58,6 @@ class ArchivedFile(NamedTuple):
         """A time at which none of its rows had been in an older file: when a slice was written, or its day began."""
         return self.modified if self.day is None else datetime.combine(self.day, time.min, tzinfo=UTC)
 
-    def may_have_rows_since(self, since: datetime | None) -> bool:
-        """Return whether it may have rows of a time, which has a time zone, or later.
-
-        A row gets to the archive after its own time, but the clocks of who makes it and of the broker differ.
-        """
-        if since is None:
-            return True
-        at = since - MAX_CLOCK_SKEW
-        return self.modified >= at if self.day is None else self.day >= at.astimezone(UTC).date()
-
 
 def total_size(files: Iterable[ArchivedFile]) -> int:
     """Return the bytes of some files."""
@@ -117,6 +107,38 @@ def list_files(store: ObjectStore, topic: str) -> list[ArchivedFile]:
     listed, slices = with_first_times(store, list_all_merged(store, topic), slices)
     merged = without_covered(listed)
     return _sorted([*merged, *(file for file in slices if not is_covered(file, merged))])
+
+
+def files_since(files: Sequence[ArchivedFile], since: datetime | None) -> list[ArchivedFile]:
+    """Return the files of a topic that may have rows of a time, which has a time zone, or later.
+
+    A row gets to the archive after its own time, but the clocks of who makes it and of the broker differ. A merged file
+    also has rows of later days than its own: a slice is of the day of its first message, and may be open for days. It
+    has none that reached the topic after the first message of the file behind it.
+
+    Args:
+        files: All files of the topic, in order of partitions and offsets.
+        since: The time; ``None`` for all files.
+    """
+    if since is None:
+        return list(files)
+    at = since - MAX_CLOCK_SKEW
+    kept = []
+    behind: list[ArchivedFile] = []  # of the partition, with ascending beginnings from the last one to the first one
+    for file in reversed(files):
+        # What began earlier, and has later offsets, is of a topic that was deleted before this one was made.
+        while behind and (behind[-1].window.partition != file.window.partition or behind[-1].begin < file.begin):
+            behind.pop()
+        last = behind[-1] if behind else None
+        if _is_since(file, at) or (file.is_merged and (file.modified >= at if last is None else _is_since(last, at))):
+            kept.append(file)
+        behind.append(file)
+    return kept[::-1]
+
+
+def _is_since(file: ArchivedFile, at: datetime) -> bool:
+    """Return whether a slice was written, or the day of a merged file ends, at a time or later."""
+    return file.modified >= at if file.day is None else file.day >= at.astimezone(UTC).date()
 
 
 def list_files_of(store: ObjectStore, window: Window) -> list[ArchivedFile]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from driftloop.archive.layout import ArchivedFile, list_files
+from driftloop.archive.layout import ArchivedFile, files_since, list_files
 from driftloop.events import ID_COLUMN
 from driftloop.storage.object_store import ObjectStore
 
@@ -59,7 +59,7 @@ def find_rows(store: ObjectStore, topic: str, event_id: str, at: datetime | None
 def candidates(files: Sequence[ArchivedFile], at: datetime | None) -> list[ArchivedFile]:
     """Return the files that may have an event, the likeliest first."""
     possible = sorted(
-        (file for file in files if file.may_have_rows_since(at)),
+        files_since(files, at),
         key=lambda file: (file.begin, file.window.first_offset),
         reverse=at is None,
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from driftloop.archive.layout import ArchivedFile, list_files
+from driftloop.archive.layout import ArchivedFile, files_since, list_files
 from driftloop.errors import DriftloopError
 from driftloop.settings import TopicsSettings
 from driftloop.storage.object_store import ObjectStore
@@ -73,7 +73,7 @@ def download_topic(store: ObjectStore, topic: str, folder: Path, since: datetime
     folder.mkdir(parents=True, exist_ok=True)
     for _ in range(MAX_ATTEMPTS):
         listed = list_files(store, topic)
-        wanted = {PurePosixPath(file.path).name: file for file in listed if file.may_have_rows_since(since)}
+        wanted = {PurePosixPath(file.path).name: file for file in files_since(listed, since)}
         paths = {name: file.path for name, file in wanted.items()}
         missing = [file.path for name, file in wanted.items() if not _is_same(folder / name, file)]
         with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from driftloop.archive.layout import ArchivedFile, list_files
+from driftloop.archive.layout import ArchivedFile, files_since, list_files
 from driftloop.events import MODEL_COLUMN, TIME_COLUMN
 from driftloop.storage.archive_files import MAX_ATTEMPTS, MAX_PARALLEL_DOWNLOADS, ArchiveUnreadable
 from driftloop.storage.object_store import ObjectStore
@@ -76,7 +76,7 @@ def fetch_part(store: ObjectStore, topic: str, folder: Path, part: Part) -> Fetc
     folder.mkdir(parents=True, exist_ok=True)
     fetched: dict[str, _Fetched] = {}
     for _ in range(MAX_ATTEMPTS):
-        files = [file for file in list_files(store, topic) if file.may_have_rows_since(part.since)]
+        files = files_since(list_files(store, topic), part.since)
         missing = [file for file in files if file.path not in fetched]
         with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
             found = pool.map(lambda file: _fetch(store, file, part, folder), missing)

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import structlog
 
-from driftloop.archive.layout import list_files
+from driftloop.archive.layout import files_since, list_files
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.events import (
     CLASSES_COLUMN,
@@ -163,7 +163,7 @@ def open_archive(
 def _beginnings(store: ObjectStore, topics: TopicsSettings, query: ArchiveQuery) -> Iterator[datetime | None]:
     """Yield times from which on files may be enough for a query, ever earlier ones; the last one is enough."""
     if query.last_rows is not None:
-        files = (file for file in list_files(store, topics.predictions) if file.may_have_rows_since(query.since))
+        files = files_since(list_files(store, topics.predictions), query.since)
         begins = sorted((file.begin for file in files), reverse=True)
         count = FIRST_FILES
         while count < len(begins):

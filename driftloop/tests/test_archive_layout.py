@@ -6,6 +6,7 @@ import pytest
 
 from driftloop.archive.layout import (
     ArchivedFile,
+    files_since,
     is_covered,
     list_files,
     list_files_of,
@@ -104,11 +105,33 @@ def test_slices_between_two_are_listed(archive: ObjectStore) -> None:
 def test_files_of_before_a_time_are_left_out(archive: ObjectStore) -> None:
     since = datetime(2026, 11, 29, 2, tzinfo=UTC)
     files = list_files(archive, "predictions")
-    assert [file for file in files if file.may_have_rows_since(None)] == files
-    assert [file for file in files if file.may_have_rows_since(since)] == files[1:]
-    just_after_midnight = since.replace(hour=0, minute=2)
-    assert [file for file in files if file.may_have_rows_since(just_after_midnight)] == files
-    assert not any(file.may_have_rows_since(datetime.now(UTC) + timedelta(days=1)) for file in files)
+    assert files_since(files, None) == files
+    assert files_since(files, since + timedelta(days=1)) == files[1:]
+    just_after_midnight = since.replace(hour=0, minute=2) + timedelta(days=1)
+    assert files_since(files, just_after_midnight) == files
+    assert files_since(files, datetime.now(UTC) + timedelta(days=1)) == []
+
+
+def test_file_may_have_rows_of_days_until_that_of_the_next_file() -> None:
+    """Its last slice began on its day, and was open until the next slice began."""
+    days = [date(2026, 11, 1), date(2026, 11, 2), date(2026, 11, 5)]
+    files = [merged(number * 10, number * 10 + 9, day=day) for number, day in enumerate(days)]
+    assert files_since(files, datetime(2026, 11, 2, 1, tzinfo=UTC)) == files
+    assert files_since(files, datetime(2026, 11, 3, 1, tzinfo=UTC)) == files[1:]
+    assert files_since(files, datetime(2026, 11, 6, 1, tzinfo=UTC)) == files[2:]
+    assert files_since(files, AT + timedelta(hours=1)) == []
+
+
+def test_files_of_a_topic_that_was_deleted_do_not_say_when_a_file_ends() -> None:
+    of_new, of_old = merged(0, 9, day=date(2026, 11, 20)), merged(10, 19, day=date(2026, 11, 1))
+    next_of_new = merged(20, 29, day=date(2026, 11, 22))
+    assert files_since([of_new, of_old, next_of_new], datetime(2026, 11, 22, 1, tzinfo=UTC)) == [
+        of_new,
+        of_old,
+        next_of_new,
+    ]
+    assert files_since([of_new, of_old], datetime(2026, 11, 21, 1, tzinfo=UTC)) == [of_new, of_old]
+    assert files_since([of_new, of_old, next_of_new], datetime(2026, 11, 23, 1, tzinfo=UTC)) == [next_of_new]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "day=yesterday/predictions-0-0-9.parquet", "day=2026-11-28/x.parquet"])

@@ -113,14 +113,15 @@ def archived(first: int, modified: datetime, day: date | None = None) -> Archive
 
 def test_files_are_searched_from_the_time_of_the_event_on() -> None:
     files = [
-        archived(0, AT, DAY - timedelta(days=1)),
+        archived(0, AT, DAY - timedelta(days=2)),
+        archived(5, AT, DAY - timedelta(days=1)),
         archived(10, AT, DAY),
         archived(30, AT + timedelta(hours=2)),
         archived(20, AT + timedelta(hours=1)),
         archived(40, AT - timedelta(hours=2)),
     ]
-    assert [file.window.first_offset for file in candidates(files, AT)] == [10, 20, 30]
-    assert [file.window.first_offset for file in candidates(files, None)] == [30, 20, 40, 10, 0]
+    assert [file.window.first_offset for file in candidates(files, AT)] == [5, 10, 20, 30]
+    assert [file.window.first_offset for file in candidates(files, None)] == [30, 20, 40, 10, 5, 0]
 
 
 def test_no_more_than_so_many_files_are_searched() -> None:

@@ -146,8 +146,9 @@ def test_read_fetches_only_files_of_the_time_range(wide_days: MadeArchive, fetch
     by_day: dict[int, int] = {}
     for path, size in fetched:
         by_day[list(sizes).index(path)] = by_day.get(list(sizes).index(path), 0) + size
-    # The clocks of clients may differ by minutes: so the day before is looked at. It has no row of the range.
-    assert sorted(by_day) == [3, 4, 5, 6, 7, 8, 9]
+    # The clocks of clients may differ by minutes, and a slice may be open at midnight: so the days before are looked
+    # at. They have no row of the range.
+    assert sorted(by_day) == [2, 3, 4, 5, 6, 7, 8, 9]
     # Of later files, whose rows may have waited for the broker, only the footer is read.
     assert all(by_day[day] < list(sizes.values())[day] / 3 for day in range(6, DAYS))
     everything = archive.read(columns=["_id", "x1"])
@@ -387,3 +388,9 @@ def test_import_is_cheap() -> None:
     code = f"import sys, driftloop.archive; print([name for name in {heavy} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_rows_after_midnight_are_in_the_file_of_the_day_before(made: MadeArchive) -> None:
+    made.predictions(prediction(0.4), prediction(0.55), day=at(0).date())
+    made.predictions(prediction(0.8), day=at(0.8).date())
+    assert archive.read(since=at(0.52), columns=["_id"])["_id"].to_pylist() == ["0.55", "0.8"]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from kafka.consumer.fetcher import ConsumerRecord
 
 from driftloop.archive.erasures import ErasedPartition, Erasure, erased_rows_mask, positions_of
-from driftloop.archive.layout import ArchivedFile, list_files
+from driftloop.archive.layout import ArchivedFile, files_since, list_files
 from driftloop.archive.tables import outcomes_table, predictions_table
 from driftloop.errors import StorageUnavailable
 from driftloop.events import OFFSET_COLUMN, Event, Outcome, Prediction, Window, event_id_time
@@ -82,7 +82,7 @@ def search_archive(
     """
     searched: set[str] = set()
     for _ in range(MAX_ATTEMPTS):
-        listed = [file for file in list_files(store, topic) if file.may_have_rows_since(since)]
+        listed = files_since(list_files(store, topic), since)
         files = [file for file in listed if file.path not in searched]
         is_complete = True
         with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
