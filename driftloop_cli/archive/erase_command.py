@@ -169,10 +169,11 @@ def _values(values: list[str] | None, file: Path | None, option: str) -> set[str
     lines: list[str] = []
     if file is not None:
         try:
-            text = sys.stdin.read() if str(file) == "-" else file.read_text()
+            text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"{option}: {file} cannot be read: {error}") from error
-        lines = [line for line in text.splitlines() if line]
+        # Only line feeds end a line, as a key may have any other character; some editors begin files with a mark.
+        lines = [line for line in text.removeprefix("\ufeff").split("\n") if line]
         if not lines:
             raise InvalidInput(f"{option}: {file} is empty")
     return {*(values or ()), *lines}

@@ -1,5 +1,6 @@
 """Find the rows that an erasure is about: in the files of the archive, and on the topics."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -137,7 +138,7 @@ def _groups(parquet: pq.ParquetFile, sorted_values: Mapping[str, Sequence[str]])
             known = parquet.metadata.row_group(group).column(names.index(name)).statistics
             if known is None or not known.has_min_max:
                 return True
-            position = int(np.searchsorted(values, known.min))
+            position = bisect_left(values, known.min)
             if position < len(values) and values[position] <= known.max:
                 return True
         return False
