@@ -2,7 +2,6 @@
 
 # ruff: noqa: S608  # quoted as described in driftloop.storage.duckdb_sql
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +42,8 @@ from driftloop.storage.duckdb_sql import (
     column_types,
     connect,
     fetch_row,
+    forbid_access,
+    names_in_condition,
     quote_identifier,
     quote_literal,
     scan_parquet_sql,
@@ -58,6 +59,8 @@ from driftloop.storage.outcome_join import (
     timestamp_literal,
 )
 
+YEARS = range(1700, 2262)  # that nanoseconds since 1970 have in 64 bits
+MIN_MEMORY_MB = 64  # with less, not even small archives can be joined
 BATCH_ROWS = 65_536  # of a record batch: some MB
 NULL = "NULL"  # DuckDB's type of a column that has no value anywhere
 OWN_TYPES = {
@@ -98,13 +101,21 @@ class RowSelection:
     def __post_init__(self) -> None:
         """Raise :class:`InvalidInput` for a time without a time zone, and for a text where a list is wanted."""
         for name, time in (("since", self.since), ("until", self.until)):
-            if time is not None and time.tzinfo is None:
+            if time is None:
+                continue
+            if not isinstance(time, datetime) or time.tzinfo is None:
                 raise InvalidInput(
                     f"{name}: {time} has no time zone; give one, as in datetime(2026, 1, 31, tzinfo=UTC)"
+                )
+            if time.year not in YEARS:
+                raise InvalidInput(
+                    f"{name}: give a time of the years {YEARS[0]} to {YEARS[-1]}, or leave it out for no limit"
                 )
         for name, texts in (("versions", self.versions), ("columns", self.columns)):
             if isinstance(texts, str):
                 raise InvalidInput(f"{name}: give a list, as in [{texts!r}]")
+        if self.columns is not None and not self.columns:
+            raise InvalidInput("columns: name at least one, or leave them out for all")
 
 
 def open_reader(
@@ -123,10 +134,12 @@ def open_reader(
         memory_mb: Memory limit of the join.
 
     Raises:
-        InvalidInput: A column does not exist, or the condition is no valid one.
+        InvalidInput: A column does not exist, the condition is no valid one, or the memory is too little.
         ArchiveUnreadable: A file of the archive cannot be read.
         StorageUnavailable: The store does not answer.
     """
+    if memory_mb < MIN_MEMORY_MB:
+        raise InvalidInput(f"memory_mb: {memory_mb} is too little; give {MIN_MEMORY_MB} or more")
     batches = _read_batches(store, topics, selection, in_order, memory_mb)
     return pa.RecordBatchReader.from_batches(next(batches), batches)
 
@@ -141,6 +154,7 @@ def _read_batches(
         translate_errors(),
         _name_condition(selection.where),
     ):
+        forbid_access(connection, Path(scratch))
         in_condition = _columns_of_condition(connection, selection.where)
         query = _join(connection, store, topics, Path(scratch), selection, in_condition)
         if in_order:
@@ -177,24 +191,11 @@ def _columns_of_condition(connection: Connection, where: str | None) -> set[str]
     """
     if where is None:
         return set()
-    statement = f"SELECT 1 WHERE (\n{where}\n)"  # on lines of its own, as it may end with a comment
-    ((text,),) = connection.execute("SELECT json_serialize_sql(?)", [statement]).fetchall()
-    parsed = json.loads(text)
-    if parsed["error"]:
-        raise InvalidInput(f"where: {where!r} is no SQL condition: {parsed['error_message']}")
-    names: set[str] = set()
-    nodes = [parsed]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, Mapping):
-            if node.get("class") == "STAR":
-                return None
-            if node.get("class") == "COLUMN_REF":
-                names.update(node["column_names"])
-            nodes.extend(node.values())
-        elif isinstance(node, list):
-            nodes.extend(node)
-    return names
+    try:
+        names = names_in_condition(connection, where)
+    except ValueError as error:
+        raise InvalidInput(f"where: {where!r} is no SQL condition: {error}") from error
+    return None if "*" in names else names
 
 
 def _join(

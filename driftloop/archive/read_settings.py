@@ -1,10 +1,14 @@
 """Where the archive is that a notebook reads: the environment says it, or arguments."""
 
+import re
+
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 from driftloop.errors import InvalidInput
 from driftloop.settings import Settings, StorageSettings, TopicsSettings, load_settings
+
+TOPIC_NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 
 class ReadSettings(BaseSettings):
@@ -27,7 +31,7 @@ def load_read_settings(
         outcomes_topic: Name of the topic of outcomes.
 
     Raises:
-        InvalidInput: A variable or the URL is not valid.
+        InvalidInput: A variable, the URL or a topic's name is not valid.
     """
     settings = load_settings(ReadSettings)
     if isinstance(storage, str):
@@ -37,6 +41,9 @@ def load_read_settings(
         except ValidationError as error:
             reasons = (found["msg"].removeprefix("Value error, ") for found in error.errors())
             raise InvalidInput(f"storage: {'; '.join(reasons)}") from None
+    for argument, topic in (("predictions_topic", predictions_topic), ("outcomes_topic", outcomes_topic)):
+        if topic is not None and not TOPIC_NAME.fullmatch(topic):
+            raise InvalidInput(f"{argument}: {topic!r} is not the name of a topic")
     topics = {"predictions": predictions_topic, "outcomes": outcomes_topic}
     named = {name: topic for name, topic in topics.items() if topic is not None}
     return settings.model_copy(

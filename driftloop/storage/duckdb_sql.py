@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import pandas as pd
@@ -26,9 +26,10 @@ FLOATS = frozenset({"FLOAT", "DOUBLE"})
 MAX_EXAMPLE_LENGTH = 40  # characters of a value that a message quotes
 NUMBERS = INTEGERS | FLOATS | {"BOOLEAN"}
 
-SCAN_COLUMNS = ("__name", "__row")
+# A file with a column of such a name could not be read: so these are no names that a feature has.
+SCAN_COLUMNS = ("__driftloop_name", "__driftloop_row")
 """Of :func:`union_parquet_sql`: the file of a row, and its number there."""
-POSITION_COLUMNS = ("__file", "__row")
+POSITION_COLUMNS = ("__driftloop_file", "__driftloop_row")
 """Columns that say where a row was read: the number of its file, and the number of the row in it."""
 
 Connection = duckdb.DuckDBPyConnection
@@ -45,6 +46,53 @@ def connect(folder: Path, memory_mb: int) -> Iterator[Connection]:
     with duckdb.connect(config=config) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         yield connection
+
+
+def forbid_access(connection: Connection, folder: Path | None = None) -> None:
+    """Forbid statements to read and write files outside of a folder, the network, and the program's own variables.
+
+    Args:
+        connection: The database, for whose lifetime it is.
+        folder: Where files can be read and written; nowhere if it is ``None``.
+    """
+    if folder is not None:
+        connection.execute(f"SET allowed_directories = [{quote_literal(folder)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET python_enable_replacements = false")
+
+
+def names_in_condition(connection: Connection, condition: str) -> set[str]:
+    """Return the names in an SQL condition that may be columns, as they are written; ``*`` stands for all columns.
+
+    Raises:
+        ValueError: It is no condition; the message is DuckDB's.
+    """
+    parsed: Any = None
+    # In brackets it cannot go on with other clauses and statements, and without them it cannot end a bracket early. The
+    # line breaks are there because it may end with a comment.
+    for text in (f"SELECT 1 WHERE\n{condition}\n", f"SELECT 1 WHERE (\n{condition}\n)"):
+        try:
+            ((found,),) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
+        except duckdb.Error as error:
+            raise ValueError(str(error)) from error
+        parsed = json.loads(found)
+        if parsed["error"]:
+            raise ValueError(parsed["error_message"])
+    names: set[str] = set()
+    nodes = [parsed]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Mapping):
+            if node.get("class") == "SUBQUERY":
+                raise ValueError("it has a query in it, but can only be about the columns of single rows")
+            if node.get("class") == "STAR":
+                names.add("*")
+            if node.get("class") == "COLUMN_REF":
+                names.update(node["column_names"])
+            nodes.extend(node.values())
+        elif isinstance(node, list):
+            nodes.extend(node)
+    return names
 
 
 def quote_identifier(name: str) -> str:
@@ -71,15 +119,15 @@ def scan_parquet_sql(files: Sequence[Path]) -> str:
     listed = _list_sql(files)
     # A file is identified by its number, because names are long and every sort would carry them.
     return (
-        f"SELECT read.* EXCLUDE ({', '.join(SCAN_COLUMNS)}), files.number AS __file, read.__row "
+        f"SELECT read.* EXCLUDE ({', '.join(SCAN_COLUMNS)}), files.number AS __driftloop_file, read.__driftloop_row "
         f"FROM ({union_parquet_sql(files)}) read "
         f"JOIN (SELECT unnest([{listed}]) AS name, generate_subscripts([{listed}], 1) AS number) files "
-        "ON read.__name = files.name"
+        "ON read.__driftloop_name = files.name"
     )
 
 
 def union_parquet_sql(files: Sequence[Path]) -> str:
-    """Return SQL for the rows of Parquet files, with a file's name in ``__name`` and a row's number in ``__row``.
+    """Return SQL for the rows of Parquet files, with each row's file and number there in :data:`SCAN_COLUMNS`.
 
     DuckDB casts whatever differs between files, except for times, which it does not make of numbers: files with times
     and those with numbers in their place are read apart, each as text.
@@ -101,8 +149,8 @@ def union_parquet_sql(files: Sequence[Path]) -> str:
         ]
         replaced = f"* REPLACE ({', '.join(texts)})" if texts else "*"
         selects.append(
-            f"SELECT {replaced}, file_row_number AS __row "
-            f"FROM read_parquet([{_list_sql(group)}], union_by_name = true, filename = '__name')"
+            f"SELECT {replaced}, file_row_number AS __driftloop_row "
+            f"FROM read_parquet([{_list_sql(group)}], union_by_name = true, filename = '__driftloop_name')"
         )
     return " UNION ALL BY NAME ".join(selects)
 

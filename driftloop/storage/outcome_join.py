@@ -34,7 +34,8 @@ MAX_CLOCK_SKEW = timedelta(minutes=5)  # between the clocks of those who report 
 POSITION_SQL = ", ".join(POSITION_COLUMNS)
 ORDER_COLUMNS = ("time", *POSITION_COLUMNS)
 EMPTY_ROWS = (
-    f"SELECT '' AS {ID_COLUMN}, 0 AS {ROW_COLUMN}, now()::{TIMESTAMP_TYPE} AS {TIME_COLUMN}, 0 AS __file, 0 AS __row"
+    f"SELECT '' AS {ID_COLUMN}, 0 AS {ROW_COLUMN}, now()::{TIMESTAMP_TYPE} AS {TIME_COLUMN}, "
+    "0 AS __driftloop_file, 0 AS __driftloop_row"
 )
 EMPTY_PREDICTIONS = (
     f"{EMPTY_ROWS}, '' AS {MODEL_COLUMN}, '' AS {VERSION_COLUMN}, 0::DOUBLE AS {PREDICTION_COLUMN} LIMIT 0"

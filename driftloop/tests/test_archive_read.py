@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -330,7 +330,16 @@ def test_unknown_column_is_named_with_those_that_there_are(made: MadeArchive) ->
 
 
 @pytest.mark.parametrize(
-    ("where", "message"), [("x >", "syntax error"), ("sum(x) > 1", "aggregate"), ("c::INT > 1", "Could not convert")]
+    ("where", "message"),
+    [
+        ("x >", "syntax error"),
+        ("sum(x) > 1", "aggregate"),
+        ("c::INT > 1", "Could not convert"),
+        ("", "syntax error"),
+        ("true) UNION ALL SELECT 1 WHERE (true", "syntax error"),
+        ("true); SELECT (1", "syntax error"),
+        ("c IN (SELECT content FROM read_text('/etc/hostname'))", "has a query in it"),
+    ],
 )
 def test_bad_condition_is_refused_with_the_words_of_the_engine(made: MadeArchive, where: str, message: str) -> None:
     made.predictions(prediction(1, x=1.0, c="u"))
@@ -342,6 +351,16 @@ def test_bad_condition_is_refused_with_the_words_of_the_engine(made: MadeArchive
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(InvalidInput, match=r"since: .* has no time zone; give one"):
         archive.read(since=datetime(2026, 1, 1))
+    with pytest.raises(InvalidInput, match=r"until: 2026-01-01 has no time zone"):
+        archive.read(until=date(2026, 1, 1))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=r"until: give a time of the years 1700 to 2261, or leave it out"):
+        archive.read(until=datetime.max.replace(tzinfo=UTC))
+    with pytest.raises(InvalidInput, match=r"columns: name at least one"):
+        archive.read(columns=[])
+    with pytest.raises(InvalidInput, match=r"memory_mb: 1 is too little; give 64 or more"):
+        archive.read(memory_mb=1)
+    with pytest.raises(InvalidInput, match=r"predictions_topic: '\.\./x' is not the name of a topic"):
+        archive.read(predictions_topic="../x")
     with pytest.raises(InvalidInput, match=r"columns: give a list, as in \['x'\]"):
         archive.read(columns="x")
     with pytest.raises(InvalidInput, match=r"storage: .*gs://BUCKET"):
@@ -394,3 +413,13 @@ def test_rows_after_midnight_are_in_the_file_of_the_day_before(made: MadeArchive
     made.predictions(prediction(0.4), prediction(0.55), day=at(0).date())
     made.predictions(prediction(0.8), day=at(0.8).date())
     assert archive.read(since=at(0.52), columns=["_id"])["_id"].to_pylist() == ["0.55", "0.8"]
+
+
+def test_feature_may_have_any_name(made: MadeArchive) -> None:
+    names = ["select", "a b", 'q"uote', "it's", "a.b", "__row", "__file", "__name", "p", "known_at", "ü", "\n"]
+    made.predictions(prediction(1, **dict.fromkeys(names, 1.5)))
+    made.predictions(prediction(2, **dict.fromkeys(names, 2.5)))
+    assert archive.read(columns=names).to_pydict() == {name: [1.5, 2.5] for name in names}
+    for name in names:
+        quoted = '"' + name.replace('"', '""') + '"'
+        assert archive.read(columns=["_id"], where=f"{quoted} > 2")["_id"].to_pylist() == ["2"]

@@ -18,6 +18,7 @@ from driftloop.storage.duckdb_sql import (
     fetch_frame,
     fetch_row,
     find_cast_failures,
+    forbid_access,
     quote_identifier,
     quote_literal,
     scan_parquet_sql,
@@ -53,7 +54,7 @@ def test_scan_parquet_unifies_columns_and_numbers_files_and_rows(connection: Con
     pd.DataFrame({"y": ["u"]}).to_parquet(files[1])
     connection.execute(f"CREATE VIEW rows AS {scan_parquet_sql(files)}")
     assert column_types(connection, "rows") == {"x": "BIGINT", "y": "VARCHAR"}
-    found = connection.execute("SELECT __file, __row, x, y FROM rows ORDER BY ALL").fetchall()
+    found = connection.execute("SELECT __driftloop_file, __driftloop_row, x, y FROM rows ORDER BY ALL").fetchall()
     assert found == [(1, 0, 1, None), (1, 1, 2, None), (2, 0, None, "u")]
 
 
@@ -146,3 +147,25 @@ def test_cast_failures_quote_an_example_only_where_it_is_wanted() -> None:
     failures = CastFailures(1, "far", "DOUBLE")
     assert failures.describe("x", "the file") == "1 value of x in the file is no number, such as 'far'"
     assert failures.describe("x", "the file", quote=False) == "1 value of x in the file is no number"
+
+
+def test_access_is_forbidden_outside_of_a_folder(connection: Connection, tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside.csv"
+    inside.mkdir()
+    (inside / "x.csv").write_text("a\n1\n")
+    outside.write_text("a\n2\n")
+    variable = pd.DataFrame({"a": [3]})
+    forbid_access(connection, inside)
+    assert connection.execute(f"FROM read_csv({quote_literal(inside / 'x.csv')})").fetchall() == [(1,)]
+    for query in (
+        f"FROM read_csv({quote_literal(outside)})",
+        f"FROM {quote_literal(outside)}",
+        f"COPY (SELECT 1) TO {quote_literal(tmp_path / 'new.csv')}",
+        f"ATTACH {quote_literal(tmp_path / 'new.db')} AS other",
+        "FROM variable",
+        "SET enable_external_access = true",
+    ):
+        with pytest.raises(duckdb.Error):
+            connection.execute(query)
+    assert len(variable) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inside", "outside.csv"]

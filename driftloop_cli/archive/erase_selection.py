@@ -1,12 +1,10 @@
 """Which rows of predictions and outcomes an erasure is about: by id, by key, or by a condition on columns."""
 
-import json
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -17,7 +15,7 @@ import pyarrow.compute as pc
 from driftloop.errors import InvalidInput
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN
 from driftloop.privacy import NO_PRIVACY, Privacy, hash_value
-from driftloop.storage.duckdb_sql import Connection, connect
+from driftloop.storage.duckdb_sql import Connection, connect, forbid_access, names_in_condition
 
 MEMORY_MB = 512
 HASH_FUNCTION = "hashed"
@@ -53,6 +51,7 @@ class Condition:
             self._connection.create_function(
                 HASH_FUNCTION, lambda value: hash_value(privacy.hash_key, value), ["VARCHAR"], "VARCHAR"
             )
+        forbid_access(self._connection)
         self.columns = self._used_columns()
         self.mask(pa.table({name: pa.array([], kind) for name, kind in types.items()}))
 
@@ -75,30 +74,12 @@ class Condition:
         return found
 
     def _used_columns(self) -> list[str]:
-        query = f"SELECT 1 FROM rows WHERE (\n{self._text}\n)"  # noqa: S608  # it is only parsed
         try:
-            (text,) = self._connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()[0]
-        except duckdb.Error as error:
+            names = names_in_condition(self._connection, self._text)
+        except ValueError as error:
             raise InvalidInput(f"--where: {error}") from error
-        parsed = json.loads(text)
-        if parsed["error"]:
-            raise InvalidInput(f"--where: {parsed['error_message']}")
-        named = {name.lower() for name in _names(parsed)}
-        return [name for name in self._types if name.lower() in named or "*" in named]
-
-
-def _names(node: Any) -> Iterable[str]:
-    """Yield the names of columns in a parsed statement; ``*`` stands for all."""
-    if isinstance(node, list):
-        for each in node:
-            yield from _names(each)
-    elif isinstance(node, dict):
-        if node.get("class") == "COLUMN_REF":
-            yield from node["column_names"]
-        elif node.get("class") == "STAR":
-            yield "*"
-        for each in node.values():
-            yield from _names(each)
+        named = {name.casefold() for name in names}
+        return [name for name in self._types if name.casefold() in named or "*" in named]
 
 
 def _column(rows: pa.Table, name: str, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:

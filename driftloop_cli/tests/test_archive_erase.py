@@ -171,7 +171,14 @@ def test_rows_are_erased_by_a_condition(system: System) -> None:
 
 @pytest.mark.parametrize(
     ("condition", "message"),
-    [("nobody = 1", "nobody"), ("x >", "syntax error"), ("x = 'a'", "Could not convert")],
+    [
+        ("nobody = 1", "nobody"),
+        ("x >", "syntax error"),
+        ("x = 'a'", "Could not convert"),
+        ("", "syntax error"),
+        ("false) UNION ALL SELECT 1 WHERE (true", "syntax error"),
+        ("x = (SELECT max(x) FROM rows)", "has a query in it"),  # of a part of a file it would be another one
+    ],
 )
 def test_bad_condition_is_refused_with_the_words_of_duckdb(system: System, condition: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
@@ -298,7 +305,7 @@ def run(system: System, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 def test_dry_run_changes_nothing_and_prints_no_key(system: System, run: Callable[..., Any]) -> None:
     before = system.store.list_objects("")
-    done = run("erase", "--keys-from", "-", "--reason", "asked to", "--dry-run", input=f"{KEY}\n")
+    done = run("erase", "--keys-from", "-", "--reason", "asked to", "--dry-run", input=f"\ufeff{KEY}\r\n")
     assert done.exit_code == 0, done.output
     assert KEY not in done.output
     assert "dry run: nothing is erased" in done.output
