@@ -35,3 +35,7 @@ class Rejected(DriftloopError):
 
 class RegistryRefused(Rejected):
     """MLflow answers that it does not do what is asked; the message has its words."""
+
+
+class ArchiveUnreadable(DriftloopError):
+    """A file of the archive cannot be read; the message names the file or the column."""

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from driftloop.errors import DependencyUnavailable, InvalidInput, Rejected, StorageUnavailable
+from driftloop.errors import ArchiveUnreadable, DependencyUnavailable, InvalidInput, Rejected, StorageUnavailable
 from driftloop.exit_codes import ExitCode
 
 UNLIMITED = 100_000  # columns: wider than any cell, so that a pipe or a file gets each one on a line
@@ -83,6 +83,8 @@ def exit_on_error() -> Iterator[None]:
             raise exit_with(ExitCode.USAGE, str(error)) from error
         except Rejected as error:
             raise exit_with(ExitCode.REFUSED, str(error)) from error
+        except ArchiveUnreadable as error:
+            raise exit_with(ExitCode.ERROR, str(error)) from error
         except ModuleNotFoundError as error:
             library = (error.name or "").partition(".")[0]
             if library not in EXTRAS:

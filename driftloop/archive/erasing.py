@@ -23,6 +23,7 @@ from driftloop.archive.erasures import Erasure, positions_of
 from driftloop.archive.file_metadata import parse_day
 from driftloop.archive.layout import WRITTEN_AT_KEY, ArchivedFile, list_all_merged, list_slices
 from driftloop.events import ID_COLUMN, OFFSET_COLUMN, ROW_COLUMN, Window, event_id_time
+from driftloop.storage.archive_files import name_unreadable
 from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -66,6 +67,7 @@ class FileEraser:
 
         Raises:
             StorageUnavailable: The store does not answer.
+            ArchiveUnreadable: A file is no readable Parquet file.
         """
         hit = [each for each in erasures if any((p.topic, p.partition) == (topic, partition) for p in each.partitions)]
         if not hit:
@@ -91,7 +93,7 @@ class FileEraser:
     def _erase(self, file: ArchivedFile, erasures: Sequence[Erasure]) -> int:
         """Remove rows from a file; return how many, which is 0 if the file is gone."""
         try:
-            with self._store.open(file.path) as opened:
+            with name_unreadable(self._store.url(file.path)), self._store.open(file.path) as opened:
                 if not _find(pq.ParquetFile(opened), file, erasures).any():
                     return 0
             source = pq.ParquetFile(pa.BufferReader(self._store.read(file.path)))

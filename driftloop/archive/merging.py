@@ -40,6 +40,7 @@ from driftloop.archive.layout import (
 from driftloop.archive.partition_state import Partition
 from driftloop.archive.scratch import scratch_folder
 from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window, now
+from driftloop.storage.archive_files import name_unreadable, translate_errors
 from driftloop.storage.duckdb_sql import SCAN_COLUMNS, connect, quote_literal, union_parquet_sql
 from driftloop.storage.object_store import ObjectStore
 
@@ -179,6 +180,7 @@ def merge_slices(
 
     Raises:
         StorageUnavailable: The store does not answer. What was merged until then is merged.
+        ArchiveUnreadable: A slice is no readable Parquet file.
     """
     if not chosen:
         return
@@ -188,7 +190,7 @@ def merge_slices(
                 list(readers.map(lambda file: may_go_on() and _download(store, file, folder), chosen))
             if not may_go_on():
                 return
-            groups = list(by_day(chosen, partial(_day_of, folder)))
+            groups = list(by_day(chosen, partial(_day_of, store, folder)))
             if not _is_complete(store, groups[-1], following, limits):
                 groups.pop()
         except FileNotFoundError as error:  # merged by another process, or an orphan that was deleted
@@ -197,7 +199,8 @@ def merge_slices(
         for slices in groups:
             if not may_go_on():
                 return
-            content = merge(folder, slices)
+            with translate_errors():
+                content = merge(folder, slices)
             path = merged_path(slices.window, slices.day)
             store.write(path, content)
             delete_files(store, slices.files)
@@ -256,7 +259,9 @@ def read_day(store: ObjectStore, file: ArchivedFile) -> date:
     """
     if file.day is not None:
         return file.day
-    return parse_day(pq.read_metadata(pa.BufferReader(store.read(file.path))).metadata) or file.modified.date()
+    content = store.read(file.path)
+    with name_unreadable(store.url(file.path)):
+        return parse_day(pq.read_metadata(pa.BufferReader(content)).metadata) or file.modified.date()
 
 
 def by_day(files: Sequence[ArchivedFile], day_of: Callable[[ArchivedFile], date]) -> Iterator[Slices]:
@@ -333,5 +338,6 @@ def _local(folder: Path, file: ArchivedFile) -> Path:
     return folder / PurePosixPath(file.path).name
 
 
-def _day_of(folder: Path, file: ArchivedFile) -> date:
-    return parse_day(pq.read_metadata(_local(folder, file)).metadata) or file.modified.date()
+def _day_of(store: ObjectStore, folder: Path, file: ArchivedFile) -> date:
+    with name_unreadable(store.url(file.path)):
+        return parse_day(pq.read_metadata(_local(folder, file)).metadata) or file.modified.date()

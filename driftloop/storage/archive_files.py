@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import structlog
 
 from driftloop.archive.layout import ArchivedFile, files_since, list_files
-from driftloop.errors import DriftloopError
+from driftloop.errors import ArchiveUnreadable
 from driftloop.settings import TopicsSettings
 from driftloop.storage.object_store import ObjectStore
 
@@ -23,8 +23,13 @@ MAX_PARALLEL_DOWNLOADS = 8
 MAX_ATTEMPTS = 5
 
 
-class ArchiveUnreadable(DriftloopError):
-    """A file of the archive cannot be read; the message names the file or the column."""
+@contextmanager
+def name_unreadable(url: str) -> Iterator[None]:
+    """Raise :class:`ArchiveUnreadable` for Arrow's errors, which do not name the file."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise ArchiveUnreadable(f"{url} is not a readable Parquet file; restore or delete it: {error}") from error
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from driftloop.archive.layout import list_files
 from driftloop.errors import StorageUnavailable
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, now
 from driftloop.kafka.topics import dead_letter_topic, keeping_times
+from driftloop.storage.archive_files import name_unreadable
 from driftloop.storage.object_store import ObjectStore
 from driftloop_cli.archive import erase_copies
 from driftloop_cli.archive.erase_search import (
@@ -257,7 +258,7 @@ class Eraser:
         files = list_files(self._store, self._topics[0])
         for number, file in enumerate(files, 1):
             try:
-                with self._store.open(file.path) as opened:
+                with name_unreadable(self._store.url(file.path)), self._store.open(file.path) as opened:
                     schemas.append(pq.read_schema(opened))
             except FileNotFoundError:  # merged meanwhile: its columns are those of another file
                 continue

@@ -20,6 +20,7 @@ from driftloop.kafka import reader
 from driftloop.kafka.codec import InvalidMessage, decode_record
 from driftloop.kafka.dead_letters import parse_origin
 from driftloop.settings import KafkaSettings
+from driftloop.storage.archive_files import name_unreadable
 from driftloop.storage.object_store import ObjectStore
 from driftloop_cli.archive.erase_selection import Mask
 
@@ -111,7 +112,7 @@ def search_file(store: ObjectStore, file: ArchivedFile, selection: Selection) ->
     rows are chosen.
     """
     try:
-        with store.open(file.path) as opened:
+        with name_unreadable(store.url(file.path)), store.open(file.path) as opened:
             parquet = pq.ParquetFile(opened)
             names = parquet.schema_arrow.names
             columns = [name for name in dict.fromkeys((*selection.columns, OFFSET_COLUMN)) if name in names]

@@ -163,3 +163,12 @@ def test_unavailable_dependency_is_a_sentence_and_an_exit_code(
     monkeypatch.setattr(reader, "committed_positions", raising(BrokerUnavailable("Kafka is away")))
     result = run(*command)
     assert (result.exit_code, result.stderr.strip()) == (ExitCode.UNAVAILABLE, "Kafka is away")
+
+
+@pytest.mark.parametrize("command", ["compact", "status"])
+def test_unreadable_file_is_named(store: ObjectStore, command: str) -> None:
+    path = list_slices(store, TOPIC)[0].path
+    store.write(path, b"no Parquet file")
+    result = run(command)
+    assert (result.exit_code, result.stdout) == (ExitCode.ERROR, "")
+    assert f"{path} is not a readable Parquet file; restore or delete it" in result.stderr.replace("\n", "")

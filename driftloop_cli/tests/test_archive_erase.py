@@ -18,7 +18,7 @@ from driftloop.archive.erasures import Erasure, Tombstones
 from driftloop.archive.file_metadata import DAY_KEY
 from driftloop.archive.layout import list_files, list_slices, slice_path
 from driftloop.archive.tables import outcomes_table, predictions_table
-from driftloop.errors import InvalidInput, StorageUnavailable
+from driftloop.errors import ArchiveUnreadable, InvalidInput, StorageUnavailable
 from driftloop.events import Event, Outcome, Prediction, Window, derived_event_id
 from driftloop.kafka.codec import Message, decode_record, encode
 from driftloop.kafka.dead_letters import to_dead_letter
@@ -350,3 +350,11 @@ def test_bad_options_are_refused(run: Callable[..., Any], arguments: Sequence[st
 
 def test_day_of_the_archive_is_in_the_past() -> None:
     assert BEGIN.date() < date.today()  # rows of a later day than the erasure would stay
+
+
+def test_unreadable_file_is_named(system: System) -> None:
+    path = list_files(system.store, "predictions")[1].path
+    system.store.write(path, b"no Parquet file")
+    for request in ({"keys": frozenset([KEY])}, {"condition": "x > 3"}):
+        with pytest.raises(ArchiveUnreadable, match=rf"{path} is not a readable Parquet file; restore or delete it"):
+            system.erase(**request)
