@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from driftloop.command_line import load_settings_or_exit, user_name
+from driftloop.errors import ArchiveUnreadable
 from driftloop.exit_codes import ExitCode
 from driftloop.kafka.publisher import Publisher
 from driftloop_cli.console import (
@@ -36,7 +37,6 @@ def challenge(
     """
     # MLflow, scikit-learn and pandas take seconds to import
     from driftloop.registry.model_registry import ModelRegistry  # noqa: PLC0415
-    from driftloop.storage.archive_files import ArchiveUnreadable  # noqa: PLC0415
     from driftloop_cli import challenge as steps  # noqa: PLC0415
 
     settings = load_settings_or_exit(steps.ChallengeSettings)

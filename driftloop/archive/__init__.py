@@ -52,7 +52,7 @@ def read(
     Raises:
         driftloop.errors.InvalidInput: An argument or a setting is not valid: the message says which, and what to give.
         driftloop.errors.StorageUnavailable: The object store does not answer.
-        driftloop.storage.archive_files.ArchiveUnreadable: A file of the archive cannot be read.
+        driftloop.errors.ArchiveUnreadable: A file of the archive cannot be read.
     """
     reader = scan(
         model,
@@ -108,7 +108,7 @@ def scan(
     Raises:
         driftloop.errors.InvalidInput: As for :func:`read`. A condition can also fail in the middle of the rows.
         driftloop.errors.StorageUnavailable: The object store does not answer.
-        driftloop.storage.archive_files.ArchiveUnreadable: A file of the archive cannot be read.
+        driftloop.errors.ArchiveUnreadable: A file of the archive cannot be read.
     """
     # Inside: DuckDB and Arrow take half a second, and most who import this package need neither.
     from driftloop.archive.joined_rows import RowSelection, open_reader  # noqa: PLC0415

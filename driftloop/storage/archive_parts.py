@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import structlog
 
 from driftloop.archive.layout import ArchivedFile, files_since, list_files
+from driftloop.errors import ArchiveUnreadable
 from driftloop.events import MODEL_COLUMN, TIME_COLUMN
-from driftloop.storage.archive_files import MAX_ATTEMPTS, MAX_PARALLEL_DOWNLOADS, ArchiveUnreadable
+from driftloop.storage.archive_files import MAX_ATTEMPTS, MAX_PARALLEL_DOWNLOADS
 from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)

@@ -15,11 +15,10 @@ import pytest
 
 from driftloop import archive
 from driftloop.archive.layout import merged_path
-from driftloop.errors import InvalidInput
+from driftloop.errors import ArchiveUnreadable, InvalidInput
 from driftloop.events import Window
 from driftloop.settings import InvalidSettings
 from driftloop.storage import archive_parts
-from driftloop.storage.archive_files import ArchiveUnreadable
 from driftloop.storage.duckdb_sql import Connection
 from driftloop.storage.object_store import ObjectStore
 from tests.support.folder_store import folder_store

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from driftloop.archive.layout import merged_path
+from driftloop.errors import ArchiveUnreadable
 from driftloop.events import Window, new_event_id
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import labelled_archive
-from driftloop.storage.archive_files import ArchiveUnreadable
 from driftloop.storage.duckdb_sql import CastFailures
 from driftloop.storage.labelled_archive import (
     ArchiveAnomalies,

@@ -13,11 +13,11 @@ import pytest
 from pydantic import SecretStr
 
 from driftloop import settings
+from driftloop.errors import ArchiveUnreadable
 from driftloop.events import ModelStateChanged
 from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.registry.loading import ModelRejected
 from driftloop.registry.model_registry import VersionOrigin
-from driftloop.storage.archive_files import ArchiveUnreadable
 from driftloop.usecase import UseCase
 from tests.support.folder_store import folder_store
 from tests.support.synthetic_usecase import make_use_case

@@ -16,11 +16,10 @@ from typing import NamedTuple
 import duckdb
 import pandas as pd
 
-from driftloop.errors import InvalidInput
+from driftloop.errors import ArchiveUnreadable, InvalidInput
 from driftloop.events import DataSelection
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import dvc, labelled_archive
-from driftloop.storage.archive_files import ArchiveUnreadable
 from driftloop.storage.duckdb_sql import (
     NUMBERS,
     TIMESTAMP_TYPE,
