@@ -16,12 +16,12 @@ from prometheus_client import REGISTRY
 from drift_worker.windows import archive
 from drift_worker.windows.compaction import Compactor
 from driftloop.archive.file_metadata import SUMS_BY_END_KEY
-from driftloop.archive.layout import list_all_merged, list_files, list_slices
+from driftloop.archive.layout import list_all_merged, list_files, list_slices, slice_path
 from driftloop.archive.merging import MergeLimits
 from driftloop.archive.partition_state import OpenWindow, PartitionState, VersionWindows
 from driftloop.archive.rows import read_rows
 from driftloop.drift.cumulated import CumulatedState
-from driftloop.errors import StorageUnavailable
+from driftloop.errors import ArchiveUnreadable, StorageUnavailable
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore
 from tests.support.archived_rows import archive_rows
@@ -129,6 +129,19 @@ def test_column_whose_type_changes_is_merged_as_text(store: ObjectStore, values:
     assert read_all(store) == ids(4)
     assert rows["changing"].notna().sum() == OFFSETS * sum(value is not None for [value] in values)
     assert list(rows.columns) == [*rows_of(0).columns, "changing"]
+
+
+def test_unreadable_slice_stops_its_partition_alone(store: ObjectStore) -> None:
+    fill(store, 6)
+    for number in range(6):
+        other = window(number).model_copy(update={"partition": 1})
+        archive_rows(store, other, rows_of(number), BEGIN.date())
+    store.write(slice_path(window(0)), b"no Parquet file")
+    made = compactor(store)
+    made.on_assigned(("predictions", 1), PartitionState(10_000))
+    with pytest.raises(ArchiveUnreadable, match=window(0).name):
+        run(made)
+    assert {file.window.partition for file in list_all_merged(store, TOPIC)} == {1}
 
 
 def test_sums_of_each_slice_stay(store: ObjectStore) -> None:

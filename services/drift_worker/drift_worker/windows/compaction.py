@@ -28,6 +28,7 @@ from driftloop.archive.merging import (
 from driftloop.archive.partition_state import Partition, PartitionState
 from driftloop.archive.retention import find_expired, first_kept_day
 from driftloop.archive.scratch import remove_abandoned_folders
+from driftloop.errors import ArchiveUnreadable
 from driftloop.events import Window, now
 from driftloop.storage.object_store import ObjectStore
 
@@ -100,13 +101,21 @@ class Compactor:
     def run_pass(self, on_progress: Callable[[], None]) -> None:
         """Delete what has expired of each partition and what is erased, then merge what can be.
 
-        Raises :class:`StorageUnavailable`.
+        Raises:
+            StorageUnavailable: The store does not answer.
+            ArchiveUnreadable: A file is no Parquet file; the pass has done what it could for the other partitions.
         """
         remove_abandoned_folders()
+        unreadable: list[ArchiveUnreadable] = []
         for partition in list(self._final_before):
-            self._delete_expired(partition)
-            self._eraser.run(*partition, self._tombstones.current(), on_progress)
-            self._merge(partition, on_progress)
+            try:
+                self._delete_expired(partition)
+                self._eraser.run(*partition, self._tombstones.current(), on_progress)
+                self._merge(partition, on_progress)
+            except ArchiveUnreadable as error:
+                unreadable.append(error)
+        if unreadable:
+            raise ArchiveUnreadable("; ".join(map(str, unreadable)))
         on_progress()
 
     def _delete_expired(self, partition: Partition) -> None:
