@@ -15,6 +15,7 @@ locals {
   folders = [
     { account = "monitoring", folder = "archive/", role = "roles/storage.objectUser" },
     { account = "monitoring", folder = "datasets/", role = "roles/storage.objectUser" },
+    { account = "monitoring", folder = "erasures/", role = "roles/storage.objectUser" },
     { account = "monitoring", folder = "mlflow/", role = "roles/storage.objectUser" },
     { account = "monitoring", folder = "references/", role = "roles/storage.objectUser" },
     { account = "monitoring", folder = "reports/", role = "roles/storage.objectUser" },
