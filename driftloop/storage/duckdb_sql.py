@@ -27,9 +27,10 @@ MAX_EXAMPLE_LENGTH = 40  # characters of a value that a message quotes
 NUMBERS = INTEGERS | FLOATS | {"BOOLEAN"}
 
 # A file with a column of such a name could not be read: so these are no names that a feature has.
-SCAN_COLUMNS = ("__driftloop_name", "__driftloop_row")
+ROW_NUMBER_COLUMN = "__driftloop_row"
+SCAN_COLUMNS = ("__driftloop_name", ROW_NUMBER_COLUMN)
 """Of :func:`union_parquet_sql`: the file of a row, and its number there."""
-POSITION_COLUMNS = ("__driftloop_file", "__driftloop_row")
+POSITION_COLUMNS = ("__driftloop_file", ROW_NUMBER_COLUMN)
 """Columns that say where a row was read: the number of its file, and the number of the row in it."""
 
 Connection = duckdb.DuckDBPyConnection

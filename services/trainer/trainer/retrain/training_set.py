@@ -22,6 +22,7 @@ from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import dvc, labelled_archive
 from driftloop.storage.duckdb_sql import (
     NUMBERS,
+    ROW_NUMBER_COLUMN,
     TIMESTAMP_TYPE,
     Connection,
     column_types,
@@ -224,7 +225,7 @@ def _typed_rows_sql(
     outcome = try_cast_sql(use_case.target, file_types, outcome_type(use_case))
     return (
         f"SELECT {time} AS time, {outcome} AS outcome, {struct_sql(file_types, feature_types)} AS features, "
-        f"{source} AS source, __row AS n FROM ({scan_parquet_sql([file])})"
+        f"{source} AS source, {ROW_NUMBER_COLUMN} AS n FROM ({scan_parquet_sql([file])})"
     )
 
 
