@@ -1,6 +1,9 @@
-"""Times as people read them."""
+"""Times as people read them, and how far the clocks of machines may differ."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+MAX_CLOCK_SKEW = timedelta(minutes=5)
+"""Between the clocks of clients, brokers, stores and this machine."""
 
 
 def format_utc(time: datetime) -> str:

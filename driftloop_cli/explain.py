@@ -6,7 +6,7 @@ ones, and so are its outcomes and the verdict on its window.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -42,12 +42,12 @@ from driftloop.events import (
 )
 from driftloop.kafka import reader
 from driftloop.registry.model_registry import ALIAS_CHALLENGER, ALIAS_PREVIOUS, ModelRegistry, identify
-from driftloop.storage import outcome_join, reference_store
+from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
+from driftloop.times import MAX_CLOCK_SKEW
 from driftloop_cli.row_keys import last_offsets, name_rows, rows_of_key
 from driftloop_cli.settings import StorageCliSettings
 
-MAX_CLOCK_SKEW = timedelta(minutes=1)  # between the clocks of predictor, broker and store
 MAX_PARALLEL_READS = 8
 MAX_VERDICTS = 10_000  # since the prediction, of all models; far more than its window can wait for
 OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN, "outcome"]
@@ -277,7 +277,7 @@ def outcomes_of(
         named = name_rows(found[found[KEY_COLUMN] == key], rows_of_key(settings, store, key, since))
         found = pd.concat([found[found[KEY_COLUMN] != key], named])
     found = found[found[ID_COLUMN] == prediction_id].sort_values(TIME_COLUMN, kind="stable")
-    is_past = found[TIME_COLUMN] <= datetime.now(UTC) + outcome_join.MAX_CLOCK_SKEW
+    is_past = found[TIME_COLUMN] <= datetime.now(UTC) + MAX_CLOCK_SKEW
     return pd.concat([found[~is_past], found[is_past]])
 
 

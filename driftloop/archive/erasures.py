@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
@@ -34,6 +34,7 @@ from driftloop.events import (
     now,
 )
 from driftloop.storage.object_store import ObjectStore, StoredObject
+from driftloop.times import MAX_CLOCK_SKEW
 
 if TYPE_CHECKING:
     from kafka.consumer.fetcher import ConsumerRecord  # the archive needs no broker
@@ -44,7 +45,6 @@ ERASURES = "erasures"
 UNTIL_PREFIX = "until="
 NEVER = date.max
 """The date of an erasure whose rows a topic keeps for ever."""
-MAX_CLOCK_SKEW = timedelta(minutes=5)  # between the operator's clock and the broker's
 TASK = "erasures"
 LISTING_INTERVAL_SECONDS = 10
 MAX_AGE_SECONDS = 20  # of a listing, before whoever needs it lists by itself

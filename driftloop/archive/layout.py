@@ -22,13 +22,13 @@ import structlog
 
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore, StoredObject
+from driftloop.times import MAX_CLOCK_SKEW
 
 log = structlog.get_logger(__name__)
 
 SLICES = "slices"
 MERGED = "archive"
 DAY_PREFIX = "day="
-MAX_CLOCK_SKEW = timedelta(minutes=5)
 MAX_FREEZE = timedelta(hours=1)
 WRITTEN_AT_KEY = b"driftloop.written_at"
 """Of the metadata of a file from which rows were erased: when it was written first, in ISO 8601."""

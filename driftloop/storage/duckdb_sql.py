@@ -27,10 +27,10 @@ MAX_EXAMPLE_LENGTH = 40  # characters of a value that a message quotes
 NUMBERS = INTEGERS | FLOATS | {"BOOLEAN"}
 
 # A file with a column of such a name could not be read: so these are no names that a feature has.
-ROW_NUMBER_COLUMN = "__driftloop_row"
-SCAN_COLUMNS = ("__driftloop_name", ROW_NUMBER_COLUMN)
+FILE_NAME_COLUMN, FILE_NUMBER_COLUMN, ROW_NUMBER_COLUMN = "__driftloop_name", "__driftloop_file", "__driftloop_row"
+SCAN_COLUMNS = (FILE_NAME_COLUMN, ROW_NUMBER_COLUMN)
 """Of :func:`union_parquet_sql`: the file of a row, and its number there."""
-POSITION_COLUMNS = ("__driftloop_file", ROW_NUMBER_COLUMN)
+POSITION_COLUMNS = (FILE_NUMBER_COLUMN, ROW_NUMBER_COLUMN)
 """Columns that say where a row was read: the number of its file, and the number of the row in it."""
 
 Connection = duckdb.DuckDBPyConnection
@@ -120,10 +120,11 @@ def scan_parquet_sql(files: Sequence[Path]) -> str:
     listed = _list_sql(files)
     # A file is identified by its number, because names are long and every sort would carry them.
     return (
-        f"SELECT read.* EXCLUDE ({', '.join(SCAN_COLUMNS)}), files.number AS __driftloop_file, read.__driftloop_row "
+        f"SELECT read.* EXCLUDE ({', '.join(SCAN_COLUMNS)}), files.number AS {FILE_NUMBER_COLUMN}, "
+        f"read.{ROW_NUMBER_COLUMN} "
         f"FROM ({union_parquet_sql(files)}) read "
         f"JOIN (SELECT unnest([{listed}]) AS name, generate_subscripts([{listed}], 1) AS number) files "
-        "ON read.__driftloop_name = files.name"
+        f"ON read.{FILE_NAME_COLUMN} = files.name"
     )
 
 
@@ -150,8 +151,8 @@ def union_parquet_sql(files: Sequence[Path]) -> str:
         ]
         replaced = f"* REPLACE ({', '.join(texts)})" if texts else "*"
         selects.append(
-            f"SELECT {replaced}, file_row_number AS __driftloop_row "
-            f"FROM read_parquet([{_list_sql(group)}], union_by_name = true, filename = '__driftloop_name')"
+            f"SELECT {replaced}, file_row_number AS {ROW_NUMBER_COLUMN} "
+            f"FROM read_parquet([{_list_sql(group)}], union_by_name = true, filename = '{FILE_NAME_COLUMN}')"
         )
     return " UNION ALL BY NAME ".join(selects)
 

@@ -10,7 +10,7 @@ but not after the outcome became known.
 # ruff: noqa: S608  # quoted as described in driftloop.storage.duckdb_sql
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from driftloop.events import (
     ID_COLUMN,
@@ -29,13 +29,12 @@ from driftloop.storage.duckdb_sql import (
     quote_literal,
     try_cast_sql,
 )
+from driftloop.times import MAX_CLOCK_SKEW
 
-MAX_CLOCK_SKEW = timedelta(minutes=5)  # between the clocks of those who report outcomes and of this machine
 POSITION_SQL = ", ".join(POSITION_COLUMNS)
 ORDER_COLUMNS = ("time", *POSITION_COLUMNS)
-EMPTY_ROWS = (
-    f"SELECT '' AS {ID_COLUMN}, 0 AS {ROW_COLUMN}, now()::{TIMESTAMP_TYPE} AS {TIME_COLUMN}, "
-    "0 AS __driftloop_file, 0 AS __driftloop_row"
+EMPTY_ROWS = f"SELECT '' AS {ID_COLUMN}, 0 AS {ROW_COLUMN}, now()::{TIMESTAMP_TYPE} AS {TIME_COLUMN}, " + ", ".join(
+    f"0 AS {name}" for name in POSITION_COLUMNS
 )
 EMPTY_PREDICTIONS = (
     f"{EMPTY_ROWS}, '' AS {MODEL_COLUMN}, '' AS {VERSION_COLUMN}, 0::DOUBLE AS {PREDICTION_COLUMN} LIMIT 0"

@@ -124,12 +124,10 @@ class FoundOnTopic:
         if not parts:
             return pa.table({})
         table = pa.concat_tables(parts)
-        seen: set[tuple[object, object]] = set()
-        is_first = [
-            name not in seen and not seen.add(name)  # type: ignore[func-returns-value]
-            for name in zip(_values(table, ID_COLUMN), _values(table, ROW_COLUMN), strict=True)
-        ]
-        return table.filter(pa.array(is_first, pa.bool_()))
+        first: dict[tuple[object, object], int] = {}
+        for position, name in enumerate(zip(_values(table, ID_COLUMN), _values(table, ROW_COLUMN), strict=True)):
+            first.setdefault(name, position)
+        return table.take(pa.array(first.values(), pa.int64()))
 
     def counts(self, search: TopicSearch) -> ErasedCounts:
         """Return how much was found."""

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,11 +22,11 @@ from driftloop.kafka.dead_letters import parse_origin
 from driftloop.settings import KafkaSettings
 from driftloop.storage.archive_files import name_unreadable
 from driftloop.storage.object_store import ObjectStore
+from driftloop.times import MAX_CLOCK_SKEW
 from driftloop_cli.archive.erase_selection import Mask
 
 MAX_PARALLEL_READS = 8
 MAX_ATTEMPTS = 5
-MAX_CLOCK_SKEW = timedelta(minutes=5)  # between the clocks of whoever made an id and the broker
 MAX_NEEDLES = 50  # that messages are searched for as bytes, which is ten times faster than decoding them
 
 Progress = Callable[[int, int], None]

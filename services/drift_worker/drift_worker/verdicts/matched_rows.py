@@ -16,8 +16,8 @@ from driftloop.events import (
     TIME_COLUMN,
     VERSION_COLUMN,
 )
+from driftloop.times import MAX_CLOCK_SKEW
 
-MAX_CLOCK_SKEW = pd.Timedelta(minutes=5)  # between the clocks of those who report outcomes and of this machine
 NO_KEY = np.uint64(0)
 PREDICTION_COLUMNS = [
     ID_COLUMN,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from time import sleep
 from typing import Annotated, Any, Self
 
@@ -13,6 +13,7 @@ from driftloop.events import EventId, EventTime, Outcome, OutcomeValue, RowIndex
 from driftloop.kafka.codec import serialize
 from driftloop.privacy import Privacy
 from driftloop.telemetry import tracing
+from driftloop.times import MAX_CLOCK_SKEW
 from predictor import metrics
 from predictor.http.dependencies import ApiDependencies, Dependencies
 from predictor.http.openapi_parts import DETAIL_SCHEMA, TIME_DESCRIPTION, error_responses, request_body
@@ -24,7 +25,6 @@ EventTimeHeader = Annotated[
     Header(alias="Driftloop-Time", description=TIME_DESCRIPTION),
 ]
 MAX_OUTCOMES = 10_000
-MAX_CLOCK_SKEW = timedelta(minutes=5)  # a client's clock may be ahead by as much
 MAX_LISTED_CLASSES = 20
 FUTURE = "the time is in the future: an outcome counts from the time at which it became known"
 RETRY_AFTER_SECONDS = "2"
