@@ -29,6 +29,7 @@ from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference
 from stack.running import FOLDER_VARIABLE, Stack
 from tests.support.ports import reserve_ports
+from tests.support.waiting import wait_until
 
 SESSION_TIMEOUT_SECONDS = 10.0
 IDLE_TIMEOUT_SECONDS = 40.0  # longer than a broker restart and the reconnection, so that only the last windows are idle
@@ -72,6 +73,9 @@ class EventStream:
     In some stretches a column is empty, missing, or of another type.
     """
 
+    STRETCHES = 8
+    STRETCH_EVENTS = 300
+
     def __init__(self) -> None:
         self._source = np.random.default_rng(2)
         self._latest: list[Prediction] = []
@@ -80,6 +84,9 @@ class EventStream:
     def __iter__(self) -> Iterator[Event | bytes]:
         while True:
             yield self._next()
+
+    def has_had_each_stretch(self) -> bool:
+        return self._number >= self.STRETCHES * self.STRETCH_EVENTS
 
     def _next(self) -> Event | bytes:
         self._number += 1
@@ -91,7 +98,7 @@ class EventStream:
         rows = int(self._source.choice([1, 2, 5, 40], p=[0.5, 0.3, 0.15, 0.05]))
         features = make_features(self._source, self._number // 100, rows)
         predictions = make_predictions(self._source, features)
-        match self._number // 300 % 8:
+        match self._number // self.STRETCH_EVENTS % self.STRETCHES:
             case 2:
                 features["x"] = [None] * rows
             case 4:
@@ -265,12 +272,16 @@ class WorkerGroup:
 
     @contextmanager
     def event_flow(self) -> Iterator[threading.Lock]:
-        """Publish events for the duration of the block, except while the caller holds the lock."""
+        """Publish events for the duration of the block, except while the caller holds the lock.
+
+        A block that ends early waits until each stretch of the stream is published, so that windows of each are judged.
+        """
+        stream = EventStream()
         stop, pause = threading.Event(), threading.Lock()
         failures: list[BaseException] = []
 
         def run() -> None:
-            requests = iter(EventStream())
+            requests = iter(stream)
             source = random.Random(3)
             try:
                 while not stop.wait(0.1):
@@ -283,6 +294,11 @@ class WorkerGroup:
         thread.start()
         try:
             yield pause
+            wait_until(
+                lambda: failures or stream.has_had_each_stretch() or None,
+                "each stretch of events is published",
+                seconds=120,
+            )
         finally:
             stop.set()
             thread.join()
