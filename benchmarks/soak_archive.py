@@ -4,7 +4,7 @@ The slices lie behind what the drift worker has committed, in offsets that the t
 content were published there, and deleted.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -26,11 +26,10 @@ from tests.support.chaos.load import Load
 from tests.support.chaos.system import System
 from tests.support.waiting import wait_until
 
-EVENTS_PER_SLICE = 10
-ROWS_PER_EVENT = 5
+EVENTS_PER_SLICE, ROWS_PER_EVENT = 10, 5
 LATEST_SLICES = 500
-"""Of a partition, which the drift worker holds in memory: they have as many rows as new ones."""
-LATEST_ROWS_PER_EVENT = 100
+"""Of a partition, which the drift worker holds in memory: they have as many events and rows as new ones."""
+EVENTS_PER_LATEST_SLICE, ROWS_PER_LATEST_EVENT = 1_000, 1
 DAYS = 10
 """Before now, over which the slices are spread."""
 WRITERS = 8
@@ -65,10 +64,16 @@ def make_archive(system: System, load: Load, slices: int) -> None:
             like = _rows(store, topic)
             partitions = [TopicPartition(topic, each["partition_index"]) for each in _partitions(admin, topic)]
             count = slices // len(partitions)
-            ends = {each: _skip_offsets(system, admin, each, count * EVENTS_PER_SLICE) for each in partitions}
+            events = _events_by_slice(count)
+            firsts = {each: _skip_offsets(system, admin, each, sum(events)) for each in partitions}
             system.log(f"{topic}: writing {count:,} slices for each of {len(partitions)} partitions")
-            list(writers.map(partial(_write_slice, store, like), _made_slices(ends, count)))
+            list(writers.map(partial(_write_slice, store, like), _made_slices(firsts, events)))
     system.start("drift_worker")
+
+
+def _events_by_slice(count: int) -> list[int]:
+    latest = min(count, LATEST_SLICES)
+    return [EVENTS_PER_SLICE] * (count - latest) + [EVENTS_PER_LATEST_SLICE] * latest
 
 
 def _partitions(admin: KafkaAdminClient, topic: str) -> list[dict[str, int]]:
@@ -107,19 +112,20 @@ class MadeSlice(NamedTuple):
     at: datetime
 
 
-def _made_slices(ends: dict[TopicPartition, int], count: int) -> Iterator[MadeSlice]:
+def _made_slices(firsts: Mapping[TopicPartition, int], events_by_slice: Sequence[int]) -> Iterator[MadeSlice]:
     begin = datetime.now(UTC) - timedelta(days=DAYS)
-    for partition, first in ends.items():
-        for number in range(count):
-            offset = first + number * EVENTS_PER_SLICE
+    for partition, first in firsts.items():
+        offset = first
+        for number, events in enumerate(events_by_slice):
             window = Window(
                 topic=partition.topic,
                 partition=partition.partition,
                 first_offset=offset,
-                last_offset=offset + EVENTS_PER_SLICE - 1,
+                last_offset=offset + events - 1,
             )
-            rows = LATEST_ROWS_PER_EVENT if number >= count - LATEST_SLICES else ROWS_PER_EVENT
-            yield MadeSlice(window, rows, begin + timedelta(days=DAYS) * number / count)
+            rows_per_event = ROWS_PER_LATEST_EVENT if events == EVENTS_PER_LATEST_SLICE else ROWS_PER_EVENT
+            yield MadeSlice(window, rows_per_event, begin + timedelta(days=DAYS) * number / len(events_by_slice))
+            offset += events
 
 
 def _write_slice(store: ObjectStore, like: pa.Table, made: MadeSlice) -> None:
@@ -128,13 +134,14 @@ def _write_slice(store: ObjectStore, like: pa.Table, made: MadeSlice) -> None:
 
 def _made_rows(like: pa.Table, window: Window, rows_per_event: int, at: datetime) -> pa.Table:
     """Return the rows of a slice, which have the contents of others, and ids, times and offsets of their own."""
-    size = EVENTS_PER_SLICE * rows_per_event
-    ids = [derived_event_id(at, window.name, str(event)) for event in range(EVENTS_PER_SLICE)]
+    offsets = range(window.first_offset, window.last_offset + 1)
+    size = len(offsets) * rows_per_event
+    ids = [derived_event_id(at, window.name, str(offset)) for offset in offsets]
     own = {
         ID_COLUMN: pa.array(np.repeat(ids, rows_per_event)),
-        ROW_COLUMN: pa.array(np.tile(np.arange(rows_per_event), EVENTS_PER_SLICE)),
+        ROW_COLUMN: pa.array(np.tile(np.arange(rows_per_event), len(offsets))),
         TIME_COLUMN: pa.array([at] * size, like.schema.field(TIME_COLUMN).type),
-        OFFSET_COLUMN: pa.array(np.repeat(window.first_offset + np.arange(EVENTS_PER_SLICE), rows_per_event)),
+        OFFSET_COLUMN: pa.array(np.repeat(offsets, rows_per_event)),
     }
     rows = like.take(np.arange(size) % len(like))
     for name, values in own.items():
