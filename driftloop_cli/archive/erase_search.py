@@ -23,6 +23,7 @@ from driftloop.settings import KafkaSettings
 from driftloop.storage.archive_files import name_unreadable
 from driftloop.storage.object_store import ObjectStore
 from driftloop.times import MAX_CLOCK_SKEW
+from driftloop_cli.archive.byte_search import value_finder
 from driftloop_cli.archive.erase_selection import Mask
 
 MAX_PARALLEL_READS = 8
@@ -236,12 +237,12 @@ class TopicSearch:
     def search_dead_letters(self, selection: Selection) -> list[ErasedPartition]:
         """Return the dead letters that are meant, or that have one of the values looked for anywhere in their bytes."""
         erased: dict[int, dict[int, None]] = {}
-        values = [value.encode() for each in selection.sorted_values.values() for value in each]
+        has_value = value_finder([value.encode() for each in selection.sorted_values.values() for value in each])
         for records in reader.read_records(self._kafka, self._topic, dict.fromkeys(self.bounds, 0)):
             for record in records:
                 parts = [record.value, record.key, *(content for _, content in record.headers)]
                 contents = [part for part in parts if isinstance(part, bytes)]
-                is_meant = any(value in content for value in values for content in contents)
+                is_meant = any(map(has_value, contents))
                 if not is_meant and (event := _letter_event(record)) is not None:
                     is_meant = next(self._found(selection, [(record, event)]), None) is not None
                 window = Window(
