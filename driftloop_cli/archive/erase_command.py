@@ -176,6 +176,8 @@ def _values(values: list[str] | None, file: Path | None, option: str) -> set[str
         lines = [line for line in text.removeprefix("\ufeff").split("\n") if line]
         if not lines:
             raise InvalidInput(f"{option}: {file} is empty")
+    if "" in (values or ()):
+        raise InvalidInput(f"{option.removesuffix('s-from')}: a value is empty")
     return {*(values or ()), *lines}
 
 

@@ -1,7 +1,7 @@
 """Which rows of predictions and outcomes an erasure is about: by id, by key, or by a condition on columns."""
 
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +40,7 @@ class Condition:
             privacy: Its hash key is that of the function ``hashed``.
 
         Raises:
-            InvalidInput: It is no condition on these columns; the message is DuckDB's.
+            InvalidInput: It is no condition on these columns; if DuckDB says so, in its words.
         """
         self._text = text
         self._types = types
@@ -54,6 +54,7 @@ class Condition:
         forbid_access(self._connection)
         self.columns = self._used_columns()
         self.mask(pa.table({name: pa.array([], kind) for name, kind in types.items()}))
+        self._require_yes_or_no()
 
     def close(self) -> None:
         """Free the memory."""
@@ -72,6 +73,13 @@ class Condition:
         except duckdb.Error as error:
             raise InvalidInput(f"--where: {error}") from error
         return found
+
+    def _require_yes_or_no(self) -> None:
+        """Refuse a number or a text: DuckDB would take each that is not 0 for yes, and so erase nearly all rows."""
+        query = f"SELECT (\n{self._text}\n) FROM rows"  # noqa: S608  # the operator's own
+        kind = str(self._connection.execute(query).description[0][1])
+        if kind != "BOOLEAN":
+            raise InvalidInput(f"--where: it is no condition but a value ({kind}); compare it with something")
 
     def _used_columns(self) -> list[str]:
         try:
@@ -136,7 +144,7 @@ class PredictionSelection:
             found |= is_in(rows, KEY_COLUMN, self.keys)
         if self.condition is not None:
             found |= self.condition.mask(rows)
-        return found if self.model is None else found & is_in(rows, MODEL_COLUMN, [self.model])
+        return found if self.model is None else found & is_in(rows, MODEL_COLUMN, {self.model})
 
 
 KeyedRow = tuple[int, str, int]
@@ -164,11 +172,15 @@ class OutcomeSelection:
         return [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN]
 
     @cached_property
+    def _values(self) -> dict[str, frozenset[str]]:
+        ids = self.ids.union(event_id for event_id, _ in self.rows)
+        keys = self.keys.union(key for _, key in self.rows_of_keys)
+        return {name: values for name, values in ((ID_COLUMN, ids), (KEY_COLUMN, keys)) if values}
+
+    @cached_property
     def sorted_values(self) -> dict[str, Sequence[str]]:
         """By column, sorted values of which an outcome has one."""
-        ids = {*self.ids, *(event_id for event_id, _ in self.rows)}
-        keys = {*self.keys, *(key for _, key in self.rows_of_keys)}
-        return {name: sorted(values) for name, values in ((ID_COLUMN, ids), (KEY_COLUMN, keys)) if values}
+        return {name: sorted(values) for name, values in self._values.items()}
 
     def mask(self, rows: pa.Table) -> Mask:
         """Return which outcomes are meant."""
@@ -177,9 +189,9 @@ class OutcomeSelection:
             found |= is_in(rows, ID_COLUMN, self.ids)
         if self.keys:
             named = is_in(rows, KEY_COLUMN, self.keys)
-            found |= named if self.model is None else named & is_in(rows, MODEL_COLUMN, [self.model])
+            found |= named if self.model is None else named & is_in(rows, MODEL_COLUMN, {self.model})
         candidates = np.zeros(len(rows), bool)
-        for name, values in self.sorted_values.items():
+        for name, values in self._values.items():
             candidates |= is_in(rows, name, values)
         for index in np.flatnonzero(candidates & ~found):
             outcome = {name: rows[name][int(index)] for name in self.columns}
@@ -196,9 +208,11 @@ class OutcomeSelection:
         return bool(before) and before[-1][1:] in self.rows
 
 
-def is_in(rows: pa.Table, column: str, values: Collection[str]) -> Mask:
+def is_in(rows: pa.Table, column: str, values: Set[str]) -> Mask:
     """Return which rows have one of some values in a column, which may be missing."""
     if column not in rows.column_names or pa.types.is_null(rows[column].type):
         return np.zeros(len(rows), bool)
-    mask: Mask = pc.is_in(rows[column], pa.array(list(values), pa.string())).to_numpy()
+    if len(values) > len(rows):  # Arrow would hash all of them again for each part of each file
+        return np.fromiter((value in values for value in rows[column].to_pylist()), bool, len(rows))
+    mask: Mask = pc.is_in(rows[column], pa.array(values, pa.string())).to_numpy()
     return mask

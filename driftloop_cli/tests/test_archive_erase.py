@@ -177,6 +177,8 @@ def test_rows_are_erased_by_a_condition(system: System) -> None:
         ("x = 'a'", "Could not convert"),
         ("", "syntax error"),
         ("false) UNION ALL SELECT 1 WHERE (true", "syntax error"),
+        ("x", "no condition but a value"),  # would be all rows in which it is not 0
+        ("who", "no condition but a value"),
         ("x = (SELECT max(x) FROM rows)", "has a query in it"),  # of a part of a file it would be another one
     ],
 )
@@ -338,6 +340,7 @@ def test_command_erases_and_the_audit_log_says_so(system: System, run: Callable[
         ((), "say what to erase"),
         (("--id", "a", "--key", "b"), "say what to erase"),
         (("--keys-from", "/nowhere/keys"), "cannot be read"),
+        (("--key", ""), "--key: a value is empty"),
         (("--where", "nobody = 1"), "nobody"),
     ],
 )
