@@ -23,8 +23,8 @@ from driftloop.archive.erasures import Erasure, positions_of
 from driftloop.archive.file_metadata import parse_day
 from driftloop.archive.layout import WRITTEN_AT_KEY, ArchivedFile, list_all_merged, list_slices
 from driftloop.events import ID_COLUMN, OFFSET_COLUMN, ROW_COLUMN, Window, event_id_time
-from driftloop.storage.archive_files import name_unreadable
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parquet_errors import name_unreadable
 
 log = structlog.get_logger(__name__)
 

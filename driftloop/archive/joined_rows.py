@@ -151,7 +151,7 @@ def _read_batches(
     with (
         TemporaryDirectory(prefix="driftloop-archive-") as scratch,
         connect(Path(scratch), memory_mb) as connection,
-        translate_errors(),
+        translate_errors(Path(scratch).rglob("*.parquet")),
         _name_condition(selection.where),
     ):
         forbid_access(connection, Path(scratch))

@@ -20,8 +20,10 @@ from typing import NamedTuple
 import pyarrow.parquet as pq
 import structlog
 
+from driftloop.errors import ArchiveUnreadable
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore, StoredObject
+from driftloop.storage.parquet_errors import name_unreadable
 from driftloop.times import MAX_CLOCK_SKEW
 
 log = structlog.get_logger(__name__)
@@ -201,9 +203,9 @@ def _within_others(merged: Sequence[ArchivedFile], slices: Sequence[ArchivedFile
 @lru_cache(MAX_KNOWN_TIMES)
 def _first_time(store: ObjectStore, file: ArchivedFile) -> datetime:
     try:
-        with store.open(file.path) as opened:
+        with name_unreadable(store.url(file.path)), store.open(file.path) as opened:
             text = (pq.read_schema(opened).metadata or {}).get(WRITTEN_AT_KEY)
-    except (FileNotFoundError, ValueError):  # deleted since it was listed, or unreadable
+    except (FileNotFoundError, ArchiveUnreadable):  # the former if it was deleted since it was listed
         return file.modified
     return datetime.fromisoformat(text.decode()) if text else file.modified
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from driftloop.archive.layout import ArchivedFile, files_since, list_files
 from driftloop.events import ID_COLUMN
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parquet_errors import name_unreadable
 
 MAX_FILES = 1_000
 MAX_PARALLEL_READS = 8
@@ -72,7 +73,7 @@ def _rows_of(store: ObjectStore, file: ArchivedFile, event_id: str) -> pd.DataFr
         if file.size <= SMALL_BYTES:
             table = store.read_table(file.path, filters=[(ID_COLUMN, "==", event_id)])
         else:
-            with store.open(file.path) as opened:
+            with name_unreadable(store.url(file.path)), store.open(file.path) as opened:
                 table = _read_groups(pq.ParquetFile(opened), event_id)
     except FileNotFoundError:
         return None

@@ -40,9 +40,10 @@ from driftloop.archive.layout import (
 from driftloop.archive.partition_state import Partition
 from driftloop.archive.scratch import scratch_folder
 from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window, now
-from driftloop.storage.archive_files import name_unreadable, translate_errors
+from driftloop.storage.archive_files import translate_errors
 from driftloop.storage.duckdb_sql import SCAN_COLUMNS, connect, quote_literal, union_parquet_sql
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parquet_errors import name_unreadable
 
 log = structlog.get_logger(__name__)
 
@@ -199,7 +200,7 @@ def merge_slices(
         for slices in groups:
             if not may_go_on():
                 return
-            with translate_errors():
+            with translate_errors(_local(folder, file) for file in slices.files):
                 content = merge(folder, slices)
             path = merged_path(slices.window, slices.day)
             store.write(path, content)

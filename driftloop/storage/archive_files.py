@@ -1,6 +1,6 @@
 """Files of the archive, downloaded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
@@ -16,6 +15,7 @@ from driftloop.archive.layout import ArchivedFile, files_since, list_files
 from driftloop.errors import ArchiveUnreadable
 from driftloop.settings import TopicsSettings
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parquet_errors import name_unreadable
 
 log = structlog.get_logger(__name__)
 
@@ -24,23 +24,26 @@ MAX_ATTEMPTS = 5
 
 
 @contextmanager
-def name_unreadable(url: str) -> Iterator[None]:
-    """Raise :class:`ArchiveUnreadable` for Arrow's errors, which do not name the file."""
-    try:
-        yield
-    except pa.ArrowException as error:
-        raise ArchiveUnreadable(f"{url} is not a readable Parquet file; restore or delete it: {error}") from error
+def translate_errors(files: Iterable[Path]) -> Iterator[None]:
+    """Raise :class:`ArchiveUnreadable` for DuckDB's errors, with the name of the first damaged one of some files.
 
-
-@contextmanager
-def translate_errors() -> Iterator[None]:
-    """Raise :class:`ArchiveUnreadable` for DuckDB's errors, which name the file and often the column."""
+    DuckDB itself does not name a file whose footer can be read and whose rows cannot.
+    """
     try:
         yield
     except duckdb.OutOfMemoryException:
         raise
     except duckdb.Error as error:
+        for file in files:
+            with name_unreadable(file.name):
+                _read_all(file)
         raise ArchiveUnreadable(f"the archive cannot be read: {error}") from error
+
+
+def _read_all(file: Path) -> None:
+    with pq.ParquetFile(file) as opened:
+        for group in range(opened.num_row_groups):
+            opened.read_row_group(group)
 
 
 class ArchiveFiles(NamedTuple):
@@ -113,7 +116,8 @@ def _download(store: ObjectStore, path: str, folder: Path) -> bool:
 
 def _has_rows(file: Path, url: str) -> bool:
     try:
-        return bool(pq.read_metadata(file).num_rows)
-    except (pa.ArrowException, OSError) as error:
+        with name_unreadable(url):
+            return bool(pq.read_metadata(file).num_rows)
+    except ArchiveUnreadable:
         file.unlink()
-        raise ArchiveUnreadable(f"{url} is not a readable Parquet file; restore or delete it: {error}") from error
+        raise

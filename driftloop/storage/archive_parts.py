@@ -7,7 +7,6 @@ that is fetched; else all of it with one request, which takes less time than man
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from driftloop.errors import ArchiveUnreadable
 from driftloop.events import MODEL_COLUMN, TIME_COLUMN
 from driftloop.storage.archive_files import MAX_ATTEMPTS, MAX_PARALLEL_DOWNLOADS
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parquet_errors import name_unreadable
 
 log = structlog.get_logger(__name__)
 
@@ -105,14 +105,6 @@ def _fetch(store: ObjectStore, file: ArchivedFile, part: Part, folder: Path) -> 
         return None
 
 
-@contextmanager
-def _name_unreadable(url: str) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise ArchiveUnreadable(f"{url} is not a readable Parquet file; restore or delete it: {error}") from error
-
-
 def _fetch_needed(store: ObjectStore, file: ArchivedFile, part: Part, folder: Path) -> _Fetched:
     is_late = part.until is not None and file.begin >= part.until
     # A row of a late file may have waited for the broker, but probably none has: its footer tells.
@@ -120,7 +112,7 @@ def _fetch_needed(store: ObjectStore, file: ArchivedFile, part: Part, folder: Pa
     content = store.read_ranges(file.path, [(file.size - tail, file.size)])[0] if tail else b""
     if (footer := int.from_bytes(content[-TRAILER_BYTES:-4], "little") + TRAILER_BYTES) > tail:
         (content,) = store.read_ranges(file.path, [(max(file.size - footer, 0), file.size)])
-    with _name_unreadable(store.url(file.path)):
+    with name_unreadable(store.url(file.path)):
         metadata = pq.read_metadata(pa.BufferReader(content))
     names = metadata.schema.to_arrow_schema().names
     groups = _matching_groups(metadata, part)
@@ -206,7 +198,7 @@ def _write_groups(
             opened.write(content)
         opened.seek(file.size - len(footer))
         opened.write(footer)
-    with _name_unreadable(store.url(file.path)), pq.ParquetFile(sparse) as source:
+    with name_unreadable(store.url(file.path)), pq.ParquetFile(sparse) as source:
         schema = pa.schema([source.schema_arrow.field(name) for name in columns])
         with pq.ParquetWriter(path, schema) as target:
             for group in groups:

@@ -8,12 +8,14 @@ read them from the bucket. Which outcome of a row counts is in :mod:`driftloop.s
 # ruff: noqa: S608  # quoted as described in driftloop.storage.duckdb_sql
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
+from functools import wraps
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -177,10 +179,26 @@ def _has_enough(archive: "LabelledArchive", query: ArchiveQuery, since: datetime
     return archive.counts(replace(query, since=since, last_rows=None)).labelled >= (query.last_rows or 0)
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _name_damaged_files(
+    method: Callable[Concatenate["LabelledArchive", P], R],
+) -> Callable[Concatenate["LabelledArchive", P], R]:
+    """Let a method raise :class:`ArchiveUnreadable`, with the name of the file, for DuckDB's errors."""
+
+    @wraps(method)
+    def translated(archive: "LabelledArchive", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with translate_errors(chain(*archive.files)):
+            return method(archive, *args, **kwargs)
+
+    return translated
+
+
 class LabelledArchive:
     """The archived predictions of one model, joined with their outcomes."""
 
-    @translate_errors()
     def __init__(
         self,
         connection: Connection,
@@ -189,27 +207,18 @@ class LabelledArchive:
         files: ArchiveFiles,
     ) -> None:
         """Join the slices of predictions and outcomes; see :func:`open_archive` for the arguments."""
+        self.files = files
         self._connection = connection
         self._use_case = use_case
         self._model = quote_literal(use_case.name)
-        scanned_predictions = scan_parquet_sql(files.predictions) if files.predictions else EMPTY_PREDICTIONS
-        prediction_types = column_types(connection, scanned_predictions)
-        with_context = with_json_fields_sql(
-            scanned_predictions, prediction_types, CONTEXT_COLUMN, use_case.context_columns
-        )
-        connection.execute(f"CREATE VIEW predictions AS {with_context}")
-        scanned_outcomes = scan_parquet_sql(files.outcomes) if files.outcomes else EMPTY_OUTCOMES
-        outcome_types = column_types(connection, scanned_outcomes)
-        values = {"outcome": outcome_sql(use_case, outcome_types), "reported": reported_sql(outcome_types)}
-        create_outcomes(connection, scanned_outcomes, outcome_types, values)
-        self._archived_types = column_types(connection, "predictions")
+        self._archived_types = self._scan()
         self._types = {
             name: types.get(name) or FEATURE_TYPES.get(kind) or self._archived_types.get(name, "VARCHAR")
             for name, kind in use_case.feature_kinds.items()
         } | dict.fromkeys(use_case.context_columns, "VARCHAR")
         self._join()
 
-    @translate_errors()
+    @_name_damaged_files
     def counts(self, query: ArchiveQuery = EVERYTHING) -> ArchiveCounts:
         """Count the rows that match a query."""
         local_date = f"CAST(timezone({quote_literal(self._use_case.timezone)}, time::TIMESTAMPTZ) AS DATE)"
@@ -220,7 +229,7 @@ class LabelledArchive:
         )
         return ArchiveCounts(*counts)
 
-    @translate_errors()
+    @_name_damaged_files
     def anomalies(self) -> ArchiveAnomalies:
         """Count where the archive deviates from one prediction with one outcome per row."""
         outcomes, corrected = fetch_row(
@@ -233,14 +242,14 @@ class LabelledArchive:
         (repeated,) = fetch_row(self._connection, "SELECT count(*) FROM duplicates")
         return ArchiveAnomalies(outcomes, unmatched, corrected, repeated, self._count_unknown_labels())
 
-    @translate_errors()
+    @_name_damaged_files
     def type_mismatches(self) -> dict[str, CastFailures]:
         """Find the values that do not fit their feature's type, by feature; rows have them as missing or rounded."""
         return find_cast_failures(
             self._connection, f"predictions WHERE {MODEL_COLUMN} = {self._model}", self._archived_types, self._types
         )
 
-    @translate_errors()
+    @_name_damaged_files
     def read(self, query: ArchiveQuery = EVERYTHING) -> pd.DataFrame:
         """Read the matching labelled rows, ordered by time.
 
@@ -257,7 +266,7 @@ class LabelledArchive:
         is_valid = pd.Series(valid if valid.ndim == 1 else valid.all(axis=1), index=rows.index)
         return rows.loc[is_valid].reset_index(drop=True)
 
-    @translate_errors()
+    @_name_damaged_files
     def write(self, path: Path, query: ArchiveQuery = EVERYTHING) -> None:
         """Write the matching rows, ordered by time, to a Parquet file: time, features, and the outcome if known."""
         copy_to_parquet(
@@ -283,6 +292,21 @@ class LabelledArchive:
         timestamp, target = quote_identifier(self._use_case.timestamp), quote_identifier(self._use_case.target)
         return f"time AS {timestamp}, features.*, outcome AS {target}"
 
+    @_name_damaged_files
+    def _scan(self) -> dict[str, str]:
+        """Create the views ``predictions`` and ``outcomes`` of the files; return the types of the predictions."""
+        predictions = scan_parquet_sql(self.files.predictions) if self.files.predictions else EMPTY_PREDICTIONS
+        with_context = with_json_fields_sql(
+            predictions, column_types(self._connection, predictions), CONTEXT_COLUMN, self._use_case.context_columns
+        )
+        self._connection.execute(f"CREATE VIEW predictions AS {with_context}")
+        outcomes = scan_parquet_sql(self.files.outcomes) if self.files.outcomes else EMPTY_OUTCOMES
+        types = column_types(self._connection, outcomes)
+        values = {"outcome": outcome_sql(self._use_case, types), "reported": reported_sql(types)}
+        create_outcomes(self._connection, outcomes, types, values)
+        return column_types(self._connection, "predictions")
+
+    @_name_damaged_files
     def _join(self) -> None:
         """Create the view ``archive``: the model's rows, each once, with their latest outcome."""
         join_outcomes(self._connection, self._use_case.name, ("outcome", "reported"))

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from driftloop.errors import StorageUnavailable
 from driftloop.settings import StorageSettings
 from driftloop.storage import file_systems
+from driftloop.storage.parquet_errors import name_unreadable
 
 BLOCK_BYTES = 2**20  # that a request for a part of an object asks for, at least
 
@@ -128,15 +129,23 @@ class ObjectStore:
         self.write(path, sink.getvalue().to_pybytes())
 
     def read_parquet(self, path: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Read the Parquet file at ``path``, or some of its columns, as a frame."""
+        """Read the Parquet file at ``path``, or some of its columns, as a frame. Errors as :meth:`read_table`."""
         frame: pd.DataFrame = self.read_table(path, columns).to_pandas()
         return frame
 
     def read_table(
         self, path: str, columns: Sequence[str] | None = None, filters: Sequence[tuple[str, str, object]] | None = None
     ) -> pa.Table:
-        """Read the Parquet file at ``path``, or some of its columns, or rows that match all filters, as a table."""
-        return pq.read_table(pa.BufferReader(self.read(path)), columns=columns, filters=filters)
+        """Read the Parquet file at ``path``, or some of its columns, or rows that match all filters, as a table.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ArchiveUnreadable: It is no Parquet file, or damaged.
+            StorageUnavailable: The store does not answer.
+        """
+        content = self.read(path)
+        with name_unreadable(self.url(path)):
+            return pq.read_table(pa.BufferReader(content), columns=columns, filters=filters)
 
     def list_paths(self, prefix: str) -> list[str]:
         """List the paths that start with ``prefix``, sorted."""

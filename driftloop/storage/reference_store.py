@@ -15,7 +15,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from driftloop.drift.profile import DriftProfile
-from driftloop.errors import DriftloopError
+from driftloop.errors import ArchiveUnreadable, DriftloopError
 from driftloop.events import Evaluation, require_name
 from driftloop.storage.object_store import ObjectStore
 
@@ -87,7 +87,7 @@ def load_reference(store: ObjectStore, model: str, version: str, run_id: str = "
         rows = store.read_parquet(f"{prefix}/rows.parquet")
     except FileNotFoundError as error:
         raise _missing(model, version, store.url(prefix)) from error
-    except (OSError, ValueError) as error:
+    except ArchiveUnreadable as error:
         raise _unreadable(model, version, error) from error
     missing = [column for column in profile.column_types if column not in rows.columns]
     if missing:

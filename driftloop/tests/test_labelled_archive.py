@@ -27,6 +27,7 @@ from driftloop.storage.labelled_archive import (
 )
 from driftloop.storage.object_store import ObjectStore
 from driftloop.usecase import UseCase
+from tests.support.archived_rows import damage
 from tests.support.synthetic_usecase import kinds_of, make_use_case
 
 pytestmark = pytest.mark.integration
@@ -407,9 +408,8 @@ def test_archive_ignores_other_files_and_names_truncated_slice(archive: ArchiveB
 
 def test_archive_reports_slice_with_corrupt_pages(archive: ArchiveBuilder) -> None:
     path = archive.add_predictions(*(prediction(day) for day in range(200)))
-    content = archive.store.read(path)
-    archive.store.write(path, content[:4] + bytes(1_000) + content[1_004:])
-    with pytest.raises(ArchiveUnreadable, match="the archive cannot be read"):
+    damage(archive.store, path)
+    with pytest.raises(ArchiveUnreadable, match=f"{Path(path).name} is not a readable Parquet file"):
         archive.rows()
 
 

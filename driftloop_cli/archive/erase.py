@@ -33,8 +33,8 @@ from driftloop.archive.layout import list_files
 from driftloop.errors import StorageUnavailable
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, now
 from driftloop.kafka.topics import dead_letter_topic, keeping_times
-from driftloop.storage.archive_files import name_unreadable
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parquet_errors import name_unreadable
 from driftloop_cli.archive import erase_copies
 from driftloop_cli.archive.erase_search import (
     FoundRows,

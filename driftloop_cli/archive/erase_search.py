@@ -20,8 +20,8 @@ from driftloop.kafka import reader
 from driftloop.kafka.codec import InvalidMessage, decode_record
 from driftloop.kafka.dead_letters import parse_origin
 from driftloop.settings import KafkaSettings
-from driftloop.storage.archive_files import name_unreadable
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parquet_errors import name_unreadable
 from driftloop.times import MAX_CLOCK_SKEW
 from driftloop_cli.archive.byte_search import value_finder
 from driftloop_cli.archive.erase_selection import Mask

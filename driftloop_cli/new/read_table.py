@@ -107,7 +107,7 @@ def _without_infinity(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, str]:
 def _read_parquet(file: Path) -> tuple[pa.Table, str, bool]:
     try:
         table = pq.ParquetFile(file).read()  # read_table refuses duplicate names with an error of its own
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:  # the latter also if it is damaged
         raise InvalidInput(f"{file} is no readable Parquet file: {error}") from error
     index = [name for name in table.column_names if name.startswith("__index_level_")]  # of pandas, without a name
     return table.drop_columns(index).replace_schema_metadata(None), "Parquet", False

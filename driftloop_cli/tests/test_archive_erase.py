@@ -30,6 +30,7 @@ from driftloop_cli.archive.erase import Eraser, Request
 from driftloop_cli.archive.erase_copies import find_datasets, find_references
 from driftloop_cli.main import app
 from driftloop_cli.settings import StorageCliSettings
+from tests.support.archived_rows import damage
 from tests.support.fake_kafka import KAFKA, FakeBroker
 from tests.support.folder_store import folder_store
 
@@ -357,7 +358,7 @@ def test_day_of_the_archive_is_in_the_past() -> None:
 
 def test_unreadable_file_is_named(system: System) -> None:
     path = list_files(system.store, "predictions")[1].path
-    system.store.write(path, b"no Parquet file")
+    damage(system.store, path)
     for request in ({"keys": frozenset([KEY])}, {"condition": "x > 3"}):
         with pytest.raises(ArchiveUnreadable, match=rf"{path} is not a readable Parquet file; restore or delete it"):
             system.erase(**request)

@@ -16,3 +16,10 @@ def archive_rows(store: ObjectStore, window: Window, rows: pd.DataFrame | pa.Tab
     """Archive rows as a slice; return its URL."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows, preserve_index=False)
     return write_slice(store, window, table, day)
+
+
+def damage(store: ObjectStore, path: str) -> None:
+    """Overwrite the beginning of a Parquet file, so that its footer can be read and its rows cannot."""
+    content = store.read(path)
+    size = min(200, len(content) // 3)
+    store.write(path, content[:4] + bytes(size) + content[4 + size :])

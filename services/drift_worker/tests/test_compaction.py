@@ -24,7 +24,7 @@ from driftloop.drift.cumulated import CumulatedState
 from driftloop.errors import ArchiveUnreadable, StorageUnavailable
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore
-from tests.support.archived_rows import archive_rows
+from tests.support.archived_rows import archive_rows, damage
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -136,7 +136,7 @@ def test_unreadable_slice_stops_its_partition_alone(store: ObjectStore) -> None:
     for number in range(6):
         other = window(number).model_copy(update={"partition": 1})
         archive_rows(store, other, rows_of(number), BEGIN.date())
-    store.write(slice_path(window(0)), b"no Parquet file")
+    damage(store, slice_path(window(0)))
     made = compactor(store)
     made.on_assigned(("predictions", 1), PartitionState(10_000))
     with pytest.raises(ArchiveUnreadable, match=window(0).name):

@@ -29,7 +29,7 @@ from driftloop.events import (
 from driftloop.settings import TopicsSettings
 from driftloop.storage.object_store import ObjectStore, StoredObject
 from driftloop.storage.reference_store import save_gate_evaluation
-from tests.support.archived_rows import archive_rows
+from tests.support.archived_rows import archive_rows, damage
 from tests.support.folder_store import folder_store
 
 pytest_plugins = "tests.support.drift_windows"
@@ -309,13 +309,19 @@ def test_numbers_are_judged_as_numbers_beside_labels_of_another_model(
     assert quality.in_service.metrics["bias"].value == pytest.approx(-1)
 
 
-def test_deleted_or_unreadable_slice_is_skipped(store: ObjectStore, builder: ArchiveBuilder) -> None:
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_deleted_or_unreadable_slice_is_skipped(
+    store: ObjectStore, builder: ArchiveBuilder, *, is_damaged: bool
+) -> None:
     tracker = make_tracker(store)
     rows = builder.predict(0)
     builder.predict(1)
     assert only(tracker.evaluate_slice(builder.report(0, rows))).rows == ROWS
     store.delete(slice_path(window("predictions", 0)))
-    store.write(slice_path(window("predictions", 1)), b"no parquet")
+    if is_damaged:
+        damage(store, slice_path(window("predictions", 1)))
+    else:
+        store.write(slice_path(window("predictions", 1)), b"no parquet")
     assert tracker.evaluate_slice(window("outcomes", 0)) == []
     assert make_tracker(store).evaluate_slice(window("outcomes", 0)) == []
 

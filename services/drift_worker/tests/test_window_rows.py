@@ -11,7 +11,7 @@ from driftloop.archive.partition_state import OpenWindow, PartitionState, Versio
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore
-from tests.support.archived_rows import archive_rows
+from tests.support.archived_rows import archive_rows, damage
 
 pytest_plugins = "tests.support.drift_windows"
 
@@ -121,3 +121,12 @@ def test_slices_are_read_once(store: ObjectStore, monkeypatch: pytest.MonkeyPatc
         held.event_ids(PARTITION)
         found(held, ONE, 0)
     assert sorted(paths) == [slice_path(slice_) for slice_ in list(SLICES)[1:]]
+
+
+def test_damaged_slice_is_left_out(store: ObjectStore) -> None:
+    for slice_, frame in SLICES.items():
+        archive_rows(store, slice_, frame)
+    damage(store, slice_path(window(20, 29)))
+    held = WindowRows(store)
+    held.resume(PARTITION, STATE)
+    assert found(held, ONE, 10) == [(10, ["b-0", "b-1"]), (30, ["d-0"])]

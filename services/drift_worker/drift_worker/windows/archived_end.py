@@ -5,7 +5,7 @@ import structlog
 
 from drift_worker.windows import archive
 from driftloop.archive.layout import list_slices
-from driftloop.errors import BrokerUnavailable, StorageUnavailable
+from driftloop.errors import ArchiveUnreadable, BrokerUnavailable, StorageUnavailable
 from driftloop.events import ID_COLUMN, KEY_COLUMN, Event, Outcome, Prediction, Window
 from driftloop.kafka import reader
 from driftloop.kafka.message_handler import RetryLater
@@ -53,7 +53,7 @@ class ArchivedEnd:
         names = {name for event in reader.read_window(self._kafka, archived) for name in _names_of(event)}
         try:
             rows = archive.read_slice(self._store, archived) if names else pd.DataFrame()
-        except (FileNotFoundError, ValueError):  # deleted or unreadable by now: its name alone counts
+        except (FileNotFoundError, ArchiveUnreadable):  # deleted or unreadable by now: its name alone counts
             return False
         known = {name for column in (ID_COLUMN, KEY_COLUMN) if column in rows for name in rows[column].dropna()}
         return bool(known) and names.isdisjoint(known)

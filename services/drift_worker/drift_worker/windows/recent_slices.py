@@ -9,6 +9,7 @@ import structlog
 
 from driftloop.archive.layout import list_slices, slice_path
 from driftloop.archive.rows import MAX_PARALLEL_READS
+from driftloop.errors import ArchiveUnreadable
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore
 
@@ -109,7 +110,7 @@ class RecentSlices:
         """Return a slice's transformed rows; none if the file was deleted since the listing or is no Parquet file."""
         try:
             rows = self._store.read_parquet(slice_path(window), self._columns)
-        except (FileNotFoundError, ValueError) as error:
+        except (FileNotFoundError, ArchiveUnreadable) as error:
             log.warning("archive.slice_skipped", window=window.name, error=str(error))
             rows = pd.DataFrame(columns=self._columns)
         return self._transform(rows, window.name)

@@ -6,13 +6,17 @@ from itertools import dropwhile
 from typing import NamedTuple
 
 import pandas as pd
+import structlog
 
 from drift_worker.windows import archive
 from driftloop.archive.partition_state import Partition, PartitionState, version_digest
 from driftloop.archive.rows import MAX_PARALLEL_READS
 from driftloop.drift.cumulated import CumulatedState
+from driftloop.errors import ArchiveUnreadable
 from driftloop.events import ID_COLUMN, MODEL_COLUMN, VERSION_COLUMN, Window
 from driftloop.storage.object_store import ObjectStore
+
+log = structlog.get_logger(__name__)
 
 
 class SliceRows(NamedTuple):
@@ -33,7 +37,8 @@ class WindowRows:
     """The rows of each version that its next verdict needs, and the sums of the cumulated score that it adds to.
 
     They are kept in memory. After a partition is assigned they are read from its committed slices, once; so verdicts
-    are the same whichever worker gives them. The archive may have other slices too, orphans, so it is not listed.
+    are the same whichever worker gives them. The archive may have other slices too, orphans, so it is not listed. A
+    file that is damaged is left out and logged: the worker would never get past it.
     """
 
     def __init__(self, store: ObjectStore) -> None:
@@ -103,6 +108,9 @@ class WindowRows:
             try:
                 rows, states = archive.read_slice_with_sums(self._store, window)
             except FileNotFoundError:  # a slice without rows has no file
+                return {}, {}
+            except ArchiveUnreadable as error:
+                log.warning("archive.slice_skipped", window=window.name, error=str(error))
                 return {}, {}
             return (
                 _needed({version: [part] for version, part in _by_version(window, rows)}, state),
