@@ -20,6 +20,7 @@ from driftloop.events.base import (
     parse_iso_time,
     require_name,
 )
+from driftloop.events.column_names import describe_conflict
 from driftloop.events.predictions import (
     CLASSES_COLUMN,
     CONTEXT_COLUMN,
@@ -114,6 +115,7 @@ __all__ = [
     "WindowEvent",
     "as_id_part",
     "derived_event_id",
+    "describe_conflict",
     "event_id_time",
     "frame_to_columns",
     "is_new_event_id",

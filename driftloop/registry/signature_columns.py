@@ -10,7 +10,7 @@ from mlflow.models import ModelSignature
 from mlflow.types.schema import DataType
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from driftloop.events import RESERVED_COLUMNS, parse_iso_time
+from driftloop.events import describe_conflict, parse_iso_time
 from driftloop.registry.loading import ModelRejected
 
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
@@ -89,7 +89,8 @@ def signature_columns(signature: ModelSignature) -> list[Column]:
     that are numbers, as those of ``pd.DataFrame(array)``, are served as text.
 
     Raises:
-        ModelRejected: The signature is not a table of named columns of supported types, or uses a reserved name.
+        ModelRejected: The signature is not a table of named columns of supported types, or has names that the archive
+            cannot have.
     """
     inputs = signature.inputs
     try:
@@ -115,9 +116,6 @@ def signature_columns(signature: ModelSignature) -> list[Column]:
     counts = Counter(column.name for column in columns)
     if repeated := [name for name, count in counts.items() if count > 1]:
         raise ModelRejected(f"the signature has several columns whose names read {', '.join(repeated)}")
-    if conflicts := RESERVED_COLUMNS & {column.name for column in columns}:
-        raise ModelRejected(
-            f"the signature has columns named {', '.join(sorted(conflicts))}, and the archive has columns of its own "
-            f"with the names {', '.join(sorted(RESERVED_COLUMNS))}: rename the columns, and log the model again"
-        )
+    if conflict := describe_conflict(list(counts)):
+        raise ModelRejected(f"the signature has {conflict}: rename the columns, and log the model again")
     return columns

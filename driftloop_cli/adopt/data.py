@@ -10,7 +10,7 @@ import pandas as pd
 
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.errors import InvalidInput
-from driftloop.events import RESERVED_COLUMNS
+from driftloop.events import describe_conflict
 
 MAX_LEVELS = 200  # more distinct texts than this, in a column where most are distinct, are no categories
 ZONE = r"(?:Z|[+-]\d{2}:?\d{2})$"  # at the end of a time as text
@@ -75,15 +75,12 @@ def infer_kinds(features: pd.DataFrame, categories: Collection[str] = ()) -> dic
         categories: Features of numbers that are codes of categories.
 
     Raises:
-        InvalidRows: A column has a reserved name, has values of several types, or is not there.
+        InvalidRows: The archive cannot have a column's name, a column has values of several types, or is not there.
     """
     if unknown := [name for name in categories if name not in features]:
         raise InvalidRows(f"--category: the model takes no column {', '.join(unknown)}")
-    if reserved := sorted(RESERVED_COLUMNS & set(features.columns)):
-        raise InvalidRows(
-            f"the model has columns named {', '.join(reserved)}, and the archive has columns of its own with these "
-            "names: train it with other names"
-        )
+    if conflict := describe_conflict(list(map(str, features))):
+        raise InvalidRows(f"the model has {conflict}: train it with other names")
     return {
         name: "category" if name in categories else _infer_kind(name, features[name]) for name in map(str, features)
     }

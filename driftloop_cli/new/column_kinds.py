@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.errors import InvalidInput
-from driftloop.events import RESERVED_COLUMNS
+from driftloop.events import describe_conflict
 from driftloop_cli.new.column_facts import ColumnFacts
 
 LeftOut = Literal["identifier", "constant", "empty", "leak", "unsupported"]
@@ -51,11 +51,8 @@ def choose_kind(facts: ColumnFacts, *, is_identifier: bool = False) -> ColumnCho
 
 def require_feature_name(name: str) -> None:
     """Raise :class:`InvalidInput` if the archive has a column of its own with the name of a feature."""
-    if name in RESERVED_COLUMNS:
-        raise InvalidInput(
-            f"no column may be called {name}: the archive has columns of its own with the names "
-            f"{', '.join(sorted(RESERVED_COLUMNS))}; rename it in the file"
-        )
+    if conflict := describe_conflict([name]):
+        raise InvalidInput(f"the file has {conflict}; rename it in the file")
 
 
 def _choose(facts: ColumnFacts) -> ColumnChoice:

@@ -77,6 +77,11 @@ def test_times_that_cannot_be_read_are_shown_with_their_rows(tmp_path: Path) -> 
         read_rows(path, None, "at", "UTC")
 
 
+def test_features_whose_names_differ_in_case_only_are_refused() -> None:
+    with pytest.raises(InvalidRows, match="Age and age: train it with other names"):
+        infer_kinds(pd.DataFrame({"Age": [1.0], "age": [2.0]}))
+
+
 @pytest.mark.parametrize(("name", "content"), [("rows.parquet", b"no"), ("rows.xlsx", b""), ("rows.csv", b"")])
 def test_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)

@@ -113,8 +113,9 @@ def test_schema_numbers_columns_of_a_matrix() -> None:
         [ColSpec(DataType.double)],
         [ColSpec(DataType.double, "x"), ColSpec(DataType.double, "")],
         [ColSpec(DataType.double, "_prediction")],
+        [ColSpec(DataType.double, "age"), ColSpec(DataType.double, "Age")],
     ],
-    ids=["three dimensions", "bytes", "binary", "array", "no name", "an empty name", "a reserved name"],
+    ids=["three dimensions", "bytes", "binary", "array", "no name", "an empty name", "a reserved name", "case only"],
 )
 def test_schema_rejects_unsupported_signature(inputs: list[Any]) -> None:
     with pytest.raises(ModelRejected, match="signature"):

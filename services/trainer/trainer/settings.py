@@ -11,7 +11,7 @@ from driftloop.drift.distances import DISTANCES, DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import InvalidInput
 from driftloop.evaluation.gate_settings import GateSettings
-from driftloop.events import RESERVED_COLUMNS
+from driftloop.events import describe_conflict
 from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.settings import DeadLetterSettings, Port, RegistrySettings, ServerSettings, Settings, StorageSettings
 from driftloop.settings_section import Fraction, SettingsSection
@@ -117,11 +117,8 @@ class TrainerSettings(Settings):
 
     @model_validator(mode="after")
     def _check_features(self) -> Self:
-        if reserved := RESERVED_COLUMNS & set(self.use_case.features):
-            raise ValueError(
-                f"DRIFTLOOP_USE_CASE has features named {', '.join(sorted(reserved))}, and the archive has columns of "
-                f"its own with the names {', '.join(sorted(RESERVED_COLUMNS))}: rename the features"
-            )
+        if conflict := describe_conflict(self.use_case.features, "features"):
+            raise ValueError(f"DRIFTLOOP_USE_CASE has {conflict}: rename the features")
         if unknown := set(self.use_case.optional_features or ()) - set(self.use_case.features):
             raise ValueError(
                 f"DRIFTLOOP_USE_CASE has no features {', '.join(sorted(unknown))}, which its optional_features name"

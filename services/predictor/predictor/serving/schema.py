@@ -189,6 +189,6 @@ def build_schema(signature: ModelSignature, max_rows: int) -> Schema:
     """Build the schema of a version from its signature.
 
     Raises:
-        ModelRejected: The signature is not a table of named columns of supported types, or uses a reserved name.
+        ModelRejected: See :func:`signature_columns`.
     """
     return Schema(signature_columns(signature), max_rows, is_matrix=signature.inputs.is_tensor_spec())
