@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,13 +16,24 @@ import httpx
 import pytest
 
 from tests.support.ports import reserve_ports
+from tests.support.store_servers import AWS_ENVIRONMENT
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
 COMMAND = Path(sys.executable).with_name("driftloop")
-CLOSED = ("status", "explain some-id", "shadow --version 1", "rollback", "retrain --reason x", "topics create")
-SILENT = ("status --all", "explain some-id", "data restore 1")
+ERASE = "archive erase --id some-id --reason x --yes"
+CLOSED = (
+    *("status", "explain some-id", "shadow --version 1", "rollback", "retrain --reason x", "topics create"),
+    *("archive status", "archive compact", "archive expire --predictions-days 9", ERASE),
+)
+SILENT = ("status --all", "explain some-id", "data restore 1", ERASE)
+STORES = {
+    "gs://archive": {},
+    "s3://archive": AWS_ENVIRONMENT,
+    "az://archive": {"AZURE_STORAGE_ACCOUNT_NAME": "somebody", "AZURE_STORAGE_ACCOUNT_KEY": "dGVzdA=="},
+}
+MAX_STORE_SECONDS = 90  # Azure's client gives up a silent server after a minute
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +78,28 @@ def test_command_ends_with_a_sentence_while_nothing_answers(
     assert "Traceback" not in done.stderr
     assert 1 <= len(done.stderr.splitlines()) <= 2, done.stderr
     assert "DRIFTLOOP_" in done.stderr
+
+
+@pytest.mark.parametrize("away", ["closed", "silent"])
+@pytest.mark.parametrize("store", STORES)
+def test_command_ends_with_a_sentence_while_its_store_does_not_answer(
+    silent_url: str, closed_url: str, store: str, away: str
+) -> None:
+    url = closed_url if away == "closed" else silent_url
+    began = time.monotonic()
+    done = subprocess.run(
+        [str(COMMAND), "archive", "erasures"],
+        env=environment(closed_url, url, closed_url) | {"DRIFTLOOP_STORAGE__URL": store} | STORES[store],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - began
+    print(f"\n{store} {away}: {seconds:.0f} s")
+    assert (done.returncode, done.stdout) == (6, ""), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "DRIFTLOOP_STORAGE__" in done.stderr
+    assert seconds < MAX_STORE_SECONDS
 
 
 @pytest.mark.parametrize("away", ["closed", "silent"])
