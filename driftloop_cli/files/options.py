@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from driftloop.events import Event
+from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN, Event
 from driftloop.settings import Settings
 from driftloop_cli.console import err, out, print_json
 from driftloop_cli.settings import StorageCliSettings
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 SOURCE = "cli"
 """Who publishes, in the envelope of events."""
+
+OUTCOME_COLUMNS = ("outcome", "outcome_label")
+"""Where the archive has outcomes that are numbers and booleans, and those that are texts."""
+MATCHED_COLUMNS = (ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN, *OUTCOME_COLUMNS)
+"""The columns of the archive that a file's rows are matched with."""
 
 RowsFile = Annotated[Path | None, typer.Argument(metavar="FILE", help="CSV or Parquet; none if --sql reads files")]
 Sql = Annotated[
@@ -42,12 +47,19 @@ def shown_progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def archive_files(settings: StorageCliSettings) -> Iterator["ArchiveFiles"]:
-    """Download the archive for the time of the block."""
-    from driftloop.storage.archive_files import download_archive  # noqa: PLC0415
-    from driftloop.storage.object_store import ObjectStore  # noqa: PLC0415  # takes a second to import
+    """Fetch what a file's rows are matched with, for the time of the block: no features and no predictions."""
+    from driftloop.storage.archive_files import ArchiveFiles  # noqa: PLC0415  # takes a second to import
+    from driftloop.storage.archive_parts import Part, fetch_part  # noqa: PLC0415
+    from driftloop.storage.object_store import ObjectStore  # noqa: PLC0415
 
+    store, part = ObjectStore(settings.storage).require_answer(), Part(columns=MATCHED_COLUMNS)
     with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as folder:
-        yield download_archive(ObjectStore(settings.storage).require_answer(), settings.topics, Path(folder))
+        # Outcomes first: rows that are archived between the two then are no outcomes without a prediction.
+        outcomes, predictions = (
+            fetch_part(store, topic, Path(folder, topic), part).files
+            for topic in (settings.topics.outcomes, settings.topics.predictions)
+        )
+        yield ArchiveFiles(predictions, outcomes)
 
 
 def publish(
