@@ -14,7 +14,6 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from itertools import accumulate
 from os.path import commonprefix
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
@@ -241,7 +240,7 @@ def overlaps(window: Window, other: Window) -> bool:
 def _parse(objects: Iterable[StoredObject]) -> list[ArchivedFile]:
     files = []
     for path, size, modified in objects:
-        folder = PurePosixPath(path).parent.name
+        *_, folder, _ = f"/{path}".split("/")
         try:
             window = Window.parse(path)
             day = date.fromisoformat(folder.removeprefix(DAY_PREFIX)) if folder.startswith(DAY_PREFIX) else None

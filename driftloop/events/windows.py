@@ -1,7 +1,6 @@
 """Events about windows of predictions: drift, and quality against outcomes."""
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Literal, Self
 
 from pydantic import Field, FiniteFloat
@@ -58,8 +57,9 @@ class Window(FrozenModel):
     @classmethod
     def parse(cls, name: str) -> Self:
         """Return the window with this name; the name may be that of a file, with a path and a suffix."""
-        topic, partition, first, last = PurePosixPath(name).stem.rsplit("-", 3)
-        return cls(topic=topic, partition=int(partition), first_offset=int(first), last_offset=int(last))
+        topic, partition, first, last = name.rpartition("/")[2].rsplit("-", 3)
+        end, *_ = last.split(".")
+        return cls(topic=topic, partition=int(partition), first_offset=int(first), last_offset=int(end))
 
 
 def verdict_id(window: Window, model: str, version: str, run_id: str | None = None) -> str:

@@ -53,16 +53,40 @@ class ArchiveFiles(NamedTuple):
     outcomes: Sequence[Path] = ()
 
 
+class ListedArchive(NamedTuple):
+    """The archive's files that have to be read, in its order."""
+
+    predictions: Sequence[ArchivedFile]
+    outcomes: Sequence[ArchivedFile]
+
+
+def list_archive(store: ObjectStore, topics: TopicsSettings) -> ListedArchive:
+    """List the files of predictions and outcomes. Raises :class:`StorageUnavailable`."""
+    outcomes = list_files(store, topics.outcomes)  # first: see download_archive
+    return ListedArchive(list_files(store, topics.predictions), outcomes)
+
+
 def download_archive(
-    store: ObjectStore, topics: TopicsSettings, folder: Path, since: datetime | None = None
+    store: ObjectStore,
+    topics: TopicsSettings,
+    folder: Path,
+    listed: ListedArchive,
+    since: datetime | None = None,
 ) -> ArchiveFiles:
     """Download predictions and outcomes into a folder; see :func:`download_topic` for arguments and errors."""
     # Outcomes first: rows that are archived between the two downloads then are no outcomes without a prediction.
-    outcomes = download_topic(store, topics.outcomes, folder / topics.outcomes, since)
-    return ArchiveFiles(download_topic(store, topics.predictions, folder / topics.predictions, since), outcomes)
+    outcomes = download_topic(store, topics.outcomes, folder / topics.outcomes, since, listed.outcomes)
+    predictions = download_topic(store, topics.predictions, folder / topics.predictions, since, listed.predictions)
+    return ArchiveFiles(predictions, outcomes)
 
 
-def download_topic(store: ObjectStore, topic: str, folder: Path, since: datetime | None = None) -> list[Path]:
+def download_topic(
+    store: ObjectStore,
+    topic: str,
+    folder: Path,
+    since: datetime | None = None,
+    listed: Sequence[ArchivedFile] | None = None,
+) -> list[Path]:
     """Download a topic's archive into a folder; return the files that have rows, in the archive's order.
 
     Files of an earlier call are not downloaded again, unless rows were erased from them. Those that nobody has to read
@@ -73,14 +97,15 @@ def download_topic(store: ObjectStore, topic: str, folder: Path, since: datetime
         topic: The topic of the events.
         folder: Is made if it does not exist.
         since: Only files that may have events that reached the topic since then; all by default.
+        listed: What the topic had a moment ago; by default, and if one of the files has disappeared, it is listed.
 
     Raises:
         ArchiveUnreadable: if a file is not a Parquet file, or if files disappear all the time.
         StorageUnavailable: if the bucket does not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for _ in range(MAX_ATTEMPTS):
-        listed = list_files(store, topic)
+    for attempt in range(MAX_ATTEMPTS):
+        listed = list_files(store, topic) if listed is None or attempt else listed
         wanted = {PurePosixPath(file.path).name: file for file in files_since(listed, since)}
         paths = {name: file.path for name, file in wanted.items()}
         missing = [file.path for name, file in wanted.items() if not _is_same(folder / name, file)]

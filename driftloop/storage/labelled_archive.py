@@ -8,7 +8,7 @@ read them from the bucket. Which outcome of a row counts is in :mod:`driftloop.s
 # ruff: noqa: S608  # quoted as described in driftloop.storage.duckdb_sql
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import structlog
 
-from driftloop.archive.layout import files_since, list_files
+from driftloop.archive.layout import ArchivedFile, files_since
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.events import (
     CLASSES_COLUMN,
@@ -35,7 +35,7 @@ from driftloop.events import (
     VERSION_COLUMN,
 )
 from driftloop.settings import TopicsSettings
-from driftloop.storage.archive_files import ArchiveFiles, download_archive, translate_errors
+from driftloop.storage.archive_files import ArchiveFiles, download_archive, list_archive, translate_errors
 from driftloop.storage.duckdb_sql import (
     TIMESTAMP_TYPE,
     CastFailures,
@@ -153,8 +153,9 @@ def open_archive(
     """
     with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as scratch:
         files = folder or Path(scratch)
-        for since in _beginnings(store, topics, query):
-            downloaded = download_archive(store, topics, files, since)
+        listed = list_archive(store, topics)
+        for since in _beginnings(listed.predictions, query):
+            downloaded = download_archive(store, topics, files, listed, since)
             with connect(Path(scratch), memory_mb) as connection:
                 archive = LabelledArchive(connection, use_case, types or {}, downloaded)
                 if since == query.since or _has_enough(archive, query, since):
@@ -162,10 +163,10 @@ def open_archive(
                     return
 
 
-def _beginnings(store: ObjectStore, topics: TopicsSettings, query: ArchiveQuery) -> Iterator[datetime | None]:
+def _beginnings(predictions: Sequence[ArchivedFile], query: ArchiveQuery) -> Iterator[datetime | None]:
     """Yield times from which on files may be enough for a query, ever earlier ones; the last one is enough."""
     if query.last_rows is not None:
-        files = files_since(list_files(store, topics.predictions), query.since)
+        files = files_since(predictions, query.since)
         begins = sorted((file.begin for file in files), reverse=True)
         count = FIRST_FILES
         while count < len(begins):
