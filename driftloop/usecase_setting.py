@@ -6,9 +6,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, InstanceOf
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 from pydantic_settings import NoDecode
 
+from driftloop.events import describe_conflict
 from driftloop.usecase import UseCase
 
 EXAMPLE = "usecases.loans:usecase"
@@ -54,9 +55,18 @@ def load_use_case(reference: Any) -> Any:
     return use_case
 
 
+def require_own_columns(use_case: UseCase) -> UseCase:
+    """Return a use case. Raises :class:`ValueError` if SQL takes two of its columns for one."""
+    names = dict.fromkeys([*use_case.features, *use_case.context_columns, use_case.target, use_case.timestamp])
+    if conflict := describe_conflict(list(names)):
+        raise ValueError(f"the use case has {conflict}: rename them")
+    return use_case
+
+
 UseCaseSetting = Annotated[
     InstanceOf[UseCase],
     NoDecode,  # the variable holds a name, not JSON
     BeforeValidator(load_use_case),
+    AfterValidator(require_own_columns),
     Field(description=f"module:name of the use case, such as {EXAMPLE}; the current folder is looked in as well"),
 ]

@@ -24,7 +24,7 @@ from driftloop.archive.file_metadata import parse_day
 from driftloop.archive.layout import WRITTEN_AT_KEY, ArchivedFile, list_all_merged, list_slices
 from driftloop.events import ID_COLUMN, OFFSET_COLUMN, ROW_COLUMN, Window, event_id_time
 from driftloop.storage.object_store import ObjectStore
-from driftloop.storage.parquet_errors import name_unreadable
+from driftloop.storage.parquet_files import name_unreadable
 
 log = structlog.get_logger(__name__)
 
@@ -93,17 +93,21 @@ class FileEraser:
     def _erase(self, file: ArchivedFile, erasures: Sequence[Erasure]) -> int:
         """Remove rows from a file; return how many, which is 0 if the file is gone."""
         try:
-            with name_unreadable(self._store.url(file.path)), self._store.open(file.path) as opened:
-                if not _find(pq.ParquetFile(opened), file, erasures).any():
+            with self._store.open_parquet(file.path) as opened:
+                if not _find(opened, file, erasures).any():
                     return 0
-            source = pq.ParquetFile(pa.BufferReader(self._store.read(file.path)))
+            content = self._store.read(file.path)
         except FileNotFoundError:  # it was merged, or deleted as an orphan
             return 0
-        is_erased = _find(source, file, erasures)  # once more: it may have been replaced in between
-        if is_erased.any():
+        with name_unreadable(self._store.url(file.path)):
+            source = pq.ParquetFile(pa.BufferReader(content))
+            is_erased = _find(source, file, erasures)  # once more: it may have been replaced in between
+            if not is_erased.any():
+                return 0
             written_at = file.modified.astimezone(UTC).isoformat().encode()
             metadata = {WRITTEN_AT_KEY: written_at, **(source.schema_arrow.metadata or {})}
-            self._store.write(file.path, without_rows(source, is_erased, metadata))
+            remaining = without_rows(source, is_erased, metadata)
+        self._store.write(file.path, remaining)
         return int(is_erased.sum())
 
 

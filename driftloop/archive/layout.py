@@ -16,13 +16,11 @@ from itertools import accumulate
 from os.path import commonprefix
 from typing import NamedTuple
 
-import pyarrow.parquet as pq
 import structlog
 
 from driftloop.errors import ArchiveUnreadable
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore, StoredObject
-from driftloop.storage.parquet_errors import name_unreadable
 from driftloop.times import MAX_CLOCK_SKEW
 
 log = structlog.get_logger(__name__)
@@ -202,9 +200,9 @@ def _within_others(merged: Sequence[ArchivedFile], slices: Sequence[ArchivedFile
 @lru_cache(MAX_KNOWN_TIMES)
 def _first_time(store: ObjectStore, file: ArchivedFile) -> datetime:
     try:
-        with name_unreadable(store.url(file.path)), store.open(file.path) as opened:
-            text = (pq.read_schema(opened).metadata or {}).get(WRITTEN_AT_KEY)
-    except (FileNotFoundError, ArchiveUnreadable):  # the former if it was deleted since it was listed
+        with store.open_parquet(file.path) as opened:
+            text = (opened.schema_arrow.metadata or {}).get(WRITTEN_AT_KEY)
+    except (FileNotFoundError, ArchiveUnreadable):  # deleted since it was listed, or damaged
         return file.modified
     return datetime.fromisoformat(text.decode()) if text else file.modified
 

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from driftloop.archive.layout import ArchivedFile, files_since, list_files
 from driftloop.events import ID_COLUMN
 from driftloop.storage.object_store import ObjectStore
-from driftloop.storage.parquet_errors import name_unreadable
 
 MAX_FILES = 1_000
 MAX_PARALLEL_READS = 8
@@ -71,14 +70,12 @@ def _rows_of(store: ObjectStore, file: ArchivedFile, event_id: str) -> pd.DataFr
     """Return an event's rows in a file; ``None`` if the file was merged, or deleted as an orphan, since the listing."""
     try:
         if file.size <= SMALL_BYTES:
-            table = store.read_table(file.path, filters=[(ID_COLUMN, "==", event_id)])
-        else:
-            with name_unreadable(store.url(file.path)), store.open(file.path) as opened:
-                table = _read_groups(pq.ParquetFile(opened), event_id)
+            return store.read_parquet(file.path, filters=[(ID_COLUMN, "==", event_id)])
+        with store.open_parquet(file.path) as opened:
+            frame: pd.DataFrame = _read_groups(opened, event_id).to_pandas()
+            return frame
     except FileNotFoundError:
         return None
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
 
 
 def _read_groups(file: pq.ParquetFile, event_id: str) -> pa.Table:

@@ -43,7 +43,7 @@ from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window, now
 from driftloop.storage.archive_files import translate_errors
 from driftloop.storage.duckdb_sql import SCAN_COLUMNS, connect, quote_literal, union_parquet_sql
 from driftloop.storage.object_store import ObjectStore
-from driftloop.storage.parquet_errors import name_unreadable
+from driftloop.storage.parquet_files import name_unreadable
 
 log = structlog.get_logger(__name__)
 

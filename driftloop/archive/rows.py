@@ -28,6 +28,7 @@ def read_rows(
 
     Raises:
         FileNotFoundError: The archive has nothing of the window.
+        ArchiveUnreadable: A file is damaged.
     """
     for attempt in range(1, MAX_ATTEMPTS + 1):
         files = list_files_of(store, window)
@@ -56,5 +57,5 @@ def _read(store: ObjectStore, file: ArchivedFile, window: Window) -> pd.DataFram
     if not file.is_merged:
         return store.read_parquet(file.path)
     between = [(OFFSET_COLUMN, ">=", window.first_offset), (OFFSET_COLUMN, "<=", window.last_offset)]
-    rows: pd.DataFrame = store.read_table(file.path, filters=between).to_pandas()
+    rows = store.read_parquet(file.path, filters=between)
     return rows.sort_values([OFFSET_COLUMN, ROW_COLUMN], ignore_index=True)

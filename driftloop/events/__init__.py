@@ -20,7 +20,7 @@ from driftloop.events.base import (
     parse_iso_time,
     require_name,
 )
-from driftloop.events.column_names import describe_conflict
+from driftloop.events.column_names import describe_conflict, fold_case
 from driftloop.events.predictions import (
     CLASSES_COLUMN,
     CONTEXT_COLUMN,
@@ -117,6 +117,7 @@ __all__ = [
     "derived_event_id",
     "describe_conflict",
     "event_id_time",
+    "fold_case",
     "frame_to_columns",
     "is_new_event_id",
     "new_event_id",

@@ -5,24 +5,22 @@ from collections.abc import Collection
 from driftloop.events.predictions import RESERVED_COLUMNS
 
 
-def describe_conflict(names: Collection[str], what: str = "columns") -> str:
-    """Return in words which names the archive cannot have as columns beside each other; empty if it can have all.
+def fold_case(name: str) -> str:
+    """Return a name as SQL compares names: without the difference of upper and lower case of the letters A to Z."""
+    return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
 
-    Upper and lower case do not matter, as in SQL.
 
-    Args:
-        names: The names of features.
-        what: What has the names.
-    """
-    reserved = sorted(name for name in names if name.lower() in RESERVED_COLUMNS)
+def describe_conflict(names: Collection[str]) -> str:
+    """Return in words which names the archive cannot have as columns beside each other; empty if it can have all."""
+    reserved = sorted(name for name in names if fold_case(name) in RESERVED_COLUMNS)
     if reserved:
         return (
-            f"{what} named {', '.join(reserved)}, and the archive has columns of its own with the names "
+            f"columns named {', '.join(reserved)}, and the archive has columns of its own with the names "
             f"{', '.join(sorted(RESERVED_COLUMNS))}"
         )
-    by_lower: dict[str, list[str]] = {}
+    by_folded: dict[str, list[str]] = {}
     for name in names:
-        by_lower.setdefault(name.lower(), []).append(name)
-    if same := [" and ".join(each) for each in by_lower.values() if len(each) > 1]:
-        return f"{what} whose names differ in upper and lower case only, which SQL takes for one: {', '.join(same)}"
+        by_folded.setdefault(fold_case(name), []).append(name)
+    if same := [" and ".join(each) for each in by_folded.values() if len(each) > 1]:
+        return f"columns that SQL takes for one, whose names differ at most in upper and lower case: {', '.join(same)}"
     return ""

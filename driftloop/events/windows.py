@@ -56,9 +56,15 @@ class Window(FrozenModel):
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Return the window with this name; the name may be that of a file, with a path and a suffix."""
+        """Return the window with this name; the name may be that of a file, with a path and one suffix.
+
+        Raises:
+            ValueError: It is no such name.
+        """
         topic, partition, first, last = name.rpartition("/")[2].rsplit("-", 3)
-        end, *_ = last.split(".")
+        end, _, suffix = last.partition(".")
+        if "." in suffix:  # of a copy, such as one with .bak behind it
+            raise ValueError(f"{name} has several suffixes")
         return cls(topic=topic, partition=int(partition), first_offset=int(first), last_offset=int(end))
 
 

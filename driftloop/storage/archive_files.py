@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
@@ -15,42 +16,50 @@ from driftloop.archive.layout import ArchivedFile, files_since, list_files
 from driftloop.errors import ArchiveUnreadable
 from driftloop.settings import TopicsSettings
 from driftloop.storage.object_store import ObjectStore
-from driftloop.storage.parquet_errors import name_unreadable
+from driftloop.storage.parquet_files import is_damage, name_unreadable
 
 log = structlog.get_logger(__name__)
 
 MAX_PARALLEL_DOWNLOADS = 8
 MAX_ATTEMPTS = 5
+ERRORS_OF_QUERIES = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
+"""Errors that no file is the cause of."""
 
 
 @contextmanager
 def translate_errors(files: Iterable[Path]) -> Iterator[None]:
-    """Raise :class:`ArchiveUnreadable` for DuckDB's errors, with the name of the first damaged one of some files.
+    """Raise :class:`ArchiveUnreadable` for errors of DuckDB and of what it reads, with the name of a damaged file.
 
-    DuckDB itself does not name a file whose footer can be read and whose rows cannot.
+    DuckDB itself does not name a file whose footer can be read and whose rows cannot. The damaged file is deleted, so
+    that it is downloaded again once it is restored.
+
+    Args:
+        files: Local copies of the files that are read.
     """
     try:
         yield
     except duckdb.OutOfMemoryException:
         raise
-    except duckdb.Error as error:
-        for file in files:
-            with name_unreadable(file.name):
-                _read_all(file)
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        if not (isinstance(error, duckdb.Error) or is_damage(error)):
+            raise
+        if not isinstance(error, ERRORS_OF_QUERIES):
+            require_readable(files)
         raise ArchiveUnreadable(f"the archive cannot be read: {error}") from error
 
 
-def _read_all(file: Path) -> None:
-    with pq.ParquetFile(file) as opened:
-        for group in range(opened.num_row_groups):
-            opened.read_row_group(group)
-
-
-class ArchiveFiles(NamedTuple):
-    """Downloaded files that have rows, in the archive's order."""
-
-    predictions: Sequence[Path] = ()
-    outcomes: Sequence[Path] = ()
+def require_readable(files: Iterable[Path]) -> None:
+    """Read local copies of files; delete the first damaged one, and raise :class:`ArchiveUnreadable`."""
+    for file in files:
+        try:
+            with name_unreadable(file.name), pq.ParquetFile(file) as opened:
+                for group in range(opened.num_row_groups):
+                    opened.read_row_group(group).validate(full=True)
+        except FileNotFoundError:
+            continue
+        except ArchiveUnreadable:
+            file.unlink()
+            raise
 
 
 class ListedArchive(NamedTuple):
@@ -60,64 +69,61 @@ class ListedArchive(NamedTuple):
     outcomes: Sequence[ArchivedFile]
 
 
-def list_archive(store: ObjectStore, topics: TopicsSettings) -> ListedArchive:
-    """List the files of predictions and outcomes. Raises :class:`StorageUnavailable`."""
-    outcomes = list_files(store, topics.outcomes)  # first: see download_archive
-    return ListedArchive(list_files(store, topics.predictions), outcomes)
+class ArchiveFiles(NamedTuple):
+    """Downloaded files that have rows, in the archive's order."""
+
+    predictions: Sequence[Path] = ()
+    outcomes: Sequence[Path] = ()
 
 
-def download_archive(
-    store: ObjectStore,
-    topics: TopicsSettings,
-    folder: Path,
-    listed: ListedArchive,
-    since: datetime | None = None,
-) -> ArchiveFiles:
-    """Download predictions and outcomes into a folder; see :func:`download_topic` for arguments and errors."""
-    # Outcomes first: rows that are archived between the two downloads then are no outcomes without a prediction.
-    outcomes = download_topic(store, topics.outcomes, folder / topics.outcomes, since, listed.outcomes)
-    predictions = download_topic(store, topics.predictions, folder / topics.predictions, since, listed.predictions)
-    return ArchiveFiles(predictions, outcomes)
+class ArchiveDownload:
+    """Downloads files of an archive into a folder. It is listed once, and again if one of its files has disappeared."""
 
+    def __init__(self, store: ObjectStore, topics: TopicsSettings, folder: Path) -> None:
+        """List the archive. Raises :class:`StorageUnavailable`."""
+        self._store = store
+        self._topics = topics
+        self._folder = folder
+        self.listed = self._list()
 
-def download_topic(
-    store: ObjectStore,
-    topic: str,
-    folder: Path,
-    since: datetime | None = None,
-    listed: Sequence[ArchivedFile] | None = None,
-) -> list[Path]:
-    """Download a topic's archive into a folder; return the files that have rows, in the archive's order.
+    def fetch(self, since: datetime | None = None) -> ArchiveFiles:
+        """Download predictions and outcomes.
 
-    Files of an earlier call are not downloaded again, unless rows were erased from them. Those that nobody has to read
-    any more are deleted.
+        Files of an earlier call are not downloaded again, unless rows were erased from them. Those that nobody has to
+        read any more are deleted.
 
-    Args:
-        store: Where the archive is.
-        topic: The topic of the events.
-        folder: Is made if it does not exist.
-        since: Only files that may have events that reached the topic since then; all by default.
-        listed: What the topic had a moment ago; by default, and if one of the files has disappeared, it is listed.
+        Args:
+            since: Only files that may have events that reached the topic since then; all by default.
 
-    Raises:
-        ArchiveUnreadable: if a file is not a Parquet file, or if files disappear all the time.
-        StorageUnavailable: if the bucket does not answer.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for attempt in range(MAX_ATTEMPTS):
-        listed = list_files(store, topic) if listed is None or attempt else listed
+        Raises:
+            ArchiveUnreadable: A file is not a Parquet file, or files disappear all the time.
+            StorageUnavailable: The store does not answer.
+        """
+        for attempt in range(MAX_ATTEMPTS):
+            self.listed = self._list() if attempt else self.listed
+            try:
+                # Outcomes first, as in the listing.
+                outcomes = self._fetch(self._topics.outcomes, self.listed.outcomes, since)
+                return ArchiveFiles(self._fetch(self._topics.predictions, self.listed.predictions, since), outcomes)
+            except FileNotFoundError as error:  # merged, or deleted as an orphan
+                log.info("archive.file_disappeared", file=str(error))
+        raise ArchiveUnreadable(f"files were deleted while they were read, {MAX_ATTEMPTS} times: try again")
+
+    def _list(self) -> ListedArchive:
+        # Outcomes first: rows that are archived between the two listings then are no outcomes without a prediction.
+        outcomes = list_files(self._store, self._topics.outcomes)
+        return ListedArchive(list_files(self._store, self._topics.predictions), outcomes)
+
+    def _fetch(self, topic: str, listed: Sequence[ArchivedFile], since: datetime | None) -> list[Path]:
+        folder = self._folder / topic
+        folder.mkdir(parents=True, exist_ok=True)
         wanted = {PurePosixPath(file.path).name: file for file in files_since(listed, since)}
-        paths = {name: file.path for name, file in wanted.items()}
         missing = [file.path for name, file in wanted.items() if not _is_same(folder / name, file)]
         with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
-            is_complete = all(list(pool.map(lambda path: _download(store, path, folder), missing)))
-        if is_complete:
-            break
-    else:
-        raise ArchiveUnreadable(f"files of {topic} were deleted while they were read, {MAX_ATTEMPTS} times: try again")
-    for stale in {file.name for file in folder.iterdir()} - {PurePosixPath(file.path).name for file in listed}:
-        (folder / stale).unlink(missing_ok=True)
-    return [folder / name for name, path in paths.items() if _has_rows(folder / name, store.url(path))]
+            list(pool.map(lambda path: _download(self._store, path, folder), missing))
+        for stale in {file.name for file in folder.iterdir()} - {PurePosixPath(file.path).name for file in listed}:
+            (folder / stale).unlink(missing_ok=True)
+        return [folder / name for name, file in wanted.items() if _has_rows(folder / name, self._store.url(file.path))]
 
 
 def _is_same(local: Path, file: ArchivedFile) -> bool:
@@ -125,18 +131,16 @@ def _is_same(local: Path, file: ArchivedFile) -> bool:
     return local.exists() and local.stat().st_size == file.size
 
 
-def _download(store: ObjectStore, path: str, folder: Path) -> bool:
-    """Download a file; return whether it is still there: it may have been merged, or deleted as an orphan."""
+def _download(store: ObjectStore, path: str, folder: Path) -> None:
+    """Download a file. Raises :class:`FileNotFoundError` with its path if it is gone."""
     try:
         content = store.read(path)
     except FileNotFoundError:
-        log.info("archive.file_disappeared", file=path)
-        return False
+        raise FileNotFoundError(path) from None
     name = PurePosixPath(path).name
     unfinished = folder / f"{name}.unfinished"
     unfinished.write_bytes(content)
     unfinished.replace(folder / name)
-    return True
 
 
 def _has_rows(file: Path, url: str) -> bool:

@@ -20,7 +20,7 @@ from driftloop.errors import ArchiveUnreadable
 from driftloop.events import MODEL_COLUMN, TIME_COLUMN
 from driftloop.storage.archive_files import MAX_ATTEMPTS, MAX_PARALLEL_DOWNLOADS
 from driftloop.storage.object_store import ObjectStore
-from driftloop.storage.parquet_errors import name_unreadable
+from driftloop.storage.parquet_files import name_unreadable
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +114,7 @@ def _fetch_needed(store: ObjectStore, file: ArchivedFile, part: Part, folder: Pa
         (content,) = store.read_ranges(file.path, [(max(file.size - footer, 0), file.size)])
     with name_unreadable(store.url(file.path)):
         metadata = pq.read_metadata(pa.BufferReader(content))
-    names = metadata.schema.to_arrow_schema().names
+        names = metadata.schema.to_arrow_schema().names
     groups = _matching_groups(metadata, part)
     if not groups:
         return _Fetched(None, names)

@@ -17,6 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from driftloop.events import fold_case
+
 TIMESTAMP_TYPE = "TIMESTAMPTZ_NS"  # the resolution of pandas
 INTEGERS = frozenset(f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")) | {
     "INTEGER",
@@ -106,10 +108,28 @@ def quote_literal(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def column_types(connection: Connection, rows: str) -> dict[str, str]:
+class ColumnTypes(Mapping[str, str]):
+    """The DuckDB type of each column by its name, which is found in upper and lower case alike, as in SQL."""
+
+    def __init__(self, types: Mapping[str, str]) -> None:
+        """Keep the types by names as they are written, of which no two differ in case only."""
+        self._types = dict(types)
+        self._folded = {fold_case(name): kind for name, kind in types.items()}
+
+    def __getitem__(self, name: str) -> str:
+        return self._folded[fold_case(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._types)
+
+    def __len__(self) -> int:
+        return len(self._types)
+
+
+def column_types(connection: Connection, rows: str) -> ColumnTypes:
     """Return the DuckDB type of each column of a table or query, without the position columns."""
     types = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE {rows}").fetchall()}
-    return {name: kind for name, kind in types.items() if name not in POSITION_COLUMNS}
+    return ColumnTypes({name: kind for name, kind in types.items() if name not in POSITION_COLUMNS})
 
 
 def scan_parquet_sql(files: Sequence[Path]) -> str:
@@ -132,9 +152,11 @@ def union_parquet_sql(files: Sequence[Path]) -> str:
     """Return SQL for the rows of Parquet files, with each row's file and number there in :data:`SCAN_COLUMNS`.
 
     DuckDB casts whatever differs between files, except for times, which it does not make of numbers: files with times
-    and those with numbers in their place are read apart, each as text.
+    and those with numbers in their place are read apart, each as text. Columns of a file whose names differ in case
+    only, which are of different models, become one: of a row at most one has a value.
     """
-    kinds = {file: _kinds(file) for file in files}
+    schemas = {file: _read_schema(file) for file in files}
+    kinds = {file: _kinds(schema) for file, schema in schemas.items()}
     kinds_of_name: dict[str, set[str]] = {}
     for kinds_of_file in kinds.values():
         for name, kind in kinds_of_file.items():
@@ -145,29 +167,74 @@ def union_parquet_sql(files: Sequence[Path]) -> str:
         groups.setdefault(tuple(kinds[file].get(name) for name in mixed), []).append(file)
     selects = []
     for found, group in groups.items():
-        texts = [
-            f"{quote_identifier(name)}::VARCHAR AS {quote_identifier(name)}"
+        values = {
+            name: f"{quote_identifier(name)}::VARCHAR"
             for name in (name for name, kind in zip(mixed, found, strict=True) if kind is not None)
-        ]
-        replaced = f"* REPLACE ({', '.join(texts)})" if texts else "*"
+        }
+        same = list(_same_columns(schemas[file] for file in group))
+        values |= {each.name: each.value_sql for each in same}
+        left_out = ", ".join(quote_identifier(other) for each in same for other in each.others)
+        excluded = f" EXCLUDE ({left_out})" if left_out else ""
+        replaced = ", ".join(f"{value} AS {quote_identifier(name)}" for name, value in values.items())
         selects.append(
-            f"SELECT {replaced}, file_row_number AS {ROW_NUMBER_COLUMN} "
+            f"SELECT *{excluded}{f' REPLACE ({replaced})' if replaced else ''}, file_row_number AS {ROW_NUMBER_COLUMN} "
             f"FROM read_parquet([{_list_sql(group)}], union_by_name = true, filename = '{FILE_NAME_COLUMN}')"
         )
     return " UNION ALL BY NAME ".join(selects)
 
 
-def _kinds(file: Path) -> dict[str, str]:
-    """Return for each column with times or numbers of a Parquet file which of them it has."""
+def _read_schema(file: Path) -> pa.Schema:
+    """Return the schema of a Parquet file; an empty one if it is damaged."""
     try:
-        schema = pq.read_schema(file)
+        return pq.read_schema(file)
     except (pa.ArrowException, OSError):  # DuckDB is going to say it, and callers expect its errors
-        return {}
+        return pa.schema([])
+
+
+def _kinds(schema: pa.Schema) -> dict[str, str]:
+    """Return for each column with times or numbers which of them it has."""
     return {
         field.name: "time" if pa.types.is_temporal(field.type) else "number"
         for field in schema
         if pa.types.is_primitive(field.type)
     }
+
+
+class _SameColumns(NamedTuple):
+    """Columns of a file whose names differ in case only."""
+
+    name: str
+    """The first one."""
+    others: Sequence[str]
+    """How DuckDB calls the others: it puts numbers behind their names."""
+    types: frozenset[pa.DataType]
+
+    @property
+    def value_sql(self) -> str:
+        """SQL for the value of the column that has one."""
+        is_alike = len(self.types) == 1 or all(map(_is_number, self.types))
+        cast = "" if is_alike else "::VARCHAR"
+        return f"coalesce({', '.join(f'{quote_identifier(each)}{cast}' for each in (self.name, *self.others))})"
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    is_number: bool = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
+    return is_number
+
+
+def _same_columns(schemas: Iterable[pa.Schema]) -> Iterable[_SameColumns]:
+    """Return the columns of files, read together, that a file has several times but for the case of their names."""
+    found: dict[str, _SameColumns] = {}
+    for schema in schemas:
+        by_folded: dict[str, list[pa.Field]] = {}
+        for field in schema:
+            by_folded.setdefault(fold_case(field.name), []).append(field)
+        for folded, (first, *others) in by_folded.items():
+            known = found.get(folded, _SameColumns(first.name, (), frozenset()))
+            names = [f"{field.name}_{number}" for number, field in enumerate(others, 1)]
+            types = known.types | {field.type for field in (first, *others)}
+            found[folded] = _SameColumns(known.name, max(known.others, names, key=len), types)
+    return (each for each in found.values() if each.others)
 
 
 def _list_sql(files: Iterable[Path]) -> str:

@@ -35,10 +35,11 @@ from driftloop.events import (
     VERSION_COLUMN,
 )
 from driftloop.settings import TopicsSettings
-from driftloop.storage.archive_files import ArchiveFiles, download_archive, list_archive, translate_errors
+from driftloop.storage.archive_files import ArchiveDownload, ArchiveFiles, translate_errors
 from driftloop.storage.duckdb_sql import (
     TIMESTAMP_TYPE,
     CastFailures,
+    ColumnTypes,
     Connection,
     column_types,
     connect,
@@ -153,9 +154,9 @@ def open_archive(
     """
     with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as scratch:
         files = folder or Path(scratch)
-        listed = list_archive(store, topics)
-        for since in _beginnings(listed.predictions, query):
-            downloaded = download_archive(store, topics, files, listed, since)
+        download = ArchiveDownload(store, topics, files)
+        for since in _beginnings(download.listed.predictions, query):
+            downloaded = download.fetch(since)
             with connect(Path(scratch), memory_mb) as connection:
                 archive = LabelledArchive(connection, use_case, types or {}, downloaded)
                 if since == query.since or _has_enough(archive, query, since):
@@ -294,7 +295,7 @@ class LabelledArchive:
         return f"time AS {timestamp}, features.*, outcome AS {target}"
 
     @_name_damaged_files
-    def _scan(self) -> dict[str, str]:
+    def _scan(self) -> ColumnTypes:
         """Create the views ``predictions`` and ``outcomes`` of the files; return the types of the predictions."""
         predictions = scan_parquet_sql(self.files.predictions) if self.files.predictions else EMPTY_PREDICTIONS
         with_context = with_json_fields_sql(

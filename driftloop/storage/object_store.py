@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from driftloop.errors import StorageUnavailable
 from driftloop.settings import StorageSettings
 from driftloop.storage import file_systems
-from driftloop.storage.parquet_errors import name_unreadable
+from driftloop.storage.parquet_files import name_unreadable
 
 BLOCK_BYTES = 2**20  # that a request for a part of an object asks for, at least
 
@@ -117,6 +117,12 @@ class ObjectStore:
         ):
             yield opened
 
+    @contextmanager
+    def open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
+        """Open a Parquet file for reading parts of it. Errors as :meth:`read_table`."""
+        with self.open(path) as opened, name_unreadable(self.url(path)):
+            yield pq.ParquetFile(opened)
+
     def delete(self, path: str) -> None:
         """Delete an object if it exists: a retried request may find it deleted already."""
         with self._translate_errors(), suppress(FileNotFoundError):
@@ -128,9 +134,11 @@ class ObjectStore:
         pq.write_table(rows if isinstance(rows, pa.Table) else pa.Table.from_pandas(rows, preserve_index=False), sink)
         self.write(path, sink.getvalue().to_pybytes())
 
-    def read_parquet(self, path: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Read the Parquet file at ``path``, or some of its columns, as a frame. Errors as :meth:`read_table`."""
-        frame: pd.DataFrame = self.read_table(path, columns).to_pandas()
+    def read_parquet(
+        self, path: str, columns: Sequence[str] | None = None, filters: Sequence[tuple[str, str, object]] | None = None
+    ) -> pd.DataFrame:
+        """Return what :meth:`read_table` does, as a frame."""
+        frame: pd.DataFrame = self.read_table(path, columns, filters).to_pandas()
         return frame
 
     def read_table(
@@ -145,7 +153,9 @@ class ObjectStore:
         """
         content = self.read(path)
         with name_unreadable(self.url(path)):
-            return pq.read_table(pa.BufferReader(content), columns=columns, filters=filters)
+            table: pa.Table = pq.read_table(pa.BufferReader(content), columns=columns, filters=filters)
+            table.validate(full=True)  # Arrow reads texts that are no UTF-8, and pandas fails on them
+        return table
 
     def list_paths(self, prefix: str) -> list[str]:
         """List the paths that start with ``prefix``, sorted."""

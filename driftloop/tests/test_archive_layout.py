@@ -134,7 +134,16 @@ def test_files_of_a_topic_that_was_deleted_do_not_say_when_a_file_ends() -> None
     assert files_since([of_new, of_old, next_of_new], datetime(2026, 11, 23, 1, tzinfo=UTC)) == [next_of_new]
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "day=yesterday/predictions-0-0-9.parquet", "day=2026-11-28/x.parquet"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        "day=yesterday/predictions-0-0-9.parquet",
+        "day=2026-11-28/x.parquet",
+        "day=2026-11-28/predictions-0-000000000000-000000000009.parquet.bak",
+        "day=2026-11-28/.predictions-0-000000000000-000000000009.parquet.Ab12",
+    ],
+)
 def test_file_of_another_name_is_ignored(archive: ObjectStore, name: str) -> None:
     before = list_files(archive, "predictions")
     archive.write(f"archive/predictions/{name}", b"x")

@@ -402,6 +402,20 @@ def test_unreadable_file_is_named(made: MadeArchive) -> None:
         archive.read()
 
 
+def test_damage_that_a_scan_meets_late_is_named(made: MadeArchive) -> None:
+    count = 200_000  # more than the engine reads before the first batch
+    rows = pa.table(
+        {
+            **{"_id": [f"{number:07}" for number in range(count)], "_row": [0] * count, "_time": [at(0)] * count},
+            **{"_model": ["m"] * count, "_version": ["1"] * count, "_offset": range(count)},
+        }
+    )
+    path = made.add("predictions", rows, row_group_size=20_000)
+    damage(made.store, path, group=9)
+    with pytest.raises(ArchiveUnreadable, match=f"{Path(path).name} is not a readable Parquet file"):
+        list(archive.scan())
+
+
 def test_import_is_cheap() -> None:
     """What is imported with the package has neither Arrow, DuckDB, pandas nor a store's client."""
     heavy = ("pyarrow", "duckdb", "pandas", "fsspec", "pydantic")

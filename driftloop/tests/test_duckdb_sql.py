@@ -169,3 +169,21 @@ def test_access_is_forbidden_outside_of_a_folder(connection: Connection, tmp_pat
             connection.execute(query)
     assert len(variable) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["inside", "outside.csv"]
+
+
+def test_columns_whose_names_differ_in_case_only_are_read_as_one(connection: Connection, tmp_path: Path) -> None:
+    frames = [
+        pd.DataFrame({"age": [1.0], "more": ["m"]}),
+        pd.DataFrame({"Age": [None, 2.0], "age": [3.0, None]}),
+        pd.DataFrame({"AGE": [4.0]}),
+    ]
+    files = [tmp_path / f"{number}.parquet" for number in range(3)]
+    for frame, file in zip(frames, files, strict=True):
+        frame.to_parquet(file)
+    rows = fetch_frame(connection, f"SELECT age, more FROM ({scan_parquet_sql(files)}) ORDER BY age")
+    assert rows["age"].tolist() == [1.0, 2.0, 3.0, 4.0]
+    pd.DataFrame({"AGE": ["old"], "age": [None]}).to_parquet(files[2])
+    rows = fetch_frame(connection, f"SELECT age FROM ({scan_parquet_sql(files)}) ORDER BY age")
+    assert rows["age"].tolist() == ["1.0", "2.0", "3.0", "old"]
+    types = column_types(connection, scan_parquet_sql(files))
+    assert (types["AGE"], "Age" in types, types.get("years")) == ("VARCHAR", True, None)

@@ -26,8 +26,10 @@ from driftloop.archive.erasures import (
 )
 from driftloop.archive.file_metadata import DAY_KEY, SUMS_BY_END_KEY, SUMS_KEY
 from driftloop.archive.layout import is_covered, list_files, list_slices, merged_path, slice_path
+from driftloop.errors import ArchiveUnreadable
 from driftloop.events import Prediction, Window, derived_event_id, new_event_id
 from driftloop.storage.object_store import ObjectStore
+from tests.support.archived_rows import damage
 from tests.support.folder_store import folder_store
 
 TOPIC = "predictions"
@@ -303,3 +305,22 @@ def test_covering_is_decided_by_the_times_before_an_erasure(store: ObjectStore) 
     (file,) = list_files(store, TOPIC)
     assert file.is_merged
     assert not is_covered(list_slices(store, TOPIC)[0], [file]) or len(read_all(store)) == 3 * ROWS - 2
+
+
+def test_damaged_column_is_named(store: ObjectStore) -> None:
+    write_slice(store, 0)
+    damage(store, slice_path(window(0)), "x")
+    with pytest.raises(ArchiveUnreadable, match=slice_path(window(0))):
+        FileEraser(store).run(TOPIC, 0, [erasure({1: None})])
+
+
+def test_file_that_is_gone_when_it_is_opened_is_not_taken_for_damaged(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_slice(store, 0)
+
+    def gone(*_: object, **__: object) -> None:
+        raise FileNotFoundError("gone")  # without a number, as the clients of object stores do
+
+    monkeypatch.setattr(store._files, "open", gone)
+    assert FileEraser(store).run(TOPIC, 0, [erasure({1: None})]) == []

@@ -28,6 +28,7 @@ from driftloop.storage.labelled_archive import (
 from driftloop.storage.object_store import ObjectStore
 from driftloop.usecase import UseCase
 from tests.support.archived_rows import damage
+from tests.support.folder_store import folder_store
 from tests.support.synthetic_usecase import kinds_of, make_use_case
 
 pytestmark = pytest.mark.integration
@@ -426,6 +427,30 @@ def test_archive_folder_downloads_each_slice_once_and_deletes_stale_ones(
     with archive.open(folder=tmp_path) as labelled:
         assert labelled.counts().rows == 3
     assert len(list(tmp_path.rglob("*.parquet"))) == 2
+
+
+def test_archive_folder_gets_a_damaged_file_again(archive: ArchiveBuilder, tmp_path: Path) -> None:
+    archive.add_predictions(prediction(1), prediction(2))
+    archive.add_outcomes(outcome(1, 1, known=2))
+    with archive.open(folder=tmp_path) as labelled:
+        assert len(labelled.read()) == 1
+    (local,) = tmp_path.rglob("predictions-*.parquet")
+    damage(folder_store(tmp_path), str(local.relative_to(tmp_path)))
+    with pytest.raises(ArchiveUnreadable, match=local.name), archive.open(folder=tmp_path) as labelled:
+        labelled.read()
+    with archive.open(folder=tmp_path) as labelled:
+        assert len(labelled.read()) == 1
+
+
+def test_archive_has_a_feature_whose_name_other_models_write_in_other_letters(archive: ArchiveBuilder) -> None:
+    """Two models may share a topic, and a version may be trained with a column that is called X by now."""
+    both = prediction(2) | {"X": None}
+    other = prediction(3, _model="other") | {"x": None, "X": 7.0}
+    renamed = {("X" if name == "x" else name): value for name, value in prediction(4).items()}
+    archive.add_predictions(both, other)
+    archive.add_predictions(renamed)
+    archive.add_outcomes(*(outcome(day, 1, known=day + 0.5) for day in (2, 3, 4)))
+    assert archive.rows()["x"].tolist() == [2.0, 4.0]
 
 
 def test_archive_folder_keeps_no_row_that_was_erased(archive: ArchiveBuilder, tmp_path: Path) -> None:

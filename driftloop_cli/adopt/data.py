@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.errors import InvalidInput
@@ -93,7 +94,7 @@ def _read(path: Path) -> pd.DataFrame:
                 return pd.read_parquet(path)
             case ".csv":
                 return pd.read_csv(path)
-    except (OSError, ValueError) as error:  # pyarrow's and the CSV reader's errors are ValueErrors
+    except (OSError, ValueError, pa.ArrowException) as error:  # those of the CSV reader are ValueErrors
         raise InvalidRows(f"{path} cannot be read: {error}") from error
     raise InvalidRows(f"{path}: the name must end with .parquet or .csv")
 

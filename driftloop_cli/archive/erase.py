@@ -18,7 +18,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from driftloop.archive import erasures
 from driftloop.archive.erasing import FileEraser
@@ -34,7 +33,6 @@ from driftloop.errors import StorageUnavailable
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, now
 from driftloop.kafka.topics import dead_letter_topic, keeping_times
 from driftloop.storage.object_store import ObjectStore
-from driftloop.storage.parquet_errors import name_unreadable
 from driftloop_cli.archive import erase_copies
 from driftloop_cli.archive.erase_search import (
     FoundRows,
@@ -49,6 +47,7 @@ from driftloop_cli.archive.erase_selection import (
     KeyedRow,
     OutcomeSelection,
     PredictionSelection,
+    column_values,
     common_types,
 )
 from driftloop_cli.settings import StorageCliSettings
@@ -113,13 +112,7 @@ class FoundOnTopic:
         """Return all rows, each once, with the columns of all files."""
         types = common_types(rows.schema for rows in self.rows)
         parts = [
-            pa.table(
-                {
-                    name: rows[name].cast(kind, safe=False) if name in rows.column_names else pa.nulls(len(rows), kind)
-                    for name, kind in types.items()
-                }
-            )
-            for rows in self.rows
+            pa.table({name: column_values(rows, name, kind) for name, kind in types.items()}) for rows in self.rows
         ]
         if not parts:
             return pa.table({})
@@ -256,8 +249,8 @@ class Eraser:
         files = list_files(self._store, self._topics[0])
         for number, file in enumerate(files, 1):
             try:
-                with name_unreadable(self._store.url(file.path)), self._store.open(file.path) as opened:
-                    schemas.append(pq.read_schema(opened))
+                with self._store.open_parquet(file.path) as opened:
+                    schemas.append(opened.schema_arrow)
             except FileNotFoundError:  # merged meanwhile: its columns are those of another file
                 continue
             self._progress("columns of files", number, len(files))

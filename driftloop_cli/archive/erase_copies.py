@@ -15,14 +15,13 @@ from driftloop.archive.erasures import (
     ErasedPartition,
     ReferenceWithErasedRows,
 )
-from driftloop.errors import ArchiveUnreadable
 from driftloop.events import RESERVED_COLUMNS, TIME_COLUMN, Window
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.settings import RegistrySettings
 from driftloop.storage.duckdb_sql import connect, quote_identifier
 from driftloop.storage.dvc import REMOTE_PREFIX
 from driftloop.storage.object_store import ObjectStore
-from driftloop.storage.parquet_errors import name_unreadable
+from driftloop.storage.parquet_files import PARQUET_MAGIC, name_unreadable
 
 MEMORY_MB = 512
 DATASETS = f"{REMOTE_PREFIX}/files/md5/"
@@ -57,10 +56,16 @@ def find_datasets(
 
 
 def _count_copies(store: ObjectStore, path: str, erased: pa.Table) -> int:
-    """Return how many rows of a dataset are copies of erased ones; none of a file that is no dataset of driftloop."""
+    """Return how many rows of a dataset are copies of erased ones; none of a file that is no dataset of driftloop.
+
+    Raises:
+        ArchiveUnreadable: It is damaged: nobody can tell which rows it has.
+    """
     times = _nanoseconds(erased[TIME_COLUMN])
     try:
-        with name_unreadable(path), store.open(path) as opened:
+        with store.open(path) as opened, name_unreadable(store.url(path)):
+            if opened.read(len(PARQUET_MAGIC)) != PARQUET_MAGIC:  # of another kind, such as a CSV file
+                return 0
             parquet = pq.ParquetFile(opened)
             schema = parquet.schema_arrow
             name = next((column.name for column in schema if pa.types.is_timestamp(column.type)), None)
@@ -73,7 +78,7 @@ def _count_copies(store: ObjectStore, path: str, erased: pa.Table) -> int:
                 if (is_same := np.isin(own, times)).any():
                     rows = parquet.read_row_group(group, columns=features).filter(pa.array(is_same))
                     parts.append(rows.append_column(TIME, pa.array(own[is_same])))
-    except (FileNotFoundError, ArchiveUnreadable):  # of another kind, such as a CSV file
+    except FileNotFoundError:
         return 0
     if not parts:
         return 0

@@ -15,13 +15,12 @@ from driftloop.archive.erasures import ErasedPartition, Erasure, erased_rows_mas
 from driftloop.archive.layout import ArchivedFile, files_since, list_files
 from driftloop.archive.tables import outcomes_table, predictions_table
 from driftloop.errors import StorageUnavailable
-from driftloop.events import OFFSET_COLUMN, Event, Outcome, Prediction, Window, event_id_time
+from driftloop.events import OFFSET_COLUMN, Event, Outcome, Prediction, Window, event_id_time, fold_case
 from driftloop.kafka import reader
 from driftloop.kafka.codec import InvalidMessage, decode_record
 from driftloop.kafka.dead_letters import parse_origin
 from driftloop.settings import KafkaSettings
 from driftloop.storage.object_store import ObjectStore
-from driftloop.storage.parquet_errors import name_unreadable
 from driftloop.times import MAX_CLOCK_SKEW
 from driftloop_cli.archive.byte_search import value_finder
 from driftloop_cli.archive.erase_selection import Mask
@@ -113,10 +112,10 @@ def search_file(store: ObjectStore, file: ArchivedFile, selection: Selection) ->
     rows are chosen.
     """
     try:
-        with name_unreadable(store.url(file.path)), store.open(file.path) as opened:
-            parquet = pq.ParquetFile(opened)
+        with store.open_parquet(file.path) as parquet:
             names = parquet.schema_arrow.names
-            columns = [name for name in dict.fromkeys((*selection.columns, OFFSET_COLUMN)) if name in names]
+            wanted = {fold_case(name) for name in (*selection.columns, OFFSET_COLUMN)}
+            columns = [name for name in names if fold_case(name) in wanted]
             parts = []
             for group in _groups(parquet, selection.sorted_values):
                 is_meant = selection.mask(parquet.read_row_group(group, columns=columns))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from driftloop.errors import InvalidInput
-from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN
+from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN, fold_case
 from driftloop.privacy import NO_PRIVACY, Privacy, hash_value
 from driftloop.storage.duckdb_sql import Connection, connect, forbid_access, names_in_condition
 
@@ -62,7 +62,7 @@ class Condition:
 
     def mask(self, rows: pa.Table) -> Mask:
         """Return which rows fulfil the condition; a column that they do not have is NULL in all of them."""
-        columns = {name: _column(rows, name, kind) for name, kind in self._types.items() if name in self.columns}
+        columns = {name: column_values(rows, name, kind) for name, kind in self._types.items() if name in self.columns}
         numbered = pa.table({**columns, NUMBER_COLUMN: pa.array(range(len(rows)), pa.int64())})
         found = np.zeros(len(rows), bool)
         query = f"SELECT {NUMBER_COLUMN} FROM rows WHERE (\n{self._text}\n)"  # noqa: S608  # the operator's own
@@ -77,34 +77,42 @@ class Condition:
     def _require_yes_or_no(self) -> None:
         """Refuse a number or a text: DuckDB would take each that is not 0 for yes, and so erase nearly all rows."""
         query = f"SELECT (\n{self._text}\n) FROM rows"  # noqa: S608  # the operator's own
-        kind = str(self._connection.execute(query).description[0][1])
-        if kind != "BOOLEAN":
-            raise InvalidInput(f"--where: it is no condition but a value ({kind}); compare it with something")
+        kinds = {str(column[1]) for column in self._connection.execute(query).description} - {"BOOLEAN"}
+        if kinds:
+            raise InvalidInput(
+                f"--where: it is no condition but a value ({', '.join(sorted(kinds))}); compare it with something"
+            )
 
     def _used_columns(self) -> list[str]:
         try:
             names = names_in_condition(self._connection, self._text)
         except ValueError as error:
             raise InvalidInput(f"--where: {error}") from error
-        named = {name.casefold() for name in names}
-        return [name for name in self._types if name.casefold() in named or "*" in named]
+        named = {fold_case(name) for name in names}
+        return [name for name in self._types if fold_case(name) in named or "*" in named]
 
 
-def _column(rows: pa.Table, name: str, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
-    if name not in rows.column_names:
-        return pa.nulls(len(rows), kind)
-    column = rows[name]
-    return column if column.type == kind else column.cast(kind, safe=False)
+def column_values(rows: pa.Table, name: str, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    """Return the values of a column, in a type; nulls if there is none. The name's case does not matter, as in SQL.
+
+    Of columns of different models whose names differ in case only, each row has a value in at most one.
+    """
+    same = [each for each in rows.column_names if fold_case(each) == fold_case(name)]
+    values = [rows[each] if rows[each].type == kind else rows[each].cast(kind, safe=False) for each in same]
+    return pc.coalesce(*values) if values else pa.nulls(len(rows), kind)
 
 
 def common_types(schemas: Iterable[pa.Schema]) -> dict[str, pa.DataType]:
-    """Return a type for each column of files that may differ: integers with floats are floats, other mixtures text."""
-    found: dict[str, set[pa.DataType]] = {}
+    """Return a type for each column of files that may differ: integers with floats are floats, other mixtures text.
+
+    Names that differ in case only are one column, called as in the first file that has it.
+    """
+    found: dict[str, tuple[str, set[pa.DataType]]] = {}
     for schema in schemas:
         for column in schema:
-            found.setdefault(column.name, set()).add(column.type)
+            found.setdefault(fold_case(column.name), (column.name, set()))[1].add(column.type)
     types = {}
-    for name, kinds in found.items():
+    for name, kinds in found.values():
         known = {kind for kind in kinds if not pa.types.is_null(kind)}
         if len(known) <= 1:
             types[name] = next(iter(known), pa.string())

@@ -47,8 +47,14 @@ def shown_progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def archive_files(settings: StorageCliSettings) -> Iterator["ArchiveFiles"]:
-    """Fetch what a file's rows are matched with, for the time of the block: no features and no predictions."""
-    from driftloop.storage.archive_files import ArchiveFiles  # noqa: PLC0415  # takes a second to import
+    """Fetch what a file's rows are matched with, for the time of the block: no features and no predictions.
+
+    Raises:
+        ArchiveUnreadable: DuckDB has failed in the block, and a file of the archive is damaged.
+    """
+    import duckdb  # noqa: PLC0415  # all of these take a second to import
+
+    from driftloop.storage.archive_files import ArchiveFiles, require_readable  # noqa: PLC0415
     from driftloop.storage.archive_parts import Part, fetch_part  # noqa: PLC0415
     from driftloop.storage.object_store import ObjectStore  # noqa: PLC0415
 
@@ -59,7 +65,11 @@ def archive_files(settings: StorageCliSettings) -> Iterator["ArchiveFiles"]:
             fetch_part(store, topic, Path(folder, topic), part).files
             for topic in (settings.topics.outcomes, settings.topics.predictions)
         )
-        yield ArchiveFiles(predictions, outcomes)
+        try:
+            yield ArchiveFiles(predictions, outcomes)
+        except duckdb.Error:
+            require_readable([*predictions, *outcomes])
+            raise
 
 
 def publish(

@@ -125,6 +125,8 @@ class JobFolder:
                     predictions = pq.read_table(self._path(chunk))
                 except FileNotFoundError:
                     raise ScoringRefused(f"{self._path(chunk)} is gone: {self.how_to_restart}") from None
+                except (pa.ArrowException, OSError) as error:
+                    raise ScoringRefused(f"{self._path(chunk)} is damaged ({error}): {self.how_to_restart}") from error
                 rows = chunk.rows
                 for field, column in zip(predictions.schema, predictions.columns, strict=True):
                     rows = rows.append_column(field, column)

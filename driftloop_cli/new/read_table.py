@@ -10,11 +10,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from driftloop.errors import InvalidInput
+from driftloop.storage.parquet_files import PARQUET_MAGIC
 from driftloop_cli.new import csv_dialect
 from driftloop_cli.new.numbers_in_text import parse_numbers
 from driftloop_cli.new.row_examples import list_rows
 
-PARQUET_MAGIC = b"PAR1"
 BLOCK_BYTES = 8 * 1024 * 1024  # two processors read two blocks at once
 
 

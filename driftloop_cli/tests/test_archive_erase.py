@@ -170,6 +170,17 @@ def test_rows_are_erased_by_a_condition(system: System) -> None:
     assert erasure.counts["predictions"].unarchived_rows == 3
 
 
+def test_condition_finds_a_column_whatever_the_case_of_its_name(system: System) -> None:
+    file = list_files(system.store, "predictions")[0]
+    table = system.store.read_table(file.path)
+    names = ["X" if name == "x" else name for name in table.column_names]
+    system.store.write_parquet(
+        file.path, table.rename_columns(names).append_column("x", pa.nulls(len(table), pa.float64()))
+    )
+    system.erase(condition="x = 0.5 OR X = 9.5")
+    assert system.rows() == ALL_ROWS - {(0, 1), (9, 1)}
+
+
 @pytest.mark.parametrize(
     ("condition", "message"),
     [

@@ -33,7 +33,8 @@ STORES = {
     "s3://archive": AWS_ENVIRONMENT,
     "az://archive": {"AZURE_STORAGE_ACCOUNT_NAME": "somebody", "AZURE_STORAGE_ACCOUNT_KEY": "dGVzdA=="},
 }
-MAX_STORE_SECONDS = 90  # Azure's client gives up a silent server after a minute
+MAX_STORE_SECONDS = 60
+MAX_COMMAND_SECONDS = 300  # MLflow's client tries for a while, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,7 @@ def test_command_ends_with_a_sentence_while_nothing_answers(
         env=environment(url, url, url),
         capture_output=True,
         text=True,
+        timeout=MAX_COMMAND_SECONDS,
         check=False,
     )
     assert (done.returncode, done.stdout) == (6, ""), done.stderr
@@ -92,14 +94,13 @@ def test_command_ends_with_a_sentence_while_its_store_does_not_answer(
         env=environment(closed_url, url, closed_url) | {"DRIFTLOOP_STORAGE__URL": store} | STORES[store],
         capture_output=True,
         text=True,
+        timeout=MAX_STORE_SECONDS,
         check=False,
     )
-    seconds = time.monotonic() - began
-    print(f"\n{store} {away}: {seconds:.0f} s")
+    print(f"\n{store} {away}: {time.monotonic() - began:.0f} s")
     assert (done.returncode, done.stdout) == (6, ""), done.stderr
     assert "Traceback" not in done.stderr
     assert "DRIFTLOOP_STORAGE__" in done.stderr
-    assert seconds < MAX_STORE_SECONDS
 
 
 @pytest.mark.parametrize("away", ["closed", "silent"])

@@ -23,7 +23,7 @@ from driftloop.errors import InvalidInput, StorageUnavailable
 from driftloop.events import Window
 from driftloop.settings import StorageSettings, TopicsSettings
 from driftloop.storage import azure_files, dvc
-from driftloop.storage.archive_files import download_topic
+from driftloop.storage.archive_files import ArchiveDownload
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import load_reference
 from tests.support.archived_slices import TOPIC, archive_slices, expected_ids, read_ids
@@ -160,7 +160,7 @@ def test_archived_slice_is_downloaded_for_sql(store: ObjectStore, tmp_path: Path
     window = Window(topic="outcomes", partition=0, first_offset=0, last_offset=1)
     frame = pd.DataFrame({"_id": ["a", "b"], "outcome": [0.0, 1.0]})
     store.write_parquet(slice_path(window), frame)
-    (file,) = download_topic(store, TopicsSettings().outcomes, tmp_path / "downloaded")
+    (file,) = ArchiveDownload(store, TopicsSettings(), tmp_path / "downloaded").fetch().outcomes
     pd.testing.assert_frame_equal(pd.read_parquet(file), frame)
 
 

@@ -4,6 +4,7 @@ from datetime import date
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from drift_worker.windows.archive import write_slice
 from driftloop.events import Window
@@ -18,8 +19,11 @@ def archive_rows(store: ObjectStore, window: Window, rows: pd.DataFrame | pa.Tab
     return write_slice(store, window, table, day)
 
 
-def damage(store: ObjectStore, path: str) -> None:
-    """Overwrite the beginning of a Parquet file, so that its footer can be read and its rows cannot."""
+def damage(store: ObjectStore, path: str, column: str = "_id", group: int = 0) -> None:
+    """Overwrite a column of a row group of a Parquet file with zeros: its footer can be read, and its rows cannot."""
     content = store.read(path)
-    size = min(200, len(content) // 3)
-    store.write(path, content[:4] + bytes(size) + content[4 + size :])
+    chunks = pq.read_metadata(pa.BufferReader(content)).row_group(group).to_dict()["columns"]
+    (chunk,) = (each for each in chunks if each["path_in_schema"] == column)
+    begin = min(filter(None, (chunk["dictionary_page_offset"], chunk["data_page_offset"])))
+    end = begin + chunk["total_compressed_size"]
+    store.write(path, content[:begin] + bytes(end - begin) + content[end:])

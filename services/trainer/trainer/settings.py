@@ -11,7 +11,6 @@ from driftloop.drift.distances import DISTANCES, DistanceName
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import InvalidInput
 from driftloop.evaluation.gate_settings import GateSettings
-from driftloop.events import describe_conflict
 from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.settings import DeadLetterSettings, Port, RegistrySettings, ServerSettings, Settings, StorageSettings
 from driftloop.settings_section import Fraction, SettingsSection
@@ -117,8 +116,6 @@ class TrainerSettings(Settings):
 
     @model_validator(mode="after")
     def _check_features(self) -> Self:
-        if conflict := describe_conflict(self.use_case.features, "features"):
-            raise ValueError(f"DRIFTLOOP_USE_CASE has {conflict}: rename the features")
         if unknown := set(self.use_case.optional_features or ()) - set(self.use_case.features):
             raise ValueError(
                 f"DRIFTLOOP_USE_CASE has no features {', '.join(sorted(unknown))}, which its optional_features name"

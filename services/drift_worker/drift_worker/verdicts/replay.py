@@ -16,7 +16,7 @@ from driftloop.archive.partition_state import PRECEDING_WINDOWS, version_digest
 from driftloop.command_line import load_settings_or_exit
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.settings import WindowSettings
-from driftloop.errors import BrokerUnavailable, StorageUnavailable
+from driftloop.errors import ArchiveUnreadable, BrokerUnavailable, StorageUnavailable
 from driftloop.events import DriftVerdict, Event, Window, new_event_id
 from driftloop.exit_codes import ExitCode
 from driftloop.kafka import reader
@@ -85,7 +85,7 @@ def replay(
         for line in format_table(replayed):
             print(line)
         if missing := len(selected) - len(replayed):
-            print(f"{missing} more could not be judged again: their rows are no longer in the archive")
+            print(f"{missing} more could not be judged again: their rows are no longer in the archive, or damaged")
         if publish:
             with Publisher(settings.kafka, settings.topics, "drift_worker") as publisher:
                 publisher.publish(*(verdict.new for verdict in replayed))
@@ -148,11 +148,11 @@ def replay_verdicts(
         earlier = [each for each in windows.get(_stream_of(old), ()) if each.first_offset < old.window.first_offset]
         earlier = sorted(earlier, key=lambda window: window.first_offset)[-PRECEDING_WINDOWS:]
         preceding = []
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ArchiveUnreadable):
             preceding = [read_window(window, old.model, old.version, old.run_id) for window in earlier]
         try:
             rows = read_window(old.window, old.model, old.version, old.run_id)
-        except FileNotFoundError:
+        except (FileNotFoundError, ArchiveUnreadable):
             continue
         is_erased = any(erasure.in_window(old.window) for erasure in erased)  # then the other rows are all there is
         if rows.empty or (len(rows) < old.rows and not is_erased):

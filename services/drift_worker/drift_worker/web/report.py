@@ -26,7 +26,7 @@ from driftloop.drift.prepared_profile import PreparedProfile, stretch_rows
 from driftloop.drift.profile import DriftProfile
 from driftloop.drift.scoring import score_window
 from driftloop.drift.statistics import distance_for
-from driftloop.errors import InvalidInput, StorageUnavailable
+from driftloop.errors import ArchiveUnreadable, InvalidInput, StorageUnavailable
 from driftloop.events import DriftVerdict, Window
 from driftloop.exit_codes import ExitCode
 from driftloop.privacy import ALL_KEPT, FeaturePolicy
@@ -225,7 +225,7 @@ def main() -> None:
     except WindowNotArchived as error:
         print(error, file=sys.stderr)
         sys.exit(ExitCode.REFUSED)
-    except (ReferenceUnavailable, StorageUnavailable) as error:
+    except (ReferenceUnavailable, ArchiveUnreadable, StorageUnavailable) as error:
         sys.exit(str(error))
 
 

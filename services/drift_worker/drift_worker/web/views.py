@@ -13,7 +13,7 @@ from drift_worker.web.distributions import Statistic, compare_column
 from drift_worker.web.report import ReportKey, WindowNotArchived, load_rows
 from drift_worker.web.verdict_cache import VerdictCache
 from driftloop.drift.profile import DriftProfile
-from driftloop.errors import StorageUnavailable
+from driftloop.errors import ArchiveUnreadable, StorageUnavailable
 from driftloop.evaluation.metric_names import HEADLINE_METRICS, metric_label
 from driftloop.events import DriftVerdict, Finding, QualityEstimate, QualityVerdict
 from driftloop.privacy import FeaturePolicy
@@ -141,7 +141,7 @@ def column_charts(store: ObjectStore, verdict: DriftVerdict, policy: FeaturePoli
     """Return charts of a window's columns, drifted ones first; or no charts and the reason."""
     try:
         reference, window = load_rows(store, ReportKey.for_verdict(verdict), policy)
-    except (ReferenceUnavailable, WindowNotArchived, StorageUnavailable) as error:
+    except (ReferenceUnavailable, WindowNotArchived, ArchiveUnreadable, StorageUnavailable) as error:
         return [], str(error)
     column_types = reference.profile.column_types
     ranked = list(dict.fromkeys(finding.column for finding in rank_findings(verdict)))

@@ -38,7 +38,7 @@ class WindowRows:
 
     They are kept in memory. After a partition is assigned they are read from its committed slices, once; so verdicts
     are the same whichever worker gives them. The archive may have other slices too, orphans, so it is not listed. A
-    file that is damaged is left out and logged: the worker would never get past it.
+    file that is damaged is left out and logged, because the worker would never get past it otherwise.
     """
 
     def __init__(self, store: ObjectStore) -> None:
