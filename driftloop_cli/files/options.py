@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 SOURCE = "cli"
 """Who publishes, in the envelope of events."""
 
-OUTCOME_COLUMNS = ("outcome", "outcome_label")
+OUTCOME_VALUE_COLUMNS = ("outcome", "outcome_label")
 """Where the archive has outcomes that are numbers and booleans, and those that are texts."""
-MATCHED_COLUMNS = (ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN, *OUTCOME_COLUMNS)
+MATCHED_COLUMNS = (ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN, *OUTCOME_VALUE_COLUMNS)
 """The columns of the archive that a file's rows are matched with."""
 
 RowsFile = Annotated[Path | None, typer.Argument(metavar="FILE", help="CSV or Parquet; none if --sql reads files")]

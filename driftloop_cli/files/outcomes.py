@@ -15,7 +15,7 @@ from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TI
 from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.storage.archive_files import ArchiveFiles
 from driftloop.storage.duckdb_sql import POSITION_COLUMNS, fetch_row, quote_identifier, quote_literal
-from driftloop_cli.files.options import OUTCOME_COLUMNS
+from driftloop_cli.files.options import OUTCOME_VALUE_COLUMNS
 from driftloop_cli.files.private_sql import PrivateSql
 from driftloop_cli.files.source import (
     NUMBER,
@@ -105,7 +105,9 @@ def prepare_outcomes(
     # Without times of their own, the same outcomes are the same whenever they are loaded.
     same = ", ".join([*names, "value", *(["time"] if columns.time else [])])
     of_model = f"{MODEL_COLUMN} = {quote_literal(model)}" if columns.key else "true"
-    own = archive_sql(connection, archive.outcomes, [*names.values(), MODEL_COLUMN, TIME_COLUMN, *OUTCOME_COLUMNS])
+    own = archive_sql(
+        connection, archive.outcomes, [*names.values(), MODEL_COLUMN, TIME_COLUMN, *OUTCOME_VALUE_COLUMNS]
+    )
     # Of a row that was corrected, only the last outcome is still known.
     last = (
         f"QUALIFY row_number() OVER (PARTITION BY {', '.join(names.values())} "
@@ -113,7 +115,7 @@ def prepare_outcomes(
     )
     renamed = ", ".join(f"{archived} AS {name}" for name, archived in names.items())
     connection.execute(
-        f"CREATE VIEW archived AS SELECT {renamed}, {OUTCOME_COLUMNS[is_text(kind)]} AS value, "
+        f"CREATE VIEW archived AS SELECT {renamed}, {OUTCOME_VALUE_COLUMNS[is_text(kind)]} AS value, "
         f"{TIME_COLUMN}::TIMESTAMPTZ AS time FROM ({own}) WHERE {of_model} {'' if columns.time else last}"
     )
     connection.execute(

@@ -367,9 +367,13 @@ def test_day_of_the_archive_is_in_the_past() -> None:
     assert BEGIN.date() < date.today()  # rows of a later day than the erasure would stay
 
 
-def test_unreadable_file_is_named(system: System) -> None:
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_unreadable_file_is_named(system: System, *, is_damaged: bool) -> None:
     path = list_files(system.store, "predictions")[1].path
-    damage(system.store, path)
+    if is_damaged:
+        damage(system.store, path)
+    else:
+        system.store.write(path, b"no Parquet file")
     for request in ({"keys": frozenset([KEY])}, {"condition": "x > 3"}):
         with pytest.raises(ArchiveUnreadable, match=rf"{path} is not a readable Parquet file; restore or delete it"):
             system.erase(**request)

@@ -131,12 +131,16 @@ def test_column_whose_type_changes_is_merged_as_text(store: ObjectStore, values:
     assert list(rows.columns) == [*rows_of(0).columns, "changing"]
 
 
-def test_unreadable_slice_stops_its_partition_alone(store: ObjectStore) -> None:
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_unreadable_slice_stops_its_partition_alone(store: ObjectStore, *, is_damaged: bool) -> None:
     fill(store, 6)
     for number in range(6):
         other = window(number).model_copy(update={"partition": 1})
         archive_rows(store, other, rows_of(number), BEGIN.date())
-    damage(store, slice_path(window(0)))
+    if is_damaged:
+        damage(store, slice_path(window(0)))
+    else:
+        store.write(slice_path(window(0)), b"no Parquet file")
     made = compactor(store)
     made.on_assigned(("predictions", 1), PartitionState(10_000))
     with pytest.raises(ArchiveUnreadable, match=window(0).name):
