@@ -71,7 +71,7 @@ faults: setup ## predictor, drift workers and trainer under many more faults tha
 	@FAULTS_KILLS=10 $(PYTHON) -m pytest tests/faults/test_trainer_faults.py -s
 
 .PHONY: chaos
-chaos: setup ## a hundred faults of many kinds on the whole stack under load (hours); CHAOS="--seed N" repeats those of a run
+chaos: setup ## 120 faults of many kinds on the whole stack under load (half an hour or more); CHAOS="--seed N" repeats those of a run
 	@$(PYTHON) -m benchmarks.chaos $(CHAOS)
 
 .PHONY: runbooks

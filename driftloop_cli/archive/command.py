@@ -17,4 +17,4 @@ app.command("erasures")(erase_command.list_erasures)
 
 @app.callback()
 def archive() -> None:
-    """Look at the archive of predictions and outcomes, merge its slices, and delete what is older than is wanted."""
+    """Show the archive of predictions and outcomes, merge its slices, delete old days, and erase rows."""

@@ -46,7 +46,9 @@ def erase(
         str | None, typer.Option(metavar="CONDITION", help="condition on the archive's columns, in DuckDB's SQL")
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="only rows of this model")] = None,
-    reason: Annotated[str, typer.Option(help="why, for the audit log, which is kept: name no data here")] = "",
+    reason: Annotated[
+        str, typer.Option(help="required: why, for the audit log, which is kept: name no data here")
+    ] = "",
     by: Annotated[str | None, typer.Option(metavar="NAME", help="who erases; by default the user and machine")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be erased")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
@@ -57,8 +59,9 @@ def erase(
     Name them by ids, by keys, or by a condition on columns. Before anything is erased, it shows how much was found and
     which dataset versions have copies, and asks. A run that was interrupted is finished by the next one; a second run
     finds nothing. The audit log (`driftloop archive erasures`) has when, who, why and where, and no data. The topics'
-    own log has the messages until its retention is over. Also reads DRIFTLOOP_STORAGE__URL. The exit code is 2 for an
-    invalid condition, and 6 if store, Kafka or MLflow does not answer.
+    own log has the messages until its retention is over. Reads DRIFTLOOP_STORAGE__URL, DRIFTLOOP_KAFKA__…,
+    DRIFTLOOP_REGISTRY__… and DRIFTLOOP_PRIVACY__…. The exit code is 2 for an invalid condition, and 6 if store, Kafka or
+    MLflow does not answer.
 
         driftloop archive erase --id 01a20ec1-a01f-74a7-88c6-8d5a4f14f106 --reason "request 17" --dry-run
 
@@ -101,7 +104,7 @@ def erase(
 def list_erasures(as_json: AsJson = False) -> None:
     """List the audit log: what was erased when, by whom and why, without the data.
 
-    Also reads DRIFTLOOP_STORAGE__URL.
+    Reads DRIFTLOOP_STORAGE__URL.
 
         driftloop archive erasures
     """

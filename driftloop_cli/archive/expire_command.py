@@ -31,7 +31,7 @@ def expire(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be deleted")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what the archive has of days that are over for longer than rows are kept.
+    """Delete the days of the archive that are older than its retention.
 
     The days are DRIFTLOOP_ARCHIVE__PREDICTION_RETENTION_DAYS and DRIFTLOOP_ARCHIVE__OUTCOME_RETENTION_DAYS, after which
     the drift worker deletes by itself, or the options. What is not committed stays, and so do the latest slices of a

@@ -18,7 +18,8 @@ def status(as_json: AsJson = False) -> None:
 
     Small files are slices that are not merged. Slices are final if they are committed, not needed for a verdict, and
     not among the latest ones, which quality reads one by one; `compact` merges those of days that are over. Days are
-    UTC. The exit code is 6 if Kafka or the store does not answer.
+    UTC. Reads DRIFTLOOP_STORAGE__URL and DRIFTLOOP_KAFKA__…. The exit code is 6 if Kafka or the store does not
+    answer.
 
         driftloop archive status
 
