@@ -60,8 +60,8 @@ def erase(
     which dataset versions have copies, and asks. A run that was interrupted is finished by the next one; a second run
     finds nothing. The audit log (`driftloop archive erasures`) has when, who, why and where, and no data. The topics'
     own log has the messages until its retention is over. Reads DRIFTLOOP_STORAGE__URL, DRIFTLOOP_KAFKA__…,
-    DRIFTLOOP_REGISTRY__… and DRIFTLOOP_PRIVACY__…. The exit code is 2 for an invalid condition, and 6 if store, Kafka or
-    MLflow does not answer.
+    DRIFTLOOP_REGISTRY__… and DRIFTLOOP_PRIVACY__…. The exit code is 2 for an invalid condition, and 6 if store, Kafka
+    or MLflow does not answer.
 
         driftloop archive erase --id 01a20ec1-a01f-74a7-88c6-8d5a4f14f106 --reason "request 17" --dry-run
 
