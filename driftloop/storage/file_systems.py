@@ -18,6 +18,9 @@ from driftloop.storage.local_files import FolderMissing, LocalFiles
 # namespace, which hangs with servers that merely emulate GCS. Nothing here needs such a namespace.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
+GCS_TIMEOUT = {"sock_connect": 5, "sock_read": 20}
+"""In seconds, of each of six attempts with pauses of half a minute between them: a server that refuses connections is
+given up after half a minute, one that does not answer after two and a half minutes."""
 S3_CONFIG = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "max_attempts": 5}}
 """A server that refuses connections is given up after a quarter of a minute, one that does not answer after two."""
 UNAVAILABLE_STATUS = {408, 429, 500, 502, 503, 504}
@@ -66,14 +69,13 @@ def _require_variable(name: str) -> str:
 
 
 def _open_gcs(storage: StorageSettings) -> FileSystem:
-    import gcsfs  # noqa: PLC0415  # see the module
+    import aiohttp  # noqa: PLC0415  # see the module
+    import gcsfs  # noqa: PLC0415
     from gcsfs.retry import is_retriable  # noqa: PLC0415
 
-    files = (
-        gcsfs.GCSFileSystem(token="anon", endpoint_url=storage.endpoint, use_listings_cache=False)  # noqa: S106  # no secret
-        if storage.endpoint
-        else gcsfs.GCSFileSystem(use_listings_cache=False)
-    )
+    timeout = aiohttp.ClientTimeout(**GCS_TIMEOUT)  # without one, gcsfs waits for ever
+    own_server = {"token": "anon", "endpoint_url": storage.endpoint} if storage.endpoint else {}
+    files = gcsfs.GCSFileSystem(requests_timeout=timeout, use_listings_cache=False, **own_server)
     return FileSystem(files, f"{storage.root}/", "mtime", is_retriable)
 
 

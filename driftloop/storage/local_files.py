@@ -109,7 +109,7 @@ class LocalFiles:
         return dict(self._walk(folder, f"{folder}/{prefix}"))
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for parent, folders, names in os.walk(folder):
+        for parent, folders, names in os.walk(folder, onerror=_raise_unless_gone):
             folders[:] = [name for name in folders if _may_begin_with(f"{parent}/{name}/", prefix)]
             for name in names:
                 file = f"{parent}/{name}"  # a Path for each of 100,000 files would take seconds
@@ -132,6 +132,11 @@ class LocalFiles:
         if ".." in parts or file.name.startswith(UNFINISHED_PREFIX) or not file.resolve().is_relative_to(self._root):
             raise ValueError(f"{path!r} is not the path of an object below {self._root}")
         return file
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):  # a listing without a folder looks complete
+        raise error
 
 
 def _may_begin_with(folder: str, prefix: str) -> bool:

@@ -1,5 +1,6 @@
 """Objects as files in a folder: whole or not at all, never outside of the folder, and no half of one in a listing."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -86,3 +87,22 @@ def test_spaces_of_a_folder_are_encoded_in_its_url(tmp_path: Path) -> None:
     store.write("x", b"x")
     assert (folder / "x").read_bytes() == b"x"
     assert store.url("x") == (folder / "x").as_uri()
+
+
+def test_listing_without_one_of_the_folders_is_no_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = LocalFiles(tmp_path)
+    files.pipe_file("archive/a/x", b"")
+    files.pipe_file("archive/b/y", b"")
+    scan = os.scandir
+
+    def fail_for_b(path: str) -> object:
+        if str(path).endswith("/b"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", fail_for_b)
+    with pytest.raises(OSError, match="Stale"):
+        files.find("archive")
+    with pytest.raises(StorageUnavailable):
+        ObjectStore(StorageSettings(url=tmp_path.as_uri())).list_objects("archive/")
+    assert files.find("nowhere") == {}

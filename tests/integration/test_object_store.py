@@ -22,7 +22,7 @@ from driftloop.archive.merging import MergeLimits, choose_full, list_partition, 
 from driftloop.errors import InvalidInput, StorageUnavailable
 from driftloop.events import Window
 from driftloop.settings import StorageSettings, TopicsSettings
-from driftloop.storage import azure_files, dvc
+from driftloop.storage import azure_files, dvc, file_systems
 from driftloop.storage.archive_files import ArchiveDownload
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import load_reference
@@ -272,6 +272,14 @@ def test_azure_server_that_does_not_answer_is_unavailable(monkeypatch: pytest.Mo
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         assert_unavailable(ObjectStore(StorageSettings(url="az://b", endpoint=endpoint)), "az")
+
+
+def test_gcs_server_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library itself would wait for ever."""
+    monkeypatch.setitem(file_systems.GCS_TIMEOUT, "sock_read", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert_unavailable(ObjectStore(StorageSettings(url="gs://b", endpoint=endpoint)), "gs")
 
 
 @pytest.mark.usefixtures("credentials")
