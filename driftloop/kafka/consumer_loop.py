@@ -125,6 +125,7 @@ class ConsumerLoop:
         self._poll_retries = Retries("broker", health, BROKER_PAUSE_SECONDS)
         self._consecutive_invalid = 0
         self._recent_validity: deque[bool] = deque(maxlen=limits.ratio_window)  # True for an invalid message
+        self._last_counted: dict[TopicPartition, int] = {}  # the last offset in it
         self._last_stable_at = time.monotonic()
         self._subscribe()
 
@@ -170,6 +171,7 @@ class ConsumerLoop:
                         self._read_positions.note_gaps(polled, self._next_offsets)
                         with self._lag.handling(polled):
                             self._process_batch(polled, stop)
+                        self._handler_retries.end_old_series()  # what had failed may have nothing to commit
             except Rebalanced as error:
                 log.warning("consumer.commit_refused", error=str(error))
                 self._rewind_now_or_after_poll()
@@ -230,29 +232,36 @@ class ConsumerLoop:
             for record in chain.from_iterable(polled.values()):
                 if stop.is_set():
                     return
-                commits += self._process(record)
+                self._process(record, commits)
             if not polled:  # the end of the topic ends a run of invalid messages
-                commits += self._dead_letter_pending()
+                self._dead_letter_pending(commits)
             commits += self._handler.on_poll()
         finally:
             self._commit(commits)
 
-    def _process(self, record: ConsumerRecord) -> list[Commit]:
+    def _process(self, record: ConsumerRecord, commits: list[Commit]) -> None:
+        """Hand over a record, and append what the handler returns, also if it raises later on."""
         self._health.heartbeat()
         try:
             event = decode_record(record)
         except InvalidMessage as error:
             self._pending_invalid.append((record, error))
             self._consecutive_invalid += 1
-            self._recent_validity.append(True)
+            self._note_validity(record, is_invalid=True)
             self._enforce_dead_letter_limits(record, error)
-            return []
-        commits = self._dead_letter_pending()
+            return
+        self._dead_letter_pending(commits)
         self._consecutive_invalid = 0
-        self._recent_validity.append(False)
+        self._note_validity(record, is_invalid=False)
         self._consumed_counters[record.topic].inc()
         commits += self._dispatch(record, event)
-        return commits
+
+    def _note_validity(self, record: ConsumerRecord, *, is_invalid: bool) -> None:
+        """Count a message once, however often it is delivered while the handler waits for something."""
+        partition = TopicPartition(record.topic, record.partition)
+        if record.offset > self._last_counted.get(partition, -1):
+            self._last_counted[partition] = record.offset
+            self._recent_validity.append(is_invalid)
 
     def _dispatch(self, record: ConsumerRecord, event: Event | None) -> Iterable[Commit]:
         partition = TopicPartition(record.topic, record.partition)
@@ -276,12 +285,10 @@ class ConsumerLoop:
             f"DRIFTLOOP_DEAD_LETTERS__MAX_RATIO ({limits.max_ratio:g})."
         ) from error
 
-    def _dead_letter_pending(self) -> list[Commit]:
-        """Turn the run of invalid messages into dead letters and hand over their offsets."""
-        commits: list[Commit] = []
+    def _dead_letter_pending(self, commits: list[Commit]) -> None:
+        """Turn the run of invalid messages into dead letters, and append what the handler returns for their offsets."""
         run, self._pending_invalid = self._pending_invalid, []
         for record, error in run:
-            self._dead_letter_counters[record.topic].inc()
             log.warning(
                 "consumer.message_dead_lettered",
                 topic=record.topic,
@@ -295,7 +302,6 @@ class ConsumerLoop:
             )
             self._pending_dead_letters.append((record, to_dead_letter(record, error, self._limits.max_bytes)))
             commits += self._dispatch(record, None)
-        return commits
 
     def _commit(self, commits: Sequence[Commit]) -> None:
         if not commits:
@@ -313,6 +319,8 @@ class ConsumerLoop:
             [OutgoingMessage(dead_letter_topic(record.topic), letter) for record, letter in committed_letters],
         )
         self._pending_dead_letters = [item for item in self._pending_dead_letters if item not in committed_letters]
+        for record, _ in committed_letters:
+            self._dead_letter_counters[record.topic].inc()
         for partition, commit in latest.items():
             self._lag.on_committed(partition, commit.offset)
         self._handler_retries.end_series()
@@ -365,6 +373,8 @@ class ConsumerLoop:
     def drop_partitions(self, partitions: Collection[TopicPartition]) -> None:
         """Drop state and metrics of revoked partitions."""
         self.reset_partitions(partitions)
+        for partition in partitions:
+            self._last_counted.pop(partition, None)
         self._lag.on_revoked(partitions)
 
     def reset_partitions(self, partitions: Collection[TopicPartition]) -> None:

@@ -31,6 +31,7 @@ class LagMetrics:
         self._polled: Mapping[TopicPartition, Sequence[ConsumerRecord]] = {}
         self._first_uncommitted: dict[TopicPartition, _Position] = {}
         self._failed: set[TopicPartition] = set()
+        self._revoked: set[TopicPartition] = set()  # kafka-python has them in its assignment until the group has joined
 
     @contextmanager
     def handling(self, polled: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> Iterator[None]:
@@ -65,6 +66,7 @@ class LagMetrics:
     def on_rewound(self, partition: TopicPartition, offset: int) -> None:
         """Note that a partition is read again from an offset, before which everything is committed."""
         self._polled = {}
+        self._revoked.discard(partition)
         self.on_committed(partition, offset)
 
     def update(self) -> None:
@@ -72,7 +74,7 @@ class LagMetrics:
 
         After a failure the first event that is not committed counts, though the consumer's position is behind it.
         """
-        for partition in self._consumer.assignment():
+        for partition in self._consumer.assignment() - self._revoked:
             end = self._consumer.highwater(partition)
             position = self._consumer.position(partition, timeout_ms=0) if end is not None else None
             if partition in self._failed:
@@ -91,6 +93,7 @@ class LagMetrics:
 
     def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
         """Remove the samples of revoked partitions: their next owner reports them."""
+        self._revoked.update(partitions)
         for partition in partitions:
             self._last_timestamps.pop(partition, None)
             self._first_uncommitted.pop(partition, None)

@@ -58,6 +58,11 @@ class Retries:
         stop.wait(seconds)
         self._health.heartbeat()
 
+    def end_old_series(self) -> None:
+        """Record a success if the last failure is so long ago that the next one begins another series."""
+        if self._last_failed_at is not None and time.monotonic() - self._last_failed_at > NEW_SERIES_SECONDS:
+            self.end_series()
+
     def end_series(self) -> None:
         """Record a success: the next failure begins another series."""
         self._last_failed_at = None

@@ -83,8 +83,12 @@ class TransactionalProducer:
             # no longer than the group takes to notice that the process is gone.
             transaction_timeout_ms=int(self.kafka.session_timeout_seconds * 1000),
         )
-        with translate_errors(self.kafka):
-            producer.init_transactions()
+        try:
+            with translate_errors(self.kafka):
+                producer.init_transactions()
+        except BaseException:  # it would go on trying, and fence the next one
+            close_producer(producer)
+            raise
         return producer
 
     def commit(

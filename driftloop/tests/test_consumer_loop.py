@@ -322,6 +322,44 @@ def test_loop_is_not_ready_while_it_retries(setup: Setup) -> None:
     assert reasons == [{}, {"handler": "no bucket"}]
 
 
+def test_loop_is_ready_again_long_after_a_failure_without_anything_to_commit(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([RetryLater("no bucket")])
+
+    def fail_once() -> list[Commit]:
+        for error in failures:
+            raise error
+        return []
+
+    setup.handler.on_idle = fail_once
+    setup.add("a")
+    setup.handler.on_message = lambda _: []
+    monkeypatch.setattr(retries, "NEW_SERIES_SECONDS", 0)
+    setup.run()
+    assert len(setup.pauses) == 1
+    assert setup.health.unavailable == {}
+
+
+def test_loop_counts_an_invalid_message_once_and_moves_it_while_the_next_one_waits(setup: Setup) -> None:
+    setup.add("a", "!bad", "b")
+    before = counter("driftloop_dead_letter_messages_total")
+    attempts: list[None] = []
+
+    def wait_for_bucket(message: ConsumedMessage) -> list[Commit]:
+        if message.offset == 2:
+            attempts.append(None)
+            if len(attempts) < 30:
+                raise RetryLater("no bucket")
+        return setup.handler.commit(message)
+
+    setup.handler.on_message = wait_for_bucket
+    setup.run(DeadLetterSettings(max_consecutive=3, max_ratio=0.2, ratio_window=10))
+    assert setup.committed() == {0: 3}
+    assert setup.dead_letters() == [b"!bad"]
+    assert counter("driftloop_dead_letter_messages_total") == before + 1
+
+
 def test_loop_polls_again_when_a_poll_has_failed(setup: Setup) -> None:
     """kafka-python raises from a poll what it meets while it looks for a broker that has just started."""
     setup.add("a")

@@ -150,3 +150,15 @@ def test_lag_is_removed_with_its_partition(broker: FakeBroker, lag: LagMetrics) 
     assert sample("events") == 1
     lag.on_revoked([P0])
     assert (sample("events"), sample("seconds")) == (None, None)
+
+
+def test_lag_of_a_revoked_partition_comes_back_only_with_a_new_position(broker: FakeBroker, lag: LagMetrics) -> None:
+    """kafka-python has a revoked partition in its assignment until the group has joined again."""
+    add(broker, 100)
+    lag.update()
+    lag.on_revoked([P0])
+    lag.update()
+    assert (sample("events"), sample("seconds")) == (None, None)
+    lag.on_rewound(P0, 0)
+    lag.update()
+    assert sample("events") == 1

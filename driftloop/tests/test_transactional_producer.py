@@ -130,3 +130,11 @@ def test_request_to_a_coordinator_that_has_gone_is_not_dropped(broker: FakeBroke
 def test_close_closes_current_producer(broker: FakeBroker, producer: TransactionalProducer) -> None:
     producer.close()
     assert broker.producers[0].closed
+
+
+def test_producer_that_cannot_be_initialized_is_closed(broker: FakeBroker, producer: TransactionalProducer) -> None:
+    """It would go on trying in the background, and fence the next one."""
+    broker.faults["init_transactions"] = [KafkaTimeoutError("no coordinator")]
+    with pytest.raises(BrokerUnavailable):
+        producer.reconnect()
+    assert [each.closed for each in broker.producers] == [True, True]
