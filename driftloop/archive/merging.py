@@ -38,7 +38,7 @@ from driftloop.archive.layout import (
     without_covered,
 )
 from driftloop.archive.partition_state import Partition
-from driftloop.archive.scratch import scratch_folder
+from driftloop.archive.scratch import MERGE, scratch_folder
 from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window, now
 from driftloop.storage.archive_files import translate_errors
 from driftloop.storage.duckdb_sql import SCAN_COLUMNS, connect, quote_literal, union_parquet_sql
@@ -185,7 +185,7 @@ def merge_slices(
     """
     if not chosen:
         return
-    with scratch_folder() as folder:
+    with scratch_folder(MERGE) as folder:
         try:
             with ThreadPoolExecutor(PARALLEL_REQUESTS) as readers:
                 list(readers.map(lambda file: may_go_on() and _download(store, file, folder), chosen))

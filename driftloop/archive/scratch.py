@@ -1,4 +1,4 @@
-"""Folders for the time of a merge, which a later process removes if theirs was killed."""
+"""Folders for the time of a job, which a later process removes if theirs was killed."""
 
 import fcntl
 import os
@@ -12,18 +12,19 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-PREFIX = "driftloop-merge-"
+MERGE, RETRAIN, ARCHIVE = "driftloop-merge-", "driftloop-retrain-", "driftloop-labelled-"
+"""How the names of folders begin: of a merge, a retrain, and of rows that are joined with their outcomes."""
 LOCK = "lock"
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
+def scratch_folder(prefix: str) -> Iterator[Path]:
     """Make a folder in the folder for temporary files (``TMPDIR``), and remove it at the end.
 
     A lock on a file in it lasts as long as the process, however that ends: numbers of processes are used again, in
     containers at once.
     """
-    folder, descriptor = _locked_folder()
+    folder, descriptor = _locked_folder(prefix)
     try:
         yield folder
     finally:
@@ -31,9 +32,9 @@ def scratch_folder() -> Iterator[Path]:
         os.close(descriptor)
 
 
-def remove_abandoned_folders() -> None:
+def remove_abandoned_folders(prefix: str) -> None:
     """Remove the folders of processes that were killed."""
-    for folder in Path(gettempdir()).glob(f"{PREFIX}*"):
+    for folder in Path(gettempdir()).glob(f"{prefix}*"):
         with suppress(OSError):  # of another user, or removed meanwhile
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
             try:
@@ -44,10 +45,10 @@ def remove_abandoned_folders() -> None:
                 os.close(descriptor)
 
 
-def _locked_folder() -> tuple[Path, int]:
+def _locked_folder(prefix: str) -> tuple[Path, int]:
     """Return a new folder and the open file whose lock keeps it."""
     while True:
-        folder = Path(mkdtemp(prefix=PREFIX))
+        folder = Path(mkdtemp(prefix=prefix))
         with suppress(FileNotFoundError):  # another process has taken the folder, not locked yet, for an abandoned one
             descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
             try:

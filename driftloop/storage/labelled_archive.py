@@ -7,7 +7,6 @@ read them from the bucket. Which outcome of a row counts is in :mod:`driftloop.s
 
 # ruff: noqa: S608  # quoted as described in driftloop.storage.duckdb_sql
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ import pandas as pd
 import structlog
 
 from driftloop.archive.layout import ArchivedFile, files_since
+from driftloop.archive.scratch import ARCHIVE, remove_abandoned_folders, scratch_folder
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.events import (
     CLASSES_COLUMN,
@@ -152,12 +152,13 @@ def open_archive(
         memory_mb: memory limit of the join.
         query: what is going to be read; counts and anomalies are then those of the part that is fetched.
     """
-    with tempfile.TemporaryDirectory(prefix="driftloop-archive-") as scratch:
-        files = folder or Path(scratch)
+    remove_abandoned_folders(ARCHIVE)
+    with scratch_folder(ARCHIVE) as scratch:
+        files = folder or scratch
         download = ArchiveDownload(store, topics, files)
         for since in _beginnings(download.listed.predictions, query):
             downloaded = download.fetch(since)
-            with connect(Path(scratch), memory_mb) as connection:
+            with connect(scratch, memory_mb) as connection:
                 archive = LabelledArchive(connection, use_case, types or {}, downloaded)
                 if since == query.since or _has_enough(archive, query, since):
                     yield archive

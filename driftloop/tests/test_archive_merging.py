@@ -167,8 +167,8 @@ def test_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(
     monkeypatch.setattr(scratch, "gettempdir", lambda: str(tmp_path))
     code = """
 import os
-from driftloop.archive.scratch import scratch_folder
-with scratch_folder() as folder:
+from driftloop.archive.scratch import MERGE, scratch_folder
+with scratch_folder(MERGE) as folder:
     (folder / "slice.parquet").write_bytes(b"rows")
     print(folder, flush=True)
     input()
@@ -182,15 +182,15 @@ with scratch_folder() as folder:
     ) as process:
         assert process.stdout is not None
         folder = Path(process.stdout.readline().strip())
-        scratch.remove_abandoned_folders()
+        scratch.remove_abandoned_folders(scratch.MERGE)
         assert (folder / "slice.parquet").exists()
         process.kill()
         process.wait()
-    scratch.remove_abandoned_folders()
+    scratch.remove_abandoned_folders(scratch.MERGE)
     assert not folder.exists()
 
 
 def test_scratch_folder_is_gone_after_its_block() -> None:
-    with scratch.scratch_folder() as folder:
+    with scratch.scratch_folder(scratch.MERGE) as folder:
         assert folder.is_dir()
     assert not folder.exists()

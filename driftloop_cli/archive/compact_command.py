@@ -32,7 +32,7 @@ def compact(
         driftloop archive compact --json
     """
     settings = load_settings_or_exit(ArchiveCliSettings)
-    from driftloop.archive.scratch import remove_abandoned_folders  # noqa: PLC0415  # as below
+    from driftloop.archive.scratch import MERGE, remove_abandoned_folders  # noqa: PLC0415  # as below
     from driftloop_cli.archive.partitions import open_archive  # noqa: PLC0415  # pandas takes a second to import
 
     archive = open_archive(settings)
@@ -40,7 +40,7 @@ def compact(
         print_notice(f"{name}: the drift workers have committed nothing of it, so its slices are left alone")
     with stop_on_signal() as stop:
         if not dry_run:
-            remove_abandoned_folders()
+            remove_abandoned_folders(MERGE)
         files = list(_plan(archive, stop) if dry_run else _merge(archive, stop))
     facts = {
         "files": files,

@@ -231,3 +231,15 @@ if __name__ == "__main__":
         assert f"TMPDIR: {folder} has {length} bytes" in done.stderr
     else:
         assert done.returncode == 0, done.stderr
+
+
+def test_job_ends_if_the_fork_server_is_gone(
+    start: Callable[..., SubprocessJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_nothing(_: object) -> None:
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(subprocess_job.CONTEXT.Process, "start", read_nothing)
+    assert wait_for_result(start(sleep)) == JobResult(
+        "killed", "its process could not be started: EOFError: unexpected EOF"
+    )

@@ -27,7 +27,7 @@ from driftloop.archive.merging import (
 )
 from driftloop.archive.partition_state import Partition, PartitionState
 from driftloop.archive.retention import find_expired, first_kept_day
-from driftloop.archive.scratch import remove_abandoned_folders
+from driftloop.archive.scratch import MERGE, remove_abandoned_folders
 from driftloop.errors import ArchiveUnreadable
 from driftloop.events import Window, now
 from driftloop.storage.object_store import ObjectStore
@@ -91,6 +91,7 @@ class Compactor:
             for partition in partitions:
                 for known in (self._final_before, self._closed, self._awaiting_commit):
                     known.pop(partition, None)
+                forget_files(partition)
 
     def run_step(self) -> None:
         """Note that the states of the previous round are committed; called once in each round of the loop."""
@@ -105,7 +106,7 @@ class Compactor:
             StorageUnavailable: The store does not answer.
             ArchiveUnreadable: A file is no Parquet file; the pass has done what it could for the other partitions.
         """
-        remove_abandoned_folders()
+        remove_abandoned_folders(MERGE)
         unreadable: list[ArchiveUnreadable] = []
         for partition in list(self._final_before):
             try:
@@ -156,6 +157,14 @@ def record_files(partition: Partition, files: PartitionFiles) -> None:
     for kind, found in (("slice", files.slices), ("merged", files.merged)):
         metrics.ARCHIVE_FILES.labels(topic, str(number), kind).set(len(found))
         metrics.ARCHIVE_BYTES.labels(topic, str(number), kind).set(total_size(found))
+
+
+def forget_files(partition: Partition) -> None:
+    """Remove the metrics of a partition's files: its next owner reports them."""
+    topic, number = partition
+    for kind in ("slice", "merged"):
+        metrics.ARCHIVE_FILES.remove(topic, str(number), kind)
+        metrics.ARCHIVE_BYTES.remove(topic, str(number), kind)
 
 
 def record_merged(partition: Partition, merged: MergedSlices) -> None:

@@ -3,7 +3,6 @@
 Run and model are logged to MLflow. The result is stored as a tag on the version before it is returned.
 """
 
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -16,6 +15,7 @@ import mlflow
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from driftloop.archive.scratch import RETRAIN, remove_abandoned_folders, scratch_folder
 from driftloop.drift.window_length import choose_window_rows
 from driftloop.errors import DriftloopError, RegistryRefused, RegistryUnavailable, StorageUnavailable
 from driftloop.evaluation import gate
@@ -125,12 +125,12 @@ def run_retrain(
     use_case, privacy = settings.use_case, settings.privacy.privacy
     champion = registry.champion_unless_first()
     retrain, left_out = without_private_archive(retrain, privacy)
+    remove_abandoned_folders(RETRAIN)
     with (
-        tempfile.TemporaryDirectory(prefix="driftloop-retrain-") as name,
+        scratch_folder(RETRAIN) as folder,
         SmokeTestProcess(registry.trusted_types) as smoke_test,
         ThreadPoolExecutor(initializer=threadpool_limits, initargs=(settings.trainer.training_threads,)) as threads,
     ):
-        folder = Path(name)
         background = _Background(
             threads,
             cleanup=threads.submit(registry.delete_unfinished, retrain.id),

@@ -79,12 +79,13 @@ class SubprocessJob:
         threading.Thread(target=self._start_process, args=(job_end,), name="job-start", daemon=True).start()
 
     def _start_process(self, job_end: Connection) -> None:
-        with job_end:
-            if not self._is_killed:
-                try:
+        try:
+            with job_end:
+                if not self._is_killed:
                     self._process.start()
-                except OSError as error:
-                    self._result = JobResult("killed", f"its process could not be started: {error}")
+        except Exception as error:  # such as EOFError, if the fork server has ended meanwhile
+            log.exception("job.not_started")
+            self._result = JobResult("killed", f"its process could not be started: {type(error).__name__}: {error}")
         self._deadline = time.monotonic() + self._timeout_seconds
         with self._lock:
             self._has_started = True
