@@ -78,13 +78,16 @@ def run_worker() -> None:
         retention_days=retention_by_topic(settings.archive, settings.topics),
         tombstones=tombstones,
     )
+    archived_end = ArchivedEnd(loop_store, settings.kafka)
     worker = Worker(
         store=loop_store,
         slicer=Slicer(settings.window, window_judge.window_length),
         window_rows=WindowRows(loop_store),
         window_judge=window_judge,
         quality_tracker=QualityTracker(loop_store, settings.topics, settings.quality),
-        archive_cleaner=ArchiveCleaner(loop_store, worker_settings.report_retention_days),
+        archive_cleaner=ArchiveCleaner(
+            loop_store, worker_settings.report_retention_days, archived_end.is_of_another_log
+        ),
         compactor=compactor,
         tombstones=tombstones,
         report_queue=report_queue,
@@ -98,7 +101,7 @@ def run_worker() -> None:
         ),
         settings.dead_letters,
         health,
-        ArchivedEnd(loop_store, settings.kafka).find,
+        archived_end.find,
     )
     for task, follow in (
         ("verdict_cache", partial(follow_verdicts, verdict_cache, settings.kafka, settings.topics.drift)),

@@ -87,6 +87,17 @@ def test_cleaner_deletes_orphans_within_restored_slices(harness: CleanerHarness,
     assert remaining(store) == [(0, 0, 9), (0, 10, 19), (0, 20, 29)]
 
 
+def test_cleaner_keeps_slices_of_another_log(store: ObjectStore) -> None:
+    cleaner = ArchiveCleaner(store, 90, is_of_another_log=lambda each: each.first_offset == 5)
+    archive_windows(store, window(5, 14), window(12, 19))
+    for closed in ([window(0, 9), window(10, 19)], [], []):
+        archive_windows(store, *closed)
+        for one in closed:
+            cleaner.on_slice_closed(one)
+        cleaner.run_step(0)
+    assert remaining(store) == [(0, 0, 9), (0, 5, 14), (0, 10, 19)]
+
+
 def test_cleaner_keeps_slices_after_revocation(harness: CleanerHarness, store: ObjectStore) -> None:
     harness.round(window(0, 9))
     harness.cleaner.on_revoked([("predictions", 0)])

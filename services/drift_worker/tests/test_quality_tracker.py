@@ -326,6 +326,15 @@ def test_deleted_or_unreadable_slice_is_skipped(
     assert make_tracker(store).evaluate_slice(window("outcomes", 0)) == []
 
 
+def test_slices_behind_the_judged_one_do_not_count(store: ObjectStore, builder: ArchiveBuilder) -> None:
+    """They can be those of a topic that was deleted and made again, whose offsets have begun anew."""
+    expected = only(make_tracker(store).evaluate_slice(builder.report(1, builder.predict(1))))
+    for day in range(100, 140):
+        builder.report(day, builder.predict(day))
+    found = only(make_tracker(store).evaluate_slice(window("outcomes", 1)))
+    assert (found.rows, found.in_service) == (expected.rows, expected.in_service)
+
+
 def test_prediction_in_two_slices_counts_once(store: ObjectStore, builder: ArchiveBuilder) -> None:
     rows = builder.predict(0)
     archive_rows(store, window("predictions", 1), rows.drop(columns="outcome"))

@@ -120,7 +120,7 @@ class QualityTracker:
     def evaluate_slice(self, window: Window) -> list[QualityVerdict]:
         """Return a verdict on each version with outcomes in an archived slice of outcomes."""
         self._outcomes.add(window)
-        joined = self._refresh()
+        joined = self._refresh(window)
         slices = [earlier.name for earlier in self._outcomes.slices if earlier.partition == window.partition]
         slices = slices[: slices.index(window.name) + 1]
         recent = joined[joined["outcome_slice"].isin(slices)]
@@ -176,9 +176,13 @@ class QualityTracker:
             bias.set(record.mean_error)
         return estimate
 
-    def _refresh(self) -> pd.DataFrame:
-        """Return the latest outcome of each row, joined with the row's prediction if the archive has it."""
-        self._outcomes.refresh()
+    def _refresh(self, until: Window | None = None) -> pd.DataFrame:
+        """Return the latest outcome of each row, joined with the row's prediction if the archive has it.
+
+        Args:
+            until: The last slice of outcomes of its partition that counts; by default all do.
+        """
+        self._outcomes.refresh(until)
         outcomes = self._outcomes.rows().sort_values("reported_at", kind="stable")
         if len(outcomes):  # else there is nothing to join: predictions are not read
             self._predictions.refresh()

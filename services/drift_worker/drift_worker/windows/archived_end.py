@@ -41,15 +41,20 @@ class ArchivedEnd:
             if not slices:  # the latest ones are never merged
                 return None
             last = max(slices, key=lambda each: each.last_offset)
-            if self._is_of_another_log(last):
+            if self.is_of_another_log(last):
                 log.warning("archive.slices_of_another_log", topic=topic, partition=partition, slice=last.name)
                 return None
         except (StorageUnavailable, BrokerUnavailable) as error:
             raise RetryLater(str(error)) from error
         return last.last_offset + 1
 
-    def _is_of_another_log(self, archived: Window) -> bool:
-        """Return whether the log has events at a slice's offsets, and none of them is in the slice."""
+    def is_of_another_log(self, archived: Window) -> bool:
+        """Return whether the log has events at a slice's offsets, and none of them is in the slice.
+
+        Raises:
+            StorageUnavailable: The store does not answer.
+            BrokerUnavailable: The broker does not answer.
+        """
         names = {name for event in reader.read_window(self._kafka, archived) for name in _names_of(event)}
         try:
             rows = archive.read_slice(self._store, archived) if names else pd.DataFrame()

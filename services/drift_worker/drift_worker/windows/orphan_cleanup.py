@@ -1,14 +1,14 @@
 """Delete orphans of the archive and old reports, a few at a time between the windows."""
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 
 import structlog
 
 from driftloop.archive.layout import list_slices, list_slices_between, slice_path
 from driftloop.archive.partition_state import Partition
-from driftloop.errors import StorageUnavailable
+from driftloop.errors import BrokerUnavailable, StorageUnavailable
 from driftloop.events import Window, now
 from driftloop.storage.object_store import ObjectStore
 
@@ -29,9 +29,23 @@ class ArchiveCleaner:
     now.
     """
 
-    def __init__(self, store: ObjectStore, report_retention_days: float) -> None:
-        """Start without partitions; ``report_retention_days`` is the age at which a report is deleted."""
+    def __init__(
+        self,
+        store: ObjectStore,
+        report_retention_days: float,
+        is_of_another_log: Callable[[Window], bool] = lambda _: False,
+    ) -> None:
+        """Start without partitions.
+
+        Args:
+            store: Where archive and reports are.
+            report_retention_days: The age at which a report is deleted.
+            is_of_another_log: Tells whether a slice is of a topic that was deleted and made again: then it stays. It
+                may raise :class:`StorageUnavailable` and :class:`BrokerUnavailable`.
+        """
         self._store = store
+        self._is_of_another_log = is_of_another_log
+        self._of_another_log: set[Window] = set()
         self._report_age = timedelta(days=report_retention_days)
         self._preexisting: dict[Partition, list[Window]] = {}  # archived before this worker's first slice
         self._closed: list[Window] = []
@@ -79,7 +93,7 @@ class ArchiveCleaner:
                 for committed in self._committed.values():
                     self._delete_orphans(committed, list_slices_between(self._store, committed[0], committed[-1]))
                 self._delete_expired_reports(clock)
-        except StorageUnavailable as error:
+        except (StorageUnavailable, BrokerUnavailable) as error:
             log.warning("archive_cleaner.postponed", error=str(error))
 
     def _record_committed(self, window: Window) -> None:
@@ -92,10 +106,16 @@ class ArchiveCleaner:
 
     def _delete_orphans(self, committed: deque[Window], candidates: Iterable[Window]) -> None:
         offsets = range(committed[0].first_offset, committed[-1].last_offset + 1)
+        kept = self._of_another_log.union(committed)
         for window in candidates:
-            if window.first_offset in offsets and window not in committed:
-                log.warning("archive_cleaner.orphan_deleted", window=window.name)
-                self._store.delete(slice_path(window))
+            if window.first_offset not in offsets or window in kept:
+                continue
+            if self._is_of_another_log(window):
+                log.warning("archive_cleaner.slice_of_another_log", window=window.name)
+                self._of_another_log.add(window)
+                continue
+            log.warning("archive_cleaner.orphan_deleted", window=window.name)
+            self._store.delete(slice_path(window))
 
     def _delete_expired_reports(self, clock: float) -> None:
         if not self._expired_reports and clock >= self._next_report_scan:

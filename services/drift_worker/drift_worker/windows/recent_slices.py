@@ -66,11 +66,17 @@ class RecentSlices:
         """List the archive at the next refresh: other workers may have had partitions of this one."""
         self._next_listing = float("-inf")
 
-    def refresh(self) -> None:
-        """Read slices that are new since the last refresh, and drop those that are too old or deleted."""
+    def refresh(self, until: Window | None = None) -> None:
+        """Read slices that are new since the last refresh, and drop those that are too old or deleted.
+
+        Args:
+            until: The last slice of its partition that counts; by default all do. Others behind it can be those of a
+                topic that was deleted, or of offsets that are read again.
+        """
         by_partition: dict[int, list[Window]] = {}
         for window in self._known():
-            by_partition.setdefault(window.partition, []).append(window)
+            if until is None or window.partition != until.partition or _end_of(window) <= _end_of(until):
+                by_partition.setdefault(window.partition, []).append(window)
         latest = [window for windows in by_partition.values() for window in windows[-self._max_slices :]]
         new = [window for window in latest if window not in self._frames]
         with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
@@ -114,3 +120,7 @@ class RecentSlices:
             log.warning("archive.slice_skipped", window=window.name, error=str(error))
             rows = pd.DataFrame(columns=self._columns)
         return self._transform(rows, window.name)
+
+
+def _end_of(window: Window) -> tuple[int, int]:
+    return window.last_offset, window.first_offset
