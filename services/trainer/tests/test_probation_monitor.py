@@ -7,6 +7,7 @@ import pytest
 
 from driftloop.errors import RegistryUnavailable
 from driftloop.events import Event, ModelStateChanged, QualityVerdict, Window
+from trainer.probation import probation_monitor
 from trainer.probation.probation import ProbationDecision
 from trainer.probation.probation_monitor import ProbationMonitor
 from trainer.retrain.subprocess_job import JobResult
@@ -122,12 +123,18 @@ def test_probation_monitor_ignores_other_models(probation: MonitorFixture) -> No
     assert probation.jobs == []
 
 
-def test_probation_monitor_publishes_missed_rollback_once(probation: MonitorFixture) -> None:
+def test_probation_monitor_publishes_missed_rollback_once(
+    probation: MonitorFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     missed = ModelStateChanged(retrain_id="r", model="m", version="1", state="rolled_back", explanation="")
     probation.missed, probation.error = [missed], RegistryUnavailable("unavailable")
     probation.monitor.poll()
     assert probation.published == []
     probation.error = None
+    probation.monitor.poll()
+    assert probation.published == []  # ten seconds are not over
+    monkeypatch.setattr(probation_monitor, "STARTUP_CHECK_INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(probation.monitor, "_next_startup_check", 0)
     probation.monitor.poll()
     probation.monitor.poll()
     assert probation.published == [missed]

@@ -28,7 +28,7 @@ from driftloop.archive.merging import (
 from driftloop.archive.partition_state import Partition, PartitionState
 from driftloop.archive.retention import find_expired, first_kept_day
 from driftloop.archive.scratch import MERGE, remove_abandoned_folders
-from driftloop.errors import ArchiveUnreadable
+from driftloop.errors import StorageUnavailable
 from driftloop.events import Window, now
 from driftloop.storage.object_store import ObjectStore
 
@@ -104,19 +104,23 @@ class Compactor:
 
         Raises:
             StorageUnavailable: The store does not answer.
-            ArchiveUnreadable: A file is no Parquet file; the pass has done what it could for the other partitions.
+            Exception: A partition could not be done, such as :class:`ArchiveUnreadable` for a damaged file, or an error
+                of a full disk. The pass has done the other partitions.
         """
         remove_abandoned_folders(MERGE)
-        unreadable: list[ArchiveUnreadable] = []
+        failures: list[Exception] = []
         for partition in list(self._final_before):
             try:
                 self._delete_expired(partition)
                 self._eraser.run(*partition, self._tombstones.current(), on_progress)
                 self._merge(partition, on_progress)
-            except ArchiveUnreadable as error:
-                unreadable.append(error)
-        if unreadable:
-            raise ArchiveUnreadable("; ".join(map(str, unreadable)))
+            except StorageUnavailable:
+                raise
+            except Exception as error:
+                log.exception("compaction.partition_failed", topic=partition[0], partition=partition[1])
+                failures.append(error)
+        if failures:
+            raise failures[0]
         on_progress()
 
     def _delete_expired(self, partition: Partition) -> None:

@@ -1,5 +1,6 @@
 """The probation monitor: checks the version in service whenever outcomes of it have arrived."""
 
+import time
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -12,6 +13,8 @@ from trainer.probation.probation import ProbationDecision
 from trainer.retrain.subprocess_job import SubprocessJob
 
 log = structlog.get_logger(__name__)
+
+STARTUP_CHECK_INTERVAL_SECONDS = 10  # between two attempts, each of which reads a topic and asks MLflow
 
 
 class ProbationActions(Protocol):
@@ -40,6 +43,7 @@ class ProbationMonitor:
         self._probation = probation
         self._publisher = publisher
         self._startup_check_done = False
+        self._next_startup_check = float("-inf")
         self._due_version: str | None = None
         self._settled: set[str] = set()
         self._job: SubprocessJob | None = None
@@ -81,9 +85,10 @@ class ProbationMonitor:
             log.warning("probation.rollback_failed", version=decision.version, error=str(error))
 
     def _publish_missed_rollbacks(self) -> None:
-        """Publish rollbacks that an earlier process did not; try again at the next poll if that fails."""
-        if self._startup_check_done:
+        """Publish rollbacks that an earlier process did not; try again after a pause if that fails."""
+        if self._startup_check_done or time.monotonic() < self._next_startup_check:
             return
+        self._next_startup_check = time.monotonic() + STARTUP_CHECK_INTERVAL_SECONDS
         try:
             for state in self._probation.unpublished_rollbacks():
                 log.info("probation.missed_rollback_published", version=state.version, explanation=state.explanation)

@@ -108,7 +108,13 @@ class RetrainQueue:
 
     def on_poll(self) -> Iterable[Commit]:
         """Check the running training, and start the next."""
-        return [*self._poll_running(), *self._drain()]
+        finished = self._poll_running()
+        try:
+            return [*finished, *self._drain()]
+        except RetryLater:
+            if not finished:
+                raise
+            return finished  # a training that has ended must be committed; the next poll tries the others again
 
     def on_revoked(self, _: Collection[tuple[str, int]]) -> None:
         """Drop the queue and kill the training: another trainer may own the partition now."""
