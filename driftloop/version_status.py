@@ -34,6 +34,7 @@ class JudgedWindow(NamedTuple):
     verdict: Verdict
     reason: DriftReason | None
     explanation: str
+    """Why it is inconclusive; empty for another verdict, whose explanation takes kilobytes."""
     published_at: datetime
     first_prediction_at: datetime
     last_prediction_at: datetime
@@ -47,7 +48,7 @@ class JudgedWindow(NamedTuple):
             verdict.window,
             verdict.verdict,
             verdict.reason,
-            verdict.explanation,
+            verdict.explanation if verdict.verdict == "inconclusive" else "",
             verdict.time,
             verdict.first_prediction_at,
             verdict.last_prediction_at,
