@@ -5,7 +5,6 @@ ones, and so are its outcomes and the verdict on its window.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -44,11 +43,11 @@ from driftloop.kafka import reader
 from driftloop.registry.model_registry import ALIAS_CHALLENGER, ALIAS_PREVIOUS, ModelRegistry, identify
 from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parallel_reads import map_reads
 from driftloop.times import MAX_CLOCK_SKEW
 from driftloop_cli.row_keys import last_offsets, name_rows, rows_of_key
 from driftloop_cli.settings import StorageCliSettings
 
-MAX_PARALLEL_READS = 8
 MAX_VERDICTS = 10_000  # since the prediction, of all models; far more than its window can wait for
 OUTCOME_COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN, "outcome"]
 
@@ -253,8 +252,7 @@ def outcomes_of(
         rows = rows[(rows[ID_COLUMN] == prediction_id) | rows[KEY_COLUMN].isin(keys)]
         return rows.assign(outcome=rows["outcome_label"].where(rows["outcome_label"].notna(), rows["outcome"]))
 
-    with ThreadPoolExecutor(MAX_PARALLEL_READS) as executor:
-        archived = list(executor.map(read, files))
+    archived = map_reads(read, files)
     newer = [
         {
             ID_COLUMN: event.prediction_id,

@@ -1,7 +1,6 @@
 """Find archived and open rows by the key that a client gave them, and the outcomes that name it."""
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -11,9 +10,9 @@ from driftloop.archive.layout import ArchivedFile, files_since, list_files
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN, Prediction
 from driftloop.kafka import reader
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parallel_reads import map_reads
 from driftloop_cli.settings import StorageCliSettings
 
-MAX_PARALLEL_READS = 8
 MAX_FILES = 1_000  # the latest ones are searched
 COLUMNS = [ID_COLUMN, ROW_COLUMN, TIME_COLUMN, MODEL_COLUMN, KEY_COLUMN]
 BEGINNING = datetime.fromtimestamp(0, UTC)
@@ -34,8 +33,7 @@ def rows_of_key(
             return pd.DataFrame(columns=COLUMNS)
         return rows[rows[KEY_COLUMN] == key]
 
-    with ThreadPoolExecutor(MAX_PARALLEL_READS) as executor:
-        archived = list(executor.map(read, latest))
+    archived = map_reads(read, latest)
     open_rows = [
         {ID_COLUMN: event.id, ROW_COLUMN: row, TIME_COLUMN: event.time, MODEL_COLUMN: event.model, KEY_COLUMN: key}
         for event in reader.read_since(settings.kafka, topic, since, last_offsets(files), Tombstones(store).event_left)

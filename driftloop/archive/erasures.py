@@ -9,7 +9,6 @@ it names, and the archive's files are searched for it. As the date is in the pat
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -34,6 +33,7 @@ from driftloop.events import (
     now,
 )
 from driftloop.storage.object_store import ObjectStore, StoredObject
+from driftloop.storage.parallel_reads import map_reads
 from driftloop.times import MAX_CLOCK_SKEW
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ NEVER = date.max
 TASK = "erasures"
 LISTING_INTERVAL_SECONDS = 10
 MAX_AGE_SECONDS = 20  # of a listing, before whoever needs it lists by itself
-MAX_PARALLEL_READS = 8
 ERASED_PREDICTION = "erased"
 """What stands in place of the prediction of an erased row, in an event with others."""
 
@@ -371,5 +370,4 @@ def _read(store: ObjectStore, objects: Iterable[StoredObject]) -> list[Erasure |
             log.error("erasures.unreadable", file=found.path, error=str(error.errors(include_input=False)))
             return None
 
-    with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
-        return list(readers.map(read, objects))
+    return map_reads(read, objects)

@@ -1,7 +1,6 @@
 """Read the rows of a window from the archive, whichever files have them by now."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
 import pandas as pd
@@ -9,8 +8,8 @@ import pandas as pd
 from driftloop.archive.layout import ArchivedFile, list_files_of
 from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, Window
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parallel_reads import map_reads
 
-MAX_PARALLEL_READS = 8  # so that hundreds of files take seconds
 MAX_ATTEMPTS = 5
 
 
@@ -35,8 +34,7 @@ def read_rows(
         if not files:
             break
         try:
-            with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
-                parts = list(readers.map(lambda file: select(_read(store, file, window)), files))
+            parts = map_reads(lambda file: select(_read(store, file, window)), files)
             return concat_rows([part for part in parts if len(part)] or parts[:1])
         except FileNotFoundError:  # deleted since it was listed, after its rows were merged
             if attempt == MAX_ATTEMPTS:

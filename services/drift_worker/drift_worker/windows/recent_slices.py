@@ -2,16 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 import structlog
 
 from driftloop.archive.layout import list_slices, slice_path
-from driftloop.archive.rows import MAX_PARALLEL_READS
 from driftloop.errors import ArchiveUnreadable
 from driftloop.events import Window
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parallel_reads import map_reads
 
 log = structlog.get_logger(__name__)
 
@@ -79,8 +78,7 @@ class RecentSlices:
                 by_partition.setdefault(window.partition, []).append(window)
         latest = [window for windows in by_partition.values() for window in windows[-self._max_slices :]]
         new = [window for window in latest if window not in self._frames]
-        with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
-            frames = dict(zip(new, readers.map(self._read, new), strict=True))
+        frames = dict(zip(new, map_reads(self._read, new), strict=True))
         self._frames = {window: frames[window] if window in frames else self._frames[window] for window in latest}
 
     def _known(self) -> list[Window]:

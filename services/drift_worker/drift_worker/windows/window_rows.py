@@ -1,7 +1,6 @@
 """The rows of each version's open window and of the windows before it, from memory or from the archive."""
 
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import dropwhile
 from typing import NamedTuple
 
@@ -10,11 +9,11 @@ import structlog
 
 from drift_worker.windows import archive
 from driftloop.archive.partition_state import Partition, PartitionState, version_digest
-from driftloop.archive.rows import MAX_PARALLEL_READS
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.errors import ArchiveUnreadable
 from driftloop.events import ID_COLUMN, MODEL_COLUMN, VERSION_COLUMN, Window
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.parallel_reads import map_reads
 
 log = structlog.get_logger(__name__)
 
@@ -117,11 +116,10 @@ class WindowRows:
                 _needed_sums({version: SliceSums(window, each) for version, each in states.items()}, state),
             )
 
-        with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:
-            for found, later in readers.map(read, slices):
-                sums.update(later)
-                for version, parts in found.items():
-                    held.setdefault(version, []).extend(parts)
+        for found, later in map_reads(read, slices):
+            sums.update(later)
+            for version, parts in found.items():
+                held.setdefault(version, []).extend(parts)
         return held, sums
 
 
