@@ -20,6 +20,7 @@ import pyarrow as pa
 import structlog
 from pydantic import Field, ValidationError
 
+from driftloop.errors import StorageUnavailable
 from driftloop.events import (
     OFFSET_COLUMN,
     ROW_COLUMN,
@@ -252,16 +253,28 @@ class Tombstones:
         self._lock = threading.Lock()
         self._known: dict[StoredObject, Erasure | None] = {}
         self._next_listing = float("-inf")
+        self._attempts = 0
+        self._failure: StorageUnavailable | None = None  # of the last attempt
 
     def refresh(self) -> None:
         """List the erasures, and read those that are new or have changed."""
         with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        self._failure = None
+        try:
             today = datetime.now(UTC).date()
             listed = [each for each in self._store.list_objects(f"{ERASURES}/") if _until(each.path) >= today]
             new = [each for each in listed if each not in self._known]
             read = dict(zip(new, _read(self._store, new), strict=True))
             self._known = {each: read[each] if each in read else self._known[each] for each in listed}
             self._next_listing = time.monotonic() + self._max_age_seconds
+        except StorageUnavailable as error:
+            self._failure = error
+            raise
+        finally:
+            self._attempts += 1
 
     def follow(self, on_progress: Callable[[], None]) -> None:
         """Refresh once, in a background thread, so that nobody else has to wait for a listing."""
@@ -271,7 +284,12 @@ class Tombstones:
     def current(self) -> list[Erasure]:
         """Return the erasures, listed not too long ago."""
         if time.monotonic() >= self._next_listing:
-            self.refresh()
+            attempts = self._attempts
+            with self._lock:
+                if self._attempts == attempts:
+                    self._refresh()
+                elif self._failure is not None:  # of the attempt that this thread has waited for
+                    raise StorageUnavailable(str(self._failure)) from self._failure
         return [erasure for erasure in self._known.values() if erasure is not None]
 
     def without_erased(self, table: pa.Table, window: Window, published_at: float) -> pa.Table:

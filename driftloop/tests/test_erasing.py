@@ -1,7 +1,10 @@
 """Erasing rows from the archive: which rows an erasure hits, and which parts of the files stay as they are."""
 
 import json
+import threading
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -26,9 +29,9 @@ from driftloop.archive.erasures import (
 )
 from driftloop.archive.file_metadata import DAY_KEY, SUMS_BY_END_KEY, SUMS_KEY
 from driftloop.archive.layout import is_covered, list_files, list_slices, merged_path, slice_path
-from driftloop.errors import ArchiveUnreadable
+from driftloop.errors import ArchiveUnreadable, StorageUnavailable
 from driftloop.events import Prediction, Window, derived_event_id, new_event_id
-from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.object_store import ObjectStore, StoredObject
 from tests.support.archived_rows import damage
 from tests.support.folder_store import folder_store
 
@@ -324,3 +327,28 @@ def test_file_that_is_gone_when_it_is_opened_is_not_taken_for_damaged(
 
     monkeypatch.setattr(store._files, "open", gone)
     assert FileEraser(store).run(TOPIC, 0, [erasure({1: None})]) == []
+
+
+def test_who_waits_for_a_listing_that_fails_does_not_list_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tombstones, begun, may_fail = Tombstones(store), threading.Event(), threading.Event()
+    listings: list[str] = []
+
+    def fail(prefix: str) -> list[StoredObject]:
+        listings.append(prefix)
+        begun.set()
+        may_fail.wait(30)
+        raise StorageUnavailable("no answer")
+
+    monkeypatch.setattr(store, "list_objects", fail)
+    with ThreadPoolExecutor(2) as threads:
+        background = threads.submit(tombstones.refresh)
+        assert begun.wait(30)
+        waiting = threads.submit(tombstones.current)
+        time.sleep(0.2)  # until it waits
+        may_fail.set()
+        for each in (background, waiting):
+            with pytest.raises(StorageUnavailable, match="no answer"):
+                each.result(30)
+    assert len(listings) == 1
