@@ -30,6 +30,7 @@ from driftloop.archive.retention import find_expired, first_kept_day
 from driftloop.archive.scratch import MERGE, remove_abandoned_folders
 from driftloop.errors import StorageUnavailable
 from driftloop.events import Window, now
+from driftloop.free_memory import return_free_memory
 from driftloop.storage.object_store import ObjectStore
 
 log = structlog.get_logger(__name__)
@@ -119,6 +120,7 @@ class Compactor:
             except Exception as error:
                 log.exception("compaction.partition_failed", topic=partition[0], partition=partition[1])
                 failures.append(error)
+        return_free_memory()  # of slices that were replaced in memory, and of merges
         if failures:
             raise failures[0]
         on_progress()
