@@ -327,7 +327,7 @@ def test_deleted_or_unreadable_slice_is_skipped(
 
 
 def test_slices_behind_the_judged_one_do_not_count(store: ObjectStore, builder: ArchiveBuilder) -> None:
-    """They can be those of a topic that was deleted and made again, whose offsets have begun anew."""
+    """They can be those of a topic that was deleted and made again, whose offsets begin again at 0."""
     expected = only(make_tracker(store).evaluate_slice(builder.report(1, builder.predict(1))))
     for day in range(100, 140):
         builder.report(day, builder.predict(day))
