@@ -1,8 +1,7 @@
 """Reads of an object store in several threads."""
 
-import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -17,15 +16,17 @@ def map_reads(read: Callable[[T], R], items: Iterable[T]) -> list[R]:
     The first exception is raised, and no further read begins after it: a store that is away is waited for once, and not
     again by each thread that has become free.
     """
-    has_failed = threading.Event()
+    failures: list[BaseException] = []
 
     def read_unless_failed(item: T) -> R:
-        if has_failed.is_set():
-            raise CancelledError
+        if failures:
+            raise failures[
+                0
+            ]  # an earlier item, whose error the caller sees, may come here after a later one has failed
         try:
             return read(item)
-        except BaseException:
-            has_failed.set()
+        except BaseException as error:
+            failures.append(error)
             raise
 
     with ThreadPoolExecutor(MAX_PARALLEL_READS) as readers:

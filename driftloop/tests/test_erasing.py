@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -332,7 +331,24 @@ def test_file_that_is_gone_when_it_is_opened_is_not_taken_for_damaged(
 def test_who_waits_for_a_listing_that_fails_does_not_list_again(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tombstones, begun, may_fail = Tombstones(store), threading.Event(), threading.Event()
+    begun, waits, may_fail = threading.Event(), threading.Event(), threading.Event()
+
+    class NotedLock:
+        """Notes that somebody waits for it."""
+
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def __enter__(self) -> None:
+            if begun.is_set():
+                waits.set()
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+
+    tombstones = Tombstones(store)
+    monkeypatch.setattr(tombstones, "_lock", NotedLock())
     listings: list[str] = []
 
     def fail(prefix: str) -> list[StoredObject]:
@@ -346,7 +362,7 @@ def test_who_waits_for_a_listing_that_fails_does_not_list_again(
         background = threads.submit(tombstones.refresh)
         assert begun.wait(30)
         waiting = threads.submit(tombstones.current)
-        time.sleep(0.2)  # until it waits
+        assert waits.wait(30)
         may_fail.set()
         for each in (background, waiting):
             with pytest.raises(StorageUnavailable, match="no answer"):

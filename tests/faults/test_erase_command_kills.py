@@ -135,7 +135,7 @@ def test_killed_erase_loses_nothing_else_and_a_later_run_ends_it(
                 lambda: (known < len(store.list_paths("erasures/")) or not process.is_alive()) or None,  # noqa: B023
                 "the erasure has begun",
             )
-            time.sleep(random_source.uniform(0, MAX_SECONDS_AFTER_BEGIN))
+            time.sleep(random_source.uniform(0, MAX_SECONDS_AFTER_BEGIN))  # the kill's moment
         else:
             process.join(random_source.uniform(0, MAX_SECONDS))
         process.kill()
