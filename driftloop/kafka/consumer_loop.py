@@ -11,7 +11,8 @@ The contract between the loop and its :class:`MessageHandler`:
 - **Dead letters.** A message that is no valid event moves to ``<topic>.dlq`` with its origin and the error, in the
   transaction that commits its offset. The handler receives it as a :class:`ConsumedMessage` without an event. Above the
   limits of :class:`~driftloop.settings.DeadLetterSettings` the reader must be wrong, not the messages: the loop raises
-  :class:`DeadLetterLimitExceeded`, and the messages of that run are neither moved nor committed.
+  :class:`~driftloop.kafka.dead_letter_limits.DeadLetterLimitExceeded`, and the messages of that run are neither moved
+  nor committed.
 - **Deleted messages.** If the broker has deleted messages before they were read, by retention or by hand, reading goes
   on at the beginning of the log; the jump is logged and counted. The handler sees it as a first message whose
   ``previous_end_offset`` is beyond the committed position.
@@ -33,7 +34,6 @@ The contract between the loop and its :class:`MessageHandler`:
 
 import threading
 import time
-from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 
@@ -43,11 +43,12 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import MemberState
 
-from driftloop.errors import BrokerUnavailable, DriftloopError
+from driftloop.errors import BrokerUnavailable
 from driftloop.events import Event
 from driftloop.kafka.client import broker_unavailable, translate_errors
 from driftloop.kafka.codec import InvalidMessage, Message, decode_record
 from driftloop.kafka.consumed_message import ConsumedMessage
+from driftloop.kafka.dead_letter_limits import DeadLetterLimits
 from driftloop.kafka.dead_letters import to_dead_letter
 from driftloop.kafka.instance_conflict import wait_while_replaced
 from driftloop.kafka.lag_metrics import LagMetrics
@@ -71,10 +72,6 @@ log = structlog.get_logger(__name__)
 MAX_HANDLER_PAUSE_SECONDS = 5  # what is back is noticed soon; an attempt is a request or two
 BROKER_PAUSE_SECONDS = 1  # connecting waits for the broker by itself
 POLL_TIMEOUT_MS = 200  # upper bound on how late `on_poll` runs, for example after a background job has ended
-
-
-class DeadLetterLimitExceeded(DriftloopError):
-    """So many messages are invalid that the reader must be wrong. The service must stop: do not catch this."""
 
 
 class ConsumerLoop:
@@ -106,7 +103,7 @@ class ConsumerLoop:
         self._topics = list(topics)
         self._handler = handler
         self._producer = producer
-        self._limits = limits
+        self._max_letter_bytes = limits.max_bytes
         self._health = health
         # The latest run of invalid messages. It is not moved before the run has ended within the limits.
         self._pending_invalid: list[tuple[ConsumerRecord, InvalidMessage]] = []
@@ -123,9 +120,7 @@ class ConsumerLoop:
         self._handler_retries = Retries("handler", health, MAX_HANDLER_PAUSE_SECONDS)
         self._broker_retries = Retries("broker", health, BROKER_PAUSE_SECONDS)
         self._poll_retries = Retries("broker", health, BROKER_PAUSE_SECONDS)
-        self._consecutive_invalid = 0
-        self._recent_validity: deque[bool] = deque(maxlen=limits.ratio_window)  # True for an invalid message
-        self._last_counted: dict[TopicPartition, int] = {}  # the last offset in it
+        self._dead_letter_limits = DeadLetterLimits(limits)
         self._last_stable_at = time.monotonic()
         self._subscribe()
 
@@ -246,22 +241,12 @@ class ConsumerLoop:
             event = decode_record(record)
         except InvalidMessage as error:
             self._pending_invalid.append((record, error))
-            self._consecutive_invalid += 1
-            self._note_validity(record, is_invalid=True)
-            self._enforce_dead_letter_limits(record, error)
+            self._dead_letter_limits.count_invalid(record, error)
             return
         self._dead_letter_pending(commits)
-        self._consecutive_invalid = 0
-        self._note_validity(record, is_invalid=False)
+        self._dead_letter_limits.count_valid(record)
         self._consumed_counters[record.topic].inc()
         commits += self._dispatch(record, event)
-
-    def _note_validity(self, record: ConsumerRecord, *, is_invalid: bool) -> None:
-        """Count a message once, however often it is delivered while the handler waits for something."""
-        partition = TopicPartition(record.topic, record.partition)
-        if record.offset > self._last_counted.get(partition, -1):
-            self._last_counted[partition] = record.offset
-            self._recent_validity.append(is_invalid)
 
     def _dispatch(self, record: ConsumerRecord, event: Event | None) -> Iterable[Commit]:
         partition = TopicPartition(record.topic, record.partition)
@@ -271,19 +256,6 @@ class ConsumerLoop:
         return self._handler.handle(
             ConsumedMessage(record.topic, record.partition, record.offset, event, previous_end, published_at)
         )
-
-    def _enforce_dead_letter_limits(self, record: ConsumerRecord, error: InvalidMessage) -> None:
-        limits = self._limits
-        invalid = sum(self._recent_validity)
-        if self._consecutive_invalid <= limits.max_consecutive and invalid / limits.ratio_window <= limits.max_ratio:
-            return
-        raise DeadLetterLimitExceeded(
-            f"{self._consecutive_invalid} consecutive messages and {invalid} of the last {limits.ratio_window} are "
-            f"invalid, the latest at {record.topic}[{record.partition}]@{record.offset}: {error}. The service stops "
-            f"instead of moving a whole topic to the dead letters: fix the reader or the writer, or raise "
-            f"DRIFTLOOP_DEAD_LETTERS__MAX_CONSECUTIVE ({limits.max_consecutive}) or "
-            f"DRIFTLOOP_DEAD_LETTERS__MAX_RATIO ({limits.max_ratio:g})."
-        ) from error
 
     def _dead_letter_pending(self, commits: list[Commit]) -> None:
         """Turn the run of invalid messages into dead letters, and append what the handler returns for their offsets."""
@@ -300,7 +272,7 @@ class ConsumerLoop:
                 ),
                 error=str(error),
             )
-            self._pending_dead_letters.append((record, to_dead_letter(record, error, self._limits.max_bytes)))
+            self._pending_dead_letters.append((record, to_dead_letter(record, error, self._max_letter_bytes)))
             commits += self._dispatch(record, None)
 
     def _commit(self, commits: Sequence[Commit]) -> None:
@@ -373,8 +345,7 @@ class ConsumerLoop:
     def drop_partitions(self, partitions: Collection[TopicPartition]) -> None:
         """Drop state and metrics of revoked partitions."""
         self.reset_partitions(partitions)
-        for partition in partitions:
-            self._last_counted.pop(partition, None)
+        self._dead_letter_limits.on_revoked(partitions)
         self._lag.on_revoked(partitions)
 
     def reset_partitions(self, partitions: Collection[TopicPartition]) -> None:
@@ -390,7 +361,7 @@ class ConsumerLoop:
             for record, letter in self._pending_dead_letters
             if (record.topic, record.partition) not in pairs
         ]
-        self._consecutive_invalid = len(self._pending_invalid)  # the dropped ones are delivered and counted again
+        self._dead_letter_limits.on_rewound(len(self._pending_invalid))
         self._handler.on_revoked(pairs)
 
 

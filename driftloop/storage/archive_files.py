@@ -100,7 +100,8 @@ class ArchiveDownload:
             StorageUnavailable: The store does not answer.
         """
         for attempt in range(MAX_ATTEMPTS):
-            self.listed = self._list() if attempt else self.listed
+            if attempt:
+                self.listed = self._list()
             try:
                 # Outcomes first, as in the listing.
                 outcomes = self._fetch(self._topics.outcomes, self.listed.outcomes, since)

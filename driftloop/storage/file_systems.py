@@ -19,8 +19,8 @@ from driftloop.storage.local_files import FolderMissing, LocalFiles
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 GCS_TIMEOUT = {"sock_connect": 5, "sock_read": 20}
-"""In seconds, of each of six attempts with pauses of half a minute between them: a server that refuses connections is
-given up after half a minute, one that does not answer after two and a half minutes."""
+"""In seconds, of each of six attempts, with pauses between them of half a minute in all: a server that refuses
+connections is given up after half a minute, one that does not answer after two and a half minutes."""
 S3_CONFIG = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "max_attempts": 5}}
 """A server that refuses connections is given up after a quarter of a minute, one that does not answer after two."""
 UNAVAILABLE_STATUS = {408, 429, 500, 502, 503, 504}

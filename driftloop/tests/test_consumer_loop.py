@@ -18,7 +18,8 @@ from driftloop.kafka import consumer_loop, retries
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.codec import Message, encode
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import ConsumerLoop, DeadLetterLimitExceeded
+from driftloop.kafka.consumer_loop import ConsumerLoop
+from driftloop.kafka.dead_letter_limits import DeadLetterLimitExceeded
 from driftloop.kafka.message_handler import Commit, RetryLater
 from driftloop.kafka.read_positions import FindHandled, ReadPositions, nothing_handled
 from driftloop.kafka.transactional_producer import CommittedPosition, InstanceReplaced, TransactionalProducer

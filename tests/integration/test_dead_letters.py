@@ -15,7 +15,8 @@ from prometheus_client import REGISTRY
 
 from driftloop.kafka.client import create_consumer
 from driftloop.kafka.consumed_message import ConsumedMessage
-from driftloop.kafka.consumer_loop import ConsumerLoop, DeadLetterLimitExceeded
+from driftloop.kafka.consumer_loop import ConsumerLoop
+from driftloop.kafka.dead_letter_limits import DeadLetterLimitExceeded
 from driftloop.kafka.dead_letters import original_headers, parse_origin
 from driftloop.kafka.message_handler import Commit, RetryLater
 from driftloop.kafka.transactional_producer import TransactionalProducer
