@@ -18,11 +18,12 @@ from driftloop.storage.local_files import FolderMissing, LocalFiles
 # namespace, which hangs with servers that merely emulate GCS. Nothing here needs such a namespace.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
-GCS_TIMEOUT = {"sock_connect": 5, "sock_read": 20}
-"""In seconds, of each of six attempts, with pauses between them of half a minute in all: a server that refuses
-connections is given up after half a minute, one that does not answer after two and a half minutes."""
-S3_CONFIG = {"connect_timeout": 5, "read_timeout": 20, "retries": {"mode": "standard", "max_attempts": 5}}
-"""A server that refuses connections is given up after a quarter of a minute, one that does not answer after two."""
+# With each of these a server that does not answer is given up within 50 seconds: the watchdog ends a service after a
+# minute, before it could say what it waits for.
+GCS_TIMEOUT: dict[str, float] = {"sock_connect": 5, "sock_read": 20}
+"""In seconds. gcsfs makes six attempts, with pauses of half a minute in all, and one if a server does not answer."""
+S3_CONFIG = {"connect_timeout": 5, "read_timeout": 15, "retries": {"mode": "standard", "total_max_attempts": 3}}
+"""In seconds, of each attempt."""
 UNAVAILABLE_STATUS = {408, 429, 500, 502, 503, 504}
 UNAVAILABLE_DISK = {
     *(errno.EDQUOT, errno.EHOSTDOWN, errno.EIO, errno.ENOSPC, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT),
@@ -73,9 +74,20 @@ def _open_gcs(storage: StorageSettings) -> FileSystem:
     import gcsfs  # noqa: PLC0415
     from gcsfs.retry import is_retriable  # noqa: PLC0415
 
+    async def end_attempts_on_timeout(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> Any:
+        try:
+            return await send(request)
+        except aiohttp.SocketTimeoutError as error:  # as an error of aiohttp, gcsfs repeats it
+            raise TimeoutError(str(error)) from error
+
     timeout = aiohttp.ClientTimeout(**GCS_TIMEOUT)  # without one, gcsfs waits for ever
     own_server = {"token": "anon", "endpoint_url": storage.endpoint} if storage.endpoint else {}
-    files = gcsfs.GCSFileSystem(requests_timeout=timeout, use_listings_cache=False, **own_server)
+    files = gcsfs.GCSFileSystem(
+        requests_timeout=timeout,
+        session_kwargs={"middlewares": [end_attempts_on_timeout]},
+        use_listings_cache=False,
+        **own_server,
+    )
     return FileSystem(files, f"{storage.root}/", "mtime", is_retriable)
 
 

@@ -40,8 +40,7 @@ class ObjectStore:
     """An object store. Paths are relative to its URL; a written object appears whole or not at all.
 
     Every method that accesses the store raises :class:`StorageUnavailable` if it does not answer. A client has then
-    tried for up to a minute; those of GCS and S3 for two or three minutes if a server accepts connections and does not
-    answer.
+    tried for up to a minute.
     """
 
     def __init__(self, storage: StorageSettings, on_answer: Callable[[], None] = lambda: None) -> None:
