@@ -1,12 +1,15 @@
 """Liveness and readiness of a service, and a watchdog that ends a stalled process."""
 
 import os
+import sys
 import threading
 import time
+import traceback
 
 import structlog
 
 WATCHDOG_INTERVAL_SECONDS = 1.0
+MAX_FRAMES = 12  # of a stalled loop: from a library's call that waits back to the project's own code
 
 
 class Health:
@@ -20,12 +23,14 @@ class Health:
         """Start as not ready. Without a heartbeat for ``stall_seconds`` the service counts as stalled."""
         self._stall_seconds = stall_seconds
         self._last_heartbeat = time.monotonic()
+        self._loop_thread = threading.get_ident()
         self._unavailable: dict[str, str] = {"start": "starting"}
         self._warnings: dict[str, str] = {}
 
     def heartbeat(self) -> None:
-        """Record that the loop made progress."""
+        """Record that the loop made progress; it runs in the calling thread."""
         self._last_heartbeat = time.monotonic()
+        self._loop_thread = threading.get_ident()
 
     def mark_started(self) -> None:
         """Record that the service has started: from now on it is ready unless a component is unavailable."""
@@ -53,6 +58,12 @@ class Health:
         silent = time.monotonic() - self._last_heartbeat
         return f"no progress for {silent:.0f} s" if silent > self._stall_seconds else None
 
+    def loop_frames(self) -> list[str]:
+        """Return where the loop is now, as ``file:line function``, the call that it waits for last."""
+        frame = sys._current_frames().get(self._loop_thread)  # documented, in spite of its name
+        frames = traceback.extract_stack(frame)[-MAX_FRAMES:] if frame is not None else []
+        return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+
     @property
     def unavailable(self) -> dict[str, str]:
         """Why the service cannot work, by component; empty when it is ready."""
@@ -73,7 +84,7 @@ def start_watchdog(health: Health) -> None:
     def watch() -> None:
         while (reason := health.stalled_reason) is None:
             time.sleep(WATCHDOG_INTERVAL_SECONDS)
-        structlog.get_logger(__name__).error("watchdog.process_stalled", reason=reason)
+        structlog.get_logger(__name__).error("watchdog.process_stalled", reason=reason, frames=health.loop_frames())
         os._exit(1)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()

@@ -95,13 +95,16 @@ def test_metrics_route_calls_back_before_each_scrape() -> None:
     assert len(scrapes) == 2
 
 
-def test_watchdog_ends_a_stalled_process_and_logs_the_reason() -> None:
+def test_watchdog_ends_a_stalled_process_and_logs_the_reason_and_where_it_waits() -> None:
     code = """
 import time
 from driftloop.telemetry.health import Health, start_watchdog
+def wait_for_store():
+    time.sleep(30)
 start_watchdog(Health(stall_seconds=0.1))
-time.sleep(30)
+wait_for_store()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=25)
     assert done.returncode == 1
     assert "watchdog.process_stalled" in done.stdout + done.stderr
+    assert "<string>:5 wait_for_store" in done.stdout + done.stderr
