@@ -122,17 +122,17 @@ def _read_topic(consumer: KafkaConsumer, topic: str) -> list[DeadLetter]:
     for record in _records(consumer, topic):
         headers = dict(record.headers)
         if STATE_HEADER in headers:
-            done = letters.get(headers[LETTER_HEADER].decode())
-            if done is not None:  # or else it is too old to be there
+            marked = (headers.get(LETTER_HEADER) or b"").decode(errors="replace")
+            if (done := letters.get(marked)) is not None:  # or else it is too old to be there
                 letters[done.id] = done._replace(
                     state="redriven" if headers[STATE_HEADER] == b"redriven" else "dropped"
                 )
             continue
         try:
             origin = parse_origin(record.headers)
-        except ValueError:
+            moved_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
+        except (ValueError, OverflowError, OSError):  # not one of ours
             continue
-        moved_at = datetime.fromtimestamp(record.timestamp / 1000, UTC)
         message = Message(record.key, record.value, list(record.headers))
         letter = DeadLetter(topic, record.partition, record.offset, moved_at, message, origin, "waiting")
         letters[letter.id] = letter

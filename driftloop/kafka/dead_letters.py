@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import Literal, NamedTuple
 
 from kafka.consumer.fetcher import ConsumerRecord
+from pydantic import TypeAdapter
 
 from driftloop.kafka.codec import Message
 from driftloop.kafka.tolerant_records import Undecodable
@@ -27,6 +28,7 @@ MAX_NAMED_HEADERS = 20  # that were null; of more the dead letter says only that
 
 Change = Literal["cut", "null", "undecodable"]
 """How a part of a dead letter differs from the message's."""
+_CHANGES = TypeAdapter(dict[str, Change])
 
 
 class Origin(NamedTuple):
@@ -105,7 +107,7 @@ def parse_origin(headers: Sequence[tuple[str, bytes]]) -> Origin:
             topic=facts["topic"],
             error=facts["error"],
             sha256=facts["sha256"],
-            changed=json.loads(facts.get("changed", "{}")),
+            changed=_CHANGES.validate_json(facts.get("changed", "{}")),
             **numbers,
         )
     except KeyError as error:

@@ -142,6 +142,20 @@ def test_dead_letters_are_listed_shown_moved_back_once_and_dropped(
     assert states == {garbage: "dropped", null: "waiting", valid: "redriven"}
 
 
+def test_messages_that_are_no_dead_letters_are_left_out(topic: TopicUnderTest, producer: KafkaProducer) -> None:
+    origin = [("dlq_topic", topic.topic), ("dlq_partition", "0"), ("dlq_offset", "9"), ("dlq_timestamp", "1000")]
+    facts = [*origin, ("dlq_error", "unknown type"), ("dlq_size", "1"), ("dlq_sha256", "0")]
+    letter = [(name, text.encode()) for name, text in facts]
+    others = [
+        *([("dlq_state", b"redriven")], [("dlq_state", b"dropped"), ("dlq_letter", b"\xff")]),
+        *([("dlq_state", b""), ("dlq_letter", b"")], letter[:3], [*letter[:2], ("dlq_offset", b"nine"), *letter[3:]]),
+        *([*letter, ("dlq_changed", changed)] for changed in (b"[]", b"{", b"[" * 100_000, b'{"value": 1}')),
+    ]
+    for headers in [*others, letter]:
+        send(producer, f"{topic.topic}.dlq", Poison(b"k", b"garbage", headers))
+    assert [found.offset for found in waiting(topic)] == [len(others)]
+
+
 def test_interrupted_redrive_moves_each_message_once(topic: TopicUnderTest, producer: KafkaProducer) -> None:
     origin = [("dlq_topic", topic.topic), ("dlq_partition", "0"), ("dlq_offset", "9"), ("dlq_timestamp", "1000")]
     facts = [*origin, ("dlq_error", "unknown type"), ("dlq_size", "1"), ("dlq_sha256", "0")]
