@@ -130,7 +130,7 @@ def addresses(stack: Stack) -> str:
         f"MLflow        {url['mlflow']}",
         f"Prometheus    {url['prometheus']}",
         f"Kafka         {stack.kafka.bootstrap_servers}",
-        f"Ctrl-C stops everything; the data stays in {stack.settings.stack.data_dir} (make clean removes it).",
+        f"Ctrl-C stops everything; the data stays in {stack.settings.stack.data_dir}: delete it to begin again.",
         "",
     ]
     return "\n".join(lines)
