@@ -236,9 +236,10 @@ def print_table(findings: Findings) -> None:
 
 
 def has_failed(findings: Findings) -> bool:
-    """Return whether something was lost, doubled or stuck, or holds more than before."""
+    """Return whether something was lost, doubled or stuck, holds more than before, or failed requests of others."""
     wrong = findings.counts.lost.total() + findings.counts.doubled.total() + len(findings.not_back)
-    return wrong > 0 or any(result.stuck for result in findings.results)
+    others = [result.failed for result in findings.results if not result.is_predictors_own]
+    return wrong > 0 or sum(others) > 0 or any(result.stuck for result in findings.results)
 
 
 if __name__ == "__main__":

@@ -85,27 +85,37 @@ def verdict(first: int, last: int, rows: int) -> DriftVerdict:
 
 
 @pytest.mark.parametrize(
-    ("windows", "may_have_gaps", "lost", "doubled"),
+    ("windows", "forgotten_through", "lost", "doubled"),
     [
-        ([(0, 9, 7), (10, 19, 8)], False, 0, 0),
-        ([(0, 9, 7), (0, 9, 7)], False, 0, 1),
-        ([(0, 9, 7), (5, 19, 11)], False, 0, 1),
-        ([(0, 9, 6)], False, 1, 0),
-        ([(0, 9, 8)], False, 0, 1),
-        ([(0, 4, 4), (10, 19, 8)], False, 1, 0),
-        ([(0, 4, 4), (10, 19, 8)], True, 0, 0),
+        ([(0, 9, 7), (10, 19, 8)], -1, 0, 0),
+        ([(0, 9, 7), (0, 9, 7)], -1, 0, 1),
+        ([(0, 9, 7), (5, 19, 11)], -1, 0, 1),
+        ([(0, 9, 6)], -1, 1, 0),
+        ([(0, 9, 8)], -1, 0, 1),
+        ([(0, 4, 4), (10, 19, 8)], -1, 1, 0),
+        ([(0, 4, 4), (10, 19, 8)], 7, 0, 0),
+        ([(0, 4, 4), (10, 19, 8)], 3, 1, 0),
     ],
-    ids=["whole", "twice", "overlap", "too few rows", "too many rows", "gap", "forgotten"],
+    ids=[
+        "whole",
+        "twice",
+        "overlap",
+        "too few rows",
+        "too many rows",
+        "gap",
+        "forgotten",
+        "gap after what was forgotten",
+    ],
 )
 def test_windows_are_judged_once_with_the_rows_of_the_archive(
-    windows: list[tuple[int, int, int]], may_have_gaps: bool, lost: int, doubled: int
+    windows: list[tuple[int, int, int]], forgotten_through: int, lost: int, doubled: int
 ) -> None:
     rows = {
         slice_(0, 4): Counter({("m", "1"): 4, ("m", "2"): 1}),
         slice_(5, 9): Counter({("m", "1"): 3}),
         slice_(10, 19): Counter({("m", "1"): 8}),
     }
-    counted = counts.count_verdicts([verdict(*each) for each in windows], rows, may_have_gaps=may_have_gaps)
+    counted = counts.count_verdicts([verdict(*each) for each in windows], rows, {("t", 0): forgotten_through})
     assert (counted.lost.total(), counted.doubled.total()) == (lost, doubled), counted.problems
 
 

@@ -60,9 +60,8 @@ class Audit:
         self._offsets: dict[str, int] = {}
         self._deleted: set[str] = set()
         self._rows: dict[str, Counter[tuple[str, str]]] = {}  # by the slice's path
-        self.has_forgotten = False
-        """Whether a fault has made the drift worker forget the windows that were open."""
         self._last_offsets: dict[Partition, int] = {}
+        self._forgotten_through: dict[Partition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
         self._consumer = self._connect()
 
@@ -122,6 +121,11 @@ class Audit:
             if place == partition and committed <= self._offsets[key] < offset
         }
 
+    def note_forgotten_windows(self) -> None:
+        """Remember that a fault has made the drift worker forget its open windows, which end before this moment."""
+        self.read()
+        self._forgotten_through = dict(self._last_offsets)
+
     def last_read(self, topic: str, number: int) -> int:
         """Return the offset up to which a partition was read."""
         return self._positions.get(TopicPartition(topic, number), 0)
@@ -172,7 +176,7 @@ class Audit:
         events = reader.read_last(self._stack.kafka, self._stack.topics.drift, ALL)
         verdicts = [event for event in events if isinstance(event, DriftVerdict)]
         rows = {Window.parse(path): self._rows[path] for path in paths if self._rows.get(path)}
-        counts += count_verdicts(verdicts, rows, may_have_gaps=self.has_forgotten)
+        counts += count_verdicts(verdicts, rows, self._forgotten_through)
         counts += count_dead_letters(self.poison, self._dead_letters())
         states, versions = self.states(), Counter[str]()
         for served in self._stack.use_cases:

@@ -122,14 +122,17 @@ def count_slices(
 
 
 def count_verdicts(
-    verdicts: Sequence[DriftVerdict], rows: Mapping[Window, Counter[tuple[str, str]]], *, may_have_gaps: bool
+    verdicts: Sequence[DriftVerdict],
+    rows: Mapping[Window, Counter[tuple[str, str]]],
+    forgotten_through: Mapping[Partition, int],
 ) -> Counts:
     """Count windows that were judged twice, overlap, or have other rows than the archive, and rows between windows.
 
     Args:
         verdicts: All verdicts on the topic.
         rows: The number of rows of each model and version in each archived slice of predictions.
-        may_have_gaps: Whether a fault has made the worker forget the windows that were open.
+        forgotten_through: The last offset of a partition when a fault last made the worker forget its open windows,
+            whose rows are not judged. After it each row is.
     """
     counts = Counts()
     for verdict_id, copies in Counter(verdict.id for verdict in verdicts).items():
@@ -159,7 +162,9 @@ def count_verdicts(
         for one, following in pairwise(verdict.window for verdict in ordered):
             if following.first_offset <= one.last_offset:
                 counts.note(counts.doubled, AT_THE_END, f"{one.name} was judged, and overlaps {following.name}")
-            elif not may_have_gaps and row_count(*key, one.last_offset + 1, following.first_offset):
+            elif one.last_offset >= forgotten_through.get((one.topic, one.partition), -1) and row_count(
+                *key, one.last_offset + 1, following.first_offset
+            ):
                 counts.note(counts.lost, AT_THE_END, f"rows of {key} between {one.name} and {following.name}")
     return counts
 

@@ -130,7 +130,7 @@ def offsets_forgotten(system: System, _: random.Random) -> Iterator[None]:
             return result[1] == "OK" or None
 
         wait_until(forget, "the group is deleted", GONE_SECONDS)  # once the session of its member has ended
-    system.audit.has_forgotten = True
+    system.audit.note_forgotten_windows()
     yield
     system.start("drift_worker")
 
@@ -154,6 +154,7 @@ def records_deleted(system: System, _: random.Random) -> Iterator[None]:
         offset = (committed + read) // 2
         admin.delete_records({TopicPartition(topic, 0): offset})
     system.audit.note_deletion(topic, 0, committed, offset)
+    system.audit.note_forgotten_windows()
     yield
     system.start("drift_worker")
 
