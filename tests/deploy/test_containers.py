@@ -140,6 +140,15 @@ def test_compose_variables_are_settings_of_their_service_and_complete(project: d
     ]
 
 
+def test_services_of_one_project_have_one_store(project: dict[str, Any]) -> None:
+    stores = {
+        name: (settings["DRIFTLOOP_STORAGE__URL"], settings.get("DRIFTLOOP_STORAGE__ENDPOINT"))
+        for name, service in project["services"].items()
+        if "DRIFTLOOP_STORAGE__URL" in (settings := compose_settings(service))
+    }
+    assert len(set(stores.values())) == ("trainer" in project["services"]), stores  # the serving VM needs none
+
+
 def test_env_example_documents_exactly_the_variables_of_compose() -> None:
     files = [*COMPOSE.glob("*.yaml")]
     used_variables = {name for file in files for name in re.findall(r"\$\{(\w+)", file.read_text())}
