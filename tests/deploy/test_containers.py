@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -147,6 +148,18 @@ def test_services_of_one_project_have_one_store(project: dict[str, Any]) -> None
         if "DRIFTLOOP_STORAGE__URL" in (settings := compose_settings(service))
     }
     assert len(set(stores.values())) == ("trainer" in project["services"]), stores  # the serving VM needs none
+
+
+def test_trainer_image_has_the_packages_of_the_operators_command() -> None:
+    def extras(requirement: str) -> set[str]:
+        found = re.match(r"driftloop\[(.+?)\]", requirement)
+        return set(found[1].split(",")) if found else set()
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    trainer = tomllib.loads((ROOT / "services" / "trainer" / "pyproject.toml").read_text())["project"]
+    (command,) = project["optional-dependencies"]["cli"]
+    assert extras(command)
+    assert extras(command) <= extras(trainer["dependencies"][0])
 
 
 def test_env_example_documents_exactly_the_variables_of_compose() -> None:
