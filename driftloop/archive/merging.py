@@ -11,14 +11,11 @@ and ends with its day or where it has enough slices or bytes, so that the last s
 bounds were free, two processes could leave files that overlap, and have some rows twice.
 """
 
-# ruff: noqa: S608  # all names are quoted
-
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import partial
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -26,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from driftloop.archive.file_metadata import SUMS_BY_END_KEY, SUMS_KEY, parse_day
+from driftloop.archive.file_metadata import parse_day
 from driftloop.archive.layout import (
     ArchivedFile,
     is_covered,
@@ -37,11 +34,10 @@ from driftloop.archive.layout import (
     with_first_times,
     without_covered,
 )
+from driftloop.archive.merged_file import merge
 from driftloop.archive.partition_state import Partition
 from driftloop.archive.scratch import MERGE, scratch_folder
-from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window, now
-from driftloop.storage.archive_files import translate_errors
-from driftloop.storage.duckdb_sql import SCAN_COLUMNS, connect, quote_literal, union_parquet_sql
+from driftloop.events import Window, now
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.parquet_files import name_unreadable
 
@@ -49,8 +45,6 @@ log = structlog.get_logger(__name__)
 
 SLICES_PER_FILE = 1_000
 BYTES_PER_FILE = 128 * 2**20  # of slices; merged they are about half of that
-MEMORY_MB = 256
-ROWS_PER_GROUP = 32_768  # a group is written from memory, and a lookup by id reads one
 PARALLEL_REQUESTS = 8
 
 
@@ -168,6 +162,7 @@ def merge_slices(
     following: ArchivedFile | None,
     limits: MergeLimits,
     may_go_on: Callable[[], bool] = lambda: True,
+    merge: Callable[[Path, Sequence[str]], bytes] = merge,
 ) -> Iterator[MergedSlices]:
     """Merge slices into a file for each of their days that is over or full; yield each one once its slices are deleted.
 
@@ -178,6 +173,7 @@ def merge_slices(
         limits: When a file is full.
         may_go_on: Is called before each file is read or written; if it returns false, the slices that are left stay as
             they are.
+        merge: Merges files of a folder: here, or in a process of its own.
 
     Raises:
         StorageUnavailable: The store does not answer. What was merged until then is merged.
@@ -200,8 +196,7 @@ def merge_slices(
         for slices in groups:
             if not may_go_on():
                 return
-            with translate_errors(_local(folder, file) for file in slices.files):
-                content = merge(folder, slices)
+            content = merge(folder, [_local(folder, file).name for file in slices.files])
             path = merged_path(slices.window, slices.day)
             store.write(path, content)
             delete_files(store, slices.files)
@@ -278,35 +273,6 @@ def by_day(files: Sequence[ArchivedFile], day_of: Callable[[ArchivedFile], date]
         current = Slices(day, [file])
     if current is not None:
         yield current
-
-
-def merge(folder: Path, slices: Slices) -> bytes:
-    """Return the Parquet file with the rows of slices that lie in a folder, in the order of their times.
-
-    A row that is in two slices, one of which is an orphan, is in it once.
-    """
-    local = [_local(folder, file) for file in slices.files]
-    is_doubled = any(
-        following.window.first_offset <= file.window.last_offset for file, following in pairwise(slices.files)
-    )
-    rows = f"SELECT * EXCLUDE ({', '.join(SCAN_COLUMNS)}) FROM ({union_parquet_sql(local)})"
-    once = f" QUALIFY row_number() OVER (PARTITION BY {OFFSET_COLUMN}, {ROW_COLUMN}) = 1" if is_doubled else ""
-    texts = ((pq.read_metadata(path).metadata or {}).get(SUMS_KEY, b"{}") for path in local)
-    sums = {
-        str(file.window.last_offset): found
-        for file, text in zip(slices.files, texts, strict=True)
-        if (found := json.loads(text))
-    }
-    merged = folder / "merged.parquet"
-    metadata = f"{{{quote_literal(SUMS_BY_END_KEY.decode())}: {quote_literal(json.dumps(sums))}}}"
-    with connect(folder, MEMORY_MB) as connection:
-        connection.execute("SET threads = 1")  # the consumer loop needs the other processors
-        connection.execute(
-            f"COPY ({rows}{once} ORDER BY {TIME_COLUMN}, {OFFSET_COLUMN}, {ROW_COLUMN}) "
-            f"TO {quote_literal(merged)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROWS_PER_GROUP}, "
-            f"KV_METADATA {metadata})"
-        )
-    return merged.read_bytes()
 
 
 def _is_complete(store: ObjectStore, slices: Slices, following: ArchivedFile | None, limits: MergeLimits) -> bool:

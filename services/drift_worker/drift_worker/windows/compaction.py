@@ -15,6 +15,7 @@ from drift_worker import metrics
 from driftloop.archive.erasing import FileEraser
 from driftloop.archive.erasures import Tombstones
 from driftloop.archive.layout import ArchivedFile, total_size
+from driftloop.archive.merged_file import merge_in_process
 from driftloop.archive.merging import (
     DEFAULT_LIMITS,
     MergedSlices,
@@ -148,7 +149,7 @@ class Compactor:
             following = files.slices[len(chosen)] if len(chosen) < len(files.slices) else None
             has_merged = False
             for merged in merge_slices(
-                self._store, chosen, following, self._limits, lambda: partition in self._final_before
+                self._store, chosen, following, self._limits, lambda: partition in self._final_before, merge_in_process
             ):
                 record_merged(partition, merged)
                 files = files.after(merged)
