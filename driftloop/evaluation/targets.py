@@ -5,6 +5,8 @@ classes; or, for more classes, one probability for each. A predicted label is a 
 """
 
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +18,10 @@ from driftloop.evaluation.metrics import FloatArray
 from driftloop.events import Label
 
 TargetKind = Literal["number", "binary", "multiclass"]
+MAX_INFERRED_CLASSES = 1_000  # of texts: rows have a number for each class, and free text would fill the memory
+MAX_UNKNOWN_LABELS = 20  # an event with the labels of a whole slice would be too large for the broker
+OTHER_LABELS = "(other)"
+DECODER = json.JSONDecoder(parse_int=float)  # an integer can be larger than any float
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Target:
         if self.classes is None:
             return pd.to_numeric(outcomes, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
         positions = {label: float(position) for position, label in enumerate(self.classes)}
-        return np.asarray(outcomes.astype(object).map(positions), dtype=np.float64)
+        return np.asarray(outcomes.astype(object).map(positions.get), dtype=np.float64)  # pandas casts a mapping's keys
 
     def decode(self, encoded: FloatArray) -> Any:
         """Return numbers or labels, as an estimator is fitted to them, of encoded outcomes without missing values."""
@@ -52,9 +58,15 @@ class Target:
         return np.array(self.classes)[encoded.astype(np.int64)]
 
     def count_unknown(self, outcomes: pd.Series) -> dict[str, int]:
-        """Count the outcomes that are not one of the classes, by outcome as text; missing ones are not counted."""
-        unknown = outcomes[outcomes.notna() & np.isnan(self.encode(outcomes))]
-        return {str(label): int(count) for label, count in unknown.value_counts().items()}
+        """Count the outcomes that are not one of the classes, by outcome as text; missing ones are not counted.
+
+        The most common ones have their own count, and the others one together.
+        """
+        unknown = outcomes[outcomes.notna() & np.isnan(self.encode(outcomes))].astype(str)
+        counts = unknown.value_counts()
+        found = {str(label): int(count) for label, count in counts.head(MAX_UNKNOWN_LABELS).items()}
+        others = int(counts.iloc[MAX_UNKNOWN_LABELS:].sum())
+        return {**found, OTHER_LABELS: others} if others else found
 
     def from_labels(self, labels: pd.Series) -> FloatArray:
         """Return predicted labels as probabilities of 0 and 1, or predicted numbers as they are."""
@@ -99,20 +111,29 @@ class Target:
         decoded = self.from_labels(predictions)
         if classes is None:
             return decoded
-        positions = pd.Series(np.arange(len(predictions)), index=predictions.index)
-        for text, rows in positions[classes.notna().to_numpy()].groupby(classes, observed=True):
-            lists = predictions.iloc[rows.to_numpy()]
-            probabilities = np.array(json.loads(f"[{','.join(map(str, lists))}]"), dtype=np.float64)
-            if probabilities.ndim == 2:
-                decoded[rows.to_numpy()] = self.from_probabilities(probabilities, json.loads(str(text)))
+        for text, cells in predictions.reset_index(drop=True).groupby(classes.to_numpy(dtype=object)):
+            decoded[cells.index] = self._from_lists(cells, json.loads(str(text)))
         return decoded
 
+    def _from_lists(self, cells: pd.Series, classes: Sequence[Label]) -> FloatArray:
+        """Return the probabilities that cells have as JSON, NaN for a cell without one for each of ``classes``."""
+        if len(set(classes)) < len(classes) or set(classes).isdisjoint(self.classes or ()):
+            return np.full((len(cells), len(self.classes or ())), np.nan)
+        probabilities = np.array([_parse_numbers(cell, len(classes)) for cell in cells], dtype=np.float64)
+        aligned = self.from_probabilities(probabilities, classes)
+        aligned[~np.isfinite(probabilities).all(axis=1)] = np.nan
+        return aligned
+
     def to_column(self, predictions: FloatArray) -> pd.Series:
-        """Return predictions as windows compare them: as numbers, or for several classes the most probable one."""
+        """Return predictions as windows compare them: as numbers, or for several classes the most probable one.
+
+        A missing prediction is missing there, too.
+        """
         if predictions.ndim == 1:
             return pd.Series(predictions)
         names = [str(label) for label in self.classes or ()]
-        return pd.Series([names[place] for place in predictions.argmax(axis=1)], dtype=object)
+        most_probable = pd.Series([names[place] for place in predictions.argmax(axis=1)], dtype=object)
+        return most_probable.where(pd.DataFrame(predictions).notna().all(axis=1))
 
     def predict(self, estimator: Any, method: str, features: pd.DataFrame) -> FloatArray:
         """Return an estimator's predictions for rows.
@@ -142,8 +163,21 @@ def infer_target(outcomes: pd.Series, predictions: pd.Series, classes: Sequence[
         classes: The model's classes; ``None`` if it predicts no probabilities.
     """
     if classes:
-        return Target(tuple(classes))
-    if pd.api.types.is_numeric_dtype(outcomes):
+        return Target(tuple(dict.fromkeys(classes)))
+    if pd.api.types.is_numeric_dtype(outcomes) or pd.api.types.is_numeric_dtype(predictions):
+        known = pd.to_numeric(outcomes, errors="coerce")
+        known = known[known.notna() | outcomes.isna()]  # a text among them is no outcome of this target
         numbers = pd.to_numeric(predictions, errors="coerce")
-        return BINARY if outcomes.isin((0, 1)).all() and numbers.between(0, 1).all() else NUMBER
-    return Target(tuple(sorted({*outcomes.dropna().astype(str), *predictions.dropna().astype(str)})))
+        return BINARY if known.isin((0, 1)).all() and numbers.between(0, 1).all() else NUMBER
+    labels = Counter([*outcomes.dropna().astype(str), *predictions.dropna().astype(str)])
+    return Target(tuple(sorted(label for label, _ in labels.most_common(MAX_INFERRED_CLASSES))))
+
+
+def _parse_numbers(cell: object, count: int) -> list[float]:
+    """Return the ``count`` numbers of a list in JSON; NaN in their place if the cell is anything else."""
+    try:
+        numbers = DECODER.decode(str(cell))
+    except (ValueError, RecursionError):
+        numbers = None
+    is_valid = isinstance(numbers, list) and len(numbers) == count and set(map(type, numbers)) == {float}
+    return numbers if is_valid else [math.nan] * count

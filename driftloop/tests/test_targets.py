@@ -9,7 +9,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.svm import LinearSVC
 
-from driftloop.evaluation.targets import BINARY, NUMBER, Target, infer_target
+from driftloop.evaluation.targets import BINARY, MAX_INFERRED_CLASSES, NUMBER, OTHER_LABELS, Target, infer_target
 
 NAN = float("nan")
 GRADES = Target(("good", "poor", "so-so"))
@@ -24,6 +24,7 @@ X = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]})
         pytest.param((False, True), [1.0, 0.0], [1, 0], id="booleans, archived as numbers"),
         pytest.param(("no", "yes"), ["yes", "no", "maybe", None], [1, 0, NAN, NAN], id="texts"),
         pytest.param((3, 5, 7), [7.0, 3, 4], [2, 0, NAN], id="integers"),
+        pytest.param((3, 10**400, 7), [7.0, 3, 4], [2, 0, NAN], id="integer beyond floats"),
     ],
 )
 def test_outcomes_are_encoded(classes: tuple[Any, ...] | None, outcomes: list[Any], encoded: list[float]) -> None:
@@ -39,6 +40,19 @@ def test_decoded_outcomes_are_labels_as_a_classifier_is_fitted_to_them() -> None
 def test_outcomes_that_are_no_classes_are_counted_by_name() -> None:
     assert GRADES.count_unknown(pd.Series(["good", "bad", "bad", None])) == {"bad": 2}
     assert BINARY.count_unknown(pd.Series([0, 1, 2.5])) == {"2.5": 1}
+
+
+def test_outcomes_that_are_rarely_reported_and_no_classes_are_counted_together() -> None:
+    found = GRADES.count_unknown(pd.Series(["bad", "bad", *(f"order {number}" for number in range(1_000))]))
+    assert (found["bad"], found[OTHER_LABELS], len(found), sum(found.values())) == (2, 981, 21, 1_002)
+
+
+def test_free_text_has_a_limited_number_of_classes() -> None:
+    texts = pd.Series([f"order {number}" for number in range(5_000)])
+    labels = pd.Series(["good", "poor"] * 2_500)
+    target = infer_target(texts, labels, None)
+    assert len(target.classes or ()) == MAX_INFERRED_CLASSES
+    assert not np.isnan(target.from_archive(labels)).any()
 
 
 @pytest.mark.parametrize(
@@ -103,13 +117,45 @@ def test_predictions_of_another_target_are_missing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("prediction", "classes"),
+    [
+        pytest.param("[0.1, 0.9]", ["good", "poor", "so-so"], id="too few probabilities"),
+        pytest.param("[0.1, 0.2, 0.3, 0.4]", ["good", "poor", "so-so"], id="too many probabilities"),
+        pytest.param("[]", [], id="no classes"),
+        pytest.param("[0.5, 0.25, 0.25]", ["good", "good", "poor"], id="doubled class"),
+        pytest.param("[0.5, 0.25, 0.25]", ["a", "b", "c"], id="classes of another target"),
+        pytest.param("good", ["good", "poor", "so-so"], id="label"),
+        pytest.param('"good"', ["good", "poor", "so-so"], id="label beside lists"),
+        pytest.param("0.5", ["good", "poor", "so-so"], id="number"),
+        pytest.param(0.5, ["good", "poor", "so-so"], id="number beside no lists"),
+        pytest.param('["a", 0.5, 0.5]', ["good", "poor", "so-so"], id="text among probabilities"),
+        pytest.param("[true, 0.5, 0.5]", ["good", "poor", "so-so"], id="boolean among probabilities"),
+        pytest.param("[" * 100_000, ["good", "poor", "so-so"], id="nested lists"),
+        pytest.param(f"[1{'0' * 400}, 0.5, 0.5]", ["good", "poor", "so-so"], id="integer beyond floats"),
+    ],
+)
+def test_prediction_that_is_not_one_probability_for_each_class_is_missing(prediction: Any, classes: list[str]) -> None:
+    cells = pd.Series([prediction, "[0.5, 0.25, 0.25]"], dtype=object)
+    reported = pd.Series([json.dumps(classes), '["good", "poor", "so-so"]'])
+    np.testing.assert_array_equal(GRADES.from_archive(cells, reported), [[NAN] * 3, [0.5, 0.25, 0.25]])
+
+
+def test_missing_prediction_has_no_most_probable_class() -> None:
+    column = GRADES.to_column(np.array([[0.1, 0.9, 0.0], [NAN] * 3]))
+    assert column.fillna("missing").tolist() == ["poor", "missing"]
+
+
+@pytest.mark.parametrize(
     ("outcomes", "predictions", "classes", "expected"),
     [
         pytest.param([0.0, 1.0], [0.5, 0.25], None, BINARY, id="zero and one"),
         pytest.param([0.0, 2.0], [0.5, 0.25], None, NUMBER, id="numbers"),
         pytest.param([0.0, 1.0], [0.5, 7.0], None, NUMBER, id="predictions beyond one"),
+        pytest.param(["a", 1.0], [0.5, 0.25], None, BINARY, id="text among outcomes of a number"),
+        pytest.param(["a", 2.0], [0.5, 0.25], None, NUMBER, id="text among outcomes of numbers"),
         pytest.param(["a", "b"], ["a", "a"], None, Target(("a", "b")), id="labels"),
         pytest.param(["a", "b"], ["[0, 0, 1]", "[1, 0, 0]"], ["a", "b", "c"], Target(("a", "b", "c")), id="reported"),
+        pytest.param([0.0, 1.0], [0.5, 0.25], [0, 0, 1], BINARY, id="reported twice"),
     ],
 )
 def test_target_is_inferred(

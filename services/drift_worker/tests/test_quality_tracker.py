@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from drift_worker.verdicts.estimate_record import windows_of_slices
 from drift_worker.verdicts.gate_comparison import compare_with_gate
@@ -278,6 +279,44 @@ def test_predictions_that_are_no_probabilities_have_no_evaluation_or_estimate(
     assert make_tracker(store).estimate(verdict(0), rows) is None
     assert make_tracker(store).estimate(verdict(0), of_predictions([12.5, 80.0] * 50)) is None
     assert make_tracker(store).estimate(verdict(0), of_predictions([0.0, 1.0] * 50)) is None
+
+
+@pytest.mark.parametrize(
+    ("prediction", "classes"),
+    [
+        pytest.param("[0.1, 0.9]", "[0, 1, 2]", id="too few probabilities"),
+        pytest.param("[0.1, 0.2, 0.7]", "[0, 1, 1]", id="doubled class"),
+        pytest.param("good", "[0, 1, 2]", id="text"),
+        pytest.param("0.5", f"[{', '.join(map(str, range(10_000)))}]", id="another model's classes"),
+    ],
+)
+@pytest.mark.parametrize("others", ["[0.5, 0.25, 0.25]", "[0.25, 0.75]"])
+def test_event_without_usable_predictions_has_no_evaluation_or_estimate(
+    store: ObjectStore, builder: ArchiveBuilder, prediction: str, classes: str, others: str
+) -> None:
+    predictions = [*[others] * (ROWS - 2), prediction, prediction]
+    rows = builder.predict(0, predictions=predictions)
+    rows["_classes"] = [*["[0, 1, 2]"] * (ROWS - 2), classes, classes]
+    archive_rows(store, window("predictions", 0), rows.drop(columns="outcome"))
+    with capture_logs() as logs:
+        assert make_tracker(store).estimate(verdict(0), rows) is None
+    (warning,) = [line for line in logs if line["event"] == "quality.invalid_predictions"]
+    assert warning["rows"] == (2 if others == "[0.5, 0.25, 0.25]" else ROWS)
+    quality = only(make_tracker(store).evaluate_slice(builder.report(0, rows)))
+    assert (quality.verdict, quality.reason) == ("inconclusive", "invalid_predictions")
+
+
+def test_text_among_the_outcomes_of_a_number_is_an_unknown_label(store: ObjectStore, builder: ArchiveBuilder) -> None:
+    numbers = np.linspace(10, 60, ROWS)
+    rows = builder.predict(0, predictions=numbers)
+    columns = rows[["_id", "_row", "_time"]].assign(_model=None, _key=None, outcome=numbers + 1, outcome_label=None)
+    columns = columns.astype({"outcome_label": object})
+    columns.loc[0, ["outcome", "outcome_label"]] = [None, "n/a"]
+    archive_rows(store, window("outcomes", 0), columns)
+    quality = only(make_tracker(store).evaluate_slice(window("outcomes", 0)))
+    assert quality.unknown_labels == {"n/a": 1}
+    assert quality.in_service is not None
+    assert quality.in_service.metrics["bias"].value == pytest.approx(-1)
 
 
 def test_numeric_labels_without_probabilities_are_judged_as_the_classes_of_the_gate(

@@ -141,13 +141,18 @@ class QualityTracker:
     def estimate(self, verdict: DriftVerdict, rows: pd.DataFrame) -> QualityEstimate | None:
         """Estimate the quality of a judged window's predictions from their probabilities alone.
 
-        Return ``None`` if they are too few, or not probabilities.
+        Return ``None`` if they are too few, or if any is no probability.
         """
+        if len(rows) < self._settings.min_rows:
+            return None
         scored = score_rows(rows)
         probabilities = scored.predictions
-        if len(probabilities) < self._settings.min_rows:
+        if scored.target.classes is None:
             return None
-        if scored.target.classes is None or not are_probabilities(probabilities):
+        if invalid := scored.invalid_predictions:
+            name = verdict.window.name
+            log.warning("quality.invalid_predictions", window=name, version=verdict.version, rows=invalid)
+        if not are_probabilities(probabilities):
             return None
         if self._errors_by_version is None:  # the first estimate since the start
             self._refresh()
@@ -247,7 +252,7 @@ class QualityTracker:
         if unknown_labels:
             log.warning("quality.unknown_labels", window=window.name, version=judged.version, labels=unknown_labels)
         verdict_of = partial(verdict_of, unknown_labels=unknown_labels)
-        if scored.has_invalid_predictions:
+        if scored.invalid_predictions:
             explanation = "the predictions are not one number or label per row"
             return verdict_of(verdict="inconclusive", reason="invalid_predictions", explanation=explanation)
         known = scored.known()

@@ -27,9 +27,10 @@ class ScoredRows(NamedTuple):
     """The UTC day of each prediction: the worker does not know the use case's time zone."""
 
     @property
-    def has_invalid_predictions(self) -> bool:
-        """Whether any prediction is not of the target."""
-        return bool(np.isnan(self.predictions).any())
+    def invalid_predictions(self) -> int:
+        """The number of rows whose prediction is not of the target."""
+        is_invalid = np.isnan(self.predictions)
+        return int((is_invalid if is_invalid.ndim == 1 else is_invalid.any(axis=1)).sum())
 
     def known(self) -> Self:
         """Return the rows with a known outcome."""
@@ -42,7 +43,8 @@ class ScoredRows(NamedTuple):
 def score_rows(rows: pd.DataFrame, evaluated_classes: Sequence[Label] | None = None) -> ScoredRows:
     """Return a version's archived rows as arrays.
 
-    The classes are those that the version itself has reported, so that the worker needs no use case.
+    The classes are those that the version itself has reported, so that the worker needs no use case. All its rows
+    should have the same ones: the most common ones count, so that a single event does not decide for all.
 
     Args:
         rows: The archived rows, with their outcomes if these are known.
@@ -50,7 +52,7 @@ def score_rows(rows: pd.DataFrame, evaluated_classes: Sequence[Label] | None = N
             reports none.
     """
     reported = rows[CLASSES_COLUMN].dropna()
-    classes = json.loads(reported.iloc[-1]) if len(reported) else evaluated_classes
+    classes = json.loads(reported.mode().iloc[0]) if len(reported) else evaluated_classes
     outcomes = rows["outcome"] if "outcome" in rows else pd.Series(np.nan, index=rows.index)
     outcomes = outcomes.infer_objects()  # beside another model's labels, numbers are objects
     target = infer_target(outcomes, rows[PREDICTION_COLUMN], classes)
@@ -69,23 +71,25 @@ def comparable_rows(rows: pd.DataFrame, reference: Reference) -> ComparableRows:
     has numbers as levels, they become numbers again.
 
     A prediction that is compared as a category is a label, or has the probabilities of all classes: then it is the most
-    probable one.
+    probable one. One that has something else is missing, and unreadable.
     """
     kinds = reference.profile.kinds
+    unreadable: dict[str, float] = {}
     if kinds.get(PREDICTION_COLUMN) == "category" and PREDICTION_COLUMN in rows:
-        scored = score_rows(rows)
-        labels = (
-            scored.target.to_column(scored.predictions)
-            if rows[CLASSES_COLUMN].notna().any()
-            else rows[PREDICTION_COLUMN].astype(str)
-        )
+        labels = rows[PREDICTION_COLUMN].astype(str)
+        if rows[CLASSES_COLUMN].notna().any():
+            scored = score_rows(rows)
+            labels = scored.target.to_column(scored.predictions)
+        if fraction := float(labels.isna().mean()):
+            unreadable[PREDICTION_COLUMN] = fraction
         rows = rows.assign(**{PREDICTION_COLUMN: labels.to_numpy()})
     numeric_levels = {
         column: _as_numbers(rows[column])
         for column, kind in kinds.items()
         if kind == "category" and column in rows and is_numeric_dtype(reference.rows[column])
     }
-    return to_comparable(rows.assign(**numeric_levels), kinds, rows[TIME_COLUMN])
+    comparable = to_comparable(rows.assign(**numeric_levels), kinds, rows[TIME_COLUMN])
+    return comparable._replace(unreadable={**comparable.unreadable, **unreadable})
 
 
 def _as_numbers(cells: pd.Series) -> pd.Series:
