@@ -67,6 +67,9 @@ def _convert(values: pd.Series, kind: FeatureKind, times: pd.Series) -> pd.Serie
     if kind == "boolean":
         return pd.Series([BOOLEANS.get(cell) for cell in values.tolist()], values.index, dtype=object)
     if kind == "datetime":
+        values = values if values.dtype.kind == "M" else values.astype(object)  # of another type, all are missing
         moments = pd.to_datetime(values, utc=True, errors="coerce", format="ISO8601")
-        return (moments - times).dt.total_seconds() / SECONDS_PER_DAY
+        # Nanoseconds, the unit of both, cannot hold a difference of 300 years; events have microseconds.
+        days: pd.Series = (moments.dt.as_unit("us") - times.dt.as_unit("us")).dt.total_seconds() / SECONDS_PER_DAY
+        return days
     return values.astype(object).where(values.map(lambda cell: isinstance(cell, str))).str.len().astype("float64")

@@ -19,7 +19,10 @@ NAN = float("nan")
         pytest.param("boolean", ["false", "perhaps"], ["false", None], 0.5, id="texts of booleans"),
         pytest.param("boolean", ["True", "False"], ["true", "false"], 0, id="booleans beside texts"),
         pytest.param("datetime", ["2026-01-09T12:00:00Z", "2026-01-11"], [-1.0, 0.0], 0, id="datetimes as texts"),
+        pytest.param("datetime", ["1678-01-01", "2261-12-31T12:00Z"], [-127_113.5, 86_186.5], 0, id="centuries away"),
+        pytest.param("datetime", ["0001-01-01", "9999-12-31"], [NAN, NAN], 1, id="beyond the range of datetimes"),
         pytest.param("datetime", ["soon", None], [NAN, NAN], 0.5, id="no datetimes"),
+        pytest.param("datetime", [True, 1e300], [NAN, NAN], 1, id="booleans and numbers"),
         pytest.param("text", ["abc", None], [3.0, NAN], 0, id="texts"),
         pytest.param("text", [12, ""], [NAN, 0.0], 0.5, id="no texts"),
     ],
@@ -32,6 +35,13 @@ def test_column_is_compared_by_its_kind(
     )
     pd.testing.assert_series_equal(comparable.rows["c"], pd.Series(expected, name="c"), check_dtype=False)
     assert comparable.unreadable == ({"c": unreadable} if unreadable else {})
+
+
+@pytest.mark.parametrize("values", [[True, False], [1, 2], [0.5, 1e300], [NAN, NAN], [10**30, "x"]])
+@pytest.mark.parametrize("kind", ["number", "category", "boolean", "datetime", "text"])
+def test_values_of_any_type_are_compared_or_missing(kind: FeatureKind, values: list[object]) -> None:
+    for column in (pd.Series(values), pd.Series(values, dtype=object)):
+        assert len(to_comparable(pd.DataFrame({"c": column}), {"c": kind}, TIMES).rows) == 2
 
 
 def test_typed_column_and_archived_text_are_equal() -> None:
