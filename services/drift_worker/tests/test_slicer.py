@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import pytest
 
-from drift_worker.windows.slicer import ClosedSlice, Slicer
+from drift_worker.windows.slicer import ClosedSlice, ClosedWindow, Slicer
 from driftloop.archive.partition_state import (
     MAX_SLICES,
     MAX_VERSIONS,
+    OpenWindow,
     PartitionState,
+    VersionWindows,
     from_metadata,
     to_metadata,
     version_digest,
@@ -90,7 +92,7 @@ class Run:
             for window in closed.windows:
                 found = FoundWindow(
                     window.first_offset,
-                    closed.state.end - 1,
+                    closed.slice.last_offset,
                     self.rows_since(window.version, window.first_offset),
                     window.preceding,
                 )
@@ -365,6 +367,39 @@ def test_version_seen_least_recently_is_forgotten_and_its_window_closes_early() 
     run.add(prediction(len(names), of=names[-1]))
     assert [len(run.of(name)) for name in names] == [1, 1, *([0] * (MAX_VERSIONS - 1)), 1]
     assert len(run.state.versions) == MAX_VERSIONS
+
+
+def test_deleted_offsets_end_the_open_slice_and_the_open_windows() -> None:
+    """The broker has deleted the offsets 12 to 29, which a worker that was behind had not read."""
+    slow, fast = ("m", "1"), ("m", "2")
+    run = Run(make_slicer(10, window_length=lambda _, version, __: 4 if version == "2" else 20))
+    run.add(*(prediction(n, of=slow if n % 2 else fast) for n in range(12)))
+    run.add(*(prediction(n, of=slow) for n in range(30, 52)))
+    assert offsets(run.slices) == [(0, 6, 7), (7, 11, 5), (30, 49, 20)]
+    assert run.of(fast) == [FoundWindow(0, 6, 4, ()), FoundWindow(7, 11, 2, (0,))]
+    assert run.of(slow) == [FoundWindow(0, 11, 6, ()), FoundWindow(30, 49, 20, ())]
+    assert run.state.slices == (30,)
+
+
+def test_deleted_offsets_are_behind_what_is_committed() -> None:
+    run = Run(make_slicer(10))
+    run.add(prediction(0), prediction(20))
+    (closed,) = run.slices
+    assert (closed.state, closed.slice.last_offset) == (PartitionState(20), 0)
+
+
+def test_transaction_markers_are_no_deleted_offsets() -> None:
+    run = Run(make_slicer(4))
+    run.add(*(prediction(2 * n, previous_end_offset=max(2 * n - 1, 0)) for n in range(8)))
+    assert offsets(run.slices) == [(0, 6, 4), (7, 14, 4)]
+
+
+def test_gap_before_a_message_ends_the_windows_that_were_open_before() -> None:
+    name = version_digest("m", "1")
+    slicer = make_slicer(10)
+    slicer.resume(PARTITION, PartitionState(10, (0, 5), {name: VersionWindows((0,), OpenWindow(5, 3, 10, 0))}), 0)
+    (closed,) = slicer.add(prediction(20), 0)
+    assert (closed.is_empty, closed.windows, closed.state) == (True, [ClosedWindow(name, 5, (0,))], PartitionState(20))
 
 
 def test_gap_before_a_message_forgets_what_was_before() -> None:

@@ -1,19 +1,23 @@
 """Test the verdict on one version's rows of a window."""
 
+import json
 import tracemalloc
 from collections.abc import Sequence
 from datetime import timedelta
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from drift_worker.verdicts.window_judge import WindowJudge
+from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.drift.settings import WindowSettings
 from driftloop.events import DriftVerdict, Window
 from driftloop.privacy import FeaturePolicy, Treatment
 from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
+from driftloop.storage.reference_building import build_reference
 from driftloop.telemetry.health import Health
 from tests.support.drift_windows import BEGIN, ROWS, make_days, store_reference
 
@@ -198,6 +202,46 @@ def test_values_that_are_no_numbers_are_a_type_mismatch_and_count_as_missing(
     assert mismatches == {"temp": 0.25}
     (missing,) = [f for f in verdict.findings if (f.column, f.method) == ("temp", "missing_rate_change")]
     assert missing.value == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("moment", ["1678-01-01", "2261-12-31T23:59:59Z"])
+def test_datetimes_that_are_centuries_away_are_judged(
+    window_judge: WindowJudge, store: ObjectStore, moment: str
+) -> None:
+    """Nanoseconds hold no difference of more than 292 years."""
+    rows = rows_of_day(make_days(80)).assign(due="2013-01-08")
+    rows.loc[::10, "due"] = moment
+    features, days = rows[["temp", "due"]], np.arange(len(rows)) // ROWS
+    kinds: dict[str, FeatureKind] = {"temp": "number", "due": "datetime", "_prediction": "number"}
+    reference = build_reference(features, rows["_prediction"], kinds, rows["_time"], days, SETTINGS, embargo_days=1)
+    reference_store.save_reference(store, "m", "1", reference)
+    frame = make_days(1, 3).assign(due=["2013-01-08"] * (ROWS - 10) + [moment] * 10)
+    verdict = judge(window_judge, frame)
+    assert (verdict.verdict, verdict.data_quality_issues) == ("no_drift", [])
+    assert window_judge.cumulate("m", "1", rows_of_day(frame), None) is not None
+
+
+def test_probabilities_that_are_not_one_for_each_class_are_a_type_mismatch_and_count_as_missing(
+    window_judge: WindowJudge, store: ObjectStore
+) -> None:
+    rows = rows_of_day(make_days(80))
+    kinds: dict[str, FeatureKind] = {"temp": "number", "_prediction": "category"}
+    days = np.arange(len(rows)) // ROWS
+    reference = build_reference(rows[["temp"]], rows["carrier"], kinds, rows["_time"], days, SETTINGS, embargo_days=1)
+    reference_store.save_reference(store, "m", "1", reference)
+    classes = ["AA", "B6", "DL", "UA"]
+    frame = make_days(1, 3)
+    lists = [json.dumps([float(label == carrier) for label in classes]) for carrier in frame["carrier"]]
+    frame = frame.assign(_prediction=lists, _classes=json.dumps(classes))
+    usual = judge(window_judge, frame)
+    assert (usual.verdict, usual.data_quality_issues) == ("no_drift", [])
+    frame.loc[ROWS - 1, ["_prediction", "_classes"]] = ["[0.1, 0.9]", '["AA", "B6", "DL"]']
+    verdict = judge(window_judge, frame)
+    assert [(issue.column, issue.kind, issue.fraction) for issue in verdict.data_quality_issues] == [
+        ("_prediction", "type_mismatch", 0.01)
+    ]
+    (missing,) = [f for f in verdict.findings if (f.column, f.method) == ("_prediction", "missing_rate_change")]
+    assert missing.value == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(

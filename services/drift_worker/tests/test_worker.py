@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -269,6 +270,44 @@ def test_worker_commits_estimates_and_quality_verdicts_with_offsets(worker: Work
         [QualityVerdict],
     ]
     assert len({event.id for commit in commits for event in commit.events}) == 3
+
+
+@pytest.mark.parametrize(
+    ("predictions", "classes"),
+    [
+        pytest.param([[0.1, 0.9]] * ROWS, [0, 1, 2], id="too few probabilities"),
+        pytest.param([[0.1, 0.9], [1.0]] * (ROWS // 2), [0, 1], id="lists of unequal lengths"),
+        pytest.param(["good"] * ROWS, [0, 1, 2], id="texts"),
+        pytest.param([[10**400, 0, 0]] * ROWS, [0, 10**400, 2], id="integers beyond floats"),
+    ],
+)
+def test_valid_event_without_usable_predictions_gets_a_verdict(
+    worker: Worker, store: ObjectStore, predictions: list[Any], classes: list[Any]
+) -> None:
+    store_reference(store)
+    event = prediction(1).model_copy(update={"predictions": predictions, "classes": classes})
+    (commit,) = send(worker, 0, Prediction.model_validate_json(event.model_dump_json()))
+    (verdict,) = commit.events
+    assert isinstance(verdict, DriftVerdict)
+    assert ("_prediction", "type_mismatch", 1.0) in {
+        (issue.column, issue.kind, issue.fraction) for issue in verdict.data_quality_issues
+    }
+
+
+def test_no_slice_and_no_window_spans_offsets_that_the_broker_has_deleted(worker: Worker, store: ObjectStore) -> None:
+    store_reference(store)
+    commits = run(worker, [prediction(1), prediction(2, rows=95)])
+    commits += send(worker, 47, prediction(3, rows=60)) + send(worker, 48, prediction(4, rows=60))
+    assert [commit.offset for commit in commits] == [1, 47, 49]
+    verdicts = drift_verdicts(commits)
+    assert [(each.window.first_offset, each.window.last_offset, each.rows) for each in verdicts] == [
+        (0, 0, ROWS),
+        (1, 1, 95),
+        (47, 48, 120),
+    ]
+    assert {each.verdict for each in verdicts} == {"no_drift"}
+    windows = [each.window for each in list_slices(store, *PARTITION)]
+    assert [(each.first_offset, each.last_offset) for each in windows] == [(0, 0), (1, 1), (47, 48)]
 
 
 Name = tuple[str, str]

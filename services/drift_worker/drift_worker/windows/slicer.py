@@ -103,6 +103,11 @@ class _OpenPartition:
     def resume(cls, state: PartitionState, clock: float) -> "_OpenPartition":
         return cls(state, clock, dict(state.versions))
 
+    @property
+    def end(self) -> int:
+        """The offset behind the last message."""
+        return self.state.end if self.slice is None else self.slice.last_offset + 1
+
     def open_windows(self) -> Iterator[tuple[str, OpenWindow]]:
         for version, windows in self.versions.items():
             if windows.open is not None:
@@ -110,13 +115,14 @@ class _OpenPartition:
 
 
 class Slicer:
-    """Cuts each partition into slices without gaps.
+    """Cuts each partition into slices without gaps, unless the broker has deleted messages that were not read.
 
     A slice closes
 
     - when a version's window has all of its rows (the rows of an event are never split), or, on a topic without
       windows, when the slice has enough events;
     - before a message that is later than the maximum age allows; the windows that are too old close with it;
+    - before a message in front of which messages were deleted; all windows close with it, so that none spans the gap;
     - when no message arrives for the idle timeout; the windows that have enough rows for a verdict close with it.
 
     Only the idle timeout depends on the clock, so apart from it slices and windows are the same whenever a partition is
@@ -143,11 +149,13 @@ class Slicer:
         """Add a message, with or without an event; return the slices that it closes, the earlier one first."""
         key, event = (message.topic, message.partition), message.event
         partition = self._partitions.get(key)
-        if partition is None or (partition.slice is None and partition.state.end != message.previous_end_offset):
-            partition = self._partitions[key] = _OpenPartition.resume(
-                PartitionState(message.previous_end_offset), clock
-            )
         closed = []
+        if partition is not None and partition.end != message.previous_end_offset:
+            closed += self._close_before_gap(key, message.previous_end_offset)
+            partition = None
+        if partition is None:
+            state = PartitionState(message.previous_end_offset)
+            partition = self._partitions[key] = _OpenPartition.resume(state, clock)
         aged = [version for version, window in partition.open_windows() if self._is_aged(window.opened_at, message)]
         if aged or (partition.slice is not None and self._is_aged(partition.slice.opened_at, message)):
             closed.append(self._close(key, aged))
@@ -197,6 +205,19 @@ class Slicer:
         window = window._replace(rows=window.rows + _row_count(event))
         partition.versions[version] = windows._replace(open=window)
         return version, window
+
+    def _close_before_gap(self, key: Partition, next_offset: int) -> list[ClosedSlice]:
+        """Close what is open of a partition, as the broker has deleted what comes then; nothing may span the gap.
+
+        Args:
+            key: The partition.
+            next_offset: Where the partition goes on. It is committed with what is closed.
+        """
+        partition = self._partitions[key]
+        opened = [version for version, _ in partition.open_windows()]
+        if not opened and partition.slice is None:
+            return []
+        return [self._close(key, opened)._replace(state=PartitionState(next_offset))]
 
     def _close(self, key: Partition, full: Collection[str]) -> ClosedSlice:
         """Close the open slice, or a slice without offsets if there is none, and the windows of some versions."""
