@@ -3,7 +3,7 @@
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
 
-from driftloop.archive.settings import ArchiveSettings
+from driftloop.archive.settings import ArchiveSettings, DriftWorkerGroupSection
 from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.settings import RegistrySettings, Settings, StorageSettings
 from driftloop.settings_section import SettingsSection
@@ -19,6 +19,7 @@ class CliSettings(Settings):
     """Settings of commands that need Kafka or the registry."""
 
     registry: RegistrySettings
+    drift_worker: DriftWorkerGroupSection = DriftWorkerGroupSection()
     trainer: TrainerGroupSection = TrainerGroupSection()
 
     def trainer_group(self, model: str) -> str:

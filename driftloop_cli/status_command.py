@@ -132,13 +132,13 @@ def _read_topics(
     ]
     champions = find_champions(_models_of(events) if all_models else set())
     events += _read_verdicts(settings, {model: champion.version for model, champion in champions.items()}, windows)
-    groups = {model: settings.trainer_group(model) for model in champions}
+    workers, groups = settings.drift_worker.group, {model: settings.trainer_group(model) for model in champions}
     return _TopicFacts(
         events,
         champions,
         {model: reader.has_members(kafka, group) for model, group in groups.items()},
         {
-            "drift_worker": reader.consumer_lag(kafka, "drift_worker", [names.predictions, names.outcomes]),
+            workers: reader.consumer_lag(kafka, workers, [names.predictions, names.outcomes]),
             **{group: reader.consumer_lag(kafka, group, [names.retrain]) for group in groups.values()},
         },
     )

@@ -1,4 +1,4 @@
-"""Settings of the archive: for how long it keeps predictions and outcomes."""
+"""Settings of the archive: for how long it keeps predictions and outcomes, and who writes it."""
 
 from typing import Annotated, Any
 
@@ -53,6 +53,14 @@ class ArchiveSettings(SettingsSection):
                     f"{setting_name(name)}: {days} is less than the days that quality is measured on "
                     f"(DRIFTLOOP_QUALITY__MIN_DAYS): set {min_days} or more, or leave it out to keep all for ever"
                 )
+
+
+class DriftWorkerGroupSection(SettingsSection, extra="ignore"):
+    """The part of the drift worker's section by which others find out how far the archive reaches."""
+
+    group: str = Field(
+        "drift_worker", description="consumer group of the drift workers, which commit what they have archived"
+    )
 
 
 def setting_name(name: str) -> str:

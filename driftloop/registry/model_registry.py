@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from driftloop.errors import Rejected
-from driftloop.events import ModelStateChanged
+from driftloop.events import ModelStateChanged, now
 from driftloop.registry.client import configure_environment, translate_errors
 from driftloop.registry.loading import LoadedModel, download_model, load_model, reject_missing
 from driftloop.settings import RegistrySettings
@@ -30,6 +30,8 @@ from driftloop.settings import RegistrySettings
 ALIAS_PREVIOUS = "previous"  # the version that was in service before
 ALIAS_CHALLENGER = "challenger"  # the version that was registered last and has not been promoted
 TAG_RETRAIN_ID = "retrain_id"
+TAG_COMPARED_WITH = "compared_with"  # the champion that the gate compared the version with; a first one has no such tag
+TAG_IN_SERVICE_SINCE = "in_service_since"  # when the alias moved to the version last; it outlives the alias
 TAG_RESULT = "result"  # the version's last state, in one word
 # Events as JSON, for programs. MLflow's pages sort tags by name: these come after those that people read.
 TAG_RETRAIN_RESULT = "state_of_retrain_json"
@@ -288,6 +290,28 @@ class ModelRegistry:
             self._note_in_service(version, "promoted again")
 
     @translate_errors()
+    def promote_challenger(self, version: str) -> None:
+        """Move the alias to a version that has passed the gate, unless it has had the alias before.
+
+        So the alias moves once for a retrain whose event is delivered again, and a rollback in between stays.
+
+        Raises:
+            AliasChanging: Another version is in service by now than the one that this one was compared with.
+        """
+        with self.changing_alias():
+            tags, champion = self.version_tags(version), self.champion()
+            # The second tag is for a process that was killed after the alias had moved and before it set the first one.
+            if TAG_IN_SERVICE_SINCE in tags or TAG_ROLLED_BACK in tags:
+                return
+            compared_with = tags.get(TAG_COMPARED_WITH)
+            if champion not in (version, compared_with):
+                raise AliasChanging(
+                    f"version {version} was compared with {_describe(compared_with)}, and {_describe(champion)} is in "
+                    "service by now: request the retrain again"
+                )
+            self.promote(version)
+
+    @translate_errors()
     def apply_rollback(self, version: str | None, change: ModelStateChanged) -> None:
         """Move the alias from ``version`` back to the version that ``change`` names.
 
@@ -314,7 +338,9 @@ class ModelRegistry:
             self._note_in_service(change.version, f"in service again: {change.explanation}")
 
     def _note_in_service(self, version: str, note: str) -> None:
-        """Undo what says of a version that the alias names that it does not serve: its alias, its last rollback.
+        """Note on a version that the alias has moved to it; undo what says that it does not serve.
+
+        That is its alias as the challenger, and its last rollback.
 
         Args:
             version: The version.
@@ -326,6 +352,7 @@ class ModelRegistry:
             self._append_to_description(version, note)
             self.client.set_model_version_tag(self.model, version, TAG_RESULT, "promoted")
             self.client.delete_model_version_tag(self.model, version, TAG_ROLLED_BACK)
+        self.client.set_model_version_tag(self.model, version, TAG_IN_SERVICE_SINCE, now().isoformat())
 
     def _append_to_description(self, version: str, paragraph: str) -> None:
         description = self.client.get_model_version(self.model, version).description or ""
@@ -404,6 +431,10 @@ class ModelRegistry:
         # An address such as models:/name/1 cannot name every model: MLflow parses its ? and @.
         with reject_missing():
             return str(self.client.get_model_version_download_uri(self.model, version))
+
+
+def _describe(version: str | None) -> str:
+    return f"version {version}" if version else "no version"
 
 
 def identify(version: ModelVersion) -> RegisteredVersion:

@@ -2,18 +2,11 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from driftloop.archive.settings import ArchiveSettings
+from driftloop.archive.settings import ArchiveSettings, DriftWorkerGroupSection
 from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.settings import Settings, StorageSettings
-from driftloop.settings_section import SettingsSection
-
-
-class DriftWorkerGroupSection(SettingsSection, extra="ignore"):
-    """The part of the drift worker's section by which the command finds what is committed."""
-
-    group: str = Field("drift_worker", description="consumer group of the drift workers")
 
 
 class ArchiveCliSettings(Settings):

@@ -1,6 +1,6 @@
 """The tables of the status."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
@@ -22,9 +22,12 @@ from driftloop.events import (
     Window,
     derived_event_id,
 )
-from driftloop_cli import console
+from driftloop.kafka import reader
+from driftloop.settings import KafkaSettings, load_settings
+from driftloop_cli import console, status_command
+from driftloop_cli.settings import CliSettings
 from driftloop_cli.status import ModelStatus, Status, model_status, status_parts
-from driftloop_cli.status_command import _has_windows
+from driftloop_cli.status_command import _Champion, _has_windows, read_status
 
 START = datetime(2013, 7, 1, 9, tzinfo=UTC)
 
@@ -297,3 +300,23 @@ def test_status_shows_what_is_known_while_the_registry_or_kafka_is_away() -> Non
     assert {"Windows of m:", "drift_worker p-0 3"} <= set(lines)
     lines = render_status(Status(models=[status_of("m", [])], lag={}, unavailable={"kafka": "away"}))
     assert lines == ["models:/m@champion is version 1"]
+
+
+def test_status_shows_the_lag_of_the_groups_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLOOP_REGISTRY__MODEL", "flights")
+    monkeypatch.setenv("DRIFTLOOP_DRIFT_WORKER__GROUP", "night_workers")
+    monkeypatch.setenv("DRIFTLOOP_DRIFT_WORKER__PORT", "9001")  # of the same section; the command does not need it
+    monkeypatch.setattr(status_command, "_registered_models", lambda *_, **__: [])
+    monkeypatch.setattr(status_command, "_champion", lambda *_: _Champion(None, None))
+    monkeypatch.setattr(reader, "read_last", lambda *_: [])
+    monkeypatch.setattr(reader, "has_members", lambda *_: True)
+
+    def consumer_lag(_: KafkaSettings, group: str, topics: Collection[str]) -> dict[str, int]:
+        return {f"{topic}-0": len(group) for topic in topics}
+
+    monkeypatch.setattr(reader, "consumer_lag", consumer_lag)
+    status = read_status(load_settings(CliSettings), 10, all_models=False)
+    assert status.lag == {
+        "night_workers": {"predictions-0": 13, "outcomes-0": 13},
+        "trainer-flights": {"retrain-0": 15},
+    }

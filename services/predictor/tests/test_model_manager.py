@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PowerTransformer
 
 from driftloop.errors import RegistryUnavailable
-from driftloop.registry.loading import ModelRejected
+from driftloop.registry.loading import ModelFilesUnreadable, ModelRejected
 from driftloop.registry.model_registry import RegisteredVersion
 from driftloop.telemetry.health import Health
 from predictor.serving import model_manager
@@ -55,6 +55,7 @@ class FakeRegistry:
         self.run_id = "first run"
         self.folder = folder
         self.error: Exception | None = None
+        self.fetch_error: Exception | None = None
         self.fetches = 0
         self.tags: dict[str, str] = {}
 
@@ -79,6 +80,8 @@ class FakeRegistry:
     def fetch(self, version: str, into: Path) -> Path:
         if self.error:
             raise self.error
+        if self.fetch_error:
+            raise self.fetch_error
         self.fetches += 1
         if not (self.folder / version).exists():
             raise ModelRejected("the registry does not have it")
@@ -274,6 +277,35 @@ def test_model_manager_serves_pinned_version_instead_of_alias(
     assert "registry" not in pinned._health.warnings  # what is pinned and serves needs no registry
 
 
+def test_pinned_version_of_a_model_that_was_deleted_and_made_again_is_the_new_one(
+    start: Callable[..., ModelManager], registry: FakeRegistry
+) -> None:
+    registry.add("1", LogisticRegression(C=1.0))
+    manager, restarted = start(pinned_version="1"), start(pinned_version="1")
+    manager.refresh()
+    shutil.rmtree(registry.folder / "1")
+    registry.add("1", LogisticRegression(C=2.0))
+    registry.run_id = "second run"
+    restarted.restore_cached()
+    for each in (restarted, manager):
+        assert each.serving is not None
+        assert each.serving.run_id == "first run"
+        each.refresh()
+        assert (each.serving.run_id, each.serving.loaded.estimator.get_params()["C"]) == ("second run", 2.0)
+
+
+def test_pinned_version_that_was_deleted_keeps_serving_with_a_warning(
+    start: Callable[..., ModelManager], registry: FakeRegistry, health: Health
+) -> None:
+    registry.add("1", LogisticRegression())
+    manager = start(pinned_version="1")
+    manager.refresh()
+    registry.error = ModelFilesUnreadable("there is no version 1")
+    manager.refresh()
+    assert (serving_version(manager), health.unavailable) == ("1", {})
+    assert "there is no version 1" in health.warnings["registry"]
+
+
 def test_model_manager_serves_the_version_of_a_model_that_was_deleted_and_made_again(
     start: Callable[..., ModelManager], registry: FakeRegistry, health: Health
 ) -> None:
@@ -319,6 +351,27 @@ def test_version_of_a_model_that_was_made_again_is_rejected_for_itself(
     registry.run_id = "first run"
     manager.refresh()
     assert manager.rejected is None
+    assert metric("driftloop_predictor_alias_not_served") == 0
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("no space left on device"), RegistryUnavailable("no artifacts")], ids=["disk", "artifacts"]
+)
+def test_version_of_the_alias_that_cannot_be_fetched_is_reported_as_not_served(
+    manager: ModelManager, registry: FakeRegistry, health: Health, error: Exception
+) -> None:
+    for version in ("1", "2"):
+        registry.add(version, LogisticRegression())
+    registry.alias_version = "1"
+    manager.refresh()
+    assert metric("driftloop_predictor_alias_not_served") == 0
+    registry.alias_version, registry.fetch_error = "2", error
+    manager.refresh()
+    assert (serving_version(manager), str(error) in health.warnings["registry"]) == ("1", True)
+    assert metric("driftloop_predictor_alias_not_served") == 1
+    registry.fetch_error = None
+    manager.refresh()
+    assert serving_version(manager) == "2"
     assert metric("driftloop_predictor_alias_not_served") == 0
 
 

@@ -24,7 +24,7 @@ class Worker:
         self.reports: list[str] = []
 
     def positions(self, _: KafkaSettings, group: str, topics: Collection[str]) -> dict[str, GroupPosition]:
-        assert (group, set(topics)) == ("drift_worker", {"predictions", "outcomes"})
+        assert (group, set(topics)) == ("workers_of_flights", {"predictions", "outcomes"})
         return {"predictions-0": GroupPosition(self.committed, self.end - self.committed)}
 
     def work(self, _: float) -> None:
@@ -32,7 +32,7 @@ class Worker:
         self.end += 400
 
     def wait(self, seconds: float) -> ArchiveLag:
-        return wait_for_archive(KafkaSettings(), TopicsSettings(), seconds, self.reports.append)
+        return wait_for_archive(KafkaSettings(), "workers_of_flights", TopicsSettings(), seconds, self.reports.append)
 
 
 @pytest.fixture

@@ -258,6 +258,13 @@ SCENARIOS: dict[str, tuple[list[Event], str]] = {
         ],
         "nothing: 0 of the last 0 windows of version 1",
     ),
+    "a version of the same number, of the model before it was deleted and made again": (
+        [
+            *[*WITH_OUTCOMES, *windows("aaaa"), quality(21, "degraded"), request("by-hand")],
+            *[change("by-hand", "promoted", "1", day=22, trained_through=0), *windows("a", first=23)],
+        ],
+        "nothing: 1 of the last 1 windows of version 1 alarm",
+    ),
     "too few days of outcomes": (
         [*FIRST_VERSION, *windows("aaaa", first=12), quality(13)],
         "insufficient_outcomes: 4 of the last 4 windows of version 1 alarm, most often temp; but a retrain could not "

@@ -45,11 +45,28 @@ def has_alarm(day: int) -> bool:
     return day in (3, 4) or 10 <= day < 30 or day >= 40
 
 
+def published_at(day: int) -> datetime:
+    """Return when a day's events are published: the year is replayed at a day per minute."""
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=day)
+
+
+def promotion(version: str = "1", *, day: int = 0, trained_through: datetime | None = None) -> ModelStateChanged:
+    return ModelStateChanged(
+        time=published_at(day),
+        retrain_id="0",
+        model="m",
+        version=version,
+        state="promoted",
+        explanation="",
+        trained_through=trained_through,
+    )
+
+
 def drift(day: int, version: str) -> DriftVerdict:
     at = datetime(2013, 4, 1, 16, tzinfo=UTC) + timedelta(days=day)
     return DriftVerdict(
         id=f"w{day}/{version}",
-        time=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=day),
+        time=published_at(day),
         window=Window(topic="predictions", partition=0, first_offset=day, last_offset=day),
         model="m",
         version=version,
@@ -66,7 +83,7 @@ def outcomes(day: int, version: str) -> QualityVerdict:
     at = datetime(2013, 4, 1, 16, tzinfo=UTC) + timedelta(days=day)
     return QualityVerdict(
         id=f"q{day}/{version}",
-        time=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=day),
+        time=published_at(day),
         window=Window(topic="outcomes", partition=0, first_offset=day, last_offset=day),
         windows=1,
         model="m",
@@ -86,11 +103,7 @@ def run_days(kills: Iterable[int] = ()) -> Broker:
     process = Process(broker, USE_CASE, POLICY, HOLDOUT_DAYS)
     version, ends_on = "1", dict[str, int]()
     learned = datetime(2013, 3, 31, 16, tzinfo=UTC)
-    broker.topics["models"].append(
-        ModelStateChanged(
-            retrain_id="0", model="m", version="1", state="promoted", explanation="", trained_through=learned
-        )
-    )
+    broker.topics["models"].append(promotion(trained_through=learned))
     for day in range(1, DAYS):
         broker.topics["drift"] += [drift(day, version), outcomes(day - 1, version)]
         process.catch_up()
@@ -105,6 +118,7 @@ def run_days(kills: Iterable[int] = ()) -> Broker:
                 version = str(int(version) + 1) if promoted else version
                 broker.topics["models"].append(
                     ModelStateChanged(
+                        time=published_at(day),
                         retrain_id=retrain.id,
                         model="m",
                         version=version,
@@ -155,9 +169,7 @@ def test_policy_handler_requests_the_first_versions_rows_unless_a_setting_says_o
 ) -> None:
     use_case = replace(USE_CASE, first_version=DataSelection(base_end=date(2013, 4, 1)))
     broker = Broker()
-    broker.topics["models"].append(
-        ModelStateChanged(retrain_id="0", model="m", version="1", state="promoted", explanation="")
-    )
+    broker.topics["models"].append(promotion())
     broker.topics["drift"] = [event for day in range(10, 20) for event in (drift(day, "1"), outcomes(day, "1"))]
     policy = POLICY.model_copy(update={"data": setting})
     policy_handler = PolicyHandler(use_case, policy, HOLDOUT_DAYS, TopicsSettings(), broker)
@@ -182,9 +194,7 @@ def test_policy_handler_commits_events_that_decide_nothing() -> None:
 
 def test_policy_handler_drops_unpublished_decision_on_revoke() -> None:
     broker = Broker()
-    broker.topics["models"].append(
-        ModelStateChanged(retrain_id="0", model="m", version="1", state="promoted", explanation="")
-    )
+    broker.topics["models"].append(promotion())
     broker.topics["drift"] += [*(drift(day, "1") for day in (10, 11)), outcomes(12, "1")]
     policy_handler = PolicyHandler(USE_CASE, POLICY, HOLDOUT_DAYS, TopicsSettings(), broker)
     message = ConsumedMessage("drift", 0, 2, drift(12, "1"), 2)
@@ -201,11 +211,7 @@ def test_policy_handler_warns_once_per_version_about_insufficient_outcomes() -> 
     with capture_logs() as logs:
         for version in ("1", "2"):
             at = datetime(2013, 4, 30, 16, tzinfo=UTC)
-            broker.topics["models"].append(
-                ModelStateChanged(
-                    retrain_id="0", model="m", version=version, state="promoted", explanation="", trained_through=at
-                )
-            )
+            broker.topics["models"].append(promotion(version, trained_through=at))
             process.catch_up()
             for day in range(10, 20):
                 broker.topics["drift"].append(drift(day, version))

@@ -17,7 +17,7 @@ from driftloop.errors import ArchiveUnreadable
 from driftloop.events import ModelStateChanged
 from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.registry.loading import ModelRejected
-from driftloop.registry.model_registry import VersionOrigin
+from driftloop.registry.model_registry import RegisteredVersion, VersionOrigin
 from driftloop.usecase import UseCase
 from tests.support.folder_store import folder_store
 from tests.support.synthetic_usecase import make_use_case
@@ -31,6 +31,7 @@ USE_CASE = make_use_case(numeric_features=("good", "poor"))
 REGRESSION = replace(USE_CASE, classes=None)
 PROBATION = ProbationSettings(days=7, min_days=5)
 REGISTERED = datetime(2026, 1, 2, tzinfo=UTC)
+FAILED = ProbationDecision(status="failed", explanation="", version="2", run_id="run", previous="1")
 
 
 def served(days: int, feature: str, rows: int = 200) -> pd.DataFrame:
@@ -65,11 +66,15 @@ class FakeRegistry:
 
     def __init__(self, previous: str | None, feature: str = "good") -> None:
         self.serving: str | None = "2"
+        self.run_id = "run"
         self._previous, self._feature = previous, feature
         self.loaded: list[str] = []
 
     def champion(self) -> str | None:
         return self.serving
+
+    def identified_champion(self) -> RegisteredVersion | None:
+        return RegisteredVersion(self.serving, self.run_id) if self.serving else None
 
     def changing_alias(self, *, wait: bool) -> AbstractContextManager[None]:
         assert not wait
@@ -191,7 +196,7 @@ def test_probation_check_loads_previous_version_only_with_enough_days(
     registry = FakeRegistry(previous, feature)
     decision = evaluate(trainer_settings(probation_days), registry, None)  # type: ignore[arg-type]  # stand-ins
     assert (decision.status, explanation in decision.explanation) == (status, True), decision.explanation
-    assert (decision.version, decision.previous) == ("2", previous)
+    assert (decision.version, decision.run_id, decision.previous) == ("2", "run", previous)
     assert registry.loaded == loaded
     assert queried == ([] if previous is None or probation_days == 0 else ["2"])
 
@@ -229,7 +234,7 @@ def test_probation_passes_where_privacy_hides_features_from_the_archive() -> Non
 
 def test_probation_rolls_back_failed_version_once() -> None:
     registry = FakeRegistry("1")
-    decision = ProbationDecision(status="failed", explanation="the one before is better", version="2", previous="1")
+    decision = FAILED.model_copy(update={"explanation": "the one before is better"})
     change = apply(registry, decision)  # type: ignore[arg-type]  # a stand-in
     assert change is not None
     assert (change.state, change.version, change.retrain_id) == ("rolled_back", "1", "retrain-2")
@@ -239,11 +244,17 @@ def test_probation_rolls_back_failed_version_once() -> None:
 
 @pytest.mark.parametrize("status", ["pending", "passed"])
 def test_probation_does_not_roll_back_without_failure(status: str) -> None:
-    decision = ProbationDecision.model_validate({"status": status, "explanation": "", "version": "2", "previous": "1"})
+    decision = ProbationDecision.model_validate({**FAILED.model_dump(), "status": status})
     assert apply(FakeRegistry("1"), decision) is None  # type: ignore[arg-type]
 
 
 def test_probation_does_not_roll_back_replaced_version() -> None:
     registry = FakeRegistry("1")
     registry.serving = "3"
-    assert apply(registry, ProbationDecision(status="failed", explanation="", version="2", previous="1")) is None  # type: ignore[arg-type]
+    assert apply(registry, FAILED) is None  # type: ignore[arg-type]
+
+
+def test_probation_does_not_roll_back_a_version_of_the_same_number_of_a_model_that_was_made_again() -> None:
+    registry = FakeRegistry("1")
+    registry.run_id = "another run"
+    assert apply(registry, FAILED) is None  # type: ignore[arg-type]

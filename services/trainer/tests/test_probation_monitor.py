@@ -62,7 +62,7 @@ class MonitorFixture:
     def publish(self, event: Event) -> None:
         self.published.append(event)
 
-    def receive_outcomes(self, version: str, model: str = "m") -> None:
+    def receive_outcomes(self, version: str, model: str = "m", run_id: str | None = "run") -> None:
         time = datetime(2013, 7, 1, tzinfo=UTC)
         self.monitor.on_event(
             QualityVerdict(
@@ -70,6 +70,7 @@ class MonitorFixture:
                 windows=1,
                 model=model,
                 version=version,
+                run_id=run_id,
                 rows=9,
                 unmatched=0,
                 first_prediction_at=time,
@@ -81,7 +82,7 @@ class MonitorFixture:
         self.monitor.poll()
 
     def finish_check(self, status: str) -> None:
-        decision = {"status": status, "explanation": "", "version": "2", "previous": "1"}
+        decision = {"status": status, "explanation": "", "version": "2", "run_id": "run", "previous": "1"}
         payload = ProbationDecision.model_validate(decision).model_dump_json()
         self.jobs[-1].result = JobResult("done", payload)
         self.monitor.poll()
@@ -100,6 +101,15 @@ def test_probation_monitor_checks_at_each_outcome_until_version_has_passed(proba
         probation.finish_check(status)
     probation.receive_outcomes("2")
     assert (len(probation.jobs), probation.published) == (2, [])
+
+
+def test_probation_monitor_checks_a_version_whose_number_has_passed_in_another_run(probation: MonitorFixture) -> None:
+    probation.receive_outcomes("2")
+    probation.finish_check("passed")
+    probation.receive_outcomes("2", run_id=None)  # predictions that do not say their run
+    assert len(probation.jobs) == 1
+    probation.receive_outcomes("2", run_id="run of a model that was made again")
+    assert len(probation.jobs) == 2
 
 
 def test_probation_monitor_publishes_rollback_of_failed_version(probation: MonitorFixture) -> None:

@@ -1,14 +1,19 @@
 """The queue of retrains: in order, one training at a time, one final state each, also after kills."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
+from driftloop import settings
 from driftloop.errors import RegistryRefused, RegistryUnavailable
 from driftloop.events import DataSelection, Event, ModelStateChanged, RetrainRequested
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.message_handler import Commit, RetryLater
+from driftloop.registry.model_registry import TAG_COMPARED_WITH, TAG_RETRAIN_ID, ModelRegistry
+from driftloop.registry.rollback import roll_back
 from trainer import metrics
 from trainer.retrain.queue import MAX_ATTEMPTS, RetrainQueue
 from trainer.retrain.subprocess_job import JobResult, Progress
@@ -58,7 +63,7 @@ class FakeRegistry:
         if self.refusal:
             raise RegistryRefused(self.refusal)
 
-    def promote(self, version: str) -> None:
+    def promote_challenger(self, version: str) -> None:
         if self.unavailable:
             raise RegistryUnavailable("unavailable")
         self._require_permission()
@@ -281,3 +286,87 @@ def test_refusal_of_the_registry_ends_the_retrain_with_its_words(retrains: Queue
     (final,) = retrains.poll()
     assert states([final]) == [("b", "failed")]
     assert "403: no permission" in final.events[0].explanation  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    before = mlflow.get_tracking_uri()
+    yield f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    mlflow.set_tracking_uri(before)
+    mlflow.set_registry_uri(None)
+
+
+@pytest.fixture
+def mlflow_registry(mlflow_uri: str, tmp_path: Path) -> ModelRegistry:
+    """A registry in which version 1 is in service, and the gate has compared version 2, of retrain a, with it."""
+    registry = ModelRegistry(settings.RegistrySettings(uri=mlflow_uri, model=tmp_path.name))
+    registry.client.create_registered_model(registry.model)
+    run = registry.client.create_run(mlflow.set_experiment(MODEL).experiment_id).info.run_id
+    for tags in ({}, {TAG_RETRAIN_ID: "a", TAG_COMPARED_WITH: "1"}, {}):
+        registry.client.create_model_version(registry.model, str(tmp_path), run, tags=tags)
+    registry.promote("1")
+    registry.record_result("2", state_of("a", "promoted", "2"))
+    return registry
+
+
+@pytest.fixture
+def registered(retrains: QueueFixture, mlflow_registry: ModelRegistry) -> QueueFixture:
+    """A queue with that registry."""
+    retrains.registry = mlflow_registry  # type: ignore[assignment]
+    retrains.restart()
+    return retrains
+
+
+def roll_back_by_operator(registry: ModelRegistry) -> None:
+    roll_back(registry, "it is wrong at night")
+
+
+def move_alias_in_mlflow(registry: ModelRegistry) -> None:
+    """Move the alias by hand, which notes nothing on the versions."""
+    registry.client.set_registered_model_alias(registry.model, registry.alias, "1")
+
+
+def promote_another(registry: ModelRegistry) -> None:
+    registry.promote("3")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("change_alias", [roll_back_by_operator, move_alias_in_mlflow, promote_another])
+def test_redelivered_retrain_does_not_move_the_alias_again(
+    registered: QueueFixture, mlflow_registry: ModelRegistry, change_alias: Callable[[ModelRegistry], None]
+) -> None:
+    (lost,) = registered.deliver(request("a"))  # its transaction is not committed
+    assert (states([lost]), mlflow_registry.champion()) == ([("a", "promoted")], "2")
+    change_alias(mlflow_registry)
+    champion, rollbacks = mlflow_registry.champion(), mlflow_registry.recorded_rollbacks()
+    registered.restart()
+    assert states(registered.deliver(request("a"))) == [("a", "promoted")]
+    assert (mlflow_registry.champion(), mlflow_registry.recorded_rollbacks()) == (champion, rollbacks)
+
+
+@pytest.mark.integration
+def test_retrain_fails_if_another_champion_is_in_service_than_it_was_compared_with(
+    registered: QueueFixture, mlflow_registry: ModelRegistry
+) -> None:
+    promote_another(mlflow_registry)
+    for _ in range(2):  # the second time the event is delivered again
+        registered.restart()
+        (final,) = registered.deliver(request("a"))
+        assert (states([final]), mlflow_registry.champion()) == ([("a", "failed")], "3")
+        assert final.events[0].explanation == (  # type: ignore[attr-defined]
+            "not promoted: version 2 was compared with version 1, and version 3 is in service by now: "
+            "request the retrain again"
+        )
+        mlflow_registry.promote("1")  # a retrain that has failed is not promoted later
+        mlflow_registry.promote("3")
+    description = mlflow_registry.client.get_model_version(mlflow_registry.model, "2").description
+    assert description.startswith("failed: not promoted: ")
+
+
+@pytest.mark.integration
+def test_retrain_that_was_killed_while_the_alias_moved_finishes_its_promotion(
+    registered: QueueFixture, mlflow_registry: ModelRegistry
+) -> None:
+    mlflow_registry.client.set_registered_model_alias(mlflow_registry.model, mlflow_registry.alias, "2")
+    assert states(registered.deliver(request("a"))) == [("a", "promoted")]
+    assert mlflow_registry.champion() == "2"

@@ -35,6 +35,12 @@ def test_trainer_settings_reject_distance_that_does_not_fit_its_column(
     assert message in str(error.value)
 
 
+def test_trainer_settings_have_the_drift_workers_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLOOP_DRIFT_WORKER__GROUP", "night_workers")
+    monkeypatch.setenv("DRIFTLOOP_DRIFT_WORKER__PORT", "9001")  # of the same section; the trainer does not need it
+    assert load_settings(TrainerSettings).drift_worker.group == "night_workers"
+
+
 def test_trainer_settings_reject_model_of_another_use_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRIFTLOOP_REGISTRY__MODEL", "bikes")
     with pytest.raises(InvalidSettings) as error:

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from driftloop.archive.settings import ArchiveSettings
+from driftloop.archive.settings import ArchiveSettings, DriftWorkerGroupSection
 from driftloop.drift.comparable_columns import COLUMN_TYPES
 from driftloop.drift.distances import DISTANCES, DistanceName
 from driftloop.drift.settings import WindowSettings
@@ -95,6 +95,7 @@ class TrainerSettings(Settings):
     registry: RegistrySettings
     storage: StorageSettings = StorageSettings()
     archive: ArchiveSettings = ArchiveSettings()
+    drift_worker: DriftWorkerGroupSection = DriftWorkerGroupSection()
     window: WindowSettings = WindowSettings()
     privacy: SourcePrivacySettings = SourcePrivacySettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

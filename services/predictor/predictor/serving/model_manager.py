@@ -13,7 +13,7 @@ from typing import Literal
 import structlog
 from threadpoolctl import threadpool_limits
 
-from driftloop.errors import DependencyUnavailable, InvalidInput, RegistryRefused
+from driftloop.errors import DependencyUnavailable, InvalidInput, RegistryRefused, RegistryUnavailable
 from driftloop.events import now
 from driftloop.privacy import NO_PRIVACY, Privacy
 from driftloop.registry.loading import ModelFilesUnreadable, ModelRejected, load_model
@@ -108,7 +108,7 @@ class ModelManager:
                 self._replace_failing_version()
                 self._sync_with_alias()
             except Exception as error:  # see above
-                expected = isinstance(error, DependencyUnavailable | RegistryRefused | OSError)
+                expected = isinstance(error, DependencyUnavailable | RegistryRefused | ModelRejected | OSError)
                 reason = f"{error}" if expected else f"{type(error).__name__}: {error}"
                 log.warning("model.registry_unavailable", error=reason, exc_info=not expected)
                 reason = f"the registry is unavailable: {reason}"
@@ -126,13 +126,14 @@ class ModelManager:
             self._health.clear_warning("registry")
             self.source = "nothing"
             return
+        self._report_served(version)  # before a swap, which may fail or take long
         if self.serving is not None and version == self.serving.identity:
             self._set_rejected(None)
         elif self._is_due(version):
             traceparent = self._registry.traceparent(version.number) if tracing.is_enabled() else None
             with tracing.span("swap", parents=[traceparent], version=version.number):
                 self._swap(version)
-        metrics.ALIAS_NOT_SERVED.set(self.serving is not None and version != self.serving.identity)
+        self._report_served(version)
         if self.serving is not None:
             self._privacy_record.check(self.serving.identity)
         self._health.clear_warning("registry")
@@ -143,9 +144,15 @@ class ModelManager:
         pinned = self._settings.pinned_version
         if pinned is None:
             return self._registry.identified_champion()
-        if self.serving is not None and self.serving.version == pinned:
+        try:
+            return self._registry.identified(pinned)
+        except RegistryUnavailable:
+            if self.serving is None or self.serving.version != pinned:
+                raise
             return self.serving.identity
-        return self._registry.identified(pinned)
+
+    def _report_served(self, version: RegisteredVersion) -> None:
+        metrics.ALIAS_NOT_SERVED.set(self.serving is not None and version != self.serving.identity)
 
     def _report_alias(self, version: str | None) -> None:
         """Warn if the alias, the version that it named or the whole model has been deleted."""

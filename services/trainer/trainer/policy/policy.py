@@ -110,9 +110,10 @@ def _reasons(
     """Return the reasons for a retrain of the version in service, and an explanation, also without a reason."""
     windows = sorted(history.windows.get(version, {}).values())
     quality = history.latest_quality.get(version)
-    if serving.state == "rolled_back":  # verdicts from before its replacement are no reason any more
-        windows = [window for window in windows if window.judged_at > serving.time]
-        quality = quality if quality is not None and quality.time > serving.time else None
+    # Verdicts from before it came into service are no reason any more: they are from before its replacement, or of
+    # another version of its number, from before the model was deleted and made again.
+    windows = [window for window in windows if window.judged_at > serving.time]
+    quality = quality if quality is not None and quality.time > serving.time else None
     recent = windows[-settings.lookback_windows :]
     alarms = [window for window in recent if window.alarm]
     count = f"{len(alarms)} of the last {len(recent)} windows of version {version} alarm"

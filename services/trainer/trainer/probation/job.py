@@ -77,8 +77,9 @@ def evaluate(settings: TrainerSettings, registry: ModelRegistry, store: ObjectSt
         StorageUnavailable: The store does not answer.
     """
     use_case, probation = settings.use_case, settings.probation
-    version, previous = registry.champion(), registry.previous()
-    versions = {"version": version, "previous": previous}
+    version, run_id = registry.identified_champion() or (None, None)
+    previous = registry.previous()
+    versions = {"version": version, "run_id": run_id, "previous": previous}
     if probation.days == 0:
         return ProbationDecision(
             status="passed", explanation="there is no probation (DRIFTLOOP_PROBATION__DAYS)", **versions
@@ -117,7 +118,7 @@ def labelled_rows_of(settings: TrainerSettings, store: ObjectStore, version: str
 
 def apply(registry: ModelRegistry, decision: ProbationDecision) -> ModelStateChanged | None:
     """Roll back if probation has failed and the version is still in service; return the event to publish."""
-    if decision.status != "failed" or registry.champion() != decision.version:
+    if decision.status != "failed" or registry.identified_champion() != (decision.version, decision.run_id):
         return None
     return roll_back(registry, f"probation: {decision.explanation}", decision.previous)
 

@@ -20,6 +20,8 @@ class ProbationDecision(BaseModel, frozen=True):
     """``pending``: more outcomes are needed. ``passed``: it stays. ``failed``: it has to be rolled back."""
     explanation: str
     version: str | None = None
+    run_id: str | None = None
+    """The run that logged the version."""
     previous: str | None = None
 
 

@@ -45,12 +45,14 @@ class ProbationMonitor:
         self._startup_check_done = False
         self._next_startup_check = float("-inf")
         self._due_version: str | None = None
-        self._settled: set[str] = set()
+        self._settled: set[tuple[str, str | None]] = set()
         self._job: SubprocessJob | None = None
 
     def on_event(self, event: Event | None) -> None:
         """Note that outcomes of a version have arrived."""
-        if isinstance(event, QualityVerdict) and event.model == self._model and event.version not in self._settled:
+        if not isinstance(event, QualityVerdict) or event.model != self._model:
+            return
+        if (event.version, event.run_id) not in self._settled:
             self._due_version = event.version
 
     def poll(self) -> None:
@@ -76,7 +78,8 @@ class ProbationMonitor:
             explanation=decision.explanation,
         )
         if decision.status == "passed" and decision.version is not None:
-            self._settled.add(decision.version)
+            # The second is for events that do not have the run.
+            self._settled |= {(decision.version, decision.run_id), (decision.version, None)}
         try:
             state = self._probation.apply(decision)
             if state is not None:

@@ -11,7 +11,6 @@ from driftloop.errors import BrokerUnavailable
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings, TopicsSettings
 
-ARCHIVING_GROUP = "drift_worker"  # the consumer group that commits what it has archived
 POLL_SECONDS = 1
 MARKER_OFFSETS = 1  # a partition that is written in transactions ends with an offset that is no event
 
@@ -48,12 +47,13 @@ def describe_expired(archive: ArchiveSettings, selected_since: date | None, at: 
 
 
 def wait_for_archive(
-    kafka: KafkaSettings, topics: TopicsSettings, wait_seconds: float, report: Callable[[str], None]
+    kafka: KafkaSettings, group: str, topics: TopicsSettings, wait_seconds: float, report: Callable[[str], None]
 ) -> ArchiveLag:
     """Wait until everything that is published now is archived, but not for longer than ``wait_seconds``.
 
     Args:
         kafka: How to reach the broker.
+        group: The consumer group of the drift workers.
         topics: The names of the topics.
         wait_seconds: 0 to look only.
         report: Called once, with what is being waited for.
@@ -61,7 +61,7 @@ def wait_for_archive(
     archived = (topics.predictions, topics.outcomes)
     deadline = time.monotonic() + wait_seconds
     try:
-        positions = reader.group_positions(kafka, ARCHIVING_GROUP, archived)
+        positions = reader.group_positions(kafka, group, archived)
         ends = {partition: position.committed + position.lag for partition, position in positions.items()}
         is_reported = False
         while True:
@@ -76,6 +76,6 @@ def wait_for_archive(
                 )
                 is_reported = True
             time.sleep(POLL_SECONDS)
-            positions = reader.group_positions(kafka, ARCHIVING_GROUP, archived)
+            positions = reader.group_positions(kafka, group, archived)
     except BrokerUnavailable:
         return ArchiveLag(None)

@@ -139,7 +139,11 @@ def run_retrain(
 
         lag = (
             wait_for_archive(
-                settings.kafka, settings.topics, settings.data.archive_wait_seconds, partial(report_phase, "data")
+                settings.kafka,
+                settings.drift_worker.group,
+                settings.topics,
+                settings.data.archive_wait_seconds,
+                partial(report_phase, "data"),
             )
             if retrain.data.archive
             else ArchiveLag(0)
@@ -226,7 +230,7 @@ def run_retrain(
     report_phase("registration", "registers it with its reference")
     decision = _decide(settings, evaluation, predictions, smoke_test_result)
     decision.challenger.update(training_rows=float(challenger.labelled), dataset_rows=float(dataset.counts.labelled))
-    version = register(retrain, registry, store, logged, decision, reference, evaluation)
+    version = register(retrain, registry, store, logged, champion, decision, reference, evaluation)
     decision = decision._replace(explanation=decision.explanation + archive_note)
     return record_result(registry, retrain, version, decision, challenger.rows[use_case.timestamp].max(), dataset_md5)
 

@@ -9,11 +9,11 @@ from typing import Protocol
 
 import structlog
 
-from driftloop.errors import BrokerUnavailable, RegistryRefused, RegistryUnavailable
+from driftloop.errors import BrokerUnavailable, RegistryRefused, RegistryUnavailable, Rejected
 from driftloop.events import ModelStateChanged, RetrainRequested
 from driftloop.kafka.consumed_message import ConsumedMessage
 from driftloop.kafka.message_handler import Commit, RetryLater
-from driftloop.registry.model_registry import ModelRegistry
+from driftloop.registry.model_registry import AliasChanging, ModelRegistry
 from driftloop.telemetry import tracing
 from trainer import metrics
 from trainer.event_publisher import EventPublisher
@@ -219,11 +219,11 @@ class RetrainQueue:
         """
         if state.state == "promoted" and state.version is not None:
             try:
-                self._registry.promote(state.version)
+                state = self._promote(state, state.version)
             except RegistryUnavailable as error:
                 raise RetryLater(f"the registry is unavailable: {error}") from error
             except RegistryRefused as error:
-                state = state.model_copy(update={"state": "failed", "explanation": f"not promoted: {error}"})
+                state = _not_promoted(state, error)
         states = []
         for message in messages:
             retrain = message.event
@@ -243,6 +243,15 @@ class RetrainQueue:
             explanation=state.explanation,
         )
         return _commit(messages, states)
+
+    def _promote(self, state: ModelStateChanged, version: str) -> ModelStateChanged:
+        """Move the alias; return the state, or the one that the retrain has if its version may not be promoted."""
+        try:
+            self._registry.promote_challenger(version)
+        except AliasChanging as error:
+            state = _not_promoted(state, error)
+            self._registry.record_result(version, state)  # final, also if the event is delivered again
+        return state
 
     def _recorded_result(self, retrain: RetrainRequested) -> ModelStateChanged | None:
         """Return the result of a retrain whose process died before it published the final state.
@@ -293,6 +302,10 @@ def _commit(messages: Sequence[ConsumedMessage], states: Sequence[ModelStateChan
 def _state(retrain: RetrainRequested, state: str, explanation: str) -> ModelStateChanged:
     origin = {"retrain_id": retrain.id, "model": retrain.model, "traceparent": retrain.traceparent}
     return ModelStateChanged.model_validate({**origin, "state": state, "version": None, "explanation": explanation})
+
+
+def _not_promoted(state: ModelStateChanged, error: Rejected) -> ModelStateChanged:
+    return state.model_copy(update={"state": "failed", "explanation": f"not promoted: {error}"})
 
 
 def _copy_for(state: ModelStateChanged, retrain: RetrainRequested, explanation: str) -> ModelStateChanged:

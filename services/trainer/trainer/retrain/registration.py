@@ -6,7 +6,7 @@ import pandas as pd
 from driftloop.drift.profile_summary import profile_tags
 from driftloop.evaluation.gate import Decision
 from driftloop.events import Evaluation, ModelStateChanged, RetrainRequested
-from driftloop.registry.model_registry import ModelRegistry
+from driftloop.registry.model_registry import TAG_COMPARED_WITH, ModelRegistry
 from driftloop.registry.recorded_privacy import privacy_tags
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference, save_gate_evaluation, save_reference
@@ -19,11 +19,15 @@ def register(
     registry: ModelRegistry,
     store: ObjectStore,
     logged: LoggedModel,
+    champion: str | None,
     decision: Decision,
     reference: Reference,
     evaluation: Evaluation | None,
 ) -> str:
-    """Create the version with its metrics, reference and gate evaluation; return the version."""
+    """Create the version with its metrics, reference and gate evaluation; return the version.
+
+    The version names the champion that the decision compared it with: it may not replace another one.
+    """
     model = registry.model
     metrics = {
         f"{role}_{metric}": value
@@ -34,6 +38,8 @@ def register(
     profile = reference.profile
     tags = {**profile_tags(profile), **privacy_tags(profile.privacy)}
     about = {"reason": retrain.reason, "requested_by": retrain.requested_by, **tags}
+    if champion is not None:
+        about[TAG_COMPARED_WITH] = champion
     version = registry.create_version(logged.uri, retrain.id, about)
     # Before the alias moves, so before any event names the version.
     save_reference(store, model, version, reference, logged.run_id)
