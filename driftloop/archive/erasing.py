@@ -123,7 +123,7 @@ def erased_mask(
     """Return which archived rows of a window are erased.
 
     Rows of a topic that was made again have the same offsets. They are of a later day than the erasure, or have ids
-    that were made after it.
+    that were made after it, and after those of all erased rows: the clock of who made them may be ahead.
 
     Args:
         table: Ids, offsets and row numbers.
@@ -139,7 +139,7 @@ def erased_mask(
         for part in erasure.in_window(window):
             for index in np.flatnonzero(part.mask(*positions) & ~found):
                 made_at = event_id_time(table[ID_COLUMN][int(index)].as_py() or "")
-                found[index] = made_at is None or made_at <= erasure.latest_message
+                found[index] = made_at is None or made_at <= erasure.latest_id
     return found
 
 

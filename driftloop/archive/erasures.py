@@ -195,6 +195,8 @@ class Erasure(FrozenModel):
     """The dataset versions that have copies."""
     references: list[ReferenceWithErasedRows] = Field(default_factory=list)
     """The references that had, or may have, copies."""
+    latest_id_at: EventTime | None = None
+    """The latest time in an id of an erased row, by the clock of who made it; null if none has one."""
 
     @property
     def path(self) -> str:
@@ -206,6 +208,11 @@ class Erasure(FrozenModel):
     def latest_message(self) -> datetime:
         """The latest time by the broker's clock that a message can have which was erased."""
         return self.begun_at + MAX_CLOCK_SKEW
+
+    @property
+    def latest_id(self) -> datetime:
+        """The latest time in an id that a row can have which was erased."""
+        return self.latest_message if self.latest_id_at is None else max(self.latest_message, self.latest_id_at)
 
     def in_window(self, window: Window) -> list[ErasedPartition]:
         """Return what was erased between a window's offsets, as parts of the erasure that may have more."""

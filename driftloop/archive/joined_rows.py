@@ -262,16 +262,28 @@ def _have_keys(connection: Connection, model: str | None) -> bool:
     return count > 0
 
 
+def result_types(archived: Mapping[str, str]) -> dict[str, str]:
+    """Return the type of each column of predictions in the result: the archive's own, then the features by name.
+
+    Args:
+        archived: The types of the archived columns.
+    """
+    own = OWN_TYPES | {PREDICTION_COLUMN: _prediction_type(archived.get(PREDICTION_COLUMN, NULL))}
+    return own | {name: _feature_type(archived[name]) for name in sorted(archived.keys() - own.keys())}
+
+
 def _fields(types: Mapping[str, str]) -> dict[str, str]:
     """Return SQL for each column that there is, in order: the archive's own, features by name, those of outcomes.
 
     Args:
         types: The types of the archived columns of predictions.
     """
-    own = OWN_TYPES | {PREDICTION_COLUMN: _prediction_type(types.get(PREDICTION_COLUMN, NULL))}
-    fields = {name: _own_field(name, types, kind) for name, kind in own.items()}
-    for name in sorted(types.keys() - own.keys()):
-        fields[_result_name(name)] = _feature_field(name, types[name])
+    fields = {}
+    for name, kind in result_types(types).items():
+        if name in OWN_TYPES:
+            fields[name] = _own_field(name, types, kind)
+        else:
+            fields[_result_name(name)] = _feature_field(name, types[name], kind)
     label = {"outcome_time": "known_at"}
     return fields | {name: f"o.{label.get(name, name)}" for name in OUTCOME_TYPES}
 
@@ -285,8 +297,11 @@ def _prediction_type(archived: str) -> str:
     return "DOUBLE" if archived in NUMBERS | {NULL} else "VARCHAR"
 
 
-def _feature_field(name: str, archived: str) -> str:
-    wanted = "BIGINT" if archived in INTEGERS else "DOUBLE" if archived in FLOATS else archived
+def _feature_type(archived: str) -> str:
+    return "BIGINT" if archived in INTEGERS else "DOUBLE" if archived in FLOATS else archived
+
+
+def _feature_field(name: str, archived: str, wanted: str) -> str:
     value = f"p.{quote_identifier(name)}"
     return value if archived == wanted else f"{value}::{wanted}"
 

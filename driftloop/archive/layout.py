@@ -73,6 +73,14 @@ def merged_path(window: Window, day: date) -> str:
     return f"{MERGED}/{window.topic}/{DAY_PREFIX}{day.isoformat()}/{window.name}.parquet"
 
 
+def local_name(file: ArchivedFile) -> str:
+    """Return the name that a copy of a file has in a folder with copies of all of its topic's files.
+
+    Files of different days have one window if the topic was deleted and made again.
+    """
+    return file.path.replace("/", "_")
+
+
 def list_slices(store: ObjectStore, topic: str, partition: int | None = None) -> list[ArchivedFile]:
     """List the slices of a topic, or of one of its partitions, that have files of their own, in order of offsets."""
     prefix = f"{SLICES}/{topic}/" + ("" if partition is None else f"{topic}-{partition}-")

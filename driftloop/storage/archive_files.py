@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from driftloop.archive.layout import ArchivedFile, files_since, list_files
+from driftloop.archive.layout import ArchivedFile, files_since, list_files, local_name
 from driftloop.errors import ArchiveUnreadable
 from driftloop.settings import TopicsSettings
 from driftloop.storage.object_store import ObjectStore
@@ -118,11 +118,11 @@ class ArchiveDownload:
     def _fetch(self, topic: str, listed: Sequence[ArchivedFile], since: datetime | None) -> list[Path]:
         folder = self._folder / topic
         folder.mkdir(parents=True, exist_ok=True)
-        wanted = {PurePosixPath(file.path).name: file for file in files_since(listed, since)}
-        missing = [file.path for name, file in wanted.items() if not _is_same(folder / name, file)]
+        wanted = {local_name(file): file for file in files_since(listed, since)}
+        missing = [file for name, file in wanted.items() if not _is_same(folder / name, file)]
         with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
-            list(pool.map(lambda path: _download(self._store, path, folder), missing))
-        for stale in {file.name for file in folder.iterdir()} - {PurePosixPath(file.path).name for file in listed}:
+            list(pool.map(lambda file: _download(self._store, file, folder), missing))
+        for stale in {file.name for file in folder.iterdir()} - set(map(local_name, listed)):
             (folder / stale).unlink(missing_ok=True)
         return [folder / name for name, file in wanted.items() if _has_rows(folder / name, self._store.url(file.path))]
 
@@ -132,13 +132,13 @@ def _is_same(local: Path, file: ArchivedFile) -> bool:
     return local.exists() and local.stat().st_size == file.size
 
 
-def _download(store: ObjectStore, path: str, folder: Path) -> None:
+def _download(store: ObjectStore, file: ArchivedFile, folder: Path) -> None:
     """Download a file. Raises :class:`FileNotFoundError` with its path if it is gone."""
     try:
-        content = store.read(path)
+        content = store.read(file.path)
     except FileNotFoundError:
-        raise FileNotFoundError(path) from None
-    name = PurePosixPath(path).name
+        raise FileNotFoundError(file.path) from None
+    name = local_name(file)
     unfinished = folder / f"{name}.unfinished"
     unfinished.write_bytes(content)
     unfinished.replace(folder / name)

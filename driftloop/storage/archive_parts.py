@@ -6,23 +6,18 @@ that is fetched; else all of it with one request, which takes less time than man
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import structlog
 
-from driftloop.archive.layout import ArchivedFile, files_since, list_files
-from driftloop.errors import ArchiveUnreadable
+from driftloop.archive.layout import ArchivedFile, local_name
+from driftloop.archive.listed_reads import read_listed
 from driftloop.events import MODEL_COLUMN, TIME_COLUMN
-from driftloop.storage.archive_files import MAX_ATTEMPTS, MAX_PARALLEL_DOWNLOADS
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.parquet_files import name_unreadable
-
-log = structlog.get_logger(__name__)
 
 FOOTER_BYTES = 2**16  # of a file's end, which have the footer of all but the widest files
 TRAILER_BYTES = 8  # after the footer: its length, and the format's name
@@ -75,18 +70,7 @@ def fetch_part(store: ObjectStore, topic: str, folder: Path, part: Part) -> Fetc
         StorageUnavailable: if the store does not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fetched: dict[str, _Fetched] = {}
-    for _ in range(MAX_ATTEMPTS):
-        files = files_since(list_files(store, topic), part.since)
-        missing = [file for file in files if file.path not in fetched]
-        with ThreadPoolExecutor(MAX_PARALLEL_DOWNLOADS) as pool:
-            found = pool.map(lambda file: _fetch(store, file, part, folder), missing)
-            fetched |= {file.path: each for file, each in zip(missing, found, strict=True) if each is not None}
-        if all(file.path in fetched for file in files):
-            break
-    else:
-        raise ArchiveUnreadable(f"files of {topic} were deleted while they were read, {MAX_ATTEMPTS} times: try again")
-    chosen = [fetched[file.path] for file in files]
+    chosen = read_listed(store, topic, part.since, lambda file: _fetch(store, file, part, folder)).results
     columns = dict.fromkeys(name for each in chosen if each.path is not None for name in each.columns)
     others = dict.fromkeys(name for each in chosen if each.path is None for name in each.columns)
     return FetchedPart(
@@ -96,16 +80,7 @@ def fetch_part(store: ObjectStore, topic: str, folder: Path, part: Part) -> Fetc
     )
 
 
-def _fetch(store: ObjectStore, file: ArchivedFile, part: Part, folder: Path) -> _Fetched | None:
-    """Fetch what is needed of a file; return ``None`` if it was merged, or deleted as an orphan, since the listing."""
-    try:
-        return _fetch_needed(store, file, part, folder)
-    except FileNotFoundError:
-        log.info("archive.file_disappeared", file=file.path)
-        return None
-
-
-def _fetch_needed(store: ObjectStore, file: ArchivedFile, part: Part, folder: Path) -> _Fetched:
+def _fetch(store: ObjectStore, file: ArchivedFile, part: Part, folder: Path) -> _Fetched:
     is_late = part.until is not None and file.begin >= part.until
     # A row of a late file may have waited for the broker, but probably none has: its footer tells.
     tail = file.size if file.size <= SMALL_BYTES and not is_late else min(FOOTER_BYTES, file.size)
@@ -118,7 +93,7 @@ def _fetch_needed(store: ObjectStore, file: ArchivedFile, part: Part, folder: Pa
     groups = _matching_groups(metadata, part)
     if not groups:
         return _Fetched(None, names)
-    path = folder / PurePosixPath(file.path).name
+    path = folder / local_name(file)
     wanted = None if part.columns is None else {name.casefold() for name in part.columns}
     columns = [name for name in names if wanted is None or name.casefold() in wanted]
     ranges = _merge_ranges(_chunk_ranges(metadata, groups, columns))

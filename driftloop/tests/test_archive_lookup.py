@@ -7,10 +7,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from driftloop.archive.layout import ArchivedFile, merged_path, slice_path
-from driftloop.archive.lookup import MAX_FILES, SMALL_BYTES, FoundRows, candidates, find_rows
+from driftloop.archive import lookup
+from driftloop.archive.layout import ArchivedFile, list_files, merged_path, slice_path
+from driftloop.archive.lookup import MAX_FILES, SMALL_BYTES, FoundRows, candidates, find_rows, read_matching
 from driftloop.events import Window, new_event_id
 from driftloop.storage.object_store import ObjectStore
 
@@ -89,6 +92,26 @@ def test_event_is_found_wherever_it_is(store: ObjectStore, at: datetime | None, 
     assert found is not None
     assert (found.file.path, found.rows["_id"].tolist()) == (path[place], [wanted])
     assert find_rows(store, TOPIC, new_event_id(), at) is None
+
+
+@pytest.mark.parametrize("small_bytes", [0, SMALL_BYTES], ids=["a large file", "a small file"])
+def test_rows_are_found_by_any_of_some_columns(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, small_bytes: int
+) -> None:
+    """Of each file only the row groups that may have a row are read, also if a column has no type."""
+    monkeypatch.setattr(lookup, "SMALL_BYTES", small_bytes)
+    rows = pd.DataFrame({"_id": ["a", "b", "c", None], "_key": [None, None, "k", "l"], "empty": None, "x": range(4)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pandas(rows), sink, row_group_size=1)
+    store.write(slice_path(window(0, 3)), sink.getvalue().to_pybytes())
+    (file,) = list_files(store, TOPIC)
+
+    def found(**values: list[str]) -> list[int]:
+        return list(read_matching(store, file, values, ["x", *values])["x"])
+
+    assert found(_id=["b"], _key=["k", "z"], empty=["b"]) == [1, 2]
+    assert found(_key=["l"]) == [3]
+    assert found(_id=["d"]) == []
 
 
 def test_event_of_a_slice_that_is_merged_during_the_search_is_found(

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from driftloop import archive
-from driftloop.archive.layout import merged_path
+from driftloop.archive.layout import list_slices, merged_path
+from driftloop.archive.merging import MergeLimits, merge_slices
 from driftloop.errors import ArchiveUnreadable, InvalidInput
 from driftloop.events import Window
 from driftloop.settings import InvalidSettings
@@ -241,6 +242,25 @@ def test_columns_that_differ_between_files_come_as_one_schema(made: MadeArchive,
     table = archive.read()
     assert {name: (str(table[name].type), table[name].to_pylist()) for name in UNITED} == UNITED
     assert table.column_names == [*OWN_COLUMNS, *sorted(UNITED), *OUTCOME_COLUMNS]
+
+
+def test_column_without_values_in_a_merged_file_has_the_type_of_other_files(made: MadeArchive) -> None:
+    """A merge writes it without a type, as it was in the slices."""
+    empty = dict.fromkeys(("when", "flag", "number", "text", "nothing"))
+    full = {"when": at(9), "flag": True, "number": 2, "text": "a", "nothing": None}
+    for day in (0, 1):
+        made.predictions(prediction(day, **empty))
+    slices = list_slices(made.store, "predictions")
+    (merged,) = merge_slices(made.store, slices, None, MergeLimits(slices=2))
+    assert merged.slices.files == slices
+    made.predictions(prediction(2, **full))
+    made.predictions(prediction(3, **empty))
+    table = archive.read()
+    kinds = {"when": "timestamp[us, tz=UTC]", "flag": "bool", "number": "int64", "text": "string", "nothing": "null"}
+    assert {name: str(table[name].type) for name in full} == kinds
+    assert {name: table[name].to_pylist() for name in full} == {
+        name: [None, None, value, None] for name, value in full.items()
+    }
 
 
 def test_own_columns_have_their_types_whatever_the_files_have(made: MadeArchive) -> None:

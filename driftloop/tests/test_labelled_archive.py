@@ -434,7 +434,7 @@ def test_archive_folder_gets_a_damaged_file_again(archive: ArchiveBuilder, tmp_p
     archive.add_outcomes(outcome(1, 1, known=2))
     with archive.open(folder=tmp_path) as labelled:
         assert len(labelled.read()) == 1
-    (local,) = tmp_path.rglob("predictions-*.parquet")
+    (local,) = tmp_path.rglob("slices_predictions-*.parquet")
     damage(folder_store(tmp_path), str(local.relative_to(tmp_path)))
     with pytest.raises(ArchiveUnreadable, match=local.name), archive.open(folder=tmp_path) as labelled:
         labelled.read()

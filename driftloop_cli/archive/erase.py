@@ -28,7 +28,8 @@ from driftloop.archive.erasures import (
     ErasureRequest,
     Tombstones,
 )
-from driftloop.archive.layout import list_files
+from driftloop.archive.layout import ArchivedFile
+from driftloop.archive.listed_reads import read_listed
 from driftloop.errors import StorageUnavailable
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, now
 from driftloop.kafka.topics import dead_letter_topic, keeping_times
@@ -38,8 +39,9 @@ from driftloop_cli.archive.erase_search import (
     FoundRows,
     Selection,
     TopicSearch,
-    archived_ends,
+    archived_bounds,
     earliest_time,
+    latest_time,
     search_archive,
 )
 from driftloop_cli.archive.erase_selection import (
@@ -53,7 +55,7 @@ from driftloop_cli.archive.erase_selection import (
 from driftloop_cli.settings import StorageCliSettings
 
 MIN_RESPECTED = timedelta(days=1)  # however short the retention is: a worker may have been frozen with old rows
-MAX_PASSES = 20  # over the archive's files; a second one finds what was merged during the first one
+MAX_PASSES = 20  # over files and references; a second one finds what was written during the first one
 
 Report = Callable[[str], None]
 """Gets what is being done."""
@@ -196,6 +198,9 @@ class Eraser:
             reports=erase_copies.find_reports(self._store, partitions),
             datasets=datasets,
             references=references,
+            latest_id_at=latest_time(
+                name for rows in (*predictions.rows, *outcomes.rows) for name in _texts(rows, ID_COLUMN)
+            ),
         )
 
     def erase(self, erasure: Erasure) -> Erasure:
@@ -203,6 +208,7 @@ class Eraser:
 
         Raises:
             StorageUnavailable: The store does not answer; any later run goes on.
+            Rejected: A reference was replaced since rows of it were found.
         """
         erasures.save(self._store, erasure)
         partitions = {(each.topic, each.partition) for each in erasure.partitions}
@@ -212,7 +218,10 @@ class Eraser:
             known = {each.id: each for each in (*self._tombstones.current(), erasure)}.values()
             done = [file for partition in sorted(partitions) for file in file_eraser.run(*partition, known)]
             files.update(file.path for file in done)
-            if not done:
+            changed = [
+                each for each in erasure.references if erase_copies.erase_from_reference(self._store, each, erasure.id)
+            ]
+            if not done and not changed:
                 break
             self._report(f"removed {sum(file.rows for file in done):,} rows from {len(done):,} files")
         else:
@@ -220,8 +229,6 @@ class Eraser:
         for path in sorted(reports | set(erase_copies.find_reports(self._store, erasure.partitions))):
             self._store.delete(path)
             reports.add(path)
-        for reference in erasure.references:
-            erase_copies.erase_from_reference(self._store, reference)
         finished = erasure.model_copy(update={"done_at": now(), "files": sorted(files), "reports": sorted(reports)})
         erasures.save(self._store, finished)
         return finished
@@ -236,25 +243,21 @@ class Eraser:
             yield PredictionSelection(request.ids, keys, model=request.model), []
             return
         with TemporaryDirectory(prefix="driftloop-erase-") as scratch:
-            types = self._column_types()
-            condition = Condition(request.condition, types, Path(scratch), privacy)
+            condition = Condition(request.condition, self._schemas(), Path(scratch), privacy)
             try:
                 yield PredictionSelection(condition=condition, model=request.model), condition.columns
             finally:
                 condition.close()
 
-    def _column_types(self) -> dict[str, pa.DataType]:
-        """Return the types of the columns of archived predictions, by name."""
-        schemas = []
-        files = list_files(self._store, self._topics[0])
-        for number, file in enumerate(files, 1):
-            try:
-                with self._store.open_parquet(file.path) as opened:
-                    schemas.append(opened.schema_arrow)
-            except FileNotFoundError:  # merged meanwhile: its columns are those of another file
-                continue
-            self._progress("columns of files", number, len(files))
-        return common_types(schemas) or {name: pa.string() for name in (ID_COLUMN, KEY_COLUMN, MODEL_COLUMN)}
+    def _schemas(self) -> list[pa.Schema]:
+        """Return the schemas of the files of archived predictions."""
+
+        def read(file: ArchivedFile) -> pa.Schema:
+            self._report("reads which columns the archive's files have")
+            with self._store.open_parquet(file.path) as opened:
+                return opened.schema_arrow
+
+        return list(read_listed(self._store, self._topics[0], None, read).results)
 
     def _find_on(
         self, topic: str, selection: Selection, since: datetime | None, request: Request
@@ -263,7 +266,7 @@ class Eraser:
         found = FoundOnTopic()
         if isinstance(selection, OutcomeSelection) and not selection.sorted_values:
             return found, TopicSearch(self._settings.kafka, topic, (), lambda *_: None)
-        ends = archived_ends(self._store, topic)  # first: what is archived meanwhile is found on the topic
+        archived = archived_bounds(self._store, topic)  # first: what is archived meanwhile is found on the topic
         for each in search_archive(
             self._store, topic, selection, since, lambda done, total: self._progress(f"files of {topic}", done, total)
         ):
@@ -276,12 +279,12 @@ class Eraser:
         )
         ids = {value for rows in found.rows for value in _texts(rows, ID_COLUMN)}
         first_time = since if request.condition is None else earliest_time(ids)
-        starts = search.starts(first_time, ends, everywhere=request.condition is None or bool(ids))
+        starts = search.starts(first_time, archived, everywhere=request.condition is None or bool(ids))
         if request.condition is not None and isinstance(selection, PredictionSelection):
             # Copies of what was found, by their ids; and whatever is not archived, by the condition.
             for each in search.search(PredictionSelection(ids=frozenset(ids)), starts) if ids else ():
                 _keep_rows(each, found)
-            starts = search.starts(None, ends, everywhere=False)
+            starts = search.starts(None, archived, everywhere=False)
         for each in search.search(selection, starts):
             found.add(each)
         return found, search

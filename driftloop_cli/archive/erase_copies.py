@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608  # all names are quoted
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -9,13 +10,15 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from driftloop.archive.erasures import (
     DatasetWithErasedRows,
     ErasedPartition,
     ReferenceWithErasedRows,
 )
-from driftloop.events import RESERVED_COLUMNS, TIME_COLUMN, Window
+from driftloop.errors import Rejected
+from driftloop.events import RESERVED_COLUMNS, TIME_COLUMN, FrozenModel, Window
 from driftloop.registry.model_registry import ModelRegistry
 from driftloop.settings import RegistrySettings
 from driftloop.storage.duckdb_sql import connect, quote_identifier
@@ -25,6 +28,7 @@ from driftloop.storage.parquet_files import PARQUET_MAGIC, name_unreadable
 
 MEMORY_MB = 512
 DATASETS = f"{REMOTE_PREFIX}/files/md5/"
+REMOVALS_KEY = b"driftloop.removals"
 TIME = "__time"
 POSITION = "__position"
 
@@ -129,18 +133,64 @@ def find_references(
     return found
 
 
-def erase_from_reference(store: ObjectStore, reference: ReferenceWithErasedRows) -> None:
-    """Delete rows of a reference, if it still has all of them."""
+class Removal(FrozenModel):
+    """What an erasure has removed from a reference; the reference's metadata have these, in their order."""
+
+    erasure: str
+    """The erasure's id."""
+    rows_before: int
+    """The number of the reference's rows before."""
+    positions: list[int]
+    """Ascending positions of the removed rows among these."""
+
+
+_REMOVALS = TypeAdapter(list[Removal])
+
+
+def erase_from_reference(store: ObjectStore, reference: ReferenceWithErasedRows, erasure: str) -> bool:
+    """Delete an erasure's rows of a reference; return whether there were some.
+
+    Raises:
+        Rejected: The reference was replaced since they were found, so that nobody can tell which rows they are.
+        StorageUnavailable: The store does not answer.
+    """
     if not reference.positions:
-        return
+        return False
     try:
         rows = store.read_table(reference.path)
     except FileNotFoundError:
-        return
-    if len(rows) == reference.rows_before:
-        keeps = np.ones(len(rows), bool)
-        keeps[reference.positions] = False
-        store.write_parquet(reference.path, rows.filter(pa.array(keeps)))
+        return False
+    removals = _REMOVALS.validate_json((rows.schema.metadata or {}).get(REMOVALS_KEY, b"[]"))
+    if any(each.erasure == erasure for each in removals):
+        return False
+    positions = _positions_after(removals, reference, len(rows))
+    if positions is None:
+        raise Rejected(f"{store.url(reference.path)} was replaced while rows were erased: delete it, and run it again")
+    if not positions:
+        return False
+    keeps = np.ones(len(rows), bool)
+    keeps[positions] = False
+    removals.append(Removal(erasure=erasure, rows_before=len(rows), positions=positions))
+    metadata = {**(rows.schema.metadata or {}), REMOVALS_KEY: _REMOVALS.dump_json(removals)}
+    store.write_parquet(reference.path, rows.filter(pa.array(keeps)).replace_schema_metadata(metadata))
+    return True
+
+
+def _positions_after(removals: Iterable[Removal], reference: ReferenceWithErasedRows, rows: int) -> list[int] | None:
+    """Return where rows that were found are after other erasures; ``None`` if these do not explain the number of rows.
+
+    Args:
+        removals: What other erasures have removed, also before these rows were found.
+        reference: Where the rows were.
+        rows: The number of rows that the reference has now.
+    """
+    positions, expected = reference.positions, reference.rows_before
+    for each in removals:
+        if each.rows_before <= reference.rows_before:
+            gone = set(each.positions)
+            positions = [at - bisect_left(each.positions, at) for at in positions if at not in gone]
+            expected -= len(each.positions)
+    return positions if expected == rows else None
 
 
 def find_reports(store: ObjectStore, partitions: Collection[ErasedPartition]) -> list[str]:

@@ -1,7 +1,7 @@
 """Find the rows that an erasure is about: in the files of the archive, and on the topics."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -13,15 +13,16 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 from driftloop.archive.erasures import ErasedPartition, Erasure, erased_rows_mask, positions_of
 from driftloop.archive.layout import ArchivedFile, files_since, list_files
+from driftloop.archive.lookup import MAX_ID_SKEW
 from driftloop.archive.tables import outcomes_table, predictions_table
 from driftloop.errors import StorageUnavailable
 from driftloop.events import OFFSET_COLUMN, Event, Outcome, Prediction, Window, event_id_time, fold_case
 from driftloop.kafka import reader
 from driftloop.kafka.codec import InvalidMessage, decode_record
 from driftloop.kafka.dead_letters import parse_origin
+from driftloop.kafka.reader import TopicBounds
 from driftloop.settings import KafkaSettings
 from driftloop.storage.object_store import ObjectStore
-from driftloop.times import MAX_CLOCK_SKEW
 from driftloop_cli.archive.byte_search import value_finder
 from driftloop_cli.archive.erase_selection import Mask
 
@@ -61,10 +62,15 @@ class FoundRows(NamedTuple):
 
 
 def earliest_time(ids: Collection[str]) -> datetime | None:
-    """Return the earliest time of some ids, less the clocks' differences; ``None`` if one of them has none."""
+    """Return the earliest time of some ids, less what a clock may be ahead; ``None`` if one of them has none."""
     times = [event_id_time(event_id) for event_id in ids]
     known = [at for at in times if at is not None]
-    return min(known) - MAX_CLOCK_SKEW if known and len(known) == len(times) else None
+    return min(known) - MAX_ID_SKEW if known and len(known) == len(times) else None
+
+
+def latest_time(ids: Iterable[str]) -> datetime | None:
+    """Return the latest time of some ids; ``None`` if none of them has one."""
+    return max((at for each in ids if (at := event_id_time(each)) is not None), default=None)
 
 
 def search_archive(
@@ -180,17 +186,24 @@ class TopicSearch:
         self._on_progress = on_progress
         self.bounds = reader.topic_bounds(kafka, topic)
 
-    def starts(self, since: datetime | None, archived_ends: Mapping[int, int], *, everywhere: bool) -> dict[int, int]:
+    def starts(
+        self, since: datetime | None, archived: Mapping[int, TopicBounds], *, everywhere: bool
+    ) -> dict[int, int]:
         """Return the offsets from which the topic has to be searched.
 
         Args:
             since: A time before which no such message was written; ``None`` if that is not known.
-            archived_ends: By partition, the offset after the last archived one.
+            archived: The bounds of what is archived, by partition.
             everywhere: Whether messages that are archived have to be searched as well, for copies that the archive does
                 not have: a message that was published twice is archived once.
         """
         firsts = {partition: bounds.first for partition, bounds in self.bounds.items()}
-        unarchived = {partition: max(first, archived_ends.get(partition, 0)) for partition, first in firsts.items()}
+        unarchived = {
+            partition: max(bounds.first, archived[partition].end)
+            if partition in archived and _reaches(archived[partition], bounds)
+            else bounds.first
+            for partition, bounds in self.bounds.items()
+        }
         if not everywhere:
             return unarchived
         if since is None:
@@ -293,9 +306,17 @@ def _letter_event(record: ConsumerRecord) -> Event | None:
     return _event_of(record)
 
 
-def archived_ends(store: ObjectStore, topic: str) -> dict[int, int]:
-    """Return the offset after the last archived one of each partition."""
-    ends: dict[int, int] = {}
+def archived_bounds(store: ObjectStore, topic: str) -> dict[int, TopicBounds]:
+    """Return the first archived offset of each partition, and the one after the last."""
+    windows: dict[int, list[Window]] = {}
     for file in list_files(store, topic):
-        ends[file.window.partition] = max(file.window.last_offset + 1, ends.get(file.window.partition, 0))
-    return ends
+        windows.setdefault(file.window.partition, []).append(file.window)
+    return {
+        partition: TopicBounds(min(each.first_offset for each in found), max(each.last_offset for each in found) + 1)
+        for partition, found in windows.items()
+    }
+
+
+def _reaches(archived: TopicBounds, bounds: TopicBounds) -> bool:
+    """Return whether a partition's archive begins before what the topic has, and is not one of an earlier topic."""
+    return archived.first <= bounds.first and archived.end <= bounds.end

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -11,15 +12,26 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from driftloop.archive.joined_rows import result_types
 from driftloop.errors import InvalidInput
 from driftloop.events import ID_COLUMN, KEY_COLUMN, MODEL_COLUMN, ROW_COLUMN, TIME_COLUMN, fold_case
 from driftloop.privacy import NO_PRIVACY, Privacy, hash_value
-from driftloop.storage.duckdb_sql import Connection, connect, forbid_access, names_in_condition
+from driftloop.storage.duckdb_sql import (
+    Connection,
+    column_types,
+    connect,
+    forbid_access,
+    names_in_condition,
+    quote_identifier,
+    scan_parquet_sql,
+    type_in_words,
+)
 
 MEMORY_MB = 512
 HASH_FUNCTION = "hashed"
-"""A function in conditions: the hash of a text, as private columns have it."""
+"""A function in conditions: the hash of a value, as private columns have it."""
 NUMBER_COLUMN = "__number"
 
 Mask = npt.NDArray[np.bool_]
@@ -28,32 +40,28 @@ Mask = npt.NDArray[np.bool_]
 class Condition:
     """A condition on columns in DuckDB's SQL, such as ``customer = 'x' AND amount > 100``."""
 
-    def __init__(
-        self, text: str, types: Mapping[str, pa.DataType], scratch: Path, privacy: Privacy = NO_PRIVACY
-    ) -> None:
+    def __init__(self, text: str, schemas: Iterable[pa.Schema], scratch: Path, privacy: Privacy = NO_PRIVACY) -> None:
         """Parse the condition and check it against the columns that there are.
 
         Args:
             text: The condition.
-            types: The types of all columns of the archive, by name.
-            scratch: A folder for what does not fit into memory.
+            schemas: The schemas of all files of the archive.
+            scratch: A folder for schemas, and for what does not fit into memory.
             privacy: Its hash key is that of the function ``hashed``.
 
         Raises:
             InvalidInput: It is no condition on these columns; if DuckDB says so, in its words.
         """
         self._text = text
-        self._types = types
         self._lock = threading.Lock()
         self._context = connect(scratch, MEMORY_MB)
         self._connection: Connection = self._context.__enter__()
+        self._types = _types_in_conditions(self._connection, schemas, scratch)
         if privacy.hash_key:
-            self._connection.create_function(
-                HASH_FUNCTION, lambda value: hash_value(privacy.hash_key, value), ["VARCHAR"], "VARCHAR"
-            )
+            _create_hash_function(self._connection, privacy.hash_key)
         forbid_access(self._connection)
         self.columns = self._used_columns()
-        self.mask(pa.table({name: pa.array([], kind) for name, kind in types.items()}))
+        self.mask(pa.table({}))
         self._require_yes_or_no()
 
     def close(self) -> None:
@@ -62,21 +70,32 @@ class Condition:
 
     def mask(self, rows: pa.Table) -> Mask:
         """Return which rows fulfil the condition; a column that they do not have is NULL in all of them."""
-        columns = {name: column_values(rows, name, kind) for name, kind in self._types.items() if name in self.columns}
-        numbered = pa.table({**columns, NUMBER_COLUMN: pa.array(range(len(rows)), pa.int64())})
         found = np.zeros(len(rows), bool)
-        query = f"SELECT {NUMBER_COLUMN} FROM rows WHERE (\n{self._text}\n)"  # noqa: S608  # the operator's own
         try:
             with self._lock:  # files are searched in several threads
-                self._connection.register("rows", numbered)
+                query = f"SELECT {NUMBER_COLUMN} FROM {self._register(rows)} WHERE (\n{self._text}\n)"  # noqa: S608  # the operator's own
                 found[self._connection.execute(query).fetchnumpy()[NUMBER_COLUMN]] = True
         except duckdb.Error as error:
             raise InvalidInput(f"--where: {error}") from error
         return found
 
+    def _register(self, rows: pa.Table) -> str:
+        """Return SQL for rows with the condition's columns, each with its type, and the rows' numbers.
+
+        Of columns of different models whose names differ in case only, each row has a value in at most one.
+        """
+        given = {f"c{position}": rows.column(position) for position in range(rows.num_columns)}
+        self._connection.register("given", pa.table({**given, NUMBER_COLUMN: pa.array(range(len(rows)), pa.int64())}))
+        fields = [NUMBER_COLUMN]
+        for name in self.columns:
+            same = [f"c{at}" for at, each in enumerate(rows.column_names) if fold_case(each) == fold_case(name)]
+            values = ", ".join(f"{each}::{self._types[name]}" for each in [*same, "NULL"])
+            fields.append(f"coalesce({values}) AS {quote_identifier(name)}")
+        return f"(SELECT {', '.join(fields)} FROM given)"  # noqa: S608  # quoted
+
     def _require_yes_or_no(self) -> None:
         """Refuse a number or a text: DuckDB would take each that is not 0 for yes, and so erase nearly all rows."""
-        query = f"SELECT (\n{self._text}\n) FROM rows"  # noqa: S608  # the operator's own
+        query = f"SELECT (\n{self._text}\n) FROM {self._register(pa.table({}))}"  # noqa: S608  # the operator's own
         kinds = {str(column[1]) for column in self._connection.execute(query).description} - {"BOOLEAN"}
         if kinds:
             raise InvalidInput(
@@ -90,6 +109,41 @@ class Condition:
             raise InvalidInput(f"--where: {error}") from error
         named = {fold_case(name) for name in names}
         return [name for name in self._types if fold_case(name) in named or "*" in named]
+
+
+def _types_in_conditions(connection: Connection, schemas: Iterable[pa.Schema], scratch: Path) -> dict[str, str]:
+    """Return the DuckDB type of each column, as conditions of :func:`driftloop.archive.read` have it."""
+    folder = scratch / "schemas"
+    folder.mkdir()
+    files = []
+    for number, schema in enumerate({str(each): each for each in map(pa.Schema.remove_metadata, schemas)}.values()):
+        files.append(folder / f"{number}.parquet")
+        pq.write_table(schema.empty_table(), files[-1])
+    return result_types(column_types(connection, scan_parquet_sql(files)) if files else {})
+
+
+def _create_hash_function(connection: Connection, hash_key: bytes) -> None:
+    def hash_text(kind: str, text: str) -> str | None:
+        return hash_value(hash_key, _value_of(kind, text))
+
+    connection.create_function("__hash_text", hash_text, ["VARCHAR", "VARCHAR"], "VARCHAR")  # it takes no other types
+    connection.execute(f"CREATE MACRO {HASH_FUNCTION}(value) AS __hash_text(typeof(value), value::VARCHAR)")
+
+
+def _value_of(kind: str, text: str) -> object:
+    """Return the value of a DuckDB type whose text this is."""
+    match type_in_words(kind):
+        case "text":
+            return text
+        case "boolean":
+            return text == "true"
+        case "whole number":
+            return int(text)
+        case "number":
+            return float(text)
+        case "time":
+            return datetime.fromisoformat(text)
+    raise ValueError(f"a value of the type {kind} cannot be hashed")
 
 
 def column_values(rows: pa.Table, name: str, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:

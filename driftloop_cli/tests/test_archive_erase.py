@@ -13,21 +13,23 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from driftloop import archive
 from driftloop.archive import erasures
 from driftloop.archive.erasures import Erasure, Tombstones
 from driftloop.archive.file_metadata import DAY_KEY
 from driftloop.archive.layout import list_files, list_slices, slice_path
 from driftloop.archive.tables import outcomes_table, predictions_table
-from driftloop.errors import ArchiveUnreadable, InvalidInput, StorageUnavailable
+from driftloop.errors import ArchiveUnreadable, InvalidInput, Rejected, StorageUnavailable
 from driftloop.events import Event, Outcome, Prediction, Window, derived_event_id
 from driftloop.kafka.codec import Message, decode_record, encode
 from driftloop.kafka.dead_letters import to_dead_letter
+from driftloop.privacy import hash_value
 from driftloop.privacy_settings import SourcePrivacySettings
 from driftloop.settings import RegistrySettings, StorageSettings
 from driftloop.storage.object_store import ObjectStore
 from driftloop_cli.archive import erase_copies
 from driftloop_cli.archive.erase import Eraser, Request
-from driftloop_cli.archive.erase_copies import find_datasets, find_references
+from driftloop_cli.archive.erase_copies import erase_from_reference, find_datasets, find_references
 from driftloop_cli.main import app
 from driftloop_cli.settings import StorageCliSettings
 from tests.support.archived_rows import damage
@@ -127,6 +129,33 @@ def test_prediction_is_erased_by_id_with_its_outcomes(system: System) -> None:
     assert erasure.done_at is not None
 
 
+def predicted_by(system: System, ahead: timedelta) -> Prediction:
+    """Archive a prediction of now by a predictor whose clock is wrong, and publish its outcome."""
+    time = datetime.now(UTC) + ahead
+    event = Prediction(
+        id=derived_event_id(time, "wrong"), time=time, model="m", version="1", features={"x": [1.0]}, predictions=[0.1]
+    ).model_copy(update={"keys": ["its-key"]})
+    reported = Outcome(time=time, prediction_id=event.id, index=0, outcome=1)
+    made: dict[str, Event] = {"predictions": event, "outcomes": reported}
+    offsets = [system.broker.append(topic, encode(each, "test")) for topic, each in made.items()]
+    tables = predictions_table([event], offsets[:1]), outcomes_table([reported], offsets[1:])
+    for topic, offset, table in zip(made, offsets, tables, strict=True):
+        window = Window(topic=topic, partition=0, first_offset=offset, last_offset=offset)
+        system.store.write_parquet(slice_path(window), table)
+    return event
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(hours=-1)], ids=["ahead", "behind"])
+@pytest.mark.parametrize("by_key", [True, False])
+def test_prediction_of_a_wrong_clock_is_erased(system: System, *, ahead: timedelta, by_key: bool) -> None:
+    event = predicted_by(system, ahead)
+    request = {"keys": frozenset(["its-key"])} if by_key else {"ids": frozenset([event.id])}
+    assert system.erase(**request).done_at is not None
+    for topic in ("predictions", "outcomes"):
+        assert event.id not in set(system.archived(topic)["_id"])
+        assert all(event.id not in each.model_dump_json() for each in system.seen(topic).values())
+
+
 def test_prediction_that_is_not_archived_yet_is_erased(system: System) -> None:
     system.erase(ids=frozenset([system.predictions[11].id]))
     assert system.rows() == ALL_ROWS
@@ -168,6 +197,50 @@ def test_rows_are_erased_by_a_condition(system: System) -> None:
     assert isinstance(left, Prediction)
     assert left.features["x"] == [10.0, None]
     assert erasure.counts["predictions"].unarchived_rows == 3
+
+
+def test_condition_finds_messages_from_before_the_archive(system: System) -> None:
+    """The archive may keep rows for fewer days than the topic."""
+    system.store.delete(list_slices(system.store, "predictions")[0].path)
+    erasure = system.erase(condition="x IN (1.5, 4.5, 10.5)")
+    assert system.rows() == {(offset, row) for offset, row in ALL_ROWS if offset >= PER_SLICE} - {(4, 1)}
+    left = [system.seen("predictions")[offset] for offset in (1, 4, 10)]
+    assert [each.features["x"][1] for each in left if isinstance(each, Prediction)] == [None] * 3
+    assert erasure.counts["predictions"].model_dump() == {"archived_rows": 1, "unarchived_rows": 2, "messages": 3}
+
+
+COLUMNS: list[dict[str, Any]] = [
+    {"counted": [True, False], "said": [600.0, 1.5], "when": [BEGIN, None], "empty": [None, None]},
+    {"counted": [7, 1], "said": ["600", "600.0"], "when": [5, 6], "empty": [None, None]},
+]
+"""Features of two files that differ in their types."""
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "counted = 1",
+        "counted > 0 AND said = '600.0'",
+        "said = '600'",
+        "\"when\" = '5'",
+        "\"when\" < '2030'",
+        "empty IS NULL",
+        "_prediction < 0.15",
+        "_row = 1 AND _time > '2020-01-01'",
+        "_time < now() AND _offset = 3",
+    ],
+)
+def test_condition_means_the_rows_that_read_finds_with_it(system: System, condition: str) -> None:
+    for file, cells in zip(list_slices(system.store, "predictions"), [*COLUMNS, {}], strict=True):
+        rows = system.store.read_table(file.path)
+        for name, values in cells.items():
+            rows = rows.append_column(name, pa.array(values * PER_SLICE))
+        system.store.write_parquet(file.path, rows)
+    read = archive.read(where=condition, columns=["_offset", "_row"], storage=system.settings.storage).to_pylist()
+    expected = {(row["_offset"], row["_row"]) for row in read}
+    assert expected
+    system.erase(condition=condition)
+    assert ALL_ROWS - system.rows() == expected
 
 
 def test_condition_finds_a_column_whatever_the_case_of_its_name(system: System) -> None:
@@ -267,6 +340,35 @@ def test_hashed_keys_and_those_from_before_are_erased(system: System) -> None:
     assert system.rows() == ALL_ROWS - {(0, 0), (1, 1), (4, 1), (7, 1), (3, 0)}
 
 
+@pytest.mark.parametrize(
+    ("value", "literal"),
+    [
+        ("order-17", "'order-17'"),
+        (17, "17"),
+        (17.0, "17.0"),
+        (-0.1, "-0.1"),
+        (2**62 + 1, f"{2**62 + 1}"),
+        (1e300, "1e300"),
+        (True, "true"),
+        (datetime(2026, 1, 2, 12, tzinfo=UTC), "TIMESTAMP '2026-01-02 12:00:00'"),
+        (datetime(2026, 1, 2, 12, 0, 0, 500_000, tzinfo=UTC), "TIMESTAMPTZ '2026-01-02 13:00:00.5+01'"),
+        (datetime(2026, 1, 2, tzinfo=UTC), "DATE '2026-01-02'"),
+    ],
+)
+def test_condition_has_the_hash_of_any_value(system: System, value: object, literal: str) -> None:
+    privacy = SourcePrivacySettings(features={"who": "hash"}, hash_key=SecretStr("k" * 40))
+    path = list_slices(system.store, "predictions")[0].path
+    rows = system.store.read_table(path)
+    hashed = hash_value(privacy.privacy.hash_key, value)
+    names = pa.array([hashed, *rows["who"].to_pylist()[1:]])
+    system.store.write_parquet(path, rows.set_column(rows.column_names.index("who"), "who", names))
+    system.settings = system.settings.model_copy(update={"privacy": privacy})
+    system.erase(condition=f"who = hashed({literal})")
+    assert system.rows() == ALL_ROWS - {(0, 0)}
+    with pytest.raises(InvalidInput, match="INTERVAL cannot be hashed"):
+        system.erase(condition="who = hashed(INTERVAL 1 DAY)")
+
+
 def test_tombstone_lasts_as_long_as_any_topic_has_the_message(system: System) -> None:
     erasure = system.erase(ids=frozenset([system.predictions[0].id]))
     assert erasure.respected_until is not None
@@ -302,6 +404,72 @@ def test_dataset_versions_and_references_with_copies_are_named(system: System, m
     left = system.store.read_parquet("references/m/3/run/rows.parquet")
     assert len(left) == 2 * len(copies) - 4
     assert (left["x"] == 4.5).sum() == 1
+
+
+REFERENCE = "references/m/3/run/rows.parquet"
+
+
+def trained_on(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a dataset and a reference with copies of all rows."""
+    cells = {name: [cell for event in system.predictions for cell in event.features[name]] for name in ("x", "who")}
+    times = pd.to_datetime([event.time for event in system.predictions for _ in range(2)])
+    system.store.write_parquet("datasets/files/md5/aa/11", pd.DataFrame({"at": times, **cells}))
+    system.store.write_parquet(REFERENCE, pd.DataFrame(cells))
+    monkeypatch.setattr(erase_copies, "trained_versions", lambda *_: {"aa11": [("m", "3")]})
+
+
+def test_two_erasures_at_once_both_change_a_reference(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_on(system, monkeypatch)
+    eraser = Eraser(system.settings, lambda _: None)
+    numbers = (2, 4, 3)
+    found = [
+        eraser.find(Request(ids=frozenset([system.predictions[number].id])), "me@here", "asked to")
+        for number in numbers
+    ]
+    done = [eraser.erase(each) for each in found]
+    assert all(each.done_at is not None for each in done)
+    left = system.store.read_parquet(REFERENCE)["x"].tolist()
+    assert left == [cell for number in (0, 1, *range(5, EVENTS)) for cell in (number, number + 0.5)]
+    before = system.store.list_objects(REFERENCE)
+    eraser.erase(found[0])  # as after a kill
+    assert system.store.list_objects(REFERENCE) == before
+
+
+def test_change_to_a_reference_that_another_erasure_has_overwritten_is_repeated(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_on(system, monkeypatch)
+    eraser = Eraser(system.settings, lambda _: None)
+    first, second = (
+        eraser.find(Request(ids=frozenset([system.predictions[number].id])), "me@here", "asked to") for number in (2, 4)
+    )
+    before = system.store.read(REFERENCE)
+    erase_from_reference(system.store, second.references[0], second.id)
+    overwriting = system.store.read(REFERENCE)
+    system.store.write(REFERENCE, before)
+    write = ObjectStore.write
+
+    def write_and_lose(store: ObjectStore, path: str, content: bytes) -> None:
+        write(store, path, content)
+        if path == REFERENCE:
+            monkeypatch.setattr(ObjectStore, "write", write)
+            write(store, path, overwriting)
+
+    monkeypatch.setattr(ObjectStore, "write", write_and_lose)
+    eraser.erase(first)
+    assert not {2.0, 2.5, 4.0, 4.5} & set(system.store.read_parquet(REFERENCE)["x"])
+
+
+def test_erasure_is_not_done_if_a_reference_was_replaced(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_on(system, monkeypatch)
+    eraser = Eraser(system.settings, lambda _: None)
+    found = eraser.find(Request(ids=frozenset([system.predictions[2].id])), "me@here", "asked to")
+    system.store.write_parquet(REFERENCE, pd.DataFrame({"x": [2.0], "who": ["p2"]}))
+    with pytest.raises(Rejected, match=f"{REFERENCE} was replaced"):
+        eraser.erase(found)
+    assert [each.id for each in eraser.unfinished()] == [found.id]
+    system.store.delete(REFERENCE)
+    assert eraser.erase(found).done_at is not None
 
 
 def test_no_dataset_is_read_when_nothing_was_found(system: System) -> None:

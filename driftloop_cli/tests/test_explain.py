@@ -1,5 +1,6 @@
 """The description of a prediction, without Kafka, MLflow or a bucket."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,24 +9,18 @@ from uuid import UUID
 import pandas as pd
 import pytest
 
-from driftloop.archive.layout import merged_path
+from driftloop.archive import lookup
+from driftloop.archive.layout import merged_path, slice_path
 from driftloop.archive.settings import ArchiveSettings
-from driftloop.events import DriftVerdict, Outcome, Prediction, Window, event_id_time, new_event_id
+from driftloop.events import DriftVerdict, Outcome, Prediction, Window, derived_event_id, event_id_time, new_event_id
 from driftloop.kafka import reader
 from driftloop.settings import KafkaSettings, RegistrySettings, StorageSettings
 from driftloop.storage.object_store import ObjectStore, StoredObject
 from driftloop_cli import explain as explain_module
-from driftloop_cli.explain import (
-    ExplainedVersion,
-    Explanation,
-    LocatedPrediction,
-    explanation_of,
-    locate,
-    outcomes_of,
-    why_not_found,
-)
+from driftloop_cli.explain import ExplainedVersion, Explanation, explanation_of, why_not_found
+from driftloop_cli.explain_search import LocatedPrediction, locate, outcomes_of
 from driftloop_cli.explanation_lines import MAX_ROWS, explanation_lines
-from driftloop_cli.row_keys import rows_of_key
+from driftloop_cli.row_keys import rows_of_keys
 from driftloop_cli.settings import StorageCliSettings
 
 NOW = datetime.now(UTC)
@@ -37,15 +32,16 @@ NO_OUTCOMES = pd.DataFrame(columns=["_id", "_row", "_time", "outcome"])
 
 
 class DisappearingStore(ObjectStore):
-    """A store of which some objects are deleted after each listing."""
+    """A store of which some objects are deleted after a listing."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(StorageSettings(url=folder.as_uri()))
         self.deleted: set[str] = set()
 
     def list_objects(self, prefix: str) -> list[StoredObject]:
-        gone = [StoredObject(path, 1, datetime.now(UTC)) for path in self.deleted if path.startswith(prefix)]
-        return super().list_objects(prefix) + gone
+        gone = {path for path in self.deleted if path.startswith(prefix)}
+        self.deleted -= gone
+        return super().list_objects(prefix) + [StoredObject(path, 1, datetime.now(UTC)) for path in gone]
 
 
 @pytest.fixture
@@ -173,6 +169,19 @@ def test_locate_finds_prediction_of_open_window_on_the_topic(store: Any, topic_e
     topic_events["predictions"] = [event]
     found = locate(SETTINGS, store, event.id)
     assert found == LocatedPrediction("m", "1", event.time, [(0.25, {"x": 1.0}), (0.5, {"x": None})], None, None, event)
+
+
+@pytest.mark.usefixtures("topic_events")
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(hours=-1)], ids=["ahead", "behind"])
+def test_prediction_of_a_wrong_clock_is_found_with_its_outcomes(store: Any, ahead: timedelta) -> None:
+    prediction_id = derived_event_id(NOW + ahead, "wrong")
+    store.write_parquet(ARCHIVE_PATH, archived_rows(prediction_id))
+    outcome = {"_id": [prediction_id], "_row": 0, "_time": NOW, "_model": None, "_key": None, "outcome": 1.0}
+    window = WINDOW.model_copy(update={"topic": "outcomes"})
+    store.write_parquet(slice_path(window), pd.DataFrame({**outcome, "outcome_label": None}))
+    found = locate(SETTINGS, store, prediction_id)
+    assert found is not None
+    assert outcomes_of(SETTINGS, store, prediction_id, found)["outcome"].tolist() == [1.0]
 
 
 @pytest.mark.parametrize("prediction_id", [new_event_id(), "my-own-id"], ids=["own", "foreign"])
@@ -354,9 +363,96 @@ def test_rows_of_a_key_come_from_archive_and_topic_sorted_by_time(
     store.write_parquet(f"slices/predictions/{WINDOW.name}.parquet", archived_rows("archived"))
     event = keyed_event(1, None, "order-18")
     topic_events["predictions"] = [event, keyed_event(1, "order-19")]
-    rows = rows_of_key(SETTINGS, store, "order-18")
+    rows = rows_of_keys(SETTINGS, store, ["order-18"])
     assert list(zip(rows["_id"], rows["_row"], strict=True)) == [("archived", 1), (event.id, 1)]
-    assert rows_of_key(SETTINGS, store, "order-20").empty
+    assert rows_of_keys(SETTINGS, store, ["order-20"]).empty
+
+
+def keyed_slice(store: ObjectStore, at: datetime, partition: int, first_offset: int, *rows: tuple[str, str]) -> str:
+    """Write a slice of predictions with ids and keys, by the store's clock at a time; return its path."""
+    window = Window(topic="predictions", partition=partition, first_offset=first_offset, last_offset=first_offset + 9)
+    ids, keys = zip(*rows, strict=True)
+    table = pd.DataFrame({"_id": ids, "_row": 0, "_time": at, "_model": "m", "_key": keys})
+    path = slice_path(window)
+    store.write_parquet(path, table)
+    os.utime(Path(store.url(path).removeprefix("file://")), (at.timestamp(), at.timestamp()))
+    return path
+
+
+@pytest.fixture
+def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search two files."""
+    monkeypatch.setattr(lookup, "MAX_FILES", 2)
+
+
+@pytest.mark.usefixtures("few_files")
+def test_outcomes_by_key_are_found_however_many_files_are_newer(store: Any, topic_events: dict[str, list[Any]]) -> None:
+    event = keyed_event(5, "order-17")
+    topic_events["outcomes"] = [Outcome(model="m", key="order-17", outcome=1, time=NOW - timedelta(days=4))]
+    topic_events["predictions"] = [event]
+    prediction = locate(SETTINGS, store, event.id)
+    topic_events["predictions"] = []
+    for day in range(5):
+        keyed_slice(store, NOW - timedelta(days=5 - day), 0, 10 * day, (event.id if day == 0 else f"{day}", "order-17"))
+    assert outcomes_of(SETTINGS, store, event.id, prediction)["outcome"].tolist() == [1]
+    for path in store.list_paths("slices/predictions/"):  # the row is not archived where it is looked for
+        store.delete(path)
+    assert outcomes_of(SETTINGS, store, event.id, prediction)["outcome"].tolist() == [1]
+
+
+@pytest.mark.usefixtures("few_files", "topic_events")
+def test_key_is_looked_for_in_the_latest_files_of_all_partitions(store: Any) -> None:
+    for day in range(3):
+        keyed_slice(store, NOW - timedelta(days=9 - day), 0, 10**9 + 10 * day, (f"old-{day}", "order-17"))
+    keyed_slice(store, NOW - timedelta(days=1), 1, 10, ("new", "order-17"))
+    assert rows_of_keys(SETTINGS, store, ["order-17"])["_id"].tolist() == ["old-2", "new"]
+
+
+def merged_during_reading(store: ObjectStore, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merge a slice once it is read."""
+    read = store.read
+
+    def merge(wanted: str) -> bytes:
+        if wanted != path:
+            return read(wanted)
+        monkeypatch.setattr(store, "read", read)
+        store.write(merged_path(Window.parse(path), NOW.date()), read(path))
+        store.delete(path)
+        return read(wanted)
+
+    monkeypatch.setattr(store, "read", merge)
+
+
+def test_key_is_found_in_a_slice_that_is_merged_during_the_search(
+    store: Any, topic_events: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not topic_events
+    merged_during_reading(store, keyed_slice(store, NOW, 0, 0, ("wanted", "order-17")), monkeypatch)
+    assert rows_of_keys(SETTINGS, store, ["order-17"])["_id"].tolist() == ["wanted"]
+
+
+@pytest.mark.usefixtures("topic_events")
+def test_outcomes_of_slices_that_are_merged_during_the_search_are_found_once(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pd.DataFrame({"_id": ["a"], "_row": 0, "_time": NOW, "_model": None, "_key": None, "outcome": [1.0]})
+    windows = [Window(topic="outcomes", partition=0, first_offset=first, last_offset=first + 9) for first in (0, 10)]
+    for window in windows:
+        store.write_parquet(slice_path(window), rows.assign(outcome_label=None))
+    merged_during_reading(store, slice_path(windows[1]), monkeypatch)
+    assert outcomes_of(SETTINGS, store, "a")["outcome"].tolist() == [1.0, 1.0]
+
+
+def test_message_about_a_key_says_how_far_back_it_was_looked_for(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(3):
+        keyed_slice(store, datetime(2026, 11, 1 + day, tzinfo=UTC), 0, 10 * day, (f"{day}", "order-17"))
+    settings = SETTINGS.model_copy(update={"storage": StorageSettings(url=tmp_path.as_uri())})
+    assert why_not_found(settings, "order-18").endswith("all 3 files of the archive were searched, back to 2026-11-01")
+    monkeypatch.setattr(lookup, "MAX_FILES", 2)
+    expected = "the latest 2 of 3 files of the archive were searched, back to 2026-11-02"
+    assert why_not_found(settings, "order-18").endswith(expected)
 
 
 def test_explanation_of_a_row_has_its_key(store: Any) -> None:
@@ -413,8 +509,13 @@ def test_prediction_of_a_day_before_the_archive_is_named(tmp_path: Path) -> None
     assert answer.endswith(f"the archive has predictions since {NOW.date()} only")
 
 
-def test_key_that_is_not_found_may_be_of_an_older_row() -> None:
-    settings = SETTINGS.model_copy(update={"archive": ArchiveSettings(prediction_retention_days=30)})
+def test_key_that_is_not_found_may_be_of_an_older_row(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(
+        update={
+            "storage": StorageSettings(url=tmp_path.as_uri()),
+            "archive": ArchiveSettings(prediction_retention_days=30),
+        }
+    )
     assert why_not_found(settings, "order-7").endswith(
         "the archive keeps predictions for 30 days (DRIFTLOOP_ARCHIVE__PREDICTION_RETENTION_DAYS)"
     )

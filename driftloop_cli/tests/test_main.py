@@ -391,8 +391,9 @@ def test_explain_of_a_row_that_the_request_does_not_have_exits_with_refused(monk
     assert result.stderr.startswith("there is no row 2")
 
 
-def test_explain_unknown_prediction_exits_with_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explain_unknown_prediction_exits_with_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(explain, "explain_prediction", lambda *_: None)
+    monkeypatch.setenv("DRIFTLOOP_STORAGE__URL", tmp_path.as_uri())
     result = run("explain", "some-id")
     assert (result.exit_code, result.stdout) == (ExitCode.REFUSED, "")
     assert "some-id" in result.stderr

@@ -25,7 +25,7 @@ from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference
 from driftloop_cli import explain
-from driftloop_cli.explain import locate
+from driftloop_cli.explain_search import locate
 from driftloop_cli.settings import StorageCliSettings
 from stack.running import Stack
 from tests.support.running_stack import FLIGHT, isolated_settings, predict, run_command, serves_version

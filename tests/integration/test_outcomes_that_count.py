@@ -16,7 +16,7 @@ from driftloop.kafka import reader
 from driftloop.settings import RegistrySettings, StorageSettings, TopicsSettings
 from driftloop.storage import labelled_archive
 from driftloop.storage.object_store import ObjectStore
-from driftloop_cli.explain import outcomes_of
+from driftloop_cli.explain_search import outcomes_of
 from driftloop_cli.settings import StorageCliSettings
 from tests.support.archived_rows import archive_rows
 from tests.support.synthetic_usecase import make_use_case
