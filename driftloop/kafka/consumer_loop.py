@@ -15,7 +15,7 @@ The contract between the loop and its :class:`MessageHandler`:
   nor committed.
 - **Deleted messages.** If the broker has deleted messages before they were read, by retention or by hand, reading goes
   on at the beginning of the log; the jump is logged and counted. The handler sees it as a first message whose
-  ``previous_end_offset`` is beyond the committed position.
+  ``previous_end_offset`` is beyond the position before it.
 - **Forgotten offsets.** If nothing is committed, the loop asks ``find_handled`` how far the service has got. That is
   then committed, logged and counted.
 - **One instance.** A process that another one of the same name has replaced waits until that has ended, and then raises
