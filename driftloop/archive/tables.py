@@ -104,11 +104,12 @@ def _context_texts(event: Prediction) -> Sequence[str | None]:
 def _arrow_column(cells: Sequence[FeatureValue | PredictionValue]) -> pa.Array:
     """Return values as one column with one type, though versions in a slice may differ in a column's type.
 
-    Integers with floats become floats, other mixtures text; predictions with several outputs become JSON.
+    Integers with floats become floats, other mixtures text; predictions with several outputs become JSON, and labels of
+    other versions beside them stay as they are.
     """
     kinds = set(map(type, cells)) - {NoneType}
     if list in kinds:
-        return pa.array([json.dumps(cell) for cell in cells])
+        return pa.array([cell if isinstance(cell, str) else json.dumps(cell) for cell in cells])
     try:
         if kinds == {int, float}:  # floats hold any integer, if not exactly; text would be worse
             return pa.array(np.array(cells, np.float64), from_pandas=True)

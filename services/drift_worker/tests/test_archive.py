@@ -156,6 +156,14 @@ def test_predictions_with_several_outputs_become_json() -> None:
     assert predictions_table([event], range(1))["_prediction"].to_pylist() == ["[0.1, 0.9]", '["late", "UA"]']
 
 
+def test_labels_beside_probabilities_of_another_version_stay_as_they_are() -> None:
+    fields = {"time": AT, "model": "m", "features": {}}
+    of_classes = Prediction(id="a", version="1", predictions=[[0.1, 0.9]], classes=["good", "bad"], **fields)
+    of_labels = Prediction(id="b", version="2", predictions=["good"], **fields)
+    table = predictions_table([of_classes, of_labels], range(2))
+    assert table["_prediction"].to_pylist() == ["[0.1, 0.9]", "good"]
+
+
 def test_archived_times_are_in_utc() -> None:
     new_york = AT.astimezone(timezone(timedelta(hours=-5)))
     event = Prediction(id="a", time=new_york, model="m", version="1", features={}, predictions=[0.1])
