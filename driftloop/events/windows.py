@@ -233,8 +233,8 @@ class QualityVerdict(WindowEvent):
     explanation: str
     """The verdict in words."""
     unknown_labels: dict[str, int] = {}
-    """Number of rows by outcome, as text, for outcomes that are not one of the model's classes; they are left out. Of more
-    than twenty such outcomes the rarest are counted together, as ``(other)``."""
+    """Number of rows by outcome, as text, for outcomes that are not one of the model's classes; they are left out. Of
+    more than twenty such outcomes the rarest are counted together, as ``(other)``."""
     in_service: Evaluation | None = None
     """Quality on the evaluated rows; null if it could not be measured."""
     at_gate: Evaluation | None = None
