@@ -39,3 +39,7 @@ class RegistryRefused(Rejected):
 
 class ArchiveUnreadable(DriftloopError):
     """A file of the archive cannot be read; the message names the file or the column."""
+
+
+ERRORS_OF_VALUES = (ArithmeticError, LookupError, TypeError, ValueError)
+"""What code raises that meets values which it was not written for."""

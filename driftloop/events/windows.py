@@ -8,7 +8,9 @@ from pydantic import Field, FiniteFloat
 from driftloop.events.base import Event, EventTime, FrozenModel, Name, as_id_part
 from driftloop.events.predictions import Label
 
-DriftReason = Literal["too_few_rows", "no_reference", "unreadable_reference", "small_reference", "missing_columns"]
+DriftReason = Literal[
+    "too_few_rows", "no_reference", "unreadable_reference", "small_reference", "missing_columns", "failed"
+]
 """Why rows could not be compared with the reference."""
 QualityReason = Literal[
     "too_few_rows",
@@ -17,6 +19,7 @@ QualityReason = Literal[
     "metric_undefined",
     "not_evaluated_at_gate",
     "unreadable_gate_evaluation",
+    "failed",
 ]
 """Why quality could not be measured, or not be compared with the gate's evaluation."""
 REASON_TEXTS: Mapping[DriftReason | QualityReason, str] = {
@@ -30,6 +33,7 @@ REASON_TEXTS: Mapping[DriftReason | QualityReason, str] = {
     "metric_undefined": "all outcomes are equal",
     "not_evaluated_at_gate": "no gate has evaluated the version",
     "unreadable_gate_evaluation": "the gate's evaluation cannot be read",
+    "failed": "judging has failed, and the log has the error",
 }
 """The reasons of inconclusive verdicts in words."""
 

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from drift_worker.verdicts import quality_tracker
 from drift_worker.verdicts.estimate_record import windows_of_slices
 from drift_worker.verdicts.gate_comparison import compare_with_gate
 from drift_worker.verdicts.quality_tracker import QualityTracker
@@ -304,6 +305,25 @@ def test_event_without_usable_predictions_has_no_evaluation_or_estimate(
     assert warning["rows"] == (2 if others == "[0.5, 0.25, 0.25]" else ROWS)
     quality = only(make_tracker(store).evaluate_slice(builder.report(0, rows)))
     assert (quality.verdict, quality.reason) == ("inconclusive", "invalid_predictions")
+
+
+def test_rows_whose_values_make_judging_fail_are_inconclusive_and_logged(
+    store: ObjectStore, builder: ArchiveBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = builder.predict(0)
+    slice_of_outcomes = builder.report(0, rows)
+
+    def fail(*_: object) -> None:
+        raise OverflowError("int too large")
+
+    monkeypatch.setattr(quality_tracker, "score_rows", fail)  # a mock: values that are known to do this are handled
+    with capture_logs() as logs:
+        assert make_tracker(store).estimate(verdict(0), rows) is None
+        quality = only(make_tracker(store).evaluate_slice(slice_of_outcomes))
+    assert (quality.verdict, quality.reason) == ("inconclusive", "failed")
+    assert quality.explanation == "judging has failed: OverflowError('int too large')"
+    events = [line["event"] for line in logs if line["log_level"] == "error"]
+    assert events == ["quality.estimate_failed", "quality.judging_failed"]
 
 
 def test_text_among_the_outcomes_of_a_number_is_an_unknown_label(store: ObjectStore, builder: ArchiveBuilder) -> None:

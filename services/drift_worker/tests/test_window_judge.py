@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from drift_worker.verdicts import window_judge as judging
 from drift_worker.verdicts.window_judge import WindowJudge
 from driftloop.drift.comparable_columns import FeatureKind
 from driftloop.drift.settings import WindowSettings
@@ -352,3 +353,27 @@ def test_hash_of_another_key_is_left_out(store: ObjectStore) -> None:
     other = FeaturePolicy(features={"carrier": "hash"}, hash_key_id="b")
     verdict = judge(WindowJudge(store, SETTINGS, policy=other), make_days(1, 3))
     assert "carrier is not compared: hashed in the reference by another key" in verdict.explanation
+
+
+def test_window_whose_values_make_judging_fail_is_inconclusive_and_readiness_says_it(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_reference(store)
+    health = Health()
+    window_judge = WindowJudge(store, SETTINGS, health=health)
+    rows = make_days(1, 3)
+    assert judge(window_judge, rows).verdict == "no_drift"  # the reference is loaded
+
+    def fail(*_: object) -> None:
+        raise OverflowError("int too large")
+
+    with monkeypatch.context() as patched:
+        # A mock: values that are known to do this are handled.
+        patched.setattr(judging, "comparable_rows", fail)
+        verdict = judge(window_judge, rows)
+        assert window_judge.cumulate("m", "1", rows_of_day(rows), None) is None
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "failed")
+    assert verdict.explanation == "judging has failed: OverflowError('int too large')"
+    assert "OverflowError" in health.warnings["judging"]
+    assert judge(window_judge, rows).verdict == "no_drift"
+    assert "judging" not in health.warnings

@@ -5,6 +5,7 @@ An outcome whose prediction is not archived yet counts as unmatched when its sli
 prediction again.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from drift_worker.verdicts.matched_rows import (
 )
 from drift_worker.verdicts.scored_rows import score_rows, utc_days
 from drift_worker.windows.recent_slices import RecentSlices
+from driftloop.errors import ERRORS_OF_VALUES
 from driftloop.evaluation.bootstrap import MIN_DAYS, evaluate
 from driftloop.evaluation.metrics import are_probabilities
 from driftloop.evaluation.performance_estimation import estimate_performance
@@ -141,8 +143,15 @@ class QualityTracker:
     def estimate(self, verdict: DriftVerdict, rows: pd.DataFrame) -> QualityEstimate | None:
         """Estimate the quality of a judged window's predictions from their probabilities alone.
 
-        Return ``None`` if they are too few, or if any is no probability.
+        Return ``None`` if they are too few, if any is no probability, or if their values make the estimate itself fail.
         """
+        try:
+            return self._estimate(verdict, rows)
+        except ERRORS_OF_VALUES:
+            log.exception("quality.estimate_failed", window=verdict.window.name, version=verdict.version)
+            return None
+
+    def _estimate(self, verdict: DriftVerdict, rows: pd.DataFrame) -> QualityEstimate | None:
         if len(rows) < self._settings.min_rows:
             return None
         scored = score_rows(rows)
@@ -199,9 +208,13 @@ class QualityTracker:
         joined = latest_outcomes.merge(predictions, on="row_hash", how="left")
         self._errors_by_version = {}
         for names, version_rows in joined.groupby(VERSION_COLUMNS):
-            self._errors_by_version[VersionKey(*map(str, names))] = estimate_errors(
-                version_rows, self._settings.min_rows, self._settings.outcome_lookback_slices
-            )
+            judged = VersionKey(*map(str, names))
+            try:
+                self._errors_by_version[judged] = estimate_errors(
+                    version_rows, self._settings.min_rows, self._settings.outcome_lookback_slices
+                )
+            except ERRORS_OF_VALUES:
+                log.exception("quality.record_failed", model=judged.model, version=judged.version)
         return joined
 
     def _pool_rows(self, rows: pd.DataFrame, slices: list[str]) -> PooledRows:
@@ -224,7 +237,10 @@ class QualityTracker:
         return all_rows if len(np.unique(days)) >= MIN_DAYS else enough_rows or all_rows
 
     def _judge_version(self, window: Window, judged: VersionKey, pooled: PooledRows, unmatched: int) -> QualityVerdict:
-        """Return the verdict on a version's pooled rows; it is the same whenever the window is judged."""
+        """Return the verdict on a version's pooled rows; it is the same whenever the window is judged.
+
+        If their values make the judging itself fail, it is inconclusive: an error would end the worker at every start.
+        """
         rows = pooled.rows
         verdict_of = partial(
             QualityVerdict,
@@ -243,6 +259,16 @@ class QualityTracker:
         if len(rows) < self._settings.min_rows:
             explanation = f"too few rows: {len(rows)} with an outcome of at least {self._settings.min_rows}"
             return verdict_of(verdict="inconclusive", reason="too_few_rows", explanation=explanation)
+        try:
+            return self._compare(window, judged, rows, verdict_of)
+        except ERRORS_OF_VALUES as error:
+            log.exception("quality.judging_failed", window=window.name, model=judged.model, version=judged.version)
+            return verdict_of(verdict="inconclusive", reason="failed", explanation=f"judging has failed: {error!r}")
+
+    def _compare(
+        self, window: Window, judged: VersionKey, rows: pd.DataFrame, verdict_of: Callable[..., QualityVerdict]
+    ) -> QualityVerdict:
+        """Return the verdict on a version's rows compared with the gate's evaluation."""
         try:
             at_gate, gate_error = self._gate_evaluation(judged), None
         except ReferenceUnavailable as error:

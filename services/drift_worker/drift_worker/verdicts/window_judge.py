@@ -1,6 +1,6 @@
 """Judge one version's rows of a window against the version's reference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from driftloop.drift.prepared_profile import PreparedProfile
 from driftloop.drift.scoring import StatisticValues, WindowScore, score_window
 from driftloop.drift.settings import WindowSettings
 from driftloop.drift.window_length import MIN_INDEPENDENT_WINDOWS
-from driftloop.errors import InvalidInput
+from driftloop.errors import ERRORS_OF_VALUES, InvalidInput
 from driftloop.events import (
     TIME_COLUMN,
     CumulatedChange,
@@ -82,7 +82,8 @@ class WindowJudge:
             max_references_mb: The memory of references in MB (2^20 bytes). Beyond it those that were not used for the
                 longest time are dropped, and loaded again when they are needed. The last one always stays.
             policy: How features of events are treated.
-            health: Gets a warning while windows of a version are judged whose reference was made otherwise.
+            health: Gets a warning while windows of a version are judged whose reference was made otherwise, and after a
+                window that could not be judged because of an error.
         """
         self._store = store
         self._settings = settings
@@ -130,6 +131,9 @@ class WindowJudge:
             return cumulate(calibration, state or CumulatedState(), self._to_comparable(reference, rows).rows)
         except Inconclusive:
             return None
+        except ERRORS_OF_VALUES:
+            log.exception("drift.cumulation_failed", model=model, version=version)
+            return None
 
     def judge(
         self,
@@ -144,7 +148,8 @@ class WindowJudge:
     ) -> DriftVerdict:
         """Return the verdict on a version's window; it is the same whenever the window is judged.
 
-        Rows that cannot be judged get the verdict ``inconclusive`` with the reason.
+        Rows that cannot be judged get the verdict ``inconclusive`` with the reason, also where their values make the
+        judging itself fail: a worker that ended then would end at every start, for all versions of the partition.
 
         Args:
             window: The window's offsets.
@@ -172,9 +177,34 @@ class WindowJudge:
         try:
             loaded = self._load_reference(model, version, run_id)
             comparable = self._to_comparable(loaded.reference, rows)
+            verdict = self._compare(loaded, comparable, preceding, cumulated, verdict_of)
         except Inconclusive as error:
             return verdict_of(verdict="inconclusive", reason=error.reason, explanation=str(error))
-        self._report_privacy(model, version, loaded.privacy_note)
+        except ERRORS_OF_VALUES as error:
+            log.exception("drift.judging_failed", window=window.name, model=model, version=version)
+            self._report("judging", model, version, f"a window could not be judged: {error!r}")
+            return verdict_of(verdict="inconclusive", reason="failed", explanation=f"judging has failed: {error!r}")
+        self._report("judging", model, version, "")
+        self._report("privacy", model, version, loaded.privacy_note)
+        return verdict
+
+    def _compare(
+        self,
+        loaded: LoadedReference,
+        comparable: ComparableRows,
+        preceding: Sequence[pd.DataFrame],
+        cumulated: CumulatedScore | None,
+        verdict_of: Callable[..., DriftVerdict],
+    ) -> DriftVerdict:
+        """Return the verdict on a window compared with the reference.
+
+        Args:
+            loaded: The version's reference.
+            comparable: The window's rows as the reference has them.
+            preceding: The rows of each of the version's windows before it, the oldest first.
+            cumulated: The version's sums with this window.
+            verdict_of: Makes a verdict about the window.
+        """
         profile = loaded.reference.profile
         issues = [
             *type_issues(comparable.unreadable),
@@ -205,14 +235,14 @@ class WindowJudge:
             data_quality_issues=issues,
         )
 
-    def _report_privacy(self, model: str, version: str, note: str) -> None:
-        """Warn in readiness of what the window that is judged now is not compared in."""
+    def _report(self, component: str, model: str, version: str, note: str) -> None:
+        """Warn in readiness of what is wrong with the window that is judged now; clear the warning without a note."""
         if self._health is None:
             return
         if note:
-            self._health.add_warning("privacy", f"version {version} of {model}: {note}")
+            self._health.add_warning(component, f"version {version} of {model}: {note}")
         else:
-            self._health.clear_warning("privacy")
+            self._health.clear_warning(component)
 
     def _statistics(
         self, loaded: LoadedReference, rows: pd.DataFrame, preceding: Sequence[pd.DataFrame]
