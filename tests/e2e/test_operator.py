@@ -24,7 +24,7 @@ from driftloop.settings import RegistrySettings
 from driftloop.storage import reference_store
 from driftloop.storage.object_store import ObjectStore
 from driftloop.storage.reference_store import Reference
-from driftloop_cli import explain
+from driftloop_cli import explain_search
 from driftloop_cli.explain_search import locate
 from driftloop_cli.settings import StorageCliSettings
 from stack.running import Stack
@@ -354,7 +354,7 @@ def test_locate_searches_latest_windows_for_id_without_timestamp(
     store = ObjectStore(stack.storage)
     assert locate(settings, store, "nothing") is None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explain, "event_id_time", lambda _: None)
+        patch.setattr(explain_search, "event_id_time", lambda _: None)
         located = locate(settings, store, answered_requests[0].id)
     assert located is not None
     assert [prediction for prediction, _ in located.rows] == answered_requests[0].predictions
