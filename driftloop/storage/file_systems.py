@@ -6,7 +6,7 @@ That they are installed is what the settings require (:func:`driftloop.setting_v
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,21 +74,25 @@ def _open_gcs(storage: StorageSettings) -> FileSystem:
     import gcsfs  # noqa: PLC0415
     from gcsfs.retry import is_retriable  # noqa: PLC0415
 
-    async def end_attempts_on_timeout(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> Any:
-        try:
-            return await send(request)
-        except aiohttp.SocketTimeoutError as error:  # as an error of aiohttp, gcsfs repeats it
-            raise TimeoutError(str(error)) from error
-
     timeout = aiohttp.ClientTimeout(**GCS_TIMEOUT)  # without one, gcsfs waits for ever
     own_server = {"token": "anon", "endpoint_url": storage.endpoint} if storage.endpoint else {}
     files = gcsfs.GCSFileSystem(
         requests_timeout=timeout,
-        session_kwargs={"middlewares": [end_attempts_on_timeout]},
+        session_kwargs={"middlewares": [_end_attempts_on_timeout]},
         use_listings_cache=False,
         **own_server,
     )
     return FileSystem(files, f"{storage.root}/", "mtime", is_retriable)
+
+
+async def _end_attempts_on_timeout(request: Any, send: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Raise an error that gcsfs does not repeat; not a closure, since fsspec knows equal clients by their arguments."""
+    import aiohttp  # noqa: PLC0415  # see the module
+
+    try:
+        return await send(request)
+    except aiohttp.SocketTimeoutError as error:
+        raise TimeoutError(str(error)) from error
 
 
 def _open_s3(storage: StorageSettings) -> FileSystem:
