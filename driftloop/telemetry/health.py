@@ -32,6 +32,10 @@ class Health:
         self._last_heartbeat = time.monotonic()
         self._loop_thread = threading.get_ident()
 
+    def keep_alive(self) -> None:
+        """Record that another thread makes progress with what the loop waits for."""
+        self._last_heartbeat = time.monotonic()
+
     def mark_started(self) -> None:
         """Record that the service has started: from now on it is ready unless a component is unavailable."""
         self._unavailable.pop("start", None)

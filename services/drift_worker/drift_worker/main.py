@@ -66,7 +66,7 @@ def run_worker() -> None:
     store = ObjectStore(settings.storage)
     policy = settings.privacy.privacy.feature_policy
     # A slice may take hundreds of requests. While they are answered, the loop makes progress.
-    loop_store = ObjectStore(settings.storage, health.heartbeat)
+    loop_store = ObjectStore(settings.storage, health.keep_alive)
     window_judge = WindowJudge(loop_store, settings.window, worker_settings.max_references_mb, policy, health)
     report_queue = ReportQueue(worker_settings.max_queued_reports, worker_settings.report_timeout_seconds)
     verdict_cache = VerdictCache(worker_settings.cached_verdicts)
