@@ -441,3 +441,15 @@ def test_model_history_keeps_latest_windows_of_each_version() -> None:
         history.add(event)
     assert len(history.windows["1"]) == MAX_WINDOWS
     assert not any(window.alarm for window in history.windows["1"].values())
+
+
+def test_rollback_counts_although_the_promotion_is_published_after_it() -> None:
+    history = ModelHistory("m")
+    for event in (
+        change("first", "promoted", "1", day=0),
+        change("back", "rolled_back", "1", day=3),
+        change("second", "promoted", "2", day=2),
+    ):
+        history.add(event)
+    assert history.in_service is not None
+    assert (history.in_service.state, history.in_service.version) == ("rolled_back", "1")

@@ -77,9 +77,16 @@ class ModelHistory:
 
     @property
     def in_service(self) -> ModelStateChanged | None:
-        """The promotion or rollback that put the current version into service."""
-        moves = [change for change in self.changes.values() if change.state in ("promoted", "rolled_back")]
-        return next((change for change in reversed(moves) if change.version is not None), None)
+        """The promotion or rollback that put the current version into service.
+
+        It is the latest by its time: a promotion whose event was delivered again is published after a rollback of it.
+        """
+        moves = [
+            change
+            for change in reversed(self.changes.values())
+            if change.state in ("promoted", "rolled_back") and change.version is not None
+        ]
+        return max(moves, key=lambda change: change.time, default=None)  # of equal times the later event
 
     @property
     def final_states(self) -> dict[str, ModelStateChanged]:
