@@ -26,6 +26,7 @@ from drift_worker.verdicts.matched_rows import (
     prediction_rows,
 )
 from drift_worker.verdicts.scored_rows import score_rows, utc_days
+from drift_worker.verdicts.window_judge import describe_failure
 from drift_worker.windows.recent_slices import RecentSlices
 from driftloop.errors import ERRORS_OF_VALUES
 from driftloop.evaluation.bootstrap import MIN_DAYS, evaluate
@@ -263,7 +264,7 @@ class QualityTracker:
             return self._compare(window, judged, rows, verdict_of)
         except ERRORS_OF_VALUES as error:
             log.exception("quality.judging_failed", window=window.name, model=judged.model, version=judged.version)
-            return verdict_of(verdict="inconclusive", reason="failed", explanation=f"judging has failed: {error!r}")
+            return verdict_of(verdict="inconclusive", reason="failed", explanation=describe_failure(error))
 
     def _compare(
         self, window: Window, judged: VersionKey, rows: pd.DataFrame, verdict_of: Callable[..., QualityVerdict]

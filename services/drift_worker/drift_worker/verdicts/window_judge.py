@@ -182,8 +182,8 @@ class WindowJudge:
             return verdict_of(verdict="inconclusive", reason=error.reason, explanation=str(error))
         except ERRORS_OF_VALUES as error:
             log.exception("drift.judging_failed", window=window.name, model=model, version=version)
-            self._report("judging", model, version, f"a window could not be judged: {error!r}")
-            return verdict_of(verdict="inconclusive", reason="failed", explanation=f"judging has failed: {error!r}")
+            self._report("judging", model, version, f"{describe_failure(error)} (window {window.name})")
+            return verdict_of(verdict="inconclusive", reason="failed", explanation=describe_failure(error))
         self._report("judging", model, version, "")
         self._report("privacy", model, version, loaded.privacy_note)
         return verdict
@@ -306,6 +306,11 @@ class WindowJudge:
                 "missing_columns", f"the window has no column {', '.join(missing)}, which the reference has"
             )
         return comparable_rows(rows, reference)
+
+
+def describe_failure(error: Exception) -> str:
+    """Return why judging has failed, without the error's message, which may quote a value."""
+    return f"judging has failed: {type(error).__name__}, see the log"
 
 
 def explain(score: WindowScore) -> str:

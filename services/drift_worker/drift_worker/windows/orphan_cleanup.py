@@ -25,8 +25,8 @@ class ArchiveCleaner:
 
     A worker that is killed between the archive and the commit leaves such an orphan, and so does one that is frozen and
     writes after its partitions have moved. A slice is an orphan if it begins within the range of a partition's
-    committed slices, which have no gaps, and is not one of them. An orphan is safe to delete whoever owns the partition
-    now.
+    committed slices, which have no gaps but where messages were deleted, and is not one of them. An orphan is safe to
+    delete whoever owns the partition now.
     """
 
     def __init__(
