@@ -240,11 +240,11 @@ class System:
         return problems
 
     def resources(self) -> dict[str, Resources]:
-        """Return what each component holds, without processes that render a report, train or check, and then end."""
+        """Return what each component holds, without processes that render, merge, train or check, and then end."""
         held = {}
         for name in (*OF_OTHERS, *SERVICES):
             files = sockets = 0
-            processes = [process for process in self.processes(name) if not _renders_report(process)]
+            processes = [process for process in self.processes(name) if not _ends_soon(process)]
             jobs = {job.pid for first in processes[:1] for job in forked_jobs(first.pid)}
             processes = [process for process in processes if process.pid not in jobs]
             for process in processes:
@@ -255,9 +255,10 @@ class System:
         return held
 
 
-def _renders_report(process: psutil.Process) -> bool:
+def _ends_soon(process: psutil.Process) -> bool:
+    """Return whether a process renders one report or merges some slices."""
     with suppress(psutil.Error):
-        return "drift_worker.web.report_queue" in process.cmdline()
+        return not {"drift_worker.web.report_queue", "driftloop.archive.merged_file"}.isdisjoint(process.cmdline())
     return False
 
 
