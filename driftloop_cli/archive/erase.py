@@ -223,7 +223,8 @@ class Eraser:
             ]
             if not done and not changed:
                 break
-            self._report(f"removed {sum(file.rows for file in done):,} rows from {len(done):,} files")
+            if done:
+                self._report(f"removed {sum(file.rows for file in done):,} rows from {len(done):,} files")
         else:
             raise StorageUnavailable(f"files have erased rows again after {MAX_PASSES} passes: run it again")
         for path in sorted(reports | set(erase_copies.find_reports(self._store, erasure.partitions))):
