@@ -1,6 +1,5 @@
 """Promotions and rollbacks, in a local MLflow registry."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -21,21 +20,15 @@ from driftloop.registry.model_registry import (
 )
 from driftloop.registry.rollback import RollbackNotPossible, roll_back, unpublished_rollbacks
 
+pytest_plugins = "tests.support.registry_file"
+
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    before = mlflow.get_tracking_uri()
-    yield f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri(None)
-
-
 @pytest.fixture
-def registry(uri: str, tmp_path: Path) -> ModelRegistry:
+def registry(registry_uri: str, tmp_path: Path) -> ModelRegistry:
     """Three versions, no alias."""
-    registry = ModelRegistry(settings.RegistrySettings(uri=uri, model=tmp_path.name))
+    registry = ModelRegistry(settings.RegistrySettings(uri=registry_uri, model=tmp_path.name))
     registry.client.create_registered_model(registry.model)
     experiment = mlflow.set_experiment("m").experiment_id
     for number in (1, 2, 3):
@@ -114,8 +107,8 @@ def test_tags_for_programs_stand_behind_those_for_people(registry: ModelRegistry
     assert registry.recorded_result("retrain-2") == state
 
 
-def test_registry_knows_which_models_exist(registry: ModelRegistry, uri: str) -> None:
-    other = ModelRegistry(settings.RegistrySettings(uri=uri, model=f"{registry.model}-other"))
+def test_registry_knows_which_models_exist(registry: ModelRegistry, registry_uri: str) -> None:
+    other = ModelRegistry(settings.RegistrySettings(uri=registry_uri, model=f"{registry.model}-other"))
     assert (registry.exists(), other.exists()) == (True, False)
     assert registry.model in registry.model_names()
     assert other.model not in registry.model_names()
@@ -261,9 +254,9 @@ def test_unpublished_rollbacks_ignores_a_rollback_killed_before_the_alias_moved(
     assert (registry.champion(), unpublished_rollbacks(registry, [])) == ("1", [change])
 
 
-def test_description_links_to_the_pages_of_the_versions_drift(registry: ModelRegistry, uri: str) -> None:
+def test_description_links_to_the_pages_of_the_versions_drift(registry: ModelRegistry, registry_uri: str) -> None:
     pages = "http://drift.example.com:8001/"
-    linking = ModelRegistry(settings.RegistrySettings(uri=uri, model=registry.model, drift_pages_url=pages))
+    linking = ModelRegistry(settings.RegistrySettings(uri=registry_uri, model=registry.model, drift_pages_url=pages))
     linking.record_result(
         "2", ModelStateChanged(retrain_id="r", model=registry.model, state="rejected", explanation="worse")
     )

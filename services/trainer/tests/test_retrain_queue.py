@@ -1,6 +1,6 @@
 """The queue of retrains: in order, one training at a time, one final state each, also after kills."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from driftloop.registry.rollback import roll_back
 from trainer import metrics
 from trainer.retrain.queue import MAX_ATTEMPTS, RetrainQueue
 from trainer.retrain.subprocess_job import JobResult, Progress
+
+pytest_plugins = "tests.support.registry_file"
 
 MODEL = "m"
 
@@ -288,18 +290,10 @@ def test_refusal_of_the_registry_ends_the_retrain_with_its_words(retrains: Queue
     assert "403: no permission" in final.events[0].explanation  # type: ignore[attr-defined]
 
 
-@pytest.fixture(scope="module")
-def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    before = mlflow.get_tracking_uri()
-    yield f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
-    mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri(None)
-
-
 @pytest.fixture
-def mlflow_registry(mlflow_uri: str, tmp_path: Path) -> ModelRegistry:
+def mlflow_registry(registry_uri: str, tmp_path: Path) -> ModelRegistry:
     """A registry in which version 1 is in service, and the gate has compared version 2, of retrain a, with it."""
-    registry = ModelRegistry(settings.RegistrySettings(uri=mlflow_uri, model=tmp_path.name))
+    registry = ModelRegistry(settings.RegistrySettings(uri=registry_uri, model=tmp_path.name))
     registry.client.create_registered_model(registry.model)
     run = registry.client.create_run(mlflow.set_experiment(MODEL).experiment_id).info.run_id
     for tags in ({}, {TAG_RETRAIN_ID: "a", TAG_COMPARED_WITH: "1"}, {}):
