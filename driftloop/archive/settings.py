@@ -59,7 +59,8 @@ class DriftWorkerGroupSection(SettingsSection, extra="ignore"):
     """The part of the drift worker's section by which others find out how far the archive reaches."""
 
     group: str = Field(
-        "drift_worker", description="consumer group of the drift workers, which commit what they have archived"
+        "drift_worker",
+        description="consumer group of the drift workers, which share the partitions and commit what is archived",
     )
 
 

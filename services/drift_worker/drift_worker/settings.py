@@ -4,18 +4,17 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from driftloop.archive.settings import ArchiveSettings
+from driftloop.archive.settings import ArchiveSettings, DriftWorkerGroupSection
 from driftloop.drift.settings import WindowSettings
 from driftloop.evaluation.quality_settings import QualitySettings
 from driftloop.privacy_settings import PrivacySettings
 from driftloop.settings import DeadLetterSettings, OptionalUrl, Port, ServerSettings, Settings, StorageSettings
 
 
-class DriftWorkerServerSettings(ServerSettings):
+class DriftWorkerServerSettings(DriftWorkerGroupSection, ServerSettings, extra="forbid"):
     """HTTP server with pages and metrics, consumer group, and reports."""
 
     port: Port = Field(8001, description="port to listen on")
-    group: str = Field("drift_worker", description="consumer group; the workers of a group share the partitions")
     cached_verdicts: int = Field(2_000, ge=1, description="number of latest verdicts that the pages show")
     max_references_mb: float = Field(
         256,
