@@ -1,16 +1,8 @@
-"""Merge slices that lie in a folder into one file, here or in a process of its own.
-
-``python -m driftloop.archive.merged_file FOLDER`` is that process. It gets the names of the slices from its standard
-input, and ends when the process dies that has started it. The drift worker merges there: DuckDB keeps 40 MB after a
-merge of a million rows, and a process of its own can have a lower priority.
-"""
+"""Merge slices that lie in a folder into one file."""
 
 # ruff: noqa: S608  # all names are quoted
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,16 +10,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from driftloop.archive.file_metadata import SUMS_BY_END_KEY, SUMS_KEY
-from driftloop.errors import ArchiveUnreadable
 from driftloop.events import OFFSET_COLUMN, ROW_COLUMN, TIME_COLUMN, Window
-from driftloop.exit_codes import ExitCode
-from driftloop.process import ChildProcess, exit_with_parent, module_command
 from driftloop.storage.archive_files import translate_errors
 from driftloop.storage.duckdb_sql import SCAN_COLUMNS, connect, quote_literal, union_parquet_sql
 
 MEMORY_MB = 256
 ROWS_PER_GROUP = 32_768  # a group is written from memory, and a lookup by id reads one
-PRIORITY = 10  # as that of reports: answers and verdicts come first
 MERGED = "merged.parquet"
 
 
@@ -45,24 +33,6 @@ def merge(folder: Path, names: Sequence[str]) -> bytes:
     """
     _write_merged(folder, names)
     return (folder / MERGED).read_bytes()
-
-
-def merge_in_process(folder: Path, names: Sequence[str]) -> bytes:
-    """Do what :func:`merge` does, in a process of its own with a lower priority.
-
-    Raises:
-        ArchiveUnreadable: A slice is no readable Parquet file.
-        ChildProcessError: The process has failed, such as for want of memory.
-    """
-    command = module_command("driftloop.archive.merged_file", str(folder))
-    with ChildProcess(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
-        stdout, stderr = child.communicate(json.dumps(names))
-    if child.exit_code == 0:
-        return (folder / MERGED).read_bytes()
-    if child.exit_code == ExitCode.REFUSED:
-        raise ArchiveUnreadable(stdout.strip())
-    reason = (stderr.strip().splitlines() or [""])[-1]
-    raise ChildProcessError(f"the process that merges {len(names)} slices ended with {child.exit_code}: {reason}")
 
 
 def _write_merged(folder: Path, names: Sequence[str]) -> None:
@@ -86,18 +56,3 @@ def _write_merged(folder: Path, names: Sequence[str]) -> None:
                 f"TO {quote_literal(folder / MERGED)} (FORMAT parquet, COMPRESSION zstd, "
                 f"ROW_GROUP_SIZE {ROWS_PER_GROUP}, KV_METADATA {metadata})"
             )
-
-
-def main() -> None:
-    """Merge the slices that standard input names; end with :attr:`ExitCode.REFUSED` if one cannot be read."""
-    exit_with_parent()
-    os.nice(PRIORITY)
-    try:
-        _write_merged(Path(sys.argv[1]), json.load(sys.stdin))
-    except ArchiveUnreadable as error:
-        print(error)  # for the process that has started this one
-        sys.exit(ExitCode.REFUSED)
-
-
-if __name__ == "__main__":
-    main()

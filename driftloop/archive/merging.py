@@ -162,7 +162,6 @@ def merge_slices(
     following: ArchivedFile | None,
     limits: MergeLimits,
     may_go_on: Callable[[], bool] = lambda: True,
-    merge: Callable[[Path, Sequence[str]], bytes] = merge,
 ) -> Iterator[MergedSlices]:
     """Merge slices into a file for each of their days that is over or full; yield each one once its slices are deleted.
 
@@ -173,7 +172,6 @@ def merge_slices(
         limits: When a file is full.
         may_go_on: Is called before each file is read or written; if it returns false, the slices that are left stay as
             they are.
-        merge: Merges files of a folder: here, or in a process of its own.
 
     Raises:
         StorageUnavailable: The store does not answer. What was merged until then is merged.

@@ -17,6 +17,7 @@ from drift_worker.web.verdict_cache import RECONNECT_DELAY_SECONDS, VerdictCache
 from drift_worker.windows import compaction
 from drift_worker.windows.archived_end import ArchivedEnd
 from drift_worker.windows.compaction import Compactor
+from drift_worker.windows.merge_process import merge_in_process
 from drift_worker.windows.orphan_cleanup import ArchiveCleaner
 from drift_worker.windows.slicer import Slicer
 from drift_worker.windows.window_rows import WindowRows
@@ -77,6 +78,7 @@ def run_worker() -> None:
         settings.quality.kept_slices,
         retention_days=retention_by_topic(settings.archive, settings.topics),
         tombstones=tombstones,
+        merge=merge_in_process,
     )
     archived_end = ArchivedEnd(loop_store, settings.kafka)
     worker = Worker(

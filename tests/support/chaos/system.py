@@ -258,7 +258,7 @@ class System:
 def _ends_soon(process: psutil.Process) -> bool:
     """Return whether a process renders one report or merges some slices."""
     with suppress(psutil.Error):
-        return not {"drift_worker.web.report_queue", "driftloop.archive.merged_file"}.isdisjoint(process.cmdline())
+        return not {"drift_worker.web.report_queue", "drift_worker.windows.merge_process"}.isdisjoint(process.cmdline())
     return False
 
 

@@ -6,8 +6,9 @@ come back; see :mod:`driftloop.archive.merging`, :mod:`driftloop.archive.retenti
 """
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime
+from functools import partial
 
 import structlog
 
@@ -15,7 +16,6 @@ from drift_worker import metrics
 from driftloop.archive.erasing import FileEraser
 from driftloop.archive.erasures import Tombstones
 from driftloop.archive.layout import ArchivedFile, total_size
-from driftloop.archive.merged_file import merge_in_process
 from driftloop.archive.merging import (
     DEFAULT_LIMITS,
     MergedSlices,
@@ -39,6 +39,9 @@ log = structlog.get_logger(__name__)
 TASK = "compaction"
 PASS_INTERVAL_SECONDS = 60  # each pass lists the slices of each partition
 
+Merge = Callable[[Sequence[ArchivedFile], ArchivedFile | None, MergeLimits, Callable[[], bool]], Iterator[MergedSlices]]
+"""Merges slices as :func:`merge_slices` does in a store."""
+
 
 class Compactor:
     """Merges the slices of the partitions that this worker owns, and deletes their files of days that have expired.
@@ -55,6 +58,7 @@ class Compactor:
         retention_days: Mapping[str, int] = {},
         clock: Callable[[], datetime] = now,
         tombstones: Tombstones | None = None,
+        merge: Merge | None = None,
     ) -> None:
         """Start without partitions.
 
@@ -65,6 +69,7 @@ class Compactor:
             retention_days: For how many days rows are kept, by topic; those of other topics are kept for ever.
             clock: Returns the time.
             tombstones: Says which rows are erased; by default this looks itself.
+            merge: Merges slices; by default in this process.
         """
         self._store = store
         self._kept_slices = kept_slices
@@ -72,6 +77,7 @@ class Compactor:
         self._retention_days = retention_days
         self._clock = clock
         self._tombstones = tombstones or Tombstones(store)
+        self._merge_slices = merge or partial(merge_slices, store)
         self._eraser = FileEraser(store)
         self._lock = threading.Lock()
         self._final_before: dict[Partition, int] = {}
@@ -121,7 +127,7 @@ class Compactor:
             except Exception as error:
                 log.exception("compaction.partition_failed", topic=partition[0], partition=partition[1])
                 failures.append(error)
-        return_free_memory()  # of slices that were replaced in memory, and of merges
+        return_free_memory()  # of slices that were replaced in memory
         if failures:
             raise failures[0]
         on_progress()
@@ -148,9 +154,7 @@ class Compactor:
             chosen = choose_full(files.final_slices(self._kept_slices, final_before), self._limits)
             following = files.slices[len(chosen)] if len(chosen) < len(files.slices) else None
             has_merged = False
-            for merged in merge_slices(
-                self._store, chosen, following, self._limits, lambda: partition in self._final_before, merge_in_process
-            ):
+            for merged in self._merge_slices(chosen, following, self._limits, lambda: partition in self._final_before):
                 record_merged(partition, merged)
                 files = files.after(merged)
                 record_files(partition, files)
