@@ -21,6 +21,7 @@ pytest_plugins = "tests.support.drift_windows"
 TOPIC = "predictions"
 DAYS = (date(2026, 1, 1), date(2026, 1, 2))
 LIMITS = MergeLimits(4)
+PIPE_BYTES = 2**16
 
 
 @pytest.fixture
@@ -52,6 +53,17 @@ def test_slices_become_a_file_for_each_day(store: ObjectStore, slices: Sequence[
     assert not list_slices(store, TOPIC)
 
 
+def test_request_that_is_larger_than_a_pipe_reaches_the_process(
+    store: ObjectStore, slices: Sequence[ArchivedFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge_process, "POLL_SECONDS", 0.01)  # over before the process reads
+    path = slice_path(window(8, 9))
+    store.write(path, store.read(slices[0].path))
+    long = slices[0]._replace(path=f"{'./' * PIPE_BYTES}{path}")
+    (merged,) = merge_in_process([long], slices[1], LIMITS)
+    assert merged.slices.files == [long]
+
+
 def test_unreadable_slice_is_named_after_what_was_merged_before(
     store: ObjectStore, slices: Sequence[ArchivedFile]
 ) -> None:
@@ -78,6 +90,14 @@ def test_process_that_fails_logs_why(
     with pytest.raises(ChildProcessError, match="the process that merges 1 slices ended with 1"):
         list(merge_in_process([unnamed], slices[1], LIMITS))
     assert "compaction.merge_failed" in capfd.readouterr().err
+
+
+def test_process_that_hangs_is_given_up(slices: Sequence[ArchivedFile], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge_process, "COMMAND", ["sleep", "600"])
+    monkeypatch.setattr(merge_process, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(merge_process, "TIMEOUT_SECONDS", 0.05)
+    with pytest.raises(ChildProcessError, match=r"merging 4 slices took longer than 0\.05 s"):
+        list(merge_in_process(slices, None, LIMITS))
 
 
 def test_process_is_killed_once_it_may_not_go_on(

@@ -10,7 +10,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import structlog
@@ -31,6 +34,7 @@ log = structlog.get_logger(__name__)
 COMMAND = module_command("drift_worker.windows.merge_process")
 PRIORITY = 10  # as that of reports: answers and verdicts come first
 POLL_SECONDS = 1.0
+TIMEOUT_SECONDS = 1_800.0  # a merge takes a minute on busy processors; one that hangs should be seen, and tried again
 ERRORS: dict[int, type[DriftloopError]] = {
     ExitCode.REFUSED: ArchiveUnreadable,
     ExitCode.UNAVAILABLE: StorageUnavailable,
@@ -67,19 +71,24 @@ def merge_in_process(
     Raises:
         StorageUnavailable: The store does not answer. What was merged until then is yielded before.
         ArchiveUnreadable: A slice is no readable Parquet file; likewise.
-        ChildProcessError: The process has failed, such as for want of memory. The log says more; likewise.
+        ChildProcessError: The process has failed, such as for want of memory, or hangs. The log says more; likewise.
     """
     if not chosen:
         return
-    request: str | None = REQUEST.dump_json(MergeRequest(chosen, following, limits)).decode()
-    with ChildProcess(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    # From a file: after a timeout, Popen.communicate would not send the rest of what a pipe has no room for.
+    with TemporaryFile() as request:
+        request.write(REQUEST.dump_json(MergeRequest(chosen, following, limits)))
+        request.seek(0)
+        child = ChildProcess(COMMAND, stdin=request.fileno(), stdout=subprocess.PIPE)
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    with child:
         while child.exit_code is None:
             if not may_go_on():
                 return
-            try:
-                stdout, _ = child.communicate(request, POLL_SECONDS)
-            except subprocess.TimeoutExpired:
-                request = None  # it is sent
+            if time.monotonic() > deadline:
+                raise ChildProcessError(f"merging {len(chosen)} slices took longer than {TIMEOUT_SECONDS:g} s")
+            with suppress(subprocess.TimeoutExpired):
+                stdout, _ = child.communicate(timeout_seconds=POLL_SECONDS)
     lines = stdout.splitlines()
     error = ERRORS.get(child.exit_code)
     message = json.loads(lines.pop()) if error else ""
