@@ -31,11 +31,6 @@ def merge(folder: Path, names: Sequence[str]) -> bytes:
     Raises:
         ArchiveUnreadable: A slice is no readable Parquet file.
     """
-    _write_merged(folder, names)
-    return (folder / MERGED).read_bytes()
-
-
-def _write_merged(folder: Path, names: Sequence[str]) -> None:
     files = [folder / name for name in names]
     windows = [Window.parse(name) for name in names]
     is_doubled = any(following.first_offset <= window.last_offset for window, following in pairwise(windows))
@@ -56,3 +51,4 @@ def _write_merged(folder: Path, names: Sequence[str]) -> None:
                 f"TO {quote_literal(folder / MERGED)} (FORMAT parquet, COMPRESSION zstd, "
                 f"ROW_GROUP_SIZE {ROWS_PER_GROUP}, KV_METADATA {metadata})"
             )
+    return (folder / MERGED).read_bytes()

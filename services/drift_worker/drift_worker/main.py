@@ -76,9 +76,9 @@ def run_worker() -> None:
     compactor = Compactor(
         store,
         settings.quality.kept_slices,
+        merge_in_process,
         retention_days=retention_by_topic(settings.archive, settings.topics),
         tombstones=tombstones,
-        merge=merge_in_process,
     )
     archived_end = ArchivedEnd(loop_store, settings.kafka)
     worker = Worker(

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -17,7 +18,7 @@ from drift_worker.windows import archive
 from drift_worker.windows.compaction import Compactor
 from driftloop.archive.file_metadata import SUMS_BY_END_KEY
 from driftloop.archive.layout import list_all_merged, list_files, list_slices, slice_path
-from driftloop.archive.merging import MergeLimits
+from driftloop.archive.merging import MergeLimits, merge_slices
 from driftloop.archive.partition_state import OpenWindow, PartitionState, VersionWindows
 from driftloop.archive.rows import read_rows
 from driftloop.drift.cumulated import CumulatedState
@@ -63,7 +64,7 @@ def fill(store: ObjectStore, count: int) -> None:
 
 
 def compactor(store: ObjectStore, *, kept: int = 2, slices: int = 2, end: int = 10_000) -> Compactor:
-    made = Compactor(store, kept, MergeLimits(slices))
+    made = Compactor(store, kept, partial(merge_slices, store), MergeLimits(slices))
     made.on_assigned(PARTITION, PartitionState(end))
     return made
 
@@ -166,7 +167,7 @@ def test_sums_of_each_slice_stay(store: ObjectStore) -> None:
 )
 def test_only_final_slices_are_merged(store: ObjectStore, state: PartitionState, merged: list[Window]) -> None:
     fill(store, 6)
-    made = Compactor(store, 2, MergeLimits(2))
+    made = Compactor(store, 2, partial(merge_slices, store), MergeLimits(2))
     made.on_assigned(PARTITION, state)
     run(made)
     assert [file.window for file in list_all_merged(store, TOPIC)] == merged
@@ -340,7 +341,7 @@ def test_metadata_of_a_merged_file_is_json(store: ObjectStore) -> None:
 def expiring(store: ObjectStore, days: int = 1) -> Compactor:
     """Return a compactor on the second day of slices after those that begin on the 28th, which keeps some days."""
     at = datetime(2026, 11, 30, 12, tzinfo=UTC)
-    made = Compactor(store, 2, MergeLimits(2), {TOPIC: days}, clock=lambda: at)
+    made = Compactor(store, 2, partial(merge_slices, store), MergeLimits(2), {TOPIC: days}, clock=lambda: at)
     made.on_assigned(PARTITION, PartitionState(10_000))
     return made
 
@@ -366,7 +367,14 @@ def test_files_and_final_slices_of_expired_days_are_deleted_and_counted(store: O
 
 def test_latest_slices_stay_whatever_their_age(store: ObjectStore) -> None:
     fill(store, 3)
-    made = Compactor(store, 2, MergeLimits(2), {TOPIC: 1}, clock=lambda: datetime(2027, 6, 1, tzinfo=UTC))
+    made = Compactor(
+        store,
+        2,
+        partial(merge_slices, store),
+        MergeLimits(2),
+        {TOPIC: 1},
+        clock=lambda: datetime(2027, 6, 1, tzinfo=UTC),
+    )
     made.on_assigned(PARTITION, PartitionState(10_000))
     run(made)
     assert [file.window for file in list_slices(store, TOPIC)] == [window(1), window(2)]

@@ -1,8 +1,10 @@
 """Merging in a process of its own."""
 
+import signal
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from driftloop.archive.layout import ArchivedFile, list_merged, list_slices, sli
 from driftloop.archive.merging import MergeLimits
 from driftloop.errors import ArchiveUnreadable, StorageUnavailable
 from driftloop.events import Window
+from driftloop.process import ChildProcess
 from driftloop.storage.object_store import ObjectStore
 from tests.support.archived_rows import archive_rows, damage
 
@@ -28,6 +31,7 @@ PIPE_BYTES = 2**16
 def slices(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Sequence[ArchivedFile]:
     """Archive a slice of two rows on the first day and three on the second one; the process has the same store."""
     monkeypatch.setenv("DRIFTLOOP_STORAGE__URL", store.url("").rstrip("/"))
+    monkeypatch.delenv("DRIFTLOOP_STORAGE__ENDPOINT", raising=False)
     for number, day in enumerate((DAYS[0], *[DAYS[1]] * 3)):
         offsets = [2 * number, 2 * number + 1]
         rows = pd.DataFrame({"_id": [f"event-{each}" for each in offsets], "_row": 0, "_offset": offsets})
@@ -87,7 +91,7 @@ def test_process_that_fails_logs_why(
 ) -> None:
     unnamed = slices[0]._replace(path=slice_path(window(0, 1)).replace("-", "_"))
     store.write(unnamed.path, store.read(slices[0].path))
-    with pytest.raises(ChildProcessError, match="the process that merges 1 slices ended with 1"):
+    with pytest.raises(ChildProcessError, match="the process that merges 1 slices ended with 1: ValueError"):
         list(merge_in_process([unnamed], slices[1], LIMITS))
     assert "compaction.merge_failed" in capfd.readouterr().err
 
@@ -100,10 +104,25 @@ def test_process_that_hangs_is_given_up(slices: Sequence[ArchivedFile], monkeypa
         list(merge_in_process(slices, None, LIMITS))
 
 
-def test_process_is_killed_once_it_may_not_go_on(
-    store: ObjectStore, slices: Sequence[ArchivedFile], monkeypatch: pytest.MonkeyPatch
+def test_process_is_killed_once_it_may_not_go_on_and_does_not_end(
+    slices: Sequence[ArchivedFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    children: list[ChildProcess] = []
+
+    class NotedChild(ChildProcess):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            children.append(self)
+
+    monkeypatch.setattr(merge_process, "ChildProcess", NotedChild)
+    monkeypatch.setattr(merge_process, "COMMAND", ["sleep", "600"])
     monkeypatch.setattr(merge_process, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(merge_process, "STOP_SECONDS", 0.05)
     answers = iter([True])
     assert not list(merge_in_process(slices, None, LIMITS, lambda: next(answers, False)))
+    assert [child.exit_code for child in children] == [-signal.SIGKILL]
+
+
+def test_process_that_is_told_to_stop_begins_no_file(store: ObjectStore, slices: Sequence[ArchivedFile]) -> None:
+    assert not list(merge_in_process(slices, None, LIMITS, lambda: False))
     assert list_slices(store, TOPIC) == list(slices)

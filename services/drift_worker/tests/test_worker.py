@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -25,6 +26,7 @@ from driftloop.archive import erasures
 from driftloop.archive.erasing import FileEraser
 from driftloop.archive.erasures import ErasedPartition, Erasure, ErasureRequest, Tombstones
 from driftloop.archive.layout import list_slices, slice_path
+from driftloop.archive.merging import merge_slices
 from driftloop.archive.partition_state import from_metadata, version_digest
 from driftloop.drift.settings import WindowSettings
 from driftloop.errors import StorageUnavailable
@@ -74,7 +76,7 @@ def make_worker(store: ObjectStore, report_queue: ReportQueue) -> Callable[..., 
             window_judge=window_judge,
             quality_tracker=QualityTracker(store, TopicsSettings(), QualitySettings(min_rows=50)),
             archive_cleaner=ArchiveCleaner(store, report_retention_days=90),
-            compactor=Compactor(store, kept_slices=300),
+            compactor=Compactor(store, 300, partial(merge_slices, store)),
             tombstones=Tombstones(store),
             report_queue=report_queue,
         )

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from drift_worker.windows.window_rows import WindowRows
 from drift_worker.worker import Worker
 from driftloop.archive.erasures import Tombstones
 from driftloop.archive.layout import list_slices
+from driftloop.archive.merging import merge_slices
 from driftloop.archive.partition_state import version_digest
 from driftloop.drift.cumulated import CumulatedState
 from driftloop.drift.settings import WindowSettings
@@ -64,7 +66,7 @@ def judge(messages: list[ConsumedMessage], kills: Collection[int] = ()) -> Judge
                 window_judge=window_judge,
                 quality_tracker=QualityTracker(store, TopicsSettings(), QualitySettings()),
                 archive_cleaner=ArchiveCleaner(store, report_retention_days=90),
-                compactor=Compactor(store, kept_slices=300),
+                compactor=Compactor(store, 300, partial(merge_slices, store)),
                 tombstones=Tombstones(store),
             )
             if latest is not None:

@@ -8,7 +8,6 @@ come back; see :mod:`driftloop.archive.merging`, :mod:`driftloop.archive.retenti
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from functools import partial
 
 import structlog
 
@@ -24,7 +23,6 @@ from driftloop.archive.merging import (
     choose_full,
     delete_files,
     list_partition,
-    merge_slices,
 )
 from driftloop.archive.partition_state import Partition, PartitionState
 from driftloop.archive.retention import find_expired, first_kept_day
@@ -54,22 +52,22 @@ class Compactor:
         self,
         store: ObjectStore,
         kept_slices: int,
+        merge: Merge,
         limits: MergeLimits = DEFAULT_LIMITS,
         retention_days: Mapping[str, int] = {},
         clock: Callable[[], datetime] = now,
         tombstones: Tombstones | None = None,
-        merge: Merge | None = None,
     ) -> None:
         """Start without partitions.
 
         Args:
             store: Where the archive is.
             kept_slices: The number of latest slices of a partition that stay as they are.
+            merge: Merges slices of that archive: in a process of its own, or in this one.
             limits: How many slices make a merged file full.
             retention_days: For how many days rows are kept, by topic; those of other topics are kept for ever.
             clock: Returns the time.
             tombstones: Says which rows are erased; by default this looks itself.
-            merge: Merges slices; by default in this process.
         """
         self._store = store
         self._kept_slices = kept_slices
@@ -77,7 +75,7 @@ class Compactor:
         self._retention_days = retention_days
         self._clock = clock
         self._tombstones = tombstones or Tombstones(store)
-        self._merge_slices = merge or partial(merge_slices, store)
+        self._merge_slices = merge
         self._eraser = FileEraser(store)
         self._lock = threading.Lock()
         self._final_before: dict[Partition, int] = {}
