@@ -123,6 +123,6 @@ def test_process_is_killed_once_it_may_not_go_on_and_does_not_end(
     assert [child.exit_code for child in children] == [-signal.SIGKILL]
 
 
-def test_process_that_is_told_to_stop_begins_no_file(store: ObjectStore, slices: Sequence[ArchivedFile]) -> None:
+def test_process_that_is_to_stop_begins_no_file(store: ObjectStore, slices: Sequence[ArchivedFile]) -> None:
     assert not list(merge_in_process(slices, None, LIMITS, lambda: False))
     assert list_slices(store, TOPIC) == list(slices)
