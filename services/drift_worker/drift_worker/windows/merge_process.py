@@ -150,7 +150,7 @@ def main() -> None:
 
 def _print(line: MergedFile | MergeFailure) -> None:
     with suppress(BrokenPipeError):  # the process that has started this one is gone
-        print(json.dumps(LINE.dump_python(line, mode="json")), flush=True)
+        print(json.dumps(LINE.dump_python(line, mode="json")), flush=True)  # ASCII: no line ends within
 
 
 if __name__ == "__main__":
