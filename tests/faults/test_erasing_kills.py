@@ -14,7 +14,7 @@ import pytest
 from driftloop.archive import erasures
 from driftloop.archive.erasing import FileEraser
 from driftloop.archive.erasures import ErasedPartition, Erasure, ErasureRequest
-from driftloop.archive.layout import list_all_merged, list_files, list_slices
+from driftloop.archive.layout import list_all_merged, list_slices
 from driftloop.storage.object_store import ObjectStore
 from tests.support import archive_processes
 from tests.support.archive_processes import (
@@ -22,10 +22,12 @@ from tests.support.archive_processes import (
     PARTITION,
     ROWS,
     TOPIC,
+    Row,
     erase_for_ever,
     marker,
     merge_for_ever,
     merge_once,
+    read_rows,
     write_slice,
 )
 from tests.support.folder_store import folder_store
@@ -35,7 +37,6 @@ pytestmark = pytest.mark.integration
 KILLS, SLICES_PER_KILL, ERASED_PER_KILL = 30, 2, 3
 MAX_SECONDS = 0.4  # until a kill; a pass over the archive takes about as long
 
-Row = tuple[int, int]
 processes = get_context("forkserver")  # a fork of a process that has imported everything takes milliseconds
 processes.set_forkserver_preload([archive_processes.__name__])
 
@@ -52,16 +53,6 @@ def killed_at_the_end(folder: Path) -> Iterator[Sequence[BaseProcess]]:
         for process in started:
             process.kill()
             process.join()
-
-
-def read_rows(store: ObjectStore) -> list[Row]:
-    """Return offset and row number of each row that a reader finds, as often as it does."""
-    while True:
-        try:
-            tables = [store.read_table(file.path, ["_offset", "_row"]) for file in list_files(store, TOPIC)]
-        except FileNotFoundError:  # merged since it was listed
-            continue
-        return [row for table in tables for row in zip(*table.to_pydict().values(), strict=True)]
 
 
 def rows_of(offsets: set[int]) -> set[Row]:

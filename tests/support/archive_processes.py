@@ -8,7 +8,7 @@ import pyarrow as pa
 from driftloop.archive.erasing import FileEraser
 from driftloop.archive.erasures import Tombstones
 from driftloop.archive.file_metadata import DAY_KEY
-from driftloop.archive.layout import slice_path
+from driftloop.archive.layout import list_files, slice_path
 from driftloop.archive.merging import MergeLimits, choose_full, delete_files, list_partition, merge_slices
 from driftloop.events import Window, derived_event_id
 from driftloop.storage.object_store import ObjectStore
@@ -21,6 +21,9 @@ OFFSETS, ROWS = 5, 2
 KEPT_SLICES = 4
 LIMITS = MergeLimits(slices=5)
 SLICES_PER_DAY = 12
+
+Row = tuple[int, int]
+"""Offset and number within the event."""
 
 
 def marker(offset: int) -> str:
@@ -73,6 +76,16 @@ def merge_once(store: ObjectStore) -> int:
     chosen = choose_full(files.final_slices(KEPT_SLICES, 10**9), LIMITS)
     following = files.slices[len(chosen)] if len(chosen) < len(files.slices) else None
     return sum(len(merged.slices.files) for merged in merge_slices(store, chosen, following, LIMITS))
+
+
+def read_rows(store: ObjectStore) -> list[Row]:
+    """Return offset and row number of each row that a reader finds, as often as it does."""
+    while True:
+        try:
+            tables = [store.read_table(file.path, ["_offset", "_row"]) for file in list_files(store, TOPIC)]
+        except FileNotFoundError:  # merged since it was listed
+            continue
+        return [row for table in tables for row in zip(*table.to_pydict().values(), strict=True)]
 
 
 def _at_noon(day: date) -> datetime:

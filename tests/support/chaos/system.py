@@ -14,6 +14,7 @@ from kafka.errors import KafkaError
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as MetricSample
 
+from drift_worker.windows import merge_process
 from driftloop.events import DataSelection, RetrainRequested
 from driftloop.kafka.publisher import Publisher
 from stack.running import Stack, StackStartError
@@ -258,7 +259,7 @@ class System:
 def _ends_soon(process: psutil.Process) -> bool:
     """Return whether a process renders one report or merges some slices."""
     with suppress(psutil.Error):
-        return not {"drift_worker.web.report_queue", "drift_worker.windows.merge_process"}.isdisjoint(process.cmdline())
+        return not {"drift_worker.web.report_queue", merge_process.COMMAND[-1]}.isdisjoint(process.cmdline())
     return False
 
 

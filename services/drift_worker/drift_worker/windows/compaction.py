@@ -110,8 +110,8 @@ class Compactor:
 
         Raises:
             StorageUnavailable: The store does not answer.
-            Exception: A partition could not be done, such as :class:`ArchiveUnreadable` for a damaged file, or an error
-                of a full disk. The pass has done the other partitions.
+            Exception: A partition could not be done, such as :class:`ArchiveUnreadable` for a damaged file, or
+                :class:`ChildProcessError` for a full disk. The pass has done the other partitions.
         """
         remove_abandoned_folders(MERGE)
         failures: list[Exception] = []
